@@ -1,0 +1,166 @@
+"""Argument checks: each says which argument, what was given, what is wanted.
+
+Checks run once, at the public door; inner loops trust their input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+ObsMask: TypeAlias = NDArray[np.bool_]
+
+SYMMETRY_RTOL = 1e-9
+"""Largest asymmetry of a covariance, relative to its largest entry, that counts as rounding."""
+
+
+def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False) -> Array:
+    """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite."""
+    try:
+        raw = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    if raw.dtype.kind == "c":
+        raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
+    if raw.dtype.kind not in "buif":
+        try:
+            raw = raw.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}") from None
+    out = np.array(raw, dtype=np.float64)
+    if allow_nan:
+        if np.isinf(out).any():
+            raise ValueError(f"{name} must not contain infinities; mark a missing value by NaN")
+    elif not np.isfinite(out).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return out
+
+
+def frozen(array: NDArray[Any]) -> Any:
+    """The same array, read-only."""
+    array.flags.writeable = False
+    return array
+
+
+def scalar(value: Any, name: str, *, low: float = -np.inf, strict: bool = False) -> float:
+    """A finite real number, at least (`strict`: above) `low`."""
+    number = real_array(value, name)
+    if number.ndim != 0:
+        raise ValueError(f"{name} must be one number, got shape {number.shape}")
+    x = float(number)
+    if x < low or (strict and x == low):
+        raise ValueError(f"{name} must be {'>' if strict else '>='} {low:g}, got {x:g}")
+    return x
+
+
+def positive_int(value: Any, name: str, *, low: int = 1) -> int:
+    """A whole number, at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value}")
+    return int(value)
+
+
+def shaped(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
+    """A finite real array of exactly this shape."""
+    out = real_array(value, name)
+    if out.shape != shape:
+        hint = (
+            f"; write {name} = {float(out):g} * np.eye({shape[0]})"
+            if out.ndim == 0 and len(shape) == 2 and shape[0] == shape[1]
+            else ""
+        )
+        raise ValueError(f"{name} must have shape {shape}, got {_given(out)}{hint}")
+    return out
+
+
+def square(value: ArrayLike, name: str) -> Array:
+    """A finite real square matrix."""
+    out = real_array(value, name)
+    if out.ndim != 2 or out.shape[0] != out.shape[1] or out.shape[0] == 0:
+        raise ValueError(f"{name} must be a square matrix (d, d), got {_given(out)}")
+    return out
+
+
+def covariance(
+    value: ArrayLike, name: str, shape: tuple[int, ...], *, definite: bool = False
+) -> Array:
+    """A symmetric positive semidefinite (`definite`: definite) matrix, or stack of them."""
+    out = shaped(value, name, shape)
+    if out.size == 0:
+        return out
+    transposed = np.swapaxes(out, -1, -2)
+    scale = np.abs(out).max(axis=(-1, -2))
+    if (np.abs(out - transposed).max(axis=(-1, -2)) > SYMMETRY_RTOL * scale).any():
+        raise ValueError(
+            f"{name} must be symmetric, got asymmetry {np.abs(out - transposed).max():.3g}"
+        )
+    out = 0.5 * (out + transposed)
+    lowest = np.linalg.eigvalsh(out)[..., 0]
+    if (lowest < -1e-12 * shape[-1] * scale).any():
+        raise ValueError(
+            f"{name} must be positive semidefinite, got smallest eigenvalue {lowest.min():.3g}"
+        )
+    if definite and (lowest <= 1e-15 * scale).any():
+        raise ValueError(
+            f"{name} must be positive definite, got a singular matrix "
+            f"(smallest eigenvalue {lowest.min():.3g})"
+        )
+    return out
+
+
+def times(value: ArrayLike, name: str = "t") -> Array:
+    """Finite, non-decreasing times, shape (T,), T >= 1. Equal stamps are legal."""
+    out = real_array(value, name)
+    if out.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
+    if out.size == 0:
+        raise ValueError(f"{name} must hold at least one time, got none")
+    steps = np.diff(out)
+    if (steps < 0).any():
+        k = int(np.argmax(steps < 0)) + 1
+        raise ValueError(
+            f"{name} must not decrease, got {name}[{k}] = {out[k]:g} after {out[k - 1]:g}; "
+            "sort the rows by time first"
+        )
+    return out
+
+
+def observations(z: ArrayLike, n_times: int, obs_dim: int, name: str = "z") -> Array:
+    """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
+    out = real_array(z, name, allow_nan=True)
+    if out.ndim == 1 and obs_dim == 1 and out.shape[0] == n_times:
+        return out[:, None]
+    if out.ndim < 2 or out.shape[-2:] != (n_times, obs_dim):
+        hint = ""
+        if out.ndim >= 2 and out.shape[-2:] == (obs_dim, n_times):
+            hint = "; time comes second-last: pass z.swapaxes(-1, -2)"
+        raise ValueError(
+            f"{name} must have shape (..., T, p) = (..., {n_times}, {obs_dim}), "
+            f"got {out.shape}{hint}"
+        )
+    return out
+
+
+def observation_covariances(
+    obs_cov: ArrayLike | None, n_times: int, obs_dim: int, default: Array
+) -> Array:
+    """Per-observation noise (T, p, p), or the model's R broadcast (a read-only view)."""
+    if obs_cov is None:
+        return np.broadcast_to(default, (n_times, obs_dim, obs_dim))
+    return covariance(obs_cov, "obs_cov", (n_times, obs_dim, obs_dim), definite=True)
+
+
+def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    """One of the allowed words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return str(value)
+
+
+def _given(array: Array) -> str:
+    return f"the scalar {float(array):g}" if array.ndim == 0 else f"shape {array.shape}"

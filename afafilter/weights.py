@@ -1,0 +1,1 @@
+"""Robust weight functions of the squared Mahalanobis distance."""
