@@ -1,6 +1,7 @@
 """Models on which every law is tested, and data to go with them.
 
-The matrices are written out here, not taken from `afafilter.presets`: those are tested against them.
+The matrices are written out here, not taken from `afafilter.presets`: those are tested against
+them.
 """
 
 from __future__ import annotations
