@@ -1,3 +1,52 @@
-"""afafilter."""
+"""Adaptive Filter Attention beside the Kalman filter: simulate, estimate, compare, draw.
+
+    from afafilter import spiral, simulate, adaptive_filter, kalman_filter
+
+Everything public is listed in `__all__` and loaded when first used, so that the import is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from afafilter._version import __version__ as __version__
+
+_HOME = {
+    "models": ("DiscreteModel", "LinearSDE", "Prior"),
+    "presets": (
+        "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
+        "random_stable", "spiral",
+    ),
+    "results": ("Estimate", "Trajectories"),
+    "simulate": ("Outliers", "simulate"),
+    "kalman": ("forecast", "kalman_filter", "rts_smoother"),
+    "estimators": ("filterpy_filter", "filterpy_smoother", "raw_observation"),
+    "adaptive": ("adaptive_filter", "adaptive_smoother"),
+    "attention": ("isotropic_attention", "tensor_attention"),
+    "weights": ("IMQ", "Exponential", "Huber", "Power", "Rational", "StudentT", "Threshold"),
+    "exponentials": ("AdaptiveFilterStream",),
+    "radial": ("RadialTangentialSDE",),
+    "score": ("score",),
+    "compare": ("compare",),
+    "study": ("Study",),
+    "fit": ("FitResult", "fit"),
+}  # fmt: skip
+_MODULES = ("datasets", "io", "plotting", "theory")
+_OWNER = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_OWNER), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"afafilter.{name}")
+    if name in _OWNER:
+        value = getattr(importlib.import_module(f"afafilter.{_OWNER[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'afafilter' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

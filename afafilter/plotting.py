@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
@@ -61,7 +62,7 @@ def paper_style() -> Iterator[None]:
         "axes.spines.right": False,
         "xtick.major.width": 0.6,
         "ytick.major.width": 0.6,
-        "axes.prop_cycle": mpl.cycler(color=CYCLE),
+        "axes.prop_cycle": cycler(color=CYCLE),
         "figure.dpi": 100,
         "savefig.dpi": 300,
         "savefig.bbox": "tight",
@@ -70,7 +71,7 @@ def paper_style() -> Iterator[None]:
         "svg.fonttype": "none",
         "figure.constrained_layout.use": True,
     }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(cast(Any, settings)):
         yield
 
 
@@ -200,7 +201,7 @@ def weight_map(
     if colorbar:
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
         bar.set_label(label)
-        bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.5)
     return ax
 
 
@@ -256,7 +257,7 @@ def category_map(
     annotations: Iterable[tuple[int, int, str]] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Cells (len(y), len(x)) coloured by category with the names in the legend and letters in cells."""
+    """Cells (len(y), len(x)) coloured by category, names in the legend, letters in the cells."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 

@@ -353,9 +353,9 @@ def isotropic_mse(
 ) -> Array:
     """Mean squared error per component of causal isotropic AFA with the given attention weights.
 
-        MSE_i / d = sum_j V(t_i - t_j) (c_ij^2 - c_i,j-1^2) + sum_j W_ij^2 eta^2 e^{-2 mu (t_i - t_j)}
+        MSE_i / d = sum_j V(tau) (c_ij^2 - c_i,j-1^2) + sum_j W_ij^2 eta^2 e^{-2 mu tau}
 
-    with c_ij the running sum of row i: the closed form for the flat prior.
+    with tau = t_i - t_j and c_ij the running sum of row i: the closed form for the flat prior.
 
     Parameters
     ----------
