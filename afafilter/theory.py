@@ -19,6 +19,7 @@ from afafilter._validate import (
     Array,
     ObsMask,
     observation_covariances,
+    observations,
     positive_int,
     real_array,
     scalar,
@@ -237,6 +238,40 @@ def efficiency(
     pick = (lambda M: np.einsum("taa->ta", M)) if per_component else _trace
     with np.errstate(invalid="ignore"):
         return np.asarray(pick(best) / pick(own))
+
+
+def calibrated(estimator: Estimator, *, truth: LinearSDE | None = None) -> Estimator:
+    """The same linear estimator, claiming its true covariance instead of its own.
+
+    Parameters
+    ----------
+    estimator : f(model, t, z, **options) -> Estimate, affine in z.
+    truth : the model that makes the data; default the estimator's own.
+
+    Returns
+    -------
+    f(model, t, z, **options) -> Estimate
+        Its `cov` is the mean squared error matrix of `error_covariance` for a flat prior (or
+        truth's). Observations may be missing where they are missing in every path.
+
+    Raises
+    ------
+    ValueError
+        On the call, if the estimator is not linear or missing patterns differ between paths.
+    """
+
+    def run(model: LinearSDE, t: ArrayLike, z: ArrayLike, **options: Any) -> Estimate:
+        estimate = estimator(model, t, z, **options)
+        data = observations(z, len(times(t)), model.obs_dim)
+        patterns = ~np.isnan(data).reshape(-1, *data.shape[-2:])
+        if (patterns != patterns[0]).any():
+            raise ValueError("z must miss the same components in every path to be calibrated")
+        true = replace(model, prior="diffuse") if truth is None else truth
+        law = error_covariance(model, t, estimator, truth=true, observed=patterns[0], **options)
+        cov = np.broadcast_to(law.mse, estimate.cov.shape)
+        return replace(estimate, cov=cov, label=f"{estimate.label}, calibrated")
+
+    return run
 
 
 @dataclass(frozen=True)
