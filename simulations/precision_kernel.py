@@ -58,7 +58,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             caption=(
                 "Precision, additive bias and robust gate (power weight, "
                 rf"$\nu={NU:g}$) of a pulled-forward observation against its lag, $\mu={DECAY:g}$, "
-                rf"$\sigma^2={PROCESS_VAR:g}$, $\eta^2=0.5$ and $4$. Negative lags: acausal. Dotted: "
+                rf"$\sigma^2={PROCESS_VAR:g}$, $\eta^2=0.5$ and $4$. Negative lags: acausal; dots: "
                 r"stationary precision $2\mu/\sigma^2$."
             ),
             config={"decay": DECAY, "process_var": PROCESS_VAR, "obs_var": REGIMES, "nu": NU},
