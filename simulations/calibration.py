@@ -54,7 +54,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     with paper_style():
         fig, axes = figure(2, 1, height=3.6, sharex=True)
         for ax, metric in zip(axes, ("nees", "coverage95"), strict=True):
-            by_name = {n: f for n, f in table.groupby("estimator", sort=False)}
+            by_name = dict(iter(table.groupby("estimator", sort=False)))
             curves(
                 np.array(NOISE),
                 {n: f[metric].to_numpy() for n, f in by_name.items()},

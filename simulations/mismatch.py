@@ -1,0 +1,75 @@
+"""mismatch: error when the estimator's model is wrong, exactly.
+
+Root mean squared error at the last step, relative to the Kalman filter with the true model, when
+one parameter of the estimator's model is off by a factor. From the closed-form error law.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afafilter import Prior, adaptive_filter, adaptive_smoother, kalman_filter, spiral, theory
+from afafilter.plotting import curves, figure, paper_style
+from simulations._common import save
+
+TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
+LABELS = {
+    "decay": r"decay $\mu$", "frequency": r"frequency $\omega$",
+    "process_var": r"process noise $\sigma^2$", "obs_var": r"measurement noise $\eta^2$",
+}  # fmt: skip
+ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": adaptive_smoother}
+
+
+def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
+    """Write mismatch.{png,pdf,csv,tex,json} into `out_dir`."""
+    t = 0.1 * np.arange(64)
+    wide = np.geomspace(0.1, 10.0, 25 if full else 13)
+    # A start that is known to the truth but not to the estimators: radius 20, as in the paper.
+    prior = Prior(np.array([20.0, 0.0]), 9.0 * np.eye(2))
+    truth = replace(spiral(**TRUTH), prior=prior)
+    middle = len(t) // 2
+
+    def rmse(model: object, estimator: object, step: int) -> float:
+        law = theory.error_covariance(model, t, estimator, truth=truth)
+        return float(np.sqrt(np.trace(law.mse[step]) / 2))
+
+    honest = replace(truth, prior="diffuse")
+    best = rmse(honest, kalman_filter, middle)
+    rows = []
+    with paper_style():
+        fig, axes = figure(2, 2, height=3.6, sharey=True)
+        for ax, (name, label) in zip(axes.flat, LABELS.items(), strict=True):
+            factors = np.linspace(0.7, 1.3, len(wide)) if name == "frequency" else wide
+            ratios: dict[str, list[float]] = {key: [] for key in ESTIMATORS}
+            for factor in factors:
+                wrong = replace(spiral(**{**TRUTH, name: TRUTH[name] * factor}), prior="diffuse")
+                for key, estimator in ESTIMATORS.items():
+                    ratios[key].append(rmse(wrong, estimator, middle) / best)
+                    rows.append(
+                        {
+                            "parameter": name, "factor": factor, "estimator": key,
+                            "relative_rmse": ratios[key][-1],
+                        }
+                    )  # fmt: skip
+            curves(factors, {key: np.array(value) for key, value in ratios.items()}, ax=ax)
+            ax.axvline(1.0, color="0.7", lw=0.6, ls=":")
+            ax.set_xlabel(f"{label}: assumed / true")
+            ax.set_yscale("log")
+            if name != "frequency":
+                ax.set_xscale("log")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("relative RMSE")
+        axes[0, 0].legend()
+        return save(
+            fig, out_dir, "mismatch", pd.DataFrame(rows),
+            caption=(
+                "Root mean squared error in the middle of 64 steps, relative to the Kalman filter "
+                "that knows the truth (spiral from radius 20, $\\sigma^2=0.1$, $\\eta^2=1$), when "
+                "one assumed parameter is off. Exact error law, no simulation."
+            ),
+            config={"truth": TRUTH, "full": full},
+        )  # fmt: skip
