@@ -1,7 +1,25 @@
 """Exact discretisation and small dense linear algebra shared by all modules.
 
 Symbols: Phi(tau) = e^{A tau}; psi(tau) = int_0^tau e^{As} u ds;
-V(tau) = int_0^tau e^{As} Q e^{A^T s} ds (the differential Lyapunov equation, V(0) = 0).
+V(tau) = int_0^tau e^{As} Q e^{A^T s} ds (the differential Lyapunov equation, V(0) = 0);
+VB(tau) = int_0^tau e^{-As} Q e^{-A^T s} ds, the same integral backwards in time.
+
+`transition` holds two algorithms and takes, per interval, the one with the smaller error bound:
+
+series and doubling
+    Taylor series in tau on a step with ||A|| h <= 1/2, then doublings by the semigroup laws
+
+        Phi -> Phi^2,   psi -> Phi psi + psi,   V -> Phi V Phi^T + V.
+
+    Sums of positive semidefinite terms, so V cannot lose definiteness; right for defective A and
+    singular Q. Error at most about eps ||A|| tau (of each block, where A is block diagonal). No
+    e^{-A tau} appears, unlike in the block exponential of Van Loan (1978), which overflows for
+    stiff A or long intervals. Where the bound exceeds 1e-11, in extended
+    precision (where the platform's long double has it).
+modal closed form
+    A = S Lam S^-1, Qs = S^-1 Q S^-H, V = S [Qs_kl expm1((lam_k + conj lam_l) tau) /
+    (lam_k + conj lam_l)] S^H. Its error does not grow with tau, but where terms cancel (short tau
+    with singular Q, nearly parallel eigenvectors); the size of the terms gives the bound.
 """
 
 from __future__ import annotations
@@ -10,32 +28,211 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import expm, solve_continuous_lyapunov
+from scipy.linalg import matrix_balance, solve_continuous_lyapunov
 
 from afafilter._validate import Array
 
+_EPS = float(np.finfo(np.float64).eps)
+_TERMS = 28
+_SERIES_REACH = 0.5  # ||A|| h of the Taylor step
+_DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
+_HARD = 1e-11  # eps ||A|| tau beyond which doubling is carried out in extended precision
+_CHUNK = 1 << 21  # entries of one (n, d, d) temporary
+
 
 def transition(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, Array]:
-    """Phi (..., d, d), psi (..., d) and V (..., d, d) of dx = (Ax + u) dt + noise over dt >= 0."""
-    d = len(A)
+    """Exact discretisation of dx = (Ax + u) dt + dw, Cov(dw) = Q dt, over intervals dt.
+
+    Parameters
+    ----------
+    A : (d, d), 1/time. Any matrix: stiff, defective and unstable ones too.
+    Q : (d, d) symmetric positive semidefinite, state^2/time. Singular is fine.
+    u : (d,) state/time.
+    dt : (...) >= 0, time.
+
+    Returns
+    -------
+    Phi : (..., d, d), psi : (..., d), V : (..., d, d), V exactly symmetric; I, 0, 0 where dt = 0.
+
+    Raises
+    ------
+    ValueError
+        If A is unstable and dt so long that the result exceeds the floating-point range.
+
+    Notes
+    -----
+    Equal intervals are computed once; O(n d^3) for n distinct ones, without a Python loop over
+    them. Normwise relative error below 1e-10 for eigenvalue spreads up to 1e6 (tested against
+    50-digit arithmetic); typically 1e-14.
+    """
     dt = np.asarray(dt, dtype=np.float64)
-    Phi = np.empty((*dt.shape, d, d))
-    psi = np.empty((*dt.shape, d))
-    V = np.empty((*dt.shape, d, d))
-    for k in np.ndindex(dt.shape):
-        halvings = max(0, int(np.ceil(np.log2(max(np.linalg.norm(A, 1) * dt[k], 1e-300)))))
-        h = dt[k] / 2.0**halvings
-        block = np.zeros((2 * d + 1, 2 * d + 1))
-        block[:d, :d], block[:d, d : 2 * d], block[d : 2 * d, d : 2 * d] = A, Q, -A.T
-        E = expm(block[: 2 * d, : 2 * d] * h)
-        P, W = E[:d, :d], E[:d, d:] @ E[:d, :d].T
-        affine = np.zeros((d + 1, d + 1))
-        affine[:d, :d], affine[:d, d] = A, u
-        s = expm(affine * h)[:d, d]
-        for _ in range(halvings):
-            P, s, W = P @ P, P @ s + s, P @ W @ P.T + W
-        Phi[k], psi[k], V[k] = P, s, 0.5 * (W + W.T)
-    return Phi, psi, V
+    taus, where = np.unique(dt, return_inverse=True)
+    where = where.reshape(dt.shape)
+    d = len(A)
+    # Balancing by powers of two is exact and makes ||A|| a fair measure (companion matrices).
+    scale = np.diag(matrix_balance(A, permute=False)[1])
+    A_b, Q_b, u_b = A * scale / scale[:, None], Q / np.outer(scale, scale), u / scale
+    solver = _Discretiser(A_b, Q_b, u_b)
+    step = max(1, _CHUNK // (d * d))
+    Phi, psi, V = np.empty((len(taus), d, d)), np.empty((len(taus), d)), np.empty((len(taus), d, d))
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for start in range(0, len(taus), step):
+            part = slice(start, start + step)
+            Phi[part], psi[part], V[part] = solver(taus[part])
+        Phi *= np.outer(scale, 1 / scale)
+        psi *= scale
+        V *= np.outer(scale, scale)
+        V = 0.5 * (V + V.swapaxes(-1, -2))
+    finite = np.isfinite(Phi).all((1, 2)) & np.isfinite(psi).all(1) & np.isfinite(V).all((1, 2))
+    if not finite.all():
+        gap = taus[np.argmin(finite)]
+        raise ValueError(
+            f"the transition over dt = {gap:g} exceeds the floating-point range: A is unstable "
+            f"(largest real part of an eigenvalue {np.linalg.eigvals(A).real.max():.3g}); "
+            "split the record there or rescale time"
+        )
+    return Phi[where], psi[where], V[where]
+
+
+class _Discretiser:
+    """Both algorithms for one (balanced) model; called with distinct intervals (n,)."""
+
+    def __init__(self, A: Array, Q: Array, u: Array) -> None:
+        self.A, self.Q, self.u = A, Q, u
+        self.norm = float(np.abs(A).sum(axis=0).max())
+        self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
+        self._modes: Modes | None = None
+
+    def __call__(self, taus: Array) -> tuple[Array, Array, Array]:
+        n, d = len(taus), len(self.A)
+        reach = self.norm * taus
+        out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
+        modal = reach > _DOUBLING_REACH
+        if modal.any():
+            *found, bound = self._modal(taus[modal])
+            better = bound < _EPS * reach[modal]
+            modal[modal] = better
+            for whole, part in zip(out, found):
+                whole[modal] = part[better]
+        hard = ~modal & (_EPS * reach > _HARD)
+        for group, dtype in ((~modal & ~hard, np.float64), (hard, np.longdouble)):
+            if group.any():
+                for whole, part in zip(out, self._double(taus[group], dtype)):
+                    whole[group] = part
+        return out
+
+    def _double(self, taus: Array, dtype: type) -> tuple[Array, Array, Array]:
+        reach = self.unit * taus / _SERIES_REACH
+        halvings = np.where(reach > 1, np.ceil(np.log2(np.maximum(reach, 1.0))), 0).astype(int)
+        order = np.argsort(-halvings, kind="stable")
+        x, P, psi, V = self._series(np.ldexp(taus[order], -halvings[order]), dtype)
+        left = halvings[order]
+        for done in range(int(left[0]) if len(left) else 0):
+            n = int(np.searchsorted(-left, -done, side="left"))
+            p, v = P[:n], V[:n]
+            V[:n] = p @ v @ p.swapaxes(-1, -2) + v
+            psi[:n] += (p @ psi[:n, :, None])[..., 0]
+            x[:n], P[:n] = _square(x[:n], p)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return P[back], psi[back], V[back]
+
+    def _series(self, h: Array, dtype: type) -> tuple[Array, Array, Array, Array]:
+        """diag(Phi - I), Phi, psi, V by Taylor series (||A|| h <= 1/2)."""
+        d = len(self.A)
+        A, u, Q = (M.astype(dtype) / self.unit for M in (self.A, self.u, self.Q))
+        phi, drive, noise = A, u, Q
+        rows = []
+        for k in range(1, _TERMS + 1):
+            rows.append(np.concatenate([phi.ravel(), drive, noise.ravel()]))
+            phi, drive = A @ phi / (k + 1), A @ drive / (k + 1)
+            half = A @ noise / (k + 1)
+            noise = half + half.T
+        powers = (self.unit * h.astype(dtype))[:, None] ** np.arange(1, _TERMS + 1)
+        total = powers @ np.array(rows)
+        X, psi, V = np.split(total, [d * d, d * d + d], axis=1)
+        X = X.reshape(-1, d, d)
+        x = np.diagonal(X, axis1=1, axis2=2).copy()
+        return x, X + np.eye(d), np.ascontiguousarray(psi), V.reshape(-1, d, d)
+
+    def _modal(self, taus: Array) -> tuple[Array, Array, Array, Array]:
+        """Phi, psi, V by the closed form, and a bound on their normwise relative error."""
+        if self._modes is None:
+            self._modes = modes(self.A, self.Q)
+        lam, S, S_inv, Qs, cond = self._modes
+        n, d = len(taus), len(lam)
+        if not np.isfinite(cond):
+            return np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d)), np.full(n, np.inf)
+        us = S_inv @ self.u
+        growth = np.exp(np.multiply.outer(taus, lam))
+        drive = _integral(lam, taus)
+        spread = _integral(np.add.outer(lam, lam.conj()), taus)
+        Phi = ((S * growth[:, None, :]) @ S_inv).real
+        psi = ((drive * us) @ S.T).real
+        V = _semidefinite((S @ (Qs * spread) @ S.conj().T).real)
+        rough = np.abs(S_inv)
+        phase = 1 + np.abs(lam.imag).max() * taus
+        sizes = (
+            (np.abs(growth).max(axis=1), np.linalg.norm(Phi, axis=(1, 2))),
+            (np.abs(drive) @ (rough @ np.abs(self.u)), np.linalg.norm(psi, axis=1)),
+            (
+                np.abs(spread).reshape(n, -1) @ (rough @ np.abs(self.Q) @ rough.T).ravel(),
+                np.linalg.norm(V, axis=(1, 2)),
+            ),
+        )
+        ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
+        return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
+
+
+def _square(x: Array, P: Array) -> tuple[Array, Array]:
+    """diag(P^2 - I) and P^2, from x = diag(P - I) and P.
+
+    Near the identity the diagonal is carried by x, so that slow components keep their relative
+    accuracy through many squarings; far from it by P, so that decayed ones do.
+    """
+    d = P.shape[-1]
+    off = P * (1 - np.eye(d))
+    squared = P @ P
+    diagonal = np.einsum("nii->ni", squared)  # a writeable view
+    x = 2 * x + x * x + np.einsum("nij,nji->ni", off, off)
+    near = np.abs(x) < 0.5
+    x = np.where(near, x, diagonal - 1)
+    diagonal[...] = np.where(near, 1 + x, diagonal)
+    return x, squared
+
+
+def _semidefinite(V: Array) -> Array:
+    """V (n, d, d) with negative eigenvalues, here always rounding, set to 0."""
+    finite = np.isfinite(V).all(axis=(1, 2))
+    if not V.any() or not finite.all():
+        return V
+    V = 0.5 * (V + V.swapaxes(-1, -2))
+    try:
+        np.linalg.cholesky(V)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(V)
+        V = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
+    return V
+
+
+def _integral(rate: NDArray[np.complex128], taus: Array) -> NDArray[np.complex128]:
+    """int_0^tau e^{rate s} ds, tau where rate = 0: shape taus.shape + rate.shape."""
+    zero = rate == 0
+    out = np.expm1(np.multiply.outer(taus, rate)) / np.where(zero, 1.0, rate)
+    return np.asarray(np.where(zero, taus.reshape(-1, *(1,) * rate.ndim), out))
+
+
+def backward_covariance(A: Array, Q: Array, tau: Array) -> Array:
+    """VB(tau) = int_0^tau e^{-As} Q e^{-A^T s} ds = Phi^-1 V Phi^-T, for tau (...) >= 0.
+
+    Grows like e^{2 mu tau} for stable A.
+
+    Raises
+    ------
+    ValueError
+        If it exceeds the floating-point range; combine exponents before that point.
+    """
+    return transition(-A, Q, np.zeros(len(A)), tau)[2]
 
 
 def is_stable(A: Array) -> bool:
@@ -49,6 +246,28 @@ def stationary_covariance(A: Array, Q: Array) -> Array:
     return np.asarray(0.5 * (P + P.T))
 
 
+def cholesky(M: Array, name: str, step: int | None = None) -> Array:
+    """Lower Cholesky factor of M (..., d, d), or a ValueError that says which matrix failed.
+
+    Parameters
+    ----------
+    M : (..., d, d) symmetric.
+    name : what the matrix is, for the message.
+    step : time index, for the message; for a stack, None: the message names the failing entry.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(M), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        lowest = np.linalg.eigvalsh(M)[..., 0]
+        at = "" if step is None else f" at step {step}"
+        if step is None and lowest.ndim:
+            index = np.unravel_index(lowest.argmin(), lowest.shape)
+            at = f" at index {tuple(int(i) for i in index)}"
+        raise ValueError(
+            f"{name}{at} is not positive definite (smallest eigenvalue {lowest.min():.3g})"
+        ) from None
+
+
 class Modes(NamedTuple):
     """Eigendecomposition A = S diag(lam) S^-1 and Qs = S^-1 Q S^-H."""
 
@@ -60,8 +279,58 @@ class Modes(NamedTuple):
 
 
 def modes(A: Array, Q: Array) -> Modes:
-    """Eigenmodes of A; `cond` = inf when A is defective."""
+    """Eigenmodes of A with unit eigenvectors; `cond` = inf (S_inv, Qs NaN) when A is defective.
+
+    Eigenvalues are refined with accurately summed residuals, so that slow modes next to fast ones
+    come out with small *relative* error (plain QR iteration gives eps ||A|| for all of them).
+    """
     lam, S = np.linalg.eig(A.astype(complex))
     cond = float(np.linalg.cond(S))
-    S_inv = np.linalg.inv(S) if cond < 1e14 else np.full_like(S, np.nan)
-    return Modes(lam, S, S_inv, S_inv @ Q @ S_inv.conj().T, cond if cond < 1e14 else np.inf)
+    if not cond < 1e14:
+        void = np.full_like(S, np.nan)
+        return Modes(lam, S, void, void, np.inf)
+    if cond < 1e6:
+        for _ in range(2):
+            lam, S = _refine(A, lam, S)
+    S_inv = np.linalg.inv(S)
+    Qs = S_inv @ Q.astype(complex) @ S_inv.conj().T
+    return Modes(lam, S, S_inv, Qs, cond)
+
+
+def _refine(
+    A: Array, lam: NDArray[np.complex128], S: NDArray[np.complex128]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """One Newton step on A S = S diag(lam), as in Ogita & Aishima (2018) for symmetric A."""
+    d = len(lam)
+    rows = np.broadcast_to(A[:, None, :], (d, d, d))
+    values = np.broadcast_to(np.stack([lam.real, lam.imag], axis=-1), (d, d, 2))
+
+    def residual(part: Array, turned: Array) -> Array:
+        """One part (real, imaginary) of A S - S diag(lam): entry (i, j) is one dot product."""
+        left = np.concatenate([rows, -part[..., None], turned[..., None]], axis=-1)
+        right = np.concatenate([np.broadcast_to(part.T, (d, d, d)), values], axis=-1)
+        return _dot2(left, right)
+
+    G = np.linalg.solve(S, residual(S.real, S.imag) + 1j * residual(S.imag, -S.real))
+    gap = lam[None, :] - lam[:, None]
+    turn = np.divide(G, gap, out=np.zeros_like(G), where=np.abs(G) < 1e-3 * np.abs(gap))
+    S = S + S @ turn
+    return lam + np.diag(G), S / np.linalg.norm(S, axis=0)
+
+
+def _dot2(x: Array, y: Array) -> Array:
+    """Dot product over the last axis as if in twice the precision (Ogita, Rump & Oishi, 2005)."""
+    factor = 134217729.0  # 2^27 + 1
+    xs, ys = factor * x, factor * y
+    x_hi, y_hi = xs - (xs - x), ys - (ys - y)
+    x_lo, y_lo = x - x_hi, y - y_hi
+    product = x * y
+    low = x_lo * y_lo - (((product - x_hi * y_hi) - x_lo * y_hi) - x_hi * y_lo)
+    total, carry = product[..., 0], low[..., 0]
+    for k in range(1, x.shape[-1]):
+        term = product[..., k]
+        new = total + term
+        kept = new - total
+        carry = carry + ((total - (new - kept)) + (term - kept)) + low[..., k]
+        total = new
+    return np.asarray(total + carry)

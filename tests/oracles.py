@@ -72,7 +72,10 @@ def _mp_transition(
 
 
 def _longdouble(M: Any) -> Array:
-    return np.array([[REAL(mpmath.nstr(x, 25)) for x in row] for row in M.tolist()], dtype=REAL)
+    tiny = mpmath.mpf(10) ** -4900
+    return np.array(
+        [[REAL(mpmath.nstr(x, 25) if abs(x) > tiny else 0) for x in row] for row in M.tolist()]
+    )
 
 
 # ---------------------------------------------------------------------------- dense joint Gaussian
