@@ -1,0 +1,403 @@
+"""Log-likelihood of linear Gaussian models and its exact gradient.
+
+The gradient is the disturbance-smoother score (Koopman & Shephard, 1992; Durbin & Koopman, 2012,
+sec. 7.3), extended to transitions, observation matrices and offsets, and carried through the
+exact discretisation in reverse mode. It uses no inverse of V, hence is right for Q = 0, singular V
+and repeated times. Flat starts are exact (de Jong, 1991).
+
+Cost O(T d^2 (d + n)) per group of n paths with one missing pattern, memory O(T d (d + n)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
+
+from afafilter import linalg
+from afafilter._validate import Array, ObsMask, observation_covariances, observations, times
+from afafilter.models import DiscreteModel, LinearSDE, Prior
+
+
+class PriorArrays(NamedTuple):
+    """Law of the state at t0 (None: the first time): mean, covariance, flat basis (d, q)."""
+
+    mean: Array
+    cov: Array
+    flat: Array
+    t0: float | None = None
+
+
+PriorSpec = PriorArrays | str
+
+FLAT_RTOL = 1e-13
+"""Flat directions with relatively less information than this count as not seen by the data."""
+
+
+class System(NamedTuple):
+    """Plain arrays of a `LinearSDE`; as a gradient, the derivative by each of them."""
+
+    A: Array
+    Q: Array
+    drift: Array
+    C: Array
+    offset: Array
+    R: Array
+    prior: PriorSpec
+    delay: float = 0.0
+
+    @classmethod
+    def of(cls, model: LinearSDE) -> System:
+        """The arrays of a model, writable."""
+        A, Q, drift, C, offset, R = (
+            np.array(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
+        )
+        return cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
+
+
+class DiscreteSystem(NamedTuple):
+    """Plain arrays of a `DiscreteModel`; each as given, or with a leading time axis."""
+
+    F: Array
+    Q: Array
+    b: Array
+    H: Array
+    d: Array
+    R: Array
+    prior: PriorSpec
+    time_varying: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: DiscreteModel) -> DiscreteSystem:
+        """The arrays of a model, writable."""
+        F, Q, b, H, d, R = (
+            np.array(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
+        )
+        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
+
+
+def _prior(prior: Any) -> PriorSpec:
+    if isinstance(prior, Prior):
+        law = prior.law
+        return PriorArrays(np.array(law.mean), np.array(law.cov), np.array(law.diffuse), prior.t0)
+    return str(prior)
+
+
+class Chain(NamedTuple):
+    """Discrete-time system: K distinct transitions, `index` (T,) the one that leads into t."""
+
+    F: Array  # (K, d, d)
+    b: Array  # (K, d)
+    V: Array  # (K, d, d)
+    index: Any  # (T,)
+    H: Array  # (1 or T, p, d)
+    shift: Array  # (1 or T, p)
+    R: Array  # (1 or T, p, p)
+    mean: Array  # (d,)
+    cov: Array  # (d, d)
+    flat: Array  # (d, q)
+
+
+class Moments(NamedTuple):
+    """Smoothed quantities of one group of paths."""
+
+    u: Array  # (T, p, n): smoothed measurement noise is scale R u
+    M: Array  # (T, p, p): its posterior covariance is scale R - scale^2 R M R
+    x: Array  # (T, d, n)
+    cov: Array  # (T, d, d)
+    cross: Array  # (T, d, d): Cov(x_t, x_t-1 | z)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Paths that share one missing pattern and one noise scale."""
+
+    z: Array  # (T, p, n), 0 where missing
+    mask: ObsMask  # (T, p)
+    scale: Array  # (T,)
+    paths: Any  # (n,) positions among the flattened paths
+
+
+@dataclass(frozen=True)
+class Data:
+    """Observations, prepared once for many evaluations."""
+
+    t: Array
+    steps: Array
+    index: Any
+    groups: tuple[Group, ...]
+    n_obs: int
+    n_paths: int
+    obs_cov: Array | None = None
+
+    def rescaled(self, scale: Array) -> Data:
+        """The same data with measurement noise scale (n_paths, T) times R."""
+        groups = []
+        for group in self.groups:
+            for column, path in enumerate(group.paths):
+                z = np.ascontiguousarray(group.z[:, :, column : column + 1])
+                groups.append(Group(z, group.mask, np.array(scale[path]), np.array([path])))
+        return Data(
+            self.t, self.steps, self.index, tuple(groups), self.n_obs, self.n_paths, self.obs_cov
+        )
+
+
+def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike | None) -> Data:
+    """Validate data and group paths by missing pattern.
+
+    t None: time steps 0, 1, 2... (discrete models).
+    """
+    if t is None:
+        shape = np.shape(z)
+        t = np.arange(shape[0] if len(shape) == 1 else shape[-2])
+    grid = times(t)
+    values = observations(z, len(grid), obs_dim)
+    covs = None
+    if obs_cov is not None:
+        covs = np.array(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim)))
+    flat = values.reshape(-1, len(grid), obs_dim)
+    present = ~np.isnan(flat)
+    patterns: dict[bytes, list[int]] = {}
+    for k, mask in enumerate(present):
+        patterns.setdefault(mask.tobytes(), []).append(k)
+    groups = tuple(
+        Group(
+            np.ascontiguousarray(np.nan_to_num(flat[members]).transpose(1, 2, 0)),
+            present[members[0]].copy(),
+            np.ones(len(grid)),
+            np.array(members),
+        )
+        for members in patterns.values()
+        if present[members[0]].any()
+    )
+    steps, index = distinct_steps(grid)
+    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs)
+
+
+def distinct_steps(t: Array) -> tuple[Array, Any]:
+    """Distinct intervals of a grid, up to the rounding of its times, and which one leads into k."""
+    gaps = np.diff(t, prepend=t[0])
+    order = np.argsort(gaps, kind="stable")
+    rounding = 4 * np.finfo(float).eps * np.abs(t).max()
+    new = np.diff(gaps[order], prepend=gaps[order[0]]) > rounding
+    index = np.empty(len(t), np.int64)
+    index[order] = np.cumsum(new)
+    steps = np.bincount(index, gaps) / np.bincount(index)
+    steps[index[gaps == 0.0]] = 0.0
+    return steps, index
+
+
+def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
+    """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
+    A, Q, u = system.A, system.Q, system.drift
+    F, b, V = linalg.transition(A, Q, u, data.steps)
+    mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
+    R = system.R[None] if data.obs_cov is None else data.obs_cov
+    chain = Chain(F, b, V, data.index, system.C[None], system.offset[None], R, mean, cov, flat)
+
+    def pullback(g: Chain) -> System:
+        from afafilter._likelihood_kernels import transition_adjoint
+
+        gA, gQ, gu = transition_adjoint(A, Q, u, data.steps, g.F, g.b, g.V)
+        pA, pQ, pu, prior = prior_pullback(g.mean, g.cov, g.flat)
+        gR = g.R[0] if data.obs_cov is None else np.zeros_like(system.R)
+        return System(
+            gA + pA, gQ + pQ, gu + pu, g.H.sum(axis=0), g.shift.sum(axis=0), gR, prior, 0.0
+        )
+
+    return chain, pullback
+
+
+def _sde_prior(system: System, t_first: float) -> Any:
+    """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
+    A, Q, u, prior = system.A, system.Q, system.drift, system.prior
+    d = len(A)
+    zA, zu = np.zeros((d, d)), np.zeros(d)
+    if isinstance(prior, PriorArrays):
+        if prior.t0 is None or prior.t0 == t_first:
+            return (
+                prior.mean, prior.cov, prior.flat,
+                lambda gm, gP, gD: (zA, zA, zu, PriorArrays(gm, gP, gD)),
+            )  # fmt: skip
+        if prior.t0 > t_first:
+            raise ValueError(
+                f"prior t0 must not be after the first time, got t0 = {prior.t0:g} "
+                f"and first time {t_first:g}"
+            )
+        gap = np.array([t_first - prior.t0])
+        (F,), (b,), (V,) = linalg.transition(A, Q, u, gap)
+
+        def propagated(gm: Array, gP: Array, gD: Array) -> Any:
+            from afafilter._likelihood_kernels import transition_adjoint
+
+            gF = np.outer(gm, prior.mean) + 2 * gP @ F @ prior.cov + gD @ prior.flat.T
+            parts = transition_adjoint(A, Q, u, gap, gF[None], gm[None], gP[None])
+            return *parts, PriorArrays(F.T @ gm, F.T @ gP @ F, F.T @ gD)
+
+        return F @ prior.mean + b, F @ prior.cov @ F.T + V, F @ prior.flat, propagated
+    if prior == "diffuse":
+        return zu, zA, np.eye(d), lambda gm, gP, gD: (zA, zA, zu, "diffuse")
+    mean = np.linalg.solve(A, -u)
+    P = linalg.stationary_covariance(A, Q)
+
+    def stationary(gm: Array, gP: Array, gD: Array) -> Any:
+        y = np.linalg.solve(A.T, gm)
+        Y = solve_continuous_lyapunov(A.T, -gP)
+        Y = 0.5 * (Y + Y.T)
+        return 2 * Y @ P - np.outer(y, mean), Y, -y, "stationary"
+
+    return mean, P, np.zeros((d, 0)), stationary
+
+
+def discrete_chain(
+    system: DiscreteSystem, data: Data
+) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
+    """The chain of a discrete-time system, and the map from chain to system gradients."""
+    T = len(data.t)
+    varying = system.time_varying
+    moving = bool({"F", "Q", "b"} & set(varying))
+    lead = {name: len(getattr(system, name)) for name in varying}
+    if any(length != T for length in lead.values()):
+        raise ValueError(f"time-varying arrays must have the data's length {T}, got {lead}")
+
+    def spread(name: str) -> Array:
+        value: Array = getattr(system, name)
+        if name in varying:
+            return value
+        count = T if moving and name in ("F", "Q", "b") else 1
+        return np.ascontiguousarray(np.broadcast_to(value, (count, *value.shape)))
+
+    n = system.F.shape[-1]
+    mean: Array
+    if system.prior == "diffuse":
+        mean, cov, flat = np.zeros(n), np.zeros((n, n)), np.eye(n)
+    elif system.prior == "stationary":
+        mean = np.linalg.solve(np.eye(n) - system.F, system.b)
+        P = solve_discrete_lyapunov(system.F, system.Q)
+        cov, flat = 0.5 * (P + P.T), np.zeros((n, 0))
+    else:
+        assert isinstance(system.prior, PriorArrays)
+        mean, cov, flat, _ = system.prior
+    index = np.arange(T) if moving else np.zeros(T, np.int64)
+    R = spread("R") if data.obs_cov is None else data.obs_cov
+    chain = Chain(
+        spread("F"), spread("b"), spread("Q"), index, spread("H"), spread("d"), R, mean, cov, flat
+    )
+
+    def pullback(g: Chain) -> DiscreteSystem:
+        gF, gb, gV, gH, gd, gR = (
+            part if name in varying else part.sum(axis=0)
+            for name, part in zip("FbQHdR", (g.F, g.b, g.V, g.H, g.shift, g.R), strict=True)
+        )
+        prior: PriorSpec = system.prior
+        if isinstance(prior, PriorArrays):
+            prior = PriorArrays(g.mean, g.cov, g.flat)
+        elif prior == "stationary":
+            y = np.linalg.solve((np.eye(n) - system.F).T, g.mean)
+            Y = solve_discrete_lyapunov(system.F.T, g.cov)
+            Y = 0.5 * (Y + Y.T)
+            gF, gb, gV = gF + np.outer(y, mean) + 2 * Y @ system.F @ cov, gb + y, gV + Y
+        if data.obs_cov is not None:
+            gR = np.zeros_like(system.R)
+        return DiscreteSystem(gF, gV, gb, gH, gd, gR, prior, varying)
+
+    return chain, pullback
+
+
+def chain_loglik(
+    chain: Chain, data: Data, *, gradient: bool = True, keep: bool = False
+) -> tuple[float, Chain | None, list[Moments]]:
+    """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
+
+    Every observed component counts log 2 pi; flat directions are integrated out with respect to
+    an orthonormal basis at the prior's own time, those that the data do not see are left out.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the covariance of an innovation is not positive definite (which step is said).
+    """
+    from afafilter import _likelihood_kernels as kernels
+
+    F, b, V, index, H, shift, R, mean, cov, flat = chain
+    total = -0.5 * data.n_obs * np.log(2 * np.pi)
+    grads: list[Any] = [np.zeros_like(part) for part in (F, b, V, H, shift, R, mean, cov, flat)]
+    moments = []
+    for group in data.groups:
+        n = group.z.shape[2]
+        failed, logdet, M, P, v, Si, K = kernels.filter_pass(
+            F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask
+        )
+        if failed >= 0:
+            raise np.linalg.LinAlgError(
+                f"the innovation covariance at t[{failed}] is not positive definite; "
+                "R is singular or too small there"
+            )
+        delta = np.zeros((flat.shape[1], n))
+        root = np.zeros((flat.shape[1], flat.shape[1]))
+        if flat.shape[1]:
+            info, rhs = kernels.flat_moments(v, Si, n)
+            solve, root, information = _flat_posterior(info)
+            # The second round refines: the first leaves rounding of the size of the data's level.
+            for _ in range(2):
+                step = solve(rhs)
+                delta += step
+                kernels.shift_columns(M, step)
+                kernels.shift_columns(v, step)
+                rhs = kernels.flat_moments(v, Si, n)[1]
+            logdet += information
+        total -= 0.5 * (n * logdet + kernels.quadratic(v, Si, n).sum())
+        if not gradient and not keep:
+            continue
+        gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
+            F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, n, root, keep
+        )
+        gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
+        gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T
+        parts = (gF, gb, gV, gH, gs, gR, r[:, :n].sum(axis=1), G, gD)
+        for have, part in zip(grads, parts, strict=True):
+            have += part
+        if keep:
+            moments.append(Moments(U, MM, X, PX, CX))
+    gF, gb, gV, gH, gs, gR, gm, gP, gD = grads
+    return float(total), Chain(gF, gb, gV, index, gH, gs, gR, gm, gP, gD), moments
+
+
+def _flat_posterior(info: Array) -> tuple[Callable[[Array], Array], Array, float]:
+    """Solver, root of the inverse and log-determinant of the information on the flat directions.
+
+    Directions without information are dropped from all three.
+    """
+    q = len(info)
+    size = np.sqrt(np.diag(info))
+    seen = size > 0
+    scaled = info / np.where(seen, size, 1.0) / np.where(seen, size, 1.0)[:, None]
+    values = np.linalg.eigvalsh(scaled)
+    if seen.all() and values[0] > FLAT_RTOL * q:
+        L = np.linalg.cholesky(scaled)
+        root = np.linalg.solve(L, np.eye(q)).T / size[:, None]
+        logdet = 2 * float(np.log(np.diag(L)).sum() + np.log(size).sum())
+    else:
+        values, vectors = np.linalg.eigh(info)
+        known = values > FLAT_RTOL * max(float(values[-1]), np.finfo(float).tiny)
+        root = vectors[:, known] / np.sqrt(values[known])
+        root = np.concatenate([root, np.zeros((q, q - root.shape[1]))], axis=1)
+        logdet = float(np.log(values[known]).sum())
+    return lambda rhs: root @ (root.T @ rhs), np.ascontiguousarray(root), logdet
+
+
+def evaluate(
+    system: System | DiscreteSystem, data: Data, *, gradient: bool = True
+) -> tuple[float, Any]:
+    """Log-likelihood and its gradient (a system of the same type)."""
+    if isinstance(system, System):
+        chain, pullback = sde_chain(system, data)
+        value, grad, _ = chain_loglik(chain, data, gradient=gradient)
+        return value, pullback(grad) if gradient and grad is not None else None
+    discrete, pull = discrete_chain(system, data)
+    value, grad, _ = chain_loglik(discrete, data, gradient=gradient)
+    return value, pull(grad) if gradient and grad is not None else None

@@ -1,0 +1,583 @@
+"""Compiled recursions of the log-likelihood and of its exact gradient.
+
+State columns: the first n are the paths (they share one missing pattern, hence all covariances),
+the last q are the responses to the flat directions of the prior (de Jong's augmentation).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+TAYLOR_TERMS = 15
+BASE_NORM = 0.25
+
+
+@njit(cache=True)
+def _mul(a: Any, b: Any, out: Any) -> None:
+    n, m, c = a.shape[0], a.shape[1], b.shape[1]
+    for i in range(n):
+        for j in range(c):
+            out[i, j] = 0.0
+        for k in range(m):
+            x = a[i, k]
+            if x != 0.0:
+                for j in range(c):
+                    out[i, j] += x * b[k, j]
+
+
+@njit(cache=True)
+def _mul_t(a: Any, b: Any, out: Any) -> None:
+    """out = a b^T."""
+    n, m, c = a.shape[0], a.shape[1], b.shape[0]
+    for i in range(n):
+        for j in range(c):
+            x = 0.0
+            for k in range(m):
+                x += a[i, k] * b[j, k]
+            out[i, j] = x
+
+
+@njit(cache=True)
+def _t_mul(a: Any, b: Any, out: Any) -> None:
+    """out = a^T b."""
+    n, m, c = a.shape[1], a.shape[0], b.shape[1]
+    for i in range(n):
+        for j in range(c):
+            out[i, j] = 0.0
+    for k in range(m):
+        for i in range(n):
+            x = a[k, i]
+            if x != 0.0:
+                for j in range(c):
+                    out[i, j] += x * b[k, j]
+
+
+@njit(cache=True)
+def _add_t_product(a: Any, b: Any, scale: float, out: Any) -> None:
+    """out += scale a b^T."""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[0]):
+            x = 0.0
+            for k in range(a.shape[1]):
+                x += a[i, k] * b[j, k]
+            out[i, j] += scale * x
+
+
+@njit(cache=True)
+def _spd_inverse(s: Any, inverse: Any, root: Any) -> float:
+    """Inverse of a positive definite matrix and its log-determinant (nan: not definite)."""
+    m = s.shape[0]
+    logdet = 0.0
+    for i in range(m):
+        for j in range(i + 1):
+            x = s[i, j]
+            for k in range(j):
+                x -= root[i, k] * root[j, k]
+            if i == j:
+                if not x > 1e-15 * s[i, i]:
+                    return np.nan
+                root[i, i] = np.sqrt(x)
+                logdet += np.log(x)
+            else:
+                root[i, j] = x / root[j, j]
+    for j in range(m):
+        for i in range(m):
+            x = 1.0 if i == j else 0.0
+            for k in range(i):
+                x -= root[i, k] * inverse[k, j]
+            inverse[i, j] = x / root[i, i]
+        for i in range(m - 1, -1, -1):
+            x = inverse[i, j]
+            for k in range(i + 1, m):
+                x -= root[k, i] * inverse[k, j]
+            inverse[i, j] = x / root[i, i]
+    return logdet
+
+
+@njit(cache=True)
+def filter_pass(
+    F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
+    m0: Any, P0: Any, D: Any, z: Any, mask: Any,
+) -> Any:  # fmt: skip
+    """Kalman filter of the augmented columns.
+
+    F (K, d, d), b (K, d), V (K, d, d): distinct transitions, `index` (T,) the one into t.
+    H (1|T, p, d), shift (1|T, p), R (1|T, p, p): constant or per time; R_t is scale[t] R.
+    z (T, p, n); mask (T, p) True where observed; D (d, q).
+    Returns failed step (-1: none), log-determinant, filtered columns and covariance, innovation
+    columns, inverse innovation covariance and gain (observed rows packed first).
+    """
+    T, p, n = z.shape
+    d, q = D.shape
+    c = n + q
+    M = np.empty((T, d, c))
+    P = np.empty((T, d, d))
+    v = np.zeros((T, p, c))
+    Si = np.zeros((T, p, p))
+    K = np.zeros((T, d, p))
+    mp, Pp = np.empty((d, c)), np.empty((d, d))
+    tmp, L = np.empty((d, d)), np.empty((d, d))
+    HP, S, root, inv = np.empty((p, d)), np.empty((p, p)), np.zeros((p, p)), np.empty((p, p))
+    rows = np.empty(p, np.int64)
+    logdet = 0.0
+    for i in range(d):
+        for j in range(n):
+            mp[i, j] = m0[i]
+        for j in range(q):
+            mp[i, n + j] = D[i, j]
+        for j in range(d):
+            Pp[i, j] = P0[i, j]
+    for t in range(T):
+        if t > 0:
+            f = index[t]
+            _mul(F[f], M[t - 1], mp)
+            for i in range(d):
+                for j in range(n):
+                    mp[i, j] += b[f, i]
+            _mul(F[f], P[t - 1], tmp)
+            _mul_t(tmp, F[f], Pp)
+            for i in range(d):
+                for j in range(i + 1):
+                    x = 0.5 * (Pp[i, j] + Pp[j, i]) + V[f, i, j]
+                    Pp[i, j] = x
+                    Pp[j, i] = x
+        m = 0
+        for a in range(p):
+            if mask[t, a]:
+                rows[m] = a
+                m += 1
+        M[t] = mp
+        P[t] = Pp
+        if m == 0:
+            continue
+        h = H[t if H.shape[0] > 1 else 0]
+        e = shift[t if shift.shape[0] > 1 else 0]
+        r = R[t if R.shape[0] > 1 else 0]
+        for a in range(m):
+            for j in range(d):
+                x = 0.0
+                for k in range(d):
+                    x += h[rows[a], k] * Pp[k, j]
+                HP[a, j] = x
+        for a in range(m):
+            for g in range(m):
+                x = scale[t] * r[rows[a], rows[g]]
+                for k in range(d):
+                    x += HP[a, k] * h[rows[g], k]
+                S[a, g] = x
+        part = _spd_inverse(S[:m, :m], inv[:m, :m], root[:m, :m])
+        if np.isnan(part):
+            return t, logdet, M, P, v, Si, K
+        logdet += part
+        for a in range(m):
+            for g in range(m):
+                Si[t, a, g] = inv[a, g]
+            for j in range(c):
+                x = z[t, rows[a], j] - e[rows[a]] if j < n else 0.0
+                for k in range(d):
+                    x -= h[rows[a], k] * mp[k, j]
+                v[t, a, j] = x
+            for i in range(d):
+                x = 0.0
+                for g in range(m):
+                    x += HP[g, i] * inv[g, a]
+                K[t, i, a] = x
+        for i in range(d):
+            for j in range(c):
+                x = mp[i, j]
+                for a in range(m):
+                    x += K[t, i, a] * v[t, a, j]
+                M[t, i, j] = x
+            for j in range(d):
+                x = 1.0 if i == j else 0.0
+                for a in range(m):
+                    x -= K[t, i, a] * h[rows[a], j]
+                L[i, j] = x
+        _mul(L, Pp, tmp)
+        _mul_t(tmp, L, P[t])
+        for i in range(d):
+            for j in range(i + 1):
+                x = 0.5 * (P[t, i, j] + P[t, j, i])
+                for a in range(m):
+                    for g in range(m):
+                        x += K[t, i, a] * scale[t] * r[rows[a], rows[g]] * K[t, j, g]
+                P[t, i, j] = x
+                P[t, j, i] = x
+    return -1, logdet, M, P, v, Si, K
+
+
+@njit(cache=True)
+def flat_moments(v: Any, Si: Any, n: int) -> Any:
+    """Information about the flat directions (q, q) and its right-hand side (q, n)."""
+    T, p, c = v.shape
+    q = c - n
+    info, rhs = np.zeros((q, q)), np.zeros((q, n))
+    w = np.empty((p, q))
+    for t in range(T):
+        for a in range(p):
+            for k in range(q):
+                x = 0.0
+                for g in range(p):
+                    x += Si[t, a, g] * v[t, g, n + k]
+                w[a, k] = x
+        for k in range(q):
+            for a in range(p):
+                for j in range(q):
+                    info[k, j] += w[a, k] * v[t, a, n + j]
+                for j in range(n):
+                    rhs[k, j] -= w[a, k] * v[t, a, j]
+    return info, rhs
+
+
+@njit(cache=True)
+def shift_columns(x: Any, delta: Any) -> None:
+    """Move the path columns to flat-direction values `delta` (q, n), in place."""
+    T, rows, _ = x.shape
+    q, n = delta.shape
+    for t in range(T):
+        for i in range(rows):
+            for k in range(q):
+                response = x[t, i, n + k]
+                if response != 0.0:
+                    for j in range(n):
+                        x[t, i, j] += response * delta[k, j]
+
+
+@njit(cache=True)
+def quadratic(v: Any, Si: Any, n: int) -> Any:
+    """Sum over time of v^T S^-1 v per path (n,)."""
+    T, p, _ = v.shape
+    out = np.zeros(n)
+    for t in range(T):
+        for a in range(p):
+            for g in range(p):
+                s = Si[t, a, g]
+                if s != 0.0:
+                    for j in range(n):
+                        out[j] += v[t, a, j] * s * v[t, g, j]
+    return out
+
+
+@njit(cache=True)
+def score_pass(
+    F: Any, V: Any, index: Any, H: Any, R: Any, scale: Any, mask: Any,
+    M: Any, P: Any, v: Any, Si: Any, K: Any, n: int, root: Any, keep: bool,
+) -> Any:  # fmt: skip
+    """Backward recursion of the smoothed costates r (d, c), N (d, d) and the gradient they give.
+
+    `root` (q, q) with root root^T the posterior covariance of the flat directions. Gradients are
+    with respect to every distinct transition, H, shift and R (same leading lengths), m0, P0.
+    `keep`: also return smoothed disturbances u (T, p, n), M (T, p, p), smoothed states (T, d, n),
+    their covariance (T, d, d) and Cov(x_t, x_t-1 | z).
+    """
+    T, p, c = v.shape
+    d = P.shape[1]
+    q = c - n
+    nH, nR = H.shape[0], R.shape[0]
+    gF, gb, gV = np.zeros(F.shape), np.zeros(F.shape[:2]), np.zeros(F.shape)
+    gH, gs, gR = np.zeros(H.shape), np.zeros((T, p)), np.zeros(R.shape)
+    kept = T if keep else 0
+    U, MM = np.zeros((kept, p, n)), np.zeros((kept, p, p))
+    X, PX, CX = np.zeros((kept, d, n)), np.zeros((kept, d, d)), np.zeros((kept, d, d))
+    lam, r, N = np.zeros((d, c)), np.zeros((d, c)), np.zeros((d, d))
+    Lam, A1, A2, L = np.zeros((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
+    xs, xd, x_next = np.empty((d, c)), np.empty((d, q)), np.empty((d, q))
+    u, rd, G = np.empty((p, c)), np.empty((d, q)), np.empty((d, d))
+    ud, Mt, KL, B = np.empty((p, q)), np.empty((p, p)), np.empty((p, d)), np.empty((p, d))
+    rows = np.empty(p, np.int64)
+    for t in range(T - 1, -1, -1):
+        m = 0
+        for a in range(p):
+            if mask[t, a]:
+                rows[m] = a
+                m += 1
+        h = H[t if nH > 1 else 0]
+        # Smoothed state: filtered + P lam
+        _mul(P[t], lam, xs)
+        for i in range(d):
+            for j in range(c):
+                xs[i, j] += M[t, i, j]
+        for i in range(d):
+            for k in range(q):
+                x = 0.0
+                for g in range(q):
+                    x += xs[i, n + g] * root[g, k]
+                xd[i, k] = x
+        _mul(P[t], Lam, A1)  # P Lam
+        if keep:
+            _mul(A1, P[t], A2)
+            for i in range(d):
+                for j in range(n):
+                    X[t, i, j] = xs[i, j]
+                for j in range(d):
+                    x = P[t, i, j] - A2[i, j]
+                    for k in range(q):
+                        x += xd[i, k] * xd[j, k]
+                    PX[t, i, j] = x
+        if m > 0:
+            for a in range(m):
+                for j in range(c):
+                    x = 0.0
+                    for g in range(m):
+                        x += Si[t, a, g] * v[t, g, j]
+                    for i in range(d):
+                        x -= K[t, i, a] * lam[i, j]
+                    u[a, j] = x
+                for j in range(d):
+                    x = 0.0
+                    for i in range(d):
+                        x += K[t, i, a] * Lam[i, j]
+                    KL[a, j] = x
+                for k in range(q):
+                    x = 0.0
+                    for g in range(q):
+                        x += u[a, n + g] * root[g, k]
+                    ud[a, k] = x
+            for a in range(m):
+                for g in range(m):
+                    x = Si[t, a, g]
+                    for i in range(d):
+                        x += KL[a, i] * K[t, i, g]
+                    for k in range(q):
+                        x -= ud[a, k] * ud[g, k]
+                    Mt[a, g] = x
+            at_h, at_r = (t if nH > 1 else 0), (t if nR > 1 else 0)
+            # gR, gH, shift
+            for a in range(m):
+                for g in range(m):
+                    x = -n * Mt[a, g]
+                    for j in range(n):
+                        x += u[a, j] * u[g, j]
+                    gR[at_r, rows[a], rows[g]] += 0.5 * scale[t] * x
+                    if keep:
+                        MM[t, rows[a], rows[g]] = Mt[a, g]
+                for j in range(n):
+                    gs[t, rows[a]] += u[a, j]
+                    if keep:
+                        U[t, rows[a], j] = u[a, j]
+                for i in range(d):
+                    x = K[t, i, a]
+                    for k in range(d):
+                        x -= KL[a, k] * P[t, k, i]
+                    x *= -n
+                    for j in range(n):
+                        x += u[a, j] * xs[i, j]
+                    for k in range(q):
+                        x += n * ud[a, k] * xd[i, k]
+                    gH[at_h, rows[a], i] += x
+            # costates before the observation
+            for i in range(d):
+                for j in range(c):
+                    x = lam[i, j]
+                    for a in range(m):
+                        x += h[rows[a], i] * u[a, j]
+                    r[i, j] = x
+                for j in range(d):
+                    x = 1.0 if i == j else 0.0
+                    for a in range(m):
+                        x -= K[t, i, a] * h[rows[a], j]
+                    L[i, j] = x
+            _t_mul(L, Lam, A2)
+            _mul(A2, L, N)
+            for a in range(m):
+                for j in range(d):
+                    x = 0.0
+                    for g in range(m):
+                        x += Si[t, a, g] * h[rows[g], j]
+                    B[a, j] = x
+            for i in range(d):
+                for j in range(d):
+                    for a in range(m):
+                        N[i, j] += h[rows[a], i] * B[a, j]
+        else:
+            r[:, :] = lam
+            N[:, :] = Lam
+        for i in range(d):
+            for j in range(i):
+                x = 0.5 * (N[i, j] + N[j, i])
+                N[i, j] = x
+                N[j, i] = x
+        for i in range(d):
+            for k in range(q):
+                x = 0.0
+                for g in range(q):
+                    x += r[i, n + g] * root[g, k]
+                rd[i, k] = x
+        for i in range(d):
+            for j in range(d):
+                x = -n * N[i, j]
+                for k in range(n):
+                    x += r[i, k] * r[j, k]
+                for k in range(q):
+                    x += n * rd[i, k] * rd[j, k]
+                G[i, j] = 0.5 * x
+        if t == 0:
+            break
+        f = index[t]
+        x_next[:, :] = xd
+        for i in range(d):
+            for j in range(n):
+                gb[f, i] += r[i, j]
+            for j in range(d):
+                gV[f, i, j] += G[i, j]
+        _t_mul(F[f], r, lam)
+        _mul(N, F[f], A1)
+        _t_mul(F[f], A1, Lam)
+        # Smoothed state at t-1 for the gradient in F
+        _mul(P[t - 1], lam, xs)
+        for i in range(d):
+            for j in range(c):
+                xs[i, j] += M[t - 1, i, j]
+        for i in range(d):
+            for k in range(q):
+                x = 0.0
+                for g in range(q):
+                    x += xs[i, n + g] * root[g, k]
+                xd[i, k] = x
+        _mul(A1, P[t - 1], A2)  # N F P
+        for i in range(d):
+            for j in range(d):
+                x = -n * A2[i, j]
+                for k in range(n):
+                    x += r[i, k] * xs[j, k]
+                for k in range(q):
+                    x += n * rd[i, k] * xd[j, k]
+                gF[f, i, j] += x
+        if keep:
+            # Cov(x_t, x_t-1 | z) = F P_t-1 - P_t|t-1 N F P_t-1 (+ flat part)
+            _mul(F[f], P[t - 1], CX[t])
+            _mul_t(CX[t], F[f], A1)
+            for i in range(d):
+                for j in range(d):
+                    A1[i, j] += V[f, i, j]
+            _mul(A1, A2, L)
+            for i in range(d):
+                for j in range(d):
+                    CX[t, i, j] -= L[i, j]
+                    for k in range(q):
+                        CX[t, i, j] += x_next[i, k] * xd[j, k]
+    return gF, gb, gV, gH, gs, gR, r, N, G, U, MM, X, PX, CX
+
+
+@njit(cache=True)
+def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV: Any) -> Any:
+    """Gradient in (A, Q, u) from gradients in (Phi, psi, V) over every interval.
+
+    Reverse mode through a Taylor step of length dt / 2^k and k doublings of X = Phi - I, psi and
+    V: right for every A (defective, singular, unstable), and nothing like e^{-A dt} occurs.
+    """
+    d = A.shape[0]
+    gA, gQ, gu = np.zeros((d, d)), np.zeros((d, d)), np.zeros(d)
+    norm = 0.0
+    for j in range(d):
+        x = 0.0
+        for i in range(d):
+            x += abs(A[i, j])
+        norm = max(norm, x)
+    T = np.empty((TAYLOR_TERMS, d, d))
+    W = np.empty((TAYLOR_TERMS, d, d))
+    G, GX, GW, GG = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
+    a, e, w = np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
+    s_bar, s_new = np.empty(d), np.empty(d)
+    deepest = 0
+    for k in range(len(steps)):
+        if norm * steps[k] > BASE_NORM:
+            deepest = max(deepest, int(np.ceil(np.log2(norm * steps[k] / BASE_NORM))))
+    X, S, Y = (
+        np.empty((deepest + 1, d, d)), np.empty((deepest + 1, d)), np.empty((deepest + 1, d, d)),
+    )  # fmt: skip
+    for k in range(len(steps)):
+        if steps[k] == 0.0:
+            continue
+        halvings = 0
+        if norm * steps[k] > BASE_NORM:
+            halvings = int(np.ceil(np.log2(norm * steps[k] / BASE_NORM)))
+        h = steps[k] / 2.0**halvings
+        # G = int_0^h e^{As} ds, X = A G, V by Taylor
+        for i in range(d):
+            for j in range(d):
+                T[0, i, j] = h if i == j else 0.0
+                W[0, i, j] = h * Q[i, j]
+        G[:, :] = T[0]
+        Y[0] = W[0]
+        for m in range(1, TAYLOR_TERMS):
+            c = h / (m + 1)
+            _mul(A, T[m - 1], T[m])
+            _mul(A, W[m - 1], a)
+            for i in range(d):
+                for j in range(d):
+                    T[m, i, j] *= c
+                    W[m, i, j] = c * (a[i, j] + a[j, i])
+                    G[i, j] += T[m, i, j]
+                    Y[0, i, j] += W[m, i, j]
+        _mul(A, G, X[0])
+        for i in range(d):
+            S[0, i] = 0.0
+            for j in range(d):
+                S[0, i] += G[i, j] * u[j]
+        for m in range(halvings):
+            _mul(X[m], X[m], X[m + 1])
+            _mul(X[m], Y[m], a)
+            _mul_t(a, X[m], e)
+            for i in range(d):
+                S[m + 1, i] = 2.0 * S[m, i]
+                for j in range(d):
+                    X[m + 1, i, j] += 2.0 * X[m, i, j]
+                    Y[m + 1, i, j] = 2.0 * Y[m, i, j] + a[i, j] + a[j, i] + e[i, j]
+                    S[m + 1, i] += X[m, i, j] * S[m, j]
+        GX[:, :] = gF[k]
+        s_bar[:] = gb[k]
+        for i in range(d):
+            for j in range(d):
+                GW[i, j] = 0.5 * (gV[k, i, j] + gV[k, j, i])
+        for m in range(halvings - 1, -1, -1):
+            _mul(GW, Y[m], w)  # GW Phi V = GW V + GW X V
+            _mul(X[m], Y[m], a)
+            _mul(GW, a, e)
+            for i in range(d):
+                for j in range(d):
+                    w[i, j] = 2.0 * (w[i, j] + e[i, j]) + s_bar[i] * S[m, j] + 2.0 * GX[i, j]
+            _t_mul(X[m], GX, a)
+            _mul_t(GX, X[m], e)
+            for i in range(d):
+                for j in range(d):
+                    GX[i, j] = w[i, j] + a[i, j] + e[i, j]
+            _t_mul(X[m], GW, a)
+            _mul(GW, X[m], e)
+            _mul(a, X[m], w)
+            for i in range(d):
+                s_new[i] = 2.0 * s_bar[i]
+                for j in range(d):
+                    GW[i, j] = 2.0 * GW[i, j] + a[i, j] + e[i, j] + w[i, j]
+                    s_new[i] += X[m, j, i] * s_bar[j]
+            s_bar[:] = s_new
+        _add_t_product(GX, G, 1.0, gA)
+        _t_mul(A, GX, GG)
+        for i in range(d):
+            for j in range(d):
+                GG[i, j] += s_bar[i] * u[j]
+                gu[i] += G[j, i] * s_bar[j]
+        e[:, :] = GG
+        w[:, :] = GW
+        for m in range(TAYLOR_TERMS - 1, 0, -1):
+            c = h / (m + 1)
+            _add_t_product(e, T[m - 1], c, gA)
+            _mul(w, W[m - 1], a)
+            for i in range(d):
+                for j in range(d):
+                    gA[i, j] += 2.0 * c * a[i, j]
+            _t_mul(A, e, a)
+            for i in range(d):
+                for j in range(d):
+                    e[i, j] = GG[i, j] + c * a[i, j]
+            _t_mul(A, w, a)
+            for i in range(d):
+                for j in range(d):
+                    w[i, j] = GW[i, j] + c * (a[i, j] + a[j, i])
+        for i in range(d):
+            for j in range(d):
+                gQ[i, j] += h * w[i, j]
+    return gA, gQ, gu
