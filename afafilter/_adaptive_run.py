@@ -1,0 +1,201 @@
+"""One AFA run with full matrices: tiles of queries, chunks of paths, reweighting to convergence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from afafilter._adaptive_dense import (
+    TILE_NUMBERS,
+    Group,
+    Index,
+    Part,
+    Plan,
+    Solution,
+    log_scales,
+    make_groups,
+    make_parts,
+    solve_independent,
+    tiles,
+)
+from afafilter._validate import Array, ObsMask
+from afafilter.weights import Weight
+
+Solver = Callable[..., Solution]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Knobs of one run; names as in `adaptive_filter`. before : (Tq,) where "prediction" ends."""
+
+    weight: Weight | None
+    anchor: str
+    iterations: int
+    step: float
+    momentum: float
+    beta: float
+    tolerance: float
+    exact: bool
+    return_weights: bool
+    before: Index
+
+
+@dataclass
+class Outcome:
+    """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T) or None, change per round."""
+
+    mean: Array
+    cov: Array
+    weights: Array | None
+    change: list[float] = field(default_factory=list)
+
+
+def run_dense(plan: Plan, z: Array, settings: Settings) -> Outcome:
+    """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
+    seen = ~np.isnan(z)
+    patterns, member = np.unique(seen.reshape(len(z), -1), axis=0, return_inverse=True)
+    member = member.reshape(-1)
+    outcome: Outcome | None = None
+    for k, pattern in enumerate(patterns):
+        mine = np.flatnonzero(member == k)
+        part = _run_pattern(plan, z[mine], pattern.reshape(seen.shape[1:]), settings)
+        if len(patterns) == 1:
+            return part
+        if outcome is None:
+            outcome = Outcome(
+                np.empty((len(z), *part.mean.shape[1:])),
+                np.empty((len(z), *part.cov.shape[1:])),
+                None if part.weights is None else np.empty((len(z), *part.weights.shape[1:])),
+            )
+        outcome.mean[mine], outcome.cov[mine] = part.mean, part.cov
+        if outcome.weights is not None:
+            outcome.weights[mine] = part.weights
+        _merge(outcome.change, part.change)
+    assert outcome is not None
+    return outcome
+
+
+def _merge(total: list[float], part: list[float]) -> None:
+    for k, value in enumerate(part):
+        if k < len(total):
+            total[k] = max(total[k], value)
+        else:
+            total.append(value)
+
+
+def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Outcome:
+    from afafilter._gls import Chain, solve_exact
+
+    groups = make_groups(plan, z, seen)
+    n_paths, d, n_queries = len(z), plan.model.dim, len(plan.times)
+    reweighted = settings.weight is not None
+    lead = n_paths if reweighted else 1
+    weights = np.zeros((lead, n_queries, len(plan.stamps))) if settings.return_weights else None
+    outcome = Outcome(np.empty((n_paths, n_queries, d)), np.empty((lead, n_queries, d, d)), weights)
+    chain = Chain(plan, groups) if settings.exact else None
+    own = _own_observation(plan, z)
+    needs_pairs = reweighted or not settings.exact
+    for tile in tiles(plan, groups):
+        parts = (
+            make_parts(plan, groups, tile, determinants=settings.beta != 1.0)
+            if needs_pairs
+            else []
+        )
+        n_tile = tile.stop - tile.start
+
+        def solve(
+            scales: list[Array], paths: slice, parts: list[Part] = parts, tile: slice = tile
+        ) -> Solution:
+            count = len(range(*paths.indices(n_paths)))
+            if chain is not None:
+                return solve_exact(chain, tile, parts, paths, count, scales, settings.return_weights)
+            return solve_independent(
+                plan, parts, paths, count, tile.stop - tile.start, scales,
+                shares=settings.return_weights,
+            )  # fmt: skip
+
+        for paths in _chunks(n_paths, n_tile, groups, d, reweighted):
+            start = own[paths, tile]
+            mean, solution, change = _iterate(plan, parts, paths, tile, start, settings, solve)
+            outcome.mean[paths, tile] = mean
+            where = paths if reweighted else slice(None)
+            outcome.cov[where, tile] = solution.cov
+            if weights is not None:
+                weights[where, tile] = solution.shares
+            _merge(outcome.change, change)
+    return outcome
+
+
+def _chunks(
+    n_paths: int, n_queries: int, groups: list[Group], d: int, reweighted: bool
+) -> list[slice]:
+    per_path = n_queries * sum(len(g.js) * g.channel.rank for g in groups) * (d + 1)
+    if not reweighted:
+        per_path = n_queries * d
+    size = max(int(4 * TILE_NUMBERS // max(per_path, 1)), 1)
+    return [slice(k, min(k + size, n_paths)) for k in range(0, n_paths, size)]
+
+
+def _own_observation(plan: Plan, z: Array) -> Array:
+    """Each query's own observation as a state (P, Tq, d), NaN where there is none to invert."""
+    model = plan.model
+    out = np.full((len(z), len(plan.times), model.dim), np.nan)
+    p, d = model.C.shape
+    if p != d or np.linalg.matrix_rank(model.C) < d:
+        return out
+    state = np.linalg.solve(model.C, (z - model.offset)[..., None])[..., 0]
+    if model.delay > 0:
+        Phi, psi, _ = model.transition(model.delay)
+        state = state @ Phi.T + psi
+    has = plan.own >= 0
+    out[:, has] = state[:, plan.own[has]]
+    out[np.isnan(out).any(axis=-1)] = np.nan
+    return out
+
+
+def _iterate(
+    plan: Plan, parts: list[Part], paths: slice, tile: slice, own: Array, settings: Settings,
+    solve: Callable[[list[Array], slice], Solution],
+) -> tuple[Array, Solution, list[float]]:  # fmt: skip
+    """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar."""
+    weight, beta = settings.weight, settings.beta
+    plain_scales = log_scales(parts, paths, None, None, beta)
+    blended = settings.step != 1.0 or settings.momentum != 0.0
+    if weight is None and not blended:
+        solution = solve(plain_scales, paths)
+        return solution.mean, solution, []
+    a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
+    if settings.anchor == "prediction":
+        earlier = []
+        for part, scale in zip(parts, plain_scales, strict=True):
+            js = part.group.js[part.columns]
+            earlier.append(np.where(js < settings.before[tile, None], scale, -np.inf))
+        a = solve(earlier, paths).mean
+    missing = np.isnan(a).any(axis=-1, keepdims=True)
+    if missing.any():
+        a = np.where(missing, solve(plain_scales, paths).mean, a)
+    previous, change = a, []
+    g, s = settings.momentum, settings.step
+    for _ in range(settings.iterations):
+        scales = log_scales(parts, paths, a @ plan.coords.W_inv.T, weight, beta)
+        solution = solve(scales, paths)
+        target = solution.mean
+        new = np.where(np.isnan(a), target, (1.0 + g - s) * a - g * previous + s * target)
+        new = np.where(np.isnan(target), np.nan, new)
+        moved = np.abs(new - a)
+        size = np.abs(new).max(initial=0.0, where=~np.isnan(new))
+        change.append(float(moved.max(initial=0.0, where=~np.isnan(moved))))
+        previous, a = a, new
+        if change[-1] <= settings.tolerance * size:
+            break
+    return a, solution, change
+
+
+def without_covariance(outcome: Outcome) -> Outcome:
+    """No covariance is claimed when beta is not 1: NaN, but inf where nothing is known."""
+    unknown = np.isinf(np.diagonal(outcome.cov, axis1=-2, axis2=-1))
+    cov = np.full_like(outcome.cov, np.nan)
+    np.einsum("...aa->...a", cov)[unknown] = np.inf
+    return replace(outcome, cov=cov)
