@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from afafilter._scoring import (
 )
 from afafilter._validate import Array, ObsMask
 
+BAND = 0.95
+"""Level of all intervals and bands that are not asked for otherwise."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -29,6 +33,60 @@ class Tally:
     path_count: Array
     step_sum: Array
     step_count: Array
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A metric as a ratio of sums over independent paths; `root`: its square root (RMSE).
+
+    sums, counts : (n,).
+    """
+
+    sums: Array
+    counts: Array
+    root: bool = False
+
+    @property
+    def value(self) -> float:
+        """Pooled value; NaN when nothing was counted."""
+        return float(self.of(self.sums.sum(), self.counts.sum()))
+
+    def of(self, total: Any, count: Any) -> Array:
+        """The metric from sums and counts of any shape."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.asarray(np.where(count > 0, total / count, np.nan))
+            return np.sqrt(mean) if self.root else mean
+
+    def interval(self, level: float = BAND) -> tuple[float, float, float]:
+        """Standard error, lower and upper end of Student's interval over paths (NaN for n = 1).
+
+        Linearised ratio estimator: the spread of s_i - r c_i over paths. The interval of a root
+        is the root of the interval.
+        """
+        from scipy.stats import t as student
+
+        n, total = len(self.sums), self.counts.sum()
+        mean = float(self.sums.sum() / total) if total > 0 else np.nan
+        if n < 2 or not np.isfinite(mean):
+            return np.nan, np.nan, np.nan
+        spread = self.sums - mean * self.counts
+        se = float(np.sqrt(n / (n - 1) * (spread**2).sum()) / total)
+        half = float(student.ppf(0.5 + 0.5 * level, n - 1)) * se
+        if not self.root:
+            return se, mean - half, mean + half
+        low, high = np.sqrt(max(mean - half, 0.0)), np.sqrt(mean + half)
+        return (se / (2.0 * np.sqrt(mean)) if mean > 0 else 0.0), float(low), float(high)
+
+
+def chi2_band(dof: Any, level: float = BAND) -> tuple[Any, Any]:
+    """Central interval of chi-square / dof (NaN where dof = 0)."""
+    from scipy.special import gammaincinv
+
+    k = np.asarray(dof, dtype=np.float64)
+    half = 0.5 * np.where(k > 0, k, np.nan)
+    tail = 0.5 * (1.0 - level)
+    low, high = gammaincinv(half, tail) / half, gammaincinv(half, 1.0 - tail) / half
+    return (float(low), float(high)) if k.ndim == 0 else (low, high)
 
 
 def score_states(

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._tally import Tally, score_energy, score_innovations, score_states
+from afafilter._tally import (
+    Ratio,
+    Tally,
+    chi2_band,
+    score_energy,
+    score_innovations,
+    score_states,
+)
 from afafilter._validate import Array, real_array, scalar
 from afafilter.results import Estimate, Trajectories
 
@@ -22,55 +29,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVELS = (0.5, 0.9, 0.95)
-BAND = 0.95
 COLUMNS = (
     "metric", "component", "value", "se", "low", "high", "band_low", "band_high",
     "n_paths", "n_used", "undetermined",
 )  # fmt: skip
 Steps: TypeAlias = slice | ArrayLike | None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A metric as a ratio of sums over independent paths; `root`: its square root (RMSE).
-
-    sums, counts : (n,).
-    """
-
-    sums: Array
-    counts: Array
-    root: bool = False
-
-    @property
-    def value(self) -> float:
-        """Pooled value; NaN when nothing was counted."""
-        return float(self.of(self.sums.sum(), self.counts.sum()))
-
-    def of(self, total: Any, count: Any) -> Array:
-        """The metric from sums and counts of any shape."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.asarray(np.where(count > 0, total / count, np.nan))
-            return np.sqrt(mean) if self.root else mean
-
-    def interval(self, level: float = BAND) -> tuple[float, float, float]:
-        """Standard error, lower and upper end of Student's interval over paths (NaN for n = 1).
-
-        Linearised ratio estimator: the spread of s_i - r c_i over paths. The interval of a root
-        is the root of the interval.
-        """
-        from scipy.stats import t as student
-
-        n, total = len(self.sums), self.counts.sum()
-        mean = float(self.sums.sum() / total) if total > 0 else np.nan
-        if n < 2 or not np.isfinite(mean):
-            return np.nan, np.nan, np.nan
-        spread = self.sums - mean * self.counts
-        se = float(np.sqrt(n / (n - 1) * (spread**2).sum()) / total)
-        half = float(student.ppf(0.5 + 0.5 * level, n - 1)) * se
-        if not self.root:
-            return se, mean - half, mean + half
-        low, high = np.sqrt(max(mean - half, 0.0)), np.sqrt(mean + half)
-        return (se / (2.0 * np.sqrt(mean)) if mean > 0 else 0.0), float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,7 +289,7 @@ def score(
     Cost O(n S d^3), the d^3 once where paths share covariances; memory O(n S d).
     """
     marks = [_level(x) for x in levels]
-    pick = _steps(steps, len(estimate.t))
+    pick = chosen_steps(steps, len(estimate.t))
     t = np.asarray(estimate.t)[pick]
     if len(t) == 0:
         raise ValueError("steps must select at least one time, got none")
@@ -359,17 +322,6 @@ def score(
     return Score(t, n, componentwise, joint, estimate.label, info)
 
 
-def chi2_band(dof: Any, level: float = BAND) -> tuple[Any, Any]:
-    """Central interval of chi-square / dof (NaN where dof = 0)."""
-    from scipy.special import gammaincinv
-
-    k = np.asarray(dof, dtype=np.float64)
-    half = 0.5 * np.where(k > 0, k, np.nan)
-    tail = 0.5 * (1.0 - level)
-    low, high = gammaincinv(half, tail) / half, gammaincinv(half, 1.0 - tail) / half
-    return (float(low), float(high)) if k.ndim == 0 else (low, high)
-
-
 def shared_leading(array: Array, lead: tuple[int, ...], tail: tuple[int, ...], name: str) -> Array:
     """(..., *tail) as (n, *tail), or (1, *tail) where all paths share one block of memory."""
     if array.shape[-len(tail) :] != tail:
@@ -398,7 +350,8 @@ def _truth(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
     return np.asarray(x)
 
 
-def _steps(steps: Steps, n_times: int) -> Any:
+def chosen_steps(steps: Steps, n_times: int) -> Any:
+    """Index of the times to score; ValueError if `steps` is none."""
     if steps is None:
         return slice(None)
     if isinstance(steps, slice):

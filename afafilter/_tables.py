@@ -1,0 +1,128 @@
+"""Numbers as text: rounding by their uncertainty, LaTeX (booktabs) and Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+_UNICODE = {"±": r"$\pm$", "²": r"$^2$", "∞": r"$\infty$"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number to print; `text` replaces it."""
+
+    value: float
+    se: float = np.nan
+    best: bool = False
+    text: str | None = None
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return "".join((_LATEX | _UNICODE).get(c, c) for c in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that does not end a Markdown table cell or start emphasis."""
+    return "".join("\\" + c if c in "|*_`\\" else c for c in text)
+
+
+def decimals(value: float, se: float, digits: int) -> int:
+    """Decimals to print: one digit of the uncertainty (two if it starts with 1), or `digits`
+    significant digits where there is none."""
+    if np.isfinite(se) and se > 0:
+        first = int(np.floor(np.log10(se)))
+        leading = se / 10.0**first
+        return max(0, -first + (leading < 1.95))
+    if not np.isfinite(value) or value == 0:
+        return digits - 1
+    return max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+
+
+def plain(cell: Cell, digits: int = 3) -> str:
+    """E.g. "0.332 ± 0.004"; "--" for NaN."""
+    if cell.text is not None:
+        return cell.text
+    if np.isnan(cell.value):
+        return "--"
+    if np.isinf(cell.value):
+        return "∞" if cell.value > 0 else "-∞"
+    places = decimals(cell.value, cell.se, digits)
+    number = f"{cell.value:.{places}f}"
+    return f"{number} ± {cell.se:.{places}f}" if np.isfinite(cell.se) else number
+
+
+def latex_table(
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    *,
+    corner: str = "",
+    digits: int = 3,
+    caption: str | None = None,
+    label: str | None = None,
+) -> str:
+    """A booktabs `tabular`, inside a `table` if there is a caption or a label; best in bold."""
+
+    def entry(cell: Cell) -> str:
+        text = plain(cell, digits)
+        if cell.text is not None or np.isnan(cell.value):
+            return escape_latex(text)
+        number, _, se = text.replace("∞", r"\infty").partition(" ± ")
+        number = rf"\mathbf{{{number}}}" if cell.best else number
+        return f"${number} \\pm {se}$" if se else f"${number}$"
+
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        r"\toprule",
+        " & ".join([escape_latex(corner), *map(escape_latex, columns)]) + r" \\",
+        r"\midrule",
+        *(" & ".join([escape_latex(name), *map(entry, cells)]) + r" \\" for name, cells in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if caption is not None or label is not None:
+        head = [r"\begin{table}", r"\centering"]
+        if caption is not None:
+            head.append(rf"\caption{{{caption}}}")
+        if label is not None:
+            head.append(rf"\label{{{label}}}")
+        lines = [*head, *lines, r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    *,
+    corner: str = "",
+    digits: int = 3,
+) -> str:
+    """A pipe table, numbers right-aligned, best in bold."""
+
+    def entry(cell: Cell) -> str:
+        text = plain(cell, digits)
+        return f"**{text}**" if cell.best else escape_markdown(text)
+
+    lines = [
+        [escape_markdown(corner), *map(escape_markdown, columns)],
+        ["---", *["---:"] * len(columns)],
+        *([escape_markdown(name), *map(entry, cells)] for name, cells in rows),
+    ]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def mark_best(values: Sequence[float], loss: Sequence[float], texts: Sequence[str]) -> list[bool]:
+    """Which entries have the least loss, or are printed like the one that has."""
+    usable = [i for i, x in enumerate(loss) if np.isfinite(x) and np.isfinite(values[i])]
+    if len(usable) < 2:
+        return [False] * len(values)
+    winner = min(usable, key=lambda i: loss[i])
+    return [i in usable and texts[i] == texts[winner] for i in range(len(values))]
