@@ -57,3 +57,8 @@ def _latex(table: pd.DataFrame, caption: str, name: str) -> str:
         f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\\small\n"
         f"\\caption{{{caption}}}\n\\label{{tab:{name}}}\n{body}\\end{{table}}\n"
     )
+
+
+def run_folder(out_dir: Path, name: str, *, full: bool) -> Path:
+    """Where a study keeps its finished cells, so that an interrupted run resumes."""
+    return out_dir / "run" / f"{name}-{'full' if full else 'reduced'}"

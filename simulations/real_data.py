@@ -1,0 +1,56 @@
+"""real_data: Nile flow, sunspots and Mauna Loa carbon dioxide with bands.
+
+AFA, Kalman filter and RTS smoother with models fitted by maximum likelihood; the grey points are
+the measurements, gaps stay gaps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afafilter import adaptive_filter, datasets, kalman_filter, rts_smoother
+from afafilter.plotting import COLOURS, band, figure, observations, paper_style
+from simulations._common import save
+
+SERIES = {
+    "Nile": (datasets.load_nile, datasets.nile_model),
+    "sunspots": (datasets.load_sunspots, datasets.sunspots_model),
+    "CO2": (datasets.load_co2, datasets.co2_model),
+}
+STYLES = {"AFA": (0, (5, 1.5)), "Kalman": "-", "RTS": (0, (1, 1))}
+
+
+def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
+    """Write real_data.{png,pdf,csv,tex,json} into `out_dir`."""
+    rows = []
+    with paper_style():
+        fig, axes = figure(3, 1, height=5.8)
+        for ax, (name, (load, model_of)) in zip(axes, SERIES.items(), strict=True):
+            series, model = load(), model_of()
+            estimates = {
+                "Kalman": kalman_filter(model, series.t, series.z),
+                "RTS": rts_smoother(model, series.t, series.z),
+                "AFA": adaptive_filter(model, series.t, series.z),
+            }
+            level = 0
+            observations(series.t, series.z, ax=ax, label=None)
+            for key in ("RTS", "AFA"):
+                band(estimates[key], level, ax=ax, color=COLOURS[key], ls=STYLES[key], label=key)
+            ax.set_ylabel(f"{series.name}\n({series.units})")
+            rows.append(
+                {
+                    "series": series.name, "n": len(series.t),
+                    "missing": int(np.isnan(series.z).sum()),
+                    "loglik": float(estimates["Kalman"].loglik),
+                }
+            )  # fmt: skip
+        axes[0].legend()
+        axes[-1].set_xlabel("year")
+        return save(
+            fig, out_dir, "real_data", pd.DataFrame(rows),
+            caption="Three public series (points) with RTS smoother and causal AFA, 95\\,\\% bands.",
+            config={"series": list(SERIES)},
+        )  # fmt: skip

@@ -1,0 +1,108 @@
+"""regime_map: who is best where. Process noise x outlier rate, colour = best, number = its margin.
+
+Causal estimators and smoothers apart: plain and robust AFA (three anchors and the exact
+correlation), Kalman, RTS, WoLF with the IMQ weight, Student-t IRKF, causal and two-sided.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afafilter import StudentT, adaptive_smoother, rts_smoother
+from afafilter.plotting import category_map, figure, paper_style
+from afafilter.study import Scenario, Study
+from simulations import _setups
+from simulations._common import run_folder, save
+
+CAUSAL = (
+    "AFA", "AFA observation", "AFA prediction", "AFA estimate", "AFA exact robust", "Kalman",
+    "WoLF-IMQ", "IRKF",
+)  # fmt: skip
+TWO_SIDED = {
+    "RTS": rts_smoother,
+    "AFA two-sided": adaptive_smoother,
+    "AFA two-sided robust": partial(
+        adaptive_smoother, weight=StudentT(4.0), anchor="estimate", iterations=5
+    ),
+    "robust RTS": partial(rts_smoother, weight=StudentT(4.0), anchor="estimate"),
+}
+SEED = 71
+
+
+def study(*, full: bool) -> Study:
+    """The grid: 20 x 10 cells of 100 paths in full, 6 x 4 cells of 16 paths reduced."""
+    noise = np.r_[0.0, np.geomspace(1e-4, 1.0, 19 if full else 5)]
+    rates = np.linspace(0.0, 0.27, 10) if full else np.array([0.0, 0.03, 0.1, 0.2])
+    everybody = _setups.estimators()
+    scenarios = {
+        f"outliers {rate:.3g}": Scenario(
+            _setups.TIMES, 100 if full else 16, x0=_setups.ring_start, burn_in=20,
+            outliers=_setups.OUTLIERS(rate=float(rate)) if rate else None,
+        )
+        for rate in rates
+    }  # fmt: skip
+    return Study(
+        {f"noise {q:.3g}": _setups.paper_spiral(float(q)) for q in noise},
+        {name: everybody[name] for name in CAUSAL} | TWO_SIDED,
+        scenarios,
+        seeds=[SEED],
+        columns={f"noise {q:.3g}": {"process_var": float(q)} for q in noise}
+        | {f"outliers {rate:.3g}": {"outlier_rate": float(rate)} for rate in rates},
+    )
+
+
+def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
+    """Write regime_map.{png,pdf,csv,tex,json} into `out_dir`; cells are kept and resumed."""
+    plan = study(full=full)
+    result = plan.run(run_folder(out_dir, "regime_map", full=full), n_jobs=n_jobs)
+    table = result.pooled("rmse")
+    kinds = {"causal": list(CAUSAL), "two-sided": list(TWO_SIDED)}
+    with paper_style():
+        fig, axes = figure(2, 1, height=5.6)
+        for ax, (kind, names) in zip(axes, kinds.items(), strict=True):
+            part = table[table["estimator"].isin(names)]
+            wide = part.pivot_table(
+                index="outlier_rate", columns="process_var", values="value", aggfunc="first"
+            )
+            cube = np.stack(
+                [
+                    part[part["estimator"] == name].pivot(
+                        index="outlier_rate", columns="process_var", values="value"
+                    )
+                    for name in names
+                ]
+            )
+            order = np.sort(cube, axis=0)
+            margin = 100 * (order[1] / order[0] - 1)
+            marks = [
+                (i, j, f"{margin[i, j]:.0f}")
+                for i in range(margin.shape[0])
+                for j in range(margin.shape[1])
+            ]
+            category_map(
+                cube.argmin(axis=0), names, wide.columns, wide.index, annotations=marks, ax=ax
+            )
+            ax.set_ylabel(f"outlier rate ({kind})")
+            ax.tick_params(axis="x", rotation=60)
+        axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
+        size = "full run" if full else "reduced run"
+        n_paths = next(iter(plan.scenarios.values())).n_paths
+        return save(
+            fig, out_dir, "regime_map",
+            table[["process_var", "outlier_rate", "estimator", "value", "lower", "upper"]],
+            caption=(
+                "Estimator with the smallest RMSE, and by how many percent the next one is worse "
+                f"(number in the cell), over process noise and outlier rate; {n_paths} paths a "
+                f"cell ({size}), spiral from radius $20\\pm3$, outliers of 10 $\\eta$."
+            ),
+            config={"seed": SEED, "n_paths": n_paths, "full": full},
+        )  # fmt: skip
+
+
+def best_table(out_dir: Path) -> pd.DataFrame:
+    """The table that `main` wrote, for the README's summary."""
+    return pd.read_csv(out_dir / "regime_map.csv")
