@@ -103,10 +103,12 @@ def join_outcomes(parts: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
     return out
 
 
-def chunk_bounds(n_paths: int, n_times: int, dim: int, chunk_size: int | None) -> list[int]:
+def chunk_bounds(
+    n_paths: int, n_times: int, dim: int, chunk_size: int | None, *, largest: int = 64
+) -> list[int]:
     """0 = b_0 < b_1 < ... = n_paths; depends on the problem only, never on n_jobs."""
     if chunk_size is None:
-        size = int(np.clip(CHUNK_ENTRIES // (n_times * dim * dim), 1, 64))
+        size = int(np.clip(CHUNK_ENTRIES // (n_times * dim * dim), 1, largest))
     else:
         size = positive_int(chunk_size, "chunk_size")
     return [*range(0, n_paths, size), n_paths]

@@ -129,15 +129,39 @@ class Comparison:
         )
 
     def intervals(self, metric: str = "rmse", component: str = "all") -> pd.DataFrame:
-        """One row per estimator that has the metric: estimator, value, lower, upper (95 %)."""
+        """One row per estimator: estimator, value, lower, upper (95 % Student interval over paths).
+
+        NaN where an estimator failed or does not have the metric.
+        """
         import pandas as pd
 
+        have = dict(self._having(metric, component))
         rows = []
-        for name, score in self._having(metric, component):
-            ratio = score.ratio(metric, component)
-            _, low, high = ratio.interval()
-            rows.append({"estimator": name, "value": ratio.value, "lower": low, "upper": high})
+        for name in self.names:
+            value = low = high = np.nan
+            if name in have:
+                ratio = have[name].ratio(metric, component)
+                value, (_, low, high) = ratio.value, ratio.interval()
+            rows.append({"estimator": name, "value": value, "lower": low, "upper": high})
         return pd.DataFrame(rows)
+
+    def summary(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per estimator, for a CSV file: estimator, rmse, rmse_low, rmse_high, nlpd, ...
+
+        Pooled over components; "time" is ms per path, without interval. Default: all metrics.
+        """
+        import pandas as pd
+
+        known = dict.fromkeys(m for s in self.results.values() for m in s.metrics if m != "bias")
+        columns: dict[str, Any] = {"estimator": list(self.names)}
+        for metric in [*known, "time"] if metrics is None else metrics:
+            if metric == "time":
+                columns["time"] = 1e3 * self.times["seconds_per_path"]
+                continue
+            part = self.intervals(metric)
+            for name, source in (("", "value"), ("_low", "lower"), ("_high", "upper")):
+                columns[metric + name] = part[source]
+        return pd.DataFrame(columns)
 
     def differences(
         self,

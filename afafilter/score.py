@@ -288,7 +288,7 @@ def score(
 
     Cost O(n S d^3), the d^3 once where paths share covariances; memory O(n S d).
     """
-    marks = [_level(x) for x in levels]
+    marks = [score_level(x) for x in levels]
     pick = chosen_steps(steps, len(estimate.t))
     t = np.asarray(estimate.t)[pick]
     if len(t) == 0:
@@ -368,7 +368,8 @@ def chosen_steps(steps: Steps, n_times: int) -> Any:
     return pick
 
 
-def _level(level: float) -> float:
+def score_level(level: float) -> float:
+    """A level in (0, 1), or ValueError."""
     x = scalar(level, "levels")
     if not 0 < x < 1:
         raise ValueError(f"levels must lie in (0, 1), got {x:g}")

@@ -1,0 +1,177 @@
+"""Cells of a study: what identifies one, how it is computed, and its file.
+
+A cell's file name is the hash of everything that decides its numbers, so that a study can be
+resumed, extended or changed without asking which of its files still hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter._batch import Experiment, Outcome, chunk_bounds, join_outcomes, run_batch
+from afafilter._version import __version__
+from afafilter.score import COLUMNS
+
+FORMAT = 1
+CHUNK = 256
+
+
+def describe(value: Any) -> Any:
+    """A JSON value that is the same in every process, and differs when `value` does.
+
+    Functions are known by their name, and outside of this package also by their compiled code,
+    defaults and closure.
+
+    Raises
+    ------
+    TypeError
+        If the object has no such description.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return describe(value.item())
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(describe(v), sort_keys=True) for v in value)
+    if isinstance(value, slice):
+        return {"slice": [describe(v) for v in (value.start, value.stop, value.step)]}
+    if isinstance(value, bytes):
+        return {"bytes": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, functools.partial):
+        return {
+            "partial": describe(value.func),
+            "args": describe(value.args),
+            "keywords": describe(value.keywords),
+        }
+    if isinstance(value, types.MethodType):
+        return {"method": value.__func__.__qualname__, "of": describe(value.__self__)}
+    if isinstance(value, types.FunctionType):
+        return _function(value)
+    if isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)):
+        return f"{getattr(value, '__module__', 'numpy')}.{value.__name__}"
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if hasattr(value, "py_func"):
+        return describe(value.py_func)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if is_dataclass(value):
+        return {"class": name} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+    if hasattr(value, "__dict__"):
+        return {"class": name} | describe(vars(value))
+    raise TypeError(
+        f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
+        "use a function, functools.partial or a dataclass"
+    )
+
+
+def _array(value: Any) -> Any:
+    if value.dtype.kind not in "biufc":
+        return {"array": describe(value.tolist())}
+    if value.size <= 16 and value.dtype.kind != "c":
+        return value.tolist()
+    digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    return {"shape": list(value.shape), "dtype": value.dtype.str, "sha256": digest}
+
+
+def _function(value: types.FunctionType) -> Any:
+    name = f"{value.__module__}.{value.__qualname__}"
+    if value.__module__.partition(".")[0] == "afafilter":
+        return name
+    cells = value.__closure__ or ()
+    return {
+        "function": name,
+        "code": _code(value.__code__),
+        "defaults": describe(value.__defaults__),
+        "keyword_defaults": describe(value.__kwdefaults__),
+        "closure": [describe(cell.cell_contents) for cell in cells],
+    }
+
+
+def _code(code: types.CodeType) -> str:
+    digest = hashlib.sha256(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, frozenset):
+            constant = sorted(map(repr, constant))
+        part = _code(constant) if isinstance(constant, types.CodeType) else repr(constant)
+        digest.update(part.encode())
+    return digest.hexdigest()
+
+
+def cell_key(description: Mapping[str, Any]) -> str:
+    """File name of a cell: hash of its description."""
+    text = json.dumps({"format": FORMAT, "version": __version__, **description}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def run_cell(job: Experiment, n_paths: int, seed: int) -> dict[str, Any]:
+    """All estimators on one cell's data; an exception outside of them is the cell's error."""
+    try:
+        bounds = chunk_bounds(n_paths, len(job.t), job.model.dim, None, largest=CHUNK)
+        children = np.random.default_rng(seed).spawn(len(bounds) - 1)
+        joined = join_outcomes(
+            run_batch(job, low, high - low, child)
+            for low, high, child in zip(bounds, bounds[1:], children)
+        )
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        joined = {name: Outcome(None, np.nan, message) for name in job.estimators}
+    return {name: _pack(outcome) for name, outcome in joined.items()}
+
+
+def _pack(outcome: Outcome) -> dict[str, Any]:
+    if outcome.score is None:
+        return {"error": outcome.error, "seconds": None, "rows": [], "paths": {}}
+    paths = {}
+    for metric in outcome.score.metrics:
+        if "all" in outcome.score.components(metric):
+            ratio = outcome.score.ratio(metric)
+            counts = ratio.counts.tolist()
+            paths[metric] = {
+                "sums": ratio.sums.tolist(),
+                "counts": counts[0] if len(set(counts)) == 1 else counts,
+            }
+    rows = [[row[name] for name in COLUMNS] for row in outcome.score.rows()]
+    return {"error": "", "seconds": outcome.seconds, "rows": rows, "paths": paths}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write all of a file or nothing: a reader, or a run after a crash, never sees a part."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_cell(path: Path) -> dict[str, Any] | None:
+    """A finished cell, or None if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) and "estimators" in content else None
