@@ -1,6 +1,6 @@
 """Full-matrix AFA: any C, any missing pattern, one tile of queries at a time.
 
-Each query solves the least-squares problem  min_x sum_j s_ij |T_ij y_j + g_ij - G_ij x|^2  over its whitened
+Each query solves the least-squares problem  min_x sum_j s_ij |T_ij y_j - G_ij x|^2  over its whitened
 pairs (see `_pull_forward`) by QR of the stacked rows: the condition number is not squared, and the rank
 tells which components the data determine.
 """
@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._pull_forward import Channel, Coordinates, Rows, channel, coordinates, pair_rows
+from afafilter._pull_forward import (
+    DECAY_FLOOR,
+    Channel,
+    Coordinates,
+    Rows,
+    channel,
+    coordinates,
+    free_path,
+    pair_rows,
+)
 from afafilter._validate import Array, ObsMask
 from afafilter.models import LinearSDE
 from afafilter.weights import Weight
@@ -38,6 +47,7 @@ class Plan(NamedTuple):
     first, last : (Tq,) query i uses observations first[i] <= j < last[i].
     own : (Tq,) index of the query's own observation, -1 where there is none.
     anchor_cov : (d, d) in xi coordinates or None.
+    path : (Tq, d) noise-free path at the queries, seen : (T, p) C times it at the stamps.
     """
 
     model: LinearSDE
@@ -51,6 +61,8 @@ class Plan(NamedTuple):
     anchor_cov: Array | None
     lags: Lags
     uniform_noise: bool
+    path: Array
+    seen: Array
 
 
 class Lags(NamedTuple):
@@ -87,13 +99,22 @@ class Part:
     log_det: Array | None
 
 
+class Tile(NamedTuple):
+    """Consecutive queries, their pairs, and the units e^{-kappa} (nq, d) of their states."""
+
+    queries: slice
+    parts: list[Part]
+    kappa: Array
+
+
 class Solution(NamedTuple):
-    """x (P, nq, d), cov (P or 1, nq, d, d) with undetermined components NaN and inf,
-    shares (P or 1, nq, n) of the information per observation of the tile, or None.
+    """In the coordinates and units of the tile: mean (P, nq, d), cov (P or 1, nq, d, d), directions
+    that are not determined (P or 1, nq, d, d), and shares (P or 1, nq, T) of the information or None.
     """
 
     mean: Array
     cov: Array
+    null: Array
     shares: Array | None
 
 
@@ -129,9 +150,12 @@ def make_plan(
     if anchor_cov is not None:
         to_state = coords.W_inv @ np.linalg.inv(model.C)
         anchor_cov = to_state @ anchor_cov @ to_state.T
+        coords = coords._replace(quiet=np.zeros(model.dim))
+    both = np.concatenate([stamps, times])
+    path = free_path(coords, both, float(both.min() if coords.sign > 0 else both.max()))
     return Plan(
         model, coords, stamps, times, first, last, own, R, anchor_cov, make_lags(stamps, times),
-        uniform_noise,
+        uniform_noise, path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
     )  # fmt: skip
 
 
@@ -145,7 +169,7 @@ def make_groups(plan: Plan, z: Array, seen: ObsMask) -> list[Group]:
         R = plan.R[:1] if plan.uniform_noise else plan.R[js]
         R = R[:, pattern][:, :, pattern]
         how = channel(plan.coords, plan.model.C[pattern], R[0] if plan.uniform_noise else R)
-        centred = z[:, js][..., pattern] - plan.model.offset[pattern]
+        centred = (z[:, js] - plan.seen[js] - plan.model.offset)[..., pattern]
         white = (how.whiten @ centred[..., None])[..., 0]
         rest = np.sum(white[..., how.rank :] ** 2, axis=-1)
         out.append(Group(js, how, white[..., : how.rank], rest, int(pattern.sum())))
@@ -168,43 +192,51 @@ def tiles(plan: Plan, groups: list[Group]) -> Iterator[slice]:
         start = stop
 
 
-def make_parts(plan: Plan, groups: list[Group], tile: slice, *, determinants: bool) -> list[Part]:
-    """Geometry of every pair of the tile's queries with the observations they may use."""
-    first, last = plan.first[tile], plan.last[tile]
-    out = []
+def make_tile(plan: Plan, groups: list[Group], queries: slice, *, determinants: bool) -> Tile:
+    """Geometry of every pair of these queries with the observations they may use."""
+    first, last = plan.first[queries], plan.last[queries]
+    reach = np.zeros(len(first))
+    chosen = []
     for group in groups:
         columns = np.flatnonzero((group.js >= first.min()) & (group.js < last.max()))
         if not len(columns) or not group.channel.rank:
             continue
         js = group.js[columns]
         allowed = (js >= first[:, None]) & (js < last[:, None])
-        rows = _tile_rows(plan, group, tile, columns, allowed)
-        log_det = _log_det(plan.coords, rows.G) if determinants else None
-        out.append(Part(group, rows, allowed, columns, log_det))
-    return out
+        lag = plan.coords.sign * (plan.times[queries, None] - plan.stamps[js])
+        reach = np.maximum(reach, np.max(lag, axis=1, initial=0.0, where=allowed))
+        chosen.append((group, columns, allowed))
+    kappa = reach[:, None] * plan.coords.quiet
+    parts = []
+    for group, columns, allowed in chosen:
+        rows = _tile_rows(plan, group, queries, columns, allowed, kappa)
+        log_det = _log_det(plan.coords, rows.G, kappa) if determinants else None
+        parts.append(Part(group, rows, allowed, columns, log_det))
+    return Tile(queries, parts, kappa)
 
 
 def _tile_rows(
-    plan: Plan, group: Group, tile: slice, columns: Index, allowed: ObsMask
+    plan: Plan, group: Group, queries: slice, columns: Index, allowed: ObsMask, kappa: Array
 ) -> Rows:
     js = group.js[columns]
-    shared = group.channel.C.ndim == 2
-    if plan.lags.query is not None and plan.lags.stamp is not None:
-        number = plan.lags.query[tile, None] - plan.lags.stamp[js]
-        scale = plan.lags.step
-    else:
-        lag = plan.times[tile, None] - plan.stamps[js]
-        scale = 16 * np.finfo(float).eps * max(np.abs(plan.times).max(), np.abs(plan.stamps).max())
-        number, scale = (lag, 1.0) if not shared or scale == 0 else (np.rint(lag / scale), scale)
-    if shared:
-        distinct, inverse = np.unique(number[allowed], return_inverse=True)
-        rows = pair_rows(plan.coords, group.channel.C, distinct * scale, plan.anchor_cov)
-        picked = Rows(*(part[inverse] for part in rows))
-    else:
-        member = np.broadcast_to(columns, allowed.shape)[allowed]
+    C, shared = group.channel.C, group.channel.C.ndim == 2
+    lag = plan.times[queries, None] - plan.stamps[js]
+    if not shared or kappa.any():
         picked = pair_rows(
-            plan.coords, group.channel.C[member], number[allowed] * scale, plan.anchor_cov
-        )
+            plan.coords, C if shared else C[np.broadcast_to(columns, allowed.shape)[allowed]],
+            lag[allowed], plan.anchor_cov, kappa[np.nonzero(allowed)[0]],
+        )  # fmt: skip
+    else:
+        if plan.lags.query is not None and plan.lags.stamp is not None:
+            number = plan.lags.query[queries, None] - plan.lags.stamp[js]
+            unit = plan.lags.step
+        else:
+            far = max(np.abs(plan.times).max(), np.abs(plan.stamps).max(), 1e-300)
+            unit = 16 * np.finfo(float).eps * far
+            number = np.rint(lag / unit)
+        distinct, inverse = np.unique(number[allowed], return_inverse=True)
+        rows = pair_rows(plan.coords, C, distinct * unit, plan.anchor_cov, None)
+        picked = Rows(*(part[inverse] for part in rows))
     full = []
     for part in picked:
         array = np.zeros((*allowed.shape, *part.shape[1:]))
@@ -213,8 +245,9 @@ def _tile_rows(
     return Rows(*full)
 
 
-def _log_det(coords: Coordinates, G: Array) -> Array:
+def _log_det(coords: Coordinates, G: Array, kappa: Array) -> Array:
     """log pseudo-determinant of the pair's information on x, per row: log det(P) / r."""
+    G = G * np.exp(np.minimum(kappa, DECAY_FLOOR))[:, None, None, :]
     triangle = np.linalg.qr(np.swapaxes(G @ coords.W_inv, -1, -2), mode="r")
     with np.errstate(divide="ignore"):
         diagonal = np.log(np.abs(np.diagonal(triangle, axis1=-2, axis2=-1)))
@@ -222,23 +255,23 @@ def _log_det(coords: Coordinates, G: Array) -> Array:
 
 
 def distances(part: Part, paths: slice, anchor: Array) -> Array:
-    """Squared Mahalanobis distances d2 (P, nq, n) of the pairs from anchors (P, nq, d) in xi."""
+    """Squared Mahalanobis distances d2 (P, nq, n) of the pairs from anchors (P, nq, d)."""
     y = part.group.y[paths][:, part.columns]
-    residual = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True) + part.rows.g
+    residual = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True)
     residual -= np.einsum("qnad,pqd->pqna", part.rows.G, anchor, optimize=True)
     d2 = np.einsum("pqna,pqna->pqn", residual, residual)
     return np.asarray(d2 + part.group.rest[paths][:, None, part.columns])
 
 
 def log_scales(
-    parts: list[Part], paths: slice, anchor: Array | None, weight: Weight | None, beta: float
+    tile: Tile, paths: slice, anchor: Array | None, weight: Weight | None, beta: float
 ) -> list[Array]:
     """Log of the scalar factor of each pair's precision, (P or 1, nq, n), -inf where not allowed.
 
     A query whose anchor is not determined (NaN) keeps the plain weights.
     """
     out = []
-    for part in parts:
+    for part in tile.parts:
         scale = np.where(part.allowed, 0.0, -np.inf)[None]
         if part.log_det is not None:
             scale = scale + (beta - 1.0) * np.where(part.allowed, part.log_det, 0.0)
@@ -252,11 +285,11 @@ def log_scales(
 
 
 def solve_independent(
-    plan: Plan, parts: list[Part], paths: slice, n_paths: int, n_queries: int,
-    scales: list[Array], *, shares: bool,
-) -> Solution:  # fmt: skip
+    plan: Plan, tile: Tile, paths: slice, n_paths: int, scales: list[Array], *, shares: bool
+) -> Solution:
     """zbar and (sum s P)^-1 of every query, the pairs counted as independent."""
-    d = plan.model.dim
+    n_queries, d = tile.kappa.shape
+    parts = tile.parts
     lead = scales[0].shape[0] if scales else 1
     top = np.full((lead, n_queries), -np.inf)
     for scale in scales:
@@ -268,11 +301,11 @@ def solve_independent(
         rows = root[..., None, None] * part.rows.G
         blocks.append(rows.reshape(lead, n_queries, -1, d))
     Q, triangle = np.linalg.qr(np.concatenate(blocks, axis=-2))
-    solve, null = _solver(triangle)
+    solve, null = scaled_solver(triangle)
     mean = np.zeros((n_paths, n_queries, d))
     start = d
     for part, root in zip(parts, roots, strict=True):
-        n, r = part.rows.g.shape[1:]
+        n, r = part.rows.T.shape[1:3]
         picked = Q[..., start : start + n * r, :].reshape(lead, n_queries, n, r, d)
         start += n * r
         gain = np.swapaxes(picked, -1, -2) * root[..., None, None]
@@ -283,17 +316,16 @@ def solve_independent(
             mean += (y.reshape(n_paths, n * r) @ flat.reshape(n * r, n_queries * d)).reshape(
                 n_paths, n_queries, d
             )
-            mean += np.einsum("qnda,qna->qd", gain[0], part.rows.g)
         else:
-            target = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True) + part.rows.g
+            target = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True)
             mean += np.einsum("pqnda,pqna->pqd", gain, target, optimize=True)
     mean = (solve @ mean[..., None])[..., 0]
     cov = solve @ np.swapaxes(solve, -1, -2) * np.exp(-top)[..., None, None]
     share = _shares(plan, parts, roots, triangle, solve) if shares else None
-    return Solution(*finish(plan.coords, mean, cov, null), share)
+    return Solution(mean, cov, null, share)
 
 
-def _solver(triangle: Array) -> tuple[Array, Array]:
+def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     """X with X triangle = identity on the determined subspace, and a basis of the rest.
 
     Columns are scaled to unit length first; X (..., d, d), null (..., d, d) with zero columns for
@@ -310,19 +342,26 @@ def _solver(triangle: Array) -> tuple[Array, Array]:
     return X, scale[..., :, None] * free
 
 
-def finish(coords: Coordinates, mean: Array, cov: Array, null: Array) -> tuple[Array, Array]:
-    """From xi to x; components that null directions reach become NaN with variance inf."""
-    W = coords.W
-    mean, cov = mean @ W.T, W @ cov @ W.T
+def finish(plan: Plan, tile: Tile, solution: Solution) -> tuple[Array, Array, ObsMask]:
+    """Mean and covariance of x, and which components are not determined (NaN, variance inf)."""
+    turn = plan.coords.W
+    W = turn * np.exp(-tile.kappa)[:, None, :]
+    mean = (W @ solution.mean[..., None])[..., 0] + plan.path[tile.queries] @ turn.T
+    cov = W @ solution.cov @ np.swapaxes(W, -1, -2)
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
-    if not null.any():
-        return mean, cov
-    reach = np.abs(W @ null) > LEAK_TOL * (np.abs(W) @ np.abs(null))
+    reach = np.abs(W @ solution.null) > LEAK_TOL * (np.abs(turn) @ np.abs(solution.null))
     unknown = reach.any(axis=-1)
-    mean = np.where(unknown, np.nan, mean)
-    cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
-    np.einsum("...aa->...a", cov)[unknown] = np.inf
-    return mean, cov
+    if unknown.any():
+        mean = np.where(unknown, np.nan, mean)
+        cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
+        np.einsum("...aa->...a", cov)[unknown] = np.inf
+    return mean, cov, unknown
+
+
+def to_tile(plan: Plan, tile: Tile, x: Array) -> Array:
+    """States (P, nq, d) in the coordinates and units of the tile; all NaN where one is."""
+    inner = (x - plan.path[tile.queries] @ plan.coords.W.T) @ plan.coords.W_inv.T
+    return np.asarray(inner * np.exp(np.minimum(tile.kappa, DECAY_FLOOR)))
 
 
 def _shares(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,19 +11,20 @@ from afafilter._adaptive_dense import (
     TILE_NUMBERS,
     Group,
     Index,
-    Part,
     Plan,
     Solution,
+    Tile,
+    finish,
     log_scales,
     make_groups,
-    make_parts,
+    make_tile,
     solve_independent,
     tiles,
+    to_tile,
 )
+from afafilter._gls import Chain, make_chain, solve_exact
 from afafilter._validate import Array, ObsMask
 from afafilter.weights import Weight
-
-Solver = Callable[..., Solution]
 
 
 @dataclass(frozen=True)
@@ -86,46 +87,36 @@ def _merge(total: list[float], part: list[float]) -> None:
 
 
 def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Outcome:
-    from afafilter._gls import Chain, solve_exact
-
     groups = make_groups(plan, z, seen)
     n_paths, d, n_queries = len(z), plan.model.dim, len(plan.times)
     reweighted = settings.weight is not None
     lead = n_paths if reweighted else 1
     weights = np.zeros((lead, n_queries, len(plan.stamps))) if settings.return_weights else None
     outcome = Outcome(np.empty((n_paths, n_queries, d)), np.empty((lead, n_queries, d, d)), weights)
-    chain = Chain(plan, groups) if settings.exact else None
     own = _own_observation(plan, z)
-    needs_pairs = reweighted or not settings.exact
-    for tile in tiles(plan, groups):
-        parts = (
-            make_parts(plan, groups, tile, determinants=settings.beta != 1.0)
-            if needs_pairs
-            else []
-        )
-        n_tile = tile.stop - tile.start
-
-        def solve(
-            scales: list[Array], paths: slice, parts: list[Part] = parts, tile: slice = tile
-        ) -> Solution:
-            count = len(range(*paths.indices(n_paths)))
-            if chain is not None:
-                return solve_exact(chain, tile, parts, paths, count, scales, settings.return_weights)
-            return solve_independent(
-                plan, parts, paths, count, tile.stop - tile.start, scales,
-                shares=settings.return_weights,
-            )  # fmt: skip
-
-        for paths in _chunks(n_paths, n_tile, groups, d, reweighted):
-            start = own[paths, tile]
-            mean, solution, change = _iterate(plan, parts, paths, tile, start, settings, solve)
-            outcome.mean[paths, tile] = mean
+    chain = make_chain(plan, groups, n_paths) if settings.exact else None
+    for tile in _tiles(plan, groups, settings):
+        queries = tile.queries
+        for paths in _chunks(n_paths, len(tile.kappa), groups, d, reweighted):
+            start = to_tile(plan, tile, own[paths, queries])
+            solution, change = _iterate(plan, chain, tile, paths, start, settings)
             where = paths if reweighted else slice(None)
-            outcome.cov[where, tile] = solution.cov
-            if weights is not None:
-                weights[where, tile] = solution.shares
+            outcome.mean[paths, queries], outcome.cov[where, queries], _ = finish(
+                plan, tile, solution
+            )
+            if weights is not None and solution.shares is not None:
+                weights[where, queries] = solution.shares
             _merge(outcome.change, change)
     return outcome
+
+
+def _tiles(plan: Plan, groups: list[Group], settings: Settings) -> Iterator[Tile]:
+    if settings.exact and settings.weight is None:
+        n = len(plan.times)
+        yield Tile(slice(0, n), [], np.zeros((n, plan.model.dim)))
+        return
+    for queries in tiles(plan, groups):
+        yield make_tile(plan, groups, queries, determinants=settings.beta != 1.0)
 
 
 def _chunks(
@@ -156,41 +147,47 @@ def _own_observation(plan: Plan, z: Array) -> Array:
 
 
 def _iterate(
-    plan: Plan, parts: list[Part], paths: slice, tile: slice, own: Array, settings: Settings,
-    solve: Callable[[list[Array], slice], Solution],
-) -> tuple[Array, Solution, list[float]]:  # fmt: skip
-    """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar."""
+    plan: Plan, chain: Chain | None, tile: Tile, paths: slice, own: Array, settings: Settings
+) -> tuple[Solution, list[float]]:
+    """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar. States are the tile's."""
     weight, beta = settings.weight, settings.beta
-    plain_scales = log_scales(parts, paths, None, None, beta)
-    blended = settings.step != 1.0 or settings.momentum != 0.0
-    if weight is None and not blended:
-        solution = solve(plain_scales, paths)
-        return solution.mean, solution, []
+
+    def solve(scales: list[Array]) -> tuple[Solution, Array]:
+        if chain is not None:
+            weights = None if scales is plain and weight is None else scales
+            solution = solve_exact(plan, chain, tile, paths, len(own), weights)
+        else:
+            solution = solve_independent(
+                plan, tile, paths, len(own), scales, shares=settings.return_weights
+            )
+        unknown = finish(plan, tile, solution)[2].any(axis=-1, keepdims=True)
+        return solution, np.where(unknown, np.nan, solution.mean)
+
+    plain = log_scales(tile, paths, None, None, beta)
+    if weight is None and settings.step == 1.0 and settings.momentum == 0.0:
+        return solve(plain)[0], []
     a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
     if settings.anchor == "prediction":
-        earlier = []
-        for part, scale in zip(parts, plain_scales, strict=True):
-            js = part.group.js[part.columns]
-            earlier.append(np.where(js < settings.before[tile, None], scale, -np.inf))
-        a = solve(earlier, paths).mean
+        before = settings.before[tile.queries, None]
+        earlier = [
+            np.where(part.group.js[part.columns] < before, scale, -np.inf)
+            for part, scale in zip(tile.parts, plain, strict=True)
+        ]
+        a = solve(earlier)[1]
     missing = np.isnan(a).any(axis=-1, keepdims=True)
     if missing.any():
-        a = np.where(missing, solve(plain_scales, paths).mean, a)
+        a = np.where(missing, solve(plain)[1], a)
     previous, change = a, []
     g, s = settings.momentum, settings.step
     for _ in range(settings.iterations):
-        scales = log_scales(parts, paths, a @ plan.coords.W_inv.T, weight, beta)
-        solution = solve(scales, paths)
-        target = solution.mean
+        solution, target = solve(log_scales(tile, paths, a, weight, beta))
         new = np.where(np.isnan(a), target, (1.0 + g - s) * a - g * previous + s * target)
-        new = np.where(np.isnan(target), np.nan, new)
         moved = np.abs(new - a)
-        size = np.abs(new).max(initial=0.0, where=~np.isnan(new))
         change.append(float(moved.max(initial=0.0, where=~np.isnan(moved))))
         previous, a = a, new
-        if change[-1] <= settings.tolerance * size:
+        if change[-1] <= settings.tolerance * np.abs(a).max(initial=0.0, where=~np.isnan(a)):
             break
-    return a, solution, change
+    return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
 
 
 def without_covariance(outcome: Outcome) -> Outcome:

@@ -3,21 +3,23 @@
 For observation j of a state, seen from query time t_i at lag tau = t_i - s_j (s_j the time that the
 observation shows), everything needed is a whitened equation in the query's state,
 
-    T (z_j - b) + g = G x_i + noise,   noise ~ N(0, I)      (r rows, r = rank of the rows of C)
+    T y_j = G x_i + noise,   noise ~ N(0, I)      (r rows, r = rank of the rows of C)
 
-so that the pair's information is G^T G, its information vector G^T (T (z_j - b) + g), and the squared
-Mahalanobis distance of an anchor a is |T (z_j - b) + g - G a|^2 (plus what the redundant rows of a
-tall C add). This is MATH's H, S form for any C, and the paper's P_ij (arXiv:2509.04154, sec. 4) for
+with y_j = z_j - b - C m(s_j), x_i counted from m(t_i), and m one path of the noise-free model. Its
+information is G^T G, its information vector G^T T y_j, and the squared Mahalanobis distance of an
+anchor a is |T y_j - G a|^2 (plus what the redundant rows of a tall C add). This is MATH's H, S form for any C, and the paper's P_ij (arXiv:2509.04154, sec. 4) for
 an invertible one.
 
 Two forms of one formula keep it finite. Time is reversed where A expands more than it contracts, so
 that "against the flow" always means that e^{-A tau} grows.
   with the flow (lag < 0):    H = C Phi(|tau|), S = R + C V(|tau|) C^T, as they stand;
   against the flow (lag >= 0): U = orthonormal basis of the rows of C Phi(-tau), M = (C Phi(-tau) U)^-1,
-      U^T x_i = M (z_j - b) + U^T psi + noise of covariance U^T V U + M R M^T;
+      U^T x_i = M y_j + noise of covariance U^T V U + M R M^T;
       only the directions of C Phi(-tau) are used, never its size.
 Coordinates xi = W^-1 x split the state into invariant subspaces of similar decay, the fastest first,
-so that scales which grow apart stay apart.
+so that scales which grow apart stay apart. What is fast and free of process noise is known ever
+better, e^{mu tau}, from its past: such coordinates are counted in units of e^{-kappa}, kappa = mu times
+the query's longest lag.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ from afafilter.models import LinearSDE
 DECAY_FLOOR = 300.0
 """Factors e^{-x} stop falling at x = 300: past it a noise-free state is known to 1e-130."""
 
+QUIET_DECAY = 10.0
+"""Noise-free subspaces that decay by more than e^{-10} over the data get units of their own."""
+
 SEPARATION_LIMIT = 1e6
 """Largest condition number of W; subspaces that are closer than that stay together."""
 
@@ -43,6 +48,7 @@ class Coordinates(NamedTuple):
 
     sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
     groups : (start, stop, c) per block of L, c its mean growth rate, ascending.
+    quiet : (d,) -c where a fast subspace has no process noise, else 0.
     """
 
     W: Array
@@ -52,14 +58,14 @@ class Coordinates(NamedTuple):
     u: Array
     groups: tuple[tuple[int, int, float], ...]
     sign: float
+    quiet: Array
 
 
 class Rows(NamedTuple):
-    """Whitened equations T z + g = G xi + N(0, I): G (n, r, d), T (n, r, r), g (n, r)."""
+    """Whitened equations T y = G xi + N(0, I): G (n, r, d), T (n, r, r)."""
 
     G: Array
     T: Array
-    g: Array
 
 
 class Channel(NamedTuple):
@@ -92,13 +98,27 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
     W_inv = W.T.copy() if np.array_equal(W.T @ W, np.eye(len(W))) else np.linalg.inv(W)
     edges = np.cumsum([0, *(piece[1].shape[1] for piece in pieces)])
     groups = tuple(
-        (int(a), int(b), piece[0]) for a, b, piece in zip(edges[:-1], edges[1:], pieces, strict=True)
+        (int(a), int(b), piece[0])
+        for a, b, piece in zip(edges[:-1], edges[1:], pieces, strict=True)
     )
     Q = W_inv @ model.Q @ W_inv.T
+    rounding = 1e-15 * np.abs(W_inv) @ np.abs(model.Q) @ np.abs(W_inv).T
+    quiet = np.zeros(model.dim)
+    for a, b, c in groups:
+        if (np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all():
+            Q[a:b] = Q[:, a:b] = 0.0
+            if -c * span > QUIET_DECAY:
+                quiet[a:b] = -c
     return Coordinates(
         W, W_inv, block_diag(*(piece[2] for piece in pieces)), 0.5 * (Q + Q.T), W_inv @ u, groups,
-        sign,
+        sign, quiet,
     )  # fmt: skip
+
+
+def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
+    """m (n, d) in xi coordinates: the noise-free path from 0 at `origin`, at times t."""
+    lag = coords.sign * (t - origin)
+    return linalg.transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
 
 
 def _components(A: Array) -> list[list[int]]:
@@ -125,9 +145,7 @@ def _subspaces(A: Array, span: float) -> list[Array]:
         edges = [-np.inf, *sorted(0.5 * (rates[k] + rates[k + 1]) for k in cuts), np.inf]
         bases = []
         for low, high in zip(edges[:-1], edges[1:], strict=True):
-            _, Z, size = schur(
-                A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi
-            )
+            _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
             bases.append(Z[:, :size])
         W = np.hstack(bases)
         if W.shape[1] == len(A) and np.linalg.cond(W) < SEPARATION_LIMIT:
@@ -161,53 +179,60 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     return Channel(seen[..., :rank, :], whiten, rank)
 
 
-def pair_rows(coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None) -> Rows:
+def pair_rows(
+    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array | None
+) -> Rows:
     """Whitened equations of the pairs at lags (n,), observed by C (r, d) or (n, r, d), r > 0.
 
     anchor_cov : (d, d) extra covariance of the query's state in xi coordinates, or None.
+    kappa : (n, d) or None: the equations are in the state e^{kappa} xi of their query.
     """
     n, (r, d) = len(lag), C.shape[-2:]
-    G, T, g = np.empty((n, r, d)), np.empty((n, r, r)), np.empty((n, r))
+    G, T = np.empty((n, r, d)), np.empty((n, r, r))
     lag = coords.sign * lag
+    kappa = np.zeros((n, d)) if kappa is None else kappa
     for side, rows_of in ((lag >= 0, _against), (lag < 0, _along)):
         if side.any():
             part = C if C.ndim == 2 else C[side]
-            G[side], T[side], g[side] = rows_of(coords, part, np.abs(lag[side]), anchor_cov)
-    return Rows(G, T, g)
+            G[side], T[side] = rows_of(coords, part, np.abs(lag[side]), anchor_cov, kappa[side])
+    return Rows(G, T)
 
 
-def _along(coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None) -> Rows:
-    Phi, psi, V = linalg.transition(coords.L, coords.Q, coords.u, lag)
+def _along(
+    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array
+) -> tuple[Array, Array]:
+    Phi, _, V = linalg.transition(coords.L, coords.Q, np.zeros(len(coords.L)), lag)
     H = C @ Phi
     S = np.eye(C.shape[-2]) + C @ V @ np.swapaxes(C, -1, -2)
     if anchor_cov is not None:
         S = S + H @ anchor_cov @ np.swapaxes(H, -1, -2)
     white = lower_inverse(np.linalg.cholesky(S))
-    return Rows(white @ H, white, -(white @ (C @ psi[..., None]))[..., 0])
+    return white @ (H * np.exp(-kappa)[:, None, :]), white
 
 
-def _against(coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None) -> Rows:
-    _, psi, V = linalg.transition(coords.L, coords.Q, coords.u, lag)
+def _against(
+    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array
+) -> tuple[Array, Array]:
+    V = linalg.transition(coords.L, coords.Q, np.zeros(len(coords.L)), lag)[2]
     if anchor_cov is not None:
         V = V + anchor_cov
     r, d = C.shape[-2:]
     if r == d:
-        M = _scaled_flow(coords, lag) @ np.linalg.inv(C)
+        M = _flow(coords, lag, kappa) @ np.linalg.inv(C)
         white = _whitener(V, M)
-        return Rows(white, white @ M, (white @ psi[..., None])[..., 0])
-    U, M = _directions(coords, C, lag)
+        return white, white @ M
+    U, M = _directions(coords, C, lag, kappa)
     Ut = np.swapaxes(U, -1, -2)
     white = _whitener(Ut @ V @ U, M)
-    G = white @ Ut
-    return Rows(G, white @ M, (G @ psi[..., None])[..., 0])
+    return white @ Ut, white @ M
 
 
-def _scaled_flow(coords: Coordinates, lag: Array) -> Array:
-    """Phi(lag), its decay stopped at the floor."""
+def _flow(coords: Coordinates, lag: Array, kappa: Array) -> Array:
+    """e^{kappa} Phi(lag), its growth and decay stopped at the floor."""
     out = np.zeros((len(lag), *coords.L.shape))
     for a, b, c in coords.groups:
-        turn = _turn(coords.L[a:b, a:b], c, lag)
-        out[:, a:b, a:b] = turn * np.exp(np.maximum(c * lag, -DECAY_FLOOR))[:, None, None]
+        growth = np.clip(c * lag + kappa[:, a], -DECAY_FLOOR, DECAY_FLOOR)
+        out[:, a:b, a:b] = _turn(coords.L[a:b, a:b], c, lag) * np.exp(growth)[:, None, None]
     return out
 
 
@@ -219,22 +244,20 @@ def _turn(block: Array, rate: float, lag: Array) -> Array:
     return linalg.transition(block - rate * np.eye(k), np.zeros((k, k)), np.zeros(k), lag)[0]
 
 
-def _directions(coords: Coordinates, C: Array, lag: Array) -> tuple[Array, Array]:
-    """U (n, d, r) orthonormal rows of C Phi(-lag), and M = (C Phi(-lag) U)^-1 (n, r, r)."""
+def _directions(coords: Coordinates, C: Array, lag: Array, kappa: Array) -> tuple[Array, Array]:
+    """U (n, d, r) orthonormal rows of H = C Phi(-lag) e^{-kappa}, and M = (H U)^-1 (n, r, r)."""
     n, (r, d) = len(lag), C.shape[-2:]
-    rate = np.empty(d)
+    growth = np.empty((n, 1, d))
     H = np.zeros((n, r, d))
     for a, b, c in coords.groups:
-        rate[a:b] = c
+        growth[:, 0, a:b] = -c * lag[:, None] - kappa[:, a:b]
         H[:, :, a:b] = C[..., a:b] @ _turn(-coords.L[a:b, a:b], -c, lag)
     touched = (C != 0).reshape(-1, r, d).any(axis=0)
-    fastest = np.array([rate[row].min() for row in touched])
-    growth = np.minimum(-fastest * lag[:, None], DECAY_FLOOR)
-    below = np.minimum(np.subtract.outer(fastest, rate), 0.0)
-    H *= np.exp(lag[:, None, None] * below)
+    top = np.where(touched, growth, -np.inf).max(axis=-1)
+    H *= np.exp(np.minimum(growth - top[..., None], 0.0))
     U, triangle = np.linalg.qr(np.swapaxes(H, -1, -2))
-    M = lower_inverse(np.swapaxes(triangle, -1, -2)) * np.exp(-growth)[:, None, :]
-    return U, M
+    size = np.exp(-np.clip(top, -DECAY_FLOOR, DECAY_FLOOR))
+    return U, lower_inverse(np.swapaxes(triangle, -1, -2)) * size[:, None, :]
 
 
 def _whitener(V: Array, M: Array) -> Array:
