@@ -356,3 +356,114 @@ def test_bad_studies_are_refused_before_anything_starts():
         Scenario(T, 0)
     with pytest.raises(TypeError, match="cannot tell"):
         make(estimators={"a": partial(raw, extra=iter(()))})
+
+
+TOML = """
+seeds = [3, 4]
+levels = [0.5, 0.9]
+
+[models.spiral]
+preset = "spiral"
+obs_var = 1.0
+vary.process_var = [0.1, 0.5]
+
+[models.own]
+A = [[-0.5, 0.0], [0.0, -0.25]]
+Q = [[1.0, 0.0], [0.0, 2.0]]
+R = [[0.2, 0.0], [0.0, 0.2]]
+prior = { mean = [0.0, 1.0], cov = [[4.0, 0.0], [0.0, 4.0]] }
+assumed.R = [[0.4, 0.0], [0.0, 0.4]]
+
+[estimators.afa]
+function = "adaptive_filter"
+
+[estimators."robust AFA"]
+function = "adaptive_filter"
+weight = { name = "StudentT", nu = 4.0 }
+anchor = "estimate"
+anchor_cov = "R"
+
+[scenarios.ring]
+t = { step = 0.1, count = 12 }
+n_paths = 5
+x0 = { radius = 20.0, spread = 3.0 }
+outliers = { rate = 0.1, scale = 10.0 }
+burn_in = 4
+vary."outliers.rate" = [0.0, 0.2]
+vary.missing = [0.0, 0.1]
+
+[scenarios.list]
+t = [0.0, 0.5, 0.7]
+x0 = [1.0, 2.0]
+"""
+
+
+def test_toml_is_the_same_study_as_python(tmp_path):
+    from afafilter import StudentT, adaptive_filter
+    from afafilter.presets import spiral as preset
+
+    path = tmp_path / "study.toml"
+    path.write_text(TOML)
+    study = Study.from_toml(path)
+    assert list(study.models) == ["spiral process_var=0.1", "spiral process_var=0.5", "own"]
+    assert list(study.scenarios)[1] == "ring outliers.rate=0 missing=0.1"
+    assert len(study.cells) == 3 * 5 * 2
+
+    def robust(model, t, z):
+        return adaptive_filter(
+            model, t, z, weight=StudentT(4.0), anchor="estimate", anchor_cov=model.R
+        )
+
+    own = LinearSDE(np.diag([-0.5, -0.25]), np.diag([1.0, 2.0]), 0.2 * np.eye(2))
+    by_hand = Study(
+        {"spiral process_var=0.5": preset(process_var=0.5, obs_var=1.0),
+         "own": (own, replace(own, R=0.4 * np.eye(2)))},
+        {"afa": adaptive_filter, "robust AFA": robust},
+        {"ring outliers.rate=0.2 missing=0.1": Scenario(
+            0.1 * np.arange(12), 5, Shell(20.0, 3.0), Outliers(0.2, 10.0), 0.1, 4)},
+        [3, 4], (0.5, 0.9),
+    )  # fmt: skip
+    expected = by_hand.run(tmp_path / "hand", progress=False).frame
+    got = study.run(tmp_path / "toml", progress=False).frame
+    assert set(got["outliers_rate"].dropna()) == {0.0, 0.2}
+    assert set(got["process_var"].dropna()) == {0.1, 0.5}
+    part = got[
+        got["model"].isin(by_hand.models) & got["scenario"].isin(by_hand.scenarios)
+    ].reset_index(drop=True)
+    same(part[expected.columns], expected)
+    assert (expected["error"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("levels", "levles", r"study.toml: unknown key 'levles'"),
+        ("obs_var", "obs_variance", r"\[models.spiral process_var=0.1\]: unknown key"),
+        ('preset = "spiral"', 'preset = "helix"', r"preset must be one of .*got 'helix'"),
+        ('"adaptive_filter"\n\n', '"kalman"\n\n', r"\[estimators.afa\]: function must be one of"),
+        ('"StudentT"', '"Student"', r"\[estimators.robust AFA\]: weight name must be one of"),
+        ("nu = 4.0", "nu = -4.0", r"\[estimators.robust AFA\]: .*nu"),
+        ("anchor =", "ancor =", r"unknown key 'ancor'"),
+        ("burn_in = 4", "burn_in = 12", r"\[scenarios.ring .*burn_in"),
+        ("t = [0.0, 0.5, 0.7]", "", r"\[scenarios.list\]: t is missing"),
+        ("[0.0, 0.5, 0.7]", "[0.0, 0.5, 0.3]", r"\[scenarios.list\]: t must not decrease"),
+        ("vary.missing = [0.0, 0.1]", "vary.missing = []", r"vary.missing must be a list"),
+        ("radius", "raduis", r"unknown key 'raduis'"),
+        ("seeds = [3, 4]", "seeds = ", r"not valid TOML"),
+        ("seeds = [3, 4]", "seeds = []", r"grid is empty"),
+        ("-0.5, 0.0]", "-0.5]", r"\[models.own\]: A must be a rectangular"),
+    ],
+)
+def test_bad_toml(tmp_path, old, new, message):
+    path = tmp_path / "study.toml"
+    assert old in TOML
+    path.write_text(TOML.replace(old, new))
+    with pytest.raises((ValueError, TypeError), match=message):
+        Study.from_toml(path)
+
+
+def test_toml_without_estimators(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text("seeds = 1\n[models.a]\npreset = 'spiral'\n")
+    with pytest.raises(ValueError, match=r"study.toml: .*\[estimators.<name>\]"):
+        Study.from_toml(path)

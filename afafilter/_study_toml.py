@@ -1,0 +1,254 @@
+"""Studies written as TOML.
+
+    seeds = 3                        # how many, or a list
+    levels = [0.5, 0.9, 0.95]        # optional, like energy and lags
+
+    [models.spiral]                  # a function of afafilter.presets and its arguments ...
+    preset = "spiral"
+    prior = "diffuse"
+    vary.process_var = [0.0, 0.3]    # one model per value (per combination, if several vary)
+    assumed.obs_var = 2.0            # optional: what estimators believe instead
+
+    [models.drifting]                # ... or the arguments of LinearSDE
+    A = [[-0.5]]
+    Q = [[1.0]]
+    R = [[0.2]]
+    prior = { mean = [0.0], cov = [[4.0]] }
+
+    [estimators.kalman]
+    function = "kalman_filter"
+
+    [estimators."robust AFA"]        # with the function's keyword arguments
+    function = "adaptive_filter"
+    weight = { name = "StudentT", nu = 4.0 }
+    anchor_cov = "R"                 # a matrix, or the model's R
+
+    [scenarios.ring]
+    t = { start = 0.0, step = 0.1, count = 128 }       # or a list
+    n_paths = 100
+    x0 = { radius = 20.0, spread = 3.0 }               # or a list, or "stationary"
+    outliers = { rate = 0.1, scale = 10.0 }
+    missing = 0.0
+    burn_in = 20
+    vary."outliers.rate" = [0.0, 0.1]
+
+What varies becomes a column of the results (dots as underscores).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter._batch import Shell
+from afafilter.models import LinearSDE, Prior
+from afafilter.results import Estimate
+
+FUNCTIONS = (
+    "adaptive_filter", "adaptive_smoother", "kalman_filter", "rts_smoother", "filterpy_filter",
+    "filterpy_smoother", "raw_observation",
+)  # fmt: skip
+PRESETS = (
+    "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
+    "seasonal", "spiral",
+)  # fmt: skip
+WEIGHTS = ("Exponential", "Huber", "IMQ", "Power", "Rational", "StudentT", "Threshold")
+TOP = ("models", "estimators", "scenarios", "seeds", "levels", "energy", "lags")
+SCENARIO = ("t", "n_paths", "x0", "outliers", "missing", "burn_in")
+
+
+@dataclass(frozen=True, eq=False)
+class Configured:
+    """An estimator with its options; the word "R" stands for the model's R."""
+
+    function: Callable[..., Estimate]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, model: Any, t: Any, z: Any) -> Estimate:
+        options = {k: model.R if _is_word(v, "R") else v for k, v in self.options.items()}
+        return self.function(model, t, z, **options)
+
+
+def study_arguments(path: Path) -> dict[str, Any]:
+    """Keyword arguments of `Study` from a TOML file.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The message names the file, the table and the key.
+    """
+    with path.open("rb") as file:
+        try:
+            content = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from None
+    with _place(str(path)):
+        _known(content, TOP)
+        for name in ("models", "estimators", "scenarios"):
+            if not isinstance(content.get(name), dict) or not content[name]:
+                raise ValueError(f"a study needs at least one table [{name}.<name>]")
+        columns: dict[str, dict[str, Any]] = {}
+        models = {}
+        for name, table in _varied(content["models"], "models", columns):
+            with _place(f"[models.{name}]"):
+                models[name] = _model_pair(table)
+        scenarios = {}
+        for name, table in _varied(content["scenarios"], "scenarios", columns):
+            with _place(f"[scenarios.{name}]"):
+                scenarios[name] = _scenario(table)
+        estimators = {}
+        for name, table in content["estimators"].items():
+            with _place(f"[estimators.{name}]"):
+                estimators[name] = _estimator(table)
+    rest = {k: content[k] for k in ("seeds", "levels", "energy", "lags") if k in content}
+    tables = {"models": models, "estimators": estimators, "scenarios": scenarios}
+    return tables | rest | {"columns": columns}
+
+
+def _varied(
+    tables: Mapping[str, Any], kind: str, columns: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every table, once per combination of the values under `vary`."""
+    for name, given in tables.items():
+        with _place(f"[{kind}.{name}]"):
+            table = copy.deepcopy(_table(given))
+            vary = _table(table.pop("vary", {}))
+            for key, values in vary.items():
+                if not isinstance(values, list) or not values:
+                    raise ValueError(f"vary.{key} must be a list with at least one value")
+        if not vary:
+            yield name, table
+            continue
+        for combination in itertools.product(*vary.values()):
+            chosen = dict(zip(vary, combination))
+            full = " ".join([name, *(f"{k}={_short(v)}" for k, v in chosen.items())])
+            changed = copy.deepcopy(table)
+            with _place(f"[{kind}.{name}]"):
+                for key, value in chosen.items():
+                    _assign(changed, key.split("."), value)
+            columns[full] = {key.replace(".", "_"): value for key, value in chosen.items()}
+            yield full, changed
+
+
+def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        table = _table(table.setdefault(key, {}))
+    table[path[-1]] = value
+
+
+def _model_pair(table: dict[str, Any]) -> Any:
+    assumed = table.pop("assumed", None)
+    truth = _model(table)
+    return truth if assumed is None else (truth, _model(table | _table(assumed)))
+
+
+def _model(table: Mapping[str, Any]) -> LinearSDE:
+    options = dict(table)
+    prior = options.get("prior")
+    if isinstance(prior, dict):
+        _known(prior, _parameters(Prior))
+        options["prior"] = Prior(**prior)
+    if "preset" not in options:
+        _known(options, _parameters(LinearSDE))
+        return LinearSDE(**options)
+    from afafilter import presets
+
+    function = getattr(presets, _one_of(options.pop("preset"), "preset", PRESETS))
+    _known(options, _parameters(function))
+    return _as_model(function(**options))
+
+
+def _as_model(model: Any) -> LinearSDE:
+    assert isinstance(model, LinearSDE)
+    return model
+
+
+def _scenario(table: Mapping[str, Any]) -> Any:
+    from afafilter.simulate import Outliers
+    from afafilter.study import Scenario
+
+    _known(table, SCENARIO)
+    options = dict(table)
+    if "t" not in options:
+        raise ValueError("t is missing: a list, or { start, step, count }")
+    if isinstance(options["t"], dict):
+        _known(options["t"], ("start", "step", "count"))
+        grid = {"start": 0.0} | options["t"]
+        if grid.keys() != {"start", "step", "count"}:
+            raise ValueError("t must be a list, or { start, step, count }")
+        options["t"] = grid["start"] + grid["step"] * np.arange(grid["count"])
+    if isinstance(options.get("x0"), dict):
+        _known(options["x0"], _parameters(Shell))
+        options["x0"] = Shell(**options["x0"])
+    if "outliers" in options:
+        struck = _table(options["outliers"])
+        _known(struck, _parameters(Outliers))
+        options["outliers"] = Outliers(**struck) if struck.get("rate") != 0 else None
+    return Scenario(**options)
+
+
+def _estimator(given: Any) -> Configured:
+    import afafilter
+
+    options = dict(_table(given))
+    if "function" not in options:
+        raise ValueError(f"function is missing: one of {', '.join(FUNCTIONS)}")
+    function = getattr(afafilter, _one_of(options.pop("function"), "function", FUNCTIONS))
+    _known(options, [k for k in _parameters(function) if k not in ("model", "t", "z")])
+    if "weight" in options:
+        from afafilter import weights
+
+        weight = dict(_table(options["weight"]))
+        kind = getattr(weights, _one_of(weight.pop("name", None), "weight name", WEIGHTS))
+        _known(weight, _parameters(kind))
+        options["weight"] = kind(**weight)
+    return Configured(function, options)
+
+
+def _known(table: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    for key in table:
+        if key not in names:
+            raise ValueError(f"unknown key {key!r}; known are {', '.join(names)}")
+
+
+def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return str(value)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a table is wanted, got {value!r}")
+    return value
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_word(value: Any, word: str) -> bool:
+    return isinstance(value, str) and value == word
+
+
+@contextmanager
+def _place(where: str) -> Iterator[None]:
+    """Prefix of the messages of what goes wrong inside."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{where}: {error}") from None
