@@ -1,0 +1,334 @@
+"""Filter and smoother over a timeline, for batches of paths: one covariance run per gap pattern.
+
+Paths with the same missing components share covariances and gains; those are computed once, then
+the means of all its paths follow by compiled recursions. Groups, and paths inside a group, are
+spread over threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter import _kalman_flat_kernels as flat_kernels
+from afafilter import _kalman_kernels as kernels
+from afafilter._timeline import Index, Timeline
+from afafilter._validate import Array, ObsMask
+
+UNSEEN_TOL = 1e-9
+"""A state component counts as undetermined when it moves by more than this per unit of delta."""
+SERIAL_WORK = 20_000
+"""Path-steps below which threads do not pay."""
+
+
+@dataclass
+class FlatStart:
+    """The nodes at the start of a group where delta is not integrated out (see flat kernels).
+
+    M (c, d, q), T (c, q, q), s (n, c, q) after each node. For a smoothed run `unseen` (c, d, r) is
+    what the directions that the whole series leaves open do to the state.
+    """
+
+    M: Array
+    T: Array
+    s: Array
+    unseen: Array | None = None
+
+
+@dataclass
+class Run:
+    """Laws at the nodes. In flat starts mean and cov are given delta = 0 until reported.
+
+    mean (n, N, d); cov (G, N, d, d); innovation (n, T, p); innovation_cov (G, T, p, p);
+    loglik (n, T); group (n,) row of cov that a path uses; flat: per group, None if proper.
+    """
+
+    mean: Array
+    cov: Array
+    innovation: Array
+    innovation_cov: Array
+    loglik: Array
+    group: Index
+    flat: list[FlatStart | None] = field(default_factory=list)
+
+
+def group_paths(seen: ObsMask) -> tuple[Index, Index]:
+    """Group of each path by its pattern of gaps (n, T, p), and a first member of each group."""
+    n = len(seen)
+    if n == 1 or (seen == seen[0]).all():
+        return np.zeros(n, np.int64), np.zeros(1, np.int64)
+    packed = np.packbits(seen.reshape(n, -1), axis=1)
+    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[group.reshape(-1)], first[order]
+
+
+def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> Run:
+    """Filter (and smooth) paths z (n, T, p).
+
+    scale (n, T) multiplies the noise covariance of single observations; inf drops one.
+    """
+    seen = ~np.isnan(z)
+    if scale is None:
+        group, first = group_paths(seen)
+        scale = np.ones((1, z.shape[1]))
+        first_scale = np.zeros(len(first), np.int64)
+    else:
+        dropped = np.isinf(scale)
+        seen[dropped] = False
+        scale = np.where(dropped, 1.0, scale)
+        group = first = first_scale = np.arange(len(z))
+    n, T, p = z.shape
+    N, d = len(line.times), line.chain.F.shape[-1]
+    G = len(first)
+    out = Run(
+        np.empty((n, N, d)), np.empty((G, N, d, d)), np.empty((n, T, p)),
+        np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
+    )  # fmt: skip
+    lone = G == n
+    members = [np.array([g]) for g in range(n)] if lone else [
+        np.flatnonzero(group == g) for g in range(G)
+    ]  # fmt: skip
+
+    def one(g: int) -> None:
+        paths = members[g]
+        whole = len(paths) == n
+        pick: Any = slice(None) if whole else slice(g, g + 1) if lone else paths
+        block = _Block(
+            line, z[pick], seen[first[g]], scale[first_scale[g]], out.mean[pick], out.cov[g],
+            out.innovation[pick], out.innovation_cov[g], out.loglik[pick], smooth,
+        )  # fmt: skip
+        out.flat[g] = block.solve()
+        if not (whole or lone):
+            out.mean[paths], out.innovation[paths] = block.mean, block.innovation
+            out.loglik[paths] = block.loglik
+
+    spread(one, range(G), n * N)
+    return out
+
+
+@dataclass
+class _Block:
+    """One group of paths: views of the output, filled by `solve`."""
+
+    line: Timeline
+    z: Array
+    seen: ObsMask
+    scale: Array
+    mean: Array
+    cov: Array
+    innovation: Array
+    innovation_cov: Array
+    loglik: Array
+    smooth: bool
+
+    def solve(self) -> FlatStart | None:
+        chain, law = self.line.chain, self.line.law
+        n, N, d = self.mean.shape
+        p = self.z.shape[2]
+        G, C = np.empty((N, d, d)), np.empty((N, d, d))
+        L, m, first, flat = _root(law.cov), np.tile(law.mean, (n, 1)), 0, None
+        if law.diffuse.shape[1]:
+            flat = _FlatBlock(self, G, C)
+            L, m, first = flat.L, flat.m, flat.done
+        gains = kernels.Gains(
+            np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
+            np.empty(N, np.int64), G,
+        )  # fmt: skip
+        bad = kernels.filter_covariances(
+            chain, first, L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
+            gains, C,
+        )  # fmt: skip
+        if bad >= 0:
+            raise_singular(chain, bad)
+        spread(
+            lambda rows: kernels.filter_means(
+                chain, first, m[rows], gains, self.z[rows], self.seen, self.mean[rows],
+                self.innovation[rows], self.loglik[rows],
+            ),
+            _slices(n), n * N,
+        )  # fmt: skip
+        if self.smooth:
+            last = max(first - 1, 0)
+            filtered = self.mean[:, last].copy()
+            kernels.smooth_covariances(last, gains, C, self.cov)
+            spread(
+                lambda rows: kernels.smooth_means(chain, last, gains, self.mean[rows]),
+                _slices(n), n * N,
+            )  # fmt: skip
+            if flat is not None:
+                flat.smooth(filtered)
+        return None if flat is None else flat.start
+
+
+class _FlatBlock:
+    """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
+
+    def __init__(self, block: _Block, G: Array, C: Array) -> None:
+        self.block, self.G, self.C = block, G, C
+        N, q = len(block.line.times), block.line.law.diffuse.shape[1]
+        size, spare = min(N, 4 * q + 16), 0.0
+        while True:
+            singular = self._filter(size, spare)
+            if singular >= 0:
+                # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
+                if spare:
+                    raise_singular(block.line.chain, singular)
+                spare = 1.0
+            elif self.integrated or size == N:
+                break
+            else:
+                size = min(N, 4 * size)
+        kept = self.done - self.integrated
+        self.start = FlatStart(self.Ms[:kept], self.Ts[:kept], self.ss[:, :kept])
+        self._report_innovations()
+
+    def _filter(self, size: int, spare: float) -> int:
+        block = self.block
+        law, (n, _, d), (T, p) = block.line.law, block.mean.shape, block.seen.shape
+        D = law.diffuse
+        q = D.shape[1]
+        self.L, self.m = _root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
+        self.M, self.T, self.s = np.array(D, order="C"), np.zeros((q, q)), np.zeros((n, q))
+        self.Ms, self.Ts = np.empty((size, d, q)), np.empty((size, q, q))
+        self.Es, self.ss = np.empty((T, p, q)), np.empty((n, size, q))
+        self.Gd, self.Cd = np.empty((q, d)), np.empty((q, q))
+        self.done, self.integrated, singular = flat_kernels.filter_flat(
+            block.line.chain, self.L, self.m, self.M, self.T, self.s, block.seen, block.scale,
+            block.smooth, block.z, block.cov, block.innovation_cov, block.mean, block.innovation,
+            block.loglik, self.G, self.C, self.Ms, self.Es, self.Ts, self.ss, self.Gd, self.Cd,
+        )  # fmt: skip
+        return int(singular)
+
+    def _report_innovations(self) -> None:
+        """Innovations are known given delta = 0; report them with delta as known before each."""
+        block, q = self.block, self.T.shape[0]
+        obs = block.line.chain.obs[: self.done]
+        nodes = np.flatnonzero(obs >= 0)
+        T = np.zeros((len(nodes), q, q))
+        s = np.zeros((len(block.z), len(nodes), q))
+        later = nodes > 0
+        T[later] = self.Ts[nodes[later] - 1]
+        s[:, later] = self.ss[:, nodes[later] - 1]
+        seen = obs[nodes]
+        block.innovation[:, seen], block.innovation_cov[seen] = settle(
+            block.innovation[:, seen], block.innovation_cov[seen], -self.Es[seen], T, s
+        )
+
+    def smooth(self, filtered: Array) -> None:
+        """Smooth back through the flat start; filtered (n, d) is the state where it ended."""
+        block = self.block
+        mean, cov, last = block.mean, block.cov, self.done - 1
+        d, q = self.M.shape
+        delta, null = np.zeros((q, q)), np.zeros((q, 0))
+        J, Jx = np.empty((d + q, d + q)), np.empty((len(mean), d + q))
+        if self.integrated:
+            delta = np.linalg.solve(self.T, self.s.T).T
+            J[:d, :d] = cov[last]
+            J[d:, :d] = self.Gd @ cov[last]
+            J[d:, d:] = self.Cd + J[d:, :d] @ self.Gd.T
+            Jx[:, :d] = mean[:, last]
+            Jx[:, d:] = delta + (mean[:, last] - filtered) @ self.Gd.T
+        else:
+            inverse, nulls = _regression(self.T[None])
+            inverse, null = inverse[0], nulls[0]
+            delta = self.s @ inverse.T
+            J[d:, d:] = inverse @ inverse.T
+            J[d:, :d] = J[d:, d:] @ self.M.T
+            J[:d, :d] = cov[last] + self.M @ J[d:, :d]
+            Jx[:, d:], Jx[:, :d] = delta, mean[:, last] + delta @ self.M.T
+            mean[:, last], cov[last] = Jx[:, :d], J[:d, :d]
+        J[:d, d:] = J[d:, :d].T
+        flat_kernels.smooth_flat(
+            block.line.chain, last, self.G, self.C, self.Ms, J, Jx, mean, cov
+        )  # fmt: skip
+        self.start.unseen = self.start.M @ null
+
+
+def raise_singular(chain: kernels.Chain, node: int) -> None:
+    """Say which observation is predicted exactly."""
+    raise ValueError(
+        f"R is singular and observation {chain.obs[node]} is predicted without error, so that its "
+        "likelihood is not defined; give R (or obs_cov) a positive variance there"
+    )
+
+
+def _root(P: Array) -> Array:
+    out = np.empty((1, *P.shape))
+    kernels.semidefinite_root(np.array(P, order="C")[None], out)
+    return out[0]
+
+
+def _regression(T: Array) -> tuple[Array, Array]:
+    """Pseudo-inverses (k, q, q) and open directions (k, q, q; zero columns: none) of T (k, q, q)."""
+    q = T.shape[-1]
+    size = np.sqrt((T**2).sum(axis=-2))
+    size[size == 0] = 1.0
+    U, values, Vt = np.linalg.svd(T / size[:, None, :])
+    filled = np.count_nonzero(np.diagonal(T, axis1=-2, axis2=-1), axis=-1)
+    used = np.arange(q) < filled[:, None]
+    V = np.swapaxes(Vt, -1, -2) / size[:, :, None]
+    inverse = (V * np.where(used, 1 / np.where(used, values, 1.0), 0.0)[:, None, :]) @ np.swapaxes(
+        U, -1, -2
+    )
+    null = np.where(used[:, None, :], 0.0, V)
+    length = np.sqrt((null**2).sum(axis=-2, keepdims=True))
+    return inverse, null / np.where(length == 0, 1.0, length)
+
+
+def settle(m: Array, P: Array, M: Array, T: Array, s: Array) -> tuple[Array, Array]:
+    """Report x = m + M delta + noise with delta as far as T delta = s determines it.
+
+    m (n, k, d), P (k, d, d), M (k, d, q), T (k, q, q), s (n, k, q).
+    """
+    inverse, null = _regression(T)
+    root = M @ inverse
+    mean = m + np.einsum("kij,nkj->nki", root, s)
+    return mark_unseen(mean, P + root @ np.swapaxes(root, -1, -2), M @ null, M)
+
+
+def mark_unseen(mean: Array, cov: Array, unseen: Array, M: Array) -> tuple[Array, Array]:
+    """NaN means, infinite variances and zero covariances where `unseen` (k, d, r) moves the state.
+
+    M (k, d, q) sets the scale below which movement is rounding.
+    """
+    scale = np.maximum(1.0, np.abs(M).max(axis=(-1, -2), initial=0.0))
+    with np.errstate(invalid="ignore"):
+        known = np.abs(unseen).sum(axis=-1) <= UNSEEN_TOL * scale[:, None]
+    known &= np.isfinite(np.diagonal(cov, axis1=-2, axis2=-1))
+    mean = np.where(known, mean, np.nan)
+    cov = np.where(known[..., :, None] & known[..., None, :], cov, 0.0)
+    rows, components = np.nonzero(~known)
+    cov[rows, components, components] = np.inf
+    return mean, cov
+
+
+def thread_count() -> int:
+    """Threads to use: the cores that this process may run on, or NUMBA_NUM_THREADS if fewer."""
+    limit = os.environ.get("NUMBA_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, int(limit) if limit.isdigit() else 64))
+
+
+def _slices(n: int) -> list[slice]:
+    edges = np.linspace(0, n, min(n, thread_count()) + 1).astype(int)
+    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:])]
+
+
+def spread(task: Callable[[Any], None], items: Sequence[Any], work: int) -> None:
+    """Run task(item) for all items, in threads when there is enough work."""
+    if len(items) == 1 or work < SERIAL_WORK or thread_count() == 1:
+        for item in items:
+            task(item)
+        return
+    with ThreadPoolExecutor(thread_count()) as pool:
+        list(pool.map(task, items, chunksize=-(-len(items) // (4 * thread_count()))))

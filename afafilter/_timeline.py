@@ -1,0 +1,126 @@
+"""Observations, prior and query times on one line: the nodes that the recursions walk along."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._kalman_kernels import Chain, semidefinite_root
+from afafilter._validate import Array
+from afafilter.models import DiscreteModel, InitialLaw, LinearSDE, Prior
+
+Index = NDArray[np.int64]
+
+
+class Timeline(NamedTuple):
+    """Nodes in processing order.
+
+    times (N,); chain: steps and observation rows for the kernels; law of the state at node 0 before
+    any observation; seen_at (T,) node that shows observation k; asked (Nq,) node of each query, -1
+    where the query lies before node 0.
+    """
+
+    times: Array
+    chain: Chain
+    law: InitialLaw
+    seen_at: Index
+    asked: Index
+
+
+def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
+    """Distinct steps and which one each dt is.
+
+    Steps between stamps (same shape as dt, the later end of each) that differ by no more than the
+    rounding of the stamps count as equal; a step of zero only equals zero.
+    """
+    if len(dt) == 0:
+        return np.zeros(1), np.zeros(0, np.int64)
+    slack = 2 * np.finfo(float).eps * np.abs(stamps)
+    if dt.min() > 0 and dt.max() - dt.min() <= slack.min():
+        return np.array([dt.mean()]), np.zeros(len(dt), np.int64)
+    order = np.argsort(dt, kind="stable")
+    sorted_dt, sorted_slack = dt[order], slack[order]
+    gap = np.diff(sorted_dt)
+    fresh = gap > np.minimum(sorted_slack[1:], sorted_slack[:-1])
+    fresh |= (sorted_dt[:-1] == 0) & (gap > 0)
+    label = np.concatenate([[0], np.cumsum(fresh)])
+    steps = np.bincount(label, sorted_dt) / np.bincount(label)
+    steps[0] = 0.0 if sorted_dt[0] == 0 else steps[0]
+    index = np.empty(len(dt), np.int64)
+    index[order] = label
+    return steps, index
+
+
+def sde_timeline(
+    model: LinearSDE, t: Array, obs_cov: Array | None, queries: Array | None
+) -> Timeline:
+    """Nodes of a continuous-time model: prior, observations at t - delay, and the queries."""
+    shown = t - model.delay
+    asked = np.zeros(0) if queries is None else queries
+    anchor = shown[0]
+    if isinstance(model.prior, Prior):
+        model.initial_law(shown[0])
+        anchor = anchor if model.prior.t0 is None else model.prior.t0
+        law = model.prior.law
+    else:
+        if model.prior == "stationary" and len(asked):
+            anchor = min(anchor, asked[0])
+        law = model.initial_law(anchor)
+    others = np.unique(asked[asked >= anchor])
+    others = others[~np.isin(others, shown)]
+    if anchor < shown[0] and anchor not in others:
+        others = np.concatenate([[anchor], others])
+    obs = np.arange(len(t))
+    times = shown
+    if len(others):
+        times = np.concatenate([shown, others])
+        order = np.argsort(times, kind="stable")
+        times = times[order]
+        obs = np.concatenate([obs, np.full(len(others), -1)])[order]
+    steps, index = unique_steps(np.diff(times), times[1:])
+    F, b, V = model.transition(steps)
+    n = len(t)
+    chain = _chain(
+        np.concatenate([[0], index]), F, b, V, obs,
+        np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
+        model.C, model.offset, model.R if obs_cov is None else obs_cov,
+    )  # fmt: skip
+    where = np.searchsorted(times, asked)
+    where[asked < times[0]] = -1
+    return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where)
+
+
+def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> Timeline:
+    """Nodes of a discrete-time model: one per observation."""
+    n = len(t)
+    moving = bool({"F", "Q", "b"} & set(model.time_varying))
+    showing = obs_cov is not None or bool({"H", "R", "d"} & set(model.time_varying))
+    chain = _chain(
+        np.arange(n) if moving else np.zeros(n), model.F, model.b, model.Q, np.arange(n),
+        np.arange(n) if showing else np.zeros(n), model.H, model.d,
+        model.R if obs_cov is None else obs_cov,
+    )  # fmt: skip
+    return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64))
+
+
+def _chain(
+    step: NDArray[np.generic], F: Array, b: Array, V: Array, obs: Index,
+    cfg: NDArray[np.generic], H: Array, off: Array, R: Array,
+) -> Chain:  # fmt: skip
+    """Stacks of equal length: (U, d, d), (U, d) for the steps, (C, p, d), ... for observations."""
+    steps = 1 + int(step.max(initial=0))
+    rows = 1 + int(cfg.max(initial=0))
+    root = np.empty((steps, *V.shape[-2:]))
+    semidefinite_root(_stack(V, steps, 2), root)
+    return Chain(
+        step.astype(np.int64), _stack(F, steps, 2), _stack(b, steps, 1), root,
+        obs.astype(np.int64), cfg.astype(np.int64),
+        _stack(H, rows, 2), _stack(off, rows, 1), _stack(R, rows, 2),
+    )  # fmt: skip
+
+
+def _stack(value: Array, length: int, core: int) -> Array:
+    """Writable, contiguous and of full length, so that kernels are compiled for one type only."""
+    return np.array(np.broadcast_to(value, (length, *value.shape[value.ndim - core :])), order="C")
