@@ -8,6 +8,8 @@ Everything public is listed in `__all__` and loaded when first used, so that the
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 from afafilter._version import __version__ as __version__
@@ -50,3 +52,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `afafilter.score` the function when the submodule of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _OWNER and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -158,7 +158,7 @@ def write_json(path: Path, content: Any) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            file.write(json.dumps(content))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -63,7 +63,7 @@ class Ratio:
         Linearised ratio estimator: the spread of s_i - r c_i over paths. The interval of a root
         is the root of the interval.
         """
-        from scipy.stats import t as student
+        from scipy.special import stdtrit
 
         n, total = len(self.sums), self.counts.sum()
         mean = float(self.sums.sum() / total) if total > 0 else np.nan
@@ -71,7 +71,7 @@ class Ratio:
             return np.nan, np.nan, np.nan
         spread = self.sums - mean * self.counts
         se = float(np.sqrt(n / (n - 1) * (spread**2).sum()) / total)
-        half = float(student.ppf(0.5 + 0.5 * level, n - 1)) * se
+        half = float(stdtrit(n - 1, 0.5 + 0.5 * level)) * se
         if not self.root:
             return se, mean - half, mean + half
         low, high = np.sqrt(max(mean - half, 0.0)), np.sqrt(mean + half)

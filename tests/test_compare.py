@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 
 import joblib
@@ -315,3 +317,14 @@ def test_scores_are_those_of_score():
     data = simulate(MODEL, T, 12, rng=noise)
     expected: Score = score(raw(MODEL, T, data.z), data)
     pd.testing.assert_frame_equal(result.results["raw"].frame, expected.frame)
+
+
+@pytest.mark.parametrize("name", ["simulate", "score", "compare"])
+def test_functions_win_over_modules_of_the_same_name(name):
+    """Importing the submodule, as `compare` does with `score`, must not hide the function."""
+    code = (
+        f"import afafilter.compare, afafilter.{name}, afafilter; "
+        f"from afafilter import {name}; assert callable({name}); "
+        f"from afafilter.{name} import {name} as direct; assert direct is {name}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
