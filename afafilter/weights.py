@@ -83,7 +83,7 @@ class Exponential(_Positive):
         return np.asarray(-self.nu * np.expm1(self.log(d2, dim)))
 
 
-class _PowerLaw(_Positive):
+class PowerLaw(_Positive):
     """w = peak (1 + d2/scale)^-exponent."""
 
     def power_form(self, dim: Dim) -> tuple[float, Any, Any]:
@@ -113,7 +113,7 @@ class _PowerLaw(_Positive):
 
 
 @dataclass(frozen=True)
-class Power(_PowerLaw):
+class Power(PowerLaw):
     """w = (1 + d2 / nu)^-kappa, the paper's robust weight (v4 and later).
 
     Parameters
@@ -130,7 +130,7 @@ class Power(_PowerLaw):
 
 
 @dataclass(frozen=True)
-class StudentT(_PowerLaw):
+class StudentT(PowerLaw):
     """w = (nu + dim) / (nu + d2): reweighting for multivariate Student-t noise.
 
     The weight exceeds 1 at small distances: the scale matrix of a Student-t is smaller than its
@@ -148,7 +148,7 @@ class StudentT(_PowerLaw):
 
 
 @dataclass(frozen=True)
-class Rational(_PowerLaw):
+class Rational(PowerLaw):
     """w = 1 / (1 + alpha d2).
 
     Parameters
@@ -163,7 +163,7 @@ class Rational(_PowerLaw):
 
 
 @dataclass(frozen=True)
-class IMQ(_PowerLaw):
+class IMQ(PowerLaw):
     """w = 1 / (1 + d2 / c^2): squared inverse multiquadric, as WoLF applies it to a precision.
 
     Parameters
