@@ -24,6 +24,7 @@ modal closed form
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,14 @@ class _Discretiser:
         self.A, self.Q, self.u = A, Q, u
         self.norm = float(np.abs(A).sum(axis=0).max())
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
-        self._modes: Modes | None = None
+
+    @cached_property
+    def modes(self) -> Modes:
+        return modes(self.A, self.Q)
+
+    @cached_property
+    def clusters(self) -> list[_Cluster]:
+        return _single_eigenvalue_blocks(self.A)
 
     def __call__(self, taus: Array) -> tuple[Array, Array, Array]:
         n, d = len(taus), len(self.A)
@@ -133,6 +141,11 @@ class _Discretiser:
             V[:n] = p @ v @ p.swapaxes(-1, -2) + v
             psi[:n] += (p @ psi[:n, :, None])[..., 0]
             x[:n], P[:n] = _square(x[:n], p)
+        tau = taus[order]
+        far = self.norm * tau > _DOUBLING_REACH
+        for block in self.clusters if far.any() else ():
+            rows = np.flatnonzero(far & (tau < block.limit))
+            P[np.ix_(rows, block.members, block.members)] = block(tau[rows])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return P[back], psi[back], V[back]
@@ -157,9 +170,7 @@ class _Discretiser:
 
     def _modal(self, taus: Array) -> tuple[Array, Array, Array, Array]:
         """Phi, psi, V by the closed form, and a bound on their normwise relative error."""
-        if self._modes is None:
-            self._modes = modes(self.A, self.Q)
-        lam, S, S_inv, Qs, cond = self._modes
+        lam, S, S_inv, Qs, cond = self.modes
         n, d = len(taus), len(lam)
         if not np.isfinite(cond):
             return np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d)), np.full(n, np.inf)
@@ -182,6 +193,50 @@ class _Discretiser:
         )
         ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
         return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
+
+
+class _Cluster(NamedTuple):
+    """A diagonal block of A with one defective eigenvalue mu: A - mu I = N, N^k zero to rounding.
+
+    There e^{A tau} = e^{mu tau} sum_j (N tau)^j / j!, free of the cancellation between powers of
+    tau that repeated squaring suffers once e^{mu tau} is tiny. Extended precision, because the
+    relative condition number grows like tau^3.
+    """
+
+    members: NDArray[np.intp]
+    mu: np.longdouble
+    powers: NDArray[np.longdouble]  # N^j / j!
+    limit: float  # tau up to which the series is safe
+
+    def __call__(self, tau: Array) -> NDArray[np.longdouble]:
+        long = tau.astype(np.longdouble)[:, None]
+        series = long ** np.arange(len(self.powers)) @ self.powers.reshape(len(self.powers), -1)
+        k = len(self.members)
+        return np.asarray(np.exp(self.mu * long) * series).reshape(-1, k, k)
+
+
+def _single_eigenvalue_blocks(A: Array) -> list[_Cluster]:
+    d = len(A)
+    linked = (A != 0) | (A.T != 0) | np.eye(d, dtype=bool)
+    for _ in range(d.bit_length()):
+        linked = linked.astype(np.float64) @ linked > 0
+    found = []
+    for row in np.unique(linked, axis=0):
+        members = np.flatnonzero(row)
+        k = len(members)
+        if k == 1 or k > 8:
+            continue
+        part = A[np.ix_(members, members)].astype(np.longdouble)
+        mu = np.trace(part) / k
+        N = part - mu * np.eye(k)
+        powers = [np.eye(k, dtype=np.longdouble)]
+        for j in range(1, 16):
+            powers.append(powers[-1] @ N / j)
+        rest = float(np.abs(powers[k]).max()) ** (1 / k)
+        if rest <= 1e-3 * float(np.abs(part).max()):
+            limit = 0.1 / rest if rest > 0 else np.inf
+            found.append(_Cluster(members, mu, np.array(powers), limit))
+    return found
 
 
 def _square(x: Array, P: Array) -> tuple[Array, Array]:
