@@ -1,8 +1,8 @@
 """Full-matrix AFA: any C, any missing pattern, one tile of queries at a time.
 
-Each query solves the least-squares problem  min_x sum_j s_ij |T_ij y_j - G_ij x|^2  over its whitened
-pairs (see `_pull_forward`) by QR of the stacked rows: the condition number is not squared, and the rank
-tells which components the data determine.
+Each query solves the least-squares problem  min_x sum_j s_ij |T_ij y_j - G_ij x|^2  over its
+whitened pairs (see `_pull_forward`) by QR of the stacked rows: the condition number is not squared,
+and the rank tells which components the data determine.
 """
 
 from __future__ import annotations
@@ -108,8 +108,10 @@ class Tile(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """In the coordinates and units of the tile: mean (P, nq, d), cov (P or 1, nq, d, d), directions
-    that are not determined (P or 1, nq, d, d), and shares (P or 1, nq, T) of the information or None.
+    """In the coordinates and units of the tile, leading P or 1 paths.
+
+    mean (P, nq, d); cov (., nq, d, d); null (., nq, d, d): columns span what is not determined;
+    shares (., nq, T) of the information, or None.
     """
 
     mean: Array
@@ -295,7 +297,7 @@ def solve_independent(
     for scale in scales:
         np.maximum(top, scale.max(axis=-1), out=top)
     top = np.where(np.isfinite(top), top, 0.0)
-    blocks, targets = [np.zeros((lead, n_queries, d, d))], []
+    blocks = [np.zeros((lead, n_queries, d, d))]
     roots = [np.exp(0.5 * (scale - top[..., None])) for scale in scales]
     for part, root in zip(parts, roots, strict=True):
         rows = root[..., None, None] * part.rows.G
@@ -334,7 +336,7 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     length = np.linalg.norm(triangle, axis=-2)
     scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
     U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])
-    known = s > RANK_RTOL * s[..., :1]
+    known: ObsMask = np.asarray(s > RANK_RTOL * s[..., :1])
     inverse = np.where(known, 1.0 / np.where(known, s, 1.0), 0.0)
     V = np.swapaxes(Vt, -1, -2)
     X = scale[..., :, None] * (V * inverse[..., None, :]) @ np.swapaxes(U, -1, -2)
@@ -350,7 +352,7 @@ def finish(plan: Plan, tile: Tile, solution: Solution) -> tuple[Array, Array, Ob
     cov = W @ solution.cov @ np.swapaxes(W, -1, -2)
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     reach = np.abs(W @ solution.null) > LEAK_TOL * (np.abs(turn) @ np.abs(solution.null))
-    unknown = reach.any(axis=-1)
+    unknown: ObsMask = np.asarray(reach.any(axis=-1))
     if unknown.any():
         mean = np.where(unknown, np.nan, mean)
         cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)

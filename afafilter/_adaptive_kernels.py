@@ -1,8 +1,8 @@
 """Compiled recursions of the exact generalised least squares over a chain of observations.
 
-Conditional on the state theta at the first stamp, the state is x = a + B theta + e, Cov(e) = P; the
-observations also inform theta: R theta = s + N(0, I), kept triangular as tri = [R | s]. Data of many
-paths that share their weights are columns. Observations after a query reach it as equations
+Conditional on the state theta at the first stamp, the state is x = a + B theta + e, Cov(e) = P;
+the observations also inform theta: R theta = s + N(0, I), kept triangular as tri = [R | s]. Data of
+many paths that share their weights are columns. Observations after a query reach it as equations
 Y x = y + N(0, I), kept as tri = [Y | y].
 """
 

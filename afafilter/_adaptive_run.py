@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +25,10 @@ from afafilter._adaptive_dense import (
 )
 from afafilter._gls import Chain, make_chain, solve_exact
 from afafilter._validate import Array, ObsMask
+from afafilter.models import LinearSDE
 from afafilter.weights import Weight
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T) or None, change per round."""
+    """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T), largest move per round."""
 
     mean: Array
     cov: Array
@@ -53,15 +57,22 @@ class Outcome:
     change: list[float] = field(default_factory=list)
 
 
-def run_dense(plan: Plan, z: Array, settings: Settings) -> Outcome:
-    """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
+def run_dense(
+    plan: Plan, z: Array, settings: Settings, window: tuple[Index, int] | None
+) -> Outcome:
+    """AFA of all paths z (P, T, p), paths with the same missing pattern together.
+
+    window : (split, width): only `width` observations on each side of the first split[i].
+    """
     seen = ~np.isnan(z)
     patterns, member = np.unique(seen.reshape(len(z), -1), axis=0, return_inverse=True)
     member = member.reshape(-1)
     outcome: Outcome | None = None
     for k, pattern in enumerate(patterns):
         mine = np.flatnonzero(member == k)
-        part = _run_pattern(plan, z[mine], pattern.reshape(seen.shape[1:]), settings)
+        shared = pattern.reshape(seen.shape[1:])
+        used = plan if window is None else _narrow(plan, shared, *window)
+        part = _run_pattern(used, z[mine], shared, settings)
         if len(patterns) == 1:
             return part
         if outcome is None:
@@ -76,6 +87,16 @@ def run_dense(plan: Plan, z: Array, settings: Settings) -> Outcome:
         _merge(outcome.change, part.change)
     assert outcome is not None
     return outcome
+
+
+def _narrow(plan: Plan, seen: ObsMask, split: Index, width: int) -> Plan:
+    """The plan with only the `width` seen observations nearest to the query on each side."""
+    edges = np.append(np.flatnonzero(seen.any(axis=-1)), len(seen))
+    at = np.searchsorted(edges[:-1], split)
+    first = edges[np.maximum(at - width, 0)]
+    last = edges[np.minimum(at + width, len(edges) - 1)]
+    last = np.clip(last, split, plan.last)
+    return plan._replace(first=np.minimum(first, split), last=last)
 
 
 def _merge(total: list[float], part: list[float]) -> None:
@@ -93,7 +114,7 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Out
     lead = n_paths if reweighted else 1
     weights = np.zeros((lead, n_queries, len(plan.stamps))) if settings.return_weights else None
     outcome = Outcome(np.empty((n_paths, n_queries, d)), np.empty((lead, n_queries, d, d)), weights)
-    own = _own_observation(plan, z)
+    own = own_observation(plan.model, z, plan.own)
     chain = make_chain(plan, groups, n_paths) if settings.exact else None
     for tile in _tiles(plan, groups, settings):
         queries = tile.queries
@@ -129,19 +150,18 @@ def _chunks(
     return [slice(k, min(k + size, n_paths)) for k in range(0, n_paths, size)]
 
 
-def _own_observation(plan: Plan, z: Array) -> Array:
+def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
     """Each query's own observation as a state (P, Tq, d), NaN where there is none to invert."""
-    model = plan.model
-    out = np.full((len(z), len(plan.times), model.dim), np.nan)
     p, d = model.C.shape
+    out = np.full((len(z), len(own), d), np.nan)
     if p != d or np.linalg.matrix_rank(model.C) < d:
         return out
     state = np.linalg.solve(model.C, (z - model.offset)[..., None])[..., 0]
     if model.delay > 0:
         Phi, psi, _ = model.transition(model.delay)
         state = state @ Phi.T + psi
-    has = plan.own >= 0
-    out[:, has] = state[:, plan.own[has]]
+    has = own >= 0
+    out[:, has] = state[:, own[has]]
     out[np.isnan(out).any(axis=-1)] = np.nan
     return out
 
@@ -177,17 +197,32 @@ def _iterate(
     missing = np.isnan(a).any(axis=-1, keepdims=True)
     if missing.any():
         a = np.where(missing, solve(plain)[1], a)
-    previous, change = a, []
+
+    def zbar(anchor: Array) -> tuple[Solution, Array]:
+        return solve(log_scales(tile, paths, anchor, weight, beta))
+
+    solution, a, change = move_anchor(a, zbar, settings)
+    return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
+
+
+def move_anchor(
+    a: Array, zbar: Callable[[Array], tuple[Result, Array]], settings: Settings
+) -> tuple[Result, Array, list[float]]:
+    """a <- (1 + g - s) a - g a_before + s zbar(a) until it rests; the last result, a, the moves.
+
+    zbar(a) gives a result and its mean, NaN where the data do not determine it.
+    """
     g, s = settings.momentum, settings.step
+    previous, change = a, []
     for _ in range(settings.iterations):
-        solution, target = solve(log_scales(tile, paths, a, weight, beta))
+        result, target = zbar(a)
         new = np.where(np.isnan(a), target, (1.0 + g - s) * a - g * previous + s * target)
         moved = np.abs(new - a)
         change.append(float(moved.max(initial=0.0, where=~np.isnan(moved))))
         previous, a = a, new
         if change[-1] <= settings.tolerance * np.abs(a).max(initial=0.0, where=~np.isnan(a)):
             break
-    return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
+    return result, a, change
 
 
 def without_covariance(outcome: Outcome) -> Outcome:

@@ -1,10 +1,11 @@
 """Exact correlation: generalised least squares over the pulled-forward observations.
 
-The errors of pulled observations share process noise; weighting by the inverse of their joint covariance
-(dense) is solved here in O(N) per query. The observations form a Markov chain: given the state theta at the
-first one, each is predicted from the one before, so that residuals decorrelate one by one; theta
-itself, flat, is then estimated by least squares from them. Nothing is inverted on the way, so that long
-gaps, singular Q and unstable A are normal input. Beyond the paper, which counts errors as independent.
+The errors of pulled observations share process noise; weighting by the inverse of their joint
+covariance (dense) is solved here in O(N) per query. The observations form a Markov chain: given the
+state theta at the first one, each is predicted from the one before, so that residuals decorrelate
+one by one; theta itself, flat, is then estimated by least squares from them. No dynamics are
+inverted on the way, so that long gaps, singular Q and unstable A are normal input. Beyond the
+paper, which counts errors as independent.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from afafilter._validate import Array
 class Chain(NamedTuple):
     """Transitions along the observations and to the queries, in the coordinates xi.
 
-    first, split, last : (Tq,) the past of query i is first <= j < split, its future split <= j < last.
+    first, split, last : (Tq,) query i has the past first <= j < split and future split <= j < last.
     F, V : (T, d, d) to each stamp from the one before; Fq, Vq : (Tq, d, d) from the last past stamp
     to the query; Fn, Vn from the query to the first future stamp.
     H : (T, r, d), ranks : (T,), y : (P, T, r) observations with unit noise.

@@ -7,23 +7,25 @@ observation shows), everything needed is a whitened equation in the query's stat
 
 with y_j = z_j - b - C m(s_j), x_i counted from m(t_i), and m one path of the noise-free model. Its
 information is G^T G, its information vector G^T T y_j, and the squared Mahalanobis distance of an
-anchor a is |T y_j - G a|^2 (plus what the redundant rows of a tall C add). This is MATH's H, S form for any C, and the paper's P_ij (arXiv:2509.04154, sec. 4) for
-an invertible one.
+anchor a is |T y_j - G a|^2 (plus what the redundant rows of a tall C add). This is the paper's P_ij
+(arXiv:2509.04154, sec. 4) for an invertible C, and beyond the paper for any other.
 
 Two forms of one formula keep it finite. Time is reversed where A expands more than it contracts, so
 that "against the flow" always means that e^{-A tau} grows.
-  with the flow (lag < 0):    H = C Phi(|tau|), S = R + C V(|tau|) C^T, as they stand;
-  against the flow (lag >= 0): U = orthonormal basis of the rows of C Phi(-tau), M = (C Phi(-tau) U)^-1,
+  with the flow (lag < 0): H = C Phi(|tau|), S = R + C V(|tau|) C^T, as they stand;
+  against it (lag >= 0): with U an orthonormal basis of the rows of C Phi(-tau), and
+      M = (C Phi(-tau) U)^-1,
       U^T x_i = M y_j + noise of covariance U^T V U + M R M^T;
       only the directions of C Phi(-tau) are used, never its size.
-Coordinates xi = W^-1 x split the state into invariant subspaces of similar decay, the fastest first,
-so that scales which grow apart stay apart. What is fast and free of process noise is known ever
-better, e^{mu tau}, from its past: such coordinates are counted in units of e^{-kappa}, kappa = mu times
-the query's longest lag.
+Coordinates xi = W^-1 x split the state into invariant subspaces of similar decay, the fastest
+first, so that scales which grow apart stay apart. What is fast and free of process noise is known
+ever better, e^{mu tau}, from its past: such coordinates are counted in units of e^{-kappa}, kappa =
+mu times the query's longest lag.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +97,8 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
             pieces.append((float(np.trace(inner)) / len(inner), embedded, inner))
     pieces.sort(key=lambda piece: piece[0])
     W = np.hstack([piece[1] for piece in pieces])
-    W_inv = W.T.copy() if np.array_equal(W.T @ W, np.eye(len(W))) else np.linalg.inv(W)
+    permuted = np.array_equal(W.T @ W, np.eye(len(W)))
+    W_inv: Array = np.asarray(W.T.copy() if permuted else np.linalg.inv(W))
     edges = np.cumsum([0, *(piece[1].shape[1] for piece in pieces)])
     groups = tuple(
         (int(a), int(b), piece[0])
@@ -144,7 +147,7 @@ def _subspaces(A: Array, span: float) -> list[Array]:
     while cuts:
         edges = [-np.inf, *sorted(0.5 * (rates[k] + rates[k + 1]) for k in cuts), np.inf]
         bases = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
             bases.append(Z[:, :size])
         W = np.hstack(bases)
@@ -206,7 +209,7 @@ def _along(
     S = np.eye(C.shape[-2]) + C @ V @ np.swapaxes(C, -1, -2)
     if anchor_cov is not None:
         S = S + H @ anchor_cov @ np.swapaxes(H, -1, -2)
-    white = lower_inverse(np.linalg.cholesky(S))
+    white = lower_inverse(np.asarray(np.linalg.cholesky(S)))
     return white @ (H * np.exp(-kappa)[:, None, :]), white
 
 
@@ -263,7 +266,7 @@ def _directions(coords: Coordinates, C: Array, lag: Array, kappa: Array) -> tupl
 def _whitener(V: Array, M: Array) -> Array:
     """Lower triangular W with W (V + M M^T) W^T = I."""
     try:
-        lower = np.linalg.cholesky(V + M @ np.swapaxes(M, -1, -2))
+        lower: Array = np.asarray(np.linalg.cholesky(V + M @ np.swapaxes(M, -1, -2)))
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(V)
         root = vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]

@@ -2,9 +2,10 @@
 
     zbar_i = ( sum_j w_ij P_ij )^-1 sum_j w_ij P_ij zhat_ij,   P_ij = Cov(zhat_ij)^-1
 
-(P. Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, sec. 4), for any linear SDE: C of any
-shape, missing components, irregular and repeated times. Symbols: zhat_ij = observation j propagated to
-query i, w_ij robust weight, a_i anchor of query i, Gam = anchor_cov, beta = inverse_temperature.
+(P. Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, sec. 4), for any linear SDE: C of
+any shape, missing components, irregular and repeated times. Symbols: zhat_ij = observation j
+propagated to query i, w_ij robust weight, a_i anchor of query i, Gam = anchor_cov, beta =
+inverse_temperature.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._adaptive_dense import Index, make_plan
+from afafilter._adaptive_isotropic import (
+    Isotropic,
+    Spans,
+    isotropic_form,
+    run_isotropic,
+    run_linear,
+)
 from afafilter._adaptive_run import Outcome, Settings, run_dense, without_covariance
 from afafilter._validate import (
     Array,
@@ -32,7 +40,13 @@ from afafilter.weights import Weight, as_weight
 
 ANCHORS = ("observation", "estimate", "prediction")
 CORRELATIONS = ("independent", "exact")
-METHODS = ("auto", "dense")
+METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
+
+LINEAR_FROM = 4096
+"""Number of observations from which "auto" takes linear time for plain isotropic AFA."""
+
+LINEAR_TOLERANCE = 1e-9
+"""Relative error that "auto" accepts of the sum of exponentials."""
 
 
 def adaptive_filter(
@@ -51,7 +65,7 @@ def adaptive_filter(
     method: str = "auto",
     obs_cov: ArrayLike | None = None,
     query_times: ArrayLike | None = None,
-    window: float | None = None,
+    window: int | None = None,
     tolerance: float = 1e-10,
     return_weights: bool = False,
 ) -> Estimate:
@@ -73,20 +87,24 @@ def adaptive_filter(
     step, momentum : s in (0, 1] and g in [0, 1): the anchor moves by
         a_{k+1} = (1 + g - s) a_k - g a_{k-1} + s zbar_k, and the last one is the estimate.
         Critical damping: g = (sqrt(s) - 1)^2.
-    inverse_temperature : beta > 0. Matrix weights are det(P)^{(beta - 1)/r} w^beta P, r the number of
-        independent observed components (beyond the paper for C that is not invertible: det is the
-        product of the nonzero eigenvalues of the information on x).
+    inverse_temperature : beta > 0. Matrix weights are det(P)^{(beta - 1)/r} w^beta P, r the number
+        of independent observed components (beyond the paper for C that is not invertible: det is
+        the product of the nonzero eigenvalues of the information on x).
     anchor_cov : (p, p) query-side noise Gam, added to every pair's covariance, in the prior
         precision and in the distance alike. Needs an invertible C.
     correlation : "independent" (the paper) counts the pulled observations' errors as independent;
         "exact" uses their joint law: generalised least squares, which is the Kalman filter with a
         flat prior (two-sided: the RTS smoother). With a robust weight every query re-decides the
         weight of every observation in its whole history, R_j -> R_j / w_ij.
-    method : "dense" (full matrices), or "auto", the cheapest exact one.
+    method : "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
+        eigenvectors: every mode its own precision); "isotropic" (attention in tiles); "linear" and
+        "fft" (plain weights of isotropic models, to the `error_bound` in info; "fft" on regular
+        grids); "auto": the cheapest exact one.
     obs_cov : (T, p, p) noise covariances that replace R, or None.
     query_times : (Tq,) non-decreasing times to estimate at; None = t. On the grid estimate i uses
         observations j <= i by index, at a query time all with t_j <= that time.
-    window : use only observations with t_i - t_j <= window, or None for all of them.
+    window : use only so many observations nearest to the query (two-sided: on each side), missing
+        rows not counted; None = all.
     tolerance : rounds stop when no anchor moves by more than this times the largest anchor.
     return_weights : also return the weights, O(T^2) memory.
 
@@ -108,6 +126,7 @@ def adaptive_filter(
 
     Notes
     -----
+    Isotropic: time O(T Tq d), memory O((T + Tq) d) beyond the covariances; linear: O((T + Tq) d).
     Dense: time O(T Tq r d^2) per path that has its own weights or missing pattern, plain weights
     being shared by all paths (then O(T Tq p d) per path); memory bounded by tiles, O((T + Tq) d^2)
     beyond. Exact: O(T d^3) in all without a robust weight.
@@ -136,7 +155,7 @@ def adaptive_smoother(
     method: str = "auto",
     obs_cov: ArrayLike | None = None,
     query_times: ArrayLike | None = None,
-    window: float | None = None,
+    window: int | None = None,
     tolerance: float = 1e-10,
     return_weights: bool = False,
 ) -> Estimate:
@@ -158,7 +177,7 @@ def _estimate(
     model: LinearSDE, t: ArrayLike, z: ArrayLike, *, causal: bool, weight: Weight | None,
     anchor: str, iterations: int, step: float, momentum: float, inverse_temperature: float,
     anchor_cov: ArrayLike | None, correlation: str, method: str, obs_cov: ArrayLike | None,
-    query_times: ArrayLike | None, window: float | None, tolerance: float, return_weights: bool,
+    query_times: ArrayLike | None, window: int | None, tolerance: float, return_weights: bool,
 ) -> Estimate:  # fmt: skip
     if not isinstance(model, LinearSDE):
         raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
@@ -173,8 +192,9 @@ def _estimate(
     choice(correlation, "correlation", CORRELATIONS)
     choice(method, "method", METHODS)
     queries = grid if query_times is None else times(query_times, "query_times")
-    reach = np.inf if window is None else scalar(window, "window", low=0.0)
-    first, last, before = _ranges(grid, queries, query_times is None, causal, reach)
+    width = None if window is None else positive_int(window, "window")
+    on_grid = query_times is None
+    split, before = _past(grid, queries, model.delay, on_grid, causal)
     settings = Settings(
         weight=weight,
         anchor=anchor,
@@ -190,28 +210,78 @@ def _estimate(
     gamma = _query_noise(model, anchor_cov)
     if settings.exact:
         _check_exact(settings, gamma)
-    own = np.arange(len(grid)) if query_times is None else np.full(len(queries), -1)
-    stamps = grid - model.delay
     paths = data.reshape(-1, len(grid), p)
-    plan = make_plan(model, stamps, queries, first, last, own, R, gamma, obs_cov is None)
-    outcome = run_dense(plan, paths, settings)
-    info: dict[str, Any] = {"method": "dense", "correlation": correlation}
+    own = np.arange(len(grid)) if on_grid else np.full(len(queries), -1)
+    spans = Spans(grid - model.delay, queries, split, own, causal, width, on_grid)
+    form = isotropic_form(model, gamma) if obs_cov is None and not settings.exact else None
+    wanted = _choose(method, form, spans, settings, paths)
+    info: dict[str, Any] = {"correlation": correlation}
+    if wanted in ("linear", "fft"):
+        assert form is not None
+        chosen = wanted if method != "auto" else "auto"
+        outcome, bound, wanted = run_linear(form, spans, model, paths, chosen)
+        info["error_bound"] = bound
+        if method == "auto" and bound > LINEAR_TOLERANCE:
+            wanted = "isotropic"
+            del info["error_bound"]
+    if wanted == "isotropic":
+        assert form is not None
+        outcome = run_isotropic(model, form, spans, paths, settings)
+    elif wanted == "dense":
+        last = split if causal else np.full_like(split, len(grid))
+        plan = make_plan(
+            model, spans.stamps, queries, np.zeros_like(split), last, own, R, gamma, obs_cov is None
+        )
+        outcome = run_dense(plan, paths, settings, None if width is None else (split, width))
+    info["method"] = wanted
     return _package(outcome, settings, queries, data.shape[:-2], causal, info)
 
 
-def _ranges(
-    grid: Array, queries: Array, on_grid: bool, causal: bool, reach: float
-) -> tuple[Index, Index, Index]:
-    """Observations first <= j < last that each query may use, and where its past ends."""
-    n = len(grid)
+def _past(
+    grid: Array, queries: Array, delay: float, on_grid: bool, causal: bool
+) -> tuple[Index, Index]:
+    """How many observations each query may use as its past, and how many before its own."""
     if on_grid:
-        present, before = np.arange(1, n + 1), np.arange(n)
+        present, before = np.arange(1, len(grid) + 1), np.arange(len(grid))
     else:
         present = np.searchsorted(grid, queries, side="right")
         before = np.searchsorted(grid, queries, side="left")
-    first = np.searchsorted(grid, queries - reach, side="left")
-    last = present if causal else np.searchsorted(grid, queries + reach, side="right")
-    return first, np.maximum(last, first), before
+    if not causal and delay > 0:
+        present = np.searchsorted(grid - delay, queries, side="right")
+    return present, before
+
+
+def _choose(method: str, form: Isotropic | None, spans: Spans, settings: Settings, z: Array) -> str:
+    """The cheapest exact method, or the one asked for if it applies."""
+    if settings.exact:
+        if method not in ("auto", "dense"):
+            raise ValueError(f"correlation='exact' has no method {method!r}; use 'auto'")
+        return "dense"
+    missing = np.isnan(z)
+    whole = bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
+    plain = settings.weight is None and settings.beta == 1.0 and settings.step == 1.0
+    plain = plain and settings.momentum == 0.0 and spans.window is None
+    plain = plain and not settings.return_weights
+    reason = ""
+    if form is None:
+        reason = (
+            "an isotropic model: A = -mu I + skew with mu >= 0, Q, C^-1 R C^-T and C^-1 anchor_cov "
+            "C^-T multiples of the identity, no obs_cov"
+        )
+    elif not whole:
+        reason = "rows of z that are complete or wholly missing"
+    elif method in ("linear", "fft") and not plain:
+        reason = (
+            "plain weights: weight=None, inverse_temperature=1, step=1, no window, "
+            "return_weights=False"
+        )
+    if method in ("isotropic", "linear", "fft") and reason:
+        raise ValueError(f"method {method!r} needs {reason}; use method='dense' or 'auto'")
+    if method != "auto":
+        return method
+    if reason:
+        return "dense"
+    return "linear" if plain and len(spans.stamps) >= LINEAR_FROM else "isotropic"
 
 
 def _require_definite(R: Array) -> None:
