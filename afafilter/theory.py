@@ -125,7 +125,8 @@ def linear_map(
     weights[:, ~seen.any(axis=1)] = 0.0
     np.moveaxis(weights, 2, 3)[:, ~seen] = 0.0
     predicted = constant + np.einsum("ijab,jb->ia", weights, probe)
-    scale = np.abs(constant) + np.einsum("ijab,jb->ia", np.abs(weights), np.abs(probe))
+    terms = np.abs(constant) + np.einsum("ijab,jb->ia", np.abs(weights), np.abs(probe))
+    scale = np.max(np.nan_to_num(terms), axis=1, keepdims=True)
     if np.any(np.abs(predicted - estimate.mean[-1]) > 1e-6 * scale):
         raise ValueError(
             "estimator must be affine in the observations; leave out its robust weight"
