@@ -83,7 +83,7 @@ def error_law(
     bias += G @ mean0
     cov += G @ P0 @ np.swapaxes(G, -1, -2)
     leak = np.abs(G @ flat).max(axis=-1, initial=0.0)
-    bound = flat_tolerance * (size @ np.abs(flat)).max(axis=-1, initial=0.0)
+    bound = flat_tolerance * (size @ np.abs(flat)).max(axis=(-2, -1), initial=0.0)[:, None]
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     unbounded = ~(leak <= bound)
     bias[unbounded] = np.nan

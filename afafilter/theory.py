@@ -126,7 +126,7 @@ def linear_map(
     np.moveaxis(weights, 2, 3)[:, ~seen] = 0.0
     predicted = constant + np.einsum("ijab,jb->ia", weights, probe)
     terms = np.abs(constant) + np.einsum("ijab,jb->ia", np.abs(weights), np.abs(probe))
-    scale = np.max(np.nan_to_num(terms), axis=1, keepdims=True)
+    scale = np.max(np.nan_to_num(terms), axis=1, initial=1e-6, keepdims=True)
     if np.any(np.abs(predicted - estimate.mean[-1]) > 1e-6 * scale):
         raise ValueError(
             "estimator must be affine in the observations; leave out its robust weight"
