@@ -127,6 +127,75 @@ def can_collapse(T, M, L, inverse):
 
 
 @jit
+def predict_flat(F, b, m, M, x):
+    """m (n, d) <- F m + b and M <- F M, with x (d,) as work space."""
+    d, q = M.shape
+    for j in range(q):
+        for i in range(d):
+            x[i] = 0.0
+            for l in range(d):
+                x[i] += F[i, l] * M[l, j]
+        M[:, j] = x
+    for path in range(m.shape[0]):
+        for i in range(d):
+            x[i] = b[i]
+            for l in range(d):
+                x[i] += F[i, l] * m[path, l]
+        m[path] = x
+
+
+@jit
+def update_flat(
+    H, off, R, scale, seen, z, L, m, M, T, s, largest, S, E, v, loglik, W, K, rows, work
+):  # fmt: skip
+    """Condition L, m, M and the regression T delta = s on observations z (n, p).
+
+    Fills v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what delta adds to
+    the prediction, and loglik (n,) up to the change of log_volume(T). W, K, rows (p, q) and work:
+    space. Returns NaN where the innovation is known exactly.
+    """
+    p, d = H.shape
+    q = M.shape[1]
+    half = update_root(H, R, scale, seen, S, L, W, K, work)
+    if np.isnan(half):
+        return half
+    for a in range(p):
+        for j in range(q):
+            E[a, j] = 0.0
+            for i in range(d):
+                E[a, j] += H[a, i] * M[i, j]
+    for path in range(z.shape[0]):
+        for a in range(p):
+            v[path, a] = np.nan
+            if seen[a]:
+                v[path, a] = z[path, a] - off[a]
+                for i in range(d):
+                    v[path, a] -= H[a, i] * m[path, i]
+        loglik[path] = half
+    left = np.empty(z.shape[0])
+    for a in range(p):
+        if not seen[a]:
+            continue
+        for j in range(q):
+            rows[a, j] = 0.0
+            for l in range(a + 1):
+                rows[a, j] += K[a, l] * E[l, j]
+            for i in range(d):
+                M[i, j] -= W[i, a] * rows[a, j]
+        for path in range(z.shape[0]):
+            left[path] = 0.0
+            for l in range(a + 1):
+                if seen[l]:
+                    left[path] += K[a, l] * v[path, l]
+            for i in range(d):
+                m[path, i] += W[i, a] * left[path]
+        insert_row(T, s, rows[a], left, largest)
+        for path in range(z.shape[0]):
+            loglik[path] -= 0.5 * left[path] ** 2
+    return half
+
+
+@jit
 def filter_flat(
     chain, L, m, M, T, s, seen, scale, smooth, z,
     P, S, mean, innovation, loglik, G, C, Ms, Es, Ts, ss, Gd, Cd,
@@ -152,9 +221,6 @@ def filter_flat(
     W = np.empty((d, p))
     K = np.empty((p, p))
     rows = np.empty((p, q))
-    E = np.empty((p, q))
-    left = np.empty(paths)
-    v = np.empty((paths, p))
     largest = np.zeros(q)
     inverse = np.empty((q, q))
     volume = 0.0
@@ -163,69 +229,24 @@ def filter_flat(
         o = chain.obs[k]
         if k > 0:
             u = chain.step[k]
-            F = chain.F[u]
-            predict_root(F, chain.root[u], L, A, pivot, smooth, G[k], C[k])
-            for j in range(q):
-                for i in range(d):
-                    x[i] = 0.0
-                    for l in range(d):
-                        x[i] += F[i, l] * M[l, j]
-                M[:, j] = x
-            for path in range(paths):
-                for i in range(d):
-                    x[i] = chain.b[u, i]
-                    for l in range(d):
-                        x[i] += F[i, l] * m[path, l]
-                m[path] = x
+            predict_root(chain.F[u], chain.root[u], L, A, pivot, smooth, G[k], C[k])
+            predict_flat(chain.F[u], chain.b[u], m, M, x)
         if o >= 0:
             c = chain.cfg[o]
-            H = chain.H[c]
-            innovation_cov(H, chain.R[c], L, S[o], Y)
-            half = update_root(H, chain.R[c], scale[o], seen[o], S[o], L, W, K, work)
+            H, R = chain.H[c], chain.R[c]
+            innovation_cov(H, R, L, S[o], Y)
+            half = update_flat(
+                H, chain.off[c], R, scale[o], seen[o], z[:, o], L, m, M, T, s, largest, S[o], Es[o],
+                innovation[:, o], loglik[:, o], W, K, rows, work,
+            )  # fmt: skip
             if np.isnan(half):
                 return k, False, k
-            for a in range(p):
-                for j in range(q):
-                    E[a, j] = 0.0
-                    for i in range(d):
-                        E[a, j] += H[a, i] * M[i, j]
-            Es[o] = E
-            for a in range(p):
-                for j in range(q):
-                    rows[a, j] = 0.0
-                    for l in range(a + 1):
-                        rows[a, j] += K[a, l] * E[l, j]
-                for i in range(d):
-                    for j in range(q):
-                        M[i, j] -= W[i, a] * rows[a, j]
-            for path in range(paths):
-                for a in range(p):
-                    innovation[path, o, a] = np.nan
-                    v[path, a] = 0.0
-                    if seen[o, a]:
-                        v[path, a] = z[path, o, a] - chain.off[c, a]
-                        for i in range(d):
-                            v[path, a] -= H[a, i] * m[path, i]
-                        innovation[path, o, a] = v[path, a]
-                loglik[path, o] = half
-            for a in range(p):
-                if not seen[o, a]:
-                    continue
-                for path in range(paths):
-                    left[path] = 0.0
-                    for l in range(a + 1):
-                        left[path] += K[a, l] * v[path, l]
-                    for i in range(d):
-                        m[path, i] += W[i, a] * left[path]
-                insert_row(T, s, rows[a], left, largest)
-                for path in range(paths):
-                    loglik[path, o] -= 0.5 * left[path] ** 2
             before = volume
             volume = log_volume(T, inverse)
             for path in range(paths):
                 loglik[path, o] -= volume - before
             if can_collapse(T, M, L, inverse):
-                _integrate_out(L, m, M, s, inverse, Gd, Cd)
+                integrate_out(L, m, M, s, inverse, Gd, Cd)
                 gram(L, P[k])
                 mean[:, k] = m
                 return k + 1, True, -1
@@ -238,7 +259,7 @@ def filter_flat(
 
 
 @jit
-def _integrate_out(L, m, M, s, inverse, Gd, Cd):
+def integrate_out(L, m, M, s, inverse, Gd, Cd):
     """L, m <- state with delta ~ N(T^-1 s, (T^T T)^-1) integrated out; backward law of delta."""
     d, q = M.shape
     A = np.zeros((d + q, d + q))

@@ -136,7 +136,7 @@ class _Block:
         n, N, d = self.mean.shape
         p = self.z.shape[2]
         G, C = np.empty((N, d, d)), np.empty((N, d, d))
-        L, m, first, flat = _root(law.cov), np.tile(law.mean, (n, 1)), 0, None
+        L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
         if law.diffuse.shape[1]:
             flat = _FlatBlock(self, G, C)
             L, m, first = flat.L, flat.m, flat.done
@@ -197,7 +197,7 @@ class _FlatBlock:
         law, (n, _, d), (T, p) = block.line.law, block.mean.shape, block.seen.shape
         D = law.diffuse
         q = D.shape[1]
-        self.L, self.m = _root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
+        self.L, self.m = initial_root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
         self.M, self.T, self.s = np.array(D, order="C"), np.zeros((q, q)), np.zeros((n, q))
         self.Ms, self.Ts = np.empty((size, d, q)), np.empty((size, q, q))
         self.Es, self.ss = np.empty((T, p, q)), np.empty((n, size, q))
@@ -262,7 +262,8 @@ def raise_singular(chain: kernels.Chain, node: int) -> None:
     )
 
 
-def _root(P: Array) -> Array:
+def initial_root(P: Array) -> Array:
+    """Lower root of a semidefinite matrix."""
     out = np.empty((1, *P.shape))
     kernels.semidefinite_root(np.array(P, order="C")[None], out)
     return out[0]

@@ -61,8 +61,13 @@ def sde_timeline(
     asked = np.zeros(0) if queries is None else queries
     anchor = shown[0]
     if isinstance(model.prior, Prior):
-        model.initial_law(shown[0])
-        anchor = anchor if model.prior.t0 is None else model.prior.t0
+        if model.prior.t0 is not None:
+            anchor = model.prior.t0
+        if anchor > shown[0]:
+            raise ValueError(
+                f"prior t0 must not be after the first state that is observed, got t0 = "
+                f"{anchor:g} and t[0] - delay = {shown[0]:g}"
+            )
         law = model.prior.law
     else:
         if model.prior == "stationary" and len(asked):

@@ -264,7 +264,7 @@ def _estimate(
     obs_cov: ArrayLike | None, query_times: ArrayLike | None, robust: _Robust,
 ) -> Estimate:  # fmt: skip
     from afafilter import _kalman_queries as ask
-    from afafilter import _kalman_robust as reweight
+    from afafilter._kalman_robust import find_weights
     from afafilter._kalman_run import run
     from afafilter._timeline import discrete_timeline, sde_timeline
 
@@ -286,7 +286,10 @@ def _estimate(
     info: Mapping[str, Any] = {}
     scale = None
     if robust.weight is not None:
-        w, info = reweight.find_weights(line, flat, smooth, robust)
+        w, info = find_weights(
+            line, flat, robust.weight, smooth=smooth, anchor=robust.anchor, metric=robust.metric,
+            iterations=robust.iterations,
+        )
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
         with np.errstate(divide="ignore"):
             scale = 1.0 / w

@@ -1,0 +1,112 @@
+"""One node at a time for many paths, each with its own covariance: what reweighting needs.
+
+Symbols as in `_kalman_kernels` and `_kalman_flat_kernels`, with a leading axis for paths; open_
+says whether a path's delta is not integrated out yet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from afafilter._kalman_flat_kernels import (
+    RANK_TOL,
+    can_collapse,
+    integrate_out,
+    predict_flat,
+    update_flat,
+)
+from afafilter._kalman_kernels import innovation_cov, jit, predict_root
+
+
+@jit
+def predict_all(chain, k, L, m, M):
+    """Carry every path from node k - 1 to node k."""
+    paths, d = m.shape
+    A = np.empty((2 * d, 2 * d))
+    pivot = np.empty(d, np.int64)
+    none = np.empty((d, d))
+    x = np.empty(d)
+    u = chain.step[k]
+    for path in range(paths):
+        predict_root(chain.F[u], chain.root[u], L[path], A, pivot, False, none, none)
+        predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], x)
+
+
+@jit
+def innovations_all(chain, o, z, L, m, M, T, s, largest, open_, v, S, known):
+    """Innovations v (n, p) of observation o, the covariance S (n, p, p) of its prediction without
+    measurement noise, and whether (n, p) the data so far determine the prediction."""
+    paths, d = m.shape
+    p, q = v.shape[1], M.shape[2]
+    c = chain.cfg[o]
+    H = chain.H[c]
+    silent = np.zeros((p, p))
+    Y = np.empty((p, d))
+    row = np.empty(q)
+    share = np.empty((p, q))
+    for path in range(paths):
+        innovation_cov(H, silent, L[path], S[path], Y)
+        for a in range(p):
+            known[path, a] = True
+            v[path, a] = z[path, o, a] - chain.off[c, a]
+            for i in range(d):
+                v[path, a] -= H[a, i] * m[path, i]
+        if not open_[path]:
+            continue
+        for a in range(p):
+            for j in range(q):
+                row[j] = 0.0
+                for i in range(d):
+                    row[j] += H[a, i] * M[path, i, j]
+            for i in range(q):
+                share[a, i] = 0.0
+                if abs(row[i]) <= RANK_TOL * max(largest[path, i], abs(row[i])):
+                    continue
+                if T[path, i, i] == 0.0:
+                    known[path, a] = known[path, a] and abs(row[i]) <= RANK_TOL * largest[path, i]
+                    continue
+                share[a, i] = row[i] / T[path, i, i]
+                for j in range(i, q):
+                    row[j] -= share[a, i] * T[path, i, j]
+                v[path, a] -= share[a, i] * s[path, i]
+            for e in range(a + 1):
+                for i in range(q):
+                    S[path, a, e] += share[a, i] * share[e, i]
+                S[path, e, a] = S[path, a, e]
+
+
+@jit
+def update_all(chain, o, z, seen, scale, L, m, M, T, s, largest, open_):
+    """Condition every path on observation o, noise covariance times scale (n,); seen (n, p).
+
+    Returns whether an innovation was known exactly.
+    """
+    paths, d = m.shape
+    p, q = z.shape[2], M.shape[2]
+    c = chain.cfg[o]
+    S = np.empty((p, p))
+    Y = np.empty((p, d))
+    E = np.empty((p, q))
+    rows = np.empty((p, q))
+    v = np.empty((1, p))
+    term = np.empty(1)
+    W = np.empty((d, p))
+    K = np.empty((p, p))
+    work = np.empty(2 * d + p * d + p * p + p)
+    inverse = np.empty((q, q))
+    Gd = np.empty((q, d))
+    Cd = np.empty((q, q))
+    for path in range(paths):
+        innovation_cov(chain.H[c], scale[path] * chain.R[c], L[path], S, Y)
+        one = slice(path, path + 1)
+        half = update_flat(
+            chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], L[path],
+            m[one], M[path], T[path], s[one], largest[path], S, E, v, term, W, K, rows, work,
+        )  # fmt: skip
+        if np.isnan(half):
+            return True
+        if open_[path] and can_collapse(T[path], M[path], L[path], inverse):
+            integrate_out(L[path], m[one], M[path], s[one], inverse, Gd, Cd)
+            M[path] = 0.0
+            open_[path] = False
+    return False
