@@ -127,23 +127,23 @@ def mean_norm(mean: Array, var: Array) -> Array:
 
 
 def ljung_box(x: Array, present: ObsMask, lags: int) -> tuple[Array, Array]:
-    """Ljung-Box statistic of each series, and its degrees of freedom.
+    """Ljung-Box statistic of each series of mean zero, and its degrees of freedom.
 
     Q = m (m + 2) sum_k r_k^2 / m_k with m values present and m_k pairs present at lag k: m - k when
     nothing is missing (Ljung & Box 1978, Biometrika 65, 297), and the same variance argument with
-    gaps (Stoffer & Toloi 1992, Statistics & Probability Letters 13, 391). Series along axis -2:
-    x (n, S, p) -> (n, p). A series too short, too gappy or constant has 0 degrees of freedom.
+    gaps (Stoffer & Toloi 1992, Statistics & Probability Letters 13, 391). The sample mean is not
+    subtracted: then E Q is the degrees of freedom exactly, for white Gaussian series of any
+    length. Series along axis -2: x (n, S, p) -> (n, p). A series too short, too gappy or all zero
+    has 0 degrees of freedom.
     """
     count = present.sum(-2)
-    centred = np.where(present, x, 0.0)
-    centred = centred - centred.sum(-2, keepdims=True) / np.maximum(count, 1)[..., None, :]
-    centred = np.where(present, centred, 0.0)
-    power = (centred**2).sum(-2)
+    x = np.where(present, x, 0.0)
+    power = (x**2).sum(-2)
     usable = (count > lags) & (power > 0)
     total = np.zeros(power.shape)
     for k in range(1, lags + 1):
         pairs = (present[..., k:, :] & present[..., :-k, :]).sum(-2)
-        r = (centred[..., k:, :] * centred[..., :-k, :]).sum(-2) / np.where(power > 0, power, 1.0)
+        r = (x[..., k:, :] * x[..., :-k, :]).sum(-2) / np.where(power > 0, power, 1.0)
         total += r**2 / np.maximum(pairs, 1)
         usable &= pairs > 0
     return np.where(usable, count * (count + 2) * total, 0.0), np.where(usable, float(lags), 0.0)

@@ -328,3 +328,52 @@ def test_functions_win_over_modules_of_the_same_name(name):
         f"from afafilter.{name} import {name} as direct; assert direct is {name}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_kalman_filter_is_calibrated_and_with_the_wrong_noise_it_is_not():
+    from afafilter.kalman import kalman_filter, rts_smoother
+
+    estimators = {"Kalman": kalman_filter, "RTS": rts_smoother}
+    grid = np.linspace(0.0, 6.0, 60)
+
+    def rows(**options):
+        result = compare(
+            estimators, MODEL, grid, 200, rng=np.random.default_rng(6), progress=False, **options
+        )
+        return result, result.scores.set_index(["estimator", "metric", "component"])
+
+    result, right = rows()
+    for name in estimators:
+        nees = right.loc[(name, "nees", "all")]
+        assert nees["low"] < 1 < nees["high"]
+        over = result.over_time().query(f"estimator == '{name}' and metric == 'nees'")
+        # Neighbouring times are correlated: of 60, as few as 45 may be inside.
+        assert over["value"].between(over["band_low"], over["band_high"]).mean() > 0.75
+        coverage = right.loc[(name, "coverage90", "all")]
+        assert coverage["low"] < 0.9 < coverage["high"]
+        for metric in ("nis", "ljung_box"):
+            row = right.loc[("Kalman", metric, "all")]
+            assert row["low"] < 1 < row["high"]
+    better = result.differences("Kalman", ["rmse", "nlpd"])
+    assert (better["high"] < 0).all()
+
+    _, wrong = rows(estimator_model=LinearSDE.isotropic(0.5, 1.0, process_var=0.2, obs_var=0.1))
+    for metric in ("nees", "nis"):
+        row = wrong.loc[("Kalman", metric, "all")]
+        assert row["value"] > row["band_high"]
+
+
+def test_missing_and_undetermined_with_real_estimators():
+    """AFA starts flat: what it cannot know yet is left out and counted, for it alone."""
+    from afafilter.adaptive import adaptive_filter
+    from afafilter.kalman import kalman_filter
+
+    result = compare(
+        {"Kalman": kalman_filter, "AFA": adaptive_filter}, MODEL, T, 50, missing=0.5,
+        rng=np.random.default_rng(5), progress=False,
+    )  # fmt: skip
+    assert not result.errors
+    rows = result.scores.set_index(["estimator", "metric", "component"])
+    assert rows.loc[("Kalman", "rmse", "all"), "undetermined"] == 0
+    assert rows.loc[("AFA", "rmse", "all"), "undetermined"] > 0
+    assert np.isfinite(rows.loc[("AFA", "nlpd", "all"), "value"])

@@ -226,6 +226,7 @@ def innovation_score(v, cov, **options):
 def test_ljung_box_equals_statsmodels():
     cov = np.array([[2.0, 0.6], [0.6, 1.0]])
     v = innovations(2, 80, 2, 8, cov, corr=0.3)
+    v -= v.mean(1, keepdims=True)  # statsmodels does so; innovations have mean zero anyway
     s = innovation_score(v, cov, lags=7)
     white = np.linalg.solve(np.linalg.cholesky(cov), v[..., None])[..., 0]
     expected = [
@@ -234,6 +235,14 @@ def test_ljung_box_equals_statsmodels():
         for c in range(2)
     ]
     assert s.value("ljung_box") == pytest.approx(sum(expected) / 28, rel=1e-10)
+
+
+def test_ljung_box_has_mean_one_for_short_and_gappy_series():
+    v = innovations(20_000, 12, 1, 12, np.eye(1))
+    v[:, 5] = np.nan
+    row = innovation_score(v, np.eye(1), lags=4).frame.set_index("metric").loc["ljung_box"]
+    assert abs(row["value"] - 1) < 4 * row["se"]
+    assert row["se"] < 0.006
 
 
 def test_innovation_diagnostics_tell_white_from_coloured_and_wrong_size():
