@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,27 +224,45 @@ class Workspace:
         self._buffers: dict[str, Floats] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Floats:
-        size = int(np.prod(shape))
+        size = prod(shape)
         held = self._buffers.get(name)
         if held is None or held.size < size or held.dtype != dtype:
             held = self._buffers[name] = np.empty(size, dtype)
         return held[:size].reshape(shape)
 
 
-def rotate(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
-    """x (..., N, d) with channel pairs turned by e^{sign i omega t}; an odd last one stays."""
-    n = len(omega)
-    if n == 0 or not omega.any():
-        return x
-    out: Floats = np.array(x, order="C")
-    pairs: NDArray[Any] = out[..., : 2 * n].view(
-        np.complex64 if out.dtype == np.float32 else np.complex128
-    )
+def phases(t: F64, omega: F64, dtype: Any) -> NDArray[Any] | None:
+    """e^{i omega t}, shape (N, n), computed in double; None where nothing turns."""
+    if not omega.any():
+        return None
+    angle = t[:, None] * omega
+    turn = np.empty(angle.shape, np.complex64 if dtype == np.float32 else np.complex128)
+    turn.real, turn.imag = np.cos(angle), np.sin(angle)
+    return turn
+
+
+def turn_pairs(x: Floats, turn: NDArray[Any] | None, out: Floats) -> Floats:
+    """out (..., N, d) = x with channel pairs times `turn` (N, n); an odd last channel stays."""
+    if out is not x:
+        out[...] = x
+    if turn is not None:
+        pairs: NDArray[Any] = out[..., : 2 * turn.shape[1]].view(turn.dtype)
+        pairs *= turn
+    return out
+
+
+def to_rotating_frame(arrays: Sequence[Floats], t: F64, omega: F64) -> list[Floats]:
+    """Copies of x (..., N, d) seen from the frame that turns with e^{i omega t}."""
+    if not omega.any():
+        return [np.asarray(x) for x in arrays]
+    out: list[Floats] = [np.empty(x.shape, x.dtype) for x in arrays]
     for start in range(0, len(t), 1024):
-        angle = t[start : start + 1024, None] * (sign * omega)
-        turn = np.empty(angle.shape, pairs.dtype)
-        turn.real, turn.imag = np.cos(angle), np.sin(angle)
-        pairs[..., start : start + 1024, :] *= turn
+        rows = slice(start, start + 1024)
+        turn = phases(t[rows], omega, out[0].dtype)
+        assert turn is not None
+        np.conjugate(turn, out=turn)
+        for x, turned in zip(arrays, out):
+            turn_pairs(x[..., rows, :], turn, turned[..., rows, :])
     return out
 
 
@@ -284,17 +303,23 @@ class _Block:
         self.dtype = head.v.dtype
         self.eps = float(np.finfo(self.dtype).eps)
         self.lost = LOST[self.dtype]
+        self.reach = 0.4 * float(np.log(np.finfo(self.dtype).max))
         groups = 1 if head.known is None else head.known.shape[1]
         self.totals = _Totals(stop - start, head.v.shape[1], groups)
         self.online = head.needs_running_maximum
         if not self.online:
             self.totals.num_shift[:] = self.totals.den_shift[:] = 0.0
+        self.turn_out: NDArray[Any] | None = None
         self.q: Floats | None = None
         if head.law.kind != "plain":
             assert head.q is not None
             self.q = np.ascontiguousarray(head.q[self.rows])
-            if head.omega is not None:
-                self.q = rotate(self.q, self.t_rows, head.omega, -1.0)
+            if head.omega is not None and head.omega.any():
+                turn = phases(self.t_rows, head.omega, self.dtype)
+                if head.omega_out is not None and np.array_equal(head.omega, head.omega_out):
+                    self.turn_out = turn
+                turned = space.get("turned", self.q.shape, self.dtype)
+                self.q = turn_pairs(self.q, None if turn is None else turn.conj(), turned)
         # Queries before the first key: the common factor E^{2 beta} of all their weights may
         # underflow, so it is left out here and put back at the end.
         exact = head.backward == "exact" and not self.online
@@ -387,7 +412,11 @@ class _Block:
         own = 0 if late else 1
         columns[:, own] += norms / head.law.scale if head.law.kind == "power" else norms
         np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, 2:])
-        return _Operand(distance, lag, columns, points, e, float(norms.max(initial=0.0)))
+        # Points ahead of the reference are longer than what any pair makes of them.
+        largest = float(
+            (norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))).max(initial=0.0)
+        )
+        return _Operand(distance, lag, columns, points, e, largest)
 
     def tile(
         self,
@@ -405,8 +434,9 @@ class _Block:
         nearest, longest = float(gap.min()), float(gap.max() + queries.distance.max())
         least = head.least_variance(side, max(nearest, 0.0), max(longest, 0.0))
         behind = max(-nearest, 0.0)
-        separable = 2 * head.mu * behind <= 1.0 and (
-            8 * self.eps * head.growth(behind) <= self.lost * least
+        fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
+        separable = fastest <= self.reach and (
+            self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
         )
         k = None if law.kind == "plain" or head.k is None else head.k[j0:j1]
         S = X = tau = E = None
@@ -518,23 +548,32 @@ class _Block:
         head, law = self.head, self.head.law
         if self.degenerate(side):
             assert tau is not None
-            log_s = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(self.dtype)
-        else:
+            log_s: Floats = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(self.dtype)
+        elif law.kind == "general":
             log_s = np.log(S)
+        else:
+            log_s = np.log(S, out=S)
         info = np.finfo(self.dtype)
         if law.kind == "plain":
-            out = -log_s
+            np.negative(log_s, out=log_s)
         elif law.kind == "power":
             assert X is not None
-            out = (law.exponent - 1.0) * log_s - law.exponent * np.log(np.maximum(X, info.tiny))
+            np.log(np.maximum(X, info.tiny, out=X), out=X)
+            X *= law.exponent
+            log_s *= law.exponent - 1.0
+            log_s -= X
         else:
             assert X is not None
             assert law.weight is not None
             np.maximum(X, 0.0, out=X)
-            X *= np.exp(np.minimum(-log_s, 0.9 * np.log(info.max)))
+            if self.degenerate(side):
+                S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
+            X /= S
             np.minimum(X, info.max, out=X)
-            out = np.asarray(law.weight.log(X, law.dim)) - log_s
-        return np.asarray(head.beta * out, dtype=self.dtype)
+            np.subtract(law.weight.log(X, law.dim), log_s, out=log_s)
+        if head.beta != 1.0:
+            log_s *= head.beta
+        return log_s
 
     def add_online(
         self,
@@ -563,14 +602,15 @@ class _Block:
                     np.copyto(array, -np.inf, where=outside)
         top = logits.max(axis=1).astype(np.float64)
         shift = totals.lift(totals.den, totals.den_shift, top)
-        den_weights = np.exp(logits - shift[:, None]).astype(self.dtype, copy=False)
+        logits -= shift[:, None]
+        den_weights = np.exp(logits, out=logits)
         if growing is None:
             totals.lift(totals.num, totals.num_shift, top)
             num_weights = den_weights
         else:
             top = growing.max(axis=1).astype(np.float64)
             own = totals.lift(totals.num, totals.num_shift, top)
-            num_weights = np.exp(growing - own[:, None]).astype(self.dtype, copy=False)
+            num_weights = np.exp(growing - own[:, None]).astype(self.dtype)
         self.add(num_weights, den_weights, j0, j1, num_factors, _Factors())
         if head.weights is not None:
             self.keep(den_weights, outside, j0, j1, shift)
@@ -699,9 +739,11 @@ class _Block:
         den = np.where(empty, np.nan, totals.den)
         mean = totals.num.reshape(len(den), head.out.shape[1], -1) / den[:, :, None]
         mean *= np.exp(lift + head.mu_value * self.lead)[:, None, None]
-        paths = mean.astype(self.dtype).swapaxes(0, 1)
+        paths: Floats = np.ascontiguousarray(mean.swapaxes(0, 1), dtype=self.dtype)
         if head.omega_out is not None:
-            paths = rotate(paths, self.t_rows, head.omega_out, 1.0)
+            if self.turn_out is None:
+                self.turn_out = phases(self.t_rows, head.omega_out, self.dtype)
+            turn_pairs(paths, self.turn_out, paths)
         head.out[self.rows] = paths.swapaxes(0, 1)
         scale = head.beta * np.log(head.law.peak) + shift - 2 * head.beta * head.mu * self.lead
         head.precision[self.rows] = totals.den * np.exp(scale)[:, None]

@@ -447,14 +447,22 @@ class _Heads:
                     t, seen = t[columns], np.concatenate([[0], np.cumsum(known)])[seen]
             pick: Any = slice(None) if columns is None else columns
             omega, omega_value = self.at("omega", index), self.at("omega_value", index)
-            v = tiles.rotate(self.rows(inputs.v, index)[pick], t, omega_value, -1.0)
+            v = self.rows(inputs.v, index)[pick]
             k = q = None
             if robust:
                 assert inputs.k is not None
                 assert inputs.q is not None
-                same = inputs.k is inputs.v and np.array_equal(omega, omega_value)
-                k = v if same else tiles.rotate(self.rows(inputs.k, index)[pick], t, omega, -1.0)
+                k = self.rows(inputs.k, index)[pick]
+                if not np.array_equal(omega, omega_value):
+                    (v,) = tiles.to_rotating_frame([v], t, omega_value)
+                    (k,) = tiles.to_rotating_frame([k], t, omega)
+                elif inputs.k is inputs.v:
+                    k = v = tiles.to_rotating_frame([v], t, omega)[0]
+                else:
+                    k, v = tiles.to_rotating_frame([k, v], t, omega)
                 q = self.rows(inputs.q, index)
+            else:
+                (v,) = tiles.to_rotating_frame([v], t, omega_value)
             yield tiles.Head(
                 inputs.t_query, t, seen, q, k, v, None, omega, omega_value,
                 self.at("mu", index), self.at("mu_value", index), self.at("sigma2", index),
@@ -497,7 +505,7 @@ class _Heads:
             mask = None if known is None else known[group]
             if mask is not None:
                 v = np.where(mask[..., None], v, 0)
-            v = tiles.rotate(v, inputs.t, par["omega_value"], -1.0)
+            (v,) = tiles.to_rotating_frame([v], inputs.t, par["omega_value"])
             head = tiles.Head(
                 inputs.t_query, inputs.t, inputs.n_visible, None, None,
                 np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(len(inputs.t), -1),
