@@ -43,11 +43,17 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     with paper_style():
         fig, axes = figure(1, 3, width=7.0, height=2.3)
         for ax, (name, weights) in zip(axes, maps.items(), strict=True):
-            weight_map(weights, t, vmax=0.12, ax=ax, label="share of the estimate")
+            weight_map(
+                weights, t, vmax=0.12, ax=ax, label="share of the estimate",
+                colorbar=name == "Kalman filter",
+            )  # fmt: skip
             ax.set_title(name)
             ax.set_xlabel("observation time $t_j$")
         axes[0].set_ylabel("query time $t_i$")
-        axes[1].plot(t[struck], np.full(len(struck), -0.12), "v", ms=3, c="k", clip_on=False)
+        marks = axes[1].get_xaxis_transform()
+        axes[1].plot(
+            t[struck], np.full(len(struck), 1.02), "v", ms=3, c="k", clip_on=False, transform=marks
+        )
         table = pd.DataFrame(
             {
                 "map": list(maps),

@@ -30,7 +30,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     t = 0.1 * np.arange(100)
     rows = []
     with paper_style():
-        fig, axes = figure(3, 2, height=5.6, width_ratios=[1, 1.1])
+        fig, axes = figure(3, 2, height=5.8, width_ratios=[1, 1.1])
         for (process_var, obs_var), (plane, error) in zip(SETTINGS, axes, strict=True):
             model = replace(spiral(process_var=process_var, obs_var=obs_var), prior="diffuse")
             data = simulate(
@@ -60,18 +60,23 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             phase_plane(
                 {name: xy[show] for name, xy in paths.items()},
                 z=data.z[0, show],
-                styles={"truth": {"lw": 0.7}, **{k: {"ls": v} for k, v in DASH.items()}},
+                styles={
+                    "truth": {"linewidth": 0.7},
+                    **{k: {"linestyle": v} for k, v in DASH.items()},
+                },
                 ax=plane,
             )
             plane.set_title(rf"$\sigma^2={process_var:g},\ \eta^2={obs_var:g}$", loc="left")
             plane.set_ylabel("$x_2$")
             error.set_ylabel("RMSE per component")
-            error.set_yscale("log")
+            error.set_ylim(0, 1.05 * rmse[0] if process_var else 0.6)
         axes[-1, 0].set_xlabel("$x_1$")
         axes[-1, 1].set_xlabel("time")
-        axes[0, 0].legend(loc="lower right", handlelength=1.6)
-        axes[0, 1].plot([], [], "o", ms=2, mfc="white", mec="k", mew=0.6, label="exact law")
-        axes[0, 1].legend(loc="upper right")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        (marker,) = axes[0, 1].plot([], [], "o", ms=2, mfc="white", mec="k", mew=0.6)
+        fig.legend(
+            [*handles, marker], [*labels, "exact error law"], loc="outside upper center", ncols=3
+        )
         return save(
             fig, out_dir, "first_figure", pd.DataFrame(rows),
             caption=(

@@ -19,7 +19,7 @@ from simulations._common import save
 TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
 LABELS = {
     "decay": r"decay $\mu$", "frequency": r"frequency $\omega$",
-    "process_var": r"process noise $\sigma^2$", "obs_var": r"measurement noise $\eta^2$",
+    "process_var": r"$\sigma^2$", "obs_var": r"$\eta^2$",
 }  # fmt: skip
 ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": adaptive_smoother}
 
@@ -41,7 +41,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     best = rmse(honest, kalman_filter, middle)
     rows = []
     with paper_style():
-        fig, axes = figure(2, 2, height=3.6, sharey=True)
+        fig, axes = figure(2, 2, height=3.6, sharey="row")
         for ax, (name, label) in zip(axes.flat, LABELS.items(), strict=True):
             factors = np.linspace(0.7, 1.3, len(wide)) if name == "frequency" else wide
             ratios: dict[str, list[float]] = {key: [] for key in ESTIMATORS}
@@ -57,7 +57,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                     )  # fmt: skip
             curves(factors, {key: np.array(value) for key, value in ratios.items()}, ax=ax)
             ax.axvline(1.0, color="0.7", lw=0.6, ls=":")
-            ax.set_xlabel(f"{label}: assumed / true")
+            ax.set_xlabel(f"{label}, assumed / true")
             ax.set_yscale("log")
             if name != "frequency":
                 ax.set_xscale("log")

@@ -52,7 +52,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0, 0].set_ylabel(r"precision $1/\Sigma$")
         axes[1, 0].set_ylabel(r"bias $-\log\Sigma$")
         axes[2, 0].set_ylabel("robust gate $w$")
-        axes[2, 0].legend(loc="center left")
+        axes[2, 1].legend(loc="upper right")
         return save(
             fig, out_dir, "precision_kernel", pd.DataFrame(rows),
             caption=(
