@@ -18,6 +18,7 @@ from afafilter._pull_forward import (
     DECAY_FLOOR,
     Channel,
     Coordinates,
+    Index,
     Rows,
     channel,
     coordinates,
@@ -27,8 +28,6 @@ from afafilter._pull_forward import (
 from afafilter._validate import Array, ObsMask
 from afafilter.models import LinearSDE
 from afafilter.weights import Weight
-
-Index = NDArray[np.intp]
 
 RANK_RTOL = 1e-11
 """Singular values below this, relative to the largest after scaling the columns, count as zero."""
@@ -336,7 +335,7 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     length = np.linalg.norm(triangle, axis=-2)
     scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
     U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])
-    known: ObsMask = np.asarray(s > RANK_RTOL * s[..., :1])
+    known: NDArray[np.bool_] = np.greater(s, RANK_RTOL * s[..., :1])
     inverse = np.where(known, 1.0 / np.where(known, s, 1.0), 0.0)
     V = np.swapaxes(Vt, -1, -2)
     X = scale[..., :, None] * (V * inverse[..., None, :]) @ np.swapaxes(U, -1, -2)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afafilter._adaptive_dense import Index
 from afafilter._adaptive_run import Outcome, Settings, move_anchor, own_observation
 from afafilter._linear_time import IsotropicParameters, drift_path, isotropic_parameters
+from afafilter._pull_forward import Index
 from afafilter._validate import Array
 from afafilter.attention import AttentionResult, isotropic_attention
 from afafilter.exponentials import linear_time_estimate

@@ -11,7 +11,6 @@ import numpy as np
 from afafilter._adaptive_dense import (
     TILE_NUMBERS,
     Group,
-    Index,
     Plan,
     Solution,
     Tile,
@@ -24,6 +23,7 @@ from afafilter._adaptive_dense import (
     to_tile,
 )
 from afafilter._gls import Chain, make_chain, solve_exact
+from afafilter._pull_forward import Index
 from afafilter._validate import Array, ObsMask
 from afafilter.models import LinearSDE
 from afafilter.weights import Weight

@@ -19,13 +19,12 @@ from afafilter import linalg
 from afafilter._adaptive_dense import (
     LEAK_TOL,
     Group,
-    Index,
     Plan,
     Solution,
     Tile,
     scaled_solver,
 )
-from afafilter._pull_forward import DECAY_FLOOR
+from afafilter._pull_forward import DECAY_FLOOR, Index
 from afafilter._validate import Array
 
 

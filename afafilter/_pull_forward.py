@@ -29,11 +29,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import block_diag, schur
 
 from afafilter import linalg
 from afafilter._validate import Array
 from afafilter.models import LinearSDE
+
+Index = NDArray[np.intp]
 
 DECAY_FLOOR = 300.0
 """Factors e^{-x} stop falling at x = 300: past it a noise-free state is known to 1e-130."""
@@ -173,13 +176,18 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
         turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
         seen, whiten = turn @ seen, turn @ whiten
     if 0 < rank < C.shape[1]:
-        q, echelon = np.linalg.qr(seen[..., :rank, :], mode="complete")
-        column = np.abs(echelon).max(axis=-2, keepdims=True)
-        echelon = np.where(np.abs(echelon) > 1e-13 * column, echelon, 0.0)
+        q, echelon = _echelon(seen[..., :rank, :])
         whiten = whiten.copy()
         whiten[..., :rank, :] = np.swapaxes(q, -1, -2) @ whiten[..., :rank, :]
         return Channel(echelon, whiten, rank)
     return Channel(seen[..., :rank, :], whiten, rank)
+
+
+def _echelon(C: Array) -> tuple[Array, Array]:
+    """Orthogonal q and upper echelon q^T C, its rounding cut off."""
+    q, upper = np.linalg.qr(C, mode="complete")
+    column = np.abs(upper).max(axis=-2, keepdims=True)
+    return np.asarray(q), np.where(np.abs(upper) > 1e-13 * column, upper, 0.0)
 
 
 def pair_rows(
@@ -224,10 +232,29 @@ def _against(
         M = _flow(coords, lag, kappa) @ np.linalg.inv(C)
         white = _whitener(V, M)
         return white, white @ M
-    U, M = _directions(coords, C, lag, kappa)
-    Ut = np.swapaxes(U, -1, -2)
-    white = _whitener(Ut @ V @ U, M)
-    return white @ Ut, white @ M
+    white, G = np.empty((len(lag), r, r)), np.empty((len(lag), r, d))
+    for order, pairs in _orders(coords, lag, kappa):
+        part = C if C.ndim == 2 else C[pairs]
+        turn = np.eye(r)
+        if kappa.any():
+            turn, upper = _echelon(part[..., order])
+            part = upper[..., np.argsort(order)]
+        U, M = _directions(coords, part, lag[pairs], kappa[pairs], order)
+        Ut = np.swapaxes(U, -1, -2)
+        whitener = _whitener(Ut @ V[pairs] @ U, M)
+        G[pairs], white[pairs] = whitener @ Ut, whitener @ M @ np.swapaxes(turn, -1, -2)
+    return G, white
+
+
+def _orders(coords: Coordinates, lag: Array, kappa: Array) -> list[tuple[Index, Index]]:
+    """Coordinates by the growth of H = C Phi(-lag) e^{-kappa}, and the pairs of that order."""
+    if not kappa.any():
+        return [(np.arange(kappa.shape[1]), np.arange(len(lag)))]
+    rate = np.repeat([c for _, _, c in coords.groups], [b - a for a, b, _ in coords.groups])
+    order = np.argsort(rate * lag[:, None] + kappa, axis=1, kind="stable")
+    distinct, member = np.unique(order, axis=0, return_inverse=True)
+    member = member.reshape(-1)
+    return [(row, np.flatnonzero(member == k)) for k, row in enumerate(distinct)]
 
 
 def _flow(coords: Coordinates, lag: Array, kappa: Array) -> Array:
@@ -247,8 +274,13 @@ def _turn(block: Array, rate: float, lag: Array) -> Array:
     return linalg.transition(block - rate * np.eye(k), np.zeros((k, k)), np.zeros(k), lag)[0]
 
 
-def _directions(coords: Coordinates, C: Array, lag: Array, kappa: Array) -> tuple[Array, Array]:
-    """U (n, d, r) orthonormal rows of H = C Phi(-lag) e^{-kappa}, and M = (H U)^-1 (n, r, r)."""
+def _directions(
+    coords: Coordinates, C: Array, lag: Array, kappa: Array, order: Index
+) -> tuple[Array, Array]:
+    """U (n, d, r) orthonormal rows of H = C Phi(-lag) e^{-kappa}, and M = (H U)^-1 (n, r, r).
+
+    C is in echelon form when its coordinates are taken in this order, the fastest growing first.
+    """
     n, (r, d) = len(lag), C.shape[-2:]
     growth = np.empty((n, 1, d))
     H = np.zeros((n, r, d))
@@ -258,7 +290,8 @@ def _directions(coords: Coordinates, C: Array, lag: Array, kappa: Array) -> tupl
     touched = (C != 0).reshape(-1, r, d).any(axis=0)
     top = np.where(touched, growth, -np.inf).max(axis=-1)
     H *= np.exp(np.minimum(growth - top[..., None], 0.0))
-    U, triangle = np.linalg.qr(np.swapaxes(H, -1, -2))
+    sorted_U, triangle = np.linalg.qr(np.swapaxes(H[..., order], -1, -2))
+    U = sorted_U[:, np.argsort(order)]
     size = np.exp(-np.clip(top, -DECAY_FLOOR, DECAY_FLOOR))
     return U, lower_inverse(np.swapaxes(triangle, -1, -2)) * size[:, None, :]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._adaptive_dense import Index, make_plan
+from afafilter._adaptive_dense import make_plan
 from afafilter._adaptive_isotropic import (
     Isotropic,
     Spans,
@@ -24,6 +24,7 @@ from afafilter._adaptive_isotropic import (
     run_linear,
 )
 from afafilter._adaptive_run import Outcome, Settings, run_dense, without_covariance
+from afafilter._pull_forward import Index
 from afafilter._validate import (
     Array,
     choice,
