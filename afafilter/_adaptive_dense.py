@@ -279,7 +279,7 @@ def log_scales(
         if weight is not None and anchor is not None:
             d2 = distances(part, paths, anchor)
             log_w = weight.log(np.where(np.isnan(d2), 0.0, d2), part.group.dim)
-            log_w = np.where(np.isnan(anchor).any(axis=-1)[..., None], 0.0, log_w)
+            log_w = np.where(np.isnan(anchor).any(axis=-1, keepdims=True), 0.0, log_w)
             scale = scale + beta * log_w
         out.append(scale)
     return out
@@ -335,7 +335,7 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     length = np.linalg.norm(triangle, axis=-2)
     scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
     U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])
-    known: NDArray[np.bool_] = np.greater(s, RANK_RTOL * s[..., :1])
+    known = s > RANK_RTOL * s[..., :1]
     inverse = np.where(known, 1.0 / np.where(known, s, 1.0), 0.0)
     V = np.swapaxes(Vt, -1, -2)
     X = scale[..., :, None] * (V * inverse[..., None, :]) @ np.swapaxes(U, -1, -2)

@@ -100,7 +100,8 @@ def adaptive_filter(
     method : "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
         eigenvectors: every mode its own precision); "isotropic" (attention in tiles); "linear" and
         "fft" (plain weights of isotropic models, to the `error_bound` in info; "fft" on regular
-        grids); "auto": the cheapest exact one.
+        grids); "auto": the cheapest exact one. Where several apply they agree to 1e-9 of the
+        largest entry.
     obs_cov : (T, p, p) noise covariances that replace R, or None.
     query_times : (Tq,) non-decreasing times to estimate at; None = t. On the grid estimate i uses
         observations j <= i by index, at a query time all with t_j <= that time.
