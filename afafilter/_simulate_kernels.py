@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FAST = {"contract", "nsz", "reassoc"}
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
 def propagate(
     x: NDArray[Any], Phi: NDArray[Any], psi: NDArray[Any], root: NDArray[Any], which: NDArray[Any]
 ) -> None:
@@ -36,7 +36,7 @@ def propagate(
                 path[k, a] = value
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
 def observe(
     z: NDArray[Any],
     x: NDArray[Any],
