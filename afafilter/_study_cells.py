@@ -6,12 +6,9 @@ resumed, extended or changed without asking which of its files still hold.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
-import tempfile
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -153,19 +150,12 @@ def _pack(outcome: Outcome) -> dict[str, Any]:
     return {"error": "", "seconds": outcome.seconds, "rows": rows, "paths": paths}
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_cell(path: Path, content: Any) -> None:
     """Write all of a file or nothing: a reader, or a run after a crash, never sees a part."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    from afafilter.io import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:

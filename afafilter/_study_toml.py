@@ -9,11 +9,10 @@
     vary.process_var = [0.0, 0.3]    # one model per value (per combination, if several vary)
     assumed.obs_var = 2.0            # optional: what estimators believe instead
 
-    [models.drifting]                # ... or the arguments of LinearSDE
+    [models.drifting]                # ... or matrices or a sum, as in `read_model`
     A = [[-0.5]]
     Q = [[1.0]]
     R = [[0.2]]
-    prior = { mean = [0.0], cov = [[4.0]] }
 
     [estimators.kalman]
     function = "kalman_filter"
@@ -38,11 +37,8 @@ What varies becomes a column of the results (dots as underscores).
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,16 +46,20 @@ from typing import Any
 import numpy as np
 
 from afafilter._batch import Shell
-from afafilter.models import LinearSDE, Prior
+from afafilter._model_toml import (
+    known_keys,
+    model_from_table,
+    near,
+    parameters,
+    place,
+    read_toml,
+    required,
+)
 from afafilter.results import Estimate
 
 FUNCTIONS = (
     "adaptive_filter", "adaptive_smoother", "kalman_filter", "rts_smoother", "filterpy_filter",
     "filterpy_smoother", "raw_observation",
-)  # fmt: skip
-PRESETS = (
-    "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
-    "seasonal", "spiral",
 )  # fmt: skip
 WEIGHTS = ("Exponential", "Huber", "IMQ", "Power", "Rational", "StudentT", "Threshold")
 TOP = ("models", "estimators", "scenarios", "seeds", "levels", "energy", "lags")
@@ -86,28 +86,23 @@ def study_arguments(path: Path) -> dict[str, Any]:
     ValueError, TypeError
         The message names the file, the table and the key.
     """
-    with path.open("rb") as file:
-        try:
-            content = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from None
-    with _place(str(path)):
-        _known(content, TOP)
+    content = read_toml(path)
+    with place(str(path)):
+        known_keys(content, TOP)
         for name in ("models", "estimators", "scenarios"):
             if not isinstance(content.get(name), dict) or not content[name]:
                 raise ValueError(f"a study needs at least one table [{name}.<name>]")
         columns: dict[str, dict[str, Any]] = {}
         models = {}
         for name, table in _varied(content["models"], "models", columns):
-            with _place(f"[models.{name}]"):
-                models[name] = _model_pair(table)
+            models[name] = _model_pair(table, f"[models.{name}]")
         scenarios = {}
         for name, table in _varied(content["scenarios"], "scenarios", columns):
-            with _place(f"[scenarios.{name}]"):
+            with place(f"[scenarios.{name}]"):
                 scenarios[name] = _scenario(table)
         estimators = {}
         for name, table in content["estimators"].items():
-            with _place(f"[estimators.{name}]"):
+            with place(f"[estimators.{name}]"):
                 estimators[name] = _estimator(table)
     rest = {k: content[k] for k in ("seeds", "levels", "energy", "lags") if k in content}
     tables = {"models": models, "estimators": estimators, "scenarios": scenarios}
@@ -119,7 +114,7 @@ def _varied(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every table, once per combination of the values under `vary`."""
     for name, given in tables.items():
-        with _place(f"[{kind}.{name}]"):
+        with place(f"[{kind}.{name}]"):
             table = copy.deepcopy(_table(given))
             vary = _table(table.pop("vary", {}))
             for key, values in vary.items():
@@ -132,7 +127,7 @@ def _varied(
             chosen = dict(zip(vary, combination))
             full = " ".join([name, *(f"{k}={_short(v)}" for k, v in chosen.items())])
             changed = copy.deepcopy(table)
-            with _place(f"[{kind}.{name}]"):
+            with place(f"[{kind}.{name}]"):
                 for key, value in chosen.items():
                     _assign(changed, key.split("."), value)
             columns[full] = {key.replace(".", "_"): value for key, value in chosen.items()}
@@ -145,53 +140,36 @@ def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
     table[path[-1]] = value
 
 
-def _model_pair(table: dict[str, Any]) -> Any:
+def _model_pair(table: dict[str, Any], where: str) -> Any:
     assumed = table.pop("assumed", None)
-    truth = _model(table)
-    return truth if assumed is None else (truth, _model(table | _table(assumed)))
-
-
-def _model(table: Mapping[str, Any]) -> LinearSDE:
-    options = dict(table)
-    prior = options.get("prior")
-    if isinstance(prior, dict):
-        _known(prior, _parameters(Prior))
-        options["prior"] = Prior(**prior)
-    if "preset" not in options:
-        _known(options, _parameters(LinearSDE))
-        return LinearSDE(**options)
-    from afafilter import presets
-
-    function = getattr(presets, _one_of(options.pop("preset"), "preset", PRESETS))
-    _known(options, _parameters(function))
-    return _as_model(function(**options))
-
-
-def _as_model(model: Any) -> LinearSDE:
-    assert isinstance(model, LinearSDE)
-    return model
+    truth = model_from_table(table, where)
+    if assumed is None:
+        return truth
+    return truth, model_from_table(table | _table(assumed), f"{where} assumed")
 
 
 def _scenario(table: Mapping[str, Any]) -> Any:
     from afafilter.simulate import Outliers
     from afafilter.study import Scenario
 
-    _known(table, SCENARIO)
+    known_keys(table, SCENARIO)
     options = dict(table)
     if "t" not in options:
         raise ValueError("t is missing: a list, or { start, step, count }")
     if isinstance(options["t"], dict):
-        _known(options["t"], ("start", "step", "count"))
+        known_keys(options["t"], ("start", "step", "count"))
         grid = {"start": 0.0} | options["t"]
         if grid.keys() != {"start", "step", "count"}:
             raise ValueError("t must be a list, or { start, step, count }")
         options["t"] = grid["start"] + grid["step"] * np.arange(grid["count"])
     if isinstance(options.get("x0"), dict):
-        _known(options["x0"], _parameters(Shell))
+        known_keys(options["x0"], parameters(Shell))
+        required(options["x0"], Shell)
         options["x0"] = Shell(**options["x0"])
     if "outliers" in options:
         struck = _table(options["outliers"])
-        _known(struck, _parameters(Outliers))
+        known_keys(struck, parameters(Outliers))
+        required(struck, Outliers)
         options["outliers"] = Outliers(**struck) if struck.get("rate") != 0 else None
     return Scenario(**options)
 
@@ -203,27 +181,23 @@ def _estimator(given: Any) -> Configured:
     if "function" not in options:
         raise ValueError(f"function is missing: one of {', '.join(FUNCTIONS)}")
     function = getattr(afafilter, _one_of(options.pop("function"), "function", FUNCTIONS))
-    _known(options, [k for k in _parameters(function) if k not in ("model", "t", "z")])
+    known_keys(options, [k for k in parameters(function) if k not in ("model", "t", "z")])
     if "weight" in options:
         from afafilter import weights
 
         weight = dict(_table(options["weight"]))
         kind = getattr(weights, _one_of(weight.pop("name", None), "weight name", WEIGHTS))
-        _known(weight, _parameters(kind))
+        known_keys(weight, parameters(kind))
+        required(weight, kind)
         options["weight"] = kind(**weight)
     return Configured(function, options)
 
 
-def _known(table: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    names = list(allowed)
-    for key in table:
-        if key not in names:
-            raise ValueError(f"unknown key {key!r}; known are {', '.join(names)}")
-
-
 def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {value!r}{near(value, allowed)}"
+        )
     return str(value)
 
 
@@ -233,22 +207,9 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
-
-
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_word(value: Any, word: str) -> bool:
     return isinstance(value, str) and value == word
-
-
-@contextmanager
-def _place(where: str) -> Iterator[None]:
-    """Prefix of the messages of what goes wrong inside."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{where}: {error}") from None

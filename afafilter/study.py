@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._batch import Estimator, Experiment, checked_estimators
 from afafilter._paired import DIFFERENCE_COLUMNS, paired_differences
-from afafilter._study_cells import cell_key, describe, read_cell, run_cell, write_json
+from afafilter._study_cells import cell_key, describe, read_cell, run_cell, write_cell
 from afafilter._tally import BAND, Ratio
 from afafilter._validate import Array, positive_int, times
 from afafilter._version import __version__
@@ -216,7 +216,7 @@ class Study:
             workers = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
             for cell, outcome in workers(tasks):
                 content = {"cell": cell._asdict(), "version": __version__, "estimators": outcome}
-                write_json(folder / f"{cell.key}.json", content)
+                write_cell(folder / f"{cell.key}.json", content)
                 bar.update()
         return StudyResult(self, folder)
 

@@ -280,6 +280,20 @@ def test_markdown_and_plain_table():
     assert "coverage95" in hand_made().table().columns
 
 
+def test_plot_and_summary_show_every_estimator(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    result = run({"Bayes": one_at_a_time, "bad": broken, "raw": raw}, n=20)
+    intervals = result.intervals()
+    assert list(intervals["estimator"]) == ["Bayes", "bad", "raw"]
+    summary = result.summary()
+    np.testing.assert_array_equal(summary["rmse_low"], intervals["lower"])
+    assert {"nees", "coverage95_high", "time"} <= set(summary.columns)
+    ax = result.plot("rmse")
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert {"Bayes", "raw"} <= set(labels)
+    assert ax.get_xlabel() == "rmse"
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="at least one estimator"):
         run({})

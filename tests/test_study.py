@@ -139,7 +139,7 @@ class Slow:
         self.log = str(log)
     def __call__(self, model, t, z):
         if len(z) == 20:
-            time.sleep(0.15)
+            time.sleep(0.1)
             with open(self.log, "a") as file:
                 file.write("x")
         return ts.raw(model, t, z)
@@ -155,9 +155,9 @@ if __name__ == "__main__":
 def test_killed_run_loses_and_repeats_nothing(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    command = [sys.executable, str(script), str(tmp_path), "2"]
+    command = [sys.executable, str(script), str(tmp_path)]
     cells = tmp_path / "cells"
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen([*command, "2"], start_new_session=True)
     deadline = time.monotonic() + 60
     while len(list(cells.glob("[!.]*.json"))) < 4:
         assert process.poll() is None
@@ -170,13 +170,23 @@ def test_killed_run_loses_and_repeats_nothing(tmp_path):
     assert not (tmp_path / "frame.pkl").exists()
     calls = len((tmp_path / "calls").read_text())
 
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run([*command, "1"], check=True, timeout=120)
     assert {path: path.read_bytes() for path in done} == done
     assert len((tmp_path / "calls").read_text()) - calls == 12 - len(done)
     resumed = pd.read_pickle(tmp_path / "frame.pkl")
     assert len(list(cells.glob("[!.]*.json"))) == 12
     whole = make(seeds=3).run(tmp_path / "other", progress=False).frame
     same(resumed.query("estimator != 'slow'").reset_index(drop=True), whole)
+
+
+def test_progress_is_shown_on_request_and_otherwise_only_on_terminals(tmp_path, capsys):
+    study = make(seeds=1)
+    study.run(tmp_path)
+    assert capsys.readouterr().err == ""
+    study.run(tmp_path / "again", progress=True)
+    out, err = capsys.readouterr()
+    assert "4/4" in err
+    assert out == ""
 
 
 def test_a_truncated_file_is_computed_again(finished, tmp_path):
@@ -300,7 +310,8 @@ def test_columns_and_files(tmp_path):
     assert result.pooled()["rate"].notna().all()
     assert result.differences("raw")["process_var"].notna().all()
     result.to_csv(tmp_path / "out.csv")
-    back = pd.read_csv(tmp_path / "out.csv", keep_default_na=True).fillna({"error": ""})
+    back = pd.read_csv(tmp_path / "out.csv", keep_default_na=True)
+    back["error"] = ""
     pd.testing.assert_frame_equal(back, result.frame, check_dtype=False)
     pytest.importorskip("pyarrow")
     result.to_parquet(tmp_path / "out.parquet")
