@@ -117,28 +117,33 @@ def read_series(
         raise ValueError(f"{path}: no value column beside the time column {time!r}")
     wanted = [time, *([] if by is None else [by]), *names]
     for name in wanted:
-        if name not in table.names:
-            raise ValueError(
-                f"{path}: no column {name!r}; the columns are {', '.join(table.names)}"
-            )
+        _require(table, name)
         if wanted.count(name) > 1:
             raise ValueError(f"{path}: column {name!r} is asked for twice")
     t, dates = _times(table, time, time_unit)
     z = np.stack([_numbers(table, name) for name in names], axis=-1)
-    if by is not None:
-        t, dates, z = _split_paths(table, by, t, dates, z)
-    back = np.flatnonzero(np.diff(t) < 0)
-    if back.size:
-        k = int(back[0]) + 1
-        raise ValueError(
-            f"{table.where(k)}: time {table.shown(time, k)} comes after "
-            f"{table.shown(time, k - 1)}; sort the rows by time"
-            + ("" if by else ", or name the column that tells paths apart")
-        )
+    if by is None:
+        _require_sorted(table, time, t, ", or name the column that tells paths apart")
+    else:
+        paths = _paths(table, by, t)
+        t, z = t[paths[0]], z[paths]
+        dates = None if dates is None else dates[paths[0]]
+        _require_sorted(table, time, t, "", rows=paths[0])
     return Series(
         t, z, tuple(names), name=path.stem, dates=dates,
         time_unit="" if dates is None else time_unit,
     )  # fmt: skip
+
+
+def read_times(path: str | Path, time: str | None = None, *, time_unit: str = "D") -> Array:
+    """The time column (T,) alone, as `read_series` reads it; values are not looked at."""
+    choice(time_unit, "time_unit", tuple(SECONDS))
+    table = _read_table(Path(path))
+    name = table.names[0] if time is None else time
+    _require(table, name)
+    t, _ = _times(table, name, time_unit)
+    _require_sorted(table, name, t)
+    return t
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +240,27 @@ def _read_parquet(path: Path) -> _Table:
     return _Table(path, columns, range(1, len(frame) + 1), "row")
 
 
+def _require(table: _Table, name: str) -> None:
+    if name not in table.names:
+        raise ValueError(
+            f"{table.path}: no column {name!r}; the columns are {', '.join(table.names)}"
+        )
+
+
+def _require_sorted(
+    table: _Table, name: str, t: Array, remedy: str = "", *, rows: NDArray[np.intp] | None = None
+) -> None:
+    """ValueError at the first decrease; `rows` are the rows of the table that t was taken from."""
+    back = np.flatnonzero(np.diff(t) < 0)
+    if back.size:
+        later = int(back[0]) + 1
+        before, at = (k if rows is None else int(rows[k]) for k in (later - 1, later))
+        raise ValueError(
+            f"{table.where(at)}: time {table.shown(name, at)} comes after "
+            f"{table.shown(name, before)}; sort the rows by time{remedy}"
+        )
+
+
 def _numbers(table: _Table, name: str) -> Array:
     """A column as floats, blanks as NaN."""
     column = table.columns[name]
@@ -301,10 +327,8 @@ def _elapsed(stamps: Any, start: Any, unit: str) -> Any:
     return (stamps - start) / np.timedelta64(1, "us") / (1e6 * SECONDS[unit])
 
 
-def _split_paths(
-    table: _Table, by: str, t: Array, dates: NDArray[np.datetime64] | None, z: Array
-) -> tuple[Array, NDArray[np.datetime64] | None, Array]:
-    """Rows of the same path one after the other -> (T,), (T,), (n, T, p)."""
+def _paths(table: _Table, by: str, t: Array) -> NDArray[np.intp]:
+    """Rows (n, T) of each path, in order of appearance; ValueError unless all share their times."""
     labels = np.asarray(table.columns[by])
     _, first, which = np.unique(labels, return_index=True, return_inverse=True)
     paths = [np.flatnonzero(which == k) for k in np.argsort(first)]
@@ -314,5 +338,4 @@ def _split_paths(
                 f"{table.path}: paths must share their times, but {by} = {labels[rows[0]]} differs "
                 f"from {by} = {labels[paths[0][0]]}"
             )
-    start = paths[0]
-    return t[start], None if dates is None else dates[start], np.stack([z[r] for r in paths])
+    return np.stack(paths)

@@ -124,6 +124,11 @@ BAD_CSV: dict[str, tuple[str, dict[str, Any], str]] = {
     "ragged": ("t,x\n0,1\n1,2,3\n", {}, "line 3: 3 fields, but the header has 2"),
     "unknown unit": ("t,x\n0,1\n", {"time_unit": "month"}, "time_unit must be one of"),
     "paths differ": ("p,t,x\na,0,1\nb,1,1\n", {"time": "t", "by": "p"}, "share their times"),
+    "unsorted path": (
+        "p,t,x\na,1,1\nb,1,1\na,0,2\nb,0,2\n",
+        {"time": "t", "by": "p"},
+        "line 4: time 0 comes",
+    ),
     "paths unnamed": ("p,t,x\na,1,1\nb,0,1\n", {"time": "t", "values": "x"}, "tells paths apart"),
 }
 
@@ -236,7 +241,7 @@ BAD_MODELS = {
     "prior shape": (
         '[model]\npreset = "spiral"\nprior = { mean = [0], cov = [[1]] }\n', "prior mean must have",
     ),
-    "prior incomplete": ('[model]\npreset = "matern"\nprior = { mean = [0] }\n', "'cov' is missing"),
+    "prior incomplete": ('[model]\npreset = "matern"\nprior = { mean = [0] }\n', "'cov' is"),
     "empty sum": ("[model]\nsum = []\n", "one or more tables"),
     "bad summand": ('[[model.sum]]\npreset = "spirl"\n', "sum, model 1: preset must be one of"),
     "negative variance": ('[model]\npreset = "spiral"\nobs_var = -1\n', "obs_var must be >= 0"),
