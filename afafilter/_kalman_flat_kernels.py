@@ -21,6 +21,7 @@ from afafilter._kalman_kernels import (
     predict_root,
     triangularise,
     update_root,
+    update_space,
 )
 
 RANK_TOL = 1e-10
@@ -217,7 +218,7 @@ def filter_flat(
     A = np.empty((2 * d, 2 * d))
     pivot = np.empty(d, np.int64)
     Y = np.empty((p, d))
-    work = np.empty(2 * d + p * d + p * p + p)
+    work = update_space(p, d)
     W = np.empty((d, p))
     K = np.empty((p, p))
     rows = np.empty((p, q))

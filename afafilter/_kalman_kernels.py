@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
 SETTLED = 1e-14
-SHORTEST_WINDOW = 32
+SHORTEST_WINDOW = 16
 
 
 class Chain(NamedTuple):
@@ -65,7 +65,7 @@ class Gains(NamedTuple):
     G: NDArray[np.float64]
 
 
-jit = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 @jit
@@ -215,18 +215,21 @@ def innovation_cov(H, R, L, S, Y):
 
 
 @jit
+def update_space(p, d):
+    """Work space of update_root: rows h, phi, u and the factor l, D of R."""
+    return np.empty((p + 2, d)), np.empty((p + 1, p))
+
+
+@jit
 def update_root(H, R, scale, seen, S, L, W, K, work):
     """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
 
     Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
-    work (2 d + p d + 2 p p) scratch.
+    work : from `update_space`.
     """
     p, d = H.shape
-    phi = work[:d]
-    u = work[d : 2 * d]
-    h = work[2 * d : 2 * d + p * d].reshape(p, d)
-    low = work[2 * d + p * d : 2 * d + p * d + p * p].reshape(p, p)
-    D = work[2 * d + p * d + p * p : 2 * d + p * d + p * p + p]
+    h, low = work
+    phi, u, D = h[p], h[p + 1], low[p]
     half = 0.0
     for a in range(p):
         for j in range(p):
@@ -321,8 +324,8 @@ def filter_covariances(chain, first, L, seen, scale, smooth, P, S, gains, C):
     """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ...; gains for the means.
 
     L is the root at node first - 1 (at first = 0: before the first observation). On a constant
-    stretch the recursion stops once the covariance repeats to rounding: it is compared with the
-    one half as many steps back, so that slow convergence is not taken for a fixed point. Returns
+    stretch the recursion stops once the covariance repeats to rounding: it is compared over a third
+    of the stretch so far, so that slow convergence is not taken for a fixed point. Returns
     -1, or the node at which the innovation covariance is singular.
     """
     n = chain.step.shape[0]
@@ -330,8 +333,8 @@ def filter_covariances(chain, first, L, seen, scale, smooth, P, S, gains, C):
     A = np.empty((2 * d, 2 * d))
     pivot = np.empty(d, np.int64)
     Y = np.empty((p, d))
-    work = np.empty(2 * d + p * d + p * p + p)
-    run, checkpoint, settled = 0, first, False
+    work = update_space(p, d)
+    run, due, checkpoint, settled = 0, 0, first, False
     for k in range(first, n):
         o = chain.obs[k]
         if k > first + 1 and _same_setting(chain, seen, scale, k):
@@ -344,7 +347,7 @@ def filter_covariances(chain, first, L, seen, scale, smooth, P, S, gains, C):
                     S[o] = S[chain.obs[k - 1]]
                 continue
         else:
-            run, checkpoint, settled = 0, k, False
+            run, due, checkpoint, settled = 0, 0, k, False
         gains.slot[k] = k
         gains.back[k] = k
         if k > 0:
@@ -359,9 +362,9 @@ def filter_covariances(chain, first, L, seen, scale, smooth, P, S, gains, C):
             if np.isnan(gains.half[k]):
                 return k
         gram(L, P[k])
-        if run & (run - 1) == 0:
-            settled = run >= SHORTEST_WINDOW and _unchanged(P[k], P[checkpoint])
-            checkpoint = k
+        if run == due:
+            settled = run > 0 and _unchanged(P[k], P[checkpoint])
+            checkpoint, due = k, run + max(SHORTEST_WINDOW, run // 2)
     return -1
 
 
@@ -414,7 +417,7 @@ def smooth_covariances(last, gains, C, P):
     """P (N, d, d) of nodes ..., last: filtered in, smoothed out. P of the final node stays."""
     n, d = P.shape[0], P.shape[1]
     A = np.empty((d, d))
-    run, checkpoint, settled = 0, n - 1, False
+    run, due, checkpoint, settled = 0, 0, n - 1, False
     for k in range(n - 2, last - 1, -1):
         g = gains.back[k + 1]
         if k < n - 2 and g == gains.back[k + 2]:
@@ -423,7 +426,7 @@ def smooth_covariances(last, gains, C, P):
                 P[k] = P[k + 1]
                 continue
         else:
-            run, checkpoint, settled = 0, k, False
+            run, due, checkpoint, settled = 0, 0, k, False
         G = gains.G[g]
         for i in range(d):
             for j in range(d):
@@ -439,9 +442,9 @@ def smooth_covariances(last, gains, C, P):
                     s += A[i, l] * G[j, l]
                 P[k, i, j] = s
                 P[k, j, i] = s
-        if run & (run - 1) == 0:
-            settled = run >= SHORTEST_WINDOW and _unchanged(P[k], P[checkpoint])
-            checkpoint = k
+        if run == due:
+            settled = run > 0 and _unchanged(P[k], P[checkpoint])
+            checkpoint, due = k, run + max(SHORTEST_WINDOW, run // 2)
 
 
 @jit

@@ -15,7 +15,7 @@ from afafilter._kalman_flat_kernels import (
     predict_flat,
     update_flat,
 )
-from afafilter._kalman_kernels import innovation_cov, jit, predict_root
+from afafilter._kalman_kernels import innovation_cov, jit, predict_root, update_space
 
 
 @jit
@@ -92,7 +92,7 @@ def update_all(chain, o, z, seen, scale, L, m, M, T, s, largest, open_):
     term = np.empty(1)
     W = np.empty((d, p))
     K = np.empty((p, p))
-    work = np.empty(2 * d + p * d + p * p + p)
+    work = update_space(p, d)
     inverse = np.empty((q, q))
     Gd = np.empty((q, d))
     Cd = np.empty((q, q))

@@ -38,19 +38,25 @@ def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
     if len(dt) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
     slack = 2 * np.finfo(float).eps * np.abs(stamps)
-    if dt.min() > 0 and dt.max() - dt.min() <= slack.min():
+    widest = slack.max()
+    if dt.min() > widest and dt.max() - dt.min() <= widest:
         return np.array([dt.mean()]), np.zeros(len(dt), np.int64)
     order = np.argsort(dt, kind="stable")
-    sorted_dt, sorted_slack = dt[order], slack[order]
-    gap = np.diff(sorted_dt)
-    fresh = gap > np.minimum(sorted_slack[1:], sorted_slack[:-1])
-    fresh |= (sorted_dt[:-1] == 0) & (gap > 0)
-    label = np.concatenate([[0], np.cumsum(fresh)])
-    steps = np.bincount(label, sorted_dt) / np.bincount(label)
-    steps[0] = 0.0 if sorted_dt[0] == 0 else steps[0]
+    ordered, loose = dt[order], slack[order]
+    gap = np.diff(ordered)
+    fresh = (gap > np.maximum(loose[1:], loose[:-1])) | ((ordered[:-1] == 0) & (gap > 0))
+    starts = np.concatenate([[0], np.flatnonzero(fresh) + 1])
+    width = ordered[np.concatenate([starts[1:], [len(dt)]]) - 1] - ordered[starts]
+    if (width > 2 * np.maximum.reduceat(loose, starts)).any():
+        # Steps so dense that neighbours chain together: only exact repeats are shared.
+        steps, index = np.unique(dt, return_inverse=True)
+        return steps, index.astype(np.int64)
+    label = np.zeros(len(dt), np.int64)
+    label[starts[1:]] = 1
+    label = np.cumsum(label)
     index = np.empty(len(dt), np.int64)
     index[order] = label
-    return steps, index
+    return np.add.reduceat(ordered, starts) / np.bincount(label), index
 
 
 def sde_timeline(
