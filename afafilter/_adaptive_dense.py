@@ -257,11 +257,13 @@ def _log_det(coords: Coordinates, G: Array, kappa: Array) -> Array:
 
 def distances(part: Part, paths: slice, anchor: Array) -> Array:
     """Squared Mahalanobis distances d2 (P, nq, n) of the pairs from anchors (P, nq, d)."""
-    y = part.group.y[paths][:, part.columns]
-    residual = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True)
-    residual -= np.einsum("qnad,pqd->pqna", part.rows.G, anchor, optimize=True)
-    d2 = np.einsum("pqna,pqna->pqn", residual, residual)
-    return np.asarray(d2 + part.group.rest[paths][:, None, part.columns])
+    from afafilter._adaptive_kernels import pair_distances
+
+    y = np.ascontiguousarray(part.group.y[paths][:, part.columns])
+    rest = np.ascontiguousarray(part.group.rest[paths][:, part.columns])
+    d2 = np.empty((len(anchor), *part.allowed.shape))
+    pair_distances(*part.rows, y, rest, np.ascontiguousarray(anchor), part.allowed, d2)
+    return d2
 
 
 def log_scales(
@@ -290,40 +292,56 @@ def solve_independent(
 ) -> Solution:
     """zbar and (sum s P)^-1 of every query, the pairs counted as independent."""
     n_queries, d = tile.kappa.shape
-    parts = tile.parts
     lead = scales[0].shape[0] if scales else 1
     top = np.full((lead, n_queries), -np.inf)
     for scale in scales:
         np.maximum(top, scale.max(axis=-1), out=top)
     top = np.where(np.isfinite(top), top, 0.0)
-    blocks = [np.zeros((lead, n_queries, d, d))]
     roots = [np.exp(0.5 * (scale - top[..., None])) for scale in scales]
+    fit = _fit_shared if lead == 1 else _fit_each
+    mean, triangle, solve, null = fit(tile.parts, roots, paths, (n_paths, n_queries, d))
+    cov = solve @ np.swapaxes(solve, -1, -2) * np.exp(-top)[..., None, None]
+    share = _shares(plan, tile.parts, roots, triangle, solve) if shares else None
+    return Solution(mean, cov, null, share)
+
+
+def _fit_shared(
+    parts: list[Part], roots: list[Array], paths: slice, shape: tuple[int, int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """Means, triangular factor, its solver and null directions; all paths weigh alike."""
+    n_paths, n_queries, d = shape
+    blocks = [np.zeros((n_queries, d, d))]
     for part, root in zip(parts, roots, strict=True):
-        rows = root[..., None, None] * part.rows.G
-        blocks.append(rows.reshape(lead, n_queries, -1, d))
+        blocks.append((root[0, ..., None, None] * part.rows.G).reshape(n_queries, -1, d))
     Q, triangle = np.linalg.qr(np.concatenate(blocks, axis=-2))
     solve, null = scaled_solver(triangle)
-    mean = np.zeros((n_paths, n_queries, d))
+    target = np.zeros(shape)
     start = d
     for part, root in zip(parts, roots, strict=True):
         n, r = part.rows.T.shape[1:3]
-        picked = Q[..., start : start + n * r, :].reshape(lead, n_queries, n, r, d)
+        picked = Q[:, start : start + n * r].reshape(n_queries, n, r, d)
         start += n * r
-        gain = np.swapaxes(picked, -1, -2) * root[..., None, None]
-        y = part.group.y[paths][:, part.columns]
-        if lead == 1:
-            maps = gain[0] @ part.rows.T
-            flat = np.moveaxis(maps, 1, 0).reshape(n, n_queries * d, r).swapaxes(1, 2)
-            mean += (y.reshape(n_paths, n * r) @ flat.reshape(n * r, n_queries * d)).reshape(
-                n_paths, n_queries, d
-            )
-        else:
-            target = np.einsum("qnab,pnb->pqna", part.rows.T, y, optimize=True)
-            mean += np.einsum("pqnda,pqna->pqd", gain, target, optimize=True)
-    mean = (solve @ mean[..., None])[..., 0]
-    cov = solve @ np.swapaxes(solve, -1, -2) * np.exp(-top)[..., None, None]
-    share = _shares(plan, parts, roots, triangle, solve) if shares else None
-    return Solution(mean, cov, null, share)
+        maps = np.swapaxes(picked, -1, -2) * root[0, ..., None, None] @ part.rows.T
+        flat = np.moveaxis(maps, 1, 0).reshape(n, n_queries * d, r).swapaxes(1, 2)
+        y = part.group.y[paths][:, part.columns].reshape(n_paths, n * r)
+        target += (y @ flat.reshape(n * r, n_queries * d)).reshape(shape)
+    mean = (solve @ target[..., None])[..., 0]
+    return mean, triangle[None], solve[None], null[None]
+
+
+def _fit_each(
+    parts: list[Part], roots: list[Array], paths: slice, shape: tuple[int, int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """As `_fit_shared`, every path with weights of its own."""
+    from afafilter._adaptive_kernels import weighted_triangles
+
+    tri = np.zeros((*shape, shape[-1] + 1))
+    for part, root in zip(parts, roots, strict=True):
+        y = np.ascontiguousarray(part.group.y[paths][:, part.columns])
+        weighted_triangles(*part.rows, y, np.broadcast_to(root, (len(y), *root.shape[1:])), tri)
+    triangle = tri[..., :-1]
+    solve, null = scaled_solver(triangle)
+    return (solve @ tri[..., -1:])[..., 0], triangle, solve, null
 
 
 def scaled_solver(triangle: Array) -> tuple[Array, Array]:

@@ -143,7 +143,7 @@ def _tiles(plan: Plan, groups: list[Group], settings: Settings) -> Iterator[Tile
 def _chunks(
     n_paths: int, n_queries: int, groups: list[Group], d: int, reweighted: bool
 ) -> list[slice]:
-    per_path = n_queries * sum(len(g.js) * g.channel.rank for g in groups) * (d + 1)
+    per_path = 4 * n_queries * (sum(len(g.js) for g in groups) + d)
     if not reweighted:
         per_path = n_queries * d
     size = max(int(4 * TILE_NUMBERS // max(per_path, 1)), 1)
