@@ -24,7 +24,7 @@ from afafilter._linear_time import turn
 from afafilter._validate import Array
 from afafilter.weights import Weight
 
-ROWS, KEYS = 256, 1024
+ROWS, KEYS = 128, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,21 +81,26 @@ def sweep(task: Task, kernel: RadialKernel, a: Array, u: Array) -> Sums:
     sums = Sums(np.zeros(a.shape), np.zeros(n), np.zeros(n), np.zeros(n))
     lengths = np.linalg.norm(a, axis=-1)
     for rows, cols, causal in _tiles(task):
-        q, k = task.queries[rows], task.t[cols]
-        inside = np.arange(cols.start, cols.stop) < task.seen[rows, None]
-        inside = inside if causal else ~inside
-        E, S_t, S_r = _factors(kernel, q, k, causal)
+        E, S_t, S_r = _factors(kernel, task.queries[rows], task.t[cols], causal)
         g = u[rows] @ task.keys[cols].T
-        w = inside.astype(np.float64)
+        w: Array | float = 1.0
         if kernel.weight is not None:
-            w *= _robust(kernel, E, S_t, S_r, g, lengths[rows], task.norms[cols], causal)
-        weight_t = w / S_t
-        weight_r = np.zeros_like(w) if kernel.fixed_radius else w / S_r
-        sums.tangential[rows] += (weight_t * E) @ task.keys[cols]
-        sums.radial[rows] += (weight_r * E * g).sum(1)
+            w = _robust(kernel, E, S_t, S_r, g, lengths[rows], task.norms[cols], causal)
+        weight_t = np.divide(w, S_t, out=S_t)
+        weight_r = np.zeros_like(g) if kernel.fixed_radius else np.divide(w, S_r, out=S_r)
+        seen = task.seen[rows]
+        if seen[0] < cols.stop if causal else seen[-1] > cols.start:
+            inside = (np.arange(cols.start, cols.stop) < seen[:, None]) == causal
+            weight_t *= inside
+            weight_r *= inside
+        value = weight_t * E
+        sums.tangential[rows] += value @ task.keys[cols]
+        g *= E
+        sums.radial[rows] += np.einsum("ij,ij->i", weight_r, g)
         if not causal:
-            E2 = E * E
-            weight_t, weight_r = weight_t * E2, weight_r * E2
+            weight_t = np.multiply(value, E, out=value)
+            weight_r *= E
+            weight_r *= E
         sums.den_t[rows] += weight_t.sum(1)
         sums.den_r[rows] += weight_r.sum(1)
     if kernel.fixed_radius:
@@ -153,13 +158,18 @@ def _robust(
     norms: Array, causal: bool,
 ) -> Array:  # fmt: skip
     assert kernel.weight is not None
-    across = np.maximum(norms - g * g, 0.0)
+    d2 = g * g
+    np.subtract(norms, d2, out=d2)
+    np.maximum(d2, 0.0, out=d2)
     if causal:
-        across *= E * E
-    d2 = across / S_t
-    dim = kernel.dim - 1
-    if not kernel.fixed_radius:
-        along = length[:, None] - E * g if causal else E * length[:, None] - g
-        d2 += along * along / S_r
-        dim = kernel.dim
-    return np.asarray(kernel.weight(d2, dim))
+        d2 *= E
+        d2 *= E
+    d2 /= S_t
+    if kernel.fixed_radius:
+        return np.asarray(kernel.weight(d2, kernel.dim - 1))
+    along = E * (g if causal else length[:, None])
+    np.subtract(length[:, None] if causal else g, along, out=along)
+    along *= along
+    along /= S_r
+    d2 += along
+    return np.asarray(kernel.weight(d2, kernel.dim))

@@ -316,6 +316,7 @@ def directions(x: Array, name: str) -> Array:
 
 def rank_one(across: Array, along: Array, u: Array) -> Array:
     """across (I - u u^T) + along u u^T, (..., d, d)."""
-    return np.asarray(
-        across * np.eye(u.shape[-1]) + (along - across) * u[..., :, None] * u[..., None, :]
-    )
+    out = ((along - across) * u[..., :, None]) * u[..., None, :]
+    diagonal = np.arange(u.shape[-1])
+    out[..., diagonal, diagonal] += across[..., 0]
+    return np.asarray(out)

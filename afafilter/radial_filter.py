@@ -70,7 +70,7 @@ def radial_adaptive_filter(
 
     Notes
     -----
-    O(M T d) time per iteration and path, O((M + T) d) memory: tiles of 256 x 1024. The tangential
+    O(M T d) time per iteration and path, O((M + T) d) memory: tiles of 128 x 512. The tangential
     part of d2 carries a rounding error of about 1e-16 |z|^2 / St.
     """
     if not isinstance(model, RadialTangentialSDE):
@@ -107,7 +107,7 @@ def radial_adaptive_filter(
         valid = ~np.isnan(rows[:, 0])
         seen = np.append(0, np.cumsum(valid))[visible]
         known = np.full(len(queries), valid.any()) if two_sided else seen > 0
-        cov[p] = np.where(np.eye(model.dim, dtype=bool), np.inf, 0.0)
+        cov[p, ~known] = np.where(np.eye(model.dim, dtype=bool), np.inf, 0.0)
         if not known.any():
             continue
         task = Task(
