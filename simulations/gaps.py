@@ -27,7 +27,7 @@ ESTIMATORS = {
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write gaps.{png,pdf,csv,tex,json} into `out_dir`."""
-    n_paths = 100 if full else 24
+    n_paths = 100 if full else 16
     model = _setups.paper_spiral(PROCESS_VAR)
     regular = _setups.TIMES
     gaps = np.random.default_rng(SEED).exponential(0.1, len(regular))
@@ -77,7 +77,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             )  # fmt: skip
             column[0].set_title(f"{kind} sampling")
             column[1].axhline(0.95, color="0.5", lw=0.6, ls=":")
-            column[1].set_xlabel("share of components missing")
+            column[1].set_xlabel("share missing")
         axes[0, 0].set_ylabel("RMSE per component")
         axes[1, 0].set_ylabel("coverage of 95 %")
         axes[1, 0].legend(loc="center left")

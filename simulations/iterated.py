@@ -70,7 +70,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         top.axhline(plain, color="0.4", lw=0.7, ls=":", label="plain AFA")
         top.set_ylabel("RMSE per component")
         top.set_yscale("log")
-        top.legend(ncols=2)
+        top.legend(ncols=2, loc="center right")
         curves(layers, {k: m[: len(layers)] for k, m in moves.items()}, ax=bottom)
         bottom.set_yscale("log")
         bottom.set_ylabel("largest move of an anchor")

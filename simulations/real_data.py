@@ -28,7 +28,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     rows = []
     with paper_style():
         fig, axes = figure(3, 1, height=5.8)
-        for ax, (name, (load, model_of)) in zip(axes, SERIES.items(), strict=True):
+        for ax, (load, model_of) in zip(axes, SERIES.values(), strict=True):
             series, model = load(), model_of()
             estimates = {
                 "Kalman": kalman_filter(model, series.t, series.z),
@@ -51,6 +51,6 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[-1].set_xlabel("year")
         return save(
             fig, out_dir, "real_data", pd.DataFrame(rows),
-            caption="Three public series (points) with RTS smoother and causal AFA, 95\\,\\% bands.",
+            caption="Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands.",
             config={"series": list(SERIES)},
         )  # fmt: skip
