@@ -116,8 +116,8 @@ class RadialTangentialSDE:
             raise ValueError(f"tau must be >= 0, got {lags.min():g}")
         angle = lags[..., None] * self.frequency
         u = turn(directions(x, "start"), np.cos(angle), np.sin(angle))
-        across = self.spread(lags)[..., None, None] * self.tangential_var
-        along = self.spread(lags)[..., None, None] * self.radial_var
+        across = self.spread(lags) * self.tangential_var
+        along = self.spread(lags) * self.radial_var
         return rank_one(across, along, u)
 
     def nearest_linear(self) -> LinearSDE:
@@ -314,9 +314,9 @@ def directions(x: Array, name: str) -> Array:
     return np.asarray(x / norms)
 
 
-def rank_one(across: Array, along: Array, u: Array) -> Array:
-    """across (I - u u^T) + along u u^T, (..., d, d)."""
-    out = ((along - across) * u[..., :, None]) * u[..., None, :]
+def rank_one(across: Array, along: Array, u: Array, out: Array | None = None) -> Array:
+    """across (I - u u^T) + along u u^T for across, along (...) and u (..., d)."""
+    out = np.multiply(((along - across)[..., None] * u)[..., :, None], u[..., None, :], out=out)
     diagonal = np.arange(u.shape[-1])
-    out[..., diagonal, diagonal] += across[..., 0]
-    return np.asarray(out)
+    out[..., diagonal, diagonal] += across[..., None]
+    return out

@@ -106,18 +106,18 @@ def radial_adaptive_filter(
     for p, rows in enumerate(paths):
         valid = ~np.isnan(rows[:, 0])
         seen = np.append(0, np.cumsum(valid))[visible]
-        known = np.full(len(queries), valid.any()) if two_sided else seen > 0
-        cov[p, ~known] = np.where(np.eye(model.dim, dtype=bool), np.inf, 0.0)
-        if not known.any():
+        ready = 0 if two_sided and valid.any() else int(np.searchsorted(seen, 1))
+        cov[p, :ready] = np.where(np.eye(model.dim, dtype=bool), np.inf, 0.0)
+        if ready == len(queries):
             continue
         task = Task(
-            grid[valid], rows[valid], queries[known], seen[known], two_sided, model.frequency
+            grid[valid], rows[valid], queries[ready:], seen[ready:], two_sided, model.frequency
         )
         a, count, across, along, u = _iterate(
-            model, task, kernel, starts[p][known], iterations, step, float(tolerance)
+            model, task, kernel, starts[p][ready:], iterations, step, float(tolerance)
         )
-        mean[p, known], done = a, max(done, count)
-        cov[p, known] = rank_one(across[:, None, None], along[:, None, None], u)
+        mean[p, ready:], done = a, max(done, count)
+        rank_one(across, along, u, out=cov[p, ready:])
     return Estimate(
         queries,
         mean.reshape(*lead, *mean.shape[1:]),
