@@ -11,7 +11,7 @@ Cost O(T d^2 (d + n)) per group of n paths with one missing pattern, memory O(T 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,11 @@ class PriorArrays(NamedTuple):
 
 
 PriorSpec = PriorArrays | str
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+COMPILED_REACH = 1e4
+"""||A|| dt up to which the compiled discretisation loses no more than about 1e-12."""
 
 FLAT_RTOL = 1e-13
 """Flat directions with relatively less information than this count as not seen by the data."""
@@ -132,7 +137,8 @@ class Data:
     groups: tuple[Group, ...]
     n_obs: int
     n_paths: int
-    obs_cov: Array | None = None
+    obs_cov: Array | None
+    longest: float
 
     def rescaled(self, scale: Array) -> Data:
         """The same data with measurement noise scale (n_paths, T) times R."""
@@ -141,9 +147,7 @@ class Data:
             for column, path in enumerate(group.paths):
                 z = np.ascontiguousarray(group.z[:, :, column : column + 1])
                 groups.append(Group(z, group.mask, np.array(scale[path]), np.array([path])))
-        return Data(
-            self.t, self.steps, self.index, tuple(groups), self.n_obs, self.n_paths, self.obs_cov
-        )
+        return replace(self, groups=tuple(groups))
 
 
 def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike | None) -> Data:
@@ -175,7 +179,8 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
         if present[members[0]].any()
     )
     steps, index = distinct_steps(grid)
-    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs)
+    longest = float(steps.max())
+    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs, longest)
 
 
 def distinct_steps(t: Array) -> tuple[Array, Any]:
@@ -194,7 +199,12 @@ def distinct_steps(t: Array) -> tuple[Array, Any]:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    F, b, V = linalg.transition(A, Q, u, data.steps)
+    if np.abs(A).sum(axis=0).max() * data.longest <= COMPILED_REACH:
+        from afafilter._likelihood_kernels import transitions
+
+        F, b, V = transitions(A, Q, u, data.steps)
+    else:
+        F, b, V = linalg.transition(A, Q, u, data.steps)
     mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
     R = system.R[None] if data.obs_cov is None else data.obs_cov
     chain = Chain(F, b, V, data.index, system.C[None], system.offset[None], R, mean, cov, flat)
@@ -241,6 +251,8 @@ def _sde_prior(system: System, t_first: float) -> Any:
         return F @ prior.mean + b, F @ prior.cov @ F.T + V, F @ prior.flat, propagated
     if prior == "diffuse":
         return zu, zA, np.eye(d), lambda gm, gP, gD: (zA, zA, zu, "diffuse")
+    if not linalg.is_stable(A):
+        raise np.linalg.LinAlgError("a stationary prior needs a stable A")
     mean = np.linalg.solve(A, -u)
     P = linalg.stationary_covariance(A, Q)
 
@@ -272,10 +284,12 @@ def discrete_chain(
         return np.ascontiguousarray(np.broadcast_to(value, (count, *value.shape)))
 
     n = system.F.shape[-1]
-    mean: Array
+    mean: Any
     if system.prior == "diffuse":
         mean, cov, flat = np.zeros(n), np.zeros((n, n)), np.eye(n)
     elif system.prior == "stationary":
+        if np.abs(np.linalg.eigvals(system.F)).max() >= 1:
+            raise np.linalg.LinAlgError("a stationary prior needs a stable F")
         mean = np.linalg.solve(np.eye(n) - system.F, system.b)
         P = solve_discrete_lyapunov(system.F, system.Q)
         cov, flat = 0.5 * (P + P.T), np.zeros((n, 0))
@@ -310,7 +324,7 @@ def discrete_chain(
 
 def chain_loglik(
     chain: Chain, data: Data, *, gradient: bool = True, keep: bool = False
-) -> tuple[float, Chain | None, list[Moments]]:
+) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
@@ -321,50 +335,66 @@ def chain_loglik(
     numpy.linalg.LinAlgError
         If the covariance of an innovation is not positive definite (which step is said).
     """
+    from afafilter._likelihood_kernels import score_group
+
+    F, b, V, index, H, shift, R, mean, cov, flat = chain
+    total = -0.5 * data.n_obs * LOG_2PI
+    grads: Any = None
+    moments = []
+    for group in data.groups:
+        status = -2
+        if not keep:
+            status, value, parts = score_group(
+                F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask,
+                gradient,
+            )  # fmt: skip
+        if status == -2:
+            status, value, parts, smoothed = _careful_group(chain, group)
+            moments.append(smoothed)
+        if status >= 0:
+            raise np.linalg.LinAlgError(
+                f"the innovation covariance at t[{status}] is not positive definite; "
+                "R is singular or too small there"
+            )
+        total += value
+        grads = parts if grads is None else [a + b for a, b in zip(grads, parts, strict=True)]
+    if grads is None:
+        grads = [np.zeros_like(part) for part in (F, b, V, H, shift, R, mean, cov, flat)]
+    gF, gb, gV, gH, gs, gR, gm, gP, gD = grads
+    return float(total), Chain(gF, gb, gV, index, gH, gs, gR, gm, gP, gD), moments
+
+
+def _careful_group(chain: Chain, group: Group) -> tuple[int, float, Any, Any]:
+    """As `score_group`, also for flat directions that the data do not see; with the moments."""
     from afafilter import _likelihood_kernels as kernels
 
     F, b, V, index, H, shift, R, mean, cov, flat = chain
-    total = -0.5 * data.n_obs * np.log(2 * np.pi)
-    grads: list[Any] = [np.zeros_like(part) for part in (F, b, V, H, shift, R, mean, cov, flat)]
-    moments = []
-    for group in data.groups:
-        n = group.z.shape[2]
-        failed, logdet, M, P, v, Si, K = kernels.filter_pass(
-            F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask
-        )
-        if failed >= 0:
-            raise np.linalg.LinAlgError(
-                f"the innovation covariance at t[{failed}] is not positive definite; "
-                "R is singular or too small there"
-            )
-        delta = np.zeros((flat.shape[1], n))
-        root = np.zeros((flat.shape[1], flat.shape[1]))
-        if flat.shape[1]:
-            info, rhs = kernels.flat_moments(v, Si, n)
-            solve, root, information = _flat_posterior(info)
-            # The second round refines: the first leaves rounding of the size of the data's level.
-            for _ in range(2):
-                step = solve(rhs)
-                delta += step
-                kernels.shift_columns(M, step)
-                kernels.shift_columns(v, step)
-                rhs = kernels.flat_moments(v, Si, n)[1]
-            logdet += information
-        total -= 0.5 * (n * logdet + kernels.quadratic(v, Si, n).sum())
-        if not gradient and not keep:
-            continue
-        gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
-            F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, n, root, keep
-        )
-        gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
-        gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T
-        parts = (gF, gb, gV, gH, gs, gR, r[:, :n].sum(axis=1), G, gD)
-        for have, part in zip(grads, parts, strict=True):
-            have += part
-        if keep:
-            moments.append(Moments(U, MM, X, PX, CX))
-    gF, gb, gV, gH, gs, gR, gm, gP, gD = grads
-    return float(total), Chain(gF, gb, gV, index, gH, gs, gR, gm, gP, gD), moments
+    n, q = group.z.shape[2], flat.shape[1]
+    failed, logdet, M, P, v, Si, K = kernels.filter_pass(
+        F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask
+    )
+    if failed >= 0:
+        return failed, -np.inf, (), None
+    delta, root = np.zeros((q, n)), np.zeros((q, q))
+    if q:
+        info, rhs = kernels.flat_moments(v, Si, n)
+        solve, root, information = _flat_posterior(info)
+        # The second round refines: the first leaves rounding of the size of the data's level.
+        for _ in range(2):
+            step = solve(rhs)
+            delta += step
+            kernels.shift_columns(M, step)
+            kernels.shift_columns(v, step)
+            rhs = kernels.flat_moments(v, Si, n)[1]
+        logdet += information
+    value = -0.5 * (n * logdet + kernels.quadratic(v, Si, n).sum())
+    gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
+        F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, n, root, True
+    )
+    gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
+    gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T
+    parts = (gF, gb, gV, gH, gs, gR, r[:, :n].sum(axis=1), G, gD)
+    return -1, value, parts, Moments(U, MM, X, PX, CX)
 
 
 def _flat_posterior(info: Array) -> tuple[Callable[[Array], Array], Array, float]:
@@ -390,14 +420,17 @@ def _flat_posterior(info: Array) -> tuple[Callable[[Array], Array], Array, float
     return lambda rhs: root @ (root.T @ rhs), np.ascontiguousarray(root), logdet
 
 
+def make_chain(system: System | DiscreteSystem, data: Data) -> tuple[Chain, Callable[[Chain], Any]]:
+    """The chain of either kind of system and the pullback of its gradient."""
+    if isinstance(system, System):
+        return sde_chain(system, data)
+    return discrete_chain(system, data)
+
+
 def evaluate(
     system: System | DiscreteSystem, data: Data, *, gradient: bool = True
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type)."""
-    if isinstance(system, System):
-        chain, pullback = sde_chain(system, data)
-        value, grad, _ = chain_loglik(chain, data, gradient=gradient)
-        return value, pullback(grad) if gradient and grad is not None else None
-    discrete, pull = discrete_chain(system, data)
-    value, grad, _ = chain_loglik(discrete, data, gradient=gradient)
-    return value, pull(grad) if gradient and grad is not None else None
+    chain, pullback = make_chain(system, data)
+    value, grad, _ = chain_loglik(chain, data, gradient=gradient)
+    return value, pullback(grad) if gradient else None

@@ -13,9 +13,10 @@ from numba import njit
 
 TAYLOR_TERMS = 15
 BASE_NORM = 0.25
+FLAT_PIVOT = 1e-12
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _mul(a: Any, b: Any, out: Any) -> None:
     n, m, c = a.shape[0], a.shape[1], b.shape[1]
     for i in range(n):
@@ -28,7 +29,7 @@ def _mul(a: Any, b: Any, out: Any) -> None:
                     out[i, j] += x * b[k, j]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _mul_t(a: Any, b: Any, out: Any) -> None:
     """out = a b^T."""
     n, m, c = a.shape[0], a.shape[1], b.shape[0]
@@ -40,7 +41,7 @@ def _mul_t(a: Any, b: Any, out: Any) -> None:
             out[i, j] = x
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _t_mul(a: Any, b: Any, out: Any) -> None:
     """out = a^T b."""
     n, m, c = a.shape[1], a.shape[0], b.shape[1]
@@ -55,7 +56,7 @@ def _t_mul(a: Any, b: Any, out: Any) -> None:
                     out[i, j] += x * b[k, j]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_t_product(a: Any, b: Any, scale: float, out: Any) -> None:
     """out += scale a b^T."""
     for i in range(a.shape[0]):
@@ -66,7 +67,7 @@ def _add_t_product(a: Any, b: Any, scale: float, out: Any) -> None:
             out[i, j] += scale * x
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _spd_inverse(s: Any, inverse: Any, root: Any) -> float:
     """Inverse of a positive definite matrix and its log-determinant (nan: not definite)."""
     m = s.shape[0]
@@ -97,7 +98,7 @@ def _spd_inverse(s: Any, inverse: Any, root: Any) -> float:
     return logdet
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def filter_pass(
     F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
     m0: Any, P0: Any, D: Any, z: Any, mask: Any,
@@ -133,15 +134,22 @@ def filter_pass(
     for t in range(T):
         if t > 0:
             f = index[t]
-            _mul(F[f], M[t - 1], mp)
             for i in range(d):
-                for j in range(n):
-                    mp[i, j] += b[f, i]
-            _mul(F[f], P[t - 1], tmp)
-            _mul_t(tmp, F[f], Pp)
+                for j in range(c):
+                    x = b[f, i] if j < n else 0.0
+                    for k in range(d):
+                        x += F[f, i, k] * M[t - 1, k, j]
+                    mp[i, j] = x
+                for j in range(d):
+                    x = 0.0
+                    for k in range(d):
+                        x += F[f, i, k] * P[t - 1, k, j]
+                    tmp[i, j] = x
             for i in range(d):
                 for j in range(i + 1):
-                    x = 0.5 * (Pp[i, j] + Pp[j, i]) + V[f, i, j]
+                    x = V[f, i, j]
+                    for k in range(d):
+                        x += tmp[i, k] * F[f, j, k]
                     Pp[i, j] = x
                     Pp[j, i] = x
         m = 0
@@ -149,36 +157,42 @@ def filter_pass(
             if mask[t, a]:
                 rows[m] = a
                 m += 1
-        M[t] = mp
-        P[t] = Pp
         if m == 0:
+            M[t] = mp
+            P[t] = Pp
             continue
-        h = H[t if H.shape[0] > 1 else 0]
-        e = shift[t if shift.shape[0] > 1 else 0]
-        r = R[t if R.shape[0] > 1 else 0]
+        th = t if H.shape[0] > 1 else 0
+        ts = t if shift.shape[0] > 1 else 0
+        tr = t if R.shape[0] > 1 else 0
         for a in range(m):
             for j in range(d):
                 x = 0.0
                 for k in range(d):
-                    x += h[rows[a], k] * Pp[k, j]
+                    x += H[th, rows[a], k] * Pp[k, j]
                 HP[a, j] = x
         for a in range(m):
             for g in range(m):
-                x = scale[t] * r[rows[a], rows[g]]
+                x = scale[t] * R[tr, rows[a], rows[g]]
                 for k in range(d):
-                    x += HP[a, k] * h[rows[g], k]
+                    x += HP[a, k] * H[th, rows[g], k]
                 S[a, g] = x
-        part = _spd_inverse(S[:m, :m], inv[:m, :m], root[:m, :m])
-        if np.isnan(part):
-            return t, logdet, M, P, v, Si, K
-        logdet += part
+        if m == 1:
+            if not S[0, 0] > 0.0:
+                return t, logdet, M, P, v, Si, K
+            inv[0, 0] = 1.0 / S[0, 0]
+            logdet += np.log(S[0, 0])
+        else:
+            part = _spd_inverse(S[:m, :m], inv[:m, :m], root[:m, :m])
+            if np.isnan(part):
+                return t, logdet, M, P, v, Si, K
+            logdet += part
         for a in range(m):
             for g in range(m):
                 Si[t, a, g] = inv[a, g]
             for j in range(c):
-                x = z[t, rows[a], j] - e[rows[a]] if j < n else 0.0
+                x = z[t, rows[a], j] - shift[ts, rows[a]] if j < n else 0.0
                 for k in range(d):
-                    x -= h[rows[a], k] * mp[k, j]
+                    x -= H[th, rows[a], k] * mp[k, j]
                 v[t, a, j] = x
             for i in range(d):
                 x = 0.0
@@ -194,22 +208,23 @@ def filter_pass(
             for j in range(d):
                 x = 1.0 if i == j else 0.0
                 for a in range(m):
-                    x -= K[t, i, a] * h[rows[a], j]
+                    x -= K[t, i, a] * H[th, rows[a], j]
                 L[i, j] = x
         _mul(L, Pp, tmp)
-        _mul_t(tmp, L, P[t])
         for i in range(d):
             for j in range(i + 1):
-                x = 0.5 * (P[t, i, j] + P[t, j, i])
+                x = 0.0
+                for k in range(d):
+                    x += tmp[i, k] * L[j, k]
                 for a in range(m):
                     for g in range(m):
-                        x += K[t, i, a] * scale[t] * r[rows[a], rows[g]] * K[t, j, g]
+                        x += K[t, i, a] * scale[t] * R[tr, rows[a], rows[g]] * K[t, j, g]
                 P[t, i, j] = x
                 P[t, j, i] = x
     return -1, logdet, M, P, v, Si, K
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def flat_moments(v: Any, Si: Any, n: int) -> Any:
     """Information about the flat directions (q, q) and its right-hand side (q, n)."""
     T, p, c = v.shape
@@ -232,7 +247,7 @@ def flat_moments(v: Any, Si: Any, n: int) -> Any:
     return info, rhs
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def shift_columns(x: Any, delta: Any) -> None:
     """Move the path columns to flat-direction values `delta` (q, n), in place."""
     T, rows, _ = x.shape
@@ -246,7 +261,7 @@ def shift_columns(x: Any, delta: Any) -> None:
                         x[t, i, j] += response * delta[k, j]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def quadratic(v: Any, Si: Any, n: int) -> Any:
     """Sum over time of v^T S^-1 v per path (n,)."""
     T, p, _ = v.shape
@@ -261,7 +276,7 @@ def quadratic(v: Any, Si: Any, n: int) -> Any:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def score_pass(
     F: Any, V: Any, index: Any, H: Any, R: Any, scale: Any, mask: Any,
     M: Any, P: Any, v: Any, Si: Any, K: Any, n: int, root: Any, keep: bool,
@@ -288,26 +303,23 @@ def score_pass(
     u, rd, G = np.empty((p, c)), np.empty((d, q)), np.empty((d, d))
     ud, Mt, KL, B = np.empty((p, q)), np.empty((p, p)), np.empty((p, d)), np.empty((p, d))
     rows = np.empty(p, np.int64)
+    # Smoothed states at the time in hand: filtered + P lam; xd: their flat part times root.
+    xs[:, :] = M[T - 1]
+    for i in range(d):
+        for k in range(q):
+            x = 0.0
+            for g in range(q):
+                x += xs[i, n + g] * root[g, k]
+            xd[i, k] = x
     for t in range(T - 1, -1, -1):
         m = 0
         for a in range(p):
             if mask[t, a]:
                 rows[m] = a
                 m += 1
-        h = H[t if nH > 1 else 0]
-        # Smoothed state: filtered + P lam
-        _mul(P[t], lam, xs)
-        for i in range(d):
-            for j in range(c):
-                xs[i, j] += M[t, i, j]
-        for i in range(d):
-            for k in range(q):
-                x = 0.0
-                for g in range(q):
-                    x += xs[i, n + g] * root[g, k]
-                xd[i, k] = x
-        _mul(P[t], Lam, A1)  # P Lam
+        th = t if nH > 1 else 0
         if keep:
+            _mul(P[t], Lam, A1)
             _mul(A1, P[t], A2)
             for i in range(d):
                 for j in range(n):
@@ -344,8 +356,7 @@ def score_pass(
                     for k in range(q):
                         x -= ud[a, k] * ud[g, k]
                     Mt[a, g] = x
-            at_h, at_r = (t if nH > 1 else 0), (t if nR > 1 else 0)
-            # gR, gH, shift
+            at_h, at_r = th, (t if nR > 1 else 0)
             for a in range(m):
                 for g in range(m):
                     x = -n * Mt[a, g]
@@ -373,33 +384,32 @@ def score_pass(
                 for j in range(c):
                     x = lam[i, j]
                     for a in range(m):
-                        x += h[rows[a], i] * u[a, j]
+                        x += H[th, rows[a], i] * u[a, j]
                     r[i, j] = x
                 for j in range(d):
                     x = 1.0 if i == j else 0.0
                     for a in range(m):
-                        x -= K[t, i, a] * h[rows[a], j]
+                        x -= K[t, i, a] * H[th, rows[a], j]
                     L[i, j] = x
-            _t_mul(L, Lam, A2)
-            _mul(A2, L, N)
+            _mul(Lam, L, A2)
             for a in range(m):
                 for j in range(d):
                     x = 0.0
                     for g in range(m):
-                        x += Si[t, a, g] * h[rows[g], j]
+                        x += Si[t, a, g] * H[th, rows[g], j]
                     B[a, j] = x
             for i in range(d):
-                for j in range(d):
+                for j in range(i + 1):
+                    x = 0.0
+                    for k in range(d):
+                        x += L[k, i] * A2[k, j]
                     for a in range(m):
-                        N[i, j] += h[rows[a], i] * B[a, j]
+                        x += H[th, rows[a], i] * B[a, j]
+                    N[i, j] = x
+                    N[j, i] = x
         else:
             r[:, :] = lam
             N[:, :] = Lam
-        for i in range(d):
-            for j in range(i):
-                x = 0.5 * (N[i, j] + N[j, i])
-                N[i, j] = x
-                N[j, i] = x
         for i in range(d):
             for k in range(q):
                 x = 0.0
@@ -423,24 +433,43 @@ def score_pass(
                 gb[f, i] += r[i, j]
             for j in range(d):
                 gV[f, i, j] += G[i, j]
-        _t_mul(F[f], r, lam)
-        _mul(N, F[f], A1)
-        _t_mul(F[f], A1, Lam)
-        # Smoothed state at t-1 for the gradient in F
-        _mul(P[t - 1], lam, xs)
         for i in range(d):
             for j in range(c):
-                xs[i, j] += M[t - 1, i, j]
+                x = 0.0
+                for k in range(d):
+                    x += F[f, k, i] * r[k, j]
+                lam[i, j] = x
+            for j in range(d):
+                x = 0.0
+                for k in range(d):
+                    x += N[i, k] * F[f, k, j]
+                A1[i, j] = x
+        for i in range(d):
+            for j in range(i + 1):
+                x = 0.0
+                for k in range(d):
+                    x += F[f, k, i] * A1[k, j]
+                Lam[i, j] = x
+                Lam[j, i] = x
+        for i in range(d):
+            for j in range(c):
+                x = M[t - 1, i, j]
+                for k in range(d):
+                    x += P[t - 1, i, k] * lam[k, j]
+                xs[i, j] = x
         for i in range(d):
             for k in range(q):
                 x = 0.0
                 for g in range(q):
                     x += xs[i, n + g] * root[g, k]
                 xd[i, k] = x
-        _mul(A1, P[t - 1], A2)  # N F P
         for i in range(d):
             for j in range(d):
-                x = -n * A2[i, j]
+                x = 0.0
+                for k in range(d):
+                    x += A1[i, k] * P[t - 1, k, j]  # N F P
+                A2[i, j] = x
+                x *= -n
                 for k in range(n):
                     x += r[i, k] * xs[j, k]
                 for k in range(q):
@@ -462,7 +491,173 @@ def score_pass(
     return gF, gb, gV, gH, gs, gR, r, N, G, U, MM, X, PX, CX
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def transitions(A: Any, Q: Any, u: Any, steps: Any) -> Any:
+    """Phi, psi, V over every interval: the forward half of `transition_adjoint`, compiled.
+
+    Kept beside its derivative, so that the gradient is that of the very numbers used. Error about
+    eps ||A|| dt; `afafilter.linalg.transition` covers what is stiffer than that allows.
+    """
+    d = A.shape[0]
+    n = len(steps)
+    Phi, psi, V = np.zeros((n, d, d)), np.zeros((n, d)), np.zeros((n, d, d))
+    norm = _norm(A)
+    T, W, X, Y = (np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)))
+    G, a, e = np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
+    s, s_new = np.empty(d), np.empty(d)
+    for k in range(n):
+        halvings = _halvings(norm * steps[k])
+        h = steps[k] / 2.0**halvings
+        for i in range(d):
+            for j in range(d):
+                T[i, j] = h if i == j else 0.0
+                G[i, j] = T[i, j]
+                W[i, j] = h * Q[i, j]
+                Y[i, j] = W[i, j]
+        if norm > 0.0:
+            for m in range(1, TAYLOR_TERMS):
+                c = h / (m + 1)
+                _mul(A, T, a)
+                _mul(A, W, e)
+                for i in range(d):
+                    for j in range(d):
+                        T[i, j] = c * a[i, j]
+                        G[i, j] += T[i, j]
+                        W[i, j] = c * (e[i, j] + e[j, i])
+                        Y[i, j] += W[i, j]
+        _mul(A, G, X)
+        for i in range(d):
+            s[i] = 0.0
+            for j in range(d):
+                s[i] += G[i, j] * u[j]
+        for _ in range(halvings):
+            _mul(X, Y, a)
+            _mul_t(a, X, e)
+            for i in range(d):
+                s_new[i] = 2.0 * s[i]
+                for j in range(d):
+                    s_new[i] += X[i, j] * s[j]
+                    e[i, j] += 2.0 * Y[i, j] + a[i, j]
+            for i in range(d):
+                for j in range(d):
+                    Y[i, j] = e[i, j] + a[j, i]
+            _mul(X, X, a)
+            for i in range(d):
+                for j in range(d):
+                    X[i, j] = 2.0 * X[i, j] + a[i, j]
+            s[:] = s_new
+        for i in range(d):
+            psi[k, i] = s[i]
+            for j in range(d):
+                Phi[k, i, j] = X[i, j]
+                V[k, i, j] = 0.5 * (Y[i, j] + Y[j, i])
+            Phi[k, i, i] += 1.0
+    return Phi, psi, V
+
+
+@njit(cache=True, error_model="numpy")
+def _norm(A: Any) -> float:
+    norm = 0.0
+    for j in range(A.shape[0]):
+        x = 0.0
+        for i in range(A.shape[0]):
+            x += abs(A[i, j])
+        norm = max(norm, x)
+    return norm
+
+
+@njit(cache=True, error_model="numpy")
+def _halvings(reach: float) -> int:
+    return int(np.ceil(np.log2(reach / BASE_NORM))) if reach > BASE_NORM else 0
+
+
+@njit(cache=True, error_model="numpy")
+def score_group(
+    F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
+    m0: Any, P0: Any, D: Any, z: Any, mask: Any, gradient: bool,
+) -> Any:  # fmt: skip
+    """Everything for one group of paths in one call: log-likelihood (without 2 pi) and gradient.
+
+    Status: -1 done; t >= 0: singular innovation at t; -2: flat directions that the data do not see,
+    to be treated by the caller.
+    """
+    n, q = z.shape[2], D.shape[1]
+    failed, logdet, M, P, v, Si, K = filter_pass(
+        F, b, V, index, H, shift, R, scale, m0, P0, D, z, mask
+    )
+    delta, root = np.zeros((q, n)), np.zeros((q, q))
+    status = failed
+    if failed < 0 and q > 0:
+        info, rhs = flat_moments(v, Si, n)
+        good, information = _flat_root(info, root)
+        logdet += information
+        if not good:
+            status = -2
+        else:
+            for _ in range(2):
+                half, step = np.empty((q, n)), np.empty((q, n))
+                _t_mul(root, rhs, half)
+                _mul(root, half, step)
+                delta += step
+                shift_columns(M, step)
+                shift_columns(v, step)
+                rhs = flat_moments(v, Si, n)[1]
+    value = -np.inf
+    if status == -1:
+        value = -0.5 * (n * logdet + quadratic(v, Si, n).sum())
+    if status != -1 or not gradient:
+        parts = (
+            F[:0], b[:0], V[:0], H[:0], shift[:0], R[:0], m0[:0], P0[:0], D[:0],
+        )  # fmt: skip
+        return status, value, parts
+    gF, gb, gV, gH, gs, gR, r, _, G, _, _, _, _, _ = score_pass(
+        F, V, index, H, R, scale, mask, M, P, v, Si, K, n, root, False
+    )
+    g_shift = np.zeros(shift.shape)
+    for t in range(len(gs)):
+        g_shift[t if len(shift) > 1 else 0] += gs[t]
+    gm = np.zeros(len(m0))
+    gD = np.zeros(D.shape)
+    for i in range(len(m0)):
+        for j in range(n):
+            gm[i] += r[i, j]
+            for k in range(q):
+                gD[i, k] += r[i, j] * delta[k, j]
+        for k in range(q):
+            for g in range(q):
+                for e in range(q):
+                    gD[i, k] += n * r[i, n + g] * root[g, e] * root[k, e]
+    return status, value, (gF, gb, gV, gH, g_shift, gR, gm, G, gD)
+
+
+@njit(cache=True, error_model="numpy")
+def _flat_root(info: Any, root: Any) -> Any:
+    """root with root root^T = info^-1, and log det info; False where info is nearly singular."""
+    q = info.shape[0]
+    L = np.zeros((q, q))
+    logdet = 0.0
+    for i in range(q):
+        for j in range(i + 1):
+            x = info[i, j]
+            for k in range(j):
+                x -= L[i, k] * L[j, k]
+            if i == j:
+                if not x > FLAT_PIVOT * info[i, i]:
+                    return False, 0.0
+                L[i, i] = np.sqrt(x)
+                logdet += np.log(x)
+            else:
+                L[i, j] = x / L[j, j]
+    for j in range(q):  # root = L^-T
+        for i in range(q):
+            x = 1.0 if i == j else 0.0
+            for k in range(j, i):
+                x -= L[i, k] * root[j, k]
+            root[j, i] = x / L[i, i] if i >= j else 0.0
+    return True, logdet
+
+
+@njit(cache=True, error_model="numpy")
 def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV: Any) -> Any:
     """Gradient in (A, Q, u) from gradients in (Phi, psi, V) over every interval.
 
@@ -471,12 +666,7 @@ def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV:
     """
     d = A.shape[0]
     gA, gQ, gu = np.zeros((d, d)), np.zeros((d, d)), np.zeros(d)
-    norm = 0.0
-    for j in range(d):
-        x = 0.0
-        for i in range(d):
-            x += abs(A[i, j])
-        norm = max(norm, x)
+    norm = _norm(A)
     T = np.empty((TAYLOR_TERMS, d, d))
     W = np.empty((TAYLOR_TERMS, d, d))
     G, GX, GW, GG = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
@@ -484,17 +674,14 @@ def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV:
     s_bar, s_new = np.empty(d), np.empty(d)
     deepest = 0
     for k in range(len(steps)):
-        if norm * steps[k] > BASE_NORM:
-            deepest = max(deepest, int(np.ceil(np.log2(norm * steps[k] / BASE_NORM))))
+        deepest = max(deepest, _halvings(norm * steps[k]))
     X, S, Y = (
         np.empty((deepest + 1, d, d)), np.empty((deepest + 1, d)), np.empty((deepest + 1, d, d)),
     )  # fmt: skip
     for k in range(len(steps)):
         if steps[k] == 0.0:
             continue
-        halvings = 0
-        if norm * steps[k] > BASE_NORM:
-            halvings = int(np.ceil(np.log2(norm * steps[k] / BASE_NORM)))
+        halvings = _halvings(norm * steps[k])
         h = steps[k] / 2.0**halvings
         # G = int_0^h e^{As} ds, X = A G, V by Taylor
         for i in range(d):

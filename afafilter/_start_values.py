@@ -1,0 +1,95 @@
+"""Rough sizes in data, from which starting values are guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from afafilter._validate import Array
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What starting values are guessed from."""
+
+    var: float  # variance of the observations about a straight line
+    jump: float  # mean squared successive difference
+    gap: float  # median positive interval
+    span: float  # last time minus first
+    mean: Array  # (p,)
+    longest: tuple[Array, Array] | None  # times and detrended values of the longest series
+
+    @cached_property
+    def peaks(self) -> Array:
+        """Frequencies of the periodogram's local maxima, radian/time, the largest first."""
+        if self.longest is None:
+            return np.zeros(0)
+        return _periodogram_peaks(*self.longest, self.gap)
+
+
+def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
+    """Rough sizes in the data: variance, jumps, intervals, level, periodogram peaks."""
+    paths = z.reshape(-1, len(t), obs_dim)
+    series = [path[:, c] for path in paths for c in range(obs_dim)]
+    variances, jumps = [], []
+    longest: tuple[Array, Array] | None = None
+    for y in series:
+        seen = ~np.isnan(y)
+        if seen.sum() < 3:
+            continue
+        ty, yy = t[seen], y[seen]
+        centred = ty - ty.mean()
+        size = float(centred @ centred)
+        rest = yy - yy.mean()
+        if size > 0:
+            rest = rest - centred * (float(centred @ rest) / size)
+        variances.append(rest.var())
+        jumps.append(np.mean(np.diff(yy) ** 2))
+        if longest is None or len(ty) > len(longest[0]):
+            longest = (ty, rest)
+    gaps = np.diff(t)
+    gap = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1.0
+    span = max(float(t[-1] - t[0]), gap)
+    mean = np.array([_nanmean(paths[..., c]) for c in range(obs_dim)])
+    var = float(np.mean(variances)) if variances else 0.0
+    size = max(var, float((mean**2).max()) * 1e-12, np.finfo(float).tiny)
+    jump = max(float(np.mean(jumps)) if jumps else 0.0, 1e-6 * size)
+    return Scales(max(var, 1e-6 * size), jump, gap, span, mean, longest)
+
+
+def _nanmean(x: Array) -> float:
+    seen = ~np.isnan(x)
+    return float(x[seen].mean()) if seen.any() else 0.0
+
+
+def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
+    """Frequencies of the largest local maxima of the least-squares periodogram."""
+    t, y = t[:2000], y[:2000]
+    span = max(float(t[-1] - t[0]), gap)
+    steps = np.diff(t)
+    if len(t) > 8 and np.ptp(steps) < 1e-6 * gap:
+        size = 2 * len(t)
+        power = np.abs(np.fft.rfft(y, size))
+        omega = 2 * np.pi * np.arange(len(power)) / (size * gap)
+        return _largest_peaks(omega[2:], power[2:])
+    count = int(min(600, max(8, 2 * span / gap)))
+    omega = np.linspace(1.0, max(2.0, 0.5 * span / gap), count) * 2 * np.pi / span
+    # e^{-i omega t} on the equally spaced frequencies by repeated multiplication
+    turn = np.exp(-1j * (omega[1] - omega[0]) * (t - t[0]))
+    wave = np.exp(-1j * omega[0] * (t - t[0])) * y
+    power = np.empty(count)
+    for k in range(count):
+        power[k] = abs(wave.sum())
+        wave *= turn
+    return _largest_peaks(omega, power)
+
+
+def _largest_peaks(omega: Any, power: Any) -> Array:
+    inner = (power[1:-1] >= power[:-2]) & (power[1:-1] > power[2:])
+    peaks = np.flatnonzero(inner) + 1
+    if not len(peaks):
+        peaks = np.array([int(np.argmax(power))])
+    return np.asarray(omega[peaks[np.argsort(-power[peaks])]])
