@@ -5,15 +5,16 @@
 Given delta this is the ordinary recursion; M is carried like q more means without data. Every
 innovation v = E delta + noise is one more row of the regression T delta = s, kept upper triangular
 by Givens rotations (T with a zero diagonal: that row is still empty). Once T is safely invertible,
-delta is integrated out and the ordinary filter goes on (de Jong 1991). Nothing is ever a big number.
+delta is integrated out and the ordinary filter goes on (de Jong 1991). No number is ever made big.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from afafilter._kalman_kernels import (
-    LOG_2PI,
+from afafilter._kalman_root_kernels import (
     backward_law,
     gram,
     innovation_cov,
@@ -30,7 +31,7 @@ COLLAPSE_GAIN = 1e6
 
 
 @jit
-def insert_row(T, s, row, value, largest):
+def insert_row(T: Any, s: Any, row: Any, value: Any, largest: Any) -> None:
     """Rotate `row` delta = value[path] into T delta = s[path]; value becomes what is left over.
 
     largest (q,) keeps the largest entry seen per column: below RANK_TOL of it an entry is rounding.
@@ -54,7 +55,7 @@ def insert_row(T, s, row, value, largest):
 
 
 @jit
-def log_volume(T, work):
+def log_volume(T: Any, work: Any) -> float:
     """log pdet(T^T T) / 2: the volume that the filled rows of T span."""
     q = T.shape[0]
     total = 0.0
@@ -82,7 +83,7 @@ def log_volume(T, work):
 
 
 @jit
-def invert_upper(T, out):
+def invert_upper(T: Any, out: Any) -> None:
     """out = T^-1 for upper triangular T."""
     q = T.shape[0]
     for j in range(q):
@@ -97,7 +98,7 @@ def invert_upper(T, out):
 
 
 @jit
-def can_collapse(T, M, L, inverse):
+def can_collapse(T: Any, M: Any, L: Any, inverse: Any) -> bool:
     """Whether delta can be integrated out without losing digits; fills inverse = T^-1."""
     q, d = T.shape[0], L.shape[0]
     for i in range(q):
@@ -128,7 +129,7 @@ def can_collapse(T, M, L, inverse):
 
 
 @jit
-def predict_flat(F, b, m, M, x):
+def predict_flat(F: Any, b: Any, m: Any, M: Any, x: Any) -> None:
     """m (n, d) <- F m + b and M <- F M, with x (d,) as work space."""
     d, q = M.shape
     for j in range(q):
@@ -147,8 +148,27 @@ def predict_flat(F, b, m, M, x):
 
 @jit
 def update_flat(
-    H, off, R, scale, seen, z, L, m, M, T, s, largest, S, E, v, loglik, W, K, rows, work
-):  # fmt: skip
+    H: Any,
+    off: Any,
+    R: Any,
+    scale: Any,
+    seen: Any,
+    z: Any,
+    L: Any,
+    m: Any,
+    M: Any,
+    T: Any,
+    s: Any,
+    largest: Any,
+    S: Any,
+    E: Any,
+    v: Any,
+    loglik: Any,
+    W: Any,
+    K: Any,
+    rows: Any,
+    work: Any,
+) -> float:
     """Condition L, m, M and the regression T delta = s on observations z (n, p).
 
     Fills v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what delta adds to
@@ -198,9 +218,30 @@ def update_flat(
 
 @jit
 def filter_flat(
-    chain, L, m, M, T, s, seen, scale, smooth, z,
-    P, S, mean, innovation, loglik, G, C, Ms, Es, Ts, ss, Gd, Cd,
-):  # fmt: skip
+    chain: Any,
+    L: Any,
+    m: Any,
+    M: Any,
+    T: Any,
+    s: Any,
+    seen: Any,
+    scale: Any,
+    smooth: Any,
+    z: Any,
+    P: Any,
+    S: Any,
+    mean: Any,
+    innovation: Any,
+    loglik: Any,
+    G: Any,
+    C: Any,
+    Ms: Any,
+    Es: Any,
+    Ts: Any,
+    ss: Any,
+    Gd: Any,
+    Cd: Any,
+) -> tuple[int, bool, int]:
     """Nodes 0, 1, ... until delta is integrated out, or as many as the buffers Ms hold.
 
     L (d, d), m (n, d), M (d, q), T (q, q), s (n, q): state, left as they are after the last node
@@ -260,7 +301,7 @@ def filter_flat(
 
 
 @jit
-def integrate_out(L, m, M, s, inverse, Gd, Cd):
+def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, Gd: Any, Cd: Any) -> None:
     """L, m <- state with delta ~ N(T^-1 s, (T^T T)^-1) integrated out; backward law of delta."""
     d, q = M.shape
     A = np.zeros((d + q, d + q))
@@ -281,7 +322,9 @@ def integrate_out(L, m, M, s, inverse, Gd, Cd):
 
 
 @jit
-def smooth_flat(chain, last, G, C, Ms, J, Jx, mean, P):
+def smooth_flat(
+    chain: Any, last: Any, G: Any, C: Any, Ms: Any, J: Any, Jx: Any, mean: Any, P: Any
+) -> None:
     """Nodes last - 1, ..., 0 from the joint law of (state, delta) at node `last`.
 
     J (d + q, d + q) and Jx (n, d + q) are its covariance and means. mean (n, N, d) and P (N, d, d)

@@ -1,7 +1,7 @@
 """Laws at the times that were asked for, from the laws at the nodes of a timeline.
 
 Off its nodes a filter's answer is the last law before, predicted; a smoother's queries are nodes
-themselves. Before node 0 the state is what can have led there, x(s) = Phi^-1 (x(t0) - psi - w) with w
+themselves. Before node 0 the state is what can have led there, x(s) = Phi^-1 (x(t0) - psi - w), w
 independent of x(t0): the model run backwards, dx = -(A x + u) ds + noise.
 """
 
@@ -115,6 +115,18 @@ def _prior_laws(model: LinearSDE, line: Timeline, asked: Array) -> tuple[Array, 
 
 
 def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array]:
-    """The model run backwards over gaps >= 0: Phi^-1, its drift and VB."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    """The model run backwards over gaps >= 0: Phi^-1, its drift and VB; NaN beyond their range."""
+    try:
         return linalg.transition(-model.A, model.Q, -model.drift, gap)
+    except ValueError:
+        d = model.dim
+        out = (
+            np.full((len(gap), d, d), np.nan),
+            np.full((len(gap), d), np.nan),
+            np.full((len(gap), d, d), np.nan),
+        )
+        if len(gap) > 1:
+            for k in range(len(gap)):
+                for whole, part in zip(out, _backward(model, gap[k : k + 1])):
+                    whole[k] = part[0]
+        return out

@@ -44,7 +44,7 @@ def _causal_weights(
 ) -> tuple[Array, Array]:
     chain, (mean0, cov0, D) = line.chain, line.law
     n, T, p = z.shape
-    d, q = D.shape
+    q = D.shape[1]
     L, m = np.tile(initial_root(cov0), (n, 1, 1)), np.tile(mean0, (n, 1))
     M, triangle, s = np.tile(D, (n, 1, 1)), np.zeros((n, q, q)), np.zeros((n, q))
     largest, open_ = np.zeros((n, q)), np.full(n, q > 0)
@@ -81,7 +81,7 @@ def _local_weights(
     noise, spread = np.where(pair, R, eye), np.where(pair, S, 0.0)
     innovation = np.where(usable, v, 0.0)
     w = np.ones(len(v))
-    active = usable.any(axis=1)
+    active: ObsMask = np.asarray(usable.any(axis=1))
     for count in range(iterations):
         if not active.any():
             return w, count
@@ -124,7 +124,7 @@ def _metric(metric: str, R: Array) -> Array:
 
 
 def _weights(weight: Weight, r: Array, scale: Array, usable: ObsMask) -> Array:
-    """w(d2, dim) of residuals r (..., p) in the metric of scale (..., p, p); 1 if none is usable."""
+    """w(d2, dim) of residuals r (..., p) in the metric scale (..., p, p); 1 if none is usable."""
     pair = usable[..., :, None] & usable[..., None, :]
     matrix = np.where(pair, scale, np.eye(r.shape[-1]))
     clean = np.where(usable, r, 0.0)

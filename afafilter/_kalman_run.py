@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
+from afafilter._kalman_root_kernels import semidefinite_root
 from afafilter._timeline import Index, Timeline
 from afafilter._validate import Array, ObsMask
 
@@ -94,7 +95,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         np.empty((n, N, d)), np.empty((G, N, d, d)), np.empty((n, T, p)),
         np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
     )  # fmt: skip
-    lone = G == n
+    lone = n == G
     members = [np.array([g]) for g in range(n)] if lone else [
         np.flatnonzero(group == g) for g in range(G)
     ]  # fmt: skip
@@ -229,10 +230,10 @@ class _FlatBlock:
         block = self.block
         mean, cov, last = block.mean, block.cov, self.done - 1
         d, q = self.M.shape
-        delta, null = np.zeros((q, q)), np.zeros((q, 0))
+        null: Array = np.zeros((q, 0))
         J, Jx = np.empty((d + q, d + q)), np.empty((len(mean), d + q))
         if self.integrated:
-            delta = np.linalg.solve(self.T, self.s.T).T
+            delta = np.asarray(np.linalg.solve(self.T, self.s.T).T, dtype=np.float64)
             J[:d, :d] = cov[last]
             J[d:, :d] = self.Gd @ cov[last]
             J[d:, d:] = self.Cd + J[d:, :d] @ self.Gd.T
@@ -264,13 +265,13 @@ def raise_singular(chain: kernels.Chain, node: int) -> None:
 
 def initial_root(P: Array) -> Array:
     """Lower root of a semidefinite matrix."""
-    out = np.empty((1, *P.shape))
-    kernels.semidefinite_root(np.array(P, order="C")[None], out)
-    return out[0]
+    out: Array = np.empty((1, *P.shape))
+    semidefinite_root(np.array(P, order="C")[None], out)
+    return np.asarray(out[0])
 
 
 def _regression(T: Array) -> tuple[Array, Array]:
-    """Pseudo-inverses (k, q, q) and open directions (k, q, q; zero columns: none) of T (k, q, q)."""
+    """Pseudo-inverses (k, q, q) and open directions (k, q, q; 0: none) of T (k, q, q)."""
     q = T.shape[-1]
     size = np.sqrt((T**2).sum(axis=-2))
     size[size == 0] = 1.0
@@ -322,7 +323,7 @@ def thread_count() -> int:
 
 def _slices(n: int) -> list[slice]:
     edges = np.linspace(0, n, min(n, thread_count()) + 1).astype(int)
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:])]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def spread(task: Callable[[Any], None], items: Sequence[Any], work: int) -> None:

@@ -1,10 +1,12 @@
 """One node at a time for many paths, each with its own covariance: what reweighting needs.
 
-Symbols as in `_kalman_kernels` and `_kalman_flat_kernels`, with a leading axis for paths; open_
+Symbols as in `_kalman_root_kernels` and `_kalman_flat_kernels`, with a leading axis for paths; open_
 says whether a path's delta is not integrated out yet.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +17,11 @@ from afafilter._kalman_flat_kernels import (
     predict_flat,
     update_flat,
 )
-from afafilter._kalman_kernels import innovation_cov, jit, predict_root, update_space
+from afafilter._kalman_root_kernels import innovation_cov, jit, predict_root, update_space
 
 
 @jit
-def predict_all(chain, k, L, m, M):
+def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any) -> None:
     """Carry every path from node k - 1 to node k."""
     paths, d = m.shape
     A = np.empty((2 * d, 2 * d))
@@ -33,7 +35,21 @@ def predict_all(chain, k, L, m, M):
 
 
 @jit
-def innovations_all(chain, o, z, L, m, M, T, s, largest, open_, v, S, known):
+def innovations_all(
+    chain: Any,
+    o: Any,
+    z: Any,
+    L: Any,
+    m: Any,
+    M: Any,
+    T: Any,
+    s: Any,
+    largest: Any,
+    open_: Any,
+    v: Any,
+    S: Any,
+    known: Any,
+) -> None:
     """Innovations v (n, p) of observation o, the covariance S (n, p, p) of its prediction without
     measurement noise, and whether (n, p) the data so far determine the prediction."""
     paths, d = m.shape
@@ -76,7 +92,20 @@ def innovations_all(chain, o, z, L, m, M, T, s, largest, open_, v, S, known):
 
 
 @jit
-def update_all(chain, o, z, seen, scale, L, m, M, T, s, largest, open_):
+def update_all(
+    chain: Any,
+    o: Any,
+    z: Any,
+    seen: Any,
+    scale: Any,
+    L: Any,
+    m: Any,
+    M: Any,
+    T: Any,
+    s: Any,
+    largest: Any,
+    open_: Any,
+) -> bool:
     """Condition every path on observation o, noise covariance times scale (n,); seen (n, p).
 
     Returns whether an innovation was known exactly.

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._kalman_kernels import Chain, semidefinite_root
+from afafilter._kalman_kernels import Chain
+from afafilter._kalman_root_kernels import semidefinite_root
 from afafilter._validate import Array
 from afafilter.models import DiscreteModel, InitialLaw, LinearSDE, Prior
 

@@ -3,7 +3,7 @@
     x_k = F_k x_{k-1} + b_k + w_k,   w_k ~ N(0, V_k)        one node of the timeline to the next
     z_k = H_k x_k + d_k + v_k,       v_k ~ N(0, R_k)
 
-All recursions run on square roots of covariances (see `_kalman_kernels`), a flat start is exact
+All recursions run on square roots of covariances (see `_kalman_root_kernels`), a flat start is exact
 (`_kalman_flat_kernels`), and everything that paths share is computed once.
 """
 
@@ -88,13 +88,12 @@ def kalman_filter(
     A flat start leaves the first observations unjudged under anchor "prediction": they have nothing
     to disagree with, get weight 1, and an outlier among them locks the filter.
 
-    Time O(G T (d^3 + p d^2) + n T d (d + p)) for n paths with G patterns of missing components (G = n
-    under a weight), less where the steps are regular and the covariance settles; memory
+    Time O(G T (d^3 + p d^2) + n T d (d + p)) for n paths with G patterns of missing components
+    (G = n under a weight), less where steps are regular and the covariance settles; memory
     O(G T d^2 + n T d).
     """
-    return _estimate(
-        "Kalman", False, model, t, z, obs_cov, query_times, _Robust(weight, anchor, metric, iterations)
-    )  # fmt: skip
+    robust = _Robust(weight, anchor, metric, iterations)
+    return _estimate("Kalman", False, model, t, z, obs_cov, query_times, robust)
 
 
 def rts_smoother(
@@ -123,13 +122,12 @@ def rts_smoother(
 
     Notes
     -----
-    Rauch, Tung & Striebel (1965), with the conditional law of each state given its successor kept as
-    a root (Park & Kailath 1995), so that every covariance is a sum of positive semidefinite terms and
-    singular predicted covariances need no inverse. About twice the filter's cost.
+    Rauch, Tung & Striebel (1965), with the conditional law of each state given its successor kept
+    as a root (Park & Kailath 1995), so that every covariance is a sum of positive semidefinite
+    terms and singular predicted covariances need no inverse. About twice the filter's cost.
     """
-    return _estimate(
-        "RTS", True, model, t, z, obs_cov, query_times, _Robust(weight, anchor, metric, iterations)
-    )  # fmt: skip
+    robust = _Robust(weight, anchor, metric, iterations)
+    return _estimate("RTS", True, model, t, z, obs_cov, query_times, robust)
 
 
 def forecast(
@@ -178,15 +176,15 @@ def forecast(
             raise ValueError("a DiscreteModel needs steps (and no horizon_times) to forecast")
         steps = positive_int(steps, "steps")
         labels, data = _data(model, t, z, spare=steps)
-        total = len(labels) + steps
+        T, total = len(labels), len(labels) + steps
+        R_all = None
+        if obs_cov is not None:
+            given = observation_covariances(obs_cov, T, model.obs_dim, model.R)
+            R_all = np.concatenate([given, _rows(model, "R", total)[T:]])
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
-        R_all = observation_covariances(obs_cov, len(labels), model.obs_dim, _rows(model, "R", total)
-                                        [: len(labels)] if obs_cov is None else model.R)  # fmt: skip
-        R_all = np.concatenate([R_all, _rows(model, "R", total)[-steps:]])
-        padded = np.concatenate([data, gap], axis=-2)
         full = _estimate(
-            "Kalman", False, model, np.arange(total, dtype=float), padded,
-            R_all if obs_cov is not None else None, None, _Robust(**robust),
+            "Kalman", False, _shortened(model, total), np.arange(float(total)),
+            np.concatenate([data, gap], axis=-2), R_all, None, _Robust(**robust),
         )  # fmt: skip
         found = replace(
             full, t=full.t[-steps:], mean=full.mean[..., -steps:, :],
@@ -214,7 +212,7 @@ class _Robust(NamedTuple):
         choice(self.metric, "metric", METRICS)
         if self.anchor == "estimate" and self.metric == "innovation":
             raise ValueError(
-                "metric 'innovation' goes with anchor 'prediction'; use 'R' or 'raw' with 'estimate'"
+                "metric 'innovation' goes with anchor 'prediction'; 'estimate' takes 'R' or 'raw'"
             )
         positive_int(self.iterations, "iterations")
         return self
@@ -228,6 +226,13 @@ def _rows(model: DiscreteModel, name: str, total: int) -> Array:
     return np.broadcast_to(value, (total, *value.shape))
 
 
+def _shortened(model: DiscreteModel, total: int) -> DiscreteModel:
+    """The model for the first `total` times."""
+    if model.length in (None, total):
+        return model
+    return replace(model, **{name: getattr(model, name)[:total] for name in model.time_varying})
+
+
 def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tuple[Array, Array]:
     """Times and observations, for either kind of model, checked; `spare` steps are kept free."""
     if isinstance(model, LinearSDE):
@@ -238,15 +243,13 @@ def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tu
     if not isinstance(model, DiscreteModel):
         raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
     if z is None:
-        length = _length(t, model.obs_dim)
-        grid, z = np.arange(length, dtype=np.float64), t
+        grid, z = np.arange(_length(t, model.obs_dim), dtype=np.float64), t
     else:
         grid = times(t)
-    if model.length is not None and model.length < len(grid) + spare or (
-        not spare and model.length not in (None, len(grid))
-    ):  # fmt: skip
+    length = model.length
+    if length is not None and (length < len(grid) + spare or (not spare and length > len(grid))):
         raise ValueError(
-            f"z must have T = {model.length} times, the length of the model's time-varying arrays, "
+            f"z must have T = {length} times, the length of the model's time-varying arrays, "
             f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
         )
     return grid, observations(z, len(grid), model.obs_dim)
@@ -256,7 +259,7 @@ def _length(z: ArrayLike, p: int) -> int:
     shape = np.shape(z)
     if not shape or (len(shape) == 1 and p > 1) or 0 in shape:
         raise ValueError(f"z must have shape (..., T, p) with p = {p}, got {shape}")
-    return shape[0] if len(shape) == 1 else shape[-2]
+    return int(shape[0] if len(shape) == 1 else shape[-2])
 
 
 def _estimate(
@@ -287,7 +290,12 @@ def _estimate(
     scale = None
     if robust.weight is not None:
         w, info = find_weights(
-            line, flat, robust.weight, smooth=smooth, anchor=robust.anchor, metric=robust.metric,
+            line,
+            flat,
+            robust.weight,
+            smooth=smooth,
+            anchor=robust.anchor,
+            metric=robust.metric,
             iterations=robust.iterations,
         )
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
