@@ -1,0 +1,330 @@
+"""What the commands do: read, compute with the public functions, write. No mathematics here.
+
+Each function yields the lines to print.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from afafilter._series import PARQUET_SUFFIXES, SECONDS, read_times
+from afafilter._validate import Array, observations, scalar
+from afafilter.catalog import estimator_from_spec, options_of
+from afafilter.io import (
+    Series,
+    atomic_path,
+    read_model,
+    read_series,
+    refuse_existing,
+    sidecar_path,
+    table_path,
+    write_sidecar,
+    write_table,
+)
+from afafilter.models import LinearSDE
+from afafilter.results import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def _prepare(target: Path, force: bool, *more: Path | None) -> None:
+    """Refuse, before anything is computed, what could not be written afterwards."""
+    table_path(target)
+    outputs = [target, sidecar_path(target), *(path for path in more if path is not None)]
+    refuse_existing(outputs, force=force)
+    for path in outputs:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"no such directory: {path.parent}")
+    if target.suffix.lower() in PARQUET_SUFFIXES:
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ValueError("Parquet needs pyarrow: pip install 'afafilter[parquet]'") from None
+
+
+def _finish(frame: pd.DataFrame, target: Path, force: bool, config: Mapping[str, Any]) -> str:
+    write_table(frame, target, force)
+    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    return f"wrote {target} ({len(frame)} rows) and {sidecar}"
+
+
+# ---------------------------------------------------------------------------------------- simulate
+
+
+def simulate_command(
+    model: Path, target: Path, force: bool, *, count: int | None, dt: float, start: float,
+    times: Path | None, time: str | None, time_unit: str, paths: int, seed: int | None,
+    x0: str | None, missing: float, outlier_rate: float | None, outlier_scale: float | None,
+    outlier_law: str, outlier_df: float | None,
+) -> Iterator[str]:  # fmt: skip
+    """Behind `afafilter simulate`."""
+    import pandas as pd
+
+    from afafilter.simulate import Outliers, simulate
+
+    _prepare(target, force)
+    system = read_model(model)
+    if (count is None) == (times is None):
+        raise ValueError("give either --n (and --dt) or --times")
+    if times is not None:
+        t = read_times(times, time, time_unit=time_unit)
+    else:
+        assert count is not None
+        first, step = scalar(start, "--start"), scalar(dt, "--dt", low=0.0)
+        t = np.asarray(first + step * np.arange(count), dtype=np.float64)
+    outliers = None
+    if outlier_rate is not None:
+        outliers = Outliers(outlier_rate, outlier_scale, outlier_law, outlier_df)  # type: ignore[arg-type]
+    elif outlier_scale is not None or outlier_df is not None:
+        raise ValueError("outliers need --outlier-rate")
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    drawn = simulate(
+        system, t, paths, rng=np.random.default_rng(seed), x0=_start(x0), outliers=outliers,
+        missing=missing,
+    )  # fmt: skip
+    columns: dict[str, Any] = {}
+    if paths > 1:
+        columns["path"] = np.repeat(np.arange(paths), len(t))
+    columns["t"] = np.tile(t, paths)
+    columns |= {f"x{i}": drawn.x[..., i].ravel() for i in range(system.dim)}
+    columns |= {f"z{i}": drawn.z[..., i].ravel() for i in range(system.obs_dim)}
+    if drawn.outliers is not None:
+        columns["outlier"] = drawn.outliers.ravel().astype(int)
+    config = {
+        "command": "simulate", "model": system, "n": len(t), "paths": paths, "seed": seed,
+        "x0": x0, "missing": missing, "outliers": outliers,
+        "times": {"start": start, "dt": dt} if times is None else times,
+    }  # fmt: skip
+    yield _finish(pd.DataFrame(columns), target, force, config) + f", seed {seed}"
+
+
+def _start(text: str | None) -> Any:
+    if text is None or text == "stationary":
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--x0 must be numbers or 'stationary', got {text!r}") from None
+
+
+# ---------------------------------------------------------------------------------------- estimate
+
+
+def estimate_command(
+    data: Path, target: Path, force: bool, *, model: Path, estimator: str, time: str | None,
+    values: Sequence[str] | None, by: str | None, errors: Sequence[str] | None, time_unit: str,
+    query_times: str | None, forecast: float | None, figure: Path | None, settings: Sequence[str],
+    **options: Any,
+) -> Iterator[str]:  # fmt: skip
+    """Behind `afafilter estimate`."""
+    _prepare(target, force, figure)
+    if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
+        raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
+    spec = _estimator_options(options, settings)
+    function = estimator_from_spec(estimator, spec)
+    system = read_model(model)
+    series = read_series(
+        data, time, _values(values, errors, data, by, time), by=by, time_unit=time_unit
+    )
+    p = system.obs_dim
+    noise = None
+    if errors is not None:
+        series, noise = _error_bars(series, errors)
+    if len(series.columns) != p:
+        raise ValueError(
+            f"the model observes {p} component{'s' * (p > 1)}, but there are "
+            f"{len(series.columns)} value columns ({', '.join(series.columns)}): "
+            "choose with --values"
+        )
+    asked = _query(series, query_times, forecast)
+    extra: dict[str, Any] = {}
+    if asked is not None:
+        extra["query_times"] = asked
+    if noise is not None:
+        extra["obs_cov"] = noise
+    unknown = set(extra) - set(options_of(function.func))
+    if unknown:
+        raise ValueError(f"estimator {estimator!r} takes no {', '.join(sorted(unknown))}")
+    z = observations(series.z, len(series.t), p)
+    found = function(system, series.t, z, **extra)
+    seen = observed(found, system)
+    frame = _estimate_frame(found, seen, series)
+    config = {
+        "command": "estimate", "data": data, "model": system, "estimator": estimator,
+        "options": function.keywords, "label": found.label, "time": time,
+        "values": series.columns, "errors": errors, "by": by,
+        "time_unit": series.time_unit or None, "query_times": query_times, "forecast": forecast,
+        "loglik": found.loglik, "seed": None,
+    }  # fmt: skip
+    if figure is not None:
+        _draw(figure, force, seen, series)
+        yield f"wrote {figure}"
+    if found.loglik is not None:
+        yield f"log-likelihood {np.sum(found.loglik):.4f}"
+    yield _finish(frame, target, force, config)
+
+
+def _values(
+    values: Sequence[str] | None, errors: Sequence[str] | None, data: Path, by: str | None,
+    time: str | None,
+) -> list[str] | None:  # fmt: skip
+    """Value columns to read, those of the errors last."""
+    if errors is None:
+        return None if values is None else list(values)
+    if values is None:
+        raise ValueError("--errors needs --values, in the same order")
+    if len(errors) != len(values):
+        raise ValueError(
+            f"--errors must name one column per value, got {len(errors)} for {len(values)}"
+        )
+    return [*values, *errors]
+
+
+def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments of the estimator from the command line."""
+    spec = {key: options[key] for key in ("anchor", "iterations") if options[key] is not None}
+    parameters = {key: options[key] for key in WEIGHT_PARAMETERS if options[key] is not None}
+    if options["weight"] is not None:
+        spec["weight"] = {"name": options["weight"], **parameters}
+    elif parameters:
+        raise ValueError(f"{', '.join('--' + key for key in parameters)} needs --weight")
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set wants KEY=VALUE, got {setting!r}")
+        try:
+            spec[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            spec[key.strip()] = text
+    return spec
+
+
+def _error_bars(series: Series, errors: Sequence[str]) -> tuple[Series, Array]:
+    """Split off the standard errors; per-observation covariances (T, p, p)."""
+    p = len(errors)
+    if series.z.ndim > 2:
+        raise ValueError("--errors cannot be combined with --by: paths must share their noise")
+    z, sd = series.z[:, :p], series.z[:, p:]
+    wrong = ~np.isnan(z) & ~(sd > 0)
+    if wrong.any():
+        k, i = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"standard errors must be positive where there is a value, got {sd[k, i]:g} in "
+            f"{errors[i]!r} at time {series.t[k]:g}"
+        )
+    variances = np.where(np.isnan(z), 1.0, sd) ** 2
+    return replace(series, z=z, columns=series.columns[:p]), variances[..., None] * np.eye(p)
+
+
+def _query(series: Series, text: str | None, forecast: float | None) -> Array | None:
+    """The times asked for, or None for those of the data."""
+    if text is None and forecast is None:
+        return None
+    if text is None:
+        asked = series.t
+    elif text.count(":") == 2 and series.dates is None:
+        low, high, step = series.time_of(text.split(":"))
+        if step <= 0 or high < low:
+            raise ValueError(f"--query-times START:STOP:STEP must go upwards, got {text!r}")
+        asked = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
+    else:
+        asked = series.time_of([part.strip() for part in text.split(",")])
+    if forecast is not None:
+        gaps = np.diff(np.unique(series.t))
+        gap = float(np.median(gaps)) if gaps.size else forecast
+        ahead = series.t[-1] + gap * np.arange(1, int(np.floor(forecast / gap + 1e-9)) + 1)
+        if not ahead.size:
+            raise ValueError(f"--forecast must reach one step ({gap:g}), got {forecast:g}")
+        asked = np.concatenate([asked, ahead])
+    return np.sort(asked)
+
+
+def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
+    """The estimate of C x + b: what an observation without noise would show."""
+    known = np.isfinite(np.diagonal(estimate.cov, axis1=-2, axis2=-1))
+    needed = np.abs(model.C) > 0
+    open_ = np.asarray((~known[..., None, :] & needed).any(axis=-1))
+    pair = known[..., :, None] & known[..., None, :]
+    mean = np.where(known, estimate.mean, 0.0) @ model.C.T + model.offset
+    cov = model.C @ np.where(pair, estimate.cov, 0.0) @ model.C.T
+    cov = np.where(open_[..., :, None] | open_[..., None, :], 0.0, cov)
+    cov += np.where(open_[..., None] & np.eye(model.obs_dim, dtype=bool), np.inf, 0.0)
+    open_ = np.broadcast_to(open_, mean.shape)
+    return Estimate(estimate.t, np.where(open_, np.nan, mean), cov, label=estimate.label)
+
+
+def _estimate_frame(found: Estimate, seen: Estimate, series: Series) -> pd.DataFrame:
+    frame = found.to_pandas()
+    fit = seen.to_pandas([f"{name}_fit" for name in series.columns])
+    for name in fit.columns.difference(["path", "t"], sort=False):
+        frame[name] = fit[name]
+    if series.dates is not None:
+        elapsed = (frame["t"].to_numpy() - series.t[0]) * SECONDS[series.time_unit]
+        dates = series.dates[0] + np.round(1e3 * elapsed).astype("timedelta64[ms]")
+        frame.insert(list(frame.columns).index("t"), "date", dates)
+    return frame
+
+
+def _draw(path: Path, force: bool, seen: Estimate, series: Series) -> None:
+    import os
+
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    from afafilter import plotting
+
+    p = len(series.columns)
+    with plotting.paper_style():
+        fig, axes = plotting.figure(p, 1, height=0.6 + 1.6 * p, squeeze=False, sharex=True)
+        for i, (ax, name) in enumerate(zip(axes[:, 0], series.columns)):
+            plotting.observations(series.t, series.z, i, ax=ax)
+            plotting.band(seen, i, ax=ax)
+            ax.set_ylabel(name)
+        axes[0, 0].legend()
+        axes[-1, 0].set_xlabel(f"time ({series.time_unit})" if series.time_unit else "time")
+        with atomic_path(path, force=force) as temporary:
+            fig.savefig(temporary, format=path.suffix[1:].lower())
+
+
+# ----------------------------------------------------------------------------------------- compare
+
+
+def compare_command(
+    study: Path, output: Path, force: bool, *, jobs: int, retry_failed: bool, reference: str | None
+) -> Generator[str, None, bool]:
+    """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
+    from afafilter.study import Study
+
+    plan = Study.from_toml(study)
+    names = ["scores.csv", "times.csv", "rmse.csv"]
+    if reference is not None:
+        if reference not in plan.estimators:
+            known = ", ".join(plan.estimators)
+            raise ValueError(f"--reference must be one of {known}, got {reference!r}")
+        names.append("differences.csv")
+    targets = [output / name for name in names]
+    refuse_existing([*targets, output / "study.config.json"], force=force)
+    result = plan.run(output / "cells", n_jobs=jobs, retry_failed=retry_failed)
+    frames = [result.frame, result.times, result.pooled("rmse")]
+    if reference is not None:
+        frames.append(result.differences(reference))
+    for frame, target in zip(frames, targets, strict=True):
+        write_table(frame, target, force)
+    config = {
+        "command": "compare", "study": tomllib.loads(study.read_text(encoding="utf-8")),
+        "seeds": plan.seeds, "jobs": jobs, "reference": reference,
+    }  # fmt: skip
+    sidecar = write_sidecar(output / "study.config.json", config, force=force)
+    yield result.table("rmse").to_string(float_format=lambda x: f"{x:.4g}")
+    for _, row in result.errors.iterrows():
+        yield f"FAILED: {row['estimator']} in {row['model']}, {row['scenario']}: {row['error']}"
+    yield f"wrote {', '.join(map(str, [*targets, sidecar]))}"
+    return len(result.errors) > 0

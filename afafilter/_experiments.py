@@ -1,0 +1,129 @@
+"""The experiments of a checkout: found, listed and run, each on its own."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from afafilter._model_toml import near
+from afafilter.io import atomic_path, refuse_existing
+
+FOLDER = "simulations"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of simulations/: its stem and the first line of its docstring."""
+
+    path: Path
+    summary: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def find_experiments(names: Sequence[str] = ()) -> list[Experiment]:
+    """Experiments by name, or all, in alphabetical order.
+
+    The checkout is the current directory, or else the one that the package lies in.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkout.
+    ValueError
+        Unknown names.
+    """
+    roots = (Path.cwd(), Path(__file__).resolve().parent.parent)
+    folder = next((root / FOLDER for root in roots if (root / FOLDER).is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"no directory {FOLDER}/ here: the experiments are in a checkout of the repository"
+        )
+    found = {p.stem: p for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")}
+    if not found:
+        raise FileNotFoundError(f"no experiments in {folder}")
+    for name in names:
+        if name not in found:
+            raise ValueError(
+                f"unknown experiment {name!r}{near(name, found)}; known are {', '.join(found)}"
+            )
+    chosen = dict.fromkeys(names or found)
+    return [Experiment(found[name], _summary(found[name])) for name in chosen]
+
+
+def run_experiments(
+    experiments: Sequence[Experiment],
+    *,
+    output: Path,
+    force: bool = False,
+    full: bool = False,
+    jobs: int = 1,
+) -> Generator[str, None, list[str]]:
+    """Run experiments and move what they wrote to `output`; yields lines to report.
+
+    Each works in a directory of its own, so that an experiment that fails leaves nothing behind.
+    Returns the names of those that failed.
+
+    Raises
+    ------
+    FileExistsError
+        If results of one of them exist and `force` is False: before anything runs.
+    """
+    from tqdm import tqdm
+
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    for experiment in experiments:
+        refuse_existing(sorted(output.glob(f"{experiment.name}.*")), force=force)
+    output.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    bar = tqdm(experiments, disable=None, unit="experiment", leave=False)
+    for experiment in bar:
+        bar.set_postfix_str(experiment.name)
+        start = time.perf_counter()
+        try:
+            written = _run(experiment, output, force=force, full=full, jobs=jobs)
+        except Exception as error:
+            failed[experiment.name] = f"{type(error).__name__}: {error}"
+            yield f"{experiment.name}: FAILED ({failed[experiment.name]})"
+            traceback.print_exc(file=sys.stderr)
+            continue
+        seconds = time.perf_counter() - start
+        yield f"{experiment.name} ({seconds:.1f} s): {', '.join(map(str, written))}"
+    if failed:
+        yield f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}"
+    return list(failed)
+
+
+def _run(experiment: Experiment, output: Path, *, force: bool, full: bool, jobs: int) -> list[Path]:
+    root = str(experiment.path.parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    module = importlib.import_module(f"{FOLDER}.{experiment.name}")
+    with tempfile.TemporaryDirectory(prefix=f"{experiment.name}-") as folder:
+        written = module.main(Path(folder), full=full, n_jobs=jobs)
+        if not written:
+            raise RuntimeError("the experiment wrote nothing")
+        targets = [output / Path(path).relative_to(folder) for path in written]
+        refuse_existing(targets, force=force)
+        for source, target in zip(written, targets, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target, force=force) as temporary:
+                shutil.copyfile(source, temporary)
+    return targets
+
+
+def _summary(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = docstring.partition("\n")[0]
+    return first.removeprefix(f"{path.stem}:").strip()

@@ -1,0 +1,84 @@
+"""Estimators by name, for the command line and configuration files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from afafilter._model_toml import known_keys, near
+from afafilter.results import Estimate
+from afafilter.weights import weight_from_name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An estimator with options of its own. `weight` is a name and its parameters."""
+
+    function: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+CATALOG: dict[str, Entry] = {
+    "kalman": Entry("kalman_filter"),
+    "rts": Entry("rts_smoother"),
+    "wolf": Entry("kalman_filter", {"weight": ("imq", {"c": 2.0}), "anchor": "prediction"}),
+    "irkf": Entry("kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
+    "irks": Entry("rts_smoother", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
+    "afa": Entry("adaptive_filter"),
+    "afa-smoother": Entry("adaptive_smoother"),
+    "afa-exact": Entry("adaptive_filter", {"correlation": "exact"}),
+    "afa-exact-smoother": Entry("adaptive_smoother", {"correlation": "exact"}),
+    "filterpy": Entry("filterpy_filter"),
+    "filterpy-rts": Entry("filterpy_smoother"),
+    "raw": Entry("raw_observation"),
+}
+"""Name -> estimator. wolf: robust by the innovation (arXiv:2405.05646); irkf, irks: iterated
+reweighting inside the Kalman filter and smoother."""
+
+
+def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> partial[Estimate]:
+    """The estimator f(model, t, z, **more) -> Estimate of that name with these options.
+
+    Parameters
+    ----------
+    name : one of `CATALOG`.
+    options : keyword arguments of the function behind the name; they replace the entry's own.
+        `weight` may be a weight, or a table such as {"name": "student_t", "nu": 4.0}.
+
+    Returns
+    -------
+    A `functools.partial`, so that it can be sent to other processes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unknown name (the message lists the known ones), option or weight.
+    """
+    import afafilter
+
+    if name not in CATALOG:
+        raise ValueError(
+            f"estimator must be one of {', '.join(CATALOG)}, got {name!r}{near(name, CATALOG)}"
+        )
+    entry = CATALOG[name]
+    function = getattr(afafilter, entry.function)
+    merged = {**entry.options, **(options or {})}
+    try:
+        known_keys(merged, options_of(function))
+    except ValueError as error:
+        raise ValueError(f"estimator {name!r}: {error}") from None
+    weight = merged.get("weight")
+    if isinstance(weight, Mapping):
+        weight = (weight.get("name"), {k: v for k, v in weight.items() if k != "name"})
+    if isinstance(weight, tuple):
+        merged["weight"] = weight_from_name(weight[0], **weight[1])
+    return partial(function, **merged)
+
+
+def options_of(function: Callable[..., Any]) -> list[str]:
+    """Names of an estimator's options: its parameters after model, t and z."""
+    names = inspect.signature(function).parameters
+    return [key for key in names if key not in ("model", "t", "z")]
