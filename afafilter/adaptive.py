@@ -10,21 +10,21 @@ inverse_temperature.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._adaptive_dense import make_plan
-from afafilter._adaptive_isotropic import (
-    Isotropic,
-    Spans,
-    isotropic_form,
-    run_isotropic,
-    run_linear,
+from afafilter._adaptive_isotropic import Spans
+from afafilter._adaptive_methods import (
+    between,
+    check_exact,
+    past,
+    query_noise,
+    require_definite,
+    run_method,
 )
-from afafilter._adaptive_run import Outcome, Settings, run_dense, without_covariance
-from afafilter._pull_forward import Index
+from afafilter._adaptive_run import Outcome, Settings, without_covariance
 from afafilter._validate import (
     Array,
     choice,
@@ -39,19 +39,16 @@ from afafilter.models import LinearSDE
 from afafilter.results import Estimate
 from afafilter.weights import Weight, as_weight
 
+if TYPE_CHECKING:
+    from afafilter.radial import RadialTangentialSDE
+
 ANCHORS = ("observation", "estimate", "prediction")
 CORRELATIONS = ("independent", "exact")
 METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
 
-LINEAR_FROM = 4096
-"""Number of observations from which "auto" takes linear time for plain isotropic AFA."""
-
-LINEAR_TOLERANCE = 1e-9
-"""Relative error that "auto" accepts of the sum of exponentials."""
-
 
 def adaptive_filter(
-    model: LinearSDE,
+    model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
     z: ArrayLike,
     *,
@@ -74,7 +71,9 @@ def adaptive_filter(
 
     Parameters
     ----------
-    model : LinearSDE. Its prior is not used: AFA starts flat. R must be positive definite.
+    model : LinearSDE (its prior is not used: AFA starts flat; R must be positive definite), or a
+        `RadialTangentialSDE`, which takes weight, anchor, iterations, step, anchor_cov = gamma^2 I,
+        query_times and tolerance only (see `radial_adaptive_filter`).
     t : (T,) non-decreasing times.
     z : (..., T, p) observations, NaN = missing component, leading axes = paths.
     weight : robust weight w(d2, dim) of the squared Mahalanobis distance between a pulled
@@ -142,7 +141,7 @@ def adaptive_filter(
 
 
 def adaptive_smoother(
-    model: LinearSDE,
+    model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
     z: ArrayLike,
     *,
@@ -176,19 +175,28 @@ def adaptive_smoother(
 
 
 def _estimate(
-    model: LinearSDE, t: ArrayLike, z: ArrayLike, *, causal: bool, weight: Weight | None,
-    anchor: str, iterations: int, step: float, momentum: float, inverse_temperature: float,
-    anchor_cov: ArrayLike | None, correlation: str, method: str, obs_cov: ArrayLike | None,
+    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike, *, causal: bool,
+    weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
+    inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str, obs_cov: ArrayLike | None,
     query_times: ArrayLike | None, window: int | None, tolerance: float, return_weights: bool,
 ) -> Estimate:  # fmt: skip
     if not isinstance(model, LinearSDE):
-        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        return _radial(
+            model, t, z, two_sided=not causal, weight=weight, anchor=anchor, iterations=iterations,
+            step=step, anchor_cov=anchor_cov, query_times=query_times, tolerance=tolerance,
+            unsupported={
+                "momentum": momentum != 0.0, "inverse_temperature": inverse_temperature != 1.0,
+                "correlation": correlation != "independent", "method": method != "auto",
+                "obs_cov": obs_cov is not None, "window": window is not None,
+                "return_weights": return_weights,
+            },
+        )  # fmt: skip
     grid = times(t)
     p = model.obs_dim
     data = observations(z, len(grid), p)
     R = observation_covariances(obs_cov, len(grid), p, model.R)
     if obs_cov is None:
-        _require_definite(model.R)
+        require_definite(model.R)
     weight = as_weight(weight)
     choice(anchor, "anchor", ANCHORS)
     choice(correlation, "correlation", CORRELATIONS)
@@ -196,136 +204,56 @@ def _estimate(
     queries = grid if query_times is None else times(query_times, "query_times")
     width = None if window is None else positive_int(window, "window")
     on_grid = query_times is None
-    split, before = _past(grid, queries, model.delay, on_grid, causal)
+    split, before = past(grid, queries, model.delay, on_grid, causal)
     settings = Settings(
         weight=weight,
         anchor=anchor,
         iterations=positive_int(iterations, "iterations"),
-        step=_between(step, "step", low_open=True, high=1.0, high_open=False),
-        momentum=_between(momentum, "momentum", low_open=False, high=1.0, high_open=True),
+        step=between(step, "step", low_open=True, high=1.0, high_open=False),
+        momentum=between(momentum, "momentum", low_open=False, high=1.0, high_open=True),
         beta=scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True),
         tolerance=scalar(tolerance, "tolerance", low=0.0),
         exact=correlation == "exact",
         return_weights=bool(return_weights),
         before=before,
     )
-    gamma = _query_noise(model, anchor_cov)
+    gamma = query_noise(model, anchor_cov)
     if settings.exact:
-        _check_exact(settings, gamma)
+        check_exact(settings, gamma)
     paths = data.reshape(-1, len(grid), p)
     own = np.arange(len(grid)) if on_grid else np.full(len(queries), -1)
     spans = Spans(grid - model.delay, queries, split, own, causal, width, on_grid)
-    form = isotropic_form(model, gamma) if obs_cov is None and not settings.exact else None
-    wanted = _choose(method, form, spans, settings, paths)
-    info: dict[str, Any] = {"correlation": correlation}
-    if wanted in ("linear", "fft"):
-        assert form is not None
-        chosen = wanted if method != "auto" else "auto"
-        outcome, bound, wanted = run_linear(form, spans, model, paths, chosen)
-        info["error_bound"] = bound
-        if method == "auto" and bound > LINEAR_TOLERANCE:
-            wanted = "isotropic"
-            del info["error_bound"]
-    if wanted == "isotropic":
-        assert form is not None
-        outcome = run_isotropic(model, form, spans, paths, settings)
-    elif wanted == "dense":
-        last = split if causal else np.full_like(split, len(grid))
-        plan = make_plan(
-            model, spans.stamps, queries, np.zeros_like(split), last, own, R, gamma, obs_cov is None
-        )
-        outcome = run_dense(plan, paths, settings, None if width is None else (split, width))
-    info["method"] = wanted
+    outcome, info = run_method(
+        method, model, spans, settings, paths, R, gamma, uniform_noise=obs_cov is None
+    )
+    info["correlation"] = correlation
     return _package(outcome, settings, queries, data.shape[:-2], causal, info)
 
 
-def _past(
-    grid: Array, queries: Array, delay: float, on_grid: bool, causal: bool
-) -> tuple[Index, Index]:
-    """How many observations each query may use as its past, and how many before its own."""
-    if on_grid:
-        present, before = np.arange(1, len(grid) + 1), np.arange(len(grid))
-    else:
-        present = np.searchsorted(grid, queries, side="right")
-        before = np.searchsorted(grid, queries, side="left")
-    if not causal and delay > 0:
-        present = np.searchsorted(grid - delay, queries, side="right")
-    return present, before
+def _radial(
+    model: Any, t: ArrayLike, z: ArrayLike, *, anchor_cov: ArrayLike | None,
+    unsupported: dict[str, bool], **options: Any,
+) -> Estimate:  # fmt: skip
+    """AFA of a radial-tangential SDE, whose precision is diagonal plus rank one."""
+    from afafilter.radial import RadialTangentialSDE
+    from afafilter.radial_filter import radial_adaptive_filter
 
-
-def _choose(method: str, form: Isotropic | None, spans: Spans, settings: Settings, z: Array) -> str:
-    """The cheapest exact method, or the one asked for if it applies."""
-    if settings.exact:
-        if method not in ("auto", "dense"):
-            raise ValueError(f"correlation='exact' has no method {method!r}; use 'auto'")
-        return "dense"
-    missing = np.isnan(z)
-    whole = bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
-    plain = settings.weight is None and settings.beta == 1.0 and settings.step == 1.0
-    plain = plain and settings.momentum == 0.0 and spans.window is None
-    plain = plain and not settings.return_weights
-    reason = ""
-    if form is None:
-        reason = (
-            "an isotropic model: A = -mu I + skew with mu >= 0, Q, C^-1 R C^-T and C^-1 anchor_cov "
-            "C^-T multiples of the identity, no obs_cov"
+    if not isinstance(model, RadialTangentialSDE):
+        raise TypeError(
+            f"model must be a LinearSDE or a RadialTangentialSDE, got {type(model).__name__}"
         )
-    elif not whole:
-        reason = "rows of z that are complete or wholly missing"
-    elif method in ("linear", "fft") and not plain:
-        reason = (
-            "plain weights: weight=None, inverse_temperature=1, step=1, no window, "
-            "return_weights=False"
-        )
-    if method in ("isotropic", "linear", "fft") and reason:
-        raise ValueError(f"method {method!r} needs {reason}; use method='dense' or 'auto'")
-    if method != "auto":
-        return method
-    if reason:
-        return "dense"
-    return "linear" if plain and len(spans.stamps) >= LINEAR_FROM else "isotropic"
-
-
-def _require_definite(R: Array) -> None:
-    values = np.linalg.eigvalsh(R)
-    if values[0] <= 1e-15 * values[-1] or values[-1] <= 0:
+    changed = [name for name, given in unsupported.items() if given]
+    if changed:
         raise ValueError(
-            "R must be positive definite for adaptive estimators, got a singular matrix "
-            f"(smallest eigenvalue {values[0]:.3g}); give R a small positive variance"
+            f"a RadialTangentialSDE takes no {', '.join(changed)}; leave at the default"
         )
-
-
-def _between(value: Any, name: str, *, low_open: bool, high: float, high_open: bool) -> float:
-    x = scalar(value, name, low=0.0, strict=low_open)
-    if x > high or (high_open and x == high):
-        raise ValueError(f"{name} must be {'<' if high_open else '<='} {high:g}, got {x:g}")
-    return x
-
-
-def _query_noise(model: LinearSDE, anchor_cov: ArrayLike | None) -> Array | None:
-    if anchor_cov is None:
-        return None
-    p, d = model.C.shape
-    gamma = covariance(anchor_cov, "anchor_cov", (p, p))
-    if p != d or np.linalg.matrix_rank(model.C) < d:
-        raise ValueError(
-            f"anchor_cov needs an invertible C, got C of shape {(p, d)} and rank "
-            f"{np.linalg.matrix_rank(model.C)}"
-        )
-    return gamma if gamma.any() else None
-
-
-def _check_exact(settings: Settings, gamma: Array | None) -> None:
-    if settings.beta != 1.0:
-        raise ValueError(
-            "inverse_temperature must be 1 with correlation='exact', "
-            f"got {settings.beta:g}; joint errors have one likelihood"
-        )
-    if gamma is not None and settings.weight is None:
-        raise ValueError(
-            "anchor_cov enters correlation='exact' through the distances of a robust weight; "
-            "give a weight, or use correlation='independent'"
-        )
+    variance = 0.0
+    if anchor_cov is not None:
+        gamma = covariance(anchor_cov, "anchor_cov", (model.dim, model.dim))
+        variance = float(gamma[0, 0])
+        if not np.array_equal(gamma, variance * np.eye(model.dim)):
+            raise ValueError("anchor_cov must be gamma^2 I for a RadialTangentialSDE")
+    return radial_adaptive_filter(model, t, z, anchor_var=variance, **options)
 
 
 def _package(
