@@ -18,7 +18,7 @@ _HOME = {
     "models": ("DiscreteModel", "LinearSDE", "Prior"),
     "presets": (
         "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
-        "random_stable", "spiral",
+        "random_stable", "seasonal", "spiral",
     ),
     "results": ("Estimate", "Trajectories"),
     "simulate": ("Outliers", "simulate"),
@@ -29,9 +29,9 @@ _HOME = {
     "weights": ("IMQ", "Exponential", "Huber", "Power", "Rational", "StudentT", "Threshold"),
     "exponentials": ("AdaptiveFilterStream",),
     "radial": ("RadialTangentialSDE",),
-    "score": ("score",),
-    "compare": ("compare",),
-    "study": ("Study",),
+    "score": ("Score", "score"),
+    "compare": ("Comparison", "Shell", "compare"),
+    "study": ("Scenario", "Study", "StudyResult"),
     "fit": ("FitResult", "fit"),
 }  # fmt: skip
 _MODULES = ("datasets", "io", "plotting", "theory")

@@ -35,11 +35,12 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "RTS": rts_smoother(model, series.t, series.z),
                 "AFA": adaptive_filter(model, series.t, series.z),
             }
-            level = 0
             observations(series.t, series.z, ax=ax, label=None)
             for key in ("RTS", "AFA"):
-                band(estimates[key], level, ax=ax, color=COLOURS[key], ls=STYLES[key], label=key)
+                band(estimates[key], 0, ax=ax, color=COLOURS[key], ls=STYLES[key], label=key)
             ax.set_ylabel(f"{series.name}\n({series.units})")
+            low, high = np.nanmin(series.z), np.nanmax(series.z)
+            ax.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
             rows.append(
                 {
                     "series": series.name, "n": len(series.t),
@@ -51,6 +52,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[-1].set_xlabel("year")
         return save(
             fig, out_dir, "real_data", pd.DataFrame(rows),
-            caption="Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands.",
+            caption=(
+                "Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands; CO2:"
+                " the trend. AFA starts flat in every component, so that in a gap it soon knows "
+                "nothing of the short-lived one."
+            ),
             config={"series": list(SERIES)},
         )  # fmt: skip

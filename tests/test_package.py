@@ -1,0 +1,98 @@
+"""The public surface, the layout, and the import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import afafilter
+
+PACKAGE = Path(afafilter.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imports_of(module: str, *, top_level: bool = False) -> set[str]:
+    """Modules that a module of the package imports; `top_level` leaves out lazy imports."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def reached_from(module: str) -> set[str]:
+    """Modules of the package that a module imports, directly or through others."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        for name in imports_of(todo.pop()):
+            short = name.removeprefix("afafilter.")
+            if short in MODULES and short not in seen:
+                seen.add(short)
+                todo.append(short)
+    return seen
+
+
+@pytest.mark.parametrize("name", [n for n in afafilter.__all__ if n != "__version__"])
+def test_every_public_name_exists_and_is_documented(name):
+    value = getattr(afafilter, name)
+    assert (value.__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def test_stub_and_lazy_loader_agree():
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    stub = {a.asname for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    assert stub == set(afafilter.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = afafilter.no_such_name
+
+
+def test_kalman_and_adaptive_never_import_each_other():
+    adaptive = {m for m in MODULES if m.startswith(("adaptive", "_adaptive", "_gls"))}
+    kalman = {m for m in MODULES if m.startswith(("kalman", "_kalman"))}
+    assert adaptive
+    assert kalman
+    assert not adaptive & reached_from("kalman")
+    assert not kalman & reached_from("adaptive")
+
+
+def test_only_plotting_imports_matplotlib():
+    guilty = [
+        m for m in MODULES
+        if m != "plotting" and any(name.split(".")[0] == "matplotlib" for name in imports_of(m))
+    ]  # fmt: skip
+    for module in guilty:
+        source = (PACKAGE / f"{module}.py").read_text()
+        assert "TYPE_CHECKING" in source, f"{module} imports matplotlib"
+        assert not any(
+            n.split(".")[0] == "matplotlib" for n in imports_of(module, top_level=True)
+        ), module
+
+
+def test_nothing_imports_upwards():
+    foundation = reached_from("models")
+    above = {"simulate", "kalman", "adaptive", "theory", "score", "compare", "cli", "plotting"}
+    assert not above & foundation
+    assert not {"compare", "study", "cli"} & reached_from("theory")
+
+
+def test_import_is_light():
+    """pandas, matplotlib, numba and scipy.signal wait until they are needed."""
+    code = (
+        "import sys, afafilter; from afafilter import LinearSDE, kalman_filter, adaptive_filter, "
+        "simulate, spiral; heavy = {'pandas', 'matplotlib', 'numba', 'scipy.signal', 'filterpy'}; "
+        "loaded = heavy & set(sys.modules); assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
