@@ -177,8 +177,9 @@ def adaptive_smoother(
 def _estimate(
     model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike, *, causal: bool,
     weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
-    inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str, obs_cov: ArrayLike | None,
-    query_times: ArrayLike | None, window: int | None, tolerance: float, return_weights: bool,
+    inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
+    obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
+    tolerance: float, return_weights: bool,
 ) -> Estimate:  # fmt: skip
     if not isinstance(model, LinearSDE):
         return _radial(
