@@ -53,8 +53,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "real_data", pd.DataFrame(rows),
             caption=(
-                "Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands; CO2:"
-                " the trend. AFA starts flat in every component, so that in a gap it soon knows "
+                "Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands;"
+                " CO2: the trend. AFA starts flat in every component, so in a gap it soon knows "
                 "nothing of the short-lived one."
             ),
             config={"series": list(SERIES)},
