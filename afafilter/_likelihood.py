@@ -59,7 +59,7 @@ class System(NamedTuple):
     def of(cls, model: LinearSDE) -> System:
         """The arrays of a model, writable."""
         A, Q, drift, C, offset, R = (
-            np.array(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
+            _plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )
         return cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
 
@@ -80,15 +80,20 @@ class DiscreteSystem(NamedTuple):
     def of(cls, model: DiscreteModel) -> DiscreteSystem:
         """The arrays of a model, writable."""
         F, Q, b, H, d, R = (
-            np.array(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
+            _plain(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
         )
         return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
+
+
+def _plain(array: Any) -> Array:
+    """A writable C-ordered copy: the compiled functions then exist for one layout only."""
+    return np.array(array, dtype=np.float64, order="C")
 
 
 def _prior(prior: Any) -> PriorSpec:
     if isinstance(prior, Prior):
         law = prior.law
-        return PriorArrays(np.array(law.mean), np.array(law.cov), np.array(law.diffuse), prior.t0)
+        return PriorArrays(_plain(law.mean), _plain(law.cov), _plain(law.diffuse), prior.t0)
     return str(prior)
 
 
@@ -162,7 +167,7 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
     values = observations(z, len(grid), obs_dim)
     covs = None
     if obs_cov is not None:
-        covs = np.array(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim)))
+        covs = _plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim)))
     flat = values.reshape(-1, len(grid), obs_dim)
     present = ~np.isnan(flat)
     patterns: dict[bytes, list[int]] = {}
@@ -281,7 +286,7 @@ def discrete_chain(
         if name in varying:
             return value
         count = T if moving and name in ("F", "Q", "b") else 1
-        return np.ascontiguousarray(np.broadcast_to(value, (count, *value.shape)))
+        return _plain(np.broadcast_to(value, (count, *value.shape)))
 
     n = system.F.shape[-1]
     mean: Any
@@ -296,7 +301,7 @@ def discrete_chain(
     else:
         assert isinstance(system.prior, PriorArrays)
         mean, cov, flat, _ = system.prior
-    index = np.arange(T) if moving else np.zeros(T, np.int64)
+    index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov
     chain = Chain(
         spread("F"), spread("b"), spread("Q"), index, spread("H"), spread("d"), R, mean, cov, flat

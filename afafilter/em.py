@@ -6,7 +6,8 @@ numerically, with its exact gradient, over whatever is free: on irregular grids 
 Phi(dt) and V(dt) and have no closed form.
 
 The complete data need a density of x_k given x_k-1, so V must be definite at every positive
-interval: EM cannot start from, nor leave, Q = 0. Maximum likelihood can.
+interval: EM cannot start from, nor leave, Q = 0. Maximum likelihood can. V^-1 also costs digits
+where intervals are very short; maximum likelihood does not need it.
 """
 
 from __future__ import annotations
