@@ -21,12 +21,9 @@ and where that does not help, differences are taken directly.
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -44,8 +41,6 @@ ROWS = {np.dtype(np.float64): 256, np.dtype(np.float32): 512}
 KEYS = 512
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 """Relative rounding of S + |R|^2/nu above which the fused product is not used."""
-SERIAL_PAIRS = 2_000_000
-"""Below this many pairs, starting threads costs more than it gains."""
 
 
 class Law(NamedTuple):
@@ -147,7 +142,7 @@ class Head:
         ends = (self.t_query[-1] - self.t[0], self.t[-1] - self.t_query[0])
         return float(max(*ends, 0.0))
 
-    def least_variance(self, side: _Side, shortest: float, longest: float) -> float:
+    def least_variance(self, side: Side, shortest: float, longest: float) -> float:
         """Least S over a range of lags: S is monotone, so it is at an end."""
         lags = np.array([shortest, longest])
         return float(self.variance(lags, side.var_late, side.var_early).min())
@@ -190,17 +185,17 @@ class Head:
                 keys = min(keys, (2 if self.backward else 1) * (self.window + rows))
             yield start, stop, (stop - start) * keys
 
-    def sides(self) -> list[_Side]:
+    def sides(self) -> list[Side]:
         """The directions to sweep."""
-        causal = _Side(True, True, self.query_var, self.key_var)
+        causal = Side(True, True, self.query_var, self.key_var)
         if self.backward is None:
             return [causal]
         if self.backward == "symmetric":
             return [causal, causal._replace(causal=False)]
-        return [causal, _Side(False, False, self.key_var, self.query_var)]
+        return [causal, Side(False, False, self.key_var, self.query_var)]
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """One direction in time."""
 
     causal: bool
@@ -208,8 +203,12 @@ class _Side(NamedTuple):
     var_late: float
     var_early: float
 
+    def degenerate(self, head: Head) -> bool:
+        """Whether S = E^2 var_early exactly, so that its logarithm outlives it."""
+        return head.sigma2 == 0.0 and self.var_late == 0.0
 
-class _Operand(NamedTuple):
+
+class Operand(NamedTuple):
     """One side of a tile: distances from the reference time and the columns made of them."""
 
     distance: F64
@@ -283,506 +282,7 @@ def to_rotating_frame(arrays: Sequence[Floats], t: F64, omega: F64) -> list[Floa
     return out
 
 
-class _Totals:
-    """Running sums of one block of queries, with running maxima when exponents are large."""
-
-    def __init__(self, rows: int, values: int, groups: int) -> None:
-        self.num = np.zeros((rows, values))
-        self.den = np.zeros((rows, groups))
-        self.num_shift = np.full(rows, -np.inf)
-        self.den_shift = np.full(rows, -np.inf)
-        self.pieces: list[tuple[Any, NDArray[np.bool_] | None, F64]] = []
-
-    @staticmethod
-    def lift(sums: F64, shift: F64, top: F64) -> F64:
-        """Rescale sums to a new running maximum; returns it, 0 where nothing was seen yet."""
-        new = np.maximum(shift, top)
-        scale = np.exp(np.where(np.isneginf(shift), 0.0, shift - new))
-        sums *= scale[:, None]
-        shift[:] = new
-        return np.where(np.isneginf(new), 0.0, new)
-
-
-def sweep(head: Head, start: int, stop: int, space: Workspace) -> None:
-    """Compute the output rows start:stop of one head."""
-    block = _Block(head, start, stop, space)
-    for side in head.sides():
-        block.run(side)
-    block.finish()
-
-
-class _Block:
-    """One block of queries of one head."""
-
-    def __init__(self, head: Head, start: int, stop: int, space: Workspace) -> None:
-        self.head, self.rows, self.space = head, slice(start, stop), space
-        self.t_rows = head.t_query[self.rows]
-        self.dtype = head.v.dtype
-        self.eps = float(np.finfo(self.dtype).eps)
-        self.lost = LOST[self.dtype]
-        self.reach = 0.4 * float(np.log(np.finfo(self.dtype).max))
-        groups = 1 if head.known is None else head.known.shape[1]
-        self.totals = _Totals(stop - start, head.v.shape[1], groups)
-        self.online = head.needs_running_maximum
-        if not self.online:
-            self.totals.num_shift[:] = self.totals.den_shift[:] = 0.0
-        self.turn_out: NDArray[Any] | None = None
-        self.q: Floats | None = None
-        self.q2: Floats = np.zeros(1)
-        if head.law.kind != "plain":
-            assert head.q is not None
-            self.q = np.ascontiguousarray(head.q[self.rows])
-            if head.omega is not None and head.omega.any():
-                turn = phases(self.t_rows, head.omega, self.dtype)
-                if head.omega_out is not None and np.array_equal(head.omega, head.omega_out):
-                    self.turn_out = turn
-                turned = space.get("turned", self.q.shape, self.dtype)
-                self.q = turn_pairs(self.q, None if turn is None else turn.conj(), turned)
-            self.q2 = squared_norms(self.q)
-        # Queries before the first key: the common factor E^{2 beta} of all their weights may
-        # underflow, so it is left out here and put back at the end.
-        exact = head.backward == "exact" and not self.online
-        first = head.t[0] if len(head.t) else self.t_rows[0]
-        self.lead = np.maximum(first - self.t_rows, 0.0) if exact else np.zeros(stop - start)
-
-    def spans(self, side: _Side) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Keys [low, high) of each row."""
-        seen, n = self.head.n_visible[self.rows], len(self.head.t)
-        width = n if self.head.window is None else self.head.window
-        if side.causal:
-            return np.maximum(seen - width, 0), seen
-        return seen, np.minimum(seen + width, n)
-
-    def run(self, side: _Side) -> None:
-        """Add all keys of one direction, nearest first."""
-        head = self.head
-        low, high = self.spans(side)
-        if high[-1] <= low[0]:
-            return
-        if side.causal:
-            reference = self.t_rows[0]
-            distance = self.t_rows - reference
-        else:
-            reference = max(self.t_rows[-1], head.t[0])
-            distance = reference - self.t_rows
-        centre = self.centre(side)
-        queries = self.operand(
-            "q", self.q, self.q2, distance, side.query_late, side, centre, -2.0 / head.law.scale
-            if head.law.kind == "power" else -2.0,
-        )  # fmt: skip
-        for j0, j1, edge in _chunks(low, high, side.causal):
-            gap = reference - head.t[j0:j1] if side.causal else head.t[j0:j1] - reference
-            outside = None
-            if edge:
-                index = np.arange(j0, j1)
-                outside = (index < low[:, None]) | (index >= high[:, None])
-            self.tile(side, queries, j0, j1, gap, centre, outside)
-            left = (j0 - low[0]) if side.causal else (high[-1] - j1)
-            if head.tolerance > 0 and left > 0 and self.negligible(side, j0, j1, int(left)):
-                return
-
-    def centre(self, side: _Side) -> Floats | None:
-        """A point near the block's queries when uncentred products would lose digits."""
-        head = self.head
-        if self.q is None or head.k is None:
-            return None
-        far = min(float(self.q2.max()), head.largest_key)
-        least = head.least_variance(side, 0.0, head.longest)
-        if 5 * self.eps * far <= self.lost * head.law.scale * least:
-            return None
-        return np.asarray(np.median(self.q, axis=0), dtype=self.dtype)
-
-    def operand(
-        self,
-        name: str,
-        x: Floats | None,
-        x2: Floats,
-        distance: F64,
-        late: bool,
-        side: _Side,
-        centre: Floats | None,
-        factor: float,
-    ) -> _Operand:
-        """Columns of one side (rows: queries; or keys), see the module docstring."""
-        head, n = self.head, len(distance)
-        tiny = np.finfo(self.dtype).tiny
-        e64 = np.exp(-head.mu * distance)
-        e64[e64 < tiny] = 0.0
-        growth = head.growth(distance)
-        lag = self.space.get(name + "lag", (n, 2), self.dtype)
-        if late:
-            lag[:, 0], lag[:, 1] = growth + side.var_late, e64**2
-        else:
-            lag[:, 0], lag[:, 1] = 1.0, growth + side.var_early * e64**2
-        e = e64.astype(self.dtype)
-        if x is None:
-            return _Operand(distance, lag, None, None, e, 0.0)
-        columns = self.space.get(name + "columns", (n, x.shape[1] + 2), self.dtype)
-        points = None
-        if centre is None:
-            norms = x2 if late else x2 * e64**2
-            np.multiply(x, (factor * e)[:, None], out=columns[:, 2:])
-        else:
-            points = self.space.get(name + "points", x.shape, self.dtype)
-            np.multiply(x, 1 if late else e[:, None], out=points)
-            points -= e[:, None] * centre if late else centre
-            norms = squared_norms(points)
-            np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, 2:])
-        if head.law.kind == "power":
-            columns[:, :2] = lag
-        else:
-            columns[:, :2] = [0.0, 1.0] if late else [1.0, 0.0]
-            if late:
-                columns[:, 1] = lag[:, 1]
-        columns[:, 0 if late else 1] += (
-            norms / head.law.scale if head.law.kind == "power" else norms
-        )
-        # Points ahead of the reference are longer than what any pair makes of them.
-        largest = float(
-            (norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))).max(initial=0.0)
-        )
-        return _Operand(distance, lag, columns, points, e, largest)
-
-    def tile(
-        self,
-        side: _Side,
-        queries: _Operand,
-        j0: int,
-        j1: int,
-        gap: F64,
-        centre: Floats | None,
-        outside: NDArray[np.bool_] | None,
-    ) -> None:
-        """Add the keys j0:j1."""
-        head, law = self.head, self.head.law
-        shape = (len(self.t_rows), j1 - j0)
-        nearest, longest = float(gap.min()), float(gap.max() + queries.distance.max())
-        least = head.least_variance(side, max(nearest, 0.0), max(longest, 0.0))
-        behind = max(-nearest, 0.0)
-        fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
-        separable = fastest <= self.reach and (
-            self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
-        )
-        k = None if law.kind == "plain" or head.k is None else head.k[j0:j1]
-        k2 = head.key_norms[j0:j1]
-        S = X = tau = E = None
-        if separable:
-            keys = self.operand("k", k, k2, gap, not side.query_late, side, centre, 1.0)
-            if law.kind != "power" or law.exponent != 1.0 or head.beta != 1.0 or self.online:
-                S = self.space.get("S", shape, self.dtype)
-                np.matmul(queries.lag_columns, keys.lag_columns.T, out=S)
-            if k is not None:
-                assert queries.columns is not None
-                assert keys.columns is not None
-                X = self.space.get("X", shape, self.dtype)
-                far = min(queries.largest, keys.largest)
-                if centre is None or 5 * self.eps * far <= self.lost * law.scale * least:
-                    np.matmul(queries.columns, keys.columns.T, out=X)
-                else:
-                    self.squares(X, side, queries, keys)
-                    X = self.with_variance(X, S, queries, keys)
-            if self.online and (not side.query_late or self.degenerate(side)):
-                tau = queries.distance[:, None] + gap
-        else:
-            tau = np.abs(self.t_rows[:, None] - head.t[j0:j1])
-            E = np.exp(-head.mu * tau).astype(self.dtype)
-            S = np.asarray(head.variance(tau, side.var_late, side.var_early), dtype=self.dtype)
-            if k is not None:
-                X = self.explicit_squares(k, k2, E, side, least)
-                if law.kind == "power":
-                    X /= law.scale
-                    X += S
-        num_factors, den_factors = self.factors(side, queries, gap, tau, E)
-        if self.online:
-            self.add_online(side, S, X, tau, outside, j0, j1, num_factors)
-        else:
-            W = self.linear_weights(S, X)
-            if outside is not None:
-                np.copyto(W, 0.0, where=outside)
-            self.add(W, W, j0, j1, num_factors, den_factors)
-            if head.weights is not None:
-                self.keep(self.scaled(W, den_factors), outside, j0, j1, np.zeros(shape[0]))
-
-    def with_variance(
-        self, squares: Floats, S: Floats | None, queries: _Operand, keys: _Operand
-    ) -> Floats:
-        """|R|^2 or, for the power law, S + |R|^2/nu."""
-        if self.head.law.kind == "power":
-            squares /= self.head.law.scale
-            squares += queries.lag_columns @ keys.lag_columns.T if S is None else S
-        return squares
-
-    def squares(self, out: Floats, side: _Side, queries: _Operand, keys: _Operand) -> None:
-        """|P_late - e_late P_early|^2, channel by channel: no cancellation of large products."""
-        assert queries.points is not None
-        assert keys.points is not None
-        step = self.space.get("step", out.shape, self.dtype)
-        out[...] = 0.0
-        for c in range(queries.points.shape[1]):
-            if side.query_late:
-                np.multiply(queries.e[:, None], keys.points[:, c], out=step)
-                np.subtract(queries.points[:, c, None], step, out=step)
-            else:
-                np.multiply(keys.e, queries.points[:, c, None], out=step)
-                np.subtract(keys.points[:, c], step, out=step)
-            np.multiply(step, step, out=step)
-            out += step
-
-    def explicit_squares(
-        self, k: Floats, k2: Floats, E: Floats, side: _Side, least: float
-    ) -> Floats:
-        """|x_late - E x_early|^2 with E formed pair by pair."""
-        assert self.q is not None
-        q2 = self.q2[:, None]
-        if 5 * self.eps * min(q2.max(), k2.max()) <= self.lost * self.head.law.scale * least:
-            late, early = (q2, k2) if side.query_late else (k2, q2)
-            return np.asarray(late + E * (E * early - 2.0 * (self.q @ k.T)))
-        out = np.zeros(E.shape, self.dtype)
-        for c in range(k.shape[1]):
-            a, b = self.q[:, c, None], k[:, c]
-            out += (a - E * b if side.query_late else b - E * a) ** 2
-        return out
-
-    def linear_weights(self, S: Floats | None, X: Floats | None) -> Floats:
-        """W without a running maximum, in place."""
-        law, beta = self.head.law, self.head.beta
-        if law.kind == "plain":
-            assert S is not None
-            return np.reciprocal(S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
-        assert X is not None
-        if law.exponent == 1.0:
-            return np.reciprocal(X, out=X) if beta == 1.0 else np.power(X, -beta, out=X)
-        assert S is not None
-        if beta == 1.0:
-            np.divide(S, X, out=S)
-            np.log(S, out=S)
-            S *= law.exponent - 1.0
-            np.exp(S, out=S)
-            return np.divide(S, X, out=S)
-        np.log(S, out=S)
-        np.log(X, out=X)
-        S *= beta * (law.exponent - 1.0)
-        X *= beta * law.exponent
-        S -= X
-        return np.exp(S, out=S)
-
-    def degenerate(self, side: _Side) -> bool:
-        """Whether S = E^2 var_early exactly, so that its logarithm outlives it."""
-        return self.head.sigma2 == 0.0 and side.var_late == 0.0
-
-    def log_weights(self, side: _Side, S: Floats, X: Floats | None, tau: F64 | None) -> Floats:
-        """Logits beta (log P + log w), without the factor E^{2 beta} of exact acausal pairs."""
-        head, law = self.head, self.head.law
-        if self.degenerate(side):
-            assert tau is not None
-            log_s: Floats = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(self.dtype)
-        elif law.kind == "general":
-            log_s = np.log(S)
-        else:
-            log_s = np.log(S, out=S)
-        info = np.finfo(self.dtype)
-        if law.kind == "plain":
-            np.negative(log_s, out=log_s)
-        elif law.kind == "power":
-            assert X is not None
-            np.log(np.maximum(X, info.tiny, out=X), out=X)
-            X *= law.exponent
-            log_s *= law.exponent - 1.0
-            log_s -= X
-        else:
-            assert X is not None
-            assert law.weight is not None
-            np.maximum(X, 0.0, out=X)
-            if self.degenerate(side):
-                S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
-            X /= S
-            np.minimum(X, info.max, out=X)
-            np.subtract(law.weight.log(X, law.dim), log_s, out=log_s)
-        if head.beta != 1.0:
-            log_s *= head.beta
-        return log_s
-
-    def add_online(
-        self,
-        side: _Side,
-        S: Floats | None,
-        X: Floats | None,
-        tau: F64 | None,
-        outside: NDArray[np.bool_] | None,
-        j0: int,
-        j1: int,
-        num_factors: _Factors,
-    ) -> None:
-        """Add one tile with the running maximum."""
-        head, totals = self.head, self.totals
-        assert S is not None
-        logits = self.log_weights(side, S, X, tau)
-        growing = None
-        if not side.query_late:
-            assert tau is not None
-            logits -= (2.0 * head.beta * head.mu) * tau
-            if head.mu_value > 0:
-                growing = logits + head.mu_value * tau
-        if outside is not None:
-            for array in (logits, growing):
-                if array is not None:
-                    np.copyto(array, -np.inf, where=outside)
-        top = logits.max(axis=1).astype(np.float64)
-        shift = totals.lift(totals.den, totals.den_shift, top)
-        logits -= shift[:, None]
-        den_weights = np.exp(logits, out=logits)
-        if growing is None:
-            totals.lift(totals.num, totals.num_shift, top)
-            num_weights = den_weights
-        else:
-            top = growing.max(axis=1).astype(np.float64)
-            own = totals.lift(totals.num, totals.num_shift, top)
-            num_weights = np.exp(growing - own[:, None]).astype(self.dtype)
-        self.add(num_weights, den_weights, j0, j1, num_factors, _Factors())
-        if head.weights is not None:
-            self.keep(den_weights, outside, j0, j1, shift)
-
-    def factors(
-        self, side: _Side, queries: _Operand, gap: F64, tau: F64 | None, E: Floats | None
-    ) -> tuple[_Factors, _Factors]:
-        """Decays of the values and of the weights: as rows and columns, or pair by pair."""
-        head = self.head
-        if side.query_late:
-            num, den = head.mu_value, 0.0
-        else:
-            den = 2.0 * head.beta * head.mu
-            num = den - head.mu_value
-        if self.online and not side.query_late:
-            return _Factors(), _Factors()
-        distance = queries.distance if side.query_late else queries.distance - self.lead
-        if E is None:
-            return (
-                _Factors.separable(num, distance, gap, self.dtype),
-                _Factors.separable(den, distance, gap, self.dtype),
-            )
-        assert tau is not None
-        if not side.query_late:
-            tau = tau - self.lead[:, None]
-        pairs = [
-            None if rate == 0 else E if rate == head.mu and side.query_late
-            else np.exp(-rate * tau).astype(self.dtype)
-            for rate in (num, den)
-        ]  # fmt: skip
-        return _Factors(pair=pairs[0]), _Factors(pair=pairs[1])
-
-    def add(
-        self,
-        num_weights: Floats,
-        den_weights: Floats,
-        j0: int,
-        j1: int,
-        num: _Factors,
-        den: _Factors,
-    ) -> None:
-        """Both sums; one matrix product where the weights are the same."""
-        head, totals = self.head, self.totals
-        values = head.v[j0:j1]
-        known = None if head.known is None else head.known[j0:j1]
-        m = values.shape[1]
-        if num_weights is not den_weights or num.pair is not None or den.pair is not None:
-            totals.num += self.product(num_weights, values, num)
-            ones = np.ones((j1 - j0, 1), self.dtype) if known is None else known
-            totals.den += self.product(den_weights, ones, den)
-            return
-        both = self.space.get("both", (j1 - j0, m + totals.den.shape[1]), self.dtype)
-        np.multiply(values, 1 if num.key is None else num.key[:, None], out=both[:, :m])
-        both[:, m:] = 1.0 if known is None else known
-        if den.key is not None:
-            both[:, m:] *= den.key[:, None]
-        sums = self.space.get("sums", (len(num_weights), both.shape[1]), self.dtype)
-        np.matmul(num_weights, both, out=sums)
-        totals.num += sums[:, :m] if num.row is None else sums[:, :m] * num.row[:, None]
-        totals.den += sums[:, m:] if den.row is None else sums[:, m:] * den.row[:, None]
-
-    def product(self, weights: Floats, columns: Floats, factors: _Factors) -> Floats:
-        """Weights times columns, with their decay."""
-        if factors.pair is not None:
-            return np.asarray((weights * factors.pair) @ columns)
-        scaled = columns if factors.key is None else columns * factors.key[:, None]
-        out = weights @ scaled
-        return np.asarray(out if factors.row is None else out * factors.row[:, None])
-
-    @staticmethod
-    def scaled(weights: Floats, factors: _Factors) -> Floats:
-        """The weights times their decay, as an array of their own."""
-        if factors.pair is not None:
-            return np.asarray(weights * factors.pair)
-        if factors.row is None or factors.key is None:
-            return weights.copy()
-        return np.asarray(weights * factors.row[:, None] * factors.key)
-
-    def keep(
-        self,
-        weights: Floats,
-        outside: NDArray[np.bool_] | None,
-        j0: int,
-        j1: int,
-        shift: F64,
-    ) -> None:
-        """Store weights; `finish` normalises them."""
-        head = self.head
-        assert head.weights is not None
-        columns = slice(j0, j1) if head.columns is None else head.columns[j0:j1]
-        if outside is not None:
-            weights = np.where(outside, head.weights[self.rows, columns], weights)
-        head.weights[self.rows, columns] = weights
-        self.totals.pieces.append((columns, outside, shift))
-
-    def negligible(self, side: _Side, j0: int, j1: int, left: int) -> bool:
-        """Whether the keys beyond j0:j1 together weigh less than the tolerance in every row."""
-        head, totals = self.head, self.totals
-        edge = head.t[j0] if side.causal else head.t[j1 - 1]
-        end = head.t[0] if side.causal else head.t[-1]
-        near, far = np.abs(self.t_rows - edge), np.abs(self.t_rows - end)
-        with np.errstate(divide="ignore"):
-            log_weight = -head.beta * np.log(
-                np.minimum(
-                    head.variance(near, side.var_late, side.var_early),
-                    head.variance(far, side.var_late, side.var_early),
-                )
-            )
-            if not side.query_late:
-                rate = 2.0 * head.beta * head.mu
-                slowest = min(rate, rate - head.mu_value)
-                log_weight -= slowest * (near if slowest > 0 else far) - rate * self.lead
-            total = np.log(totals.den.min(axis=1)) + totals.den_shift
-        if head.law.weight is not None:
-            log_weight += head.beta * float(head.law.weight.log(0.0, head.law.dim))
-        share = 0.5 if head.backward else 1.0
-        bound = np.log(left) + log_weight - np.log(share * head.tolerance)
-        return bool((bound <= total).all())
-
-    def finish(self) -> None:
-        """Normalise, put factors back, rotate to the query times, write."""
-        head, totals = self.head, self.totals
-        empty = totals.den == 0
-        shift = np.where(np.isneginf(totals.den_shift), 0.0, totals.den_shift)
-        lift = np.where(np.isneginf(totals.num_shift), 0.0, totals.num_shift) - shift
-        den = np.where(empty, np.nan, totals.den)
-        mean = totals.num.reshape(len(den), head.out.shape[1], -1) / den[:, :, None]
-        mean *= np.exp(lift + head.mu_value * self.lead)[:, None, None]
-        paths: Floats = np.ascontiguousarray(mean.swapaxes(0, 1), dtype=self.dtype)
-        if head.omega_out is not None:
-            if self.turn_out is None:
-                self.turn_out = phases(self.t_rows, head.omega_out, self.dtype)
-            turn_pairs(paths, self.turn_out, paths)
-        head.out[self.rows] = paths.swapaxes(0, 1)
-        scale = head.beta * np.log(head.law.peak) + shift - 2 * head.beta * head.mu * self.lead
-        head.precision[self.rows] = totals.den * np.exp(scale)[:, None]
-        if head.weights is not None:
-            for columns, outside, seen in totals.pieces:
-                scale = (np.exp(seen - shift) / den[:, 0])[:, None]
-                if outside is not None:
-                    scale = np.where(outside, 1.0, scale)
-                head.weights[self.rows, columns] *= scale
-
-
-class _Factors(NamedTuple):
+class Factors(NamedTuple):
     """A decay e^{-rate tau}: row and key parts, or pair by pair, or nothing (rate 0)."""
 
     row: Floats | None = None
@@ -790,13 +290,13 @@ class _Factors(NamedTuple):
     pair: Floats | None = None
 
     @classmethod
-    def separable(cls, rate: float, distance: F64, gap: F64, dtype: Any) -> _Factors:
+    def separable(cls, rate: float, distance: F64, gap: F64, dtype: Any) -> Factors:
         if rate == 0:
             return cls()
         return cls(np.exp(-rate * distance), np.exp(-rate * gap).astype(dtype))
 
 
-def _chunks(
+def key_chunks(
     low: NDArray[np.intp], high: NDArray[np.intp], descending: bool
 ) -> Iterator[tuple[int, int, bool]]:
     """Key ranges (j0, j1, whether some rows do not see all of it), nearest first."""
@@ -812,38 +312,132 @@ def _chunks(
     yield from reversed(pieces) if descending else pieces
 
 
-@cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
+def operand(
+    head: Head,
+    space: Workspace,
+    name: str,
+    x: Floats | None,
+    x2: Floats,
+    distance: F64,
+    late: bool,
+    side: Side,
+    centre: Floats | None,
+    factor: float,
+) -> Operand:
+    """Columns of one side (rows: queries; or keys), see the module docstring."""
+    n, dtype = len(distance), head.v.dtype
+    tiny = np.finfo(dtype).tiny
+    e64 = np.exp(-head.mu * distance)
+    e64[e64 < tiny] = 0.0
+    growth = head.growth(distance)
+    lag = space.get(name + "lag", (n, 2), dtype)
+    if late:
+        lag[:, 0], lag[:, 1] = growth + side.var_late, e64**2
+    else:
+        lag[:, 0], lag[:, 1] = 1.0, growth + side.var_early * e64**2
+    e = e64.astype(dtype)
+    if x is None:
+        return Operand(distance, lag, None, None, e, 0.0)
+    columns = space.get(name + "columns", (n, x.shape[1] + 2), dtype)
+    points = None
+    if centre is None:
+        norms = x2 if late else x2 * e64**2
+        np.multiply(x, (factor * e)[:, None], out=columns[:, 2:])
+    else:
+        points = space.get(name + "points", x.shape, dtype)
+        np.multiply(x, 1 if late else e[:, None], out=points)
+        points -= e[:, None] * centre if late else centre
+        norms = squared_norms(points)
+        np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, 2:])
+    if head.law.kind == "power":
+        columns[:, :2] = lag
+    else:
+        columns[:, :2] = [0.0, 1.0] if late else [1.0, 0.0]
+        if late:
+            columns[:, 1] = lag[:, 1]
+    columns[:, 0 if late else 1] += norms / head.law.scale if head.law.kind == "power" else norms
+    # Points ahead of the reference are longer than what any pair makes of them.
+    largest = float((norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))).max(initial=0.0))
+    return Operand(distance, lag, columns, points, e, largest)
 
-    return ThreadpoolController()
+
+def direct_squares(out: Floats, step: Floats, side: Side, queries: Operand, keys: Operand) -> None:
+    """|P_late - e_late P_early|^2, channel by channel: no cancellation of large products."""
+    assert queries.points is not None
+    assert keys.points is not None
+    out[...] = 0.0
+    for c in range(queries.points.shape[1]):
+        if side.query_late:
+            np.multiply(queries.e[:, None], keys.points[:, c], out=step)
+            np.subtract(queries.points[:, c, None], step, out=step)
+        else:
+            np.multiply(keys.e, queries.points[:, c, None], out=step)
+            np.subtract(keys.points[:, c], step, out=step)
+        np.multiply(step, step, out=step)
+        out += step
 
 
-def available_threads() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def explicit_squares(q: Floats, k: Floats, E: Floats, query_late: bool) -> Floats:
+    """|x_late - E x_early|^2 with E formed pair by pair, channel by channel."""
+    out = np.zeros_like(E)
+    for c in range(k.shape[1]):
+        a, b = q[:, c, None], k[:, c]
+        out += (a - E * b if query_late else b - E * a) ** 2
+    return out
 
 
-def run(tasks: Sequence[tuple[int, Any]], threads: int) -> None:
-    """Do tasks (pairs to visit, function of a Workspace), the long ones first, over threads."""
-    queue = deque(sorted(tasks, key=lambda task: -task[0]))
-    threads = min(threads, len(queue)) if sum(cost for cost, _ in tasks) > SERIAL_PAIRS else 1
+def linear_weights(law: Law, beta: float, S: Floats | None, X: Floats | None) -> Floats:
+    """W without a running maximum, in place."""
+    if law.kind == "plain":
+        assert S is not None
+        return np.reciprocal(S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
+    assert X is not None
+    if law.exponent == 1.0:
+        return np.reciprocal(X, out=X) if beta == 1.0 else np.power(X, -beta, out=X)
+    assert S is not None
+    if beta == 1.0:
+        np.divide(S, X, out=S)
+        np.log(S, out=S)
+        S *= law.exponent - 1.0
+        np.exp(S, out=S)
+        return np.divide(S, X, out=S)
+    np.log(S, out=S)
+    np.log(X, out=X)
+    S *= beta * (law.exponent - 1.0)
+    X *= beta * law.exponent
+    S -= X
+    return np.exp(S, out=S)
 
-    def work() -> None:
-        space = Workspace()
-        with np.errstate(all="ignore"):
-            while queue:
-                try:
-                    _, task = queue.popleft()
-                except IndexError:
-                    return
-                task(space)
 
-    if threads <= 1:
-        work()
-        return
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+def log_weights(head: Head, side: Side, S: Floats, X: Floats | None, tau: F64 | None) -> Floats:
+    """Logits beta (log P + log w), without the factor E^{2 beta} of exact acausal pairs."""
+    law, dtype = head.law, head.v.dtype
+    degenerate = side.degenerate(head)
+    if degenerate:
+        assert tau is not None
+        log_s: Floats = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(dtype)
+    elif law.kind == "general":
+        log_s = np.log(S)
+    else:
+        log_s = np.log(S, out=S)
+    info = np.finfo(dtype)
+    if law.kind == "plain":
+        np.negative(log_s, out=log_s)
+    elif law.kind == "power":
+        assert X is not None
+        np.log(np.maximum(X, info.tiny, out=X), out=X)
+        X *= law.exponent
+        log_s *= law.exponent - 1.0
+        log_s -= X
+    else:
+        assert X is not None
+        assert law.weight is not None
+        np.maximum(X, 0.0, out=X)
+        if degenerate:
+            S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
+        X /= S
+        np.minimum(X, info.max, out=X)
+        np.subtract(law.weight.log(X, law.dim), log_s, out=log_s)
+    if head.beta != 1.0:
+        log_s *= head.beta
+    return log_s

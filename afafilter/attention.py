@@ -18,12 +18,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter import _attention_tiles as tiles
-from afafilter._validate import Array, choice, positive_int, real_array, scalar, times
+from afafilter._attention_blocks import available_threads, run, sweep
+from afafilter._attention_inputs import (
+    Inputs,
+    Numbers,
+    Projections,
+    check_noise,
+    leading_axes,
+    per_head,
+    prepare,
+    rotation,
+    times_matrix,
+    value_rotation,
+)  # fmt: skip
+from afafilter._validate import Array, choice, positive_int, scalar
 from afafilter.weights import Weight, as_weight
-
-Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
-Numbers = NDArray[Any]
-Index = NDArray[np.intp]
 
 BATCH_PAIRS = 100_000_000
 """Pairs of query and key to prepare before computing them: bounds the memory of many heads."""
@@ -88,6 +97,7 @@ def isotropic_attention(
     Parameters
     ----------
     q : (..., Nq, d) queries (anchors); None allowed when `weight` is None, where they do not count.
+        With a robust weight, a query holding a NaN has a NaN output and precision 0.
     k, v : (..., N, d) and (..., N, m) keys and values. Each array is complex, or real with paired
         channels (2k, 2k+1); an odd last real channel does not rotate. A row of k or v holding a NaN
         is a missing key. Leading axes are paths, batches, heads, and broadcast. k may be None when
@@ -142,20 +152,20 @@ def isotropic_attention(
     `backward="symmetric"`, decay = -mu.
     """
     robust = as_weight(weight)
-    inputs = _prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
-    beta = _per_head(inverse_temperature, "inverse_temperature", strict=True)
+    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    beta = per_head(inverse_temperature, "inverse_temperature", strict=True)
     p = {
-        "mu": _per_head(decay, "decay"),
-        "mu_value": _per_head(decay if value_decay is None else value_decay, "value_decay"),
-        "sigma2": _per_head(process_var, "process_var"),
-        "key_var": _per_head(key_var, "key_var"),
-        "query_var": _per_head(query_var, "query_var"),
+        "mu": per_head(decay, "decay"),
+        "mu_value": per_head(decay if value_decay is None else value_decay, "value_decay"),
+        "sigma2": per_head(process_var, "process_var"),
+        "key_var": per_head(key_var, "key_var"),
+        "query_var": per_head(query_var, "query_var"),
         "beta": beta,
-        "omega": _frequency(frequency, "frequency", inputs.k),
-        "omega_value": _value_frequency(frequency, value_frequency, inputs),
+        "omega": rotation(frequency, "frequency", inputs.k),
+        "omega_value": value_rotation(frequency, value_frequency, inputs),
     }
-    _check_noise(p["key_var"], p["query_var"])
-    lead = _lead(inputs, p)
+    check_noise(p["key_var"], p["query_var"])
+    lead = leading_axes(inputs, p)
     side = choice(backward, "backward", ("exact", "symmetric"))
     result = _empty(inputs, lead, return_weights)
     heads = _Heads(
@@ -165,242 +175,10 @@ def isotropic_attention(
     )  # fmt: skip
     jobs = heads.stacked() if heads.share_weights() else heads.single(np.ndindex(lead))
     _run(jobs, _threads(threads))
-    return _finish(inputs, result, residual_step, projections)
+    return _finish(inputs, result, residual_step, projections, robust is not None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """Checked arguments, complex channels as pairs of real ones, keys with NaN marked."""
-
-    q: Numbers | None
-    k: Numbers | None
-    v: Numbers
-    known: NDArray[np.bool_] | None
-    """(..., N) where k and v are complete, None if everywhere."""
-    complex_values: bool
-    t: Array
-    t_query: Array
-    n_visible: Index
-
-    @property
-    def dim(self) -> int:
-        """Real components of keys (of values where keys do not count)."""
-        return int((self.v if self.k is None else self.k).shape[-1])
-
-    @property
-    def lead(self) -> tuple[int, ...]:
-        """Leading axes of the data."""
-        return np.broadcast_shapes(
-            *(x.shape[:-2] for x in (self.q, self.k, self.v) if x is not None)
-        )
-
-
-def _channels(value: ArrayLike, name: str, rows: int | None) -> Numbers:
-    """An argument (..., N, d) as real channels in float32 or float64."""
-    raw = np.asarray(value)
-    if raw.dtype.kind not in "buifc":
-        raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}")
-    if raw.ndim < 2 or raw.shape[-1] == 0 or (rows is not None and raw.shape[-2] != rows):
-        wanted = "(..., N, d)" if rows is None else f"(..., {rows}, d), one row per time"
-        raise ValueError(f"{name} must have shape {wanted}, got {raw.shape}")
-    single = raw.dtype in (np.float16, np.float32, np.complex64)
-    if raw.dtype.kind == "c":
-        out = np.ascontiguousarray(raw, dtype=np.complex64 if single else np.complex128)
-        out = out.view(np.float32 if single else np.float64)
-    else:
-        out = np.asarray(raw, dtype=np.float32 if single else np.float64)
-    if np.isinf(out).any():
-        raise ValueError(f"{name} must not contain infinities; mark a missing key by NaN")
-    return out
-
-
-def _prepare(
-    q: ArrayLike | None,
-    k: ArrayLike | None,
-    v: ArrayLike,
-    t: ArrayLike,
-    t_query: ArrayLike | None,
-    n_visible: ArrayLike | None,
-    projections: Projections | None,
-    plain: bool,
-    causal: bool,
-) -> _Inputs:
-    grid = times(t)
-    queries = grid if t_query is None else times(t_query, "t_query")
-    if not plain and (q is None or k is None):
-        raise ValueError(
-            "q and k must be given with a robust weight; only weight=None can do without"
-        )
-    if projections is not None:
-        q, k, v = _project(q, k, v, projections)
-    held: dict[int, Numbers] = {}
-
-    def channels(value: ArrayLike | None, name: str, rows: int) -> Numbers | None:
-        if value is None:
-            return None
-        if id(value) not in held:
-            held[id(value)] = _channels(value, name, rows)
-        return (
-            _channels(value, name, rows) if held[id(value)].shape[-2] != rows else held[id(value)]
-        )
-
-    keys, values = channels(k, "k", len(grid)), channels(v, "v", len(grid))
-    anchors = channels(q, "q", len(queries))
-    assert values is not None
-    given = [x for x in (anchors, keys, values) if x is not None]
-    dtype = np.result_type(*given)
-    cast = {id(x): np.asarray(x, dtype=dtype) for x in given}
-    anchors, keys, values = (None if x is None else cast[id(x)] for x in (anchors, keys, values))
-    assert values is not None
-    if not plain and anchors.shape[-1] != keys.shape[-1]:  # type: ignore[union-attr]
-        raise ValueError(
-            "q and k must have the same number of channels, "
-            f"got {anchors.shape[-1]} and {keys.shape[-1]} real ones"  # type: ignore[union-attr]
-        )
-    try:
-        np.broadcast_shapes(*(x.shape[:-2] for x in given))
-    except ValueError:
-        raise ValueError(
-            "leading axes (batch, heads) of q, k and v must broadcast, got "
-            + ", ".join(str(x.shape[:-2]) for x in given)
-        ) from None
-    return _Inputs(
-        anchors, keys, values, _known(keys, values), np.iscomplexobj(v),
-        grid, queries, _visible(n_visible, grid, queries, t_query is None, causal),
-    )  # fmt: skip
-
-
-def _known(keys: Numbers | None, values: Numbers) -> NDArray[np.bool_] | None:
-    """Which keys are complete; None when all are."""
-    known: NDArray[np.bool_] = np.asarray(~np.isnan(values).any(axis=-1))
-    if keys is not None and keys is not values:
-        known = known & ~np.isnan(keys).any(axis=-1)
-    return None if known.all() else known
-
-
-def _visible(
-    n_visible: ArrayLike | None, t: Array, t_query: Array, on_grid: bool, causal: bool
-) -> Index:
-    """How many keys belong to the past of each query."""
-    if n_visible is None:
-        if on_grid:
-            return np.arange(1, len(t) + 1)
-        return np.searchsorted(t, t_query, side="right")
-    given = np.asarray(n_visible)
-    if given.dtype.kind not in "iu":
-        raise TypeError(f"n_visible must be whole numbers, got dtype {given.dtype}")
-    if given.shape != t_query.shape:
-        raise ValueError(f"n_visible must have shape {t_query.shape}, got {given.shape}")
-    seen = given.astype(np.intp)
-    if seen.min() < 0 or seen.max() > len(t) or (np.diff(seen) < 0).any():
-        raise ValueError(f"n_visible must not decrease and lie in 0..{len(t)}")
-    past, future = seen > 0, seen < len(t)
-    if (t[seen[past] - 1] > t_query[past]).any():
-        raise ValueError("n_visible counts a key later than its query as past")
-    if not causal and (t[seen[future]] < t_query[future]).any():
-        raise ValueError("n_visible leaves a key earlier than its query to the future")
-    return seen
-
-
-def _project(
-    q: ArrayLike | None, k: ArrayLike | None, v: ArrayLike, projections: Projections
-) -> tuple[Numbers | None, Numbers | None, Numbers]:
-    """x @ W for q, k and v."""
-    if not isinstance(projections, tuple | list) or len(projections) != 4:
-        raise ValueError("projections must be (W_q, W_k, W_v, W_o), each an array or None")
-    out = []
-    for x, W, name in zip((q, k, v), projections, ("q", "k", "v")):
-        out.append(None if x is None else np.asarray(x) if W is None else _times(x, W, name))
-    assert out[2] is not None
-    return out[0], out[1], out[2]
-
-
-def _times(x: ArrayLike, W: ArrayLike, name: str) -> Numbers:
-    a, b = np.asarray(x), np.asarray(W)
-    if b.dtype.kind not in "buifc" or not np.isfinite(b).all():
-        raise ValueError(f"W_{name} must hold finite numbers")
-    if b.ndim < 2 or a.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"W_{name} must have shape (..., {a.shape[-1]}, m), got {b.shape}")
-    try:
-        return np.asarray(a @ b)
-    except ValueError:
-        raise ValueError(
-            f"leading axes of W_{name} must broadcast with the data, got {b.shape} for {a.shape}"
-        ) from None
-
-
-def _per_head(value: ArrayLike, name: str, *, strict: bool = False) -> Array:
-    """A parameter >= 0 (`strict`: > 0), one or one per head."""
-    out = real_array(value, name)
-    if (out < 0).any() or (strict and (out == 0).any()):
-        raise ValueError(f"{name} must be {'>' if strict else '>='} 0, got {out.min():g}")
-    return out
-
-
-def _check_noise(key_var: Array, query_var: Array) -> None:
-    try:
-        total = key_var + query_var
-    except ValueError:
-        raise ValueError(
-            f"key_var and query_var must broadcast, got {key_var.shape} and {query_var.shape}"
-        ) from None
-    if (total == 0).any():
-        raise ValueError(
-            "key_var + query_var must be > 0: without noise a key at the query's own time has "
-            "infinite precision"
-        )
-
-
-def _frequency(value: ArrayLike, name: str, data: Numbers | None) -> Array:
-    """Rotation rates (..., n) for data of n channel pairs."""
-    out = real_array(value, name)
-    if data is None:
-        return out if out.ndim else out[None]
-    n = data.shape[-1] // 2
-    if out.ndim == 0:
-        if n == 0 and out != 0:
-            raise ValueError(f"{name} must be 0 for one real channel: there is no pair to rotate")
-        return np.full(n, out)
-    if out.shape[-1] != n:
-        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
-    return out
-
-
-def _value_frequency(
-    frequency: ArrayLike, value_frequency: ArrayLike | None, inputs: _Inputs
-) -> Array:
-    if value_frequency is not None:
-        return _frequency(value_frequency, "value_frequency", inputs.v)
-    given = np.asarray(frequency)
-    if given.ndim and given.shape[-1] != inputs.v.shape[-1] // 2:
-        if not given.any():
-            return _frequency(0.0, "frequency", inputs.v)
-        raise ValueError(
-            "value_frequency must be given where v and k differ in channels: frequency has shape "
-            f"{given.shape}, v has {inputs.v.shape[-1] // 2} pairs"
-        )
-    return _frequency(frequency, "frequency", inputs.v)
-
-
-def _lead(inputs: _Inputs, parameters: dict[str, Array]) -> tuple[int, ...]:
-    """Leading axes of the result."""
-    shapes = {
-        name: x.shape[:-1] if name.startswith("omega") else x.shape
-        for name, x in parameters.items()
-    }
-    lead = inputs.lead
-    for name, shape in shapes.items():
-        try:
-            lead = np.broadcast_shapes(lead, shape)
-        except ValueError:
-            raise ValueError(
-                f"parameters must broadcast against the leading axes {lead} (batch, heads), "
-                f"got {name} of shape {shape}"
-            ) from None
-    return lead
-
-
-def _empty(inputs: _Inputs, lead: tuple[int, ...], weights: bool) -> AttentionResult:
+def _empty(inputs: Inputs, lead: tuple[int, ...], weights: bool) -> AttentionResult:
     """Arrays that the sweeps fill."""
     n, dtype = len(inputs.t_query), inputs.v.dtype
     return AttentionResult(
@@ -414,7 +192,7 @@ def _empty(inputs: _Inputs, lead: tuple[int, ...], weights: bool) -> AttentionRe
 class _Heads:
     """Prepares the heads one by one: drops missing keys, rotates, picks parameters."""
 
-    inputs: _Inputs
+    inputs: Inputs
     lead: tuple[int, ...]
     p: dict[str, Array]
     law: tiles.Law
@@ -460,7 +238,7 @@ class _Heads:
                     k = v = tiles.to_rotating_frame([v], t, omega)[0]
                 else:
                     k, v = tiles.to_rotating_frame([k, v], t, omega)
-                q = self.rows(inputs.q, index)
+                q = np.nan_to_num(self.rows(inputs.q, index))
             else:
                 (v,) = tiles.to_rotating_frame([v], t, omega_value)
             yield tiles.Head(
@@ -526,26 +304,32 @@ def _run(heads: Iterator[tiles.Head], threads: int) -> None:
     pending = 0
     for head in heads:
         for start, stop, cost in head.blocks():
-            batch.append((cost, partial(tiles.sweep, head, start, stop)))
+            batch.append((cost, partial(sweep, head, start, stop)))
             pending += cost
         if pending > BATCH_PAIRS:
-            tiles.run(batch, threads)
+            run(batch, threads)
             batch, pending = [], 0
-    tiles.run(batch, threads)
+    run(batch, threads)
 
 
 def _threads(threads: int | None) -> int:
-    return tiles.available_threads() if threads is None else positive_int(threads, "threads")
+    return available_threads() if threads is None else positive_int(threads, "threads")
 
 
 def _finish(
-    inputs: _Inputs,
+    inputs: Inputs,
     result: AttentionResult,
     residual_step: float | None,
     projections: Projections | None,
+    robust: bool,
 ) -> AttentionResult:
-    """Residual step, complex channels, output projection."""
+    """Unknown queries, residual step, complex channels, output projection."""
     output = result.output
+    if robust and inputs.q is not None:
+        lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), result.precision.shape)
+        output[lost], result.precision[lost] = np.nan, 0.0
+        if result.weights is not None:
+            result.weights[lost] = 0.0
     if residual_step is not None:
         step = scalar(residual_step, "residual_step")
         if inputs.q is None or inputs.q.shape[-1] != output.shape[-1]:
@@ -554,5 +338,5 @@ def _finish(
     if inputs.complex_values:
         output = output.view(np.complex64 if output.dtype == np.float32 else np.complex128)
     if projections is not None and projections[3] is not None:
-        output = _times(output, projections[3], "o")
+        output = times_matrix(output, projections[3], "o")
     return result._replace(output=output)
