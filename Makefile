@@ -18,7 +18,7 @@ $(VENV)/.test: $(VENV)/.core
 	touch $@
 
 figures: $(VENV)/.core
-	$(BIN)/afafilter figures --force
+	$(BIN)/afafilter figures --output figures/quick --force
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -32,7 +32,8 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 studies: $(VENV)/.core
-	$(BIN)/afafilter figures --full --force
+	$(BIN)/afafilter figures --full --force --jobs 2
+	$(BIN)/python -m simulations._summary
 
 $(VENV)/.docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
