@@ -37,9 +37,8 @@ WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def _prepare(target: Path, force: bool, *more: Path | None) -> None:
+def prepare(target: Path, force: bool, *more: Path | None) -> None:
     """Refuse, before anything is computed, what could not be written afterwards."""
-    table_path(target)
     outputs = [target, sidecar_path(target), *(path for path in more if path is not None)]
     refuse_existing(outputs, force=force)
     for path in outputs:
@@ -72,7 +71,7 @@ def simulate_command(
 
     from afafilter.simulate import Outliers, simulate
 
-    _prepare(target, force)
+    prepare(table_path(target), force)
     system = read_model(model)
     if (count is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
@@ -127,25 +126,14 @@ def estimate_command(
     **options: Any,
 ) -> Iterator[str]:  # fmt: skip
     """Behind `afafilter estimate`."""
-    _prepare(target, force, figure)
+    prepare(table_path(target), force, figure)
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
     spec = _estimator_options(options, settings)
     function = estimator_from_spec(estimator, spec)
     system = read_model(model)
-    series = read_series(
-        data, time, _values(values, errors, data, by, time), by=by, time_unit=time_unit
-    )
     p = system.obs_dim
-    noise = None
-    if errors is not None:
-        series, noise = _error_bars(series, errors)
-    if len(series.columns) != p:
-        raise ValueError(
-            f"the model observes {p} component{'s' * (p > 1)}, but there are "
-            f"{len(series.columns)} value columns ({', '.join(series.columns)}): "
-            "choose with --values"
-        )
+    series, noise = measurements(data, p, time, values, by, errors, time_unit)
     asked = _query(series, query_times, forecast)
     extra: dict[str, Any] = {}
     if asked is not None:
@@ -174,20 +162,28 @@ def estimate_command(
     yield _finish(frame, target, force, config)
 
 
-def _values(
-    values: Sequence[str] | None, errors: Sequence[str] | None, data: Path, by: str | None,
-    time: str | None,
-) -> list[str] | None:  # fmt: skip
-    """Value columns to read, those of the errors last."""
-    if errors is None:
-        return None if values is None else list(values)
-    if values is None:
+def measurements(
+    data: Path, p: int, time: str | None, values: Sequence[str] | None, by: str | None,
+    errors: Sequence[str] | None, time_unit: str,
+) -> tuple[Series, Array | None]:  # fmt: skip
+    """A series with p value columns, and the noise (T, p, p) where standard errors are given."""
+    wanted = None if values is None else [*values, *(errors or ())]
+    if errors is not None and values is None:
         raise ValueError("--errors needs --values, in the same order")
-    if len(errors) != len(values):
+    if errors is not None and len(errors) != len(values or ()):
         raise ValueError(
-            f"--errors must name one column per value, got {len(errors)} for {len(values)}"
+            f"--errors must name one column per value, got {len(errors)} for {len(values or ())}"
         )
-    return [*values, *errors]
+    series, noise = read_series(data, time, wanted, by=by, time_unit=time_unit), None
+    if errors is not None:
+        series, noise = _error_bars(series, errors)
+    if len(series.columns) != p:
+        raise ValueError(
+            f"the model observes {p} component{'s' * (p > 1)}, but there are "
+            f"{len(series.columns)} value columns ({', '.join(series.columns)}): "
+            "choose with --values"
+        )
+    return series, noise
 
 
 def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

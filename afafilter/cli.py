@@ -1,4 +1,4 @@
-"""The command `afafilter`: simulate, estimate, compare, figures.
+"""The command `afafilter`: simulate, estimate, fit, compare, figures.
 
 Bad input ends with exit status 2 and one line on stderr, a task that failed with 1. Results are
 written whole or not at all, and never over a file that exists without --force.
@@ -199,6 +199,44 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
 
     target = output or Path(f"{data.stem}-{options['estimator']}.csv")
     _say(estimate_command(data, target, force, **options))
+
+
+@main.command()
+@click.argument("data", type=FILE)
+@click.option("--model", type=FILE, help="TOML file with the model to start from.")
+@click.option("--family", help='Or a sum of families, e.g. "local_linear_trend + seasonal(1, 2) '
+                               '+ noise"; starting values are guessed.')  # fmt: skip
+@click.option("--free", callback=_names, help="What may move: of a model A, Q, R, C, drift, offset "
+                                              "(default A,Q,R,drift), of a family its parameters "
+                                              "(default: all).")  # fmt: skip
+@click.option("--method", default="ml", show_default=True, help="ml, em or student_t.")
+@click.option("--starts", default=1, show_default=True, type=click.IntRange(1),
+              help="Number of starting points.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
+              help="Seed of the further starting points.")  # fmt: skip
+@click.option("--time", help="Name of the time column: numbers or ISO dates. Default: the first.")
+@click.option("--values", callback=_names, help="Names of the value columns. Default: all others.")
+@click.option("--by", help="Name of a column that tells paths apart.")
+@click.option("--errors", callback=_names, help="Columns with the standard error of each value.")
+@TIME_UNIT
+@click.option("-o", "--output", type=FILE, help="Model to write (.toml). Default: DATA-fit.toml.")
+@FORCE
+def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Fit a model to the measurements in DATA (CSV or Parquet) by maximum likelihood.
+
+    Writes the fitted model as TOML, ready for the other commands, and beside it a CSV with every
+    parameter, its standard error and 95 % interval. Exit status 1 if the fit did not converge.
+
+    \b
+    afafilter fit nile.csv --family "brownian + noise" -o level.toml
+    afafilter fit co2.csv --time-unit Y --family "local_linear_trend + seasonal(1, 2) + noise"
+    afafilter fit data.csv --model start.toml --free Q,R --values z0,z1
+    """
+    from afafilter._fit_command import fit_command
+
+    target = output or Path(f"{data.stem}-fit.toml")
+    if not _say(fit_command(data, target, force, **options)):
+        raise click.exceptions.Exit(FAILED)
 
 
 @main.command()

@@ -202,6 +202,42 @@ def test_catalog_weights_can_be_replaced() -> None:
     assert estimator_from_spec("irkf").keywords["weight"] == weights.StudentT(4.0)
 
 
+# --------------------------------------------------------------------------------------------- fit
+
+
+def test_fit_reaches_the_published_optimum_and_its_model_can_be_used(run: Run) -> None:
+    """Nile: Durbin and Koopman, Time Series Analysis by State Space Methods, sec. 2.10.3."""
+    result = run("fit", DATA / "nile.csv", "--family", "brownian + noise", "-o", "level.toml")
+    assert "converged" in result.stdout
+    table = pd.read_csv("level.csv").set_index("parameter")["value"]
+    assert sorted(table) == pytest.approx([1469.1, 15099.0], rel=1e-3)
+    assert sorted([io.read_model("level.toml").Q[0, 0], io.read_model("level.toml").R[0, 0]]) == (
+        pytest.approx(sorted(table), rel=1e-12)
+    )
+    assert config_of("level.config.json")["loglik"] == pytest.approx(-633.4646, abs=1e-3)
+    run("estimate", DATA / "nile.csv", "--model", "level.toml", "-o", "e.csv")
+
+
+def test_fit_from_a_model_with_some_matrices_free(run: Run) -> None:
+    Path("start.toml").write_text(
+        '[model]\npreset = "brownian"\nprocess_var = 1e3\nobs_var = 1e4\n'
+    )
+    run("fit", DATA / "nile.csv", "--model", "start.toml", "--free", "Q,R", "-o", "f.toml")
+    model = io.read_model("f.toml")
+    assert model.R[0, 0] == pytest.approx(15099.0, rel=1e-3)
+    assert model.A[0, 0] == 0
+
+
+def test_families_are_parsed_with_their_arguments() -> None:
+    from afafilter import families
+    from afafilter._fit_command import parse_family
+
+    parsed = parse_family("local_linear_trend + seasonal(1.0, harmonics=2) + noise()")
+    wanted = families.local_linear_trend() + families.seasonal(1.0, 2) + families.noise()
+    assert list(parsed.parameters) == list(wanted.parameters)
+    assert parsed.dim == wanted.dim == 6
+
+
 # ----------------------------------------------------------------------------------------- compare
 
 STUDY = """
@@ -362,6 +398,13 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "no query": (
         ["estimate", "d.csv", *ONE, "--estimator", "raw", "--set", "weight=1"], "key 'weight'",
     ),
+    "nothing to fit": (["fit", "d.csv"], "either --model or --family"),
+    "family": (["fit", "d.csv", "--family", "brownan + noise"], "did you mean 'brownian'"),
+    "no family": (["fit", "d.csv", "--family", "noise + exit.now()"], "names joined by +"),
+    "no sum": (["fit", "d.csv", "--family", "noise +"], "names joined by +"),
+    "family argument": (["fit", "d.csv", "--family", "seasonal(x) + noise"], "family 'seasonal'"),
+    "too few": (["fit", "d.csv", "--family", "brownian + noise"], "too few"),
+    "fit method": (["fit", "d.csv", *ONE, "--method", "magic"], "method must be one of"),
     "no study": (["compare", "absent.toml"], "absent.toml: No such file"),
     "empty study": (["compare", "spiral.toml"], "unknown key 'model'"),
     "unknown estimator": (["compare", "study.toml", "--reference", "x"], "--reference must be one"),
@@ -415,7 +458,7 @@ def test_internal_errors_have_status_1_and_debug_shows_them(
 
 
 def test_help_has_examples(run: Run) -> None:
-    for command in ("simulate", "estimate", "compare", "figures"):
+    for command in ("simulate", "estimate", "fit", "compare", "figures"):
         assert f"afafilter {command} " in run(command, "--help").stdout
     assert "afafilter, version" in run("--version").stdout
 
