@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -329,7 +330,8 @@ def tune(
 
     Notes
     -----
-    Nelder-Mead over logarithms from the untuned start; each evaluation is one `error_covariance`.
+    Nelder-Mead over logarithms from the two best points of a coarse grid; each evaluation is one
+    `error_covariance`.
     """
     from scipy.optimize import minimize
 
@@ -341,7 +343,6 @@ def tune(
     grid = times(t)
     model = replace(model, prior="diffuse")
     noise = float(np.trace(model.R)) / model.obs_dim
-    start = {"gamma": np.log(0.3), "inverse_temperature": 0.0, "process_scale": 0.0}
     bounds = {
         "gamma": (np.log(1e-4), np.log(1e2)),
         "inverse_temperature": (-top, top),
@@ -363,12 +364,26 @@ def tune(
         error = error_covariance(used, grid, adaptive_filter, truth=model, **options)
         return float(np.log(np.mean(_trace(error.mse)[steps])))
 
-    found = minimize(
-        loss,
-        np.array([start[name] for name in free]),
-        method="Nelder-Mead",
-        bounds=[bounds[name] for name in free],
-        options={"maxfev": max_evaluations, "xatol": 1e-3, "fatol": 1e-6},
+    grids = {
+        "gamma": (1e-3, 1.0),
+        "inverse_temperature": (1.0, 3.0, 8.0),
+        "process_scale": (1.0, 5.0),
+    }
+    coarse = product(*(np.log(np.clip(grids[name], *np.exp(bounds[name]))) for name in free))
+    starts = sorted((np.array([theta]).ravel() for theta in coarse), key=loss)[:2]
+    budget = max(20, (max_evaluations - 12) // len(starts))
+    found = min(
+        (
+            minimize(
+                loss,
+                start,
+                method="Nelder-Mead",
+                bounds=[bounds[name] for name in free],
+                options={"maxfev": budget, "xatol": 1e-3, "fatol": 1e-6},
+            )
+            for start in starts
+        ),
+        key=lambda result: float(result.fun),
     )
     used, options, scale = build(found.x)
     best = _trace(error_covariance(model, grid, kalman_filter).mse)
