@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,8 @@ def prepare(
         ) from None
     return Inputs(
         anchors, keys, values, known_keys(keys, values), np.iscomplexobj(v),
-        grid - grid[0], queries - grid[0], visible(n_visible, grid, queries, t_query is None, causal),
+        grid - grid[0], queries - grid[0],
+        visible(n_visible, grid, queries, t_query is None, causal),
     )  # fmt: skip
 
 
@@ -175,6 +177,16 @@ def per_head(value: ArrayLike, name: str, *, strict: bool = False) -> Array:
     return out
 
 
+def per_mode(value: ArrayLike, name: str, n: int) -> Array:
+    """A parameter >= 0 as (..., n), one per mode."""
+    out = per_head(value, name)
+    if out.ndim == 0:
+        return np.full(n, out)
+    if out.shape[-1] != n:
+        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
+    return out
+
+
 def check_noise(key_var: Array, query_var: Array) -> None:
     try:
         total = key_var + query_var
@@ -220,14 +232,13 @@ def value_rotation(
     return rotation(frequency, "frequency", inputs.v)
 
 
-def leading_axes(inputs: Inputs, parameters: dict[str, Array]) -> tuple[int, ...]:
-    """Leading axes of the result."""
-    shapes = {
-        name: x.shape[:-1] if name.startswith("omega") else x.shape
-        for name, x in parameters.items()
-    }
+def leading_axes(
+    inputs: Inputs, parameters: dict[str, Array], channelled: Container[str]
+) -> tuple[int, ...]:
+    """Leading axes of the result; `channelled` parameters have a last axis of channels."""
     lead = inputs.lead
-    for name, shape in shapes.items():
+    for name, value in parameters.items():
+        shape = value.shape[:-1] if name in channelled else value.shape
         try:
             lead = np.broadcast_shapes(lead, shape)
         except ValueError:

@@ -9,52 +9,33 @@ query_var, beta inverse_temperature, E = e^{-mu |tau|}, S the variance of a pull
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from afafilter import _attention_tiles as tiles
-from afafilter._attention_blocks import available_threads, run, sweep
+from afafilter._attention_heads import (
+    AttentionResult,
+    Heads,
+    empty_result,
+    finish,
+    run_heads,
+    thread_count,
+)
 from afafilter._attention_inputs import (
-    Inputs,
-    Numbers,
     Projections,
     check_noise,
     leading_axes,
     per_head,
+    per_mode,
     prepare,
     rotation,
-    times_matrix,
     value_rotation,
-)  # fmt: skip
-from afafilter._validate import Array, choice, positive_int, scalar
+)
+from afafilter._attention_modes import run_modes
+from afafilter._attention_tiles import law_of
+from afafilter._validate import choice, positive_int, scalar
 from afafilter.weights import Weight, as_weight
 
-BATCH_PAIRS = 100_000_000
-"""Pairs of query and key to prepare before computing them: bounds the memory of many heads."""
-STACKED_COLUMNS = 512
-"""Value columns of paths with equal weights that one sweep takes."""
-
-
-class AttentionResult(NamedTuple):
-    """What attention returns.
-
-    Attributes
-    ----------
-    output : (..., Nq, m), complex when v is. NaN where a query has no key of positive weight.
-    weights : (..., Nq, N) normalised weights A_ij, rows summing to one, or None. The coefficient on
-        the pulled value E_ij e^{Omega tau} v_j, without that factor. 0 at missing keys.
-    precision : (..., Nq) sum_j w_ij P_ij, per real component. With inverse_temperature = 1 its
-        inverse is the claimed error variance; otherwise the plain sum of the tempered weights.
-    """
-
-    output: NDArray[Any]
-    weights: NDArray[Any] | None
-    precision: NDArray[Any]
+__all__ = ["AttentionResult", "isotropic_attention", "tensor_attention"]
 
 
 def isotropic_attention(
@@ -165,178 +146,102 @@ def isotropic_attention(
         "omega_value": value_rotation(frequency, value_frequency, inputs),
     }
     check_noise(p["key_var"], p["query_var"])
-    lead = leading_axes(inputs, p)
+    lead = leading_axes(inputs, p, ("omega", "omega_value"))
     side = choice(backward, "backward", ("exact", "symmetric"))
-    result = _empty(inputs, lead, return_weights)
-    heads = _Heads(
-        inputs, lead, p, tiles.law_of(robust, inputs.dim), None if causal else side,
+    result = empty_result(inputs, lead, return_weights)
+    heads = Heads(
+        inputs, lead, p, law_of(robust, inputs.dim), None if causal else side,
         None if window is None else positive_int(window, "window"),
         scalar(window_tolerance, "window_tolerance", low=0.0), result,
     )  # fmt: skip
     jobs = heads.stacked() if heads.share_weights() else heads.single(np.ndindex(lead))
-    _run(jobs, _threads(threads))
-    return _finish(inputs, result, residual_step, projections, robust is not None)
+    run_heads(jobs, thread_count(threads))
+    return finish(inputs, result, residual_step, projections, robust is not None)
 
 
-def _empty(inputs: Inputs, lead: tuple[int, ...], weights: bool) -> AttentionResult:
-    """Arrays that the sweeps fill."""
-    n, dtype = len(inputs.t_query), inputs.v.dtype
-    return AttentionResult(
-        np.empty((*lead, n, inputs.v.shape[-1]), dtype),
-        np.zeros((*lead, n, len(inputs.t)), dtype) if weights else None,
-        np.empty((*lead, n), dtype),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Heads:
-    """Prepares the heads one by one: drops missing keys, rotates, picks parameters."""
-
-    inputs: Inputs
-    lead: tuple[int, ...]
-    p: dict[str, Array]
-    law: tiles.Law
-    backward: str | None
-    window: int | None
-    tolerance: float
-    result: AttentionResult
-
-    def at(self, name: str, index: tuple[int, ...]) -> Any:
-        """A parameter of one head."""
-        value = self.p[name]
-        if name.startswith("omega"):
-            return np.broadcast_to(value, (*self.lead, value.shape[-1]))[index]
-        return float(np.broadcast_to(value, self.lead)[index])
-
-    def rows(self, x: Numbers, index: tuple[int, ...]) -> Numbers:
-        """Data of one head."""
-        return np.asarray(np.broadcast_to(x, (*self.lead, *x.shape[-2:]))[index])
-
-    def single(self, indices: Any) -> Iterator[tiles.Head]:
-        """One head per leading index."""
-        inputs, result = self.inputs, self.result
-        robust = self.law.kind != "plain"
-        for index in indices:
-            t, seen, columns = inputs.t, inputs.n_visible, None
-            if inputs.known is not None:
-                known = np.broadcast_to(inputs.known, (*self.lead, len(t)))[index]
-                if not known.all():
-                    columns = np.flatnonzero(known)
-                    t, seen = t[columns], np.concatenate([[0], np.cumsum(known)])[seen]
-            pick: Any = slice(None) if columns is None else columns
-            omega, omega_value = self.at("omega", index), self.at("omega_value", index)
-            v = self.rows(inputs.v, index)[pick]
-            k = q = None
-            if robust:
-                assert inputs.k is not None
-                assert inputs.q is not None
-                k = self.rows(inputs.k, index)[pick]
-                if not np.array_equal(omega, omega_value):
-                    (v,) = tiles.to_rotating_frame([v], t, omega_value)
-                    (k,) = tiles.to_rotating_frame([k], t, omega)
-                elif inputs.k is inputs.v:
-                    k = v = tiles.to_rotating_frame([v], t, omega)[0]
-                else:
-                    k, v = tiles.to_rotating_frame([k, v], t, omega)
-                q = np.nan_to_num(self.rows(inputs.q, index))
-            else:
-                (v,) = tiles.to_rotating_frame([v], t, omega_value)
-            yield tiles.Head(
-                inputs.t_query, t, seen, q, k, v, None, omega, omega_value,
-                self.at("mu", index), self.at("mu_value", index), self.at("sigma2", index),
-                self.at("key_var", index), self.at("query_var", index), self.at("beta", index),
-                self.law, self.backward, self.window, self.tolerance,
-                result.output[index][:, None, :], result.precision[index][:, None],
-                None if result.weights is None else result.weights[index], columns,
-            )  # fmt: skip
-
-    def share_weights(self) -> bool:
-        """Whether all paths have the same weights, up to missing keys."""
-        return (
-            self.law.kind == "plain"
-            and len(self.lead) > 0
-            and self.result.weights is None
-            and self.window is None
-            and self.tolerance == 0
-            and all(x.ndim == (1 if name.startswith("omega") else 0) for name, x in self.p.items())
-        )
-
-    def stacked(self) -> Iterator[tiles.Head]:
-        """Groups of paths as columns of one head: their weights are computed once."""
-        inputs, m = self.inputs, self.inputs.v.shape[-1]
-        indices = list(np.ndindex(self.lead))
-        size = max(1, STACKED_COLUMNS // m)
-        origin = (0,) * len(self.lead)
-        par = {name: self.at(name, origin) for name in self.p}
-        values = np.broadcast_to(inputs.v, (*self.lead, *inputs.v.shape[-2:]))
-        flat = values.reshape(-1, *values.shape[-2:])
-        out = self.result.output.reshape(flat.shape[0], -1, m)
-        precision = self.result.precision.reshape(flat.shape[0], -1)
-        known = None
-        if inputs.known is not None:
-            known = np.broadcast_to(inputs.known, (*self.lead, len(inputs.t))).reshape(
-                len(flat), -1
-            )
-        for start in range(0, len(indices), size):
-            group = slice(start, min(start + size, len(indices)))
-            v = flat[group]
-            mask = None if known is None else known[group]
-            if mask is not None:
-                v = np.where(mask[..., None], v, 0)
-            (v,) = tiles.to_rotating_frame([v], inputs.t, par["omega_value"])
-            head = tiles.Head(
-                inputs.t_query, inputs.t, inputs.n_visible, None, None,
-                np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(len(inputs.t), -1),
-                None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype),
-                None, par["omega_value"], par["mu"], par["mu_value"], par["sigma2"],
-                par["key_var"], par["query_var"], par["beta"], self.law, self.backward, None, 0.0,
-                out[group].transpose(1, 0, 2), precision[group].T,
-            )  # fmt: skip
-            if mask is None or head.even_scale:
-                yield head
-            else:
-                yield from self.single(indices[group])
-
-
-def _run(heads: Iterator[tiles.Head], threads: int) -> None:
-    """Sweep all heads, preparing no more than a batch ahead."""
-    batch: list[tuple[int, Any]] = []
-    pending = 0
-    for head in heads:
-        for start, stop, cost in head.blocks():
-            batch.append((cost, partial(sweep, head, start, stop)))
-            pending += cost
-        if pending > BATCH_PAIRS:
-            run(batch, threads)
-            batch, pending = [], 0
-    run(batch, threads)
-
-
-def _threads(threads: int | None) -> int:
-    return available_threads() if threads is None else positive_int(threads, "threads")
-
-
-def _finish(
-    inputs: Inputs,
-    result: AttentionResult,
-    residual_step: float | None,
-    projections: Projections | None,
-    robust: bool,
+def tensor_attention(
+    q: ArrayLike | None,
+    k: ArrayLike | None,
+    v: ArrayLike,
+    t: ArrayLike,
+    *,
+    decay: ArrayLike,
+    frequency: ArrayLike = 0.0,
+    process_var: ArrayLike,
+    key_var: ArrayLike,
+    query_var: ArrayLike = 0.0,
+    prior_precision: ArrayLike = 0.0,
+    weight: Weight | None = None,
+    inverse_temperature: ArrayLike = 1.0,
+    causal: bool = True,
+    backward: str = "exact",
+    t_query: ArrayLike | None = None,
+    n_visible: ArrayLike | None = None,
+    window: int | None = None,
+    projections: Projections | None = None,
+    residual_step: float | None = None,
+    return_weights: bool = False,
+    threads: int | None = None,
 ) -> AttentionResult:
-    """Unknown queries, residual step, complex channels, output projection."""
-    output = result.output
-    if robust and inputs.q is not None:
-        lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), result.precision.shape)
-        output[lost], result.precision[lost] = np.nan, 0.0
-        if result.weights is not None:
-            result.weights[lost] = 0.0
-    if residual_step is not None:
-        step = scalar(residual_step, "residual_step")
-        if inputs.q is None or inputs.q.shape[-1] != output.shape[-1]:
-            raise ValueError("residual_step needs q with as many channels as v")
-        output = inputs.q + output.dtype.type(step) * (output - inputs.q)
-    if inputs.complex_values:
-        output = output.view(np.complex64 if output.dtype == np.float32 else np.complex128)
-    if projections is not None and projections[3] is not None:
-        output = times_matrix(output, projections[3], "o")
-    return result._replace(output=output)
+    """Attention in which every mode has its own dynamics, noise and precision.
+
+    A mode is a complex channel, or a pair (2k, 2k+1) of real ones (an odd last real channel is a
+    mode of its own). With P_ijm the precision of mode m of key j at query i, as in
+    `isotropic_attention` but with the mode's parameters, and one robust weight for all modes::
+
+        out_im = sum_j W_ij P_ijm zhat_ijm / (prior_m + sum_j W_ij P_ijm)
+        d2_ij  = sum_m P_ijm |q_im - zhat_ijm|^2
+        W_ij   = det(P_ij)^((beta - 1) / d) w(d2_ij)^beta
+
+    Parameters
+    ----------
+    q, k, v, t : as in `isotropic_attention`; k and v have the same channels.
+    decay, process_var, key_var, query_var : scalars or (..., n), one per mode; leading axes are
+        heads and broadcast with those of the data.
+    frequency : scalar or (..., n); (..., d // 2) for d real channels.
+    prior_precision : scalar or (..., n), precision of a prior of mean 0 on every mode, default 0.
+    weight, inverse_temperature, causal, backward, t_query, n_visible, window, projections,
+    residual_step, threads : as in `isotropic_attention`.
+    return_weights : also form and return the normalised weights W_ij P_ijm / (prior_m + sum).
+
+    Returns
+    -------
+    AttentionResult
+        output (..., Nq, d); weights (..., n, Nq, N) or None; precision (..., Nq, n), the
+        denominators: with inverse_temperature = 1 the inverse of the claimed variances.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shapes, parameters out of range, unsorted times.
+
+    Notes
+    -----
+    Source: arXiv:2509.04154 (tensor form). Time O(Nq N d), about twenty elementwise passes per
+    mode, much slower than `isotropic_attention`; memory O((Nq + N) d) beyond about 30 MiB per
+    thread, except for `return_weights`.
+    """
+    robust = as_weight(weight)
+    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    d = inputs.v.shape[-1]
+    if inputs.dim != d:
+        raise ValueError(f"k and v must have the same channels, got {inputs.dim} and {d} real ones")
+    n = (d + 1) // 2
+    p = {
+        "mu": per_mode(decay, "decay", n),
+        "sigma2": per_mode(process_var, "process_var", n),
+        "key_var": per_mode(key_var, "key_var", n),
+        "query_var": per_mode(query_var, "query_var", n),
+        "prior": per_mode(prior_precision, "prior_precision", n),
+        "omega": rotation(frequency, "frequency", inputs.v),
+        "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
+    }
+    check_noise(p["key_var"], p["query_var"])
+    lead = leading_axes(inputs, p, set(p) - {"beta"})
+    side = choice(backward, "backward", ("exact", "symmetric"))
+    result = run_modes(
+        inputs, lead, p, robust, None if causal else side,
+        None if window is None else positive_int(window, "window"),
+        return_weights, thread_count(threads),
+    )  # fmt: skip
+    return finish(inputs, result, residual_step, projections, robust is not None)
