@@ -7,7 +7,7 @@ No time-stepping scheme is involved: steps are drawn from the transition law N(P
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from afafilter._validate import (
 )
 from afafilter.models import DiscreteModel, InitialLaw, LinearSDE
 from afafilter.results import Trajectories
+
+if TYPE_CHECKING:
+    from afafilter.radial import RadialTangentialSDE
 
 OUTLIER_LAWS = ("gaussian", "student_t", "mean_doubling")
 DEFAULT_SCALE = 10.0
@@ -81,7 +84,7 @@ class Outliers:
 
 
 def simulate(
-    model: LinearSDE | DiscreteModel,
+    model: LinearSDE | DiscreteModel | RadialTangentialSDE,
     t: ArrayLike | None = None,
     n_paths: int = 1,
     *,
@@ -94,7 +97,8 @@ def simulate(
 
     Parameters
     ----------
-    model : `LinearSDE` or `DiscreteModel`.
+    model : `LinearSDE` or `DiscreteModel`; or `RadialTangentialSDE`, which needs t and x0, takes no
+        outliers or missing and is sub-stepped (see `simulate_radial`).
     t : (T,) non-decreasing times of the observations; equal stamps are legal. For a
         `DiscreteModel` they are labels only; left out: 0, 1, ... as long as its time-varying
         arrays.
@@ -129,6 +133,8 @@ def simulate(
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy Generator (np.random.default_rng(seed)), got {rng!r}")
     n = positive_int(n_paths, "n_paths")
+    if not isinstance(model, (LinearSDE, DiscreteModel)):
+        return _radial(model, t, n, rng, x0, plain=outliers is None and not np.any(missing))
     plan = _plan(model, t)
     p = model.obs_dim
     gaps = _missing_probability(missing, len(plan.t), p)
@@ -146,6 +152,25 @@ def simulate(
         z[rare[-1].random(z.shape) < gaps] = np.nan
     x = states if plan.n_states == len(plan.t) else states[:, plan.shown_at]
     return Trajectories(plan.t, x, z, struck)
+
+
+def _radial(
+    model: RadialTangentialSDE, t: Any, n: int, rng: np.random.Generator, x0: Any, *, plain: bool
+) -> Trajectories:
+    from afafilter.radial import RadialTangentialSDE, simulate_radial
+
+    if not isinstance(model, RadialTangentialSDE):
+        raise TypeError(
+            f"model must be a LinearSDE, a DiscreteModel or a RadialTangentialSDE, got {model!r}"
+        )
+    if t is None or x0 is None or isinstance(x0, str) or not plain:
+        raise ValueError(
+            "a RadialTangentialSDE needs t and a start x0, and takes no outliers or missing"
+        )
+    start = real_array(x0, "x0")
+    return simulate_radial(
+        model, t, n, rng=rng, x0=np.tile(start, (n, 1)) if start.ndim == 1 else start
+    )
 
 
 class _Tables(NamedTuple):
@@ -202,8 +227,6 @@ def _plan(model: LinearSDE | DiscreteModel, t: ArrayLike | None) -> _Plan:
             shown_at,
             float(states[0]),
         )
-    if not isinstance(model, DiscreteModel):
-        raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {model!r}")
     if t is None:
         if model.length is None:
             raise ValueError("t must be given (labels, one per step) when the model is constant")

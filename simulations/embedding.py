@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import LinearSDE, adaptive_filter, kalman_filter
-from afafilter.adaptive import pull_forward
+from afafilter import LinearSDE, adaptive_filter, kalman_filter, pull_forward
 from afafilter.plotting import COLOURS, figure, paper_style, phase_plane
 from afafilter.simulate import simulate
 from simulations import _setups

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import simulate as simulate_trajectories
-from afafilter.adaptive import pull_forward
+from afafilter import pull_forward, simulate
 from afafilter.plotting import CYCLE, MARKERS, ellipses, figure, paper_style
 from simulations import _setups
 from simulations._common import save
@@ -27,7 +26,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write pulled_forward.{png,pdf,csv,tex,json} into `out_dir`."""
     model = _setups.paper_spiral(0.3, 0.5)
     t = 0.1 * np.arange(TARGETS[-1] + REACH + 1)
-    data = simulate_trajectories(
+    data = simulate(
         model, t, 1, rng=np.random.default_rng(SEED), x0=np.array([20.0, 0.0])
     )
     x, z = data.x[0], data.z[0]
