@@ -6,6 +6,7 @@ coordinates where the skew part turns planes, q = anchors, k = v = observations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -75,46 +76,72 @@ def run_isotropic(
         return x if at.basis is None else x @ at.basis
 
     keys = turned((z - model.offset) @ form.C_inv.T, spans.stamps)
-    weight, beta = settings.weight, settings.beta
 
-    def attend(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
-        result = isotropic_attention(
-            None if q is None else np.where(np.isnan(q), 0.0, q), keys, keys, spans.stamps,
+    def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
+        return isotropic_attention(
+            q, keys, keys, spans.stamps,
             decay=at.decay, frequency=at.frequency if len(at.frequency) else 0.0,
             process_var=at.process_var, key_var=at.obs_var, query_var=form.anchor_var,
-            weight=None if q is None else weight, inverse_temperature=beta, causal=causal,
-            t_query=spans.times, n_visible=past, window=spans.window,
+            weight=None if q is None else settings.weight, inverse_temperature=settings.beta,
+            causal=causal, t_query=spans.times, n_visible=past, window=spans.window,
             return_weights=settings.return_weights,
         )  # fmt: skip
-        return result, result.output
 
-    change: list[float] = []
-    if weight is None and settings.step == 1.0 and settings.momentum == 0.0:
-        result, mean = attend(None, spans.split, spans.causal)
-    else:
-        a = np.full((len(z), len(spans.times), model.dim), np.nan)
-        if settings.anchor == "observation":
-            a = turned(own_observation(model, z, spans.own), spans.times)
-        elif settings.anchor == "prediction":
-            a = attend(None, settings.before, True)[1]
-        missing = np.isnan(a).any(axis=-1, keepdims=True)
-        if missing.any():
-            a = np.where(missing, attend(None, spans.split, spans.causal)[1], a)
-        result, mean, change = move_anchor(
-            a,
-            lambda q: attend(None if weight is None else q, spans.split, spans.causal),
-            settings,
-        )
+    own = turned(own_observation(model, z, spans.own), spans.times)
+    result, mean, change = anchored_attention(attend, own, spans, settings)
     mean = mean if at.basis is None else mean @ at.basis.T
     mean = mean + drift_path(model.drift, at.decay, at.frequency, at.basis, spans.times - origin)
-    known = result.precision > 0
-    variance = np.where(known, 1.0 / np.where(known, result.precision, 1.0), np.inf)
-    if weight is None and len(z) > 1 and (np.isnan(z) == np.isnan(z[:1])).all():
-        variance = variance[:1]
-        weights = None if result.weights is None else result.weights[:1]
-    else:
-        weights = result.weights
+    shared = weights_are_shared(z, settings)
+    variance = inverse(result.precision[:1] if shared else result.precision)
+    weights = result.weights
+    if weights is not None and shared:
+        weights = weights[:1]
     return Outcome(mean, _spread(variance, model.dim), weights, change)
+
+
+def anchored_attention(
+    attend: Callable[[Array | None, Index, bool], AttentionResult],
+    own: Array,
+    spans: Spans,
+    settings: Settings,
+) -> tuple[AttentionResult, Array, list[float]]:
+    """Anchor and rounds of reweighting around attend(q, past, causal), q None = plain weights.
+
+    own (P, Tq, d): each query's own observation, NaN where there is none.
+    """
+
+    def plain() -> AttentionResult:
+        return attend(None, spans.split, spans.causal)
+
+    if settings.weight is None and settings.step == 1.0 and settings.momentum == 0.0:
+        result = plain()
+        return result, result.output, []
+    a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
+    if settings.anchor == "prediction":
+        a = attend(None, settings.before, True).output
+    missing = np.isnan(a).any(axis=-1, keepdims=True)
+    if missing.any():
+        a = np.where(missing, plain().output, a)
+
+    def zbar(q: Array) -> tuple[AttentionResult, Array]:
+        robust = settings.weight is not None
+        known = np.where(np.isnan(q), 0.0, q) if robust else None
+        result = attend(known, spans.split, spans.causal)
+        return result, result.output
+
+    return move_anchor(a, zbar, settings)
+
+
+def weights_are_shared(z: Array, settings: Settings) -> bool:
+    """Whether all paths z (P, T, p) have the same weights."""
+    missing = np.isnan(z)
+    return settings.weight is None and bool((missing == missing[:1]).all())
+
+
+def inverse(precision: Array) -> Array:
+    """1 / precision, inf where it is 0."""
+    known = precision > 0
+    return np.where(known, 1.0 / np.where(known, precision, 1.0), np.inf)
 
 
 def run_linear(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._adaptive_dense import make_plan
+from afafilter._adaptive_dense import make_lags, make_plan
 from afafilter._adaptive_isotropic import (
     Isotropic,
     Spans,
@@ -15,6 +15,7 @@ from afafilter._adaptive_isotropic import (
     run_isotropic,
     run_linear,
 )
+from afafilter._adaptive_modal import modal_form, run_modal, tempers_exactly
 from afafilter._adaptive_run import Outcome, Settings, run_dense
 from afafilter._pull_forward import Index
 from afafilter._validate import Array, covariance, scalar
@@ -22,6 +23,9 @@ from afafilter.models import LinearSDE
 
 LINEAR_FROM = 4096
 """Number of observations from which "auto" takes linear time for plain isotropic AFA."""
+
+MODAL_PATHS = 8
+"""Number of paths on a regular grid up to which plain weights go mode by mode (measured)."""
 
 LINEAR_TOLERANCE = 1e-9
 """Relative error that "auto" accepts of the sum of exponentials."""
@@ -32,60 +36,71 @@ def run_method(
     gamma: Array | None, *, uniform_noise: bool,
 ) -> tuple[Outcome, dict[str, Any]]:  # fmt: skip
     """AFA of the paths z (P, T, p) by the method asked for, and what to tell about it."""
-    form = isotropic_form(model, gamma) if uniform_noise and not settings.exact else None
-    chosen = _choose(method, form, spans, settings, z)
-    if chosen in ("linear", "fft"):
-        assert form is not None
-        outcome, bound, used = run_linear(
-            form, spans, model, z, "auto" if method == "auto" else chosen
+    if settings.exact and method not in ("auto", "dense"):
+        raise ValueError(f"correlation='exact' has no method {method!r}; use 'auto'")
+    missing = np.isnan(z)
+    whole = bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
+    plain = settings.weight is None and settings.beta == 1.0 and settings.step == 1.0
+    plain = plain and settings.momentum == 0.0
+    if method not in ("auto", "dense") and not (uniform_noise and whole):
+        raise ValueError(
+            f"method {method!r} needs rows of z that are complete or wholly missing, and no "
+            "obs_cov; use method='dense' or 'auto'"
         )
-        if method != "auto" or bound <= LINEAR_TOLERANCE:
-            return outcome, {"method": used, "error_bound": bound}
-        chosen = "isotropic"
-    if chosen == "isotropic":
-        assert form is not None
-        return run_isotropic(model, form, spans, z, settings), {"method": chosen}
-    n = len(spans.stamps)
-    last = spans.split if spans.causal else np.full_like(spans.split, n)
+    general = settings.exact or not uniform_noise or not whole
+    if method != "dense" and method != "modal" and not general:
+        form = isotropic_form(model, gamma)
+        if form is not None:
+            bare = plain and spans.window is None and not settings.return_weights
+            return _run_isotropic(method, model, form, spans, settings, z, bare)
+        if method != "auto":
+            raise ValueError(
+                f"method {method!r} needs an isotropic model: A = -mu I + skew with mu >= 0; Q, "
+                "C^-1 R C^-T and C^-1 anchor_cov C^-T multiples of the identity"
+            )
+    if method == "modal" or (method == "auto" and not general and _modes_pay(spans, len(z), plain)):
+        modes = modal_form(model, gamma)
+        if modes is not None and settings.beta != 1.0 and not tempers_exactly(modes):
+            modes = None
+        if modes is not None:
+            return run_modal(model, modes, spans, z, settings), {"method": "modal"}
+        if method == "modal":
+            raise ValueError(
+                "method 'modal' needs A, Q, C^-1 R C^-T and C^-1 anchor_cov C^-T that share their "
+                "eigenvectors, no growing modes, and for inverse_temperature != 1 only planes or "
+                "only real modes; use method='dense' or 'auto'"
+            )
+    last = spans.split if spans.causal else np.full_like(spans.split, len(spans.stamps))
     plan = make_plan(
         model, spans.stamps, spans.times, np.zeros_like(spans.split), last, spans.own, R, gamma,
         uniform_noise,
     )  # fmt: skip
     window = None if spans.window is None else (spans.split, spans.window)
-    return run_dense(plan, z, settings, window), {"method": chosen}
+    return run_dense(plan, z, settings, window), {"method": "dense"}
 
 
-def _choose(method: str, form: Isotropic | None, spans: Spans, settings: Settings, z: Array) -> str:
-    """The cheapest exact method, or the one asked for if it applies."""
-    if settings.exact:
-        if method not in ("auto", "dense"):
-            raise ValueError(f"correlation='exact' has no method {method!r}; use 'auto'")
-        return "dense"
-    missing = np.isnan(z)
-    whole = bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
-    plain = settings.weight is None and settings.beta == 1.0 and settings.step == 1.0
-    plain = plain and settings.momentum == 0.0 and spans.window is None
-    plain = plain and not settings.return_weights
-    reason = ""
-    if form is None:
-        reason = (
-            "an isotropic model: A = -mu I + skew with mu >= 0, Q, C^-1 R C^-T and C^-1 anchor_cov "
-            "C^-T multiples of the identity, no obs_cov"
+def _modes_pay(spans: Spans, n_paths: int, plain: bool) -> bool:
+    """Whether modes beat full matrices, which serve all paths at once when weights are plain."""
+    lags_repeat = make_lags(spans.stamps, spans.times).query is not None
+    return not plain or n_paths <= (MODAL_PATHS if lags_repeat else 25 * MODAL_PATHS)
+
+
+def _run_isotropic(
+    method: str, model: LinearSDE, form: Isotropic, spans: Spans, settings: Settings, z: Array,
+    bare: bool,
+) -> tuple[Outcome, dict[str, Any]]:  # fmt: skip
+    if method in ("linear", "fft") and not bare:
+        raise ValueError(
+            f"method {method!r} needs plain weights: weight=None, inverse_temperature=1, step=1, "
+            "no window, return_weights=False"
         )
-    elif not whole:
-        reason = "rows of z that are complete or wholly missing"
-    elif method in ("linear", "fft") and not plain:
-        reason = (
-            "plain weights: weight=None, inverse_temperature=1, step=1, no window, "
-            "return_weights=False"
-        )
-    if method in ("isotropic", "linear", "fft") and reason:
-        raise ValueError(f"method {method!r} needs {reason}; use method='dense' or 'auto'")
-    if method != "auto":
-        return method
-    if reason:
-        return "dense"
-    return "linear" if plain and len(spans.stamps) >= LINEAR_FROM else "isotropic"
+    if method in ("linear", "fft") or (
+        method == "auto" and bare and len(spans.stamps) >= LINEAR_FROM
+    ):
+        outcome, bound, used = run_linear(form, spans, model, z, method)
+        if method != "auto" or bound <= LINEAR_TOLERANCE:
+            return outcome, {"method": used, "error_bound": bound}
+    return run_isotropic(model, form, spans, z, settings), {"method": "isotropic"}
 
 
 def past(

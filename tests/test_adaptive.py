@@ -244,6 +244,63 @@ def test_methods_agree(estimator, name, options):
     assert estimator(model, t, z, **given).info["method"] == "isotropic"
 
 
+def modal_models():
+    rng = np.random.default_rng(0)
+    S, C = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
+    noise = S @ np.diag([0.5, 0.5, 0.4, 0.6]) @ S.T
+    blocks = block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5]], [[-0.8]])
+    mixed = LinearSDE(
+        S @ blocks @ np.linalg.inv(S), S @ np.diag([0.3, 0.3, 0.2, 0.7]) @ S.T, C @ noise @ C.T,
+        C=C, drift=[0.1, 0.2, -0.3, 0.4], offset=[0.1, 0.0, 0.2, 0.3], delay=0.2,
+    )  # fmt: skip
+    axes = LinearSDE(
+        S @ np.diag([-0.1, -0.5, -0.8, -2.0]) @ np.linalg.inv(S),
+        S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T, noise,
+    )  # fmt: skip
+    repeated = LinearSDE(
+        np.diag([-0.1, -0.1, -2.0]), np.diag([0.3, 0.3, 0.0]), np.diag([0.5, 0.5, 0.1])
+    )
+    planes = LinearSDE(
+        block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5, -2.0], [2.0, -0.5]]),
+        np.diag([0.3, 0.3, 0.2, 0.2]), np.diag([0.5, 0.5, 0.7, 0.7]),
+    )  # fmt: skip
+    return {"mixed": mixed, "axes": axes, "repeated": repeated, "planes": planes}
+
+
+MODAL = modal_models()
+
+
+@BOTH
+@pytest.mark.parametrize("name", MODAL)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_modal_method_agrees(estimator, name, options):
+    model, t = MODAL[name], irregular_times()
+    z = draw_data(model, t, n_paths=2)
+    z[:, 5] = np.nan
+    z[1, 7] = np.nan
+    given = {**OPTIONS[options], "return_weights": True}
+    if options == "plain":
+        given["anchor_cov"] = 0.3 * model.R
+    dense = estimator(model, t, z, method="dense", **given)
+    if (name, options) == ("mixed", "tempered"):
+        with pytest.raises(ValueError, match="only planes or only real modes"):
+            estimator(model, t, z, method="modal", **given)
+        assert_same(estimator(model, t, z, **given).mean, dense.mean)
+        return
+    found = estimator(model, t, z, method="modal", **given)
+    assert_same(found.mean, dense.mean)
+    assert_same(found.cov, dense.cov)
+    assert_same(np.nan_to_num(found.weights), np.nan_to_num(dense.weights))
+    assert estimator(model, t, z, **given).info["method"] == "modal"
+
+
+def test_modal_method_refuses_other_models():
+    for name in ("general", "unstable", "constant_velocity", "oscillator"):
+        model = MODELS[name]
+        with pytest.raises(ValueError, match="'modal' needs"):
+            adaptive_filter(model, SHORT, np.zeros((6, model.obs_dim)), method="modal")
+
+
 @BOTH
 @pytest.mark.parametrize("method", ["linear", "fft"])
 def test_linear_time_methods_agree(estimator, method):
