@@ -21,8 +21,14 @@ def save(
     *,
     caption: str,
     config: Mapping[str, Any],
+    finding: str = "",
+    latex: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write name.png (300 dpi), name.pdf, name.csv, name.tex and name.json; return their paths."""
+    """Write name.png (300 dpi), .pdf, .csv, .tex, .json, with a finding also .md; return the paths.
+
+    `latex` replaces the full table in the .tex file; `finding` is a paragraph on what the
+    experiment shows, its numbers formatted from the run.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for suffix in (".png", ".pdf"):
@@ -37,8 +43,14 @@ def save(
     written.append(target)
     target = out_dir / f"{name}.tex"
     with atomic_path(target) as temporary:
-        temporary.write_text(_latex(table, caption, name), encoding="utf-8")
+        shown = table if latex is None else latex
+        temporary.write_text(_latex(shown, caption, name), encoding="utf-8")
     written.append(target)
+    if finding:
+        target = out_dir / f"{name}.md"
+        with atomic_path(target) as temporary:
+            temporary.write_text(f"{finding}\n", encoding="utf-8")
+        written.append(target)
     written.append(write_sidecar(out_dir / f"{name}.json", {**config, "caption": caption}))
     return written
 

@@ -89,5 +89,20 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "flat-prior Kalman filter) and in the middle of them (two-sided, against the RTS "
                 "smoother). In isotropic systems the dimension does not matter."
             ),
+            finding=finding(pd.DataFrame(rows)),
             config={"seed": SEED, "steps": len(t), "full": full},
         )  # fmt: skip
+
+
+def finding(table: pd.DataFrame) -> str:
+    """What the experiment shows, in numbers of the run."""
+    wide = table.pivot_table(index=["side", "process_var"], columns="model", values="efficiency")
+    gap = (wide["isotropic, d = 2"] - wide["isotropic, d = 16"]).abs().max()
+    loud = table[table["process_var"] == table["process_var"].max()]
+    causal, both = (loud[loud["side"] == side]["efficiency"] for side in ("causal", "two-sided"))
+    return (
+        f"In isotropic systems the dimension changes the efficiency by at most {gap:.1g}. At the "
+        f"largest process noise it lies between {causal.min():.0%} and {causal.max():.0%} for the "
+        f"causal form and between {both.min():.0%} and {both.max():.0%} for the two-sided form "
+        "against the RTS smoother, depending on the model."
+    )

@@ -61,5 +61,12 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "the query noise, inverse temperature (at most 16) and noise scale that minimise "
                 "its closed-form error there."
             ),
+            finding=(
+                f"Tuned, AFA reaches between {table['tuned'].min():.1%} and "
+                f"{table['tuned'].max():.1%} of the Kalman filter's efficiency at the last step; "
+                f"plain it has between {table['plain'].min():.1%} and {table['plain'].max():.1%}. "
+                "The optimum sharpens the kernel: the median inverse temperature is "
+                f"{table['inverse temperature'].median():.1f}."
+            ),
             config={"steps": steps, "decays": DECAYS, "noise": list(noises), "full": full},
         )  # fmt: skip
