@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from afafilter._kalman_root_kernels import (
-    backward_law,
     gram,
     innovation_cov,
     jit,
@@ -148,27 +147,10 @@ def predict_flat(F: Any, b: Any, m: Any, M: Any, x: Any) -> None:
 
 @jit
 def update_flat(
-    H: Any,
-    off: Any,
-    R: Any,
-    scale: Any,
-    seen: Any,
-    z: Any,
-    L: Any,
-    m: Any,
-    M: Any,
-    T: Any,
-    s: Any,
-    largest: Any,
-    S: Any,
-    E: Any,
-    v: Any,
-    loglik: Any,
-    W: Any,
-    K: Any,
-    rows: Any,
-    work: Any,
-) -> float:
+    H: Any, off: Any, R: Any, scale: Any, seen: Any, z: Any, L: Any, m: Any, M: Any, T: Any, s: Any,
+    largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, rows: Any, work: Any,
+    smooth: Any, A: Any, B: Any, V: Any,
+) -> float:  # fmt: skip
     """Condition L, m, M and the regression T delta = s on observations z (n, p).
 
     Fills v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what delta adds to
@@ -177,7 +159,7 @@ def update_flat(
     """
     p, d = H.shape
     q = M.shape[1]
-    half = update_root(H, R, scale, seen, S, L, W, K, work)
+    half = update_root(H, R, scale, seen, S, L, W, K, work, smooth, A, B, V)
     if np.isnan(half):
         return half
     for a in range(p):
@@ -218,37 +200,17 @@ def update_flat(
 
 @jit
 def filter_flat(
-    chain: Any,
-    L: Any,
-    m: Any,
-    M: Any,
-    T: Any,
-    s: Any,
-    seen: Any,
-    scale: Any,
-    smooth: Any,
-    z: Any,
-    P: Any,
-    S: Any,
-    mean: Any,
-    innovation: Any,
-    loglik: Any,
-    G: Any,
-    C: Any,
-    Ms: Any,
-    Es: Any,
-    Ts: Any,
-    ss: Any,
-    Gd: Any,
-    Cd: Any,
-) -> tuple[int, bool, int]:
+    chain: Any, gains: Any, L: Any, m: Any, M: Any, T: Any, s: Any, seen: Any, scale: Any,
+    smooth: Any, z: Any, P: Any, S: Any, mean: Any, innovation: Any, loglik: Any, Ms: Any,
+    Es: Any, Ts: Any, ss: Any, rotation: Any,
+) -> tuple[int, bool, int]:  # fmt: skip
     """Nodes 0, 1, ... until delta is integrated out, or as many as the buffers Ms hold.
 
     L (d, d), m (n, d), M (d, q), T (q, q), s (n, q): state, left as they are after the last node
-    (L and m with delta integrated out once that happened). Per node: P (N, d, d) and mean
-    (n, N, d) given delta = 0, Ms (., d, q), Ts (., q, q), ss (n, ., q); per observation S and the
-    innovation given delta = 0 and Es (T, p, q), what delta adds to the prediction. G, C: backward
-    law of each step; Gd, Cd: that of delta given the state where it was integrated out.
+    (L and m with delta integrated out once that happened; rotation: see `integrate_out`). Per
+    node: gains, P (N, d, d) and mean (n, N, d) given delta = 0, Ms (., d, q), Ts (., q, q),
+    ss (n, ., q); per observation S and the innovation given delta = 0, and Es (T, p, q), what delta
+    adds to the prediction.
 
     Returns (number of nodes done, whether delta is integrated out, node of a singular innovation
     or -1).
@@ -256,30 +218,32 @@ def filter_flat(
     n = min(chain.step.shape[0], Ms.shape[0])
     paths, p = z.shape[0], z.shape[2]
     d, q = M.shape
-    A = np.empty((2 * d, 2 * d))
-    pivot = np.empty(d, np.int64)
+    A = np.zeros((2 * d, 2 * d))
     Y = np.empty((p, d))
     work = update_space(p, d)
-    W = np.empty((d, p))
-    K = np.empty((p, p))
     rows = np.empty((p, q))
     largest = np.zeros(q)
     inverse = np.empty((q, q))
+    silent = np.zeros(p, np.bool_)
     volume = 0.0
     x = np.empty(d)
     for k in range(n):
         o = chain.obs[k]
+        gains.slot[k] = k
+        W, K, B, V = gains.W[k], gains.K[k], gains.T[k], gains.V[k]
         if k > 0:
             u = chain.step[k]
-            predict_root(chain.F[u], chain.root[u], L, A, pivot, smooth, G[k], C[k])
+            predict_root(chain.F[u], chain.root[u], L, A, smooth)
             predict_flat(chain.F[u], chain.b[u], m, M, x)
+        if smooth:
+            gains.D[k] = A[d:, d:]
         if o >= 0:
             c = chain.cfg[o]
             H, R = chain.H[c], chain.R[c]
-            innovation_cov(H, R, L, S[o], Y)
+            innovation_cov(H, R, scale[o], L, S[o], Y)
             half = update_flat(
                 H, chain.off[c], R, scale[o], seen[o], z[:, o], L, m, M, T, s, largest, S[o], Es[o],
-                innovation[:, o], loglik[:, o], W, K, rows, work,
+                innovation[:, o], loglik[:, o], W, K, rows, work, smooth, A, B, V,
             )  # fmt: skip
             if np.isnan(half):
                 return k, False, k
@@ -288,10 +252,14 @@ def filter_flat(
             for path in range(paths):
                 loglik[path, o] -= volume - before
             if can_collapse(T, M, L, inverse):
-                integrate_out(L, m, M, s, inverse, Gd, Cd)
+                integrate_out(L, m, M, s, inverse, rotation)
+                gains.root[k] = L
                 gram(L, P[k])
                 mean[:, k] = m
                 return k + 1, True, -1
+        else:
+            update_root(chain.H[0], chain.R[0], 1.0, silent, Y, L, W, K, work, smooth, A, B, V)
+        gains.root[k] = L
         gram(L, P[k])
         mean[:, k] = m
         Ms[k] = M
@@ -301,11 +269,14 @@ def filter_flat(
 
 
 @jit
-def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, Gd: Any, Cd: Any) -> None:
-    """L, m <- state with delta ~ N(T^-1 s, (T^T T)^-1) integrated out; backward law of delta."""
+def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -> None:
+    """L, m <- state with delta = T^-1 (s + omega), omega ~ N(0, I), integrated out.
+
+    x = m + M delta + L xi becomes m' + L' xi'; rotation (d + q, d + q) gives (xi, T^-1 omega) in
+    terms of xi' and of what is independent of it.
+    """
     d, q = M.shape
-    A = np.zeros((d + q, d + q))
-    pivot = np.empty(d, np.int64)
+    A = np.zeros((2 * d + q, d + q))
     A[:d, :d] = L
     for i in range(d):
         for j in range(q):
@@ -315,55 +286,74 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, Gd: Any, Cd: Any
         for i in range(d):
             for j in range(q):
                 m[path, i] += A[i, d + j] * s[path, j]
-    A[d:, d:] = inverse
-    rank = triangularise(A, pivot)
-    backward_law(A, pivot, rank, Gd, Cd)
+    for i in range(d):
+        A[d + i, i] = 1.0
+    A[2 * d :, d:] = inverse
+    triangularise(A, d)
     L[:] = A[:d, :d]
+    rotation[:] = A[d:]
 
 
 @jit
 def smooth_flat(
-    chain: Any, last: Any, G: Any, C: Any, Ms: Any, J: Any, Jx: Any, mean: Any, P: Any
-) -> None:
-    """Nodes last - 1, ..., 0 from the joint law of (state, delta) at node `last`.
+    chain: Any, last: Any, gains: Any, Ms: Any, Es: Any, innovation: Any, seen: Any, J: Any,
+    y: Any, mean: Any, P: Any,
+) -> None:  # fmt: skip
+    """Nodes last - 1, ..., 0 from the joint law of (xi, delta) after node `last`.
 
-    J (d + q, d + q) and Jx (n, d + q) are its covariance and means. mean (n, N, d) and P (N, d, d)
-    hold the filtered laws given delta = 0 and become the smoothed marginals.
+    J (d + q, d + q) is its root, y (n, d + q) its means. innovation holds those given delta = 0;
+    mean (n, N, d) and P (N, d, d), filtered given delta = 0, become the smoothed marginals.
     """
     d, q = Ms.shape[1], Ms.shape[2]
-    paths = mean.shape[0]
-    B = np.empty((d, d + q))
-    BJ = np.empty((d, d + q))
-    r = np.empty(d)
+    paths, p = innovation.shape[0], innovation.shape[2]
+    A = np.empty((d + q, 2 * d + q))
+    joint = np.zeros((d, d + q))
+    X = np.empty((d, d + q))
+    new = np.empty(d)
     for k in range(last - 1, -1, -1):
-        u = chain.step[k + 1]
-        F, gain = chain.F[u], G[k + 1]
-        B[:, :d] = gain
-        FM = F @ Ms[k]
-        B[:, d:] = Ms[k] - gain @ FM
-        BJ[:] = B @ J
+        o = chain.obs[k + 1]
+        T, V, K = gains.T[k + 1], gains.V[k + 1], gains.K[k + 1]
+        joint[:, :d] = T
+        joint[:, d:] = 0.0
+        if o >= 0:
+            for a in range(p):
+                for c in range(a + 1):
+                    for i in range(d):
+                        for j in range(q):
+                            joint[i, d + j] -= V[i, a] * K[a, c] * Es[o, c, j]
+        A[:] = 0.0
+        A[d:, : d + q] = J[d:]
+        A[:d, d + q :] = gains.D[k + 1]
         for i in range(d):
-            for j in range(i + 1):
-                t = C[k + 1, i, j]
-                for l in range(d + q):
-                    t += BJ[i, l] * B[j, l]
-                J[i, j] = t
-                J[j, i] = t
-            for j in range(d, d + q):
-                J[i, j] = BJ[i, j]
-                J[j, i] = BJ[i, j]
-        P[k] = J[:d, :d]
+            for l in range(d + q):
+                for j in range(d + q):
+                    A[i, j] += joint[i, l] * J[l, j]
+        triangularise(A, d + q)
+        J[:] = A[:, : d + q]
+        X[:] = 0.0
+        for i in range(d):
+            for j in range(d + q):
+                for l in range(d):
+                    X[i, j] += gains.root[k, i, l] * J[l, j]
+                for l in range(q):
+                    X[i, j] += Ms[k, i, l] * J[d + l, j]
+        gram(X, P[k])
         for path in range(paths):
             for i in range(d):
-                r[i] = Jx[path, i] - chain.b[u, i]
-                for l in range(d):
-                    r[i] -= F[i, l] * mean[path, k, l]
+                new[i] = 0.0
+                for l in range(d + q):
+                    new[i] += joint[i, l] * y[path, l]
+            if o >= 0:
+                for a in range(p):
+                    e = 0.0
+                    for c in range(a + 1):
+                        if seen[o, c]:
+                            e += K[a, c] * innovation[path, o, c]
+                    for i in range(d):
+                        new[i] += V[i, a] * e
+            y[path, :d] = new
             for i in range(d):
-                t = mean[path, k, i]
                 for l in range(d):
-                    t += gain[i, l] * r[l]
+                    mean[path, k, i] += gains.root[k, i, l] * new[l]
                 for l in range(q):
-                    t += B[i, d + l] * Jx[path, d + l]
-                mean[path, k, i] = t
-            for i in range(d):
-                Jx[path, i] = mean[path, k, i]
+                    mean[path, k, i] += Ms[k, i, l] * y[path, d + l]

@@ -17,11 +17,12 @@ from afafilter._kalman_root_kernels import (
     innovation_cov,
     jit,
     predict_root,
+    triangularise,
     update_root,
     update_space,
 )
 
-SETTLED = 1e-14
+SETTLED = 1e-13
 SHORTEST_WINDOW = 16
 
 
@@ -45,28 +46,34 @@ class Chain(NamedTuple):
 
 
 class Gains(NamedTuple):
-    """What the covariances leave for the means; equal consecutive nodes share one slot.
+    """What the covariances leave for the means and for the smoother.
 
-    slot (N,) row of W (., d, p), K (., p, p), half (., ) = -(n log 2 pi + log|S|) / 2;
-    back (N,) row of G (., d, d) for the step into the node.
+    slot (N,) row of the rest for a node; equal consecutive nodes share one. W (., d, p),
+    K (., p, p), half (.,) = -(n log 2 pi + log|S|) / 2, root (., d, d) = L updated; for the
+    step into the node T (., d, d), V (., d, p), D (., d, d).
     """
 
     slot: NDArray[np.int64]
     W: NDArray[np.float64]
     K: NDArray[np.float64]
     half: NDArray[np.float64]
-    back: NDArray[np.int64]
-    G: NDArray[np.float64]
+    root: NDArray[np.float64]
+    T: NDArray[np.float64]
+    V: NDArray[np.float64]
+    D: NDArray[np.float64]
 
 
 @jit
-def _unchanged(P: Any, Q: Any) -> bool:
-    """Whether two covariances agree to rounding."""
-    d = P.shape[0]
+def _unchanged(L: Any, M: Any) -> bool:
+    """Whether two roots agree to rounding, row by row."""
+    d = L.shape[0]
     for i in range(d):
-        for j in range(i + 1):
-            if abs(P[i, j] - Q[i, j]) > SETTLED * np.sqrt(abs(P[i, i] * P[j, j])):
-                return False
+        size, change = 0.0, 0.0
+        for j in range(d):
+            size += L[i, j] ** 2
+            change += (L[i, j] - M[i, j]) ** 2
+        if change > SETTLED**2 * size:
+            return False
     return True
 
 
@@ -77,7 +84,7 @@ def _same_setting(chain: Any, seen: Any, scale: Any, k: Any) -> bool:
         return False
     o, q = chain.obs[k], chain.obs[k - 1]
     if o < 0 or q < 0:
-        return o < 0 and q < 0
+        return bool(o < 0 and q < 0)
     if chain.cfg[o] != chain.cfg[q] or scale[o] != scale[q]:
         return False
     for a in range(seen.shape[1]):  # noqa: SIM110 (compiled)
@@ -88,61 +95,60 @@ def _same_setting(chain: Any, seen: Any, scale: Any, k: Any) -> bool:
 
 @jit
 def filter_covariances(
-    chain: Any,
-    first: Any,
-    L: Any,
-    seen: Any,
-    scale: Any,
-    smooth: Any,
-    P: Any,
-    S: Any,
-    gains: Any,
-    C: Any,
+    chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any
 ) -> int:
-    """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ...; gains for the means.
+    """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ... and the gains.
 
     L is the root at node first - 1 (at first = 0: before the first observation). On a constant
-    stretch the recursion stops once the covariance repeats to rounding: it is compared over a third
-    of the stretch so far, so that slow convergence is not taken for a fixed point. Returns
-    -1, or the node at which the innovation covariance is singular.
+    stretch the recursion stops once the root repeats to rounding: it is compared over a third of
+    the stretch so far, so that slow convergence is not taken for a fixed point. Returns -1, or the
+    node at which the innovation covariance is singular.
     """
     n = chain.step.shape[0]
     p, d = chain.H.shape[1], chain.H.shape[2]
-    A = np.empty((2 * d, 2 * d))
-    pivot = np.empty(d, np.int64)
+    A = np.zeros((2 * d, 2 * d))
+    earlier = np.zeros((d, d))
     Y = np.empty((p, d))
     work = update_space(p, d)
-    run, due, checkpoint, settled = 0, 0, first, False
+    silent = np.zeros(p, np.bool_)
+    run, due, settled = 0, 0, False
     for k in range(first, n):
         o = chain.obs[k]
         if k > first + 1 and _same_setting(chain, seen, scale, k):
             run += 1
             if settled:
                 gains.slot[k] = gains.slot[k - 1]
-                gains.back[k] = gains.back[k - 1]
                 P[k] = P[k - 1]
                 if o >= 0:
                     S[o] = S[chain.obs[k - 1]]
                 continue
         else:
-            run, due, checkpoint, settled = 0, 0, k, False
+            run, due, settled = 0, 0, False
         gains.slot[k] = k
-        gains.back[k] = k
         if k > 0:
-            u = chain.step[k]
-            predict_root(chain.F[u], chain.root[u], L, A, pivot, smooth, gains.G[k], C[k])
+            predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, A, smooth)
         if o >= 0:
             c = chain.cfg[o]
-            innovation_cov(chain.H[c], chain.R[c], L, S[o], Y)
+            innovation_cov(chain.H[c], chain.R[c], scale[o], L, S[o], Y)
             gains.half[k] = update_root(
-                chain.H[c], chain.R[c], scale[o], seen[o], S[o], L, gains.W[k], gains.K[k], work
-            )
+                chain.H[c], chain.R[c], scale[o], seen[o], S[o], L, gains.W[k], gains.K[k], work,
+                smooth, A, gains.T[k], gains.V[k],
+            )  # fmt: skip
             if np.isnan(gains.half[k]):
                 return k
+        elif smooth:
+            update_root(
+                chain.H[0], chain.R[0], 1.0, silent, Y, L, gains.W[k], gains.K[k], work,
+                smooth, A, gains.T[k], gains.V[k],
+            )  # fmt: skip
+        if smooth:
+            gains.root[k] = L
+            gains.D[k] = A[d:, d:]
         gram(L, P[k])
         if run == due:
-            settled = run > 0 and _unchanged(P[k], P[checkpoint])
-            checkpoint, due = k, run + max(SHORTEST_WINDOW, run // 2)
+            settled = run > 0 and _unchanged(L, earlier)
+            earlier[:] = L
+            due = run + max(SHORTEST_WINDOW, run // 2)
     return -1
 
 
@@ -201,52 +207,80 @@ def filter_means(
 
 
 @jit
-def smooth_covariances(last: Any, gains: Any, C: Any, P: Any) -> None:
-    """P (N, d, d) of nodes ..., last: filtered in, smoothed out. P of the final node stays."""
+def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
+    """P (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out. Returns Z at `last`."""
     n, d = P.shape[0], P.shape[1]
-    A = np.empty((d, d))
-    run, due, checkpoint, settled = 0, 0, n - 1, False
+    A = np.empty((d, 2 * d))
+    Z = np.eye(d)
+    LZ = np.empty((d, d))
+    earlier = np.zeros((d, d))
+    run, due, settled = 0, 0, False
     for k in range(n - 2, last - 1, -1):
-        g = gains.back[k + 1]
-        if k < n - 2 and g == gains.back[k + 2]:
+        s, g = gains.slot[k + 1], gains.slot[k]
+        if k < n - 2 and s == gains.slot[k + 2] and g == s:
             run += 1
             if settled:
                 P[k] = P[k + 1]
                 continue
         else:
-            run, due, checkpoint, settled = 0, 0, k, False
-        G = gains.G[g]
+            run, due, settled = 0, 0, False
         for i in range(d):
             for j in range(d):
                 A[i, j] = 0.0
+                A[i, d + j] = gains.D[s, i, j]
             for l in range(d):
-                f = G[i, l]
+                f = gains.T[s, i, l]
                 for j in range(d):
-                    A[i, j] += f * P[k + 1, l, j]
+                    A[i, j] += f * Z[l, j]
+        triangularise(A, d)
         for i in range(d):
-            for j in range(i + 1):
-                s = C[g, i, j]
-                for l in range(d):
-                    s += A[i, l] * G[j, l]
-                P[k, i, j] = s
-                P[k, j, i] = s
+            for j in range(d):
+                Z[i, j] = A[i, j]
+        for i in range(d):
+            for j in range(d):
+                LZ[i, j] = 0.0
+            for l in range(d):
+                f = gains.root[g, i, l]
+                for j in range(d):
+                    LZ[i, j] += f * Z[l, j]
+        gram(LZ, P[k])
         if run == due:
-            settled = run > 0 and _unchanged(P[k], P[checkpoint])
-            checkpoint, due = k, run + max(SHORTEST_WINDOW, run // 2)
+            settled = run > 0 and _unchanged(Z, earlier)
+            earlier[:] = Z
+            due = run + max(SHORTEST_WINDOW, run // 2)
+    return Z
 
 
 @jit
-def smooth_means(chain: Any, last: Any, gains: Any, mean: Any) -> None:
-    """Means (n, N, d) of nodes ..., last: filtered in, smoothed out."""
+def smooth_means(
+    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any
+) -> None:
+    """Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out.
+
+    y (n, d), zeros on entry, is left at node `last`.
+    """
     paths, n, d = mean.shape
-    r = np.empty(d)
+    p = innovation.shape[2]
+    new = np.empty(d)
     for path in range(paths):
         for k in range(n - 2, last - 1, -1):
-            u, g = chain.step[k + 1], gains.back[k + 1]
+            s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
             for i in range(d):
-                r[i] = mean[path, k + 1, i] - chain.b[u, i]
+                new[i] = 0.0
                 for j in range(d):
-                    r[i] -= chain.F[u, i, j] * mean[path, k, j]
+                    new[i] += gains.T[s, i, j] * y[path, j]
+            if o >= 0:
+                for a in range(p):
+                    if not seen[o, a]:
+                        continue
+                    e = 0.0
+                    for j in range(a + 1):
+                        if seen[o, j]:
+                            e += gains.K[s, a, j] * innovation[path, o, j]
+                    for i in range(d):
+                        new[i] += gains.V[s, i, a] * e
+            for i in range(d):
+                y[path, i] = new[i]
             for i in range(d):
                 for j in range(d):
-                    mean[path, k, i] += gains.G[g, i, j] * r[j]
+                    mean[path, k, i] += gains.root[g, i, j] * new[j]

@@ -2,14 +2,18 @@
 
 Covariances never appear inside: only roots, P = L L^T, so that no rounding makes them indefinite.
 
-    predict   [F L, V^1/2; L, 0] Theta = [L', 0; X, Y]   (Theta orthogonal, Householder)
-              L' L'^T = F P F^T + V,  G = X L'^-1 = P F^T P'^-1,  Y Y^T = P - G P' G^T
+    predict   [F L, V^1/2; I, 0] Theta = [L', 0; B, D]   (Theta orthogonal, Householder)
+              L' L'^T = F P F^T + V,  xi = B xi' + D eta
     update    scalar by scalar after R = l D l^T:  phi = L^T h, f = phi^T phi + D,
-              L <- L - (L phi) phi^T / (f (1 + sqrt(D / f)))                     (Potter)
-              e = K v has unit variance, m <- m + W e                 (v = z - H m - off)
+              L <- L Pi,  Pi = I - phi phi^T / (f (1 + sqrt(D / f)))              (Potter)
+              e = K v has unit variance, m <- m + W e,  W = L U       (v = z - H m - off)
 
-Sources: Kaminski, Bryson & Schmidt (1971) for the array forms; Park & Kailath (1995) for the
-backward law.
+A state is x = m + L xi, xi of unit covariance: what is learnt later is learnt about xi. From the
+next state's xi' = U e + Pi xi+ (xi+ after its update) follows xi = T xi+ + V e + D eta, T = B Pi
+and V = B U: products of contractions, and no covariance is ever inverted.
+
+Sources: Kaminski, Bryson & Schmidt (1971) for the array forms; Bierman (1977) for factorised
+filters and smoothers.
 """
 
 from __future__ import annotations
@@ -48,13 +52,12 @@ def semidefinite_root(V: Any, out: Any) -> None:
 
 
 @jit
-def triangularise(A: Any, pivot: Any) -> int:
-    """Rotate the columns of A so that its first len(pivot) rows become lower triangular.
+def triangularise(A: Any, d: Any) -> None:
+    """Rotate the columns of A so that its first d rows become lower triangular, pivots >= 0.
 
-    pivot[j] = column of row j's pivot, -1 where the row depends on those above. Returns the rank.
+    Later rows take part in the rotation. A row that depends on those above it gets no pivot.
     """
     rows, width = A.shape
-    d = pivot.shape[0]
     rank = 0
     for j in range(d):
         done = 0.0
@@ -66,13 +69,12 @@ def triangularise(A: Any, pivot: Any) -> int:
         if rest <= (8 * width * EPS) ** 2 * (done + rest):
             for c in range(rank, width):
                 A[j, c] = 0.0
-            pivot[j] = -1
             continue
         norm = np.sqrt(rest)
         head = A[j, rank]
         beta = 1.0 / (norm * (norm + abs(head)))
-        alpha = -norm if head > 0 else norm
-        A[j, rank] = head - alpha
+        flip = 1.0 if head > 0 else -1.0
+        A[j, rank] = head + flip * norm
         for i in range(j + 1, rows):
             dot = 0.0
             for c in range(rank, width):
@@ -80,46 +82,20 @@ def triangularise(A: Any, pivot: Any) -> int:
             dot *= beta
             for c in range(rank, width):
                 A[i, c] -= dot * A[j, c]
-        A[j, rank] = alpha
+            A[i, rank] *= -flip
+        A[j, rank] = norm
         for c in range(rank + 1, width):
             A[j, c] = 0.0
-        pivot[j] = rank
         rank += 1
-    return rank
 
 
 @jit
-def backward_law(A: Any, pivot: Any, rank: Any, G: Any, C: Any) -> None:
-    """From a triangularised [L'; X Y]: the gain G = X L'^-1 and C = Y Y^T."""
-    rows, width = A.shape
-    d = pivot.shape[0]
-    n = rows - d
-    for j in range(d - 1, -1, -1):
-        c = pivot[j]
-        if c < 0:
-            for r in range(n):
-                G[r, j] = 0.0
-            continue
-        inv = 1.0 / A[j, c]
-        for r in range(n):
-            s = A[d + r, c]
-            for i in range(j + 1, d):
-                s -= G[r, i] * A[i, c]
-            G[r, j] = s * inv
-    for r in range(n):
-        for s in range(r + 1):
-            total = 0.0
-            for c in range(rank, width):
-                total += A[d + r, c] * A[d + s, c]
-            C[r, s] = total
-            C[s, r] = total
+def predict_root(F: Any, root: Any, L: Any, A: Any, smooth: Any) -> None:
+    """L <- root of F P F^T + V; A (2 d, 2 d) is work space.
 
-
-@jit
-def predict_root(
-    F: Any, root: Any, L: Any, A: Any, pivot: Any, smooth: Any, G: Any, C: Any
-) -> None:
-    """L <- root of F P F^T + V; with `smooth` also the backward law of the step."""
+    With `smooth`, A[d:] = [B, D]: the present state's noise in terms of the next one's and of what
+    is independent of it.
+    """
     d = L.shape[0]
     for i in range(d):
         for j in range(d):
@@ -130,14 +106,13 @@ def predict_root(
             for j in range(d):
                 A[i, j] += f * L[k, j]
     if smooth:
-        for i in range(d):
-            for j in range(d):
-                A[d + i, j] = L[i, j]
-                A[d + i, d + j] = 0.0
-        rank = triangularise(A, pivot)
-        backward_law(A, pivot, rank, G, C)
+        for i in range(d, 2 * d):
+            for j in range(2 * d):
+                A[i, j] = 0.0
+            A[i, i - d] = 1.0
+        triangularise(A, d)
     else:
-        triangularise(A[:d], pivot)
+        triangularise(A[:d], d)
     for i in range(d):
         for j in range(d):
             L[i, j] = A[i, j]
@@ -157,8 +132,8 @@ def gram(L: Any, P: Any) -> None:
 
 
 @jit
-def innovation_cov(H: Any, R: Any, L: Any, S: Any, Y: Any) -> None:
-    """S = H P H^T + R, with Y (p, d) as work space."""
+def innovation_cov(H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any) -> None:
+    """S = H P H^T + scale * R, with Y (p, d) as work space."""
     p, d = H.shape
     for a in range(p):
         for j in range(d):
@@ -170,7 +145,7 @@ def innovation_cov(H: Any, R: Any, L: Any, S: Any, Y: Any) -> None:
     gram(Y, S)
     for a in range(p):
         for c in range(p):
-            S[a, c] += R[a, c]
+            S[a, c] += scale * R[a, c]
 
 
 @jit
@@ -181,22 +156,30 @@ def update_space(p: Any, d: Any) -> Any:
 
 @jit
 def update_root(
-    H: Any, R: Any, scale: Any, seen: Any, S: Any, L: Any, W: Any, K: Any, work: Any
-) -> float:
+    H: Any, R: Any, scale: Any, seen: Any, S: Any, L: Any, W: Any, K: Any, work: Any,
+    smooth: Any, A: Any, T: Any, V: Any,
+) -> float:  # fmt: skip
     """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
 
+    With `smooth`, also T = B Pi and V = B U, where B = A[d:, :d]. work: from `update_space`.
     Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
-    work : from `update_space`.
     """
     p, d = H.shape
     h, low = work
     phi, u, D = h[p], h[p + 1], low[p]
     half = 0.0
+    if smooth:
+        for i in range(d):
+            for j in range(d):
+                T[i, j] = A[d + i, j]
     for a in range(p):
         for j in range(p):
             K[a, j] = 0.0
         for i in range(d):
             W[i, a] = 0.0
+        if smooth:
+            for i in range(d):
+                V[i, a] = 0.0
         if not seen[a]:
             continue
         for i in range(d):
@@ -249,5 +232,14 @@ def update_root(
         for i in range(d):
             for j in range(d):
                 L[i, j] -= u[i] * phi[j]
+        if smooth:
+            for i in range(d):
+                t = 0.0
+                for j in range(d):
+                    t += T[i, j] * phi[j]
+                V[i, a] = t / rootf
+                t *= shrink
+                for j in range(d):
+                    T[i, j] -= t * phi[j]
         half -= 0.5 * (LOG_2PI + np.log(f))
     return half

@@ -136,18 +136,17 @@ class _Block:
         chain, law = self.line.chain, self.line.law
         n, N, d = self.mean.shape
         p = self.z.shape[2]
-        G, C = np.empty((N, d, d)), np.empty((N, d, d))
-        L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
-        if law.diffuse.shape[1]:
-            flat = _FlatBlock(self, G, C)
-            L, m, first = flat.L, flat.m, flat.done
         gains = kernels.Gains(
             np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
-            np.empty(N, np.int64), G,
+            np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
         )  # fmt: skip
+        L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
+        if law.diffuse.shape[1]:
+            flat = _FlatBlock(self, gains)
+            L, m, first = flat.L, flat.m, flat.done
         bad = kernels.filter_covariances(
             chain, first, L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
-            gains, C,
+            gains,
         )  # fmt: skip
         if bad >= 0:
             raise_singular(chain, bad)
@@ -160,22 +159,27 @@ class _Block:
         )  # fmt: skip
         if self.smooth:
             last = max(first - 1, 0)
-            filtered = self.mean[:, last].copy()
-            kernels.smooth_covariances(last, gains, C, self.cov)
+            Z = kernels.smooth_covariances(last, gains, self.cov)
+            y = np.zeros((n, d))
             spread(
-                lambda rows: kernels.smooth_means(chain, last, gains, self.mean[rows]),
+                lambda rows: kernels.smooth_means(
+                    chain, last, gains, self.innovation[rows], self.seen, self.mean[rows], y[rows]
+                ),
                 _slices(n), n * N,
             )  # fmt: skip
             if flat is not None:
-                flat.smooth(filtered)
-        return None if flat is None else flat.start
+                flat.smooth(Z, y)
+        if flat is None:
+            return None
+        flat.report_innovations()
+        return flat.start
 
 
 class _FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
-    def __init__(self, block: _Block, G: Array, C: Array) -> None:
-        self.block, self.G, self.C = block, G, C
+    def __init__(self, block: _Block, gains: kernels.Gains) -> None:
+        self.block, self.gains = block, gains
         N, q = len(block.line.times), block.line.law.diffuse.shape[1]
         size, spare = min(N, 4 * q + 16), 0.0
         while True:
@@ -191,7 +195,6 @@ class _FlatBlock:
                 size = min(N, 4 * size)
         kept = self.done - self.integrated
         self.start = FlatStart(self.Ms[:kept], self.Ts[:kept], self.ss[:, :kept])
-        self._report_innovations()
 
     def _filter(self, size: int, spare: float) -> int:
         block = self.block
@@ -202,15 +205,15 @@ class _FlatBlock:
         self.M, self.T, self.s = np.array(D, order="C"), np.zeros((q, q)), np.zeros((n, q))
         self.Ms, self.Ts = np.empty((size, d, q)), np.empty((size, q, q))
         self.Es, self.ss = np.empty((T, p, q)), np.empty((n, size, q))
-        self.Gd, self.Cd = np.empty((q, d)), np.empty((q, q))
+        self.rotation = np.empty((d + q, d + q))
         self.done, self.integrated, singular = flat_kernels.filter_flat(
-            block.line.chain, self.L, self.m, self.M, self.T, self.s, block.seen, block.scale,
-            block.smooth, block.z, block.cov, block.innovation_cov, block.mean, block.innovation,
-            block.loglik, self.G, self.C, self.Ms, self.Es, self.Ts, self.ss, self.Gd, self.Cd,
+            block.line.chain, self.gains, self.L, self.m, self.M, self.T, self.s, block.seen,
+            block.scale, block.smooth, block.z, block.cov, block.innovation_cov, block.mean,
+            block.innovation, block.loglik, self.Ms, self.Es, self.Ts, self.ss, self.rotation,
         )  # fmt: skip
         return int(singular)
 
-    def _report_innovations(self) -> None:
+    def report_innovations(self) -> None:
         """Innovations are known given delta = 0; report them with delta as known before each."""
         block, q = self.block, self.T.shape[0]
         obs = block.line.chain.obs[: self.done]
@@ -225,32 +228,31 @@ class _FlatBlock:
             block.innovation[:, seen], block.innovation_cov[seen], -self.Es[seen], T, s
         )
 
-    def smooth(self, filtered: Array) -> None:
-        """Smooth back through the flat start; filtered (n, d) is the state where it ended."""
-        block = self.block
-        mean, cov, last = block.mean, block.cov, self.done - 1
+    def smooth(self, Z: Array, y: Array) -> None:
+        """Smooth back through the flat start.
+
+        Where delta was integrated out: Z (d, d) and y (n, d), what the later data say about xi'.
+        """
+        block, last = self.block, self.done - 1
+        mean, cov = block.mean, block.cov
         d, q = self.M.shape
+        J, joint = np.eye(d + q), np.zeros((len(mean), d + q))
         null: Array = np.zeros((q, 0))
-        J, Jx = np.empty((d + q, d + q)), np.empty((len(mean), d + q))
         if self.integrated:
-            delta = np.asarray(np.linalg.solve(self.T, self.s.T).T, dtype=np.float64)
-            J[:d, :d] = cov[last]
-            J[d:, :d] = self.Gd @ cov[last]
-            J[d:, d:] = self.Cd + J[d:, :d] @ self.Gd.T
-            Jx[:, :d] = mean[:, last]
-            Jx[:, d:] = delta + (mean[:, last] - filtered) @ self.Gd.T
+            J[:d, :d] = Z
+            J = self.rotation @ J
+            joint += y @ self.rotation[:, :d].T
+            joint[:, d:] += np.linalg.solve(self.T, self.s.T).T
         else:
             inverse, nulls = _regression(self.T[None])
-            inverse, null = inverse[0], nulls[0]
-            delta = self.s @ inverse.T
-            J[d:, d:] = inverse @ inverse.T
-            J[d:, :d] = J[d:, d:] @ self.M.T
-            J[:d, :d] = cov[last] + self.M @ J[d:, :d]
-            Jx[:, d:], Jx[:, :d] = delta, mean[:, last] + delta @ self.M.T
-            mean[:, last], cov[last] = Jx[:, :d], J[:d, :d]
-        J[:d, d:] = J[d:, :d].T
+            J[d:, d:], null = inverse[0], nulls[0]
+            joint[:, d:] = self.s @ J[d:, d:].T
+            mean[:, last] += joint[:, d:] @ self.M.T
+            moved = self.M @ J[d:, d:]
+            cov[last] += moved @ moved.T
         flat_kernels.smooth_flat(
-            block.line.chain, last, self.G, self.C, self.Ms, J, Jx, mean, cov
+            block.line.chain, last, self.gains, self.Ms, self.Es, block.innovation, block.seen, J,
+            joint, mean, cov,
         )  # fmt: skip
         self.start.unseen = self.start.M @ null
 

@@ -1,7 +1,7 @@
 """One node at a time for many paths, each with its own covariance: what reweighting needs.
 
-Symbols as in `_kalman_root_kernels` and `_kalman_flat_kernels`, with a leading axis for paths; open_
-says whether a path's delta is not integrated out yet.
+Symbols as in `_kalman_root_kernels` and `_kalman_flat_kernels`, with a leading axis for paths;
+open_ says whether a path's delta is not integrated out yet.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any) -> None:
     """Carry every path from node k - 1 to node k."""
     paths, d = m.shape
     A = np.empty((2 * d, 2 * d))
-    pivot = np.empty(d, np.int64)
-    none = np.empty((d, d))
     x = np.empty(d)
     u = chain.step[k]
     for path in range(paths):
-        predict_root(chain.F[u], chain.root[u], L[path], A, pivot, False, none, none)
+        predict_root(chain.F[u], chain.root[u], L[path], A, False)
         predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], x)
 
 
@@ -56,12 +54,11 @@ def innovations_all(
     p, q = v.shape[1], M.shape[2]
     c = chain.cfg[o]
     H = chain.H[c]
-    silent = np.zeros((p, p))
     Y = np.empty((p, d))
     row = np.empty(q)
     share = np.empty((p, q))
     for path in range(paths):
-        innovation_cov(H, silent, L[path], S[path], Y)
+        innovation_cov(H, chain.R[c], 0.0, L[path], S[path], Y)
         for a in range(p):
             known[path, a] = True
             v[path, a] = z[path, o, a] - chain.off[c, a]
@@ -123,19 +120,22 @@ def update_all(
     K = np.empty((p, p))
     work = update_space(p, d)
     inverse = np.empty((q, q))
-    Gd = np.empty((q, d))
-    Cd = np.empty((q, q))
+    rotation = np.empty((d + q, d + q))
+    A = np.empty((2 * d, 2 * d))
+    B = np.empty((d, d))
+    V = np.empty((d, p))
     for path in range(paths):
-        innovation_cov(chain.H[c], scale[path] * chain.R[c], L[path], S, Y)
+        innovation_cov(chain.H[c], chain.R[c], scale[path], L[path], S, Y)
         one = slice(path, path + 1)
         half = update_flat(
             chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], L[path],
             m[one], M[path], T[path], s[one], largest[path], S, E, v, term, W, K, rows, work,
+            False, A, B, V,
         )  # fmt: skip
         if np.isnan(half):
             return True
         if open_[path] and can_collapse(T[path], M[path], L[path], inverse):
-            integrate_out(L[path], m[one], M[path], s[one], inverse, Gd, Cd)
+            integrate_out(L[path], m[one], M[path], s[one], inverse, rotation)
             M[path] = 0.0
             open_[path] = False
     return False
