@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 
 from afafilter import pull_forward, simulate
 from afafilter.plotting import CYCLE, MARKERS, ellipses, figure, paper_style
@@ -18,31 +19,34 @@ from simulations import _setups
 from simulations._common import save
 
 SEED = 5
-TARGETS = (20, 32, 44, 56, 68)
-REACH = 12
+TARGETS = (16, 26, 37, 49, 61)
+REACH = 16
+LIMIT = 11.0
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write pulled_forward.{png,pdf,csv,tex,json} into `out_dir`."""
     model = _setups.paper_spiral(0.3, 0.5)
     t = 0.1 * np.arange(TARGETS[-1] + REACH + 1)
-    data = simulate(
-        model, t, 1, rng=np.random.default_rng(SEED), x0=np.array([20.0, 0.0])
-    )
+    data = simulate(model, t, 1, rng=np.random.default_rng(SEED), x0=np.array([9.0, 0.0]))
     x, z = data.x[0], data.z[0]
     rows = []
+    fade = np.linspace(1.0, 0.25, REACH)
     with paper_style():
-        fig, axes = figure(1, 2, height=2.3, sharex=True, sharey=True)
-        for ax, side in zip(axes, ("causal", "acausal"), strict=True):
-            ax.plot(*x.T, "k-", lw=0.6, label="truth")
+        fig, axes = figure(1, 2, height=2.1, sharex=True, sharey=True)
+        for ax, side in zip(axes, ("past", "future"), strict=True):
+            ax.plot(*x.T, "k-", lw=0.6)
             for index, target in enumerate(TARGETS):
-                first = target - REACH if side == "causal" else target + 1
+                first = target - REACH if side == "past" else target + 1
                 picked = slice(first, first + REACH)
                 means, covs = pull_forward(model, t[picked], z[picked], t[target])
-                colour = CYCLE[index]
-                ax.plot(*means.T, ".", ms=1.8, color=colour)
-                ellipses(means, covs, ax=ax, edgecolor=colour, alpha=0.6)
-                ax.plot(*x[target], MARKERS[index], ms=4, mfc="white", mec=colour)
+                nearest = np.argsort(np.abs(t[picked] - t[target]))
+                colours = [to_rgba(CYCLE[index], a) for a in fade[np.argsort(nearest)]]
+                ax.scatter(*means.T, s=1.5, c=colours, lw=0)
+                ellipses(means, covs, ax=ax, edgecolor=colours)
+                ax.plot(
+                    *x[target], MARKERS[index], ms=4, mfc="white", mec="k", mew=0.8, zorder=5
+                )  # fmt: skip
                 for lag, mean, cov in zip(t[target] - t[picked], means, covs, strict=True):
                     error = mean - x[target]
                     rows.append(
@@ -52,15 +56,17 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                             "squared distance": error @ np.linalg.solve(cov, error),
                         }
                     )  # fmt: skip
-            ax.set_title(f"{side}: {'past' if side == 'causal' else 'future'} observations")
+            ax.set_title(f"from the {side}")
             ax.set_xlabel("$x_1$")
             ax.set_aspect("equal")
+            ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT))
         axes[0].set_ylabel("$x_2$")
         return save(
             fig, out_dir, "pulled_forward", pd.DataFrame(rows),
             caption=(
                 f"Five target states (open markers) and what {REACH} observations before (left) or "
-                "after (right) say of each once pulled to its time, with 68\\,\\% ellipses. "
+                "after (right) say of each once pulled to its time, with 68\\,\\% ellipses; the "
+                "fainter, the farther in time. "
                 r"Spiral, $\sigma^2=0.3$, $\eta^2=0.5$, $\Delta t=0.1$."
             ),
             config={"seed": SEED, "targets": TARGETS, "reach": REACH},
