@@ -96,8 +96,8 @@ def finding(table: pd.DataFrame) -> str:
     return (
         "Plain AFA's intervals of nominal 95 % cover "
         f"{at.loc[('AFA', quiet), 'coverage95']:.0%} at process noise {quiet:g} and "
-        f"{at.loc[('AFA', loud), 'coverage95']:.0%} at {loud:g}, with a NEES per component of {at.loc[('AFA', quiet), 'nees']:.1f} and "
-        f"{at.loc[('AFA', loud), 'nees']:.0f}. With the covariance of the exact error law the "
-        f"same estimates cover between {honest['coverage95'].min():.1%} and "
-        f"{honest['coverage95'].max():.1%}."
+        f"{at.loc[('AFA', loud), 'coverage95']:.0%} at {loud:g}; its NEES per component is "
+        f"{at.loc[('AFA', quiet), 'nees']:.1f} and {at.loc[('AFA', loud), 'nees']:.0f}. With the "
+        "covariance of the exact error law the same estimates cover between "
+        f"{honest['coverage95'].min():.1%} and {honest['coverage95'].max():.1%}."
     )
