@@ -19,7 +19,7 @@
 
     [estimators."robust AFA"]        # with the function's keyword arguments
     function = "adaptive_filter"
-    weight = { name = "StudentT", nu = 4.0 }
+    weight = { name = "student_t", nu = 4.0 }
     anchor_cov = "R"                 # a matrix, or the model's R
 
     [scenarios.ring]
@@ -56,12 +56,12 @@ from afafilter._model_toml import (
     required,
 )
 from afafilter.results import Estimate
+from afafilter.weights import weight_from_name
 
 FUNCTIONS = (
     "adaptive_filter", "adaptive_smoother", "kalman_filter", "rts_smoother", "filterpy_filter",
     "filterpy_smoother", "raw_observation",
 )  # fmt: skip
-WEIGHTS = ("Exponential", "Huber", "IMQ", "Power", "Rational", "StudentT", "Threshold")
 TOP = ("models", "estimators", "scenarios", "seeds", "levels", "energy", "lags")
 SCENARIO = ("t", "n_paths", "x0", "outliers", "missing", "burn_in")
 
@@ -183,13 +183,8 @@ def _estimator(given: Any) -> Configured:
     function = getattr(afafilter, _one_of(options.pop("function"), "function", FUNCTIONS))
     known_keys(options, [k for k in parameters(function) if k not in ("model", "t", "z")])
     if "weight" in options:
-        from afafilter import weights
-
         weight = dict(_table(options["weight"]))
-        kind = getattr(weights, _one_of(weight.pop("name", None), "weight name", WEIGHTS))
-        known_keys(weight, parameters(kind))
-        required(weight, kind)
-        options["weight"] = kind(**weight)
+        options["weight"] = weight_from_name(weight.pop("name", None), **weight)
     return Configured(function, options)
 
 

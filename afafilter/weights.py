@@ -232,6 +232,7 @@ _NAMES: dict[str, Callable[..., Weight]] = {
     "huber": Huber,
     "threshold": Threshold,
 }
+_CLASS_NAMES = {str(kind.__name__): name for name, kind in _NAMES.items()}  # type: ignore[attr-defined]
 
 
 def weight_from_name(name: str, **parameters: float) -> Weight:
@@ -239,7 +240,8 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
 
     Parameters
     ----------
-    name : "exponential", "power", "student_t", "rational", "imq", "huber" or "threshold".
+    name : "exponential", "power", "student_t", "rational", "imq", "huber" or "threshold", or the
+        name of the class, such as "StudentT".
     **parameters : the parameters of that weight, e.g. nu=4.0.
 
     Raises
@@ -247,9 +249,10 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
     ValueError
         Unknown name, missing or unknown parameter, or a parameter that is not positive.
     """
-    if name not in _NAMES:
+    short = _CLASS_NAMES.get(name, name)
+    if short not in _NAMES:
         raise ValueError(f"weight must be one of {', '.join(_NAMES)}, got {name!r}")
-    kind = _NAMES[name]
+    kind = _NAMES[short]
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(parameters) - set(known))
     if unknown:

@@ -452,7 +452,7 @@ def test_toml_is_the_same_study_as_python(tmp_path):
         ("obs_var", "obs_variance", r"\[models.spiral process_var=0.1\]: unknown key"),
         ('preset = "spiral"', 'preset = "helix"', r"preset must be one of .*got 'helix'"),
         ('"adaptive_filter"\n\n', '"kalman"\n\n', r"\[estimators.afa\]: function must be one of"),
-        ('"StudentT"', '"Student"', r"\[estimators.robust AFA\]: weight name must be one of"),
+        ('"StudentT"', '"Student"', r"\[estimators.robust AFA\]: weight must be one of"),
         ("nu = 4.0", "nu = -4.0", r"\[estimators.robust AFA\]: .*nu"),
         ("anchor =", "ancor =", r"unknown key 'ancor'"),
         ("burn_in = 4", "burn_in = 12", r"\[scenarios.ring .*burn_in"),

@@ -102,6 +102,8 @@ def test_weights_by_name():
     assert weight_from_name("power", nu=2.0, kappa=1.5) == Power(2.0, 1.5)
     assert weight_from_name("power", nu=2.0) == Power(2.0)
     assert weight_from_name("huber", c=2.0) == Huber(2.0)
+    assert weight_from_name("StudentT", nu=4.0) == weight_from_name("student_t", nu=4.0)
+    assert weight_from_name("IMQ", c=2.0) == IMQ(2.0)
     with pytest.raises(ValueError, match="student_t, rational, imq"):
         weight_from_name("cauchy", c=1.0)
     with pytest.raises(ValueError, match="takes the parameters c, got nu"):
