@@ -119,10 +119,7 @@ class Block:
             reference = max(self.t_rows[-1], head.t[0])
             distance = reference - self.t_rows
         centre = self.centre(side)
-        factor = -2.0 / head.law.scale if head.law.kind == "power" else -2.0
-        queries = operand(
-            head, self.space, "q", self.q, self.q2, distance, side.query_late, side, centre, factor
-        )
+        queries = operand(head, side, self.space, True, self.q, self.q2, distance, centre)
         for j0, j1, edge in key_chunks(low, high, side.causal):
             gap = reference - head.t[j0:j1] if side.causal else head.t[j0:j1] - reference
             outside = None
@@ -165,13 +162,13 @@ class Block:
         separable = fastest <= self.reach and (
             self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
         )
+        if centre is not None and not side.query_late and head.mu * behind > 0.5:
+            separable = False  # e_late c would be longer than the points it centres
         k = None if law.kind == "plain" or head.k is None else head.k[j0:j1]
         k2 = head.key_norms[j0:j1]
         S = X = tau = E = None
         if separable:
-            keys = operand(
-                head, self.space, "k", k, k2, gap, not side.query_late, side, centre, 1.0
-            )
+            keys = operand(head, side, self.space, False, k, k2, gap, centre)
             if law.kind != "power" or law.exponent != 1.0 or head.beta != 1.0 or self.online:
                 S = self.space.get("S", shape, self.dtype)
                 np.matmul(queries.lag_columns, keys.lag_columns.T, out=S)

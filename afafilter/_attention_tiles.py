@@ -14,9 +14,10 @@ Distances of query a and of key b from a reference time between them make every 
     E = e_a e_b,   Vp(a + b) = Vp(a) + e_a^2 Vp(b),
     |R|^2 = |P_late|^2 + e_late^2 |P_early|^2 - 2 e_late <P_late, P_early>,
     P_late = x_late - e_late c,   P_early = e_early x_early - c      (any centre c),
-so S + |R|^2 / nu is one matrix product. Tiles that the diagonal crosses reuse it when b is only
-slightly negative, and else form E pair by pair. Where the product would lose digits, it is centred,
-and where that does not help, differences are taken directly.
+so S + |R|^2 / nu is one matrix product. Tiles that the diagonal crosses have keys with b < 0; all
+pairs that count keep a + b >= 0 and with it bounded products, so the same form serves unless its
+factors themselves overflow: then E is formed pair by pair. Where the product would lose digits, it
+is centred, and where that does not help, differences are taken directly.
 """
 
 from __future__ import annotations
@@ -314,50 +315,55 @@ def key_chunks(
 
 def operand(
     head: Head,
+    side: Side,
     space: Workspace,
-    name: str,
+    is_query: bool,
     x: Floats | None,
     x2: Floats,
     distance: F64,
-    late: bool,
-    side: Side,
     centre: Floats | None,
-    factor: float,
 ) -> Operand:
-    """Columns of one side (rows: queries; or keys), see the module docstring."""
-    n, dtype = len(distance), head.v.dtype
-    tiny = np.finfo(dtype).tiny
+    """Columns of the queries or the keys x of a tile, see the module docstring."""
+    n, dtype, law = len(distance), head.v.dtype, head.law
+    name = "queries" if is_query else "keys"
+    late = is_query == side.query_late
     e64 = np.exp(-head.mu * distance)
-    e64[e64 < tiny] = 0.0
+    e64[e64 < np.finfo(dtype).tiny] = 0.0
     growth = head.growth(distance)
     lag = space.get(name + "lag", (n, 2), dtype)
-    if late:
+    if is_query:
         lag[:, 0], lag[:, 1] = growth + side.var_late, e64**2
     else:
         lag[:, 0], lag[:, 1] = 1.0, growth + side.var_early * e64**2
     e = e64.astype(dtype)
     if x is None:
         return Operand(distance, lag, None, None, e, 0.0)
-    columns = space.get(name + "columns", (n, x.shape[1] + 2), dtype)
+    power = law.kind == "power"
+    merged = power and side.query_late
+    extra = 4 if power and not merged else 2
+    columns = space.get(name + "columns", (n, x.shape[1] + extra), dtype)
+    factor = (-2.0 / law.scale if power else -2.0) if is_query else 1.0
     points = None
     if centre is None:
         norms = x2 if late else x2 * e64**2
-        np.multiply(x, (factor * e)[:, None], out=columns[:, 2:])
+        np.multiply(x, (factor * e)[:, None], out=columns[:, extra:])
     else:
         points = space.get(name + "points", x.shape, dtype)
         np.multiply(x, 1 if late else e[:, None], out=points)
         points -= e[:, None] * centre if late else centre
         norms = squared_norms(points)
-        np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, 2:])
-    if head.law.kind == "power":
+        np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, extra:])
+    scaled = norms / law.scale if power else norms
+    if merged:
         columns[:, :2] = lag
+        columns[:, 0 if late else 1] += scaled
     else:
-        columns[:, :2] = [0.0, 1.0] if late else [1.0, 0.0]
-        if late:
-            columns[:, 1] = lag[:, 1]
-    columns[:, 0 if late else 1] += norms / head.law.scale if head.law.kind == "power" else norms
-    # Points ahead of the reference are longer than what any pair makes of them.
-    largest = float((norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))).max(initial=0.0))
+        columns[:, : extra - 2] = lag[:, : extra - 2]
+        pair = (scaled, e64**2) if late else (1.0, scaled)
+        columns[:, extra - 2], columns[:, extra - 1] = pair
+    if not late:  # early points beyond the reference are longer than what any pair makes of them
+        norms = norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))
+    largest = float(norms.max(initial=0.0))
     return Operand(distance, lag, columns, points, e, largest)
 
 
