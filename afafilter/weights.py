@@ -232,7 +232,7 @@ _NAMES: dict[str, Callable[..., Weight]] = {
     "huber": Huber,
     "threshold": Threshold,
 }
-_CLASS_NAMES = {str(kind.__name__): name for name, kind in _NAMES.items()}  # type: ignore[attr-defined]
+_CLASS_NAMES = {str(kind.__name__): name for name, kind in _NAMES.items()}
 
 
 def weight_from_name(name: str, **parameters: float) -> Weight:
