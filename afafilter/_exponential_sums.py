@@ -64,7 +64,7 @@ def plain_weight(
     tau: ArrayLike, decay: float, process_var: float, obs_var: float, anchor_var: float = 0.0,
     side: str = "causal",
 ) -> Array:  # fmt: skip
-    """The exact weight: 1/Sig (causal) or 1/[bracket] (acausal) at lags tau >= 0, shape of tau."""
+    """The exact weight (see `plain_weights_exponentials`) at lags tau >= 0, shape of tau."""
     lags = real_array(tau, "tau")
     start, slope = _start_and_slope(decay, process_var, obs_var, anchor_var, side)
     if slope == -2 * decay:
@@ -92,7 +92,8 @@ def plain_weights_exponentials(
     horizon : largest lag; inf is legal when decay > 0 or process_var = 0.
     tolerance : relative error wanted; the fewest terms that reach it are returned, or, where none
         does, the best sum found (see its `bound`).
-    side : "causal", or "acausal" for the bracket of MATH 4.
+    side : "causal", or "acausal" for observations after the query: there the weight is
+        1/(V(tau) + eta^2 + gamma^2 e^{-2 mu tau}), the factor e^{2 mu tau} left out.
 
     Returns
     -------
