@@ -93,7 +93,7 @@ def plain_weights_exponentials(
     tolerance : relative error wanted; the fewest terms that reach it are returned, or, where none
         does, the best sum found (see its `bound`).
     side : "causal", or "acausal" for observations after the query: there the weight is
-        1/(V(tau) + eta^2 + gamma^2 e^{-2 mu tau}), the factor e^{2 mu tau} left out.
+        1/(Vp + eta^2 + gamma^2 e^{-2 mu tau}); the estimator carries the factor e^{-2 mu tau}.
 
     Returns
     -------
