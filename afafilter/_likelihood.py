@@ -204,10 +204,10 @@ def distinct_steps(t: Array) -> tuple[Array, Any]:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    if np.abs(A).sum(axis=0).max() * data.longest <= COMPILED_REACH:
-        from afafilter._likelihood_kernels import transitions
+    from afafilter import _likelihood_kernels as kernels
 
-        F, b, V = transitions(A, Q, u, data.steps)
+    if kernels.column_norm(A) * data.longest <= COMPILED_REACH:
+        F, b, V = kernels.transitions(A, Q, u, data.steps)
     else:
         F, b, V = linalg.transition(A, Q, u, data.steps)
     mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
@@ -215,14 +215,12 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
     chain = Chain(F, b, V, data.index, system.C[None], system.offset[None], R, mean, cov, flat)
 
     def pullback(g: Chain) -> System:
-        from afafilter._likelihood_kernels import transition_adjoint
-
-        gA, gQ, gu = transition_adjoint(A, Q, u, data.steps, g.F, g.b, g.V)
+        gA, gQ, gu = kernels.transition_adjoint(A, Q, u, data.steps, g.F, g.b, g.V)
         pA, pQ, pu, prior = prior_pullback(g.mean, g.cov, g.flat)
+        if pA is not None:
+            gA, gQ, gu = gA + pA, gQ + pQ, gu + pu
         gR = g.R[0] if data.obs_cov is None else np.zeros_like(system.R)
-        return System(
-            gA + pA, gQ + pQ, gu + pu, g.H.sum(axis=0), g.shift.sum(axis=0), gR, prior, 0.0
-        )
+        return System(gA, gQ, gu, g.H[0], g.shift[0], gR, prior, 0.0)
 
     return chain, pullback
 
@@ -231,12 +229,11 @@ def _sde_prior(system: System, t_first: float) -> Any:
     """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
     d = len(A)
-    zA, zu = np.zeros((d, d)), np.zeros(d)
     if isinstance(prior, PriorArrays):
         if prior.t0 is None or prior.t0 == t_first:
             return (
                 prior.mean, prior.cov, prior.flat,
-                lambda gm, gP, gD: (zA, zA, zu, PriorArrays(gm, gP, gD)),
+                lambda gm, gP, gD: (None, None, None, PriorArrays(gm, gP, gD)),
             )  # fmt: skip
         if prior.t0 > t_first:
             raise ValueError(
@@ -255,7 +252,7 @@ def _sde_prior(system: System, t_first: float) -> Any:
 
         return F @ prior.mean + b, F @ prior.cov @ F.T + V, F @ prior.flat, propagated
     if prior == "diffuse":
-        return zu, zA, np.eye(d), lambda gm, gP, gD: (zA, zA, zu, "diffuse")
+        return np.zeros(d), np.zeros((d, d)), np.eye(d), lambda *_: (None, None, None, "diffuse")
     if not linalg.is_stable(A):
         raise np.linalg.LinAlgError("a stationary prior needs a stable A")
     mean = np.linalg.solve(A, -u)

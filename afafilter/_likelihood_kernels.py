@@ -501,7 +501,7 @@ def transitions(A: Any, Q: Any, u: Any, steps: Any) -> Any:
     d = A.shape[0]
     n = len(steps)
     Phi, psi, V = np.zeros((n, d, d)), np.zeros((n, d)), np.zeros((n, d, d))
-    norm = _norm(A)
+    norm = column_norm(A)
     T, W, X, Y = (np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)))
     G, a, e = np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
     s, s_new = np.empty(d), np.empty(d)
@@ -556,7 +556,7 @@ def transitions(A: Any, Q: Any, u: Any, steps: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _norm(A: Any) -> float:
+def column_norm(A: Any) -> float:
     norm = 0.0
     for j in range(A.shape[0]):
         x = 0.0
@@ -666,7 +666,7 @@ def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV:
     """
     d = A.shape[0]
     gA, gQ, gu = np.zeros((d, d)), np.zeros((d, d)), np.zeros(d)
-    norm = _norm(A)
+    norm = column_norm(A)
     T = np.empty((TAYLOR_TERMS, d, d))
     W = np.empty((TAYLOR_TERMS, d, d))
     G, GX, GW, GG = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))

@@ -73,7 +73,7 @@ class MatrixParameters:
             [_is_variance(b, n) for b in self.blocks for n in self._names(b)], dtype=bool
         )
         self.typical = np.concatenate([self._typical(b, scales) for b in self.blocks])
-        self.logs = np.zeros(len(self.names), dtype=bool)
+        self.logs = self.roots = np.zeros(len(self.names), dtype=bool)
 
     def _array(self, system: Any, field: str) -> Array:
         if field.startswith("prior"):

@@ -6,6 +6,7 @@ and the chain rule from gradients by those arrays to the gradient by theta.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ class Parametrisation(Protocol):
     positive: Any  # (n,) bool: natural parameters that cannot be negative
     typical: Array  # (n,) sizes of meaningful changes of theta
     logs: Any  # (n,) bool: coordinates that are the logarithm of their natural parameter
+    roots: Any  # (n,) bool: coordinates that are the square root of it
 
     def start(self) -> Array:
         """Theta of the starting model."""
@@ -72,7 +74,7 @@ class FamilyParameters:
             raise ValueError("nothing to fit: every parameter of the family is fixed or tied")
         parameters = family.parameters
         domains = np.array([parameters[name].domain for name in self.names])
-        self.logs, self._root = domains == "positive", domains == "nonnegative"
+        self.logs, self.roots = domains == "positive", domains == "nonnegative"
         self.positive = domains != "real"
         self._start = np.array([float(start[name]) for name in self.names])
         for name, value, positive in zip(self.names, self._start, self.positive, strict=True):
@@ -80,41 +82,43 @@ class FamilyParameters:
                 raise ValueError(f"start value of {name} must be finite and > 0, got {value:g}")
         level = np.array(["offset" in name for name in self.names])
         real = np.where(level, size, np.maximum(np.abs(self._start), TINY))
+        self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
         root = np.sqrt(np.abs(self._start))
-        self.typical = np.where(self.logs, 1.0, np.where(self._root, root, real))
+        self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
         self._layout = _layout(family, self.names)
 
     def start(self) -> Array:
         x = np.abs(self._start)
         logs = np.log(np.where(self.logs, x, 1.0))
-        return np.where(self.logs, logs, np.where(self._root, np.sqrt(x), self._start))
+        return np.where(self.logs, logs, np.where(self.roots, np.sqrt(x), self._start))
 
     def bounds(self, theta: Array) -> tuple[Array, Array]:
         reach = np.where(self.logs, LOG_REACH, np.inf)
         return theta - reach, theta + reach
 
     def natural(self, theta: Array) -> Array:
-        out = np.where(self._root, theta**2, theta)
-        out[self.logs] = np.exp(theta[self.logs])
-        return out
+        return np.array(self._natural(theta))
 
-    def _slopes(self, theta: Array) -> Array:
-        out = np.where(self._root, 2 * theta, 1.0)
-        out[self.logs] = np.exp(theta[self.logs])
-        return out
+    def _natural(self, theta: Array) -> list[float]:
+        return [
+            x if kind == 0 else x * x if kind == 1 else math.exp(x)
+            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
+        ]
+
+    def _slopes(self, theta: Array) -> list[float]:
+        return [
+            1.0 if kind == 0 else 2 * x if kind == 1 else math.exp(x)
+            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
+        ]
 
     def jacobian(self, theta: Array) -> Array:
         return np.diag(self._slopes(theta))
 
     def vanishing(self, theta: Array) -> list[int]:
         """Coordinates that may be exactly 0: nonnegative parameters that are nearly so."""
-        return np.flatnonzero(self._root & (np.abs(theta) < 0.03 * self.typical)).tolist()
+        return np.flatnonzero(self.roots & (np.abs(theta) < 0.03 * self.typical)).tolist()
 
-    def _values(self, natural: Array) -> dict[str, Any]:
-        return self.family.complete(dict(zip(self.names, natural.tolist(), strict=True)))
-
-    def _arguments(self, natural: Array) -> list[list[Any]]:
-        values = natural.tolist()
+    def _arguments(self, values: list[float]) -> list[list[Any]]:
         return [
             [values[k] if k >= 0 else fixed for k, fixed in sources] for _, sources in self._layout
         ]
@@ -123,14 +127,15 @@ class FamilyParameters:
         blocks = [
             component.build(*given)
             for (component, _), given in zip(
-                self._layout, self._arguments(self.natural(theta)), strict=True
+                self._layout, self._arguments(self._natural(theta)), strict=True
             )
         ]
         return assemble(blocks, self.family.dim, self.family.obs_dim)
 
     def pull(self, theta: Array, grad: System) -> Array:
-        out = np.zeros(len(theta))
-        arguments = self._arguments(self.natural(theta))
+        out = [0.0] * len(theta)
+        slopes = self._slopes(theta)
+        arguments = self._arguments(self._natural(theta))
         row = 0
         for (component, sources), given in zip(self._layout, arguments, strict=True):
             place = slice(row, row + component.dim)
@@ -138,12 +143,14 @@ class FamilyParameters:
                 if k >= 0:
                     stepped = list(given)
                     stepped[i] = complex(given[i], TINY)
-                    out[k] += _inner(component.build(*stepped), grad, place)
+                    slope = _inner(component.build(*stepped), grad, place)
+                    out[k] += slope * slopes[k] / TINY
             row += component.dim
-        return out * self._slopes(theta) / TINY
+        return np.array(out)
 
     def model(self, theta: Array) -> LinearSDE:
-        return self.family.model(self._values(self.natural(theta)))
+        values = dict(zip(self.names, self._natural(theta), strict=True))
+        return self.family.model(self.family.complete(values))
 
 
 def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, list[Any]]]:
@@ -164,23 +171,19 @@ def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, lis
 def _inner(block: Block, grad: System, place: slice) -> float:
     """Inner product of a gradient with the imaginary part of a component's block."""
     assert isinstance(grad.prior, PriorArrays)
-    total = 0.0
-    for value, target in (
-        (block.R, grad.R),
-        (block.offset, grad.offset),
-    ):
-        if np.iscomplexobj(value):
-            total += float((value.imag * target).sum())
+    pairs = [(block.R, grad.R), (block.offset, grad.offset)]
     if place.stop > place.start:
-        for value, target in (
+        pairs += [
             (block.A, grad.A[place, place]),
             (block.Q, grad.Q[place, place]),
             (block.C, grad.C[:, place]),
             (block.cov, grad.prior.cov[place, place]),
-        ):
-            if np.iscomplexobj(value):
-                total += float((value.imag * target).sum())
-    return total
+        ]
+    return sum(
+        float((value.imag * target).sum())
+        for value, target in pairs
+        if value is not None and value.dtype.kind == "c"
+    )
 
 
 def parametrisation(
@@ -194,7 +197,8 @@ def parametrisation(
 ) -> Parametrisation:
     """The parametrisation that `fit` works with."""
     if isinstance(model, Family):
-        start = model.guess(t, z)
+        scales = data_scales(np.asarray(t, float), z, model.obs_dim)
+        start = model.guess_from(scales)
         if free is not None:
             if isinstance(free, Mapping):
                 raise ValueError("free of a family must be names, not masks")
@@ -202,8 +206,7 @@ def parametrisation(
                 if name not in model.free:
                     raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
             model = model.fix({n: start[n] for n in model.free if n not in free})
-        size = data_scales(np.asarray(t, float), z, model.obs_dim).var ** 0.5
-        return FamilyParameters(model, start, size)
+        return FamilyParameters(model, start, scales.var**0.5)
     if free is None:
         if isinstance(model, LinearSDE):
             free = [name for name in ("A", "Q", "R", "drift") if not (name == "R" and obs_cov)]

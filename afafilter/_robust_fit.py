@@ -38,6 +38,7 @@ class StudentParameters:
         self.names = (*inner.names, "dof")
         self.positive = np.append(inner.positive, True)
         self.logs = np.append(inner.logs, False)
+        self.roots = np.append(inner.roots, False)
         self.typical = np.append(inner.typical, start**-0.5)
         self._start = start
 

@@ -17,10 +17,16 @@ class Scales:
 
     var: float  # variance of the observations about a straight line
     jump: float  # mean squared successive difference
+    noise: float  # part of it (per observation) that reverts at once: white noise
     gap: float  # median positive interval
     span: float  # last time minus first
     mean: Array  # (p,)
     longest: tuple[Array, Array] | None  # times and detrended values of the longest series
+
+    @property
+    def drift(self) -> float:
+        """Part of the mean squared difference that stays: random walk, per step."""
+        return max(self.jump - 2 * self.noise, 0.02 * self.jump)
 
     @cached_property
     def peaks(self) -> Array:
@@ -34,7 +40,7 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     """Rough sizes in the data: variance, jumps, intervals, level, periodogram peaks."""
     paths = z.reshape(-1, len(t), obs_dim)
     series = [path[:, c] for path in paths for c in range(obs_dim)]
-    variances, jumps = [], []
+    variances, jumps, reversions = [], [], []
     longest: tuple[Array, Array] | None = None
     for y in series:
         seen = ~np.isnan(y)
@@ -47,7 +53,9 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
         if size > 0:
             rest = rest - centred * (float(centred @ rest) / size)
         variances.append(rest.var())
-        jumps.append(np.mean(np.diff(yy) ** 2))
+        step = yy[1:] - yy[:-1]
+        jumps.append(float(step @ step) / len(step))
+        reversions.append(-float(step[1:] @ step[:-1]) / max(len(step) - 1, 1))
         if longest is None or len(ty) > len(longest[0]):
             longest = (ty, rest)
     gaps = np.diff(t)
@@ -57,7 +65,9 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     var = float(np.mean(variances)) if variances else 0.0
     size = max(var, float((mean**2).max()) * 1e-12, np.finfo(float).tiny)
     jump = max(float(np.mean(jumps)) if jumps else 0.0, 1e-6 * size)
-    return Scales(max(var, 1e-6 * size), jump, gap, span, mean, longest)
+    noise = float(np.mean(reversions)) if reversions else 0.0
+    noise = min(max(noise, 0.05 * jump), 0.45 * jump)
+    return Scales(max(var, 1e-6 * size), jump, noise, gap, span, mean, longest)
 
 
 def _nanmean(x: Array) -> float:
@@ -88,8 +98,10 @@ def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
 
 
 def _largest_peaks(omega: Any, power: Any) -> Array:
+    """Local maxima, largest first; slow ones count less, since drifts make them large."""
     inner = (power[1:-1] >= power[:-2]) & (power[1:-1] > power[2:])
     peaks = np.flatnonzero(inner) + 1
     if not len(peaks):
         peaks = np.array([int(np.argmax(power))])
-    return np.asarray(omega[peaks[np.argsort(-power[peaks])]])
+    order = np.argsort(-power[peaks] * np.sqrt(omega[peaks]))
+    return np.asarray(omega[peaks[order]])

@@ -44,8 +44,8 @@ class Block(NamedTuple):
     C: Any  # (p, d)
     cov: Any  # (d, d), 0 along flat directions
     flat: Any  # (d, q)
-    R: Any = 0.0  # (p, p)
-    offset: Any = 0.0  # (p,)
+    R: Any = None  # (p, p)
+    offset: Any = None  # (p,)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class Family:
 
     def system(self, values: Mapping[str, Any]) -> System:
         """Plain arrays of the model (complex if a value is)."""
-        return assemble(self.blocks(values), self.dim, self.obs_dim)
+        kind = complex if any(isinstance(x, complex) for x in values.values()) else float
+        return assemble(self.blocks(values), self.dim, self.obs_dim, kind)
 
     def model(self, values: Mapping[str, float] | None = None, **more: float) -> LinearSDE:
         """The model at these parameter values.
@@ -217,6 +218,10 @@ class Family:
     def guess(self, t: ArrayLike, z: ArrayLike) -> dict[str, float]:
         """Starting values: those of `start`, the others guessed from the data."""
         scales = data_scales(np.asarray(t, float), np.asarray(z, float), self.obs_dim)
+        return self.guess_from(scales)
+
+    def guess_from(self, scales: Scales) -> dict[str, float]:
+        """As `guess`, from the sizes found in the data."""
         seen: dict[str, int] = {}
         out: dict[str, float] = {}
         names = iter(self.parameters)
@@ -227,11 +232,13 @@ class Family:
         return self.complete({**out, **self.start})
 
 
-def assemble(blocks: list[Block], d: int, p: int) -> System:
+def assemble(blocks: list[Block], d: int, p: int, kind: type = float) -> System:
     """The arrays of independent components side by side."""
-    kind = complex if any(np.iscomplexobj(x) for b in blocks for x in b) else float
-    A, Q, P = np.zeros((3, d, d), kind)
-    C, R, offset = np.zeros((p, d), kind), np.zeros((p, p), kind), np.zeros(p, kind)
+    A: Any = np.zeros((d, d), kind)
+    Q, P = np.zeros_like(A), np.zeros_like(A)
+    C: Any = np.zeros((p, d), kind)
+    R: Any = np.zeros((p, p), kind)
+    offset: Any = np.zeros(p, kind)
     flat = np.zeros((d, sum(b.flat.shape[1] for b in blocks)))
     i = j = 0
     for b in blocks:
@@ -242,8 +249,10 @@ def assemble(blocks: list[Block], d: int, p: int) -> System:
             P[i : i + k, i : i + k] = b.cov
             C[:, i : i + k] = b.C
             flat[i : i + k, j : j + m] = b.flat
-        R += b.R
-        offset += b.offset
+        if b.R is not None:
+            R += b.R
+        if b.offset is not None:
+            offset += b.offset
         i, j = i + k, j + m
     return System(A, Q, np.zeros(d), C, offset, R, PriorArrays(np.zeros(d), P, flat))
 
@@ -262,25 +271,26 @@ def _rate(s: Scales) -> float:
 
 
 def _noise_var(s: Scales) -> float:
-    return min(0.35 * s.jump, 0.7 * s.var)
+    return min(s.noise, 0.7 * s.var)
 
 
-def _empty(p: int, R: Any = 0.0, offset: Any = 0.0) -> Block:
+def _stateless(p: int) -> Block:
     none = np.zeros((0, 0))
-    return Block(none, none, np.zeros((p, 0)), none, none, R, offset)
+    return Block(none, none, np.zeros((p, 0)), none, none)
 
 
 def noise(dim: int = 1) -> Family:
     """White measurement noise: R = obs_var I."""
     p = positive_int(dim, "dim")
-    eye = np.eye(p)
+    eye, empty = np.eye(p), _stateless(p)
     params = (Param("obs_var", "nonnegative", lambda s, _: _noise_var(s)),)
-    return Family((Component("noise", params, lambda r: _empty(p, r * eye), p, 0),))
+    return Family((Component("noise", params, lambda r: empty._replace(R=r * eye), p, 0),))
 
 
 def constant(dim: int = 1) -> Family:
     """A free level: the observations' offset."""
     p = positive_int(dim, "dim")
+    empty = _stateless(p)
     if p == 1:
         params: tuple[Param, ...] = (Param("offset", "real", lambda s, _: s.mean[0]),)
     else:
@@ -288,13 +298,15 @@ def constant(dim: int = 1) -> Family:
             Param(f"offset[{c}]", "real", lambda s, _, c=c: s.mean[c])  # type: ignore[misc]
             for c in range(p)
         )
-    return Family((Component("constant", params, lambda *b: _empty(p, 0.0, np.array(b)), p, 0),))
+    return Family(
+        (Component("constant", params, lambda *b: empty._replace(offset=np.array(b)), p, 0),)
+    )
 
 
 def brownian() -> Family:
     """Brownian motion, diffuse start: dx = sqrt(process_var) dw. With `noise()`: local level."""
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
-    params = (Param("process_var", "nonnegative", lambda s, _: 0.25 * s.jump / s.gap),)
+    params = (Param("process_var", "nonnegative", lambda s, _: s.drift / s.gap),)
     return Family((Component("brownian", params, lambda q: Block(zero, q * one, one, zero, one)),))
 
 

@@ -333,7 +333,13 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
         return expectation_maximisation(problem, theta, (lower, upper), **search)
     objective = Objective(function)
     optimum = maximise(
-        objective, theta, (lower, upper), par.typical, vanishing=par.vanishing, **search
+        objective,
+        theta,
+        (lower, upper),
+        par.typical,
+        roots=par.roots,
+        vanishing=par.vanishing,
+        **search,
     )
     optimum.n_evals = objective.n_evals
     if options["method"] == "student_t":
@@ -351,7 +357,8 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     good = curvature > 0
     root = J @ (best.seen[:, good] / np.sqrt(curvature[good]))
     cov = root @ root.T
-    open_ = np.abs(J @ best.blind) / (np.abs(J) @ np.abs(par.typical))[:, None]
+    reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+    open_ = np.abs(J @ best.blind) / reach[:, None]
     blind = open_.max(axis=1, initial=0.0) > 1e-3 * np.abs(best.blind / par.typical[:, None]).max(
         initial=1.0
     )
