@@ -1,0 +1,79 @@
+"""Every experiment has the shape that the command expects; the quick ones run to the end."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "simulations").glob("*.py") if not path.stem.startswith("_")
+)
+QUICK = ("precision_kernel", "limits", "attention_maps", "pulled_forward", "mismatch")
+
+
+@pytest.fixture(autouse=True)
+def _from_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The experiments are not installed: import them from the checkout."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_scripts_were_found():
+    assert len(SCRIPTS) >= 15
+    assert set(QUICK) <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_docstring_names_the_figure_that_the_script_writes(name):
+    tree = ast.parse((ROOT / "simulations" / f"{name}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").splitlines()[0]
+    assert first.startswith(f"{name}: "), first
+    assert len(first) > len(name) + 12
+    written = {
+        call.args[2].value
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "save"
+        and isinstance(call.args[2], ast.Constant)
+    }  # fmt: skip
+    assert all(str(figure).startswith(name) for figure in written), written
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_main_takes_what_the_command_passes(name):
+    module = importlib.import_module(f"simulations.{name}")
+    assert Path(module.__file__).parent == ROOT / "simulations"
+    parameters = inspect.signature(module.main).parameters
+    assert list(parameters) == ["out_dir", "full", "n_jobs"]
+    for option, default in (("full", False), ("n_jobs", 1)):
+        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[option].default == default
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_experiments_write_figure_table_and_configuration(name, tmp_path):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    before = dict(mpl.rcParams)
+    module = importlib.import_module(f"simulations.{name}")
+    written = module.main(tmp_path)
+    assert dict(mpl.rcParams) == before
+    assert written
+    assert all(path.parent == tmp_path and path.stat().st_size > 0 for path in written)
+    assert {".png", ".pdf", ".csv", ".tex", ".json"} <= {path.suffix for path in written}
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / f"{name}.csv")
+    assert len(table) >= 2
+    assert table.select_dtypes("number").notna().any().all()
+    latex = (tmp_path / f"{name}.tex").read_text(encoding="utf-8")
+    assert rf"\label{{tab:{name}}}" in latex
+    record = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert len(record["config"]["caption"]) > 40
+    assert not sys.modules["matplotlib.pyplot"].get_fignums()
