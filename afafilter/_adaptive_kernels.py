@@ -14,14 +14,15 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _insert(tri, row):
     """Rotate the equation `row` into the upper triangular equations tri (d, d + m)."""
     d, width = tri.shape
     for i in range(d):
         if row[i] == 0.0:
             continue
-        h = np.hypot(tri[i, i], row[i])
+        h = tri[i, i] ** 2 + row[i] ** 2
+        h = np.sqrt(h) if 1e-280 < h < 1e280 else np.hypot(tri[i, i], row[i])
         c, s = tri[i, i] / h, row[i] / h
         for k in range(i, width):
             upper = tri[i, k]
@@ -29,7 +30,7 @@ def _insert(tri, row):
             row[k] = c * row[k] - s * upper
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def pair_distances(G, T, y, rest, anchor, allowed, out):
     """d2 (P, nq, n) = |T y - G a|^2 + rest; G (nq, n, r, d), T (nq, n, r, r), y (P, n, r)."""
     n_queries, n, r, d = G.shape
@@ -50,7 +51,7 @@ def pair_distances(G, T, y, rest, anchor, allowed, out):
                 out[p, q, j] = total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def weighted_triangles(G, T, y, root, tri):
     """Add the equations root (T y = G x) of all pairs to tri (P, nq, d, d + 1); root (P, nq, n)."""
     n_queries, n, r, d = G.shape
@@ -72,7 +73,7 @@ def weighted_triangles(G, T, y, root, tri):
                     _insert(here, row)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _left_times(F, k, x, work):
     """x <- F[k] x."""
     d, m = x.shape
@@ -87,7 +88,7 @@ def _left_times(F, k, x, work):
             x[i, j] = work[i, j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _predict(F, V, k, a, B, P, work):
     """x <- F[k] x + N(0, V[k])."""
     d = len(P)
@@ -107,7 +108,7 @@ def _predict(F, V, k, a, B, P, work):
             P[i, j] = P[j, i] = total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _absorb(eq, w, a, B, P, tri, row, gain):
     """Use y = h x + N(0, 1 / w), eq = [h | y] (d + m,), one y per column; gain (2, d) work."""
     d, m = a.shape
@@ -157,7 +158,7 @@ def _absorb(eq, w, a, B, P, tri, row, gain):
             P[i, l] = P[l, i] = 0.5 * (P[i, l] + P[l, i])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _retreat(F, V, k, tri, out, work, root, row):
     """Equations in x_{k+1} = F[k] x_k + N(0, V[k]) as triangular equations in x_k."""
     d, width = tri.shape
@@ -195,7 +196,7 @@ def _retreat(F, V, k, tri, out, work, root, row):
         _insert(out, row)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sweep(
     start, stop, first, split, last, F, V, H, ranks, y, w, Fq, Vq, Fn, Vn,
     a_out, B_out, P_out, tri_out, work, root, row, eq, gain, a, B, P, tri, moved, future,
@@ -263,7 +264,7 @@ def _sweep(
             k += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sweep_shared(
     first, split, last, F, V, H, ranks, y, Fq, Vq, Fn, Vn, a_out, B_out, P_out, tri_out
 ):
@@ -297,7 +298,7 @@ def sweep_shared(
         begin = stop
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sweep_each(
     first, split, last, F, V, H, ranks, y, w, Fq, Vq, Fn, Vn, a_out, B_out, P_out, tri_out
 ):

@@ -57,7 +57,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             caption=(
                 f"RMSE per component with 95\\,\\% Student intervals over {n_paths} paths, steps "
                 "20 to 127, in parentheses the coverage of nominal 95\\,\\% intervals; columns: "
-                "process noise / outlier rate. Spiral with $\\eta^2=1$ from radius $20\\pm3$; outliers "
+                "process noise / outlier rate; spiral, $\\eta^2=1$ radius $20\\pm3$; outliers "
                 "add noise of 10 $\\eta$. RTS sees the future too."
             ),
             latex=short(pd.concat(frames, ignore_index=True)),
