@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
@@ -17,12 +18,14 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
+from matplotlib.ticker import MaxNLocator
 
 from afafilter._validate import Array
 from afafilter.results import Estimate
 
 if TYPE_CHECKING:
     from afafilter.compare import Comparison
+    from afafilter.diagnostics import Check, Diagnostics
 
 COLUMN_WIDTH = 3.5
 """Width of one journal column, inches."""
@@ -288,6 +291,76 @@ def comparison(result: Comparison, metric: str = "rmse", *, ax: Axes | None = No
     )  # fmt: skip
     ax.set_xlabel(metric)
     return ax
+
+
+def diagnostics(
+    checks: Diagnostics, component: int = 0, *, path: int = 0, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """The four pictures of a residual check, the tests and their p values in the titles.
+
+    Standardised innovations over time with +-2 (NIS); their autocorrelations with the 95 % band
+    (Ljung-Box); ordered against normal quantiles (Jarque-Bera); the share of their sum of squares
+    reached so far, a straight line when the variance is constant, with the outer thirds that are
+    compared marked.
+
+    Parameters
+    ----------
+    checks : result of `afafilter.diagnostics.diagnose`. component : which observed component.
+    path : which path the residuals over time are of, when there are several; the tests are of all.
+    axes : four axes; default a new figure of one column's width.
+    """
+    if axes is None:
+        axes = figure(4, 1, height=6.4)[1]
+    over_time, lags, normal, squares = axes
+    e = _one_path(checks.residuals, path)[:, component]
+    t, e = checks.t[np.isfinite(e)], e[np.isfinite(e)]
+    line: dict[str, Any] = {"color": CYCLE[0], "lw": 0.8}
+    guide: dict[str, Any] = {"color": "0.5", "lw": 0.6, "ls": DASHES[1]}
+
+    over_time.plot(t, e, marker="o", ms=1.8, **line)
+    over_time.axhline(0, color="0.5", lw=0.6)
+    for level in (-2, 2):
+        over_time.axhline(level, **guide)
+    over_time.set_ylabel("innovation\n(std. deviations)")
+    over_time.set_xlabel("time")
+    over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
+
+    acf = checks.acf[component, 1:]
+    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=CYCLE[0])
+    lags.axhline(0, color="0.5", lw=0.6)
+    for sign in (-1, 1):
+        lags.axhline(sign * checks.acf_band, **guide)
+    top = 1.25 * max(checks.acf_band, float(np.abs(acf).max()))
+    lags.set_ylim(-top, top)
+    lags.set_ylabel("autocorrelation")
+    lags.set_xlabel("lag (observations)")
+    lags.xaxis.set_major_locator(MaxNLocator(integer=True))
+    name = f"Ljung\u2013Box Q({len(acf)})"
+    lags.set_title(_tested(checks.ljung_box[component], name), loc="left")
+
+    ranks = (np.arange(len(e)) + 0.5) / len(e)
+    quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+    normal.axline((0, 0), slope=1, **guide)
+    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=CYCLE[0])
+    normal.set_xlabel("normal quantile")
+    normal.set_ylabel("ordered innovation")
+    normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")
+
+    share = np.cumsum(e**2) / np.sum(e**2)
+    third = round(len(e) / 3)
+    for first, last in ((0, third - 1), (len(e) - third, len(e) - 1)):
+        squares.axvspan(t[first], t[last], color="0.9", lw=0)
+    squares.plot(t[[0, -1]], [0, 1], **guide)
+    squares.step(t, share, where="post", **line)
+    squares.set_ylabel("share of squares")
+    squares.set_xlabel("time")
+    name = f"last/first third H({third})"
+    squares.set_title(_tested(checks.heteroscedasticity[component], name), loc="left")
+    return axes
+
+
+def _tested(check: Check, name: str) -> str:
+    return f"{name} = {check.statistic:.2f}, p = {check.p_value:.2f}"
 
 
 def _one_path(values: Array, path: int) -> Array:
