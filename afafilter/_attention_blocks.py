@@ -124,8 +124,10 @@ class Block:
             gap = reference - head.t[j0:j1] if side.causal else head.t[j0:j1] - reference
             outside = None
             if edge:
-                index = np.arange(j0, j1)
-                outside = (index < low[:, None]) | (index >= high[:, None])
+                index = np.arange(j0, j1, dtype=np.int32)
+                outside = index >= high.astype(np.int32)[:, None]
+                if j0 < low[-1]:
+                    outside |= index < low.astype(np.int32)[:, None]
             self.tile(side, queries, j0, j1, gap, centre, outside)
             left = (j0 - low[0]) if side.causal else (high[-1] - j1)
             if head.tolerance > 0 and left > 0 and self.negligible(side, j0, j1, int(left)):

@@ -418,15 +418,19 @@ def linear_weights(law: Law, beta: float, S: Floats | None, X: Floats | None) ->
 def log_weights(head: Head, side: Side, S: Floats, X: Floats | None, tau: F64 | None) -> Floats:
     """Logits beta (log P + log w), without the factor E^{2 beta} of exact acausal pairs."""
     law, dtype = head.law, head.v.dtype
+    info = np.finfo(dtype)
     degenerate = side.degenerate(head)
     if degenerate:
         assert tau is not None
         log_s: Floats = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(dtype)
-    elif law.kind == "general":
-        log_s = np.log(S)
-    else:
+        S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
+    if law.kind == "general":
+        assert X is not None
+        np.maximum(X, 0.0, out=X)
+        X /= S
+        np.minimum(X, info.max, out=X)
+    if not degenerate:
         log_s = np.log(S, out=S)
-    info = np.finfo(dtype)
     if law.kind == "plain":
         np.negative(log_s, out=log_s)
     elif law.kind == "power":
@@ -438,11 +442,6 @@ def log_weights(head: Head, side: Side, S: Floats, X: Floats | None, tau: F64 | 
     else:
         assert X is not None
         assert law.weight is not None
-        np.maximum(X, 0.0, out=X)
-        if degenerate:
-            S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
-        X /= S
-        np.minimum(X, info.max, out=X)
         np.subtract(law.weight.log(X, law.dim), log_s, out=log_s)
     if head.beta != 1.0:
         log_s *= head.beta
