@@ -25,6 +25,7 @@ from afafilter._adaptive_methods import (
     run_method,
 )
 from afafilter._adaptive_run import Outcome, Settings, without_covariance
+from afafilter._linear_map import calibrate
 from afafilter._validate import (
     Array,
     choice,
@@ -66,6 +67,7 @@ def adaptive_filter(
     window: int | None = None,
     tolerance: float = 1e-10,
     return_weights: bool = False,
+    calibrated: bool = False,
 ) -> Estimate:
     """Causal AFA estimate of the state: each time from the observations up to it.
 
@@ -108,6 +110,8 @@ def adaptive_filter(
         rows not counted; None = all.
     tolerance : rounds stop when no anchor moves by more than this times the largest anchor.
     return_weights : also return the weights, O(T^2) memory.
+    calibrated : claim the true covariance, from the exact error law (beyond the paper), instead of
+        (sum w P)^-1; plain weights only. Costs a run on T p unit impulses, memory O(T Tq p d).
 
     Returns
     -------
@@ -133,10 +137,11 @@ def adaptive_filter(
     beyond. Exact: O(T d^3) in all without a robust weight.
     """
     return _estimate(
-        model, t, z, causal=True, weight=weight, anchor=anchor, iterations=iterations, step=step,
-        momentum=momentum, inverse_temperature=inverse_temperature, anchor_cov=anchor_cov,
-        correlation=correlation, method=method, obs_cov=obs_cov, query_times=query_times,
-        window=window, tolerance=tolerance, return_weights=return_weights,
+        model, t, z, causal=True, calibrated=calibrated, weight=weight, anchor=anchor,
+        iterations=iterations, step=step, momentum=momentum,
+        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
+        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
+        tolerance=tolerance, return_weights=return_weights,
     )  # fmt: skip
 
 
@@ -159,6 +164,7 @@ def adaptive_smoother(
     window: int | None = None,
     tolerance: float = 1e-10,
     return_weights: bool = False,
+    calibrated: bool = False,
 ) -> Estimate:
     """Two-sided AFA estimate: each time from all observations.
 
@@ -167,10 +173,11 @@ def adaptive_smoother(
     on both sides. For stable models the pulled values grow like e^{mu |tau|}; nothing overflows.
     """
     return _estimate(
-        model, t, z, causal=False, weight=weight, anchor=anchor, iterations=iterations, step=step,
-        momentum=momentum, inverse_temperature=inverse_temperature, anchor_cov=anchor_cov,
-        correlation=correlation, method=method, obs_cov=obs_cov, query_times=query_times,
-        window=window, tolerance=tolerance, return_weights=return_weights,
+        model, t, z, causal=False, calibrated=calibrated, weight=weight, anchor=anchor,
+        iterations=iterations, step=step, momentum=momentum,
+        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
+        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
+        tolerance=tolerance, return_weights=return_weights,
     )  # fmt: skip
 
 
@@ -179,8 +186,18 @@ def _estimate(
     weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
     inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
     obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
-    tolerance: float, return_weights: bool,
+    tolerance: float, return_weights: bool, calibrated: bool,
 ) -> Estimate:  # fmt: skip
+    if calibrated:
+        if weight is not None or not isinstance(model, LinearSDE):
+            raise ValueError("calibrated needs plain weights of a LinearSDE: leave out weight")
+        return calibrate(
+            adaptive_filter if causal else adaptive_smoother, model, t, z, step=step,
+            anchor=anchor, iterations=iterations, momentum=momentum, anchor_cov=anchor_cov,
+            inverse_temperature=inverse_temperature, correlation=correlation, method=method,
+            obs_cov=obs_cov, query_times=query_times, window=window, tolerance=tolerance,
+            return_weights=return_weights,
+        )  # fmt: skip
     if not isinstance(model, LinearSDE):
         return _radial(
             model, t, z, two_sided=not causal, weight=weight, anchor=anchor, iterations=iterations,

@@ -124,6 +124,24 @@ def test_afa_is_overconfident_under_process_noise_and_calibration_mends_it():
     np.testing.assert_allclose(calibrated.mean, adaptive_filter(model, t, z).mean, atol=1e-12)
 
 
+def test_calibrated_argument_of_the_adaptive_estimators():
+    model = replace(spiral(), prior="diffuse")
+    t = irregular_times(9)
+    z = draw_data(model, t, n_paths=3)
+    z[:, 4, 0] = np.nan
+    for estimator in (adaptive_filter, adaptive_smoother):
+        for options in ({}, {"inverse_temperature": 4.0}, {"query_times": [0.5, 1.5]}):
+            honest = estimator(model, t, z, calibrated=True, **options)
+            law = theory.error_covariance(model, t, estimator, observed=~np.isnan(z[0]), **options)
+            np.testing.assert_allclose(honest.cov, np.broadcast_to(law.mse, honest.cov.shape))
+            np.testing.assert_array_equal(honest.mean, estimator(model, t, z, **options).mean)
+    with pytest.raises(ValueError, match="leave out weight"):
+        adaptive_filter(model, t, z, weight=StudentT(4.0), calibrated=True)
+    z[0, 0] = np.nan
+    with pytest.raises(ValueError, match="same components in every path"):
+        adaptive_filter(model, t, z, calibrated=True)
+
+
 def test_smoother_efficiency_is_against_the_smoother():
     t = 0.1 * np.arange(30)
     share = theory.efficiency(spiral(), t, adaptive_smoother, reference=rts_smoother)
@@ -159,7 +177,7 @@ def test_refuses_what_is_not_linear():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="observed must have shape"):
-        theory.linear_map(spiral(), [0.0, 1.0], observed=np.ones(2, bool))
+        theory.linear_map(spiral(), [0.0, 1.0], kalman_filter, observed=np.ones(2, bool))
     with pytest.raises(ValueError, match="truth must have"):
         theory.error_covariance(spiral(), [0.0, 1.0], truth=LinearSDE([[-1.0]], [[1.0]], [[1.0]]))
     with pytest.raises(ValueError, match="free must name"):
