@@ -24,6 +24,7 @@ from afafilter._kalman_root_kernels import (
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
+LANES = 8
 
 
 class Chain(NamedTuple):
@@ -154,56 +155,68 @@ def filter_covariances(
 
 @jit
 def filter_means(
-    chain: Any,
-    first: Any,
-    m: Any,
-    gains: Any,
-    z: Any,
-    seen: Any,
-    mean: Any,
-    innovation: Any,
+    chain: Any, first: Any, m: Any, gains: Any, z: Any, seen: Any, mean: Any, innovation: Any,
     loglik: Any,
-) -> None:
-    """Means (n, N, d) of paths that share covariances; m (n, d) is the state at node first - 1."""
+) -> None:  # fmt: skip
+    """Means (n, N, d) of paths that share covariances; m (n, d) is the state at node first - 1.
+
+    LANES paths at a time go through the recursion side by side.
+    """
     paths, p = z.shape[0], z.shape[2]
     n, d = chain.step.shape[0], m.shape[1]
-    v = np.empty(p)
-    x = np.empty(d)
-    for path in range(paths):
+    x, before = np.zeros((d, LANES)), np.zeros((d, LANES))
+    v, e = np.zeros((p, LANES)), np.zeros((p, LANES))
+    for start in range(0, paths, LANES):
+        lanes = min(LANES, paths - start)
+        for i in range(d):
+            for l in range(lanes):
+                x[i, l] = m[start + l, i]
         for k in range(first, n):
             if k > 0:
                 u = chain.step[k]
+                before, x = x, before
                 for i in range(d):
-                    x[i] = chain.b[u, i]
-                    for j in range(d):
-                        x[i] += chain.F[u, i, j] * m[path, j]
-            else:
-                for i in range(d):
-                    x[i] = m[path, i]
+                    for l in range(LANES):
+                        x[i, l] = chain.b[u, i]
+                _add_product(chain.F[u], before, x)
             o = chain.obs[k]
             if o >= 0:
                 c, g = chain.cfg[o], gains.slot[k]
                 for a in range(p):
-                    if seen[o, a]:
-                        v[a] = z[path, o, a] - chain.off[c, a]
-                        for i in range(d):
-                            v[a] -= chain.H[c, a, i] * x[i]
-                        innovation[path, o, a] = v[a]
-                    else:
-                        v[a] = 0.0
-                        innovation[path, o, a] = np.nan
-                total = 0.0
-                for a in range(p):
-                    e = 0.0
-                    for j in range(a + 1):
-                        e += gains.K[g, a, j] * v[j]
-                    total += e * e
+                    for l in range(LANES):
+                        v[a, l] = -chain.off[c, a]
+                        e[a, l] = 0.0
                     for i in range(d):
-                        x[i] += gains.W[g, i, a] * e
-                loglik[path, o] = gains.half[g] - 0.5 * total
+                        f = chain.H[c, a, i]
+                        for l in range(LANES):
+                            v[a, l] -= f * x[i, l]
+                    if seen[o, a]:
+                        for l in range(lanes):
+                            v[a, l] += z[start + l, o, a]
+                            innovation[start + l, o, a] = v[a, l]
+                    else:
+                        for l in range(lanes):
+                            innovation[start + l, o, a] = np.nan
+                _add_product(gains.K[g], v, e)
+                _add_product(gains.W[g], e, x)
+                for l in range(lanes):
+                    total = 0.0
+                    for a in range(p):
+                        total += e[a, l] * e[a, l]
+                    loglik[start + l, o] = gains.half[g] - 0.5 * total
             for i in range(d):
-                m[path, i] = x[i]
-                mean[path, k, i] = x[i]
+                for l in range(lanes):
+                    mean[start + l, k, i] = x[i, l]
+
+
+@jit
+def _add_product(M: Any, x: Any, out: Any) -> None:
+    """out (., LANES) += M @ x."""
+    for i in range(M.shape[0]):
+        for j in range(M.shape[1]):
+            f = M[i, j]
+            for l in range(LANES):
+                out[i, l] += f * x[j, l]
 
 
 @jit
@@ -257,30 +270,35 @@ def smooth_means(
 ) -> None:
     """Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out.
 
-    y (n, d), zeros on entry, is left at node `last`.
+    y (n, d) gets the mean of xi at node `last`.
     """
     paths, n, d = mean.shape
     p = innovation.shape[2]
-    new = np.empty(d)
-    for path in range(paths):
+    x, before = np.zeros((d, LANES)), np.zeros((d, LANES))
+    v, e, move = np.zeros((p, LANES)), np.zeros((p, LANES)), np.zeros((d, LANES))
+    for start in range(0, paths, LANES):
+        lanes = min(LANES, paths - start)
+        x[:] = 0.0
         for k in range(n - 2, last - 1, -1):
             s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
-            for i in range(d):
-                new[i] = 0.0
-                for j in range(d):
-                    new[i] += gains.T[s, i, j] * y[path, j]
+            before, x = x, before
+            x[:] = 0.0
+            _add_product(gains.T[s], before, x)
             if o >= 0:
                 for a in range(p):
-                    if not seen[o, a]:
-                        continue
-                    e = 0.0
-                    for j in range(a + 1):
-                        if seen[o, j]:
-                            e += gains.K[s, a, j] * innovation[path, o, j]
-                    for i in range(d):
-                        new[i] += gains.V[s, i, a] * e
+                    for l in range(LANES):
+                        e[a, l] = 0.0
+                        v[a, l] = 0.0
+                    if seen[o, a]:
+                        for l in range(lanes):
+                            v[a, l] = innovation[start + l, o, a]
+                _add_product(gains.K[s], v, e)
+                _add_product(gains.V[s], e, x)
+            move[:] = 0.0
+            _add_product(gains.root[g], x, move)
             for i in range(d):
-                y[path, i] = new[i]
-            for i in range(d):
-                for j in range(d):
-                    mean[path, k, i] += gains.root[g, i, j] * new[j]
+                for l in range(lanes):
+                    mean[start + l, k, i] += move[i, l]
+        for i in range(d):
+            for l in range(lanes):
+                y[start + l, i] = x[i, l]
