@@ -159,6 +159,21 @@ def test_batch_with_individual_gaps(prior, causal):
 
 
 @BOTH
+@pytest.mark.parametrize("prior", [None, "diffuse"])
+def test_many_paths_in_threads(prior, causal):
+    """Enough paths for several threads, with a remainder in the last block of lanes."""
+    model = replace(MODELS["general"], prior=prior)
+    t = irregular_times(10)
+    z = draw_data(model, t, n_paths=2101)
+    z[:, 4, 1] = np.nan
+    estimate = estimator(causal)(model, t, z)
+    for i in (0, 7, 1050, 2099, 2100):
+        path = replace(estimate, mean=estimate.mean[i], cov=estimate.cov[i])
+        assert_posterior(path, *dense_posterior(model, t, z[i], causal=causal))
+        assert estimate.loglik[i] == pytest.approx(dense_loglik(model, t, z[i]), abs=1e-9)
+
+
+@BOTH
 def test_shared_covariance_is_one_array(causal):
     model, t = MODELS["spiral"], np.arange(5.0)
     estimate = estimator(causal)(model, t, draw_data(model, t, n_paths=7))
