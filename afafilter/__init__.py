@@ -38,9 +38,11 @@ _HOME = {
     "score": ("Score", "score"),
     "compare": ("Comparison", "Shell", "compare"),
     "study": ("Scenario", "Study", "StudyResult"),
-    "fit": ("FitResult", "fit"),
+    "fit": ("FitResult", "FitWarning", "fit", "held_out_score", "likelihood_ratio"),
+    "fit_afa": ("fit_afa",),
+    "diagnostics": ("diagnose",),
 }  # fmt: skip
-_MODULES = ("datasets", "io", "plotting", "theory")
+_MODULES = ("catalog", "datasets", "families", "io", "plotting", "theory")
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = ["__version__", *sorted(_OWNER), *_MODULES]

@@ -1,5 +1,7 @@
 # What the lazy loader in __init__.py offers, for type checkers and editors.
+from afafilter import catalog as catalog
 from afafilter import datasets as datasets
+from afafilter import families as families
 from afafilter import io as io
 from afafilter import plotting as plotting
 from afafilter import theory as theory
@@ -11,6 +13,7 @@ from afafilter.attention import tensor_attention as tensor_attention
 from afafilter.compare import Comparison as Comparison
 from afafilter.compare import Shell as Shell
 from afafilter.compare import compare as compare
+from afafilter.diagnostics import diagnose as diagnose
 from afafilter.estimators import filterpy_filter as filterpy_filter
 from afafilter.estimators import filterpy_smoother as filterpy_smoother
 from afafilter.estimators import raw_observation as raw_observation
@@ -22,7 +25,11 @@ from afafilter.extensions import adaptive_forecast as adaptive_forecast
 from afafilter.extensions import confidence_gate as confidence_gate
 from afafilter.extensions import spectral_bank as spectral_bank
 from afafilter.fit import FitResult as FitResult
+from afafilter.fit import FitWarning as FitWarning
 from afafilter.fit import fit as fit
+from afafilter.fit import held_out_score as held_out_score
+from afafilter.fit import likelihood_ratio as likelihood_ratio
+from afafilter.fit_afa import fit_afa as fit_afa
 from afafilter.kalman import forecast as forecast
 from afafilter.kalman import kalman_filter as kalman_filter
 from afafilter.kalman import rts_smoother as rts_smoother
