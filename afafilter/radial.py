@@ -263,6 +263,9 @@ def radial_range(
 ) -> RadialRange:
     """Measure the closed-form covariance against simulation from |x(0)| = radius over tau > 0.
 
+    substep : as in `simulate_radial`; default: its default, but at least 64 sub-steps in tau, as
+    within one the noise does not follow the direction.
+
     Raises
     ------
     ValueError
@@ -274,6 +277,8 @@ def radial_range(
         raise ValueError("radial_var and tangential_var must be > 0 to measure ratios")
     start = np.zeros(model.dim)
     start[0] = radius
+    if substep is None:
+        substep = min(_default_substep(model, start), tau / 64)
     end = simulate_radial(
         model, [0.0, tau], n_paths, rng=rng, x0=np.tile(start, (n_paths, 1)), substep=substep
     ).x[:, -1]
