@@ -42,5 +42,20 @@ $(VENV)/.docs: $(VENV)/.core
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+BENCH := .venv-bench
+# torch first: its pinned build is the one without CUDA. A peer that cannot be had is reported absent.
+$(BENCH)/.ready: setup.cfg pyproject.toml
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	-$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	for peer in statsmodels simdkalman pykalman dynamax torch-kf torchsde diffrax; do \
+		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || true; \
+	done
+	touch $@
+
+# make bench TASKS="smoothing attention" runs some of them.
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks $(TASKS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

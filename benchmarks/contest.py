@@ -1,0 +1,235 @@
+"""What a task is, and how its libraries are run against each other."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+Run = Callable[[], Arrays]
+OURS = "afafilter"
+ROUNDS = 5
+"""Fewest rounds; every round holds at least one timed run of each library."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A way to do the task.
+
+    make(inputs, params) prepares everything that is not timed and returns the timed call, which
+    returns its results by name. module: what must be importable (None: ours). tolerance: largest
+    difference from the reference, relative to the reference's largest entry; None: the results
+    are not comparable (another algorithm, or random), and `note` says what is done instead.
+    """
+
+    name: str
+    make: Callable[[Arrays, Mapping[str, Any]], Run]
+    module: str | None = None
+    tolerance: float | None = None
+    note: str = ""
+
+    @property
+    def version(self) -> str | None:
+        """Version of the peer's distribution; None if it is not installed."""
+        if self.module is None:
+            return metadata.version("afafilter")
+        if importlib.util.find_spec(self.module) is None:
+            return None
+        return metadata.version(self.module.replace("_", "-"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting: `size` is what the figure has on its axis, `params` must be JSON."""
+
+    name: str
+    size: int
+    params: Mapping[str, Any]
+    libraries: tuple[str, ...]
+    threads: int = 1
+    rounds: int = ROUNDS
+
+
+@dataclass(frozen=True)
+class Task:
+    """Libraries, settings, and the data they all get.
+
+    expected(inputs, params) is what the results must be; left out, the first library that runs is
+    the reference. reduce(result, inputs, params) is what of a result is compared; left out, all.
+    tiny: params that make a case small enough for a test.
+    """
+
+    name: str
+    title: str
+    about: str
+    libraries: tuple[Library, ...]
+    cases: tuple[Case, ...]
+    inputs: Callable[[Mapping[str, Any]], Arrays]
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    expected: Callable[[Arrays, Mapping[str, Any]], Arrays] | None = None
+    reduce: Callable[[Arrays, Arrays, Mapping[str, Any]], Arrays] | None = None
+
+    def library(self, name: str) -> Library:
+        """The library of that name."""
+        return next(x for x in self.libraries if x.name == name)
+
+
+@dataclass
+class Outcome:
+    """What one library did in one case; times in seconds, memory in bytes.
+
+    status: "ok", "absent" (not installed), "failed" or "differs" (results beyond the tolerance;
+    not timed). memory: peak resident memory of a warm call beyond the inputs and the result.
+    """
+
+    library: str
+    version: str | None
+    status: str = "ok"
+    note: str = ""
+    error: float | None = None
+    tolerance: float | None = None
+    first: float | None = None
+    times: list[float] = field(default_factory=list)
+    memory: int | None = None
+
+
+class Worker:
+    """A library's process: load, first call, timed calls, memory."""
+
+    def __init__(self, task: str, library: str, threads: int) -> None:
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        for name in ("OPENBLAS", "OMP", "MKL", "NUMBA"):
+            env[f"{name}_NUM_THREADS"] = str(threads)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", task, library, str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env=env, cwd=Path(__file__).parent.parent,
+        )  # fmt: skip
+
+    def ask(self, what: str, **options: Any) -> dict[str, Any]:
+        """Send one request and wait for the answer; RuntimeError if the process failed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": what, **options}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.process.wait()
+            raise RuntimeError(f"the process ended with status {self.process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def difference(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+    """Largest difference of the shared arrays, relative to the largest entry of each."""
+    worst = 0.0
+    for name in sorted(set(got) & set(wanted)):
+        a, b = np.asarray(got[name]), np.asarray(wanted[name])
+        if a.shape != b.shape:
+            raise ValueError(f"{name} has shape {a.shape}, the reference {b.shape}")
+        scale = float(np.abs(b).max())
+        worst = max(worst, float(np.abs(a - b).max()) / (scale if scale > 0 else 1.0))
+    return worst
+
+
+def run_case(task: Task, case: Case, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """All libraries on one case: agreement, then timed rounds in turn, then memory."""
+    outcomes: dict[str, Outcome] = {}
+    workers: dict[str, Worker] = {}
+    reference: Arrays | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "inputs.npz")
+        inputs = task.inputs(case.params)
+        np.savez(data, **inputs)  # type: ignore[arg-type]
+        if task.expected is not None:
+            reference = task.expected(inputs, case.params)
+        for name in case.libraries:
+            library = task.library(name)
+            out = outcomes[name] = Outcome(
+                name, library.version, note=library.note, tolerance=library.tolerance
+            )
+            if out.version is None:
+                out.status = "absent"
+                continue
+            worker = Worker(task.name, name, case.threads)
+            saved = Path(folder, f"{len(workers)}.npz")
+            try:
+                worker.ask("load", inputs=str(data), params=dict(case.params))
+                answer = worker.ask("first", save=str(saved))
+                out.first = answer["seconds"]
+                got = dict(np.load(saved))
+                if task.reduce is not None:
+                    got = task.reduce(got, inputs, case.params)
+                if library.tolerance is not None:
+                    reference = got if reference is None else reference
+                    out.error = difference(got, reference)
+                    if not out.error <= library.tolerance:
+                        out.status = "differs"
+            except (RuntimeError, ValueError) as failure:
+                out.status, out.note = "failed", str(failure)
+            saved.unlink(missing_ok=True)
+            if out.status == "ok":
+                workers[name] = worker
+            else:
+                worker.close()
+            say(f"  {case.name}: {name}: {out.status}, first {out.first}, error {out.error}")
+        _time(workers, outcomes, seconds, case.rounds)
+        for name, worker in workers.items():
+            outcomes[name].memory = worker.ask("memory")["bytes"]
+            worker.close()
+    for name, out in outcomes.items():
+        if out.times:
+            say(f"  {case.name}: {name}: median {1e3 * float(np.median(out.times)):.3g} ms")
+    return {
+        "case": case.name,
+        "size": case.size,
+        "threads": case.threads,
+        "params": dict(case.params),
+        "outcomes": [asdict(out) for out in outcomes.values()],
+    }
+
+
+def _time(
+    workers: Mapping[str, Worker], outcomes: Mapping[str, Outcome], seconds: float, least: int
+) -> None:
+    """Rounds over the libraries until `seconds` each are used, from `least` to four times that."""
+    share = seconds / least
+    spent, rounds = 0.0, 0
+    while rounds < least or (spent < seconds * len(workers) and rounds < 4 * least):
+        start = time.perf_counter()
+        for name, worker in workers.items():
+            outcomes[name].times += worker.ask("time", seconds=min(share, 0.2))["times"]
+        spent += time.perf_counter() - start
+        rounds += 1
+        if not workers:
+            break

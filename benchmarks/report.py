@@ -1,0 +1,176 @@
+"""RESULTS.md and its figure, written from the raw results of the last run of each task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest import OURS
+from benchmarks.targets import MIB, TARGETS, Results, growth, median
+from benchmarks.tasks import TASKS
+
+HERE = Path(__file__).parent
+RAW = HERE / "run"
+FIGURE = HERE / "results.png"
+PAGE = HERE / "RESULTS.md"
+
+
+def load() -> tuple[Results, dict[str, Any]]:
+    """Raw results by task and case, and the machine of each task."""
+    results, machines = {}, {}
+    for name in TASKS:
+        path = RAW / f"{name}.json"
+        if path.exists():
+            raw = json.loads(path.read_text())
+            results[name] = {entry["case"]: entry for entry in raw["cases"]}
+            machines[name] = raw["machine"]
+    return results, machines
+
+
+def write() -> None:
+    """Rewrite the page and the figure."""
+    results, machines = load()
+    if not results:
+        raise SystemExit("no raw results in benchmarks/run; run the tasks first")
+    draw(results)
+    PAGE.write_text("\n".join(_page(results, machines)) + "\n")
+
+
+def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
+    yield "# afafilter beside its peers"
+    yield ""
+    yield (
+        "Written by `make bench`. Every library runs in a process of its own and takes its turn in "
+        "rounds of one run; results are compared before anything is timed. Times in milliseconds: "
+        "first call, median and least of the warm ones. Memory: peak resident memory of a warm "
+        "call beyond its inputs and its result, MiB. Ratio: the library's median over ours. Error: "
+        "largest difference from the reference (marked -), relative to its largest entry."
+    )
+    yield ""
+    machine = next(iter(machines.values()))
+    yield f"Machine: {machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; "
+    yield f"numpy {machine['numpy']}, BLAS {machine['blas']}. Processes are bound to as many cores "
+    yield (
+        "as they have threads. Load average before each task: "
+        + ", ".join(f"{name} {m['load']:.1f} ({m['date']})" for name, m in machines.items())
+        + "."
+    )
+    yield ""
+    yield "![time against size](results.png)"
+    yield ""
+    yield "## Against the bounds we set ourselves"
+    yield ""
+    yield "| task | against | wanted | measured | met |"
+    yield "|---|---|---|---|---|"
+    yield from _judged(results)
+    for name, entries in results.items():
+        yield ""
+        yield f"## {TASKS[name].title}"
+        yield ""
+        yield TASKS[name].about
+        for entry in entries.values():
+            yield ""
+            yield from _table(entry)
+
+
+def _judged(results: Results) -> Iterator[str]:
+    units = {"faster": "x faster", "time ratio": "x its time", "MiB": " MiB",
+             "seconds": " s", "seconds beyond": " s more"}  # fmt: skip
+    for target in TARGETS:
+        value = target.value(results)
+        shown, met = "did not run", ""
+        if value is not None:
+            shown, met = f"{value:.3g}", "yes" if target.met(value) else "**no**"
+        unit = units[target.measure]
+        yield f"| {target.what} | {target.peer} | {target.wanted}{unit} | {shown} | {met} |"
+    slope = growth(results)
+    if slope is not None:
+        met = "yes" if 0.8 < slope < 1.15 else "**no**"
+        yield f"| plain AFA, 1e4..1e6: exponent of time in N | | about 1 | {slope:.2f} | {met} |"
+
+
+def _table(entry: Mapping[str, Any]) -> Iterator[str]:
+    plural = "s" if entry["threads"] > 1 else ""
+    yield f"**{entry['case']}** ({entry['threads']} thread{plural})"
+    yield ""
+    yield "| library | version | first | median | least | ratio | MiB | error | |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    ours = next((x for x in entry["outcomes"] if x["library"] == OURS and x["times"]), None)
+    for x in entry["outcomes"]:
+        name = f"**{x['library']}**" if x["library"] == OURS else x["library"]
+        version = x["version"] or ""
+        note = "not installed" if x["status"] == "absent" else x["note"]
+        if x["status"] in ("failed", "differs"):
+            note = f"{x['status']}: {note}".rstrip(": ")
+        error = "" if x["error"] is None else "-" if x["error"] == 0 else f"{x['error']:.1e}"
+        if not x["times"]:
+            yield f"| {name} | {version} | | | | | | {error} | {note} |"
+            continue
+        ratio = "" if ours is None else f"{median(x) / median(ours):.3g}"
+        memory = "" if x["memory"] is None or x["memory"] < 0 else f"{x['memory'] / MIB:.3g}"
+        yield (
+            f"| {name} | {version} | {1e3 * x['first']:.3g} | {1e3 * median(x):.3g} | "
+            f"{1e3 * min(x['times']):.3g} | {ratio} | {memory} | {error} | {note} |"
+        )
+
+
+def draw(results: Results) -> None:
+    """Time against size, one panel per family of cases, ours highlighted."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(2, 3, figsize=(10.5, 6.4), layout="constrained")
+    for ax, (title, task, accept, highlighted) in zip(axes.flat, _panels(), strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for name, entry in results.get(task, {}).items():
+            if accept(name):
+                for x in entry["outcomes"]:
+                    if x["times"]:
+                        lines.setdefault(x["library"], []).append((entry["size"], median(x)))
+        for name, points in lines.items():
+            size, seconds = np.array(sorted(points)).T
+            bold = name in highlighted
+            ax.loglog(
+                size, 1e3 * seconds, marker="o", ms=5 if bold else 3, lw=2.4 if bold else 1.0,
+                zorder=3 if bold else 2, label=name, color="black" if bold else None,
+            )  # fmt: skip
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("N", fontsize=8)
+        ax.set_ylabel("ms", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(alpha=0.3)
+        if lines:
+            ax.legend(fontsize=6)
+    fig.savefig(FIGURE, dpi=110)
+    plt.close(fig)
+
+
+def _panels() -> list[tuple[str, str, Any, tuple[str, ...]]]:
+    def smoother(d: int) -> tuple[str, str, Any, tuple[str, ...]]:
+        title = f"filter and smoother, d = {d}, one thread"
+        return title, "smoothing", lambda case: case.startswith(f"regular d={d} "), (OURS,)
+
+    return [
+        smoother(2),
+        smoother(4),
+        smoother(8),
+        (
+            "simulation, paths x steps, d = 2, one thread", "simulation",
+            lambda case: "threads" not in case, (OURS,),
+        ),
+        (
+            "robust AFA, d = 64, float64, two threads", "attention",
+            lambda case: case.endswith("float64 kappa=1 2 threads"), (OURS,),
+        ),
+        (
+            "AFA with plain weights, and windowed", "linear_time",
+            lambda case: case.startswith(("irregular N", "window")) and "r=" not in case,
+            ("sum of exponentials",),
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,210 @@
+"""The ratios that afafilter sets itself, judged from the raw results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest import OURS
+
+Results = Mapping[str, Mapping[str, Any]]
+"""task -> case -> what `run_case` returned."""
+MIB = 2.0**20
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a number made of medians. wanted: e.g. ">= 4"."""
+
+    what: str
+    task: str
+    case: str
+    wanted: str
+    measure: str = "faster"
+    peer: str = ""
+    ours: str = OURS
+
+    def value(self, results: Results) -> float | None:
+        """The measured number; None if something it needs did not run."""
+        entry = results.get(self.task, {}).get(self.case)
+        if entry is None:
+            return None
+        by_name = {x["library"]: x for x in entry["outcomes"]}
+        ours, peer = by_name.get(self.ours), by_name.get(self.peer)
+        if ours is None or not ours["times"]:
+            return None
+        if self.measure == "MiB":
+            return float(ours["memory"]) / MIB
+        if self.measure == "seconds":
+            return median(ours)
+        if peer is None or not peer["times"]:
+            return None
+        if self.measure == "seconds beyond":
+            return median(ours) - median(peer)
+        ratio = median(peer) / median(ours)
+        return ratio if self.measure == "faster" else 1 / ratio
+
+    def met(self, value: float) -> bool:
+        """Whether a measured number keeps the bound."""
+        sign, bound = self.wanted.split()
+        return value >= float(bound) if sign == ">=" else value <= float(bound)
+
+
+def median(outcome: Mapping[str, Any]) -> float:
+    """Median time of an outcome, seconds."""
+    return float(np.median(outcome["times"]))
+
+
+def growth(results: Results) -> float | None:
+    """Slope of log time against log N of the sum of exponentials, 1e4 to 1e6."""
+    found = []
+    for N in (10_000, 100_000, 1_000_000):
+        entry = results.get("linear_time", {}).get(f"irregular N={N}")
+        if entry is None:
+            return None
+        outcome = next(x for x in entry["outcomes"] if x["library"] == "sum of exponentials")
+        if not outcome["times"]:
+            return None
+        found.append((N, median(outcome)))
+    N, seconds = np.array(found).T
+    return float(np.polyfit(np.log(N), np.log(seconds), 1)[0])
+
+
+def _targets() -> list[Target]:
+    out = []
+    for d in (2, 4, 8):
+        case = f"regular d={d} N=100000"
+        out.append(
+            Target(f"smoother d={d}, N=1e5, regular", "smoothing", case, ">= 4", peer="statsmodels")
+        )
+    gappy = "irregular, 10 % missing, d=4 N=100000"
+    out.append(
+        Target(
+            "smoother d=4, N=1e5, irregular, 10 % missing",
+            "smoothing",
+            gappy,
+            ">= 3",
+            peer="statsmodels",
+        )
+    )
+    for d in (2, 4, 8):
+        out.append(
+            Target(
+                f"smoother d={d}, N=1e3",
+                "smoothing",
+                f"regular d={d} N=1000",
+                ">= 3",
+                peer="statsmodels",
+            )
+        )
+    for case in (
+        *(f"regular d={d} N={N}" for d in (2, 4, 8) for N in (1000, 10_000, 100_000)),
+        gappy,
+    ):
+        out.append(Target(f"smoother, {case}", "smoothing", case, ">= 60", peer="filterpy"))
+    for threads in ("", ", 2 threads"):
+        case = "shared covariances" + threads
+        out.append(Target(f"1000 x 1000{threads}", "batches", case, ">= 4", peer="dynamax vmap"))
+        out.append(Target(f"1000 x 1000{threads}", "batches", case, ">= 40", peer="simdkalman"))
+        out.append(
+            Target(
+                f"1000 x 1000, own gaps{threads}",
+                "batches",
+                "own gaps" + threads,
+                ">= 2",
+                peer="dynamax vmap",
+            )
+        )
+    draw = "1000 x 1000"
+    out.append(
+        Target(
+            "simulation against drawing its normals",
+            "simulation",
+            draw,
+            "<= 1.6",
+            "time ratio",
+            "normals only (SFC64)",
+        )
+    )
+    out.append(
+        Target(
+            "simulation against NumPy's default normals",
+            "simulation",
+            draw,
+            "<= 1.6",
+            "time ratio",
+            "normals only (NumPy default)",
+        )
+    )
+    out.append(Target("simulation", "simulation", draw, ">= 15", peer="torchsde SRK"))
+    fused = "torch softmax attention"
+    for kappa, bounds in ((1, ("<= 0.7", "<= 1.1")), (2.5, ("<= 0.9", "<= 1.3"))):
+        for dtype, bound in zip(("float64", "float32"), bounds, strict=True):
+            case = f"N=8192 {dtype} kappa={kappa:g} 2 threads"
+            what = f"robust AFA {dtype}, kappa {kappa:g}"
+            out.append(Target(what, "attention", case, bound, "time ratio", fused))
+            out.append(Target(what, "attention", case, ">= 40", peer="torch N x N"))
+            out.append(Target(f"{what}, memory", "attention", case, "<= 16", "MiB"))
+    linear = "sum of exponentials"
+    out.append(
+        Target(
+            "plain AFA, 1e6 irregular samples",
+            "linear_time",
+            "irregular N=1000000",
+            "<= 2",
+            "seconds",
+            ours=linear,
+        )
+    )
+    out.append(
+        Target(
+            "plain AFA two-sided, 1e6",
+            "linear_time",
+            "two-sided N=1000000",
+            "<= 2",
+            "seconds",
+            ours=linear,
+        )
+    )
+    out.append(
+        Target(
+            "windowed robust AFA, 1e6, memory",
+            "linear_time",
+            "window 512 N=1000000",
+            "<= 128",
+            "MiB",
+            ours="windowed robust",
+        )
+    )
+    out.append(
+        Target("import beyond numpy", "startup", "import", "<= 0.3", "seconds beyond", "numpy")
+    )
+    out.append(
+        Target(
+            "import of an estimator beyond numpy",
+            "startup",
+            "import",
+            "<= 0.3",
+            "seconds beyond",
+            "numpy",
+            "afafilter, kalman_filter",
+        )
+    )
+    for case in ("Nile, local level", "sunspots, damped cycle"):
+        out.append(Target(f"fit, {case}", "fitting", case, ">= 5", peer="statsmodels"))
+    out.append(
+        Target(
+            "fit, 6 parameters, 2000 irregular samples",
+            "fitting",
+            "irregular N=2000, 6 parameters",
+            "<= 5",
+            "seconds",
+        )
+    )
+    return out
+
+
+TARGETS = _targets()

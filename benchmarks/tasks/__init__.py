@@ -1,0 +1,14 @@
+"""The tasks, by name."""
+
+from __future__ import annotations
+
+from benchmarks.contest import Task
+from benchmarks.tasks import attention, fitting, linear_time, simulation, smoothing, startup
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        smoothing.ONE, smoothing.MANY, simulation.TASK, attention.TASK, linear_time.TASK,
+        fitting.TASK, startup.TASK,
+    )
+}  # fmt: skip

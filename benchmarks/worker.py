@@ -1,0 +1,120 @@
+"""The process of one library: `python -m benchmarks.worker TASK LIBRARY THREADS`.
+
+Requests and answers are lines of JSON on stdin and stdout; what libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+WARM_BELOW = 0.05
+"""Runs shorter than this (seconds) get an untimed one before: other processes cooled the cache."""
+
+
+def limit_threads(threads: int) -> None:
+    """Bind this process to so many cores (before anything is imported that counts them)."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
+
+
+def peak_of(call: Any) -> int:
+    """Peak resident memory of a call beyond what was there before and beyond its result."""
+    from numpy import asarray
+
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return -1
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident(status, "VmRSS")
+    result = call()
+    peak = _resident(status, "VmHWM")
+    held: dict[int, int] = {}
+    for value in result.values():
+        array = asarray(value)
+        while getattr(array, "base", None) is not None and hasattr(array.base, "nbytes"):
+            array = array.base
+        held[id(array)] = array.nbytes
+    return peak - before - sum(held.values())
+
+
+def _resident(status: Path, field: str) -> int:
+    line = next(x for x in status.read_text().splitlines() if x.startswith(field + ":"))
+    return 1024 * int(line.split()[1])
+
+
+def timed_runs(call: Any, seconds: float) -> list[float]:
+    """Times of runs that fill `seconds`, at least one."""
+    times: list[float] = []
+    start = time.perf_counter()
+    call_start = start
+    call()
+    first = time.perf_counter() - call_start
+    if first >= WARM_BELOW:
+        times.append(first)
+    while not times or time.perf_counter() - start < seconds:
+        call_start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - call_start)
+    return times
+
+
+def serve(task_name: str, library_name: str, answers: TextIO) -> None:
+    """Answer requests until stdin ends."""
+    import numpy as np
+
+    from benchmarks.tasks import TASKS
+
+    library = TASKS[task_name].library(library_name)
+    call: Any = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer: dict[str, Any] = {}
+        try:
+            if request["do"] == "load":
+                with np.load(request["inputs"]) as data:
+                    call = library.make(dict(data), request["params"])
+            elif request["do"] == "first":
+                start = time.perf_counter()
+                result = call()
+                answer["seconds"] = time.perf_counter() - start
+                np.savez(request["save"], **{k: np.asarray(v) for k, v in result.items()})
+                del result
+            elif request["do"] == "time":
+                answer["times"] = timed_runs(call, request["seconds"])
+            elif request["do"] == "memory":
+                answer["bytes"] = peak_of(call)
+        except Exception as failure:
+            traceback.print_exc()
+            answer = {"error": f"{type(failure).__name__}: {failure}".splitlines()[0]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Take the protocol's stdout away from the libraries, then serve."""
+    task, library, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    limit_threads(threads)
+    flags = "--xla_cpu_multi_thread_eigen=" + ("false" if threads == 1 else "true")
+    os.environ["XLA_FLAGS"] = flags
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_X64"] = "1"
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(task, library, answers)
+
+
+if __name__ == "__main__":
+    main()
