@@ -6,7 +6,8 @@ An estimate  xhat_i = c_i + sum_j W_ij z_j  of the state x_i of the model has th
     G_il = W_il C - [l = i] I + G_i,l+1 Phi_l+1        (backward in l, over the merged time line)
 
 so that its covariance is a sum of positive semidefinite terms: nothing cancels. Beyond the paper,
-which has no error law; for the isotropic causal case it is MATH's closed form.
+which has no error law; for the isotropic causal case `theory.isotropic_mse` is its
+closed form.
 """
 
 from __future__ import annotations

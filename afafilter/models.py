@@ -58,7 +58,7 @@ class LinearSDE:
 
     Notes
     -----
-    MATH: the model of Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, sec. 3, with
+    The model of Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, sec. 3, with
     any C, drift, offset and delay.
     """
 

@@ -253,7 +253,7 @@ def score(
     Returns
     -------
     Score
-        `.frame` is the tidy table, `.over_time()` the same per time, `.value("rmse")` one number.
+        ``.frame`` is the tidy table, ``.over_time()`` the same per time, ``.value("rmse")`` one.
         Metrics (lower is better unless said):
 
         - rmse, bias: of the mean, state units; "all" is sqrt(mean of squares over components).
