@@ -228,21 +228,44 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             rows += [{"panel": letter, **row} for row in panel(ax, n_paths)]
             ax.set_title(f"({letter}) {ax.get_title()}")
             ax.legend(fontsize=6, loc=LEGENDS.get(letter, "best"))
+        table = pd.DataFrame(rows)
         return save(
-            fig, out_dir, "extensions", pd.DataFrame(rows),
+            fig, out_dir, "extensions", table, finding=finding(table),
             caption=(
                 r"(a) Relative error of the separable form of $1/(1+a e^{-x})$, exact at both "
                 r"ends. (b) The recursive batch MLE with that form: deviation from exact plain AFA "
-                "relative to the RMSE of the latter, and relative change of the RMSE (an "
-                r"improvement for $a>0$). (c) Error bound of sums of exponentials. (d) AFA "
+                "relative to the RMSE of the latter, and relative change of the RMSE. "
+                "(c) Error bound of sums of exponentials. (d) AFA "
                 "forecasts: true standard deviation (closed form; circles: simulated) and the one "
-                "claimed, which grows with the horizon but counts shared noise as independent: far "
-                r"too small everywhere. (e) Process noise that fades as $e^{-gt}$ over the record "
-                "at the same mean strength: RMSE with and without knowing it. (f) Confidence gate "
-                r"around the median evidence $\tilde p$: equal mixing ($s=0$) beats raw and plain "
-                "AFA, which trusts old observations too much; a sharp gate gives that away. "
+                r"claimed. (e) Process noise that fades as $e^{-gt}$ over the record at the same "
+                "mean strength: RMSE with and without knowing it. (f) Confidence gate around the "
+                r"median evidence $\tilde p$. "
                 rf"(a)--(c): $\mu={DECAY:g}$, $\sigma^2=2\mu$, $\eta^2=1+a$; (d)--(f): the spiral, "
                 rf"$\sigma^2=0.3$, $\eta^2=0.5$; {n_paths} paths."
             ),
             config={"seed": SEED, "n_paths": n_paths, "decay": DECAY, "full": full},
         )  # fmt: skip
+
+
+def finding(table: pd.DataFrame) -> str:
+    """What the experiment shows, in numbers of the run."""
+    at = table.set_index(["panel", "series", "x"])["error"].sort_index()
+    kernel = at["a"].droplevel("x")
+    change = at["b", "RMSE ratio - 1"]
+    saved = (1 - at["e", "AFA, knows q(t)"] / at["e", "AFA, constant Q"]).max()
+    near, far = (
+        tuple(at["d", name, horizon] for name in ("closed form", "claimed"))
+        for horizon in ("h = 0", "h = 12")
+    )
+    gated = at["f"].drop(["raw", "AFA"], level="series")
+    return (
+        f"The separable kernel is off by at most {kernel['a = 0.5']:.1%} at a = 0.5 and "
+        f"{kernel['a = 10']:.0%} at a = 10; the recursive batch MLE that it gives changes the RMSE "
+        f"of plain AFA by {change.min():+.1%} to {change.max():+.1%} for a from -0.9 to 30. AFA "
+        f"forecasts err by {near[0]:.2f} at once and {far[0]:.2f} at horizon 12 but claim "
+        f"{near[1]:.2f} and {far[1]:.2f}: the claim grows with the horizon, yet counts shared "
+        "process noise as independent. Knowing the course of the noise lowers the RMSE by up to "
+        f"{saved:.0%}. The confidence gate reaches {gated.min():.2f} ({gated.idxmin()[1]}), plain "
+        f"AFA {at['f', 'AFA', '-']:.2f} and the raw observation {at['f', 'raw', '-']:.2f}: mixing "
+        "in the newest observation helps because plain AFA weights old ones too much."
+    )
