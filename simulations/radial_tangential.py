@@ -306,9 +306,10 @@ def error_finding(table: pd.DataFrame) -> str:
         f"When the standard deviation of process noise is {RATIOS[-1]:g} times as large in one "
         f"direction, RT-AFA lowers the RMSE of isotropic AFA by {gain('isotropic')} and "
         f"{gain('crossed')}; when measurement noise is aligned it changes nothing (by "
-        f"{aligned:.1g} at most), as all precisions keep their ratio. It lowers the larger error component and raises the smaller. The Kalman "
-        "filter with the best constant Q and R, blind to the direction but right about the "
-        f"correlation of errors, is beaten in these cases only (noise, st/sr): {won}."
+        f"{aligned:.1g} at most), as all precisions keep their ratio. It "
+        "lowers the larger error component and raises the smaller. The Kalman filter with the best "
+        "constant Q and R, blind to the direction but right about the correlation of errors, is "
+        f"beaten in these cases only (noise, st/sr): {won}."
     )
 
 

@@ -14,6 +14,7 @@ from afafilter.radial_filter import (
     hypersphere_step,
     radial_adaptive_filter,
 )
+from afafilter.simulate import simulate
 from afafilter.weights import Huber, Power, StudentT
 
 
@@ -419,3 +420,17 @@ def test_bad_filter_input():
     missing = radial_adaptive_filter(model, t, np.full_like(z, np.nan))
     assert np.isnan(missing.mean).all()
     assert np.isinf(np.diagonal(missing.cov, axis1=1, axis2=2)).all()
+
+
+def test_simulate_takes_the_model_and_refuses_what_it_cannot_do():
+    model = RadialTangentialSDE(0.1, 1.0, 0.1, 0.3, 0.2, 0.1)
+    t, start = [0.0, 0.5, 1.0], [20.0, 0.0]
+    found = simulate(model, t, rng=np.random.default_rng(1), x0=start)
+    assert found.x.shape == found.z.shape == (1, 3, 2)
+    assert simulate(model, t, 4, rng=np.random.default_rng(1), x0=start).z.shape == (4, 3, 2)
+    assert (found.x[:, 0] == start).all()
+    for refused in ({"missing": 0.1, "x0": start}, {}, {"x0": "stationary"}):
+        with pytest.raises(ValueError, match="RadialTangentialSDE needs t and a start x0"):
+            simulate(model, t, rng=np.random.default_rng(1), **refused)
+    with pytest.raises(TypeError, match="RadialTangentialSDE"):
+        simulate("model", t, rng=np.random.default_rng(1))
