@@ -222,7 +222,7 @@ def draw(axes: Any, table: pd.DataFrame, weights: dict[str, Any]) -> None:
     ratios = {name: f["rmse_ratio"].to_numpy() for name, f in hit.groupby("filter", sort=False)}
     curves(noise, {str(name): values for name, values in ratios.items()}, markers=True, ax=robust)
     robust.axhline(1, **{**line_style(6), "lw": 0.6})
-    robust.set_ylim(0.9, 1.75 * hit["rmse_ratio"].max() - 0.75)
+    robust.set_ylim(0.9, 2.1 * hit["rmse_ratio"].max() - 1.1)
     robust.set_ylabel("RMSE / clean Kalman")
     robust.set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
     for ax in (settings, efficiency, robust):
