@@ -69,7 +69,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             plane.set_title(rf"$\sigma^2={process_var:g},\ \eta^2={obs_var:g}$", loc="left")
             plane.set_ylabel("$x_2$")
             error.set_ylabel("RMSE per component")
-            error.set_ylim(0, 1.05 * rmse[0] if process_var else 0.6)
+            error.set_ylim(0, 1.1 * np.sqrt(obs_var))
         axes[-1, 0].set_xlabel("$x_1$")
         axes[-1, 1].set_xlabel("time")
         handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -64,13 +64,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     ]
     plain = rmse(adaptive_filter(model, t, data.z).mean)
     with paper_style():
-        fig, (top, bottom) = figure(2, 1, height=4.2, sharex=True)
+        fig, (top, bottom) = figure(2, 1, height=4.8, sharex=True)
         curves(layers, errors, ax=top)
         top.plot(layers, irkf, "-", color=COLOURS["Kalman"], marker="D", ms=2.5, label="IRKF")
         top.axhline(plain, color="0.4", lw=0.7, ls=":", label="plain AFA")
         top.set_ylabel("RMSE per component")
         top.set_yscale("log")
-        top.legend(ncols=2, loc="center right")
+        fig.legend(loc="outside upper center", ncols=2)
         curves(layers, {k: m[: len(layers)] for k, m in moves.items()}, ax=bottom)
         bottom.set_yscale("log")
         bottom.set_ylabel("largest move of an anchor")
@@ -83,6 +83,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "RMSE and convergence against layers for the innovation step $s$ and its momentum "
                 f"form; IRKF beside it. Spiral, $\\sigma^2={PROCESS_VAR:g}$, 10\\,\\% outliers of "
                 f"10 $\\eta$, {n_paths} paths."
+            ),
+            finding=(
+                f"One layer with the full step takes the error from {plain:.3f} (plain AFA) to "
+                f"{errors['s = 1'][0]:.3f}, {LAYERS} layers to {errors['s = 1'][-1]:.3f}; smaller "
+                "steps reach the same in more layers, momentum at critical damping in fewer of "
+                "them. The largest move does not vanish steadily: now and then one query changes "
+                "sides between two minima. IRKF, reweighted step by step, gets worse when "
+                f"iterated ({irkf[0]:.3f} to {irkf[-1]:.3f}): from its wide start it believes an "
+                "outlier in the first observation and cannot take that back."
             ),
             config={"seed": SEED, "n_paths": n_paths, "forms": FORMS, "full": full},
         )  # fmt: skip

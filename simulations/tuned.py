@@ -53,7 +53,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_title(rf"decay $\mu={decay:g}$")
             ax.set_xlabel(r"process noise $\sigma^2$ ($\eta^2=0.5$)")
         axes[0].set_ylabel(f"efficiency after {steps} steps")
-        axes[0].legend(loc="center left")
+        axes[0].legend(loc="center right")
         return save(
             fig, out_dir, "tuned", table,
             caption=(
