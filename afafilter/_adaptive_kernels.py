@@ -296,22 +296,3 @@ def sweep_shared(
             np.zeros((0 if causal else stop - begin, d, d + m)),
         )  # fmt: skip
         begin = stop
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def sweep_each(
-    first, split, last, F, V, H, ranks, y, w, Fq, Vq, Fn, Vn, a_out, B_out, P_out, tri_out
-):
-    """Weights w (P, n, T) of every path and query; y (P, T, r, 1), outputs with a leading P."""
-    d = H.shape[2]
-    work, root = np.empty((d, d + 1)), np.zeros((d, d))
-    row, eq = np.empty(d + 1), np.empty(d + 1)
-    gain, a, B, P = np.empty((2, d)), np.empty((d, 1)), np.empty((d, d)), np.empty((d, d))
-    tri, moved, future = np.empty((d, d + 1)), np.empty((d, d + 1)), np.zeros((1, d, d + 1))
-    for p in range(len(y)):
-        for q in range(len(split)):
-            _sweep(
-                q, q + 1, first, split, last, F, V, H, ranks, y[p], w[p, q], Fq, Vq, Fn, Vn,
-                a_out[p], B_out[p], P_out[p], tri_out[p], work, root, row, eq, gain, a, B, P,
-                tri, moved, future,
-            )  # fmt: skip

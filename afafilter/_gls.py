@@ -83,7 +83,8 @@ def solve_exact(
     plan: Plan, chain: Chain, tile: Tile, paths: slice, n_paths: int, scales: list[Array] | None
 ) -> Solution:
     """Estimates of the tile's queries; scales = log robust weights of its parts, None = all 1."""
-    from afafilter._adaptive_kernels import sweep_each, sweep_shared
+    from afafilter._adaptive_kernels import sweep_shared
+    from afafilter._adaptive_lane_kernels import sweep_each
 
     q = tile.queries
     n, d = len(tile.kappa), plan.model.dim

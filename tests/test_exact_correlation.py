@@ -132,6 +132,29 @@ def test_every_query_reweights_its_whole_history(estimator, name):
 
 
 @BOTH
+@pytest.mark.parametrize("window", [None, 5])
+def test_neighbouring_queries_keep_their_own_weights(estimator, window):
+    """Given the weights it reports, every estimate is the posterior with noise R / weight."""
+    model = replace(ROBUST["velocity"], prior="diffuse")
+    t = np.sort(np.random.default_rng(3).uniform(0.0, 12.0, 45))
+    t[7] = t[6]
+    z = draw_data(model, t, 1, missing=0.2)
+    z[::9] += 6.0
+    options = {"weight": StudentT(2.0), "anchor": "estimate", "iterations": 2, "window": window}
+    found = estimator(model, t, z, correlation="exact", return_weights=True, **options)
+    assert (found.weights[found.weights > 0] < 0.5).any()
+    for i in range(6, len(t)):
+        use = np.flatnonzero(found.weights[i] > 0)
+        at = {
+            "query_times": t[i : i + 1],
+            "obs_cov": model.R / found.weights[i, use][:, None, None],
+        }
+        mean, cov = dense_posterior(model, t[use], z[use], causal=False, **at)
+        assert_same(found.mean[i], mean[0])
+        assert_same(found.cov[i], cov[0])
+
+
+@BOTH
 def test_window_forgets_older_observations(estimator):
     model, t = replace(MODELS["constant_velocity"], prior="diffuse"), irregular_times()
     z = draw_data(model, t)
