@@ -190,7 +190,7 @@ def finding(scores: pd.DataFrame, last: float) -> str:
     final = scores[scores["origin"] == last].set_index("method")
     mean = scores.groupby("method")[["rmse", "coverage95", "log_score"]].mean()
     n = scores["origin"].nunique()
-    best = mean["log_score"].idxmax()
+    best = str(mean["log_score"].idxmax())
 
     def told(row: Any, name: str) -> str:
         return (
@@ -203,7 +203,7 @@ def finding(scores: pd.DataFrame, last: float) -> str:
         f"The last {YEARS:g} years, forecast from all before: "
         + "; ".join(told(final.loc[name], name) for name in METHODS)
         + f". Over {n} origins the 95 % intervals hold on average: {covered}; best mean log score: "
-        f"{best}. AFA's claimed intervals are too narrow, since it counts shared process noise once "
-        "per week of data. The exact law of its error under the trend model makes them wider than "
+        f"{best}. AFA's claimed intervals are too narrow, since it counts shared process noise "
+        "once per week of data. The exact law of its error under the trend model makes them wider than "
         "needed, as that model's own intervals are."
     )

@@ -38,7 +38,7 @@ CASES: dict[str, tuple[Family, dict[str, float], int]] = {
         300,
     ),
 }
-"""Family, true parameters, number of observation times (exponential gaps of mean 1)."""
+"""Family, true parameters, number of observation times (random gaps from 0.25 to 1.75)."""
 MISSING = 0.1
 
 
@@ -50,7 +50,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     rows = []
     for index, (name, (family, truth, n_times)) in enumerate(CASES.items()):
         rng = np.random.default_rng([SEED, index])
-        t = np.cumsum(rng.exponential(1.0, n_times))
+        t = np.cumsum(0.25 * rng.integers(1, 8, n_times))
         start = np.zeros(family.dim) if name == "local level" else None
         sets = simulate(family.model(truth), t, n_sets, rng=rng, x0=start, missing=MISSING).z
         done = Parallel(n_jobs=n_jobs)(delayed(one_fit)(family, truth, t, z) for z in sets)
