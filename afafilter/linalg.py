@@ -20,6 +20,9 @@ modal closed form
     A = S Lam S^-1, Qs = S^-1 Q S^-H, V = S [Qs_kl expm1((lam_k + conj lam_l) tau) /
     (lam_k + conj lam_l)] S^H. Its error does not grow with tau, but where terms cancel (short tau
     with singular Q, nearly parallel eigenvectors); the size of the terms gives the bound.
+
+Many distinct intervals start from base points, a multiple of a small step each, where these two
+are used, and go on from there by the semigroup laws and a short Taylor series (compiled).
 """
 
 from __future__ import annotations
@@ -31,13 +34,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import matrix_balance
 
+from afafilter._modes import Modes, modes
 from afafilter._validate import Array
+
+__all__ = [
+    "Discretiser", "Modes", "backward_covariance", "cholesky", "is_stable", "modes",
+    "stationary_covariance", "transition",
+]  # fmt: skip
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
 _HARD = 1e-11  # error estimate beyond which doubling is repeated in extended precision
+_CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
+_CELL_TERMS = 12
+_MANY = 256  # intervals from which base points are worth trying
+_REMEMBERED = 32  # single intervals whose transitions are kept
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
 
@@ -67,42 +80,92 @@ def transition(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, A
     50-digit arithmetic); typically 1e-14. The exception: Phi of a defective A of five or more
     components in a mixed basis, once it has decayed below 1e-15, is right in the absolute sense.
     """
-    dt = np.asarray(dt, dtype=np.float64)
-    taus, where = np.unique(dt, return_inverse=True)
-    where = where.reshape(dt.shape)
-    d = len(A)
-    # Balancing by powers of two is exact and makes ||A|| a fair measure (companion matrices).
-    scale = np.diag(matrix_balance(A, permute=False)[1])
-    A_b, Q_b, u_b = A * scale / scale[:, None], Q / np.outer(scale, scale), u / scale
-    solver = _Discretiser(A_b, Q_b, u_b)
-    step = max(1, _CHUNK // (d * d))
-    Phi, psi, V = np.empty((len(taus), d, d)), np.empty((len(taus), d)), np.empty((len(taus), d, d))
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        for start in range(0, len(taus), step):
-            part = slice(start, start + step)
-            Phi[part], psi[part], V[part] = solver(taus[part])
-        Phi *= np.outer(scale, 1 / scale)
-        psi *= scale
-        V *= np.outer(scale, scale)
-        V = 0.5 * (V + V.swapaxes(-1, -2))
-    finite = np.isfinite(Phi).all((1, 2)) & np.isfinite(psi).all(1) & np.isfinite(V).all((1, 2))
-    if not finite.all():
-        gap = taus[np.argmin(finite)]
-        raise ValueError(
-            f"the transition over dt = {gap:g} exceeds the floating-point range: A is unstable "
-            f"(largest real part of an eigenvalue {np.linalg.eigvals(A).real.max():.3g}); "
-            "split the record there or rescale time"
-        )
-    return Phi[where], psi[where], V[where]
+    return Discretiser(A, Q, u)(dt)
 
 
-class _Discretiser:
-    """Both algorithms for one (balanced) model; called with distinct intervals (n,)."""
+class Discretiser:
+    """`transition` for one model: what does not depend on the intervals is computed once."""
 
     def __init__(self, A: Array, Q: Array, u: Array) -> None:
-        self.A, self.Q, self.u = A, Q, u
-        self.norm = float(np.abs(A).sum(axis=0).max())
+        # Balancing by powers of two is exact and makes ||A|| a fair measure (companion matrices).
+        scale = np.diag(matrix_balance(A, permute=False)[1])
+        self.scale = np.outer(scale, 1 / scale), scale, np.outer(scale, scale)
+        self.A, self.Q, self.u = A / self.scale[0], Q / self.scale[2], u / scale
+        self.norm = float(np.abs(self.A).sum(axis=0).max())
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
+        self.cell = float(2.0 ** np.floor(np.log2(_CELL_REACH / self.unit)))
+        self.single: dict[float, tuple[Array, Array, Array]] = {}
+
+    def __call__(self, dt: Array) -> tuple[Array, Array, Array]:
+        """Phi, psi, V over dt (...), as `transition`."""
+        dt = np.asarray(dt, dtype=np.float64)
+        if dt.ndim == 1 and dt.size > 1 and (dt[1:] > dt[:-1]).all():
+            return self._increasing(dt)
+        if dt.size == 1:
+            key = float(dt.reshape(-1)[0])
+            if key not in self.single:
+                if len(self.single) == _REMEMBERED:
+                    self.single.clear()
+                self.single[key] = self._increasing(np.array([key]))
+            Phi, psi, V = (part.copy() for part in self.single[key])
+            shape = dt.shape
+            return (
+                Phi.reshape(shape + Phi.shape[1:]), psi.reshape(shape + psi.shape[1:]),
+                V.reshape(shape + V.shape[1:]),
+            )  # fmt: skip
+        taus, where = np.unique(dt, return_inverse=True)
+        where = where.reshape(dt.shape)
+        Phi, psi, V = self._increasing(taus)
+        return Phi[where], psi[where], V[where]
+
+    def _increasing(self, taus: Array) -> tuple[Array, Array, Array]:
+        cells = np.floor(taus / self.cell)
+        fresh = np.diff(cells, prepend=-1.0) > 0
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            if len(taus) >= _MANY and np.count_nonzero(fresh) <= len(taus) // 4:
+                Phi, psi, V = self._from_base(taus, cells[fresh] * self.cell, np.cumsum(fresh) - 1)
+            else:
+                Phi, psi, V = self._exact(taus)
+            total = Phi.sum() + psi.sum() + V.sum()
+        if not np.isfinite(total):
+            self._check_range(taus, Phi, psi, V)
+        return Phi, psi, V
+
+    def _check_range(self, taus: Array, Phi: Array, psi: Array, V: Array) -> None:
+        finite = np.isfinite(Phi).all((1, 2)) & np.isfinite(psi).all(1) & np.isfinite(V).all((1, 2))
+        if not finite.all():
+            gap = taus[np.argmin(finite)]
+            raise ValueError(
+                f"the transition over dt = {gap:g} exceeds the floating-point range: A is unstable "
+                f"(largest real part of an eigenvalue {np.linalg.eigvals(self.A).real.max():.3g}); "
+                "split the record there or rescale time"
+            )
+
+    def _from_base(
+        self, taus: Array, start: Array, base: NDArray[np.intp]
+    ) -> tuple[Array, Array, Array]:
+        """Over taus (n,), each from the exact transition over start[base] shortly before it."""
+        from afafilter._transition_kernels import from_base
+
+        n, d = len(taus), len(self.A)
+        scale = np.concatenate([part.ravel() for part in self.scale])
+        powers = self.unit ** np.arange(1, _CELL_TERMS + 1)
+        coefficients = self._taylor[:_CELL_TERMS].astype(np.float64) * powers[:, None] * scale
+        out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
+        from_base(coefficients, taus - start[base], base, *self._exact(start), *out)
+        return out
+
+    def _exact(self, taus: Array) -> tuple[Array, Array, Array]:
+        """Every interval by itself, in chunks that bound the temporaries."""
+        n, d = len(taus), len(self.A)
+        Phi, psi, V = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
+        step = max(1, _CHUNK // (d * d))
+        for begin in range(0, n, step):
+            part = slice(begin, begin + step)
+            Phi[part], psi[part], V[part] = self._chunk(taus[part])
+        for value, scale in zip((Phi, psi, V), self.scale):
+            value *= scale
+        return Phi, psi, 0.5 * (V + V.swapaxes(-1, -2))
 
     @cached_property
     def modes(self) -> Modes:
@@ -112,7 +175,20 @@ class _Discretiser:
     def clusters(self) -> list[_Cluster]:
         return _single_eigenvalue_blocks(self.A)
 
-    def __call__(self, taus: Array) -> tuple[Array, Array, Array]:
+    @cached_property
+    def _taylor(self) -> NDArray[np.longdouble]:
+        """Coefficients (_TERMS, 2 d^2 + d) of (||A|| tau)^k, k >= 1, in [Phi - I, psi, V]."""
+        A, u, Q = (M.astype(np.longdouble) / self.unit for M in (self.A, self.u, self.Q))
+        phi, drive, noise = A, u, Q
+        rows = []
+        for k in range(1, _TERMS + 1):
+            rows.append(np.concatenate([phi.ravel(), drive, noise.ravel()]))
+            phi, drive = A @ phi / (k + 1), A @ drive / (k + 1)
+            half = A @ noise / (k + 1)
+            noise = half + half.T
+        return np.array(rows)
+
+    def _chunk(self, taus: Array) -> tuple[Array, Array, Array]:
         n, d = len(taus), len(self.A)
         reach = self.norm * taus
         out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
@@ -164,16 +240,8 @@ class _Discretiser:
     def _series(self, h: Array, dtype: type) -> tuple[Array, Array, Array, Array]:
         """diag(Phi - I), Phi, psi, V by Taylor series (||A|| h <= 1/2)."""
         d = len(self.A)
-        A, u, Q = (M.astype(dtype) / self.unit for M in (self.A, self.u, self.Q))
-        phi, drive, noise = A, u, Q
-        rows = []
-        for k in range(1, _TERMS + 1):
-            rows.append(np.concatenate([phi.ravel(), drive, noise.ravel()]))
-            phi, drive = A @ phi / (k + 1), A @ drive / (k + 1)
-            half = A @ noise / (k + 1)
-            noise = half + half.T
         powers = (self.unit * h.astype(dtype))[:, None] ** np.arange(1, _TERMS + 1)
-        total = powers @ np.array(rows)
+        total = powers @ self._taylor.astype(dtype)
         X, psi, V = np.split(total, [d * d, d * d + d], axis=1)
         X = X.reshape(-1, d, d)
         x = np.diagonal(X, axis1=1, axis2=2).copy()
@@ -350,71 +418,3 @@ def cholesky(M: Array, name: str, step: int | None = None) -> Array:
         raise ValueError(
             f"{name}{at} is not positive definite (smallest eigenvalue {lowest.min():.3g})"
         ) from None
-
-
-class Modes(NamedTuple):
-    """Eigendecomposition A = S diag(lam) S^-1 and Qs = S^-1 Q S^-H."""
-
-    lam: NDArray[np.complex128]
-    S: NDArray[np.complex128]
-    S_inv: NDArray[np.complex128]
-    Qs: NDArray[np.complex128]
-    cond: float
-
-
-def modes(A: Array, Q: Array) -> Modes:
-    """Eigenmodes of A with unit eigenvectors; `cond` = inf (S_inv, Qs NaN) when A is defective.
-
-    Eigenvalues are refined with accurately summed residuals, so that slow modes next to fast ones
-    come out with small *relative* error (plain QR iteration gives eps ||A|| for all of them).
-    """
-    lam, S = np.linalg.eig(A.astype(complex))
-    cond = float(np.linalg.cond(S))
-    if not cond < 1e14:
-        void = np.full_like(S, np.nan)
-        return Modes(lam, S, void, void, np.inf)
-    if cond < 1e6:
-        for _ in range(2):
-            lam, S = _refine(A, lam, S)
-    S_inv = np.linalg.inv(S)
-    Qs = S_inv @ Q.astype(complex) @ S_inv.conj().T
-    return Modes(lam, S, S_inv, Qs, cond)
-
-
-def _refine(
-    A: Array, lam: NDArray[np.complex128], S: NDArray[np.complex128]
-) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """One Newton step on A S = S diag(lam), as in Ogita & Aishima (2018) for symmetric A."""
-    d = len(lam)
-    rows = np.broadcast_to(A[:, None, :], (d, d, d))
-    values = np.broadcast_to(np.stack([lam.real, lam.imag], axis=-1), (d, d, 2))
-
-    def residual(part: Array, turned: Array) -> Array:
-        """One part (real, imaginary) of A S - S diag(lam): entry (i, j) is one dot product."""
-        left = np.concatenate([rows, -part[..., None], turned[..., None]], axis=-1)
-        right = np.concatenate([np.broadcast_to(part.T, (d, d, d)), values], axis=-1)
-        return _dot2(left, right)
-
-    G = np.linalg.solve(S, residual(S.real, S.imag) + 1j * residual(S.imag, -S.real))
-    gap = lam[None, :] - lam[:, None]
-    turn = np.divide(G, gap, out=np.zeros_like(G), where=np.abs(G) < 1e-3 * np.abs(gap))
-    S = S + S @ turn
-    return lam + np.diag(G), S / np.linalg.norm(S, axis=0)
-
-
-def _dot2(x: Array, y: Array) -> Array:
-    """Dot product over the last axis as if in twice the precision (Ogita, Rump & Oishi, 2005)."""
-    factor = 134217729.0  # 2^27 + 1
-    xs, ys = factor * x, factor * y
-    x_hi, y_hi = xs - (xs - x), ys - (ys - y)
-    x_lo, y_lo = x - x_hi, y - y_hi
-    product = x * y
-    low = x_lo * y_lo - (((product - x_hi * y_hi) - x_lo * y_hi) - x_hi * y_lo)
-    total, carry = product[..., 0], low[..., 0]
-    for k in range(1, x.shape[-1]):
-        term = product[..., k]
-        new = total + term
-        kept = new - total
-        carry = carry + ((total - (new - kept)) + (term - kept)) + low[..., k]
-        total = new
-    return np.asarray(total + carry)

@@ -165,7 +165,11 @@ class LinearSDE:
         steps = real_array(dt, "dt")
         if (steps < 0).any():
             raise ValueError(f"dt must be >= 0, got {steps.min():g}")
-        return linalg.transition(self.A, self.Q, self.drift, steps)
+        return self._discretiser(steps)
+
+    @cached_property
+    def _discretiser(self) -> linalg.Discretiser:
+        return linalg.Discretiser(self.A, self.Q, self.drift)
 
     def stationary_covariance(self) -> Array:
         """Covariance P (d, d) of the stationary law, A P + P A^T + Q = 0; state^2.
@@ -178,6 +182,12 @@ class LinearSDE:
         if not linalg.is_stable(self.A):
             raise ValueError("A is not stable: the model has no stationary covariance")
         return linalg.stationary_covariance(self.A, self.Q)
+
+    @cached_property
+    def _stationary_law(self) -> InitialLaw:
+        mean = np.asarray(np.linalg.solve(self.A, -self.drift), dtype=np.float64)
+        cov = linalg.stationary_covariance(self.A, self.Q)
+        return InitialLaw(frozen(mean), frozen(cov), frozen(np.zeros((self.dim, 0))))
 
     def initial_law(self, t_first: float) -> InitialLaw:
         """Law of the state at time `t_first`, the first one used, before any observation.
@@ -194,12 +204,7 @@ class LinearSDE:
         if self.prior == "diffuse":
             return InitialLaw(np.zeros(d), np.zeros((d, d)), np.eye(d))
         if self.prior == "stationary":
-            mean = np.linalg.solve(self.A, -self.drift)
-            return InitialLaw(
-                np.asarray(mean, dtype=np.float64),
-                linalg.stationary_covariance(self.A, self.Q),
-                np.zeros((d, 0)),
-            )
+            return self._stationary_law
         assert isinstance(self.prior, Prior)
         if self.prior.t0 is None or self.prior.t0 == t_first:
             return self.prior.law

@@ -131,6 +131,32 @@ def test_transition_on_hard_models(name):
     assert lowest > -1e-14
 
 
+@pytest.mark.parametrize("name", ["general", "matern52", "constant_velocity", "unstable", "stiff"])
+def test_many_intervals_are_as_exact_as_few(name):
+    """Hundreds of intervals share base points; some are 0, tiny, equal, or on a base point."""
+    model = MODELS[name]
+    rng = np.random.default_rng(4)
+    fast = np.linalg.norm(model.A, 1)
+    dt = np.concatenate(
+        [rng.exponential(3.0 / fast, 3000), 10 ** rng.uniform(-9, 0, 200) / fast, np.zeros(3),
+         np.full(5, 0.25 / fast), np.arange(1, 30) / 64]
+    )  # fmt: skip
+    rng.shuffle(dt)
+    drift = model.drift + 0.3
+    many = linalg.transition(model.A, model.Q, drift, dt)
+    few = linalg.transition(model.A, model.Q, drift, dt[:100])
+    # Base points are in use: these are not the numbers of intervals one by one.
+    assert any((x[:100] != y).any() for x, y in zip(many, few))
+    for k in [*np.argsort(dt)[[0, 3, 100, -1]], *range(8)]:
+        exact = mp_transition(model.A, model.Q, drift, dt[k], 40)
+        assert max(relative(part[k], e) for part, e in zip(many, exact)) < 1e-13
+        if model.dim == 4 and name == "constant_velocity" and dt[k] > 0:
+            np.testing.assert_allclose(many[2][k], exact[2].astype(float), rtol=1e-13)
+    size = np.abs(many[2]).max(axis=(1, 2))
+    assert (np.linalg.eigvalsh(many[2])[:, 0] >= -1e-14 * size).all()
+    assert (many[2] == many[2].swapaxes(1, 2)).all()
+
+
 def test_defective_and_stiff_in_a_mixed_basis():
     """Neither the modal form nor plain doubling (8e-10 here) is enough: extended precision is."""
     rng = np.random.default_rng(3)
