@@ -203,7 +203,7 @@ def finding(scores: pd.DataFrame, last: float) -> str:
         f"The last {YEARS:g} years, forecast from all before: "
         + "; ".join(told(final.loc[name], name) for name in METHODS)
         + f". Over {n} origins the 95 % intervals hold on average: {covered}; best mean log score: "
-        f"{best}. AFA's claimed intervals are too narrow, since it counts shared process noise "
-        "once per week of data. The exact law of its error under the trend model makes them wider than "
-        "needed, as that model's own intervals are."
+        f"{best!s}. AFA's claimed intervals are too narrow, since it counts shared process noise "
+        "once per week of data. The exact law of its error under the trend model makes them wider "
+        "than needed, as that model's own intervals are."
     )

@@ -145,8 +145,8 @@ def finding(table: pd.DataFrame, n_sets: int) -> str:
     inside = {kind: table[kind].between(*WANTED).sum() for kind in ("wald", "profile")}
     n = len(table)
     return (
-        f"On {n_sets} data sets per model at least {table['converged'].min():.1%} of the fits "
-        f"converged from guessed starts. Coverage of 95 % intervals: Wald "
+        f"On {n_sets} data sets per model {1 - table['converged'].min():.1%} of the fits failed to "
+        f"converge from guessed starts. Coverage of 95 % intervals: Wald "
         f"{table['wald'].min():.1%} to {table['wald'].max():.1%}, profile "
         f"{table['profile'].min():.1%} to {table['profile'].max():.1%}; between 90 and 99 % for "
         f"{inside['wald']} and {inside['profile']} of {n} parameters. The bias stays within three "
