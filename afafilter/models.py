@@ -187,7 +187,7 @@ class LinearSDE:
     def _stationary_law(self) -> InitialLaw:
         mean = np.asarray(np.linalg.solve(self.A, -self.drift), dtype=np.float64)
         cov = linalg.stationary_covariance(self.A, self.Q)
-        return InitialLaw(frozen(mean), frozen(cov), frozen(np.zeros((self.dim, 0))))
+        return InitialLaw(mean, cov, np.zeros((self.dim, 0)))
 
     def initial_law(self, t_first: float) -> InitialLaw:
         """Law of the state at time `t_first`, the first one used, before any observation.
@@ -204,7 +204,7 @@ class LinearSDE:
         if self.prior == "diffuse":
             return InitialLaw(np.zeros(d), np.zeros((d, d)), np.eye(d))
         if self.prior == "stationary":
-            return self._stationary_law
+            return InitialLaw(*(part.copy() for part in self._stationary_law))
         assert isinstance(self.prior, Prior)
         if self.prior.t0 is None or self.prior.t0 == t_first:
             return self.prior.law
