@@ -93,7 +93,8 @@ class Outcome:
     """What one library did in one case; times in seconds, memory in bytes.
 
     status: "ok", "absent" (not installed), "failed" or "differs" (results beyond the tolerance;
-    not timed). memory: peak resident memory of a warm call beyond the inputs and the result.
+    not timed). cpu: processor time of all threads, which a busy machine does not lengthen. memory:
+    peak resident memory of a warm call beyond the inputs and the result.
     """
 
     library: str
@@ -104,6 +105,7 @@ class Outcome:
     tolerance: float | None = None
     first: float | None = None
     times: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     memory: int | None = None
 
 
@@ -152,14 +154,14 @@ class Worker:
 
 def difference(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     """Largest difference of the shared arrays, relative to the largest entry of each."""
-    worst = 0.0
+    errors = [0.0]
     for name in sorted(set(got) & set(wanted)):
         a, b = np.asarray(got[name]), np.asarray(wanted[name])
         if a.shape != b.shape:
             raise ValueError(f"{name} has shape {a.shape}, the reference {b.shape}")
         scale = float(np.abs(b).max())
-        worst = max(worst, float(np.abs(a - b).max()) / (scale if scale > 0 else 1.0))
-    return worst
+        errors.append(float(np.abs(a - b).max()) / (scale if scale > 0 else 1.0))
+    return float(np.max(errors))
 
 
 def run_case(task: Task, case: Case, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -228,7 +230,9 @@ def _time(
     while rounds < least or (spent < seconds * len(workers) and rounds < 4 * least):
         start = time.perf_counter()
         for name, worker in workers.items():
-            outcomes[name].times += worker.ask("time", seconds=min(share, 0.2))["times"]
+            answer = worker.ask("time", seconds=min(share, 0.2))
+            outcomes[name].times += answer["times"]
+            outcomes[name].cpu += answer["cpu"]
         spent += time.perf_counter() - start
         rounds += 1
         if not workers:

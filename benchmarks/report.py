@@ -46,7 +46,8 @@ def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Written by `make bench`. Every library runs in a process of its own and takes its turn in "
         "rounds of one run; results are compared before anything is timed. Times in milliseconds: "
-        "first call, median and least of the warm ones. Memory: peak resident memory of a warm "
+        "first call, median and least of the warm ones, and the median of the processor time that "
+        "all threads took. Memory: peak resident memory of a warm "
         "call beyond its inputs and its result, MiB. Ratio: the library's median over ours. Error: "
         "largest difference from the reference (marked -), relative to its largest entry."
     )
@@ -97,8 +98,8 @@ def _table(entry: Mapping[str, Any]) -> Iterator[str]:
     plural = "s" if entry["threads"] > 1 else ""
     yield f"**{entry['case']}** ({entry['threads']} thread{plural})"
     yield ""
-    yield "| library | version | first | median | least | ratio | MiB | error | |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| library | version | first | median | least | cpu | ratio | MiB | error | |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     ours = next((x for x in entry["outcomes"] if x["library"] == OURS and x["times"]), None)
     for x in entry["outcomes"]:
         name = f"**{x['library']}**" if x["library"] == OURS else x["library"]
@@ -108,14 +109,13 @@ def _table(entry: Mapping[str, Any]) -> Iterator[str]:
             note = f"{x['status']}: {note}".rstrip(": ")
         error = "" if x["error"] is None else "-" if x["error"] == 0 else f"{x['error']:.1e}"
         if not x["times"]:
-            yield f"| {name} | {version} | | | | | | {error} | {note} |"
+            yield f"| {name} | {version} | | | | | | | {error} | {note} |"
             continue
         ratio = "" if ours is None else f"{median(x) / median(ours):.3g}"
         memory = "" if x["memory"] is None or x["memory"] < 0 else f"{x['memory'] / MIB:.3g}"
-        yield (
-            f"| {name} | {version} | {1e3 * x['first']:.3g} | {1e3 * median(x):.3g} | "
-            f"{1e3 * min(x['times']):.3g} | {ratio} | {memory} | {error} | {note} |"
-        )
+        times = (x["first"], median(x), min(x["times"]), float(np.median(x["cpu"])))
+        shown = " | ".join(f"{1e3 * seconds:.3g}" for seconds in times)
+        yield f"| {name} | {version} | {shown} | {ratio} | {memory} | {error} | {note} |"
 
 
 def draw(results: Results) -> None:
