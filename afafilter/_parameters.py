@@ -86,6 +86,7 @@ class FamilyParameters:
         root = np.sqrt(np.abs(self._start))
         self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
         self._layout = _layout(family, self.names)
+        self._dims = family.dim, family.obs_dim
 
     def start(self) -> Array:
         x = np.abs(self._start)
@@ -130,7 +131,7 @@ class FamilyParameters:
                 self._layout, self._arguments(self._natural(theta)), strict=True
             )
         ]
-        return assemble(blocks, self.family.dim, self.family.obs_dim)
+        return assemble(blocks, *self._dims)
 
     def pull(self, theta: Array, grad: System) -> Array:
         out = [0.0] * len(theta)
@@ -171,17 +172,18 @@ def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, lis
 def _inner(block: Block, grad: System, place: slice) -> float:
     """Inner product of a gradient with the imaginary part of a component's block."""
     assert isinstance(grad.prior, PriorArrays)
-    pairs = [(block.R, grad.R), (block.offset, grad.offset)]
-    if place.stop > place.start:
-        pairs += [
-            (block.A, grad.A[place, place]),
-            (block.Q, grad.Q[place, place]),
-            (block.C, grad.C[:, place]),
-            (block.cov, grad.prior.cov[place, place]),
-        ]
+    own = (place, place)
+    parts = (
+        (block.R, grad.R, ...),
+        (block.offset, grad.offset, ...),
+        (block.A, grad.A, own),
+        (block.Q, grad.Q, own),
+        (block.C, grad.C, (..., place)),
+        (block.cov, grad.prior.cov, own),
+    )
     return sum(
-        float((value.imag * target).sum())
-        for value, target in pairs
+        float(np.vdot(value.imag, target[where]))
+        for value, target, where in parts
         if value is not None and value.dtype.kind == "c"
     )
 

@@ -235,7 +235,8 @@ class Family:
 def assemble(blocks: list[Block], d: int, p: int, kind: type = float) -> System:
     """The arrays of independent components side by side."""
     A: Any = np.zeros((d, d), kind)
-    Q, P = np.zeros_like(A), np.zeros_like(A)
+    Q: Any = np.zeros((d, d), kind)
+    P: Any = np.zeros((d, d), kind)
     C: Any = np.zeros((p, d), kind)
     R: Any = np.zeros((p, p), kind)
     offset: Any = np.zeros(p, kind)
@@ -244,11 +245,12 @@ def assemble(blocks: list[Block], d: int, p: int, kind: type = float) -> System:
     for b in blocks:
         k, m = b.flat.shape
         if k:
-            A[i : i + k, i : i + k] = b.A
-            Q[i : i + k, i : i + k] = b.Q
-            P[i : i + k, i : i + k] = b.cov
-            C[:, i : i + k] = b.C
-            flat[i : i + k, j : j + m] = b.flat
+            place = slice(i, i + k)
+            A[place, place] = b.A
+            Q[place, place] = b.Q
+            P[place, place] = b.cov
+            C[:, place] = b.C
+            flat[place, j : j + m] = b.flat
         if b.R is not None:
             R += b.R
         if b.offset is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class FitResult:
 
     Attributes
     ----------
-    model : the fitted `LinearSDE` or `DiscreteModel`, ready for every estimator.
+    model : the fitted `LinearSDE` or `DiscreteModel`, ready for every estimator (made when first
+        asked for).
     loglik : maximised log-likelihood (2 pi for every observed component, exact diffuse). For
         method "student_t" the evidence lower bound.
     params : name -> value of every free parameter.
@@ -59,14 +61,13 @@ class FitResult:
         unit of the (unconstrained, scaled) parameter.
     unidentified : combinations of parameters that the data do not determine, in words.
     boundary : parameters whose best value is exactly 0, the end of their domain.
-    history : log-likelihood per iteration.
+    history : log-likelihood after every step that raised it.
     starts : maximised log-likelihood per start, best first (one entry unless `starts` > 1).
     method : "ml", "em" or "student_t".
     dof : degrees of freedom of the measurement noise (method "student_t"), else inf.
     weights : (..., T) weight of each observation (method "student_t"), else None.
     """
 
-    model: LinearSDE | DiscreteModel
     loglik: float
     params: dict[str, float]
     std_errors: dict[str, float]
@@ -88,6 +89,11 @@ class FitResult:
     theta: Array
     dof: float = np.inf
     weights: Array | None = None
+
+    @cached_property
+    def model(self) -> LinearSDE | DiscreteModel:
+        """The fitted model."""
+        return self.problem.parametrisation.model(self.theta)
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""
@@ -321,7 +327,7 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
 
         function = StudentBound(problem, options["dof"])
     try:
-        value, _ = function(theta)
+        value, grad = function(theta)
     except np.linalg.LinAlgError as error:
         raise ValueError(f"the likelihood does not exist at the start: {error}") from None
     if not np.isfinite(value):
@@ -331,7 +337,7 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
         from afafilter.em import expectation_maximisation
 
         return expectation_maximisation(problem, theta, (lower, upper), **search)
-    objective = Objective(function)
+    objective = Objective(function, (theta, value, grad))
     optimum = maximise(
         objective,
         theta,
@@ -374,7 +380,6 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
             "the data do not determine: " + "; ".join(unidentified), FitWarning, stacklevel=4
         )
     return FitResult(
-        model=par.model(theta),
         loglik=best.value,
         params=dict(zip(names, natural.tolist(), strict=True)),
         std_errors=dict(zip(names, np.sqrt(np.diag(cov)).tolist(), strict=True)),
