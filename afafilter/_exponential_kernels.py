@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from afafilter._jit import njit
 
 NEGLIGIBLE_EXPONENT = 300.0  # e^-300 of a state is dropped: its successors would be denormal
 

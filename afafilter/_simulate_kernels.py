@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 from numpy.typing import NDArray
+
+from afafilter._jit import njit
 
 FAST = {"contract", "nsz", "reassoc"}
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def propagate(
     x: NDArray[Any], Phi: NDArray[Any], psi: NDArray[Any], root: NDArray[Any], which: NDArray[Any]
 ) -> None:
@@ -36,7 +37,7 @@ def propagate(
                 path[k, a] = value
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def observe(
     z: NDArray[Any],
     x: NDArray[Any],

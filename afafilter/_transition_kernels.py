@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from afafilter._jit import njit
 
 LANES = 8
 
-jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 @jit

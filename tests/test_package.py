@@ -96,3 +96,17 @@ def test_import_is_light():
         "loaded = heavy & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_kernels_run_where_no_cache_can_be_written():
+    """In a process of its own: numba finds no place for a cache and refuses cache=True."""
+    code = (
+        "import numba; from numba.core import caching; caching.CacheImpl._locator_classes = []\n"
+        "def f(x): return x + 1\n"
+        "try: numba.njit(cache=True)(f)\n"
+        "except RuntimeError: pass\n"
+        "else: raise SystemExit('numba no longer refuses: the test tests nothing')\n"
+        "from afafilter._jit import njit\n"
+        "assert njit(cache=True, nogil=True)(f)(1) == 2"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
