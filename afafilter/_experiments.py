@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afafilter._model_toml import near
-from afafilter.io import atomic_path, refuse_existing
+from afafilter.io import refuse_existing
 
 FOLDER = "simulations"
 
@@ -70,10 +68,11 @@ def run_experiments(
     full: bool = False,
     jobs: int = 1,
 ) -> Generator[str, None, list[str]]:
-    """Run experiments and move what they wrote to `output`; yields lines to report.
+    """Run experiments, each writing into `output`; yields lines to report.
 
-    Each works in a directory of its own, so that an experiment that fails leaves nothing behind.
-    Returns the names of those that failed.
+    Files are written whole at the end of an experiment, except for the finished cells of studies:
+    those stay in output/run, and an interrupted study resumes from them. Returns the names of the
+    experiments that failed.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def run_experiments(
         bar.set_postfix_str(experiment.name)
         start = time.perf_counter()
         try:
-            written = _run(experiment, output, force=force, full=full, jobs=jobs)
+            written = _run(experiment, output, full=full, jobs=jobs)
         except Exception as error:
             failed[experiment.name] = f"{type(error).__name__}: {error}"
             yield f"{experiment.name}: FAILED ({failed[experiment.name]})"
@@ -105,22 +104,15 @@ def run_experiments(
     return list(failed)
 
 
-def _run(experiment: Experiment, output: Path, *, force: bool, full: bool, jobs: int) -> list[Path]:
+def _run(experiment: Experiment, output: Path, *, full: bool, jobs: int) -> list[Path]:
     root = str(experiment.path.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
     module = importlib.import_module(f"{FOLDER}.{experiment.name}")
-    with tempfile.TemporaryDirectory(prefix=f"{experiment.name}-") as folder:
-        written = module.main(Path(folder), full=full, n_jobs=jobs)
-        if not written:
-            raise RuntimeError("the experiment wrote nothing")
-        targets = [output / Path(path).relative_to(folder) for path in written]
-        refuse_existing(targets, force=force)
-        for source, target in zip(written, targets, strict=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(target, force=force) as temporary:
-                shutil.copyfile(source, temporary)
-    return targets
+    written: list[Path] = module.main(output, full=full, n_jobs=jobs)
+    if not written:
+        raise RuntimeError("the experiment wrote nothing")
+    return written
 
 
 def _summary(path: Path) -> str:
