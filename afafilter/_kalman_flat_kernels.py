@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._kalman_root_kernels import (
+    column_space,
     gram,
     innovation_cov,
     jit,
@@ -128,14 +129,22 @@ def can_collapse(T: Any, M: Any, L: Any, inverse: Any) -> bool:
 
 
 @jit
-def predict_flat(F: Any, b: Any, m: Any, M: Any, x: Any) -> None:
-    """m (n, d) <- F m + b and M <- F M, with x (d,) as work space."""
+def predict_flat(F: Any, b: Any, m: Any, M: Any, T: Any, x: Any) -> None:
+    """m (n, d) <- F m + b and M <- F M, with x (d,) as work space.
+
+    A direction that the data have not touched and that has decayed to rounding is forgotten: no
+    later observation counts as one of it.
+    """
     d, q = M.shape
     for j in range(q):
+        size = 0.0
         for i in range(d):
             x[i] = 0.0
             for l in range(d):
                 x[i] += F[i, l] * M[l, j]
+            size = max(size, abs(x[i]))
+        if size < RANK_TOL and T[j, j] == 0.0:
+            x[:] = 0.0
         M[:, j] = x
     for path in range(m.shape[0]):
         for i in range(d):
@@ -218,7 +227,8 @@ def filter_flat(
     n = min(chain.step.shape[0], Ms.shape[0])
     paths, p = z.shape[0], z.shape[2]
     d, q = M.shape
-    A = np.zeros((2 * d, 2 * d))
+    space = column_space(2 * d, 2 * d)
+    A = space[0]
     Y = np.empty((p, d))
     work = update_space(p, d)
     rows = np.empty((p, q))
@@ -233,10 +243,10 @@ def filter_flat(
         W, K, B, V = gains.W[k], gains.K[k], gains.T[k], gains.V[k]
         if k > 0:
             u = chain.step[k]
-            predict_root(chain.F[u], chain.root[u], L, A, smooth)
-            predict_flat(chain.F[u], chain.b[u], m, M, x)
+            predict_root(chain.F[u], chain.root[u], L, space, True)
+            predict_flat(chain.F[u], chain.b[u], m, M, T, x)
         if smooth:
-            gains.D[k] = A[d:, d:]
+            gains.D[k] = A[d:, d : 2 * d].T
         if o >= 0:
             c = chain.cfg[o]
             H, R = chain.H[c], chain.R[c]
@@ -276,22 +286,23 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
     terms of xi' and of what is independent of it.
     """
     d, q = M.shape
-    A = np.zeros((2 * d + q, d + q))
-    A[:d, :d] = L
+    space = column_space(d + q, 2 * d + q)
+    A = space[0]
+    A[:d, :d] = L.T
     for i in range(d):
         for j in range(q):
             for l in range(j + 1):
-                A[i, d + j] += M[i, l] * inverse[l, j]
+                A[d + j, i] += M[i, l] * inverse[l, j]
     for path in range(m.shape[0]):
         for i in range(d):
             for j in range(q):
-                m[path, i] += A[i, d + j] * s[path, j]
+                m[path, i] += A[d + j, i] * s[path, j]
     for i in range(d):
-        A[d + i, i] = 1.0
-    A[2 * d :, d:] = inverse
-    triangularise(A, d)
-    L[:] = A[:d, :d]
-    rotation[:] = A[d:]
+        A[i, d + i] = 1.0
+    A[d:, 2 * d : 2 * d + q] = inverse.T
+    triangularise(space, d)
+    L[:] = A[:d, :d].T
+    rotation[:] = A[:, d : 2 * d + q].T
 
 
 @jit
@@ -306,7 +317,8 @@ def smooth_flat(
     """
     d, q = Ms.shape[1], Ms.shape[2]
     paths, p = innovation.shape[0], innovation.shape[2]
-    A = np.empty((d + q, 2 * d + q))
+    space = column_space(2 * d + q, d + q)
+    A = space[0]
     joint = np.zeros((d, d + q))
     X = np.empty((d, d + q))
     new = np.empty(d)
@@ -322,14 +334,14 @@ def smooth_flat(
                         for j in range(q):
                             joint[i, d + j] -= V[i, a] * K[a, c] * Es[o, c, j]
         A[:] = 0.0
-        A[d:, : d + q] = J[d:]
-        A[:d, d + q :] = gains.D[k + 1]
+        A[: d + q, d : d + q] = J[d:].T
+        A[d + q :, :d] = gains.D[k + 1].T
         for i in range(d):
             for l in range(d + q):
                 for j in range(d + q):
-                    A[i, j] += joint[i, l] * J[l, j]
-        triangularise(A, d + q)
-        J[:] = A[:, : d + q]
+                    A[j, i] += joint[i, l] * J[l, j]
+        triangularise(space, d + q)
+        J[:] = A[: d + q, : d + q].T
         X[:] = 0.0
         for i in range(d):
             for j in range(d + q):

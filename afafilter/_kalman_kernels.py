@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._kalman_root_kernels import (
+    LANES,
+    column_space,
     gram,
     innovation_cov,
     jit,
@@ -24,7 +26,6 @@ from afafilter._kalman_root_kernels import (
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
-LANES = 8
 
 
 class Chain(NamedTuple):
@@ -107,7 +108,8 @@ def filter_covariances(
     """
     n = chain.step.shape[0]
     p, d = chain.H.shape[1], chain.H.shape[2]
-    A = np.zeros((2 * d, 2 * d))
+    space = column_space(2 * d, 2 * d if smooth else d)
+    A = space[0]
     earlier = np.zeros((d, d))
     Y = np.empty((p, d))
     work = update_space(p, d)
@@ -127,7 +129,7 @@ def filter_covariances(
             run, due, settled = 0, 0, False
         gains.slot[k] = k
         if k > 0:
-            predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, A, smooth)
+            predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, space, smooth)
         if o >= 0:
             c = chain.cfg[o]
             innovation_cov(chain.H[c], chain.R[c], scale[o], L, S[o], Y)
@@ -144,7 +146,9 @@ def filter_covariances(
             )  # fmt: skip
         if smooth:
             gains.root[k] = L
-            gains.D[k] = A[d:, d:]
+            for i in range(d):
+                for j in range(d):
+                    gains.D[k, i, j] = A[d + j, d + i]
         gram(L, P[k])
         if run == due:
             settled = run > 0 and _unchanged(L, earlier)
@@ -223,7 +227,8 @@ def _add_product(M: Any, x: Any, out: Any) -> None:
 def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
     """P (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out. Returns Z at `last`."""
     n, d = P.shape[0], P.shape[1]
-    A = np.empty((d, 2 * d))
+    space = column_space(2 * d, d)
+    A = space[0]
     Z = np.eye(d)
     LZ = np.empty((d, d))
     earlier = np.zeros((d, d))
@@ -237,18 +242,17 @@ def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
                 continue
         else:
             run, due, settled = 0, 0, False
+        for c in range(d):
+            for i in range(d):
+                t = 0.0
+                for l in range(d):
+                    t += gains.T[s, i, l] * Z[l, c]
+                A[c, i] = t
+                A[d + c, i] = gains.D[s, i, c]
+        triangularise(space, d)
         for i in range(d):
             for j in range(d):
-                A[i, j] = 0.0
-                A[i, d + j] = gains.D[s, i, j]
-            for l in range(d):
-                f = gains.T[s, i, l]
-                for j in range(d):
-                    A[i, j] += f * Z[l, j]
-        triangularise(A, d)
-        for i in range(d):
-            for j in range(d):
-                Z[i, j] = A[i, j]
+                Z[i, j] = A[j, i]
         for i in range(d):
             for j in range(d):
                 LZ[i, j] = 0.0

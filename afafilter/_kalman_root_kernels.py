@@ -25,6 +25,7 @@ import numpy as np
 
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
+LANES = 8
 
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
@@ -52,70 +53,85 @@ def semidefinite_root(V: Any, out: Any) -> None:
 
 
 @jit
-def triangularise(A: Any, d: Any) -> None:
-    """Rotate the columns of A so that its first d rows become lower triangular, pivots >= 0.
+def column_space(width: Any, rows: Any) -> Any:
+    """Zeros for `width` columns of `rows` entries, filled up to whole LANES, and work space.
+
+    Column c is A[c]: what the recursions do to a column is then done LANES entries at a time.
+    """
+    padded = (rows + LANES - 1) // LANES * LANES
+    return np.zeros((width, padded)), np.zeros(width), np.zeros(padded)
+
+
+@jit
+def triangularise(space: Any, d: Any) -> None:
+    """Rotate the columns A = space[0] so that the first d rows become lower triangular, pivots >= 0.
 
     Later rows take part in the rotation. A row that depends on those above it gets no pivot.
     """
-    rows, width = A.shape
+    A, v, dots = space
+    width, padded = A.shape
     rank = 0
     for j in range(d):
         done = 0.0
         for c in range(rank):
-            done += A[j, c] * A[j, c]
+            done += A[c, j] * A[c, j]
         rest = 0.0
         for c in range(rank, width):
-            rest += A[j, c] * A[j, c]
+            v[c] = A[c, j]
+            rest += v[c] * v[c]
         if rest <= (8 * width * EPS) ** 2 * (done + rest):
             for c in range(rank, width):
-                A[j, c] = 0.0
+                A[c, j] = 0.0
             continue
         norm = np.sqrt(rest)
-        head = A[j, rank]
-        beta = 1.0 / (norm * (norm + abs(head)))
-        flip = 1.0 if head > 0 else -1.0
-        A[j, rank] = head + flip * norm
-        for i in range(j + 1, rows):
-            dot = 0.0
+        beta = 1.0 / (norm * (norm + abs(v[rank])))
+        flip = 1.0 if v[rank] > 0 else -1.0
+        v[rank] += flip * norm
+        for b in range(0, padded, LANES):
+            for i in range(b, b + LANES):
+                dots[i] = 0.0
             for c in range(rank, width):
-                dot += A[i, c] * A[j, c]
-            dot *= beta
+                for i in range(b, b + LANES):
+                    dots[i] += v[c] * A[c, i]
             for c in range(rank, width):
-                A[i, c] -= dot * A[j, c]
-            A[i, rank] *= -flip
-        A[j, rank] = norm
+                t = beta * v[c]
+                for i in range(b, b + LANES):
+                    A[c, i] -= t * dots[i]
+            for i in range(b, b + LANES):
+                A[rank, i] *= -flip
+        A[rank, j] = norm
         for c in range(rank + 1, width):
-            A[j, c] = 0.0
+            A[c, j] = 0.0
         rank += 1
 
 
 @jit
-def predict_root(F: Any, root: Any, L: Any, A: Any, smooth: Any) -> None:
-    """L <- root of F P F^T + V; A (2 d, 2 d) is work space.
+def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any) -> None:
+    """L <- root of F P F^T + V.
 
-    With `smooth`, A[d:] = [B, D]: the present state's noise in terms of the next one's and of what
-    is independent of it.
+    `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without. With `smooth` the
+    later rows of A = space[0] become [B, D]: the present state's noise in terms of the next one's
+    and of what is independent of it.
     """
     d = L.shape[0]
-    for i in range(d):
-        for j in range(d):
-            A[i, j] = 0.0
-            A[i, d + j] = root[i, j]
-        for k in range(d):
-            f = F[i, k]
-            for j in range(d):
-                A[i, j] += f * L[k, j]
+    A = space[0]
+    for c in range(d):
+        for i in range(d):
+            t = 0.0
+            for k in range(d):
+                t += F[i, k] * L[k, c]
+            A[c, i] = t
+            A[d + c, i] = root[i, c]
     if smooth:
-        for i in range(d, 2 * d):
-            for j in range(2 * d):
-                A[i, j] = 0.0
-            A[i, i - d] = 1.0
-        triangularise(A, d)
-    else:
-        triangularise(A[:d], d)
+        for c in range(2 * d):
+            for i in range(d, 2 * d):
+                A[c, i] = 0.0
+        for c in range(d):
+            A[c, d + c] = 1.0
+    triangularise(space, d)
     for i in range(d):
-        for j in range(d):
-            L[i, j] = A[i, j]
+        for c in range(d):
+            L[i, c] = A[c, i]
 
 
 @jit
@@ -150,8 +166,9 @@ def innovation_cov(H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any) -> None:
 
 @jit
 def update_space(p: Any, d: Any) -> Any:
-    """Work space of update_root: rows h, phi, u and the factor l, D of R."""
-    return np.empty((p + 2, d)), np.empty((p + 1, p))
+    """Work space of update_root: rows h; the factor l, D of R; phi; and a column."""
+    padded = (2 * d + LANES - 1) // LANES * LANES
+    return np.empty((p, d)), np.empty((p + 1, p)), np.empty(d), np.empty(padded)
 
 
 @jit
@@ -161,17 +178,18 @@ def update_root(
 ) -> float:  # fmt: skip
     """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
 
-    With `smooth`, also T = B Pi and V = B U, where B = A[d:, :d]. work: from `update_space`.
+    A : columns of `column_space` (d or more), overwritten. With `smooth`, also T = B Pi and V = B U,
+    where B are rows d, d + 1, ... of the first d columns. work: from `update_space`.
     Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
     """
     p, d = H.shape
-    h, low = work
-    phi, u, D = h[p], h[p + 1], low[p]
+    h, low, phi, x = work
+    D = low[p]
+    padded = A.shape[1]
     half = 0.0
-    if smooth:
+    for j in range(d):
         for i in range(d):
-            for j in range(d):
-                T[i, j] = A[d + i, j]
+            A[j, i] = L[i, j]
     for a in range(p):
         for j in range(p):
             K[a, j] = 0.0
@@ -201,12 +219,11 @@ def update_root(
         D[a] = pivot if pivot > 4 * p * EPS * scale * R[a, a] else 0.0
         f = D[a]
         for j in range(d):
-            phi[j] = 0.0
-        for i in range(d):
-            for j in range(d):
-                phi[j] += h[a, i] * L[i, j]
-        for j in range(d):
-            f += phi[j] * phi[j]
+            t = 0.0
+            for i in range(d):
+                t += h[a, i] * A[j, i]
+            phi[j] = t
+            f += t * t
         if f <= 1e-28 * S[a, a]:
             return np.nan
         rootf = np.sqrt(f)
@@ -223,23 +240,27 @@ def update_root(
         for j in range(a + 1):
             K[a, j] /= rootf
         shrink = 1.0 / (f * (1.0 + np.sqrt(D[a] / f)))
-        for i in range(d):
-            s = 0.0
+        for b in range(0, padded, LANES):
+            for i in range(b, b + LANES):
+                x[i] = 0.0
             for j in range(d):
-                s += L[i, j] * phi[j]
-            W[i, a] = s / rootf
-            u[i] = s * shrink
-        for i in range(d):
+                for i in range(b, b + LANES):
+                    x[i] += phi[j] * A[j, i]
             for j in range(d):
-                L[i, j] -= u[i] * phi[j]
+                t = shrink * phi[j]
+                for i in range(b, b + LANES):
+                    A[j, i] -= t * x[i]
+        for i in range(d):
+            W[i, a] = x[i] / rootf
         if smooth:
             for i in range(d):
-                t = 0.0
-                for j in range(d):
-                    t += T[i, j] * phi[j]
-                V[i, a] = t / rootf
-                t *= shrink
-                for j in range(d):
-                    T[i, j] -= t * phi[j]
+                V[i, a] = x[d + i] / rootf
         half -= 0.5 * (LOG_2PI + np.log(f))
+    for i in range(d):
+        for j in range(d):
+            L[i, j] = A[j, i]
+    if smooth:
+        for i in range(d):
+            for j in range(d):
+                T[i, j] = A[j, d + i]
     return half

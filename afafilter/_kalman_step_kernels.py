@@ -17,18 +17,18 @@ from afafilter._kalman_flat_kernels import (
     predict_flat,
     update_flat,
 )
-from afafilter._kalman_root_kernels import innovation_cov, jit, predict_root, update_space
+from afafilter._kalman_root_kernels import column_space, innovation_cov, jit, predict_root, update_space
 
 
 @jit
 def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any) -> None:
     """Carry every path from node k - 1 to node k."""
     paths, d = m.shape
-    A = np.empty((2 * d, 2 * d))
+    space = column_space(2 * d, d)
     x = np.empty(d)
     u = chain.step[k]
     for path in range(paths):
-        predict_root(chain.F[u], chain.root[u], L[path], A, False)
+        predict_root(chain.F[u], chain.root[u], L[path], space, False)
         predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], x)
 
 
@@ -121,7 +121,7 @@ def update_all(
     work = update_space(p, d)
     inverse = np.empty((q, q))
     rotation = np.empty((d + q, d + q))
-    A = np.empty((2 * d, 2 * d))
+    A = column_space(d, d)[0]
     B = np.empty((d, d))
     V = np.empty((d, p))
     for path in range(paths):
