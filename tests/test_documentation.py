@@ -1,0 +1,71 @@
+"""What README, guide and docstrings show works as shown."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from afafilter import LinearSDE, Study, _model_toml, _study_toml
+from afafilter._model_toml import model_from_table
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"README.md": r"```{}\n(.*?)```", "docs/command.rst": r"code-block:: {}\n\n(.*?)\n\S"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(PAGES[page].format(language), text, flags=re.DOTALL)
+    return [inspect.cleandoc("\n" + block) for block in found]
+
+
+def test_the_example_of_the_readme(capsys):
+    (example,) = blocks("README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    rmse = dict(line.rsplit(" ", 1) for line in lines[:3])
+    assert float(rmse["RTS"]) < float(rmse["Kalman"]) < float(rmse["AFA"])
+    assert 0 < float(lines[3].rsplit(" ", 1)[1]) < 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_models_of_the_pages(page):
+    found = [tomllib.loads(block) for block in blocks(page, "toml")]
+    assert found
+    for content in found:
+        assert isinstance(model_from_table(content["model"]), LinearSDE)
+
+
+def test_model_format():
+    text = inspect.getdoc(_model_toml) or ""
+    shown = re.findall(r"^    .*(?:\n(?:    .*)?)*", text, flags=re.MULTILINE)
+    examples = re.split(r"\n\s*\n", inspect.cleandoc("\n" + shown[0]))
+    assert len(examples) == 3
+    for example in examples:
+        assert isinstance(model_from_table(tomllib.loads(example)["model"]), LinearSDE)
+
+
+def test_study_format(tmp_path):
+    text = inspect.getdoc(_study_toml) or ""
+    shown = "\n".join(line for line in text.splitlines() if not line or line.startswith("    "))
+    path = tmp_path / "study.toml"
+    path.write_text(inspect.cleandoc("\n" + shown), encoding="utf-8")
+    study = Study.from_toml(path)
+    assert len(study.seeds) == 3
+    assert len(study.cells) == 3 * 3 * 2
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_estimators_and_commands_named_exist(page):
+    from afafilter.catalog import CATALOG
+    from afafilter.cli import main
+
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for command in re.findall(r"^ *(?:\$ )?afafilter ([a-z]+) ", text, flags=re.MULTILINE):
+        assert command in main.commands
+    estimators = re.findall(r"--estimator ([a-z-]+)", text)
+    assert estimators
+    assert set(estimators) <= set(CATALOG)
