@@ -59,3 +59,4 @@ bench: $(BENCH)/.ready
 
 clean:
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf docs/_build docs/generated docs/auto_examples docs/api/generated
