@@ -1,6 +1,6 @@
 """Maximisation of a smooth log-likelihood whose exact gradient is known.
 
-BFGS finds the neighbourhood; Newton steps with the Hessian (differences of the exact gradient)
+L-BFGS-B finds the neighbourhood; Newton steps with the Hessian (differences of the exact gradient)
 finish, tell how far the optimum still is, and which directions the data leave open.
 """
 
@@ -15,15 +15,13 @@ import numpy as np
 
 from afafilter._validate import Array
 
+WORSE = 1e15
 FLAT_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information below this count as no information."""
 
 
-NEWTON_LIMIT = 8
-"""With more coordinates than this BFGS starts without the Hessian."""
-ROUGH = 1e-7
-"""Relative change of the objective, and slope, at which Newton steps take over."""
-LINE_TRIALS = 20
+SHARP_LIMIT = 8
+"""With more coordinates than this their scales are left to L-BFGS."""
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
 
@@ -44,7 +42,7 @@ class Objective:
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """Value and gradient; -inf and zeros where the model is infeasible."""
-        if self._known is not None and theta is self._known[0]:
+        if self._known is not None and np.array_equal(theta, self._known[0]):
             return self._known[1:]
         self.n_evals += 1
         try:
@@ -99,10 +97,36 @@ def maximise(
         parameters vanish in proportion are straight there.
     vanishing : names coordinates to be put to 0 where that costs no more than the tolerance.
     """
+    from scipy.optimize import Bounds, minimize
+
     lower, upper = bounds
+    best: tuple[float, Array, Array] = (-np.inf, start, np.zeros(len(start)))
     history: list[float] = []
-    n_iter, value, theta, grad = climb(objective, start, bounds, typical, max_iter, history)
-    best_new = value, theta, grad
+
+    scale = _scales(objective, start, typical, roots)
+
+    def scaled(x: Array) -> tuple[float, Array]:
+        nonlocal best
+        theta = start + x * scale
+        value, grad = objective(theta)
+        if value > best[0]:
+            best = (value, theta, grad)
+            history.append(value)
+        return (-value, -grad * scale) if np.isfinite(value) else (WORSE, np.zeros(len(x)))
+
+    limits = None
+    if np.isfinite(lower).any() or np.isfinite(upper).any():
+        limits = Bounds((lower - start) / scale, (upper - start) / scale)
+    first = minimize(
+        scaled,
+        np.zeros(len(start)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=limits,
+        options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
+    )
+    n_iter = int(first.nit)
+    value, theta, grad = best
     if not np.isfinite(value):
         n = len(theta)
         return Optimum(
@@ -110,6 +134,7 @@ def maximise(
             n_iter, False, "no feasible point was found", (), history,
         )  # fmt: skip
     message, rounds = "", 0
+    best_new = best
     while True:
         info = information(objective, theta, typical, grad)
         if _doubtful(info, typical):
@@ -165,87 +190,6 @@ def maximise(
     )  # fmt: skip
 
 
-def climb(
-    objective: Callable[[Array], tuple[float, Array]],
-    start: Array,
-    bounds: tuple[Array, Array],
-    scale: Array,
-    max_iter: int,
-    history: list[float],
-) -> tuple[int, float, Array, Array]:
-    """Quasi-Newton ascent (BFGS) to a relative change of ROUGH: iterations, value, theta, gradient.
-
-    Nocedal & Wright (2006), ch. 6, in theta / scale, from the Hessian where few coordinates make it
-    cheap, with weak Wolfe steps found by bisection, coordinates held at the bounds that they press
-    against. History gets every value accepted.
-    """
-    lower, upper = bounds
-    theta = start
-    value, grad = objective(theta)
-    n = len(theta)
-    curve, fresh = np.eye(n), True  # inverse of minus the Hessian
-    for n_iter in range(max_iter):
-        held = ((theta <= lower) & (grad < 0)) | ((theta >= upper) & (grad > 0))
-        slope = np.where(held, 0.0, grad * scale)
-        if not math.isfinite(value) or np.abs(slope).max() <= ROUGH:
-            return n_iter, value, theta, grad
-        if fresh:
-            curve = np.eye(n) / math.sqrt(float(slope @ slope))
-            if n <= NEWTON_LIMIT and n_iter == 0:
-                curve, fresh = _inverse(information(objective, theta, scale, grad), scale), False
-        way = np.where(held, 0.0, curve @ slope)
-        rise = float(slope @ way)
-        short, long, size = 0.0, math.inf, 1.0
-        best: tuple[float, Array, Array] | None = None
-        for _ in range(LINE_TRIALS):
-            trial = np.clip(theta + size * way * scale, lower, upper)
-            new, new_grad = objective(trial)
-            if not new >= value + 1e-4 * size * rise:
-                long = size
-                if short > 0.0:
-                    size = 0.5 * (short + long)
-                else:  # the top of the parabola through both values, if it is a sensible place
-                    top = 0.5 * rise * size * size / (value + size * rise - new)
-                    size = min(max(top, 0.1 * size), 0.5 * size)
-                continue
-            best = new, trial, new_grad
-            if float(new_grad * scale @ way) <= 0.9 * rise:
-                break
-            short = size
-            size = 4.0 * size if long == math.inf else 0.5 * (short + long)
-        if best is None:
-            if fresh:
-                return n_iter, value, theta, grad
-            fresh = True
-            continue
-        new, trial, new_grad = best
-        step, bend = (trial - theta) / scale, (grad - new_grad) * scale
-        gained, (value, theta, grad) = new - value, best
-        history.append(value)
-        if gained <= ROUGH * max(abs(value), 1.0):
-            return n_iter + 1, value, theta, grad
-        along = float(step @ bend)
-        if along > 1e-12 * float(bend @ bend):
-            if fresh:
-                curve, fresh = np.eye(n) * (along / float(bend @ bend)), False
-            turned = curve @ bend
-            curve = (
-                curve
-                + np.outer(step, step) * ((along + float(bend @ turned)) / along**2)
-                - (np.outer(turned, step) + np.outer(step, turned)) / along
-            )
-    return max_iter, value, theta, grad
-
-
-def _inverse(info: Array, scale: Array) -> Array:
-    """Inverse of the information in theta / scale, made positive definite."""
-    size = _sizes(info, scale)
-    values, vectors = np.linalg.eigh(info / size / size[:, None])
-    directions = vectors / (size * scale)[:, None]
-    inverse: Array = directions / np.maximum(np.abs(values), 0.1) @ directions.T
-    return inverse
-
-
 def information(
     objective: Callable[[Array], tuple[float, Array]],
     theta: Array,
@@ -289,6 +233,20 @@ def _row(
         ends.append((theta[i], objective(theta)[1] if grad is None else grad))
     (x, gx), (y, gy) = ends[:2]
     return -(gx - gy) / (x - y) if x != y else np.zeros(len(theta))
+
+
+def _scales(objective: Objective, start: Array, typical: Array, roots: Any) -> Array:
+    """Typical sizes, less where the likelihood is far sharper (frequencies of long records)."""
+    sharp = np.arange(len(start)) if roots is None else np.flatnonzero(~roots)
+    scale = typical.copy()
+    if not len(sharp) or len(sharp) > SHARP_LIMIT:
+        return scale
+    grad = objective(start)[1]
+    for i in sharp:
+        curvature = abs(_row(objective, start, int(i), 1e-5 * typical[i], grad)[i])
+        if curvature * typical[i] ** 2 > 100.0:
+            scale[i] = 10.0 / math.sqrt(curvature)
+    return scale
 
 
 def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, roots: Any) -> Array:
