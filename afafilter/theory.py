@@ -239,8 +239,8 @@ def tune(
 
     Notes
     -----
-    Nelder-Mead over logarithms from the two best points of a coarse grid; each evaluation is one
-    `error_covariance`.
+    Nelder-Mead over logarithms from the best points of a coarse grid, one for each of its
+    temperatures; each evaluation is one `error_covariance`.
     """
     from scipy.optimize import minimize
 
@@ -279,7 +279,9 @@ def tune(
         "process_scale": (1.0, 5.0),
     }
     coarse = product(*(np.log(np.clip(grids[name], *np.exp(bounds[name]))) for name in free))
-    starts = sorted((np.array([theta]).ravel() for theta in coarse), key=loss)[:2]
+    ranked = sorted((np.array(theta) for theta in coarse), key=loss)
+    hot = free.index("inverse_temperature") if "inverse_temperature" in free else 0
+    starts = list({float(theta[hot]): theta for theta in reversed(ranked)}.values())
     budget = max(20, (max_evaluations - 12) // len(starts))
     found = min(
         (
