@@ -71,7 +71,7 @@ def timed_runs(call: Any, seconds: float) -> tuple[list[float], list[float]]:
 
 
 def _processor_time() -> float:
-    """Of this process and the children that it has waited for; the clock of `os.times` is coarse."""
+    """Of this process and the children that it has waited for (those to 10 ms)."""
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
