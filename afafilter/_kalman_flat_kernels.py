@@ -168,7 +168,7 @@ def update_flat(
     """
     p, d = H.shape
     q = M.shape[1]
-    half = update_root(H, R, scale, seen, S, L, W, K, work, smooth, A, B, V)
+    half = update_root(H, R, scale, seen, S, L, W, K, work, smooth, A, B, V, d, p)
     if np.isnan(half):
         return half
     for a in range(p):
@@ -243,14 +243,14 @@ def filter_flat(
         W, K, B, V = gains.W[k], gains.K[k], gains.T[k], gains.V[k]
         if k > 0:
             u = chain.step[k]
-            predict_root(chain.F[u], chain.root[u], L, space, True)
+            predict_root(chain.F[u], chain.root[u], L, space, True, d)
             predict_flat(chain.F[u], chain.b[u], m, M, T, x)
         if smooth:
             gains.D[k] = A[d:, d : 2 * d].T
         if o >= 0:
             c = chain.cfg[o]
             H, R = chain.H[c], chain.R[c]
-            innovation_cov(H, R, scale[o], L, S[o], Y)
+            innovation_cov(H, R, scale[o], L, S[o], Y, d, p)
             half = update_flat(
                 H, chain.off[c], R, scale[o], seen[o], z[:, o], L, m, M, T, s, largest, S[o], Es[o],
                 innovation[:, o], loglik[:, o], W, K, rows, work, smooth, A, B, V,
@@ -264,13 +264,15 @@ def filter_flat(
             if can_collapse(T, M, L, inverse):
                 integrate_out(L, m, M, s, inverse, rotation)
                 gains.root[k] = L
-                gram(L, P[k])
+                gram(L, P[k], d, d)
                 mean[:, k] = m
                 return k + 1, True, -1
         else:
-            update_root(chain.H[0], chain.R[0], 1.0, silent, Y, L, W, K, work, smooth, A, B, V)
+            update_root(
+                chain.H[0], chain.R[0], 1.0, silent, Y, L, W, K, work, smooth, A, B, V, d, p
+            )
         gains.root[k] = L
-        gram(L, P[k])
+        gram(L, P[k], d, d)
         mean[:, k] = m
         Ms[k] = M
         Ts[k] = T
@@ -300,7 +302,7 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
     for i in range(d):
         A[i, d + i] = 1.0
     A[d:, 2 * d : 2 * d + q] = inverse.T
-    triangularise(space, d)
+    triangularise(space, d, d + q)
     L[:] = A[:d, :d].T
     rotation[:] = A[:, d : 2 * d + q].T
 
@@ -340,7 +342,7 @@ def smooth_flat(
             for l in range(d + q):
                 for j in range(d + q):
                     A[j, i] += joint[i, l] * J[l, j]
-        triangularise(space, d + q)
+        triangularise(space, d + q, 2 * d + q)
         J[:] = A[: d + q, : d + q].T
         X[:] = 0.0
         for i in range(d):
@@ -349,7 +351,7 @@ def smooth_flat(
                     X[i, j] += gains.root[k, i, l] * J[l, j]
                 for l in range(q):
                     X[i, j] += Ms[k, i, l] * J[d + l, j]
-        gram(X, P[k])
+        gram(X, P[k], d, d + q)
         for path in range(paths):
             for i in range(d):
                 new[i] = 0.0

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._kalman_root_kernels import (
-    LANES,
     column_space,
+    double,
     gram,
     innovation_cov,
     jit,
     predict_root,
+    size,
     triangularise,
     update_root,
     update_space,
@@ -97,17 +98,20 @@ def _same_setting(chain: Any, seen: Any, scale: Any, k: Any) -> bool:
 
 @jit
 def filter_covariances(
-    chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any
-) -> int:
+    chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any,
+    state: Any, shown: Any,
+) -> int:  # fmt: skip
     """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ... and the gains.
 
     L is the root at node first - 1 (at first = 0: before the first observation). On a constant
     stretch the recursion stops once the root repeats to rounding: it is compared over a third of
-    the stretch so far, so that slow convergence is not taken for a fixed point. Returns -1, or the
+    the stretch so far, so that slow convergence is not taken for a fixed point.
+
+    state, shown : d and p (see `size`). Returns -1, or the
     node at which the innovation covariance is singular.
     """
     n = chain.step.shape[0]
-    p, d = chain.H.shape[1], chain.H.shape[2]
+    d, p = size(state), size(shown)
     space = column_space(2 * d, 2 * d if smooth else d)
     A = space[0]
     earlier = np.zeros((d, d))
@@ -129,27 +133,27 @@ def filter_covariances(
             run, due, settled = 0, 0, False
         gains.slot[k] = k
         if k > 0:
-            predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, space, smooth)
+            predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, space, smooth, state)
         if o >= 0:
             c = chain.cfg[o]
-            innovation_cov(chain.H[c], chain.R[c], scale[o], L, S[o], Y)
+            innovation_cov(chain.H[c], chain.R[c], scale[o], L, S[o], Y, state, shown)
             gains.half[k] = update_root(
                 chain.H[c], chain.R[c], scale[o], seen[o], S[o], L, gains.W[k], gains.K[k], work,
-                smooth, A, gains.T[k], gains.V[k],
+                smooth, A, gains.T[k], gains.V[k], state, shown,
             )  # fmt: skip
             if np.isnan(gains.half[k]):
                 return k
         elif smooth:
             update_root(
                 chain.H[0], chain.R[0], 1.0, silent, Y, L, gains.W[k], gains.K[k], work,
-                smooth, A, gains.T[k], gains.V[k],
+                smooth, A, gains.T[k], gains.V[k], state, shown,
             )  # fmt: skip
         if smooth:
             gains.root[k] = L
             for i in range(d):
                 for j in range(d):
                     gains.D[k, i, j] = A[d + j, d + i]
-        gram(L, P[k])
+        gram(L, P[k], state, state)
         if run == due:
             settled = run > 0 and _unchanged(L, earlier)
             earlier[:] = L
@@ -160,18 +164,19 @@ def filter_covariances(
 @jit
 def filter_means(
     chain: Any, first: Any, m: Any, gains: Any, z: Any, seen: Any, mean: Any, innovation: Any,
-    loglik: Any,
+    loglik: Any, beside: Any,
 ) -> None:  # fmt: skip
     """Means (n, N, d) of paths that share covariances; m (n, d) is the state at node first - 1.
 
-    LANES paths at a time go through the recursion side by side.
+    beside : paths that go through the recursion side by side, as a tuple (see `size`).
     """
     paths, p = z.shape[0], z.shape[2]
     n, d = chain.step.shape[0], m.shape[1]
-    x, before = np.zeros((d, LANES)), np.zeros((d, LANES))
-    v, e = np.zeros((p, LANES)), np.zeros((p, LANES))
-    for start in range(0, paths, LANES):
-        lanes = min(LANES, paths - start)
+    width = size(beside)
+    x, before = np.zeros((d, width)), np.zeros((d, width))
+    v, e = np.zeros((p, width)), np.zeros((p, width))
+    for start in range(0, paths, width):
+        lanes = min(width, paths - start)
         for i in range(d):
             for l in range(lanes):
                 x[i, l] = m[start + l, i]
@@ -180,19 +185,19 @@ def filter_means(
                 u = chain.step[k]
                 before, x = x, before
                 for i in range(d):
-                    for l in range(LANES):
+                    for l in range(width):
                         x[i, l] = chain.b[u, i]
-                _add_product(chain.F[u], before, x)
+                _add_product(chain.F[u], before, x, beside)
             o = chain.obs[k]
             if o >= 0:
                 c, g = chain.cfg[o], gains.slot[k]
                 for a in range(p):
-                    for l in range(LANES):
+                    for l in range(width):
                         v[a, l] = -chain.off[c, a]
                         e[a, l] = 0.0
                     for i in range(d):
                         f = chain.H[c, a, i]
-                        for l in range(LANES):
+                        for l in range(width):
                             v[a, l] -= f * x[i, l]
                     if seen[o, a]:
                         for l in range(lanes):
@@ -201,8 +206,8 @@ def filter_means(
                     else:
                         for l in range(lanes):
                             innovation[start + l, o, a] = np.nan
-                _add_product(gains.K[g], v, e)
-                _add_product(gains.W[g], e, x)
+                _add_product(gains.K[g], v, e, beside)
+                _add_product(gains.W[g], e, x, beside)
                 for l in range(lanes):
                     total = 0.0
                     for a in range(p):
@@ -214,19 +219,20 @@ def filter_means(
 
 
 @jit
-def _add_product(M: Any, x: Any, out: Any) -> None:
-    """out (., LANES) += M @ x."""
+def _add_product(M: Any, x: Any, out: Any, beside: Any) -> None:
+    """out += M @ x."""
+    width = size(beside)
     for i in range(M.shape[0]):
         for j in range(M.shape[1]):
             f = M[i, j]
-            for l in range(LANES):
+            for l in range(width):
                 out[i, l] += f * x[j, l]
 
 
 @jit
-def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
+def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
     """P (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out. Returns Z at `last`."""
-    n, d = P.shape[0], P.shape[1]
+    n, d = P.shape[0], size(state)
     space = column_space(2 * d, d)
     A = space[0]
     Z = np.eye(d)
@@ -249,7 +255,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
                     t += gains.T[s, i, l] * Z[l, c]
                 A[c, i] = t
                 A[d + c, i] = gains.D[s, i, c]
-        triangularise(space, d)
+        triangularise(space, state, double(state))
         for i in range(d):
             for j in range(d):
                 Z[i, j] = A[j, i]
@@ -260,7 +266,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
                 f = gains.root[g, i, l]
                 for j in range(d):
                     LZ[i, j] += f * Z[l, j]
-        gram(LZ, P[k])
+        gram(LZ, P[k], state, state)
         if run == due:
             settled = run > 0 and _unchanged(Z, earlier)
             earlier[:] = Z
@@ -270,36 +276,37 @@ def smooth_covariances(last: Any, gains: Any, P: Any) -> Any:
 
 @jit
 def smooth_means(
-    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any
+    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any, beside: Any
 ) -> None:
     """Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out.
 
-    y (n, d) gets the mean of xi at node `last`.
+    y (n, d) gets the mean of xi at node `last`; beside as in `filter_means`.
     """
     paths, n, d = mean.shape
     p = innovation.shape[2]
-    x, before = np.zeros((d, LANES)), np.zeros((d, LANES))
-    v, e, move = np.zeros((p, LANES)), np.zeros((p, LANES)), np.zeros((d, LANES))
-    for start in range(0, paths, LANES):
-        lanes = min(LANES, paths - start)
+    width = size(beside)
+    x, before = np.zeros((d, width)), np.zeros((d, width))
+    v, e, move = np.zeros((p, width)), np.zeros((p, width)), np.zeros((d, width))
+    for start in range(0, paths, width):
+        lanes = min(width, paths - start)
         x[:] = 0.0
         for k in range(n - 2, last - 1, -1):
             s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
             before, x = x, before
             x[:] = 0.0
-            _add_product(gains.T[s], before, x)
+            _add_product(gains.T[s], before, x, beside)
             if o >= 0:
                 for a in range(p):
-                    for l in range(LANES):
+                    for l in range(width):
                         e[a, l] = 0.0
                         v[a, l] = 0.0
                     if seen[o, a]:
                         for l in range(lanes):
                             v[a, l] = innovation[start + l, o, a]
-                _add_product(gains.K[s], v, e)
-                _add_product(gains.V[s], e, x)
+                _add_product(gains.K[s], v, e, beside)
+                _add_product(gains.V[s], e, x, beside)
             move[:] = 0.0
-            _add_product(gains.root[g], x, move)
+            _add_product(gains.root[g], x, move, beside)
             for i in range(d):
                 for l in range(lanes):
                     mean[start + l, k, i] += move[i, l]

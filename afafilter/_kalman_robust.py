@@ -53,7 +53,7 @@ def _causal_weights(
     state = (L, m, M, triangle, s, largest, open_)
     for k, o in enumerate(chain.obs):
         if k > 0:
-            kernels.predict_all(chain, k, L, m, M)
+            kernels.predict_all(chain, k, L, m, M, triangle)
         if o < 0:
             continue
         kernels.innovations_all(chain, o, z, *state, v, S, known)

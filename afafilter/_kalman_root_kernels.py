@@ -30,6 +30,38 @@ LANES = 8
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
+def size(n: Any) -> Any:
+    """A dimension that is given as a whole number, or by a tuple of that many entries.
+
+    A kernel is compiled anew for every length of a tuple, with loops of known length.
+    """
+    return len(n) if isinstance(n, tuple) else n
+
+
+def double(n: Any) -> Any:
+    """Twice a dimension, given in either way."""
+    return n + n
+
+
+@numba.extending.overload(size)
+def _size(n: Any) -> Any:
+    def known(n: Any) -> Any:
+        return len(n)
+
+    def given(n: Any) -> Any:
+        return n
+
+    return known if isinstance(n, numba.types.BaseTuple) else given
+
+
+@numba.extending.overload(double)
+def _double(n: Any) -> Any:
+    def twice(n: Any) -> Any:
+        return n + n
+
+    return twice
+
+
 @jit
 def semidefinite_root(V: Any, out: Any) -> None:
     """Lower Cholesky factors of a stack of semidefinite matrices; null pivots give null columns."""
@@ -63,21 +95,22 @@ def column_space(width: Any, rows: Any) -> Any:
 
 
 @jit
-def triangularise(space: Any, d: Any) -> None:
-    """Rotate the columns A = space[0] so that the first d rows become lower triangular, pivots >= 0.
+def triangularise(space: Any, rows: Any, columns: Any) -> None:
+    """Rotate the columns A = space[0] so that the first rows become lower triangular, pivots >= 0.
 
-    Later rows take part in the rotation. A row that depends on those above it gets no pivot.
+    rows, columns : see `size`; how many become triangular, and how many there are. Later rows take
+    part in the rotation. A row that depends on those above it gets no pivot.
     """
     A, v, dots = space
-    width, padded = A.shape
+    width, padded = size(columns), A.shape[1]
     rank = 0
-    for j in range(d):
+    for j in range(size(rows)):
         done = 0.0
         for c in range(rank):
             done += A[c, j] * A[c, j]
         rest = 0.0
-        for c in range(rank, width):
-            v[c] = A[c, j]
+        for c in range(width):
+            v[c] = A[c, j] if c >= rank else 0.0
             rest += v[c] * v[c]
         if rest <= (8 * width * EPS) ** 2 * (done + rest):
             for c in range(rank, width):
@@ -90,10 +123,10 @@ def triangularise(space: Any, d: Any) -> None:
         for b in range(0, padded, LANES):
             for i in range(b, b + LANES):
                 dots[i] = 0.0
-            for c in range(rank, width):
+            for c in range(width):
                 for i in range(b, b + LANES):
                     dots[i] += v[c] * A[c, i]
-            for c in range(rank, width):
+            for c in range(width):
                 t = beta * v[c]
                 for i in range(b, b + LANES):
                     A[c, i] -= t * dots[i]
@@ -106,14 +139,15 @@ def triangularise(space: Any, d: Any) -> None:
 
 
 @jit
-def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any) -> None:
+def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any) -> None:
     """L <- root of F P F^T + V.
 
-    `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without. With `smooth` the
+    `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without; state is d (see
+    `size`). With `smooth` the
     later rows of A = space[0] become [B, D]: the present state's noise in terms of the next one's
     and of what is independent of it.
     """
-    d = L.shape[0]
+    d = size(state)
     A = space[0]
     for c in range(d):
         for i in range(d):
@@ -128,17 +162,17 @@ def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any) -> None:
                 A[c, i] = 0.0
         for c in range(d):
             A[c, d + c] = 1.0
-    triangularise(space, d)
+    triangularise(space, state, double(state))
     for i in range(d):
         for c in range(d):
             L[i, c] = A[c, i]
 
 
 @jit
-def gram(L: Any, P: Any) -> None:
+def gram(L: Any, P: Any, rows: Any, columns: Any) -> None:
     """P = L L^T."""
-    rows, width = L.shape
-    for i in range(rows):
+    width = size(columns)
+    for i in range(size(rows)):
         for j in range(i + 1):
             s = 0.0
             for k in range(width):
@@ -148,9 +182,11 @@ def gram(L: Any, P: Any) -> None:
 
 
 @jit
-def innovation_cov(H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any) -> None:
+def innovation_cov(
+    H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any, state: Any, shown: Any
+) -> None:
     """S = H P H^T + scale * R, with Y (p, d) as work space."""
-    p, d = H.shape
+    d, p = size(state), size(shown)
     for a in range(p):
         for j in range(d):
             Y[a, j] = 0.0
@@ -158,7 +194,7 @@ def innovation_cov(H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any) -> None:
             h = H[a, k]
             for j in range(d):
                 Y[a, j] += h * L[k, j]
-    gram(Y, S)
+    gram(Y, S, shown, state)
     for a in range(p):
         for c in range(p):
             S[a, c] += scale * R[a, c]
@@ -174,15 +210,16 @@ def update_space(p: Any, d: Any) -> Any:
 @jit
 def update_root(
     H: Any, R: Any, scale: Any, seen: Any, S: Any, L: Any, W: Any, K: Any, work: Any,
-    smooth: Any, A: Any, T: Any, V: Any,
+    smooth: Any, A: Any, T: Any, V: Any, state: Any, shown: Any,
 ) -> float:  # fmt: skip
     """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
 
-    A : columns of `column_space` (d or more), overwritten. With `smooth`, also T = B Pi and V = B U,
-    where B are rows d, d + 1, ... of the first d columns. work: from `update_space`.
+    A : columns of `column_space` (d or more), overwritten. With `smooth`, also T = B Pi and
+    V = B U, where B are rows d, d + 1, ... of the first d columns. work: from `update_space`;
+    state, shown: d and p (see `size`).
     Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
     """
-    p, d = H.shape
+    d, p = size(state), size(shown)
     h, low, phi, x = work
     D = low[p]
     padded = A.shape[1]

@@ -18,12 +18,15 @@ import numpy as np
 
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
-from afafilter._kalman_root_kernels import semidefinite_root
+from afafilter._kalman_root_kernels import LANES, semidefinite_root
 from afafilter._timeline import Index, Timeline
 from afafilter._validate import Array, ObsMask
 
 UNSEEN_TOL = 1e-9
 """A state component counts as undetermined when it moves by more than this per unit of delta."""
+UNROLLED_WORK = 50_000
+"""Nodes times groups from which kernels are compiled for the very dimensions, up to UNROLLED."""
+UNROLLED = 8
 SERIAL_WORK = 20_000
 """Path-steps below which threads do not pay."""
 
@@ -96,6 +99,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
     )  # fmt: skip
     lone = n == G
+    unrolled = N * G >= UNROLLED_WORK and max(d, p) <= UNROLLED
     members = [np.array([g]) for g in range(n)] if lone else [
         np.flatnonzero(group == g) for g in range(G)
     ]  # fmt: skip
@@ -107,6 +111,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         block = _Block(
             line, z[pick], seen[first[g]], scale[first_scale[g]], out.mean[pick], out.cov[g],
             out.innovation[pick], out.innovation_cov[g], out.loglik[pick], smooth,
+            unrolled,
         )  # fmt: skip
         out.flat[g] = block.solve()
         if not (whole or lone):
@@ -131,6 +136,7 @@ class _Block:
     innovation_cov: Array
     loglik: Array
     smooth: bool
+    unrolled: bool
 
     def solve(self) -> FlatStart | None:
         chain, law = self.line.chain, self.line.law
@@ -140,30 +146,33 @@ class _Block:
             np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
             np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
         )  # fmt: skip
+        state, shown = ((0,) * d, (0,) * p) if self.unrolled else (d, p)
+        beside = (0,) * (1 if n == 1 else LANES)
         L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
         if law.diffuse.shape[1]:
             flat = _FlatBlock(self, gains)
             L, m, first = flat.L, flat.m, flat.done
         bad = kernels.filter_covariances(
             chain, first, L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
-            gains,
+            gains, state, shown,
         )  # fmt: skip
         if bad >= 0:
             raise_singular(chain, bad)
         spread(
             lambda rows: kernels.filter_means(
                 chain, first, m[rows], gains, self.z[rows], self.seen, self.mean[rows],
-                self.innovation[rows], self.loglik[rows],
+                self.innovation[rows], self.loglik[rows], beside,
             ),
             _slices(n), n * N,
         )  # fmt: skip
         if self.smooth:
             last = max(first - 1, 0)
-            Z = kernels.smooth_covariances(last, gains, self.cov)
+            Z = kernels.smooth_covariances(last, gains, self.cov, state)
             y = np.zeros((n, d))
             spread(
                 lambda rows: kernels.smooth_means(
-                    chain, last, gains, self.innovation[rows], self.seen, self.mean[rows], y[rows]
+                    chain, last, gains, self.innovation[rows], self.seen, self.mean[rows], y[rows],
+                    beside,
                 ),
                 _slices(n), n * N,
             )  # fmt: skip

@@ -17,19 +17,25 @@ from afafilter._kalman_flat_kernels import (
     predict_flat,
     update_flat,
 )
-from afafilter._kalman_root_kernels import column_space, innovation_cov, jit, predict_root, update_space
+from afafilter._kalman_root_kernels import (
+    column_space,
+    innovation_cov,
+    jit,
+    predict_root,
+    update_space,
+)
 
 
 @jit
-def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any) -> None:
+def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any, T: Any) -> None:
     """Carry every path from node k - 1 to node k."""
     paths, d = m.shape
     space = column_space(2 * d, d)
     x = np.empty(d)
     u = chain.step[k]
     for path in range(paths):
-        predict_root(chain.F[u], chain.root[u], L[path], space, False)
-        predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], x)
+        predict_root(chain.F[u], chain.root[u], L[path], space, False, d)
+        predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], T[path], x)
 
 
 @jit
@@ -58,7 +64,7 @@ def innovations_all(
     row = np.empty(q)
     share = np.empty((p, q))
     for path in range(paths):
-        innovation_cov(H, chain.R[c], 0.0, L[path], S[path], Y)
+        innovation_cov(H, chain.R[c], 0.0, L[path], S[path], Y, d, p)
         for a in range(p):
             known[path, a] = True
             v[path, a] = z[path, o, a] - chain.off[c, a]
@@ -125,7 +131,7 @@ def update_all(
     B = np.empty((d, d))
     V = np.empty((d, p))
     for path in range(paths):
-        innovation_cov(chain.H[c], chain.R[c], scale[path], L[path], S, Y)
+        innovation_cov(chain.H[c], chain.R[c], scale[path], L[path], S, Y, d, p)
         one = slice(path, path + 1)
         half = update_flat(
             chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], L[path],
