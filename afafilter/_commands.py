@@ -37,9 +37,15 @@ WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def prepare(target: Path, force: bool, *more: Path | None) -> None:
-    """Refuse, before anything is computed, what could not be written afterwards."""
+def prepare(
+    target: Path, force: bool, *more: Path | None, inputs: Sequence[Path | None] = ()
+) -> None:
+    """Refuse, before anything is computed, what could not or must not be written afterwards."""
     outputs = [target, sidecar_path(target), *(path for path in more if path is not None)]
+    read = {path.resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if path.resolve() in read:
+            raise ValueError(f"{path} is read as input and would be overwritten: choose another -o")
     refuse_existing(outputs, force=force)
     for path in outputs:
         if not path.parent.is_dir():
@@ -71,7 +77,7 @@ def simulate_command(
 
     from afafilter.simulate import Outliers, simulate
 
-    prepare(table_path(target), force)
+    prepare(table_path(target), force, inputs=(model, times))
     system = read_model(model)
     if (count is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
@@ -126,7 +132,7 @@ def estimate_command(
     **options: Any,
 ) -> Iterator[str]:  # fmt: skip
     """Behind `afafilter estimate`."""
-    prepare(table_path(target), force, figure)
+    prepare(table_path(target), force, figure, inputs=(data, model))
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
     spec = _estimator_options(options, settings)

@@ -33,7 +33,7 @@ def fit_command(
     if target.suffix.lower() != ".toml":
         raise ValueError(f"{target}: the name of the fitted model must end in .toml")
     table = target.with_suffix(".csv")
-    prepare(target, force, table)
+    prepare(target, force, table, inputs=(data, model))
     if (model is None) == (family is None):
         raise ValueError("give either --model or --family")
     start: Any = read_model(model) if model is not None else parse_family(str(family))

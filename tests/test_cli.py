@@ -443,6 +443,30 @@ def test_existing_files_are_kept_without_force(run: Run) -> None:
     assert len(pd.read_csv("d.csv")) == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("estimate", "d.csv", "--model", "m.toml", "-o", "d.csv"),
+        ("estimate", "d.csv", "--model", "m.toml", "-o", "../here/d.csv"),
+        ("fit", "d.csv", "--model", "m.toml", "-o", "m.toml"),
+        ("fit", "d.csv", "--family", "brownian + noise", "-o", "d.toml"),
+        ("simulate", "m.toml", "--times", "d.csv", "-o", "d.csv"),
+    ],
+)
+def test_no_command_overwrites_its_input(
+    run: Run, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    files = {"d.csv": "t,x\n0,1\n1,2\n2,1\n3,5\n", "m.toml": '[model]\npreset = "brownian"\n'}
+    for name, text in files.items():
+        Path(name).write_text(text)
+    result = run(*arguments, "--force", status=2)
+    assert "is read as input" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert {path.name: path.read_text() for path in Path().iterdir()} == files
+
+
 def test_internal_errors_have_status_1_and_debug_shows_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
