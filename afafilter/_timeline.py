@@ -80,8 +80,9 @@ def sde_timeline(
         if model.prior == "stationary" and len(asked):
             anchor = min(anchor, asked[0])
         law = model.initial_law(anchor)
-    others = np.unique(asked[asked >= anchor])
-    others = others[~np.isin(others, shown)]
+    others = asked
+    if len(asked):
+        others = np.setdiff1d(asked[asked >= anchor], shown)
     if anchor < shown[0] and anchor not in others:
         others = np.concatenate([[anchor], others])
     obs = np.arange(len(t))
