@@ -25,6 +25,13 @@ def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False) -> Array
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     if raw.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
+    if raw.dtype.kind in "mM" or (raw.dtype.kind == "O" and _holds_dates(raw)):
+        raise TypeError(
+            f"{name} must be numbers, got dates; count them in one unit first, e.g. "
+            f"(dates - dates[0]) / numpy.timedelta64(1, 'D'), or read the file by io.read_series"
+        )
+    if raw.dtype.kind in "SU":
+        raise TypeError(f"{name} must be numbers, got text")
     if raw.dtype.kind not in "buif":
         try:
             raw = raw.astype(np.float64)
@@ -37,6 +44,12 @@ def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False) -> Array
     elif not np.isfinite(out).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return out
+
+
+def _holds_dates(raw: NDArray[Any]) -> bool:
+    import datetime
+
+    return raw.size > 0 and isinstance(raw.flat[0], (datetime.date, np.datetime64))
 
 
 def frozen(array: NDArray[Any]) -> Any:
@@ -143,6 +156,8 @@ def observations(z: ArrayLike, n_times: int, obs_dim: int, name: str = "z") -> A
             f"{name} must have shape (..., T, p) = (..., {n_times}, {obs_dim}), "
             f"got {out.shape}{hint}"
         )
+    if out.size == 0:
+        raise ValueError(f"{name} must hold at least one path, got shape {out.shape}")
     return out
 
 

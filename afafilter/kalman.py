@@ -26,7 +26,7 @@ from afafilter._validate import (
 )
 from afafilter.models import DiscreteModel, LinearSDE
 from afafilter.results import Estimate
-from afafilter.weights import Weight
+from afafilter.weights import Weight, as_weight
 
 Model = LinearSDE | DiscreteModel
 ANCHORS = ("prediction", "estimate")
@@ -204,10 +204,7 @@ class _Robust(NamedTuple):
     iterations: int = 50
 
     def checked(self) -> _Robust:
-        if self.weight is not None and not callable(self.weight):
-            raise TypeError(
-                f"weight must be a weight function such as IMQ(c) or None, got {self.weight!r}"
-            )
+        as_weight(self.weight)
         choice(self.anchor, "anchor", ANCHORS)
         choice(self.metric, "metric", METRICS)
         if self.anchor == "estimate" and self.metric == "innovation":

@@ -114,6 +114,7 @@ def band(
     ax : where to draw; default the current axes. line : passed to `Axes.plot`.
     """
     ax = plt.gca() if ax is None else ax
+    _check_component(component, estimate.mean.shape[-1])
     lower, upper = (_one_path(bound, path)[:, component] for bound in estimate.interval(level))
     mean = _one_path(estimate.mean, path)[:, component]
     line = {"label": estimate.label or None, **line}
@@ -153,6 +154,8 @@ def phase_plane(
             z[:, 0], z[:, 1], ".", ms=1.8, color=COLOURS["data"], alpha=0.8, label="observations"
         )
     for index, (name, xy) in enumerate(curves.items()):
+        if np.ndim(xy) != 2 or np.shape(xy)[1] < 2:
+            raise ValueError(f"curves[{name!r}] must be one path (T, 2), got shape {np.shape(xy)}")
         style = {"color": COLOURS.get(name, CYCLE[index % 7]), "linestyle": DASHES[index % 5]}
         ax.plot(xy[:, 0], xy[:, 1], label=name, **{**style, **dict((styles or {}).get(name, {}))})
     ax.set_aspect("equal", adjustable="datalim")
@@ -193,6 +196,12 @@ def weight_map(
     Negative weights, which Kalman filters have, turn the scale into a diverging one.
     """
     ax = plt.gca() if ax is None else ax
+    if weights is None or np.ndim(weights) != 2:
+        shape = None if weights is None else np.shape(weights)
+        raise ValueError(
+            f"weights must be one matrix (queries, observations), got shape {shape}; "
+            "take one path, and estimate with return_weights=True"
+        )
     top = float(np.nanmax(np.abs(weights))) if vmax is None else vmax
     signed = np.nanmin(weights) < -1e-3 * top
     last = len(weights) - 1 if t is None else float(t[-1])
@@ -363,5 +372,12 @@ def _tested(check: Check, name: str) -> str:
     return f"{name} = {check.statistic:.2f}, p = {check.p_value:.2f}"
 
 
+def _check_component(component: int, d: int) -> None:
+    if not -d <= component < d:
+        raise ValueError(f"component must be one of the {d} (0 to {d - 1}), got {component}")
+
+
 def _one_path(values: Array, path: int) -> Array:
+    if values.ndim < 2:
+        raise ValueError(f"data must have shape (..., T, p), got {values.shape}")
     return values if values.ndim == 2 else values.reshape(-1, *values.shape[-2:])[path]

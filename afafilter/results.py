@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectories:
     """States and observations on one time grid.
 
@@ -34,8 +34,11 @@ class Trajectories:
     z: Array
     outliers: ObsMask | None = None
 
+    def __repr__(self) -> str:
+        return f"Trajectories(x {self.x.shape}, z {self.z.shape}, t {_span(self.t)})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """State estimates with their covariances: the one result type of all estimators.
 
@@ -65,6 +68,13 @@ class Estimate:
     weights: Array | None = None
     label: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        loglik = (
+            "" if self.loglik is None or np.ndim(self.loglik) else f", loglik {self.loglik:.6g}"
+        )
+        name = f"{self.label!r}, " if self.label else ""
+        return f"Estimate({name}mean {self.mean.shape}, t {_span(self.t)}{loglik})"
 
     @property
     def std(self) -> Array:
@@ -130,3 +140,7 @@ class Estimate:
     def relabel(self, label: str) -> Estimate:
         """The same estimate under another name."""
         return replace(self, label=label)
+
+
+def _span(t: Array) -> str:
+    return f"{t[0]:g} .. {t[-1]:g}" if len(t) else "empty"

@@ -110,3 +110,53 @@ def test_kernels_run_where_no_cache_can_be_written():
         "assert njit(cache=True, nogil=True)(f)(1) == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dates_and_text_are_refused_where_numbers_are_wanted():
+    import numpy as np
+    import pandas as pd
+
+    model, z = afafilter.spiral(), np.zeros((3, 2))
+    stamps = pd.date_range("2020-01-01", periods=3)
+    for t in (stamps, stamps.tz_localize("UTC"), stamps.to_numpy(), list(stamps.date)):
+        with pytest.raises(TypeError, match="must be numbers, got dates"):
+            afafilter.kalman_filter(model, t, z)
+    with pytest.raises(TypeError, match="got text"):
+        afafilter.kalman_filter(model, ["0", "1", "2"], z)
+    with pytest.raises(ValueError, match="at least one path"):
+        afafilter.kalman_filter(model, [0.0, 1.0, 2.0], np.zeros((0, 3, 2)))
+
+
+def test_results_print_in_one_line_and_compare_by_identity():
+    import numpy as np
+
+    model = afafilter.spiral()
+    data = afafilter.simulate(model, [0.0, 1.0], 2, rng=np.random.default_rng(0))
+    estimate = afafilter.kalman_filter(model, data.t, data.z)
+    assert repr(estimate) == "Estimate('Kalman', mean (2, 2, 2), t 0 .. 1)"
+    assert "z (2, 2, 2)" in repr(data)
+    assert estimate == estimate
+    assert estimate != afafilter.kalman_filter(model, data.t, data.z)
+
+
+def test_weights_are_weight_objects_for_every_estimator():
+    import numpy as np
+
+    for estimator in (afafilter.kalman_filter, afafilter.rts_smoother, afafilter.adaptive_filter):
+        with pytest.raises(TypeError, match="weight"):
+            estimator(afafilter.spiral(), [0.0], np.zeros((1, 2)), weight=lambda d2, dim: -d2)
+
+
+def test_plots_refuse_what_they_cannot_draw():
+    import numpy as np
+
+    from afafilter import plotting
+
+    model = afafilter.spiral()
+    estimate = afafilter.kalman_filter(model, [0.0, 1.0], np.zeros((3, 2, 2)))
+    with pytest.raises(ValueError, match="component must be one of the 2"):
+        plotting.band(estimate, 5)
+    with pytest.raises(ValueError, match=r"must be one path \(T, 2\)"):
+        plotting.phase_plane({"a": estimate.mean})
+    with pytest.raises(ValueError, match="return_weights=True"):
+        plotting.weight_map(None)
