@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -61,7 +60,9 @@ def test_quick_experiments_write_figure_table_and_configuration(name, tmp_path):
     import matplotlib as mpl
 
     mpl.use("Agg")
-    before = dict(mpl.rcParams)
+    from matplotlib import pyplot as plt
+
+    before, open_figures = dict(mpl.rcParams), plt.get_fignums()
     module = importlib.import_module(f"simulations.{name}")
     written = module.main(tmp_path)
     assert dict(mpl.rcParams) == before
@@ -76,4 +77,4 @@ def test_quick_experiments_write_figure_table_and_configuration(name, tmp_path):
     assert rf"\label{{tab:{name}}}" in latex
     record = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert len(record["config"]["caption"]) > 40
-    assert not sys.modules["matplotlib.pyplot"].get_fignums()
+    assert plt.get_fignums() == open_figures
