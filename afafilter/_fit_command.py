@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shlex
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import numpy as np
 
 from afafilter._commands import measurements, prepare
 from afafilter._model_toml import near
+from afafilter._noise_levels import noise_levels
 from afafilter.io import read_model, sidecar_path, write_model, write_sidecar, write_table
 
 if TYPE_CHECKING:
@@ -38,21 +41,51 @@ def fit_command(
         raise ValueError("give either --model or --family")
     start: Any = read_model(model) if model is not None else parse_family(str(family))
     series, noise = measurements(data, start.obs_dim, time, values, by, errors, time_unit)
+    moving: Any = free
+    if free is None and model is not None:
+        moving = noise_levels(model, noise is not None) or free
     found = fit(
-        start, series.t, series.z, free=free, method=method, starts=starts,
+        start, series.t, series.z, free=moving, method=method, starts=starts,
         rng=np.random.default_rng(seed), obs_cov=noise,
     )  # fmt: skip
-    write_model(found.model, target, force)  # type: ignore[arg-type]
+    if moving is not free:
+        warnings.warn(
+            f"{model} is built from presets: fitted its noise levels only "
+            f"({', '.join(moving.names)}); to fit the presets' other parameters use --family, for "
+            "whole matrices --free A,Q,R,drift",
+            stacklevel=1,
+        )
+    follow = ""
+    if np.isfinite(found.dof):
+        given = {"--time": time, "--values": values, "--by": by, "--errors": errors}
+        words = ["afafilter", "estimate", str(data), "--model", str(target)]
+        words += ["--estimator", "irks", "--weight", "student_t", "--nu", f"{found.dof:.6g}"]
+        for key, value in given.items():
+            if value is not None:
+                words += [key, value if isinstance(value, str) else ",".join(value)]
+        if series.time_unit:
+            words += ["--time-unit", series.time_unit]
+        follow = shlex.join(words)
+    comment = ""
+    if follow:
+        comment = (
+            f"R is the scale of Student-t measurement noise with {found.dof:.6g} degrees of freedom"
+            f".\nThis file alone describes Gaussian noise; the robust estimate is\n  {follow}"
+        )
+    write_model(found.model, target, force, comment=comment)  # type: ignore[arg-type]
     write_table(found.to_pandas().reset_index(), table, force)
     config = {
         "command": "fit", "data": data, "start": start if family is None else family,
-        "free": free, "method": method, "starts": starts, "seed": seed, "time": time,
+        "free": free if moving is free else moving.names, "method": method, "starts": starts, "seed": seed, "time": time,
         "values": series.columns, "errors": errors, "by": by,
         "time_unit": series.time_unit or None, "loglik": found.loglik, "aic": found.aic,
         "bic": found.bic, "converged": found.converged, "message": found.message,
+        "dof": found.dof if follow else None,
     }  # fmt: skip
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
     yield found.summary()
+    if follow:
+        yield f"the robust estimate with this noise: {follow}"
     yield f"wrote {target}, {table} and {sidecar}"
     return found.converged
 

@@ -141,8 +141,12 @@ def model_table(model: LinearSDE) -> dict[str, Any]:
     return table
 
 
-def write_model(model: LinearSDE, path: str | Path, force: bool = False) -> Path:
+def write_model(
+    model: LinearSDE, path: str | Path, force: bool = False, *, comment: str = ""
+) -> Path:
     """Write a model so that `read_model` gives it back, all or nothing. Returns the path.
+
+    comment : lines to put on top of the file.
 
     Raises
     ------
@@ -151,9 +155,10 @@ def write_model(model: LinearSDE, path: str | Path, force: bool = False) -> Path
     """
     from afafilter.io import atomic_path
 
-    lines = [f"{key} = {_toml_value(value)}" for key, value in model_table(model).items()]
+    lines = [f"# {line}" for line in comment.splitlines()] + ["[model]"]
+    lines += [f"{key} = {_toml_value(value)}" for key, value in model_table(model).items()]
     with atomic_path(path, force=force) as temporary:
-        temporary.write_text("\n".join(["[model]", *lines]) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Path(path)
 
 

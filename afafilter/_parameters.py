@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._likelihood import DiscreteSystem, PriorArrays, System
 from afafilter._matrix_parameters import MatrixParameters
+from afafilter._noise_levels import NoiseLevels
 from afafilter._start_values import data_scales
 from afafilter._validate import Array
 from afafilter.families import Block, Component, Family, assemble
@@ -192,12 +193,14 @@ def parametrisation(
     model: LinearSDE | DiscreteModel | Family,
     t: ArrayLike,
     z: Array,
-    free: Sequence[str] | Mapping[str, Any] | None,
+    free: Sequence[str] | Mapping[str, Any] | NoiseLevels | None,
     *,
     stable: bool | None = None,
     obs_cov: bool = False,
 ) -> Parametrisation:
     """The parametrisation that `fit` works with."""
+    if isinstance(free, NoiseLevels):
+        return free
     if isinstance(model, Family):
         scales = data_scales(np.asarray(t, float), z, model.obs_dim)
         start = model.guess_from(scales)

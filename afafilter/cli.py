@@ -207,7 +207,8 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
 @click.option("--family", help='Or a sum of families, e.g. "local_linear_trend + seasonal(1, 2) '
                                '+ noise"; starting values are guessed.')  # fmt: skip
 @click.option("--free", callback=_names, help="What may move: of a model A, Q, R, C, drift, offset "
-                                              "(default A,Q,R,drift), of a family its parameters "
+                                              "(default A,Q,R,drift; of presets and sums the "
+                                              "noise levels), of a family its parameters "
                                               "(default: all).")  # fmt: skip
 @click.option("--method", default="ml", show_default=True, help="ml, em or student_t.")
 @click.option("--starts", default=1, show_default=True, type=click.IntRange(1),
@@ -226,6 +227,8 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
 
     Writes the fitted model as TOML, ready for the other commands, and beside it a CSV with every
     parameter, its standard error and 95 % interval. Exit status 1 if the fit did not converge.
+    With --method student_t the degrees of freedom are in the .config.json, and the command that
+    estimates with them is printed: the model file alone means Gaussian noise.
 
     \b
     afafilter fit nile.csv --family "brownian + noise" -o level.toml

@@ -228,6 +228,58 @@ def test_fit_from_a_model_with_some_matrices_free(run: Run) -> None:
     assert model.A[0, 0] == 0
 
 
+def test_fit_of_a_sum_keeps_its_structure(run: Run) -> None:
+    """The same optimum as the family with the other parameters held."""
+    from afafilter import families
+    from afafilter.fit import fit
+
+    Path("m.toml").write_text(
+        '[[model.sum]]\npreset = "ornstein_uhlenbeck"\nrate = 0.5\nprocess_var = 1e4\n'
+        '[[model.sum]]\npreset = "brownian"\nprocess_var = 500.0\nobs_var = 1e4\n'
+    )
+    result = run("fit", DATA / "nile.csv", "--model", "m.toml", "-o", "f.toml")
+    assert "fitted its noise levels only" in result.stderr
+    table = pd.read_csv("f.csv").set_index("parameter")["value"]
+    assert list(table.index) == [
+        "ornstein_uhlenbeck.process_var",
+        "brownian.process_var",
+        "obs_var",
+    ]
+    model, start = io.read_model("f.toml"), io.read_model("m.toml")
+    np.testing.assert_array_equal(model.A, start.A)
+    assert model.Q[0, 1] == 0
+    assert isinstance(model.prior, Prior)
+    np.testing.assert_allclose(model.prior.cov[0, 0], table.iloc[0] / (2 * 0.5), rtol=1e-9)
+    series = datasets.load_nile()
+    family = families.ornstein_uhlenbeck() + families.brownian() + families.noise()
+    wanted = fit(family.fix({"ou.rate": 0.5}), series.t, series.z)
+    assert config_of("f.config.json")["loglik"] == pytest.approx(wanted.loglik, abs=1e-4)
+    whole = run("fit", DATA / "nile.csv", "--model", "m.toml", "--free", "R", "-o", "g.toml")
+    assert whole.stderr == ""
+
+
+def test_student_t_fit_says_how_to_use_its_degrees_of_freedom(run: Run) -> None:
+    import shlex
+
+    rng = np.random.default_rng(0)
+    t = np.arange(150.0)
+    z = np.cumsum(0.3 * rng.standard_normal(150)) + rng.standard_t(3, 150)
+    pd.DataFrame({"t": t, "my z": z}).to_csv("d.csv", index=False)
+    result = run(
+        "fit", "d.csv", "--family", "brownian + noise", "--method", "student_t", "--values",
+        "my z", "-o", "f.toml",
+    )  # fmt: skip
+    dof = config_of("f.config.json")["dof"]
+    assert 1 < dof < 10
+    assert "degrees of freedom" in Path("f.toml").read_text()
+    line = result.stdout.split("with this noise: ")[1].splitlines()[0]
+    run(*shlex.split(line)[1:], "-o", "e.csv")
+    model = io.read_model("f.toml")
+    wanted = rts_smoother(model, t, z, weight=weights.StudentT(float(f"{dof:.6g}")),
+                          anchor="estimate")  # fmt: skip
+    np.testing.assert_allclose(pd.read_csv("e.csv")["x0"], wanted.mean[:, 0], rtol=1e-9)
+
+
 def test_families_are_parsed_with_their_arguments() -> None:
     from afafilter import families
     from afafilter._fit_command import parse_family
