@@ -18,7 +18,7 @@ $(VENV)/.test: $(VENV)/.core
 	touch $@
 
 figures: $(VENV)/.core
-	$(BIN)/afafilter figures --output figures/quick --force
+	$(BIN)/afafilter figures --output figures/quick --force --jobs 2
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ are passed in: nothing is allocated in the inner loops.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from afafilter._jit import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -10,9 +10,9 @@ recursions are those of `_adaptive_kernels`, which finishes each query.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from afafilter._adaptive_kernels import _absorb, _predict, _retreat
+from afafilter._jit import njit
 
 LANES = 16
 

@@ -23,11 +23,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from afafilter._jit import njit
+
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
 LANES = 8
 
-jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 def size(n: Any) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from afafilter._jit import njit
 
 TAYLOR_TERMS = 15
 BASE_NORM = 0.25

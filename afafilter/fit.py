@@ -260,7 +260,7 @@ def fit(
     Gradient: the disturbance-smoother score carried through the exact discretisation, O(T d^3) per
     evaluation like the filter itself; right for Q = 0 and repeated times. A free covariance that is
     singular at the start is first made definite by a small multiple of the identity: on the
-    logarithmic scale it could not leave 0. MATH: Durbin & Koopman (2012), ch. 7.
+    logarithmic scale it could not leave 0. Durbin & Koopman (2012), ch. 7.
     """
     choice(method, "method", METHODS)
     max_iter = positive_int(max_iter, "max_iter")

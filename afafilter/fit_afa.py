@@ -181,7 +181,7 @@ def fit_afa(
     -----
     Gradients by forward differences: each iteration runs the filter once per parameter. The search
     is bounded: 0.1 <= beta <= 8, gamma^2 within 1e-4 to 100 times the mean measurement variance,
-    nu within 0.01 to 1000. arXiv:2509.04154, sec. 5; MATH: learning.
+    nu within 0.01 to 1000. arXiv:2509.04154, sec. 5.
     """
     from scipy.optimize import Bounds, minimize
 

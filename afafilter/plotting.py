@@ -280,8 +280,9 @@ def category_map(
         vmax=len(names) - 0.5, alpha=0.55, interpolation="nearest",
     )  # fmt: skip
     for row, column, text in annotations:
-        ax.text(column, row, text, ha="center", va="center", fontsize=5)
-    ax.set_xticks(range(len(x)), [f"{v:g}" for v in x])
+        ax.text(column, row, text, ha="center", va="center", fontsize=4.5, linespacing=0.9)
+    every = -(-len(x) // 7)
+    ax.set_xticks(range(0, len(x), every), [f"{v:.1g}" for v in x[::every]])
     ax.set_yticks(range(len(y)), [f"{v:g}" for v in y])
     used = [i for i in range(len(names)) if np.any(codes == i)]
     ax.legend(

@@ -30,6 +30,7 @@ TWO_SIDED = {
     ),
     "robust RTS": partial(rts_smoother, weight=StudentT(4.0), anchor="estimate"),
 }
+LETTERS = dict(zip((*CAUSAL, *TWO_SIDED), "AOPEXKWIRATS", strict=True))
 SEED = 71
 
 
@@ -59,18 +60,20 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write regime_map.{png,pdf,csv,tex,json} into `out_dir`; cells are kept and resumed."""
     plan = study(full=full)
     result = plan.run(run_folder(out_dir, "regime_map", full=full), n_jobs=n_jobs)
-    table = result.pooled("rmse")
+    n_paths = next(iter(plan.scenarios.values())).n_paths
+    columns = ["process_var", "outlier_rate", "estimator", "value", "lower", "upper"]
+    return draw(result.pooled("rmse")[columns], out_dir, n_paths=n_paths, full=full)
+
+
+def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> list[Path]:
+    """The figure and its files, from the table of all cells."""
     kinds = {"causal": list(CAUSAL), "two-sided": list(TWO_SIDED)}
     with paper_style():
-        fig, axes = figure(2, 1, height=5.6)
+        fig, axes = figure(2, 1, height=6.0)
         for ax, (kind, names) in zip(axes, kinds.items(), strict=True):
-            part = table[table["estimator"].isin(names)]
-            wide = part.pivot_table(
-                index="outlier_rate", columns="process_var", values="value", aggfunc="first"
-            )
             cube = np.stack(
                 [
-                    part[part["estimator"] == name].pivot(
+                    table[table["estimator"] == name].pivot(
                         index="outlier_rate", columns="process_var", values="value"
                     )
                     for name in names
@@ -78,26 +81,25 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             )
             order = np.sort(cube, axis=0)
             margin = 100 * (order[1] / order[0] - 1)
+            best = cube.argmin(axis=0)
             marks = [
-                (i, j, f"{margin[i, j]:.0f}")
-                for i in range(margin.shape[0])
-                for j in range(margin.shape[1])
+                (i, j, f"{LETTERS[names[best[i, j]]]}\n{margin[i, j]:.0f}")
+                for i, j in np.ndindex(best.shape)
             ]
             category_map(
-                cube.argmin(axis=0), names, wide.columns, wide.index, annotations=marks, ax=ax
-            )
+                best, [f"{LETTERS[name]}: {name}" for name in names],
+                np.sort(table["process_var"].unique()), np.sort(table["outlier_rate"].unique()),
+                annotations=marks, ax=ax,
+            )  # fmt: skip
             ax.set_ylabel(f"outlier rate ({kind})")
-            ax.tick_params(axis="x", rotation=60)
         axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
-        size = "full run" if full else "reduced run"
-        n_paths = next(iter(plan.scenarios.values())).n_paths
         return save(
-            fig, out_dir, "regime_map",
-            table[["process_var", "outlier_rate", "estimator", "value", "lower", "upper"]],
+            fig, out_dir, "regime_map", table,
             caption=(
-                "Estimator with the smallest RMSE, and by how many percent the next one is worse "
-                f"(number in the cell), over process noise and outlier rate; {n_paths} paths a "
-                f"cell ({size}), spiral from radius $20\\pm3$, outliers of 10 $\\eta$."
+                "Estimator with the smallest RMSE (letter), and by how many percent the next one "
+                f"is worse (number), over process noise and outlier rate; {n_paths} paths a cell "
+                f"({'full' if full else 'reduced'} run), spiral from radius $20\\pm3$, outliers of "
+                "10 $\\eta$."
             ),
             finding=finding(table),
             config={"seed": SEED, "n_paths": n_paths, "full": full},

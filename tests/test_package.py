@@ -160,3 +160,15 @@ def test_plots_refuse_what_they_cannot_draw():
         plotting.phase_plane({"a": estimate.mean})
     with pytest.raises(ValueError, match="return_weights=True"):
         plotting.weight_map(None)
+
+
+def test_kernels_compile_through_one_door():
+    """`_jit.njit` works where no cache can be written; numba's own does not."""
+    direct = [
+        m for m in MODULES
+        if m != "_jit" and {"numba.njit", "numba.jit"} & imports_of(m)
+    ]  # fmt: skip
+    assert not direct
+    for module in MODULES:
+        if module != "_jit":
+            assert "numba.njit" not in (PACKAGE / f"{module}.py").read_text(), module
