@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def njit(**options: Any) -> Callable[[Function], Function]:
+def njit(**options: Any) -> Callable[[Any], Any]:
     """`numba.njit(**options)` that works where no cache can be written.
 
     numba refuses cache=True where neither the package's directory nor the user's cache is writable
     (a container without a home); here every process then compiles anew.
     """
 
-    def compiled(function: Function) -> Function:
+    def compiled(function: Any) -> Any:
         try:
-            kernel: Function = numba.njit(**options)(function)
+            kernel = numba.njit(**options)(function)
         except RuntimeError:
             kernel = numba.njit(**{**options, "cache": False})(function)
         return kernel
