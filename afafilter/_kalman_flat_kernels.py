@@ -159,7 +159,7 @@ def update_flat(
     H: Any, off: Any, R: Any, scale: Any, seen: Any, z: Any, L: Any, m: Any, M: Any, T: Any, s: Any,
     largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, rows: Any, work: Any,
     smooth: Any, A: Any, B: Any, V: Any,
-) -> float:  # fmt: skip
+) -> Any:  # fmt: skip
     """Condition L, m, M and the regression T delta = s on observations z (n, p).
 
     Fills v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what delta adds to
