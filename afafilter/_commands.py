@@ -5,9 +5,11 @@ Each function yields the lines to print.
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
+UNITS = {
+    "ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours", "D": "days",
+    "W": "weeks", "Y": "years",
+}  # fmt: skip
+MOST_QUERIES = 10_000_000
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -136,7 +143,10 @@ def estimate_command(
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
     spec = _estimator_options(options, settings)
+    if "weight" in spec and estimator.startswith("afa"):
+        spec.setdefault("anchor", "estimate")
     function = estimator_from_spec(estimator, spec)
+    resolved = _resolved(function, options)
     system = read_model(model)
     p = system.obs_dim
     series, noise = measurements(data, p, time, values, by, errors, time_unit)
@@ -153,15 +163,27 @@ def estimate_command(
     found = function(system, series.t, z, **extra)
     seen = observed(found, system)
     frame = _estimate_frame(found, seen, series)
+    if series.paths:
+        frame["path"] = np.repeat(np.asarray(series.paths), len(found.t))
+        if by not in frame:
+            frame = frame.rename(columns={"path": by})
     config = {
         "command": "estimate", "data": data, "model": system, "estimator": estimator,
-        "options": function.keywords, "label": found.label, "time": time,
+        "options": resolved, "label": found.label, "time": time,
         "values": series.columns, "errors": errors, "by": by,
         "time_unit": series.time_unit or None, "query_times": query_times, "forecast": forecast,
         "loglik": found.loglik, "seed": None,
     }  # fmt: skip
     if figure is not None:
-        _draw(figure, force, seen, series)
+        dense = _between(series.t if asked is None else np.union1d(series.t, asked))
+        if (
+            dense is not None
+            and "query_times" in options_of(function.func)
+            and (resolved.get("anchor") != "observation")
+        ):
+            drawn = function(system, series.t, z, **(extra | {"query_times": dense}))
+            seen = observed(drawn, system)
+        _draw(figure, force, seen, series, by)
         yield f"wrote {figure}"
     if found.loglik is not None:
         yield f"log-likelihood {np.sum(found.loglik):.4f}"
@@ -211,6 +233,19 @@ def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> d
     return spec
 
 
+def _resolved(function: partial[Estimate], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The estimator's options, with the defaults that a robust weight brings into play."""
+    found = dict(function.keywords)
+    ignored = [f"--{key}" for key in ("anchor", "iterations") if options[key] is not None]
+    if found.get("weight") is None:
+        if ignored:
+            raise ValueError(f"{', '.join(ignored)} needs --weight: plain weights are never redone")
+        return found
+    takes = inspect.signature(function.func).parameters
+    defaults = {key: takes[key].default for key in ("anchor", "iterations") if key in takes}
+    return defaults | found
+
+
 def _error_bars(series: Series, errors: Sequence[str]) -> tuple[Series, Array]:
     """Split off the standard errors; per-observation covariances (T, p, p)."""
     p = len(errors)
@@ -234,21 +269,35 @@ def _query(series: Series, text: str | None, forecast: float | None) -> Array | 
         return None
     if text is None:
         asked = series.t
-    elif text.count(":") == 2 and series.dates is None:
-        low, high, step = series.time_of(text.split(":"))
+    elif text.count(":") == 2 and (series.dates is None or "T" not in text.upper()):
+        *ends, by = (part.strip() for part in text.split(":"))
+        low, high = series.time_of(ends)
+        try:
+            step = scalar(float(by), "STEP")
+        except ValueError:
+            raise ValueError(
+                f"--query-times START:STOP:STEP needs a number as STEP, got {by!r}"
+            ) from None
         if step <= 0 or high < low:
             raise ValueError(f"--query-times START:STOP:STEP must go upwards, got {text!r}")
-        asked = low + step * np.arange(int(np.floor((high - low) / step + 1e-9)) + 1)
+        asked = low + step * np.arange(_steps((high - low) / step, "--query-times") + 1)
     else:
         asked = series.time_of([part.strip() for part in text.split(",")])
     if forecast is not None:
         gaps = np.diff(np.unique(series.t))
         gap = float(np.median(gaps)) if gaps.size else forecast
-        ahead = series.t[-1] + gap * np.arange(1, int(np.floor(forecast / gap + 1e-9)) + 1)
+        ahead = series.t[-1] + gap * np.arange(1, _steps(forecast / gap, "--forecast") + 1)
         if not ahead.size:
             raise ValueError(f"--forecast must reach one step ({gap:g}), got {forecast:g}")
         asked = np.concatenate([asked, ahead])
     return np.sort(asked)
+
+
+def _steps(count: float, option: str) -> int:
+    """Whole steps in a range, refused before they fill the memory."""
+    if not count < MOST_QUERIES:
+        raise ValueError(f"{option} asks for {count:.3g} times; at most {MOST_QUERIES:,} are taken")
+    return int(np.floor(count + 1e-9))
 
 
 def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
@@ -277,7 +326,17 @@ def _estimate_frame(found: Estimate, seen: Estimate, series: Series) -> pd.DataF
     return frame
 
 
-def _draw(path: Path, force: bool, seen: Estimate, series: Series) -> None:
+def _between(t: Array, points: int = 400) -> Array | None:
+    """The times and, in gaps wider than 1/points of the whole, times between; None if no gap is."""
+    fine = np.linspace(t[0], t[-1], points)
+    after = np.clip(np.searchsorted(t, fine, side="right"), 1, max(len(t) - 1, 1))
+    if len(t) < 2 or t[0] == t[-1]:
+        return None
+    wide = t[after] - t[after - 1] > (t[-1] - t[0]) / points
+    return np.union1d(t, fine[wide]) if wide.any() else None
+
+
+def _draw(path: Path, force: bool, seen: Estimate, series: Series, by: str | None) -> None:
     import os
 
     os.environ.setdefault("MPLBACKEND", "Agg")
@@ -291,7 +350,13 @@ def _draw(path: Path, force: bool, seen: Estimate, series: Series) -> None:
             plotting.band(seen, i, ax=ax)
             ax.set_ylabel(name)
         axes[0, 0].legend()
-        axes[-1, 0].set_xlabel(f"time ({series.time_unit})" if series.time_unit else "time")
+        if series.paths:
+            axes[0, 0].set_title(f"{by} = {series.paths[0]}, the first of {len(series.paths)}")
+        axis = "time"
+        if series.dates is not None:
+            start = str(series.dates[0])[:16].replace("T00:00", "")
+            axis = f"{UNITS[series.time_unit]} since {start}"
+        axes[-1, 0].set_xlabel(axis)
         with atomic_path(path, force=force) as temporary:
             fig.savefig(temporary, format=path.suffix[1:].lower())
 
@@ -306,18 +371,20 @@ def compare_command(
     from afafilter.study import Study
 
     plan = Study.from_toml(study)
-    names = ["scores.csv", "times.csv", "rmse.csv"]
+    names, optional = ["scores.csv", "times.csv", "rmse.csv"], output / "differences.csv"
     if reference is not None:
         if reference not in plan.estimators:
             known = ", ".join(plan.estimators)
             raise ValueError(f"--reference must be one of {known}, got {reference!r}")
-        names.append("differences.csv")
+        names.append(optional.name)
     targets = [output / name for name in names]
-    refuse_existing([*targets, output / "study.config.json"], force=force)
+    refuse_existing([*targets, optional, output / "study.config.json"], force=force)
     result = plan.run(output / "cells", n_jobs=jobs, retry_failed=retry_failed)
     frames = [result.frame, result.times, result.pooled("rmse")]
     if reference is not None:
         frames.append(result.differences(reference))
+    else:
+        optional.unlink(missing_ok=True)
     for frame, target in zip(frames, targets, strict=True):
         write_table(frame, target, force)
     config = {

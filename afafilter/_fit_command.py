@@ -76,8 +76,8 @@ def fit_command(
     write_table(found.to_pandas().reset_index(), table, force)
     config = {
         "command": "fit", "data": data, "start": start if family is None else family,
-        "free": free if moving is free else moving.names, "method": method, "starts": starts, "seed": seed, "time": time,
-        "values": series.columns, "errors": errors, "by": by,
+        "free": free if moving is free else moving.names, "method": method, "starts": starts,
+        "seed": seed, "time": time, "values": series.columns, "errors": errors, "by": by,
         "time_unit": series.time_unit or None, "loglik": found.loglik, "aic": found.aic,
         "bic": found.bic, "converged": found.converged, "message": found.message,
         "dof": found.dof if follow else None,

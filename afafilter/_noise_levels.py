@@ -33,8 +33,11 @@ class NoiseLevels:
     ) -> None:
         self._model = model
         self._base: Any = System.of(model)
-        joined = isinstance(self._base.prior, PriorArrays)
-        names, levels, directions = [], [], []
+        prior: Any = self._base.prior
+        joined = isinstance(prior, PriorArrays)
+        names: list[str] = []
+        levels: list[float] = []
+        directions: list[Any] = []
         first = 0
         for name, part in parts:
             own = slice(first, first + part.dim)
@@ -42,10 +45,10 @@ class NoiseLevels:
             level = float(np.diag(part.Q).max())
             if level == 0:
                 continue
-            shape = self._zero()
+            shape: Any = self._zero()
             shape.Q[own, own] = part.Q / level
             if joined and isinstance(part.prior, str) and part.prior == "stationary":
-                shape.prior.cov[own, own] = self._base.prior.cov[own, own] / level
+                shape.prior.cov[own, own] = prior.cov[own, own] / level
             names.append(name)
             levels.append(level)
             directions.append(shape)
@@ -60,19 +63,20 @@ class NoiseLevels:
             raise ValueError("nothing to fit: every noise of the model is 0; see --free")
         self.names = tuple(names)
         self._levels, self._directions = np.array(levels), directions
-        self.typical = np.sqrt(self._levels)
+        self.typical: Array = np.sqrt(self._levels)
         self.positive = self.roots = np.ones(len(names), dtype=bool)
         self.logs = np.zeros(len(names), dtype=bool)
 
-    def _zero(self) -> Any:
+    def _zero(self) -> System:
         base = self._base
         prior = base.prior
         if isinstance(prior, PriorArrays):
             prior = prior._replace(cov=np.zeros_like(prior.cov))
-        return base._replace(Q=np.zeros_like(base.Q), R=np.zeros_like(base.R), prior=prior)
+        zero: System = base._replace(Q=np.zeros_like(base.Q), R=np.zeros_like(base.R), prior=prior)
+        return zero
 
     def start(self) -> Array:
-        return np.sqrt(self._levels)
+        return self.typical.copy()
 
     def bounds(self, theta: Array) -> tuple[Array, Array]:
         reach = np.full(len(theta), np.inf)

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Series:
     source, licence : where it comes from, and on what terms.
     dates : (T,) datetime64 when the file gives dates, else None.
     time_unit : unit of t when it comes from dates: a key of `SECONDS`.
+    paths : what tells the n paths apart, in their order; empty for one path.
     """
 
     t: Array
@@ -47,6 +49,7 @@ class Series:
     licence: str = ""
     dates: NDArray[np.datetime64] | None = None
     time_unit: str = ""
+    paths: tuple[Any, ...] = ()
 
     def time_of(self, moments: Sequence[str | float]) -> Array:
         """Numbers or dates (ISO 8601, for a series with dates) on the scale of `t`.
@@ -122,16 +125,18 @@ def read_series(
             raise ValueError(f"{path}: column {name!r} is asked for twice")
     t, dates = _times(table, time, time_unit)
     z = np.stack([_numbers(table, name) for name in names], axis=-1)
+    labels: tuple[Any, ...] = ()
     if by is None:
         _require_sorted(table, time, t, ", or name the column that tells paths apart")
     else:
         paths = _paths(table, by, t)
+        labels = tuple(table.columns[by][rows[0]] for rows in paths)
         t, z = t[paths[0]], z[paths]
         dates = None if dates is None else dates[paths[0]]
         _require_sorted(table, time, t, "", rows=paths[0])
     return Series(
         t, z, tuple(names), name=path.stem, dates=dates,
-        time_unit="" if dates is None else time_unit,
+        time_unit="" if dates is None else time_unit, paths=labels,
     )  # fmt: skip
 
 
@@ -193,6 +198,11 @@ def _read_csv(path: Path) -> _Table:
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{path}: two columns are called {name!r}")
+            if _holds_data(names):
+                raise ValueError(
+                    f"{path}, line {skipped + 1}: a header with the names of the columns is "
+                    f"wanted, got data ({header.strip()[:40]})"
+                )
             rows, lines = [], []
             reader = csv.reader(file, delimiter=delimiter)
             for row in reader:
@@ -211,6 +221,19 @@ def _read_csv(path: Path) -> _Table:
             raise ValueError(f"{path}: not readable as CSV: {error}") from None
     columns = zip(*rows) if rows else ([] for _ in names)
     return _Table(path, dict(zip(names, columns)), lines, "line")
+
+
+def _holds_data(names: Sequence[str]) -> bool:
+    """Whether a first line is data: a number or a date, and then only numbers and blanks."""
+    first = _number(names[0])
+    if first is None:
+        try:
+            date.fromisoformat(names[0][:10])
+        except ValueError:
+            return False
+    elif math.isnan(first):
+        return False
+    return all(_number(name) is not None for name in names[1:])
 
 
 def _read_parquet(path: Path) -> _Table:

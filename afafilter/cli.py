@@ -171,12 +171,14 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
 @click.option("--alpha", type=float, help="Parameter of rational.")
 @click.option("--c", type=float, help="Parameter of imq, huber, threshold.")
 @click.option("--anchor", help="What residuals are measured from: prediction, estimate or (AFA) "
-                               "observation.")  # fmt: skip
+                               "observation. Default with --weight: estimate for AFA, irkf and "
+                               "irks, prediction for the others.")  # fmt: skip
 @click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="Any other option of the estimator, e.g. --set window=100.")  # fmt: skip
-@click.option("--query-times", help="Estimate at these times instead: T,T,.. or START:STOP:STEP "
-                                    "(numbers), or dates.")  # fmt: skip
+@click.option("--query-times", help="Estimate at these times instead: T,T,.. or START:STOP:STEP. "
+                                    "Of dated data T, START and STOP are dates or, like STEP, "
+                                    "numbers of --time-unit since the first.")  # fmt: skip
 @click.option("--forecast", type=click.FloatRange(min=0, min_open=True),
               help="Go on this far beyond the last time, in steps of the median one.")  # fmt: skip
 @OUTPUT

@@ -166,6 +166,66 @@ def test_query_times_and_error_bars(run: Run) -> None:
     np.testing.assert_array_equal(pd.read_csv("q.csv")["t"], [0, 2.5])
 
 
+def test_dated_data_take_ranges_of_numbers_and_of_dates(run: Run) -> None:
+    Path("d.csv").write_text("day,x\n2020-01-01,1\n2020-01-05,2\n2020-01-11,0\n")
+    for k, asked in enumerate(("0:10:2", "2020-01-01:2020-01-11:2")):
+        run("estimate", "d.csv", "--model", DATA / "nile.toml", "--query-times", asked,
+            "-o", f"e{k}.csv", "--figure", f"e{k}.svg")  # fmt: skip
+        frame = pd.read_csv(f"e{k}.csv")
+        np.testing.assert_allclose(frame["t"], [0, 2, 4, 6, 8, 10])
+        assert list(frame["date"])[1] == "2020-01-03"
+    assert "days since 2020-01-01<" in Path("e0.svg").read_text()
+    run("estimate", "d.csv", "--model", DATA / "nile.toml", "--query-times",
+        "2020-01-01T12:00:00", "--time-unit", "h", "-o", "f.csv")  # fmt: skip
+    assert list(pd.read_csv("f.csv")["t"]) == [12]
+
+
+def test_labels_of_paths_are_kept(run: Run) -> None:
+    Path("d.csv").write_text("t,s,x\n0,north,1\n1,north,2\n0,a south,5\n1,a south,7\n")
+    run("estimate", "d.csv", "--model", DATA / "nile.toml", "--by", "s", "-o", "e.csv",
+        "--figure", "e.svg")  # fmt: skip
+    frame = pd.read_csv("e.csv")
+    assert list(frame["s"]) == ["north", "north", "a south", "a south"]
+    assert frame.loc[frame["s"] == "a south", "x0"].iloc[0] == pytest.approx(5.0)
+    assert "path" not in frame
+    assert "s = north, the first of 2" in Path("e.svg").read_text()
+
+
+def test_figures_follow_the_estimate_into_gaps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The band between distant observations is that of the model, not a straight line."""
+    from afafilter import plotting
+
+    drawn = []
+    original = plotting.band
+    monkeypatch.setattr(
+        plotting, "band", lambda seen, *a, **k: (drawn.append(seen), original(seen, *a, **k))[1]
+    )
+    Path("d.csv").write_text("t,x\n0,1\n1,2\n2,3\n20,0\n21,0\n")
+    Path("m.toml").write_text('[model]\npreset = "brownian"\n')
+    run("estimate", "d.csv", "--model", "m.toml", "--estimator", "rts", "--figure", "e.pdf")
+    (seen,) = drawn
+    assert {0, 1, 2, 20, 21} <= set(seen.t)
+    middle = np.argmin(abs(seen.t - 11))
+    ends = [seen.std[np.flatnonzero(seen.t == t)[0], 0] for t in (2, 20)]
+    assert seen.std[middle, 0] > 1.9 * max(ends)
+    assert len(pd.read_csv("d-rts.csv")) == 5
+
+
+def test_robust_afa_judges_by_its_estimate_unless_told(run: Run) -> None:
+    Path("d.csv").write_text("t,x\n0,1\n1,2\n2,900\n3,0\n")
+    Path("m.toml").write_text('[model]\npreset = "brownian"\n')
+    arguments = ("estimate", "d.csv", "--model", "m.toml", "--estimator", "afa", "--weight",
+                 "student_t", "--nu", 4)  # fmt: skip
+    run(*arguments, "-o", "a.csv")
+    run(*arguments, "--anchor", "estimate", "-o", "b.csv")
+    assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+    assert config_of("a.config.json")["options"]["anchor"] == "estimate"
+    run("estimate", "d.csv", "--model", "m.toml", "--weight", "huber", "--c", 2, "-o", "k.csv")
+    assert config_of("k.config.json")["options"]["anchor"] == "prediction"
+    run(*arguments, "--anchor", "observation", "-o", "o.csv", "--figure", "o.png")
+    assert config_of("o.config.json")["options"]["anchor"] == "observation"
+
+
 def test_only_missing_values_give_blanks(run: Run) -> None:
     Path("d.csv").write_text("t,x\n0,\n1,\n")
     run("estimate", "d.csv", "--model", DATA / "nile.toml", "--figure", "e.pdf", "-o", "e.csv")
@@ -318,8 +378,12 @@ def test_compare_writes_scores_and_resumes(run: Run) -> None:
     assert len(pd.read_csv("study/scores.csv")) > 0
     assert config_of("study/study.config.json")["seeds"] == [0, 1]
     assert "study/scores.csv exists already" in run("compare", "study.toml", status=2).stderr
+    for name in ("scores", "times", "rmse"):
+        Path(f"study/{name}.csv").unlink()
+    assert "differences.csv exists" in run("compare", "study.toml", status=2).stderr
     before = {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()}
     run("compare", "study.toml", "--force")
+    assert not Path("study/differences.csv").exists()
     assert {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()} == before
 
 
@@ -450,6 +514,14 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "no query": (
         ["estimate", "d.csv", *ONE, "--estimator", "raw", "--set", "weight=1"], "key 'weight'",
     ),
+    "no header": (["estimate", "bare.csv", *ONE], "bare.csv, line 1: a header"),
+    "no header, dates": (["estimate", "dates.csv", *ONE], "dates.csv, line 1: a header"),
+    "anchor alone": (["estimate", "d.csv", *ONE, "--anchor", "x"], "--anchor needs --weight"),
+    "rounds alone": (["estimate", "d.csv", *ONE, "--iterations", 3], "--iterations needs --weight"),
+    "far": (["estimate", "d.csv", *ONE, "--forecast", "1e9"], "--forecast asks for 1e+09 times"),
+    "endless": (["estimate", "d.csv", *ONE, "--forecast", "inf"], "--forecast asks for"),
+    "many": (["estimate", "d.csv", *ONE, "--query-times", "0:1e12:1e-3"], "asks for 1e+15 times"),
+    "step": (["estimate", "d.csv", *ONE, "--query-times", "0:1:x"], "a number as STEP"),
     "nothing to fit": (["fit", "d.csv"], "either --model or --family"),
     "family": (["fit", "d.csv", "--family", "brownan + noise"], "did you mean 'brownian'"),
     "no family": (["fit", "d.csv", "--family", "noise + exit.now()"], "names joined by +"),
@@ -469,6 +541,7 @@ def test_bad_input_is_one_line_and_status_2(run: Run, case: str) -> None:
         "typo.toml": '[model]\npreset = "spiral"\ndecy = 1\n', "study.toml": STUDY,
         "d.csv": "t,x\n0,1\n1,2\n", "empty.csv": "", "twice.csv": "t,x,x\n0,1,2\n",
         "words.csv": "t,x\n0,1\n1,abc\n", "unsorted.csv": "t,x\n1,1\n0,2\n",
+        "bare.csv": "0,1.5\n1,2\n", "dates.csv": "2020-01-01,\n2020-01-02,2\n",
         "three.csv": "t,x,y\n0,1,0\n1,2,3\n",
     }  # fmt: skip
     for name, text in files.items():
