@@ -17,7 +17,7 @@ import numpy as np
 
 from afafilter._series import PARQUET_SUFFIXES, SECONDS, read_times
 from afafilter._validate import Array, observations, scalar
-from afafilter.catalog import estimator_from_spec, options_of
+from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.io import (
     Series,
     atomic_path,
@@ -35,7 +35,6 @@ from afafilter.results import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
 UNITS = {
     "ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours", "D": "days",
     "W": "weeks", "Y": "years",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import shlex
 import warnings
 from collections.abc import Generator, Sequence
@@ -102,7 +103,12 @@ def parse_family(text: str) -> Family:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         raise ValueError(f"--family must be names joined by +, got {text!r}") from None
-    return _family(tree, text)
+    from afafilter.families import NO_STATE
+
+    found = _family(tree, text)
+    if found.dim == 0:
+        raise ValueError(f"--family {text!r}: {NO_STATE}")
+    return found
 
 
 def _family(node: ast.expr, text: str) -> Family:
@@ -121,7 +127,24 @@ def _family(node: ast.expr, text: str) -> Family:
     try:
         positional = [ast.literal_eval(a) for a in call.args] if call else []
         named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
-        found: Family = getattr(families, name.id)(*positional, **named)
+    except (ValueError, TypeError):
+        raise ValueError(f"family {name.id!r} takes plain numbers, got {text!r}") from None
+    function = getattr(families, name.id)
+    takes = inspect.signature(function)
+    try:
+        takes.bind(*positional, **named)
+    except TypeError:
+        wanted = ", ".join(p.name + _default(p) for p in takes.parameters.values())
+        raise ValueError(
+            f"family {name.id!r} takes {f'({wanted})' if wanted else 'no arguments'}, "
+            f"got {ast.unparse(node)}"
+        ) from None
+    try:
+        found: Family = function(*positional, **named)
     except (ValueError, TypeError) as error:
         raise ValueError(f"family {name.id!r}: {error}") from None
     return found
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "" if parameter.default is parameter.empty else f"={parameter.default}"

@@ -55,14 +55,17 @@ from afafilter._model_toml import (
     read_toml,
     required,
 )
+from afafilter._validate import positive_int, scalar
+from afafilter.catalog import weight_from_table
 from afafilter.results import Estimate
-from afafilter.weights import weight_from_name
 
 FUNCTIONS = (
     "adaptive_filter", "adaptive_smoother", "kalman_filter", "rts_smoother", "filterpy_filter",
     "filterpy_smoother", "raw_observation",
 )  # fmt: skip
 TOP = ("models", "estimators", "scenarios", "seeds", "levels", "energy", "lags")
+NUMBERS = ("step", "momentum", "inverse_temperature", "tolerance", "diffuse_var")
+SWITCHES = ("return_weights", "calibrated")
 SCENARIO = ("t", "n_paths", "x0", "outliers", "missing", "burn_in")
 
 
@@ -161,7 +164,8 @@ def _scenario(table: Mapping[str, Any]) -> Any:
         grid = {"start": 0.0} | options["t"]
         if grid.keys() != {"start", "step", "count"}:
             raise ValueError("t must be a list, or { start, step, count }")
-        options["t"] = grid["start"] + grid["step"] * np.arange(grid["count"])
+        start, step = scalar(grid["start"], "t.start"), scalar(grid["step"], "t.step")
+        options["t"] = start + step * np.arange(positive_int(grid["count"], "t.count"))
     if isinstance(options.get("x0"), dict):
         known_keys(options["x0"], parameters(Shell))
         required(options["x0"], Shell)
@@ -183,9 +187,30 @@ def _estimator(given: Any) -> Configured:
     function = getattr(afafilter, _one_of(options.pop("function"), "function", FUNCTIONS))
     known_keys(options, [k for k in parameters(function) if k not in ("model", "t", "z")])
     if "weight" in options:
-        weight = dict(_table(options["weight"]))
-        options["weight"] = weight_from_name(weight.pop("name", None), **weight)
+        options["weight"] = weight_from_table(options["weight"])
+    _check_options(function, options)
     return Configured(function, options)
+
+
+def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]) -> None:
+    """What would stop the estimator in every cell is refused before the first."""
+    from afafilter import adaptive, kalman
+
+    words = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
+    if function.__module__ == adaptive.__name__:
+        words = {
+            "anchor": adaptive.ANCHORS, "correlation": adaptive.CORRELATIONS,
+            "method": adaptive.METHODS,
+        }  # fmt: skip
+    for key, value in options.items():
+        if key in words:
+            _one_of(value, key, words[key])
+        elif key in ("iterations", "window"):
+            positive_int(value, key)
+        elif key in NUMBERS:
+            scalar(value, key, low=0.0)
+        elif key in SWITCHES and not isinstance(value, bool):
+            raise TypeError(f"{key} must be true or false, got {value!r}")
 
 
 def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 from afafilter._model_toml import known_keys, near
 from afafilter.results import Estimate
-from afafilter.weights import weight_from_name
+from afafilter.weights import Weight, weight_from_name
+
+WEIGHT_PARAMETERS = ("nu", "kappa", "alpha", "c")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,30 @@ def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> 
         raise ValueError(f"estimator {name!r}: {error}") from None
     weight = merged.get("weight")
     if isinstance(weight, Mapping):
-        weight = (weight.get("name"), {k: v for k, v in weight.items() if k != "name"})
-    if isinstance(weight, tuple):
+        merged["weight"] = weight_from_table(weight)
+    elif isinstance(weight, tuple):
         merged["weight"] = weight_from_name(weight[0], **weight[1])
     return partial(function, **merged)
+
+
+def weight_from_table(table: Any) -> Weight:
+    """The weight that a table such as {"name": "student_t", "nu": 4.0} describes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No table, no name, or what `weight_from_name` refuses.
+    """
+    if not isinstance(table, Mapping):
+        raise TypeError(f'weight must be a table {{ name = "student_t", nu = 4.0 }}, got {table!r}')
+    parameters = dict(table)
+    try:
+        known_keys(parameters, ("name", *WEIGHT_PARAMETERS))
+    except ValueError as error:
+        raise ValueError(f"weight: {error}") from None
+    if "name" not in parameters:
+        raise ValueError("weight: key 'name' is missing")
+    return weight_from_name(parameters.pop("name"), **parameters)
 
 
 def options_of(function: Callable[..., Any]) -> list[str]:

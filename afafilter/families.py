@@ -28,6 +28,10 @@ from afafilter._start_values import Scales, data_scales
 from afafilter._validate import positive_int, scalar
 from afafilter.models import LinearSDE, Prior
 
+NO_STATE = (
+    "noise and constant alone have no state that moves: add a component such as brownian, "
+    "ornstein_uhlenbeck or cycle"
+)
 DOMAINS = ("real", "positive", "nonnegative")
 
 
@@ -200,8 +204,10 @@ class Family:
         Raises
         ------
         ValueError
-            If a value is missing, unknown or outside its domain.
+            If a value is missing, unknown or outside its domain, or no component has a state.
         """
+        if self.dim == 0:
+            raise ValueError(NO_STATE)
         given = self._checked({**self.start, **(values or {})}, more, fixed=True)
         system = self.system(self.complete(given))
         assert isinstance(system.prior, PriorArrays)

@@ -527,6 +527,20 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "no family": (["fit", "d.csv", "--family", "noise + exit.now()"], "names joined by +"),
     "no sum": (["fit", "d.csv", "--family", "noise +"], "names joined by +"),
     "family argument": (["fit", "d.csv", "--family", "seasonal(x) + noise"], "family 'seasonal'"),
+    "family arguments": (
+        ["fit", "d.csv", "--family", "brownian(3) + noise"],
+        "family 'brownian' takes no arguments, got brownian(3)",
+    ),
+    "family signature": (
+        ["fit", "d.csv", "--family", "seasonal + noise"],
+        "family 'seasonal' takes (period, harmonics=1), got seasonal",
+    ),
+    "no state": (["fit", "d.csv", "--family", "noise"], "no state that moves: add a component"),
+    "no states": (["fit", "d.csv", "--family", "constant + noise"], "no state that moves"),
+    "noises": (["fit", "d.csv", "--family", "noise + noise"], "no state that moves"),
+    "weight table": (
+        ["estimate", "d.csv", *ONE, "--set", 'weight={nam="imq",c=2}'], "did you mean 'name'",
+    ),
     "too few": (["fit", "d.csv", "--family", "brownian + noise"], "too few"),
     "fit method": (["fit", "d.csv", *ONE, "--method", "magic"], "method must be one of"),
     "no study": (["compare", "absent.toml"], "absent.toml: No such file"),

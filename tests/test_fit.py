@@ -467,3 +467,8 @@ def test_refusals_of_matrices_and_families() -> None:
         result.profile("rate")
     with pytest.raises(ValueError, match="level must lie"):
         result.interval(1.0)
+
+
+def test_families_without_state_make_no_model() -> None:
+    with pytest.raises(ValueError, match="no state that moves: add a component"):
+        (f.constant() + f.noise()).model(offset=1.0, obs_var=2.0)
