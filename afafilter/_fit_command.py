@@ -44,7 +44,7 @@ def fit_command(
     series, noise = measurements(data, start.obs_dim, time, values, by, errors, time_unit)
     moving: Any = free
     if free is None and model is not None:
-        moving = noise_levels(model, noise is not None) or free
+        moving = noise_levels(model, start, noise is not None) or free
     found = fit(
         start, series.t, series.z, free=moving, method=method, starts=starts,
         rng=np.random.default_rng(seed), obs_cov=noise,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._likelihood import PriorArrays, System
-from afafilter._model_toml import model_from_table, parameters, read_model, read_toml
+from afafilter._model_toml import model_from_table, parameters, read_toml
 from afafilter._validate import Array
 from afafilter.models import LinearSDE, Prior
 
@@ -24,12 +24,13 @@ class NoiseLevels:
 
     Parameters
     ----------
-    model : the whole. parts : name and model of every summand, states in the order of the whole.
+    model : the whole. parts : of every summand, in the order of the states, its name, its number
+        of states and whether its share of the prior is its stationary law, which follows its level.
     obs_cov : whether the measurement noise is given with the data, so that R does not move.
     """
 
     def __init__(
-        self, model: LinearSDE, parts: Sequence[tuple[str, LinearSDE]], obs_cov: bool = False
+        self, model: LinearSDE, parts: Sequence[tuple[str, int, bool]], obs_cov: bool = False
     ) -> None:
         self._model = model
         self._base: Any = System.of(model)
@@ -39,15 +40,15 @@ class NoiseLevels:
         levels: list[float] = []
         directions: list[Any] = []
         first = 0
-        for name, part in parts:
-            own = slice(first, first + part.dim)
-            first += part.dim
-            level = float(np.diag(part.Q).max())
+        for name, dim, stationary in parts:
+            own = slice(first, first + dim)
+            first += dim
+            level = float(np.diag(model.Q)[own].max())
             if level == 0:
                 continue
             shape: Any = self._zero()
-            shape.Q[own, own] = part.Q / level
-            if joined and isinstance(part.prior, str) and part.prior == "stationary":
+            shape.Q[own, own] = model.Q[own, own] / level
+            if joined and stationary:
                 shape.prior.cov[own, own] = prior.cov[own, own] / level
             names.append(name)
             levels.append(level)
@@ -124,30 +125,36 @@ class NoiseLevels:
         return replace(self._model, **changes)
 
 
-def noise_levels(path: Path, obs_cov: bool = False) -> NoiseLevels | None:
-    """The noise levels of a model file with a preset or a sum; None if it gives matrices."""
+def noise_levels(path: Path, model: LinearSDE, obs_cov: bool = False) -> NoiseLevels | None:
+    """The noise levels of a model from a file of presets or a sum; None if it gives matrices."""
     table = read_toml(path)["model"]
     if "preset" not in table and "sum" not in table:
         return None
     parts = list(_parts(table))
-    labels = [label for label, _ in parts]
+    labels = [part[0] for part in parts]
     names = []
-    for k, (label, _) in enumerate(parts):
+    for k, label in enumerate(labels):
         word, _, level = label.partition(".")
         rank = labels[: k + 1].count(label)
         names.append(level if len(parts) == 1 else f"{word}{rank if rank > 1 else ''}.{level}")
-    return NoiseLevels(
-        read_model(path), [(n, m) for n, (_, m) in zip(names, parts, strict=True)], obs_cov
-    )
+    named = [(name, *part[1:]) for name, part in zip(names, parts, strict=True)]
+    return NoiseLevels(model, named, obs_cov)
 
 
-def _parts(table: Mapping[str, Any]) -> list[tuple[str, LinearSDE]]:
-    """Every summand with the name of its preset and of its level."""
+def _parts(table: Mapping[str, Any], own: bool = True) -> list[tuple[str, int, bool]]:
+    """Of every summand: preset and name of its level, states, whether stationary.
+
+    own : whether no sum around it has a prior that replaces the summands' own.
+    """
     from afafilter import presets
 
     if "sum" in table:
-        return [part for inner in table["sum"] for part in _parts(inner)]
+        return [
+            part for inner in table["sum"] for part in _parts(inner, own and "prior" not in table)
+        ]
     name = table.get("preset", "model")
     takes = parameters(getattr(presets, name)) if "preset" in table else []
-    level = "process_var" if "process_var" in takes else "Q"
-    return [(f"{name}.{level}", model_from_table(table))]
+    level = "process_var" if "process_var" in takes and name != "random_stable" else "Q"
+    part = model_from_table(table)
+    stationary = isinstance(part.prior, str) and part.prior == "stationary"
+    return [(f"{name}.{level}", part.dim, own and stationary)]

@@ -318,6 +318,18 @@ def test_fit_of_a_sum_keeps_its_structure(run: Run) -> None:
     assert whole.stderr == ""
 
 
+def test_fit_of_a_sum_with_a_prior_of_its_own_keeps_it(run: Run) -> None:
+    Path("m.toml").write_text(
+        "[model]\nprior = { mean = [1000.0, 0.0], cov = [[4e4, 0.0], [0.0, 1e3]] }\n"
+        '[[model.sum]]\npreset = "brownian"\nprocess_var = 500.0\nobs_var = 1e4\n'
+        '[[model.sum]]\npreset = "ornstein_uhlenbeck"\nrate = 0.5\nprocess_var = 1e4\n'
+    )
+    run("fit", DATA / "nile.csv", "--model", "m.toml", "-o", "f.toml")
+    prior = io.read_model("f.toml").prior
+    assert isinstance(prior, Prior)
+    np.testing.assert_array_equal(prior.cov, np.diag([4e4, 1e3]))
+
+
 def test_student_t_fit_says_how_to_use_its_degrees_of_freedom(run: Run) -> None:
     import shlex
 
