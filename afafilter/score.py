@@ -291,6 +291,11 @@ def score(
     Cost O(n S d^3), the d^3 once where paths share covariances; memory O(n S d).
     """
     marks = [score_level(x) for x in levels]
+    if not isinstance(estimate, Estimate):
+        raise TypeError(
+            f"estimate must be an Estimate, got {type(estimate).__name__}; "
+            "the order is score(estimate, truth)"
+        )
     pick = chosen_steps(steps, len(estimate.t))
     t = np.asarray(estimate.t)[pick]
     if len(t) == 0:

@@ -150,6 +150,8 @@ def efficiency(
     >>> theory.efficiency(spiral(), t)[[1, 5, 20, 99]].round(3)
     array([0.975, 0.602, ...
     """
+    if not isinstance(model, LinearSDE):
+        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
     shared = replace(model, prior=prior)
     passed_on = {key: options[key] for key in ("obs_cov", "query_times") if key in options}
     best = error_covariance(shared, t, reference, observed=observed, **passed_on).mse

@@ -18,7 +18,7 @@ from simulations._common import save
 
 TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
 LABELS = {
-    "decay": r"decay $\mu$", "frequency": r"frequency $\omega$",
+    "decay": r"$\mu$", "frequency": r"$\omega$",
     "process_var": r"$\sigma^2$", "obs_var": r"$\eta^2$",
 }  # fmt: skip
 ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": adaptive_smoother}
@@ -63,7 +63,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 ax.set_xscale("log")
         for ax in axes[:, 0]:
             ax.set_ylabel("relative RMSE")
-        axes[0, 0].legend()
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles, names, loc="outside upper center", ncols=3)
         return save(
             fig, out_dir, "mismatch", pd.DataFrame(rows),
             caption=(

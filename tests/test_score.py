@@ -320,3 +320,8 @@ def test_bad_input():
         Score.join([])
     with pytest.raises(ValueError, match="same metrics"):
         Score.join([s, score(est, truth, energy=True)])
+
+
+def test_swapped_arguments_are_named():
+    with pytest.raises(TypeError, match=r"score\(estimate, truth\)"):
+        score(np.zeros((3, 1)), np.zeros((3, 1)))

@@ -180,6 +180,8 @@ def test_bad_input():
         theory.linear_map(spiral(), [0.0, 1.0], kalman_filter, observed=np.ones(2, bool))
     with pytest.raises(ValueError, match="truth must have"):
         theory.error_covariance(spiral(), [0.0, 1.0], truth=LinearSDE([[-1.0]], [[1.0]], [[1.0]]))
+    with pytest.raises(TypeError, match="model must be a LinearSDE"):
+        theory.efficiency("spiral", [0.0, 1.0])
     with pytest.raises(ValueError, match="free must name"):
         theory.tune(spiral(), [0.0, 1.0], free=("nu",))
     with pytest.raises(ValueError, match="causal rows"):
