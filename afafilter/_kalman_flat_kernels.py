@@ -302,7 +302,7 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
     for i in range(d):
         A[i, d + i] = 1.0
     A[d:, 2 * d : 2 * d + q] = inverse.T
-    triangularise(space, d, d + q)
+    triangularise(space, d, d + q, d + q)
     L[:] = A[:d, :d].T
     rotation[:] = A[:, d : 2 * d + q].T
 
@@ -342,7 +342,7 @@ def smooth_flat(
             for l in range(d + q):
                 for j in range(d + q):
                     A[j, i] += joint[i, l] * J[l, j]
-        triangularise(space, d + q, 2 * d + q)
+        triangularise(space, d + q, 2 * d + q, 2 * d + q)
         J[:] = A[: d + q, : d + q].T
         X[:] = 0.0
         for i in range(d):

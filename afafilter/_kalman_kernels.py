@@ -18,6 +18,7 @@ from afafilter._kalman_root_kernels import (
     gram,
     innovation_cov,
     jit,
+    multiply,
     predict_root,
     size,
     triangularise,
@@ -164,15 +165,14 @@ def filter_covariances(
 @jit
 def filter_means(
     chain: Any, first: Any, m: Any, gains: Any, z: Any, seen: Any, mean: Any, innovation: Any,
-    loglik: Any, beside: Any,
+    loglik: Any, beside: Any, state: Any, shown: Any,
 ) -> None:  # fmt: skip
     """Means (n, N, d) of paths that share covariances; m (n, d) is the state at node first - 1.
 
-    beside : paths that go through the recursion side by side, as a tuple (see `size`).
+    beside, state, shown : paths that go through the recursion side by side, d and p (see `size`).
     """
-    paths, p = z.shape[0], z.shape[2]
-    n, d = chain.step.shape[0], m.shape[1]
-    width = size(beside)
+    paths, n = z.shape[0], chain.step.shape[0]
+    d, p, width = size(state), size(shown), size(beside)
     x, before = np.zeros((d, width)), np.zeros((d, width))
     v, e = np.zeros((p, width)), np.zeros((p, width))
     for start in range(0, paths, width):
@@ -187,45 +187,42 @@ def filter_means(
                 for i in range(d):
                     for l in range(width):
                         x[i, l] = chain.b[u, i]
-                _add_product(chain.F[u], before, x, beside)
+                _add_product(chain.F[u], before, x, beside, state, state)
             o = chain.obs[k]
             if o >= 0:
                 c, g = chain.cfg[o], gains.slot[k]
                 for a in range(p):
                     for l in range(width):
-                        v[a, l] = -chain.off[c, a]
+                        v[a, l] = chain.off[c, a]
                         e[a, l] = 0.0
-                    for i in range(d):
-                        f = chain.H[c, a, i]
-                        for l in range(width):
-                            v[a, l] -= f * x[i, l]
+                _add_product(chain.H[c], x, v, beside, shown, state)
+                for a in range(p):
                     if seen[o, a]:
                         for l in range(lanes):
-                            v[a, l] += z[start + l, o, a]
+                            v[a, l] = z[start + l, o, a] - v[a, l]
                             innovation[start + l, o, a] = v[a, l]
                     else:
                         for l in range(lanes):
                             innovation[start + l, o, a] = np.nan
-                _add_product(gains.K[g], v, e, beside)
-                _add_product(gains.W[g], e, x, beside)
+                _add_product(gains.K[g], v, e, beside, shown, shown)
+                _add_product(gains.W[g], e, x, beside, state, shown)
                 for l in range(lanes):
                     total = 0.0
                     for a in range(p):
                         total += e[a, l] * e[a, l]
                     loglik[start + l, o] = gains.half[g] - 0.5 * total
-            for i in range(d):
-                for l in range(lanes):
+            for l in range(lanes):
+                for i in range(d):
                     mean[start + l, k, i] = x[i, l]
 
 
 @jit
-def _add_product(M: Any, x: Any, out: Any, beside: Any) -> None:
+def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
     """out += M @ x."""
-    width = size(beside)
-    for i in range(M.shape[0]):
-        for j in range(M.shape[1]):
+    for i in range(size(rows)):
+        for j in range(size(columns)):
             f = M[i, j]
-            for l in range(width):
+            for l in range(size(beside)):
                 out[i, l] += f * x[j, l]
 
 
@@ -248,14 +245,11 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
                 continue
         else:
             run, due, settled = 0, 0, False
+        multiply(gains.T[s], Z, space, state)
         for c in range(d):
             for i in range(d):
-                t = 0.0
-                for l in range(d):
-                    t += gains.T[s, i, l] * Z[l, c]
-                A[c, i] = t
                 A[d + c, i] = gains.D[s, i, c]
-        triangularise(space, state, double(state))
+        triangularise(space, state, double(state), 2 * d)
         for i in range(d):
             for j in range(d):
                 Z[i, j] = A[j, i]
@@ -276,15 +270,15 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
 
 @jit
 def smooth_means(
-    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any, beside: Any
-) -> None:
+    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any, beside: Any,
+    state: Any, shown: Any,
+) -> None:  # fmt: skip
     """Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out.
 
-    y (n, d) gets the mean of xi at node `last`; beside as in `filter_means`.
+    y (n, d) gets the mean of xi at node `last`; beside, state, shown as in `filter_means`.
     """
-    paths, n, d = mean.shape
-    p = innovation.shape[2]
-    width = size(beside)
+    paths, n = mean.shape[0], mean.shape[1]
+    d, p, width = size(state), size(shown), size(beside)
     x, before = np.zeros((d, width)), np.zeros((d, width))
     v, e, move = np.zeros((p, width)), np.zeros((p, width)), np.zeros((d, width))
     for start in range(0, paths, width):
@@ -294,7 +288,7 @@ def smooth_means(
             s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
             before, x = x, before
             x[:] = 0.0
-            _add_product(gains.T[s], before, x, beside)
+            _add_product(gains.T[s], before, x, beside, state, state)
             if o >= 0:
                 for a in range(p):
                     for l in range(width):
@@ -303,12 +297,12 @@ def smooth_means(
                     if seen[o, a]:
                         for l in range(lanes):
                             v[a, l] = innovation[start + l, o, a]
-                _add_product(gains.K[s], v, e, beside)
-                _add_product(gains.V[s], e, x, beside)
+                _add_product(gains.K[s], v, e, beside, shown, shown)
+                _add_product(gains.V[s], e, x, beside, state, shown)
             move[:] = 0.0
-            _add_product(gains.root[g], x, move, beside)
-            for i in range(d):
-                for l in range(lanes):
+            _add_product(gains.root[g], x, move, beside, state, state)
+            for l in range(lanes):
+                for i in range(d):
                     mean[start + l, k, i] += move[i, l]
         for i in range(d):
             for l in range(lanes):

@@ -24,10 +24,10 @@ import numba
 import numpy as np
 
 from afafilter._jit import njit
+from afafilter._lanes import LANES, load, spread, store
 
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
-LANES = 8
 
 jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
@@ -93,56 +93,71 @@ def column_space(width: Any, rows: Any) -> Any:
     Column c is A[c]: what the recursions do to a column is then done LANES entries at a time.
     """
     padded = (rows + LANES - 1) // LANES * LANES
-    return np.zeros((width, padded)), np.zeros(width), np.zeros(padded)
+    return np.zeros((width, padded)), np.zeros(width), np.zeros((width, padded))
 
 
 @jit
-def triangularise(space: Any, rows: Any, columns: Any) -> None:
+def triangularise(space: Any, rows: Any, columns: Any, reach: Any) -> None:
     """Rotate the columns A = space[0] so that the first rows become lower triangular, pivots >= 0.
 
     rows, columns : see `size`; how many become triangular, and how many there are. Later rows take
     part in the rotation. A row that depends on those above it gets no pivot.
+    reach : row j is zero from column reach + j + 1 on; the number of columns where nothing is.
     """
-    A, v, dots = space
+    A, v, _ = space
     width, padded = size(columns), A.shape[1]
     rank = 0
     for j in range(size(rows)):
+        end = min(width, reach + j + 1)
         done = 0.0
         for c in range(rank):
             done += A[c, j] * A[c, j]
         rest = 0.0
-        for c in range(width):
-            v[c] = A[c, j] if c >= rank else 0.0
+        for c in range(rank, end):
+            v[c] = A[c, j]
             rest += v[c] * v[c]
         if rest <= (8 * width * EPS) ** 2 * (done + rest):
-            for c in range(rank, width):
+            for c in range(rank, end):
                 A[c, j] = 0.0
             continue
         norm = np.sqrt(rest)
         beta = 1.0 / (norm * (norm + abs(v[rank])))
         flip = 1.0 if v[rank] > 0 else -1.0
-        v[rank] += flip * norm
         for b in range(0, padded, LANES):
-            for i in range(b, b + LANES):
-                dots[i] = 0.0
-            for c in range(width):
-                for i in range(b, b + LANES):
-                    dots[i] += v[c] * A[c, i]
-            for c in range(width):
-                t = beta * v[c]
-                for i in range(b, b + LANES):
-                    A[c, i] -= t * dots[i]
-            for i in range(b, b + LANES):
-                A[rank, i] *= -flip
+            dots = spread(0.0)
+            for c in range(rank, end):
+                dots += v[c] * load(A, (c, b))
+            dots = beta * (dots + flip * norm * load(A, (rank, b)))
+            pivot = (v[rank] + flip * norm) * dots
+            store(A, (rank, b), flip * (pivot - load(A, (rank, b))))
+            for c in range(rank + 1, end):
+                store(A, (c, b), load(A, (c, b)) - v[c] * dots)
         A[rank, j] = norm
-        for c in range(rank + 1, width):
+        for c in range(rank + 1, end):
             A[c, j] = 0.0
         rank += 1
 
 
 @jit
+def multiply(M: Any, L: Any, space: Any, state: Any) -> None:
+    """The first d columns of A = space[0] <- M L, both (d, d); what is below row d is cleared."""
+    A, _, turned = space
+    d, padded = size(state), A.shape[1]
+    for k in range(d):
+        for i in range(d):
+            turned[k, i] = M[i, k]
+    for b in range(0, padded, LANES):
+        for c in range(d):
+            x = spread(0.0)
+            if b < d:
+                for k in range(d):
+                    x += L[k, c] * load(turned, (k, b))
+            store(A, (c, b), x)
+
+
+@jit
 def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any) -> None:
-    """L <- root of F P F^T + V.
+    """L <- root of F P F^T + V; root = V^1/2 is lower triangular.
 
     `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without; state is d (see
     `size`). With `smooth` the
@@ -151,20 +166,17 @@ def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any)
     """
     d = size(state)
     A = space[0]
+    multiply(F, L, space, state)
+    for c in range(d, 2 * d):
+        for b in range(0, A.shape[1], LANES):
+            store(A, (c, b), spread(0.0))
     for c in range(d):
-        for i in range(d):
-            t = 0.0
-            for k in range(d):
-                t += F[i, k] * L[k, c]
-            A[c, i] = t
+        for i in range(c, d):
             A[d + c, i] = root[i, c]
     if smooth:
-        for c in range(2 * d):
-            for i in range(d, 2 * d):
-                A[c, i] = 0.0
         for c in range(d):
             A[c, d + c] = 1.0
-    triangularise(space, state, double(state))
+    triangularise(space, state, double(state), d)
     for i in range(d):
         for c in range(d):
             L[i, c] = A[c, i]
@@ -266,6 +278,7 @@ def update_root(
         if f <= 1e-28 * S[a, a]:
             return np.nan
         rootf = np.sqrt(f)
+        scaled = 1.0 / rootf
         for c in range(a):
             if not seen[c]:
                 continue
@@ -277,23 +290,21 @@ def update_root(
             for j in range(c + 1):
                 K[a, j] -= link * K[c, j]
         for j in range(a + 1):
-            K[a, j] /= rootf
-        shrink = 1.0 / (f * (1.0 + np.sqrt(D[a] / f)))
+            K[a, j] *= scaled
+        shrink = 1.0 / (f + rootf * np.sqrt(D[a]))
         for b in range(0, padded, LANES):
-            for i in range(b, b + LANES):
-                x[i] = 0.0
+            moved = spread(0.0)
             for j in range(d):
-                for i in range(b, b + LANES):
-                    x[i] += phi[j] * A[j, i]
+                moved += phi[j] * load(A, (j, b))
+            store(x, b, moved)
+            moved *= shrink
             for j in range(d):
-                t = shrink * phi[j]
-                for i in range(b, b + LANES):
-                    A[j, i] -= t * x[i]
+                store(A, (j, b), load(A, (j, b)) - phi[j] * moved)
         for i in range(d):
-            W[i, a] = x[i] / rootf
+            W[i, a] = x[i] * scaled
         if smooth:
             for i in range(d):
-                V[i, a] = x[d + i] / rootf
+                V[i, a] = x[d + i] * scaled
         half -= 0.5 * (LOG_2PI + np.log(f))
     for i in range(d):
         for j in range(d):

@@ -99,7 +99,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
     )  # fmt: skip
     lone = n == G
-    unrolled = N * G >= UNROLLED_WORK and max(d, p) <= UNROLLED
+    unrolled = N * n >= UNROLLED_WORK and max(d, p) <= UNROLLED
     members = [np.array([g]) for g in range(n)] if lone else [
         np.flatnonzero(group == g) for g in range(G)
     ]  # fmt: skip
@@ -147,7 +147,7 @@ class _Block:
             np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
         )  # fmt: skip
         state, shown = ((0,) * d, (0,) * p) if self.unrolled else (d, p)
-        beside = (0,) * (1 if n == 1 else LANES)
+        beside = (0,) * (1 if n == 1 else 128)
         L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
         if law.diffuse.shape[1]:
             flat = _FlatBlock(self, gains)
@@ -161,7 +161,7 @@ class _Block:
         spread(
             lambda rows: kernels.filter_means(
                 chain, first, m[rows], gains, self.z[rows], self.seen, self.mean[rows],
-                self.innovation[rows], self.loglik[rows], beside,
+                self.innovation[rows], self.loglik[rows], beside, state, shown,
             ),
             _slices(n), n * N,
         )  # fmt: skip
@@ -172,7 +172,7 @@ class _Block:
             spread(
                 lambda rows: kernels.smooth_means(
                     chain, last, gains, self.innovation[rows], self.seen, self.mean[rows], y[rows],
-                    beside,
+                    beside, state, shown,
                 ),
                 _slices(n), n * N,
             )  # fmt: skip

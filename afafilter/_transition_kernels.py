@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._jit import njit
-
-LANES = 8
+from afafilter._lanes import LANES, load, spread, store
 
 jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
@@ -17,23 +16,23 @@ jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _horner(coefficients: Any, r: Any, out: Any) -> None:
     """out (size, LANES) = sum over k >= 1 of coefficients[k - 1] (size,) r^k, lane by lane."""
     terms, size = coefficients.shape
+    x = load(r, 0)
     for e in range(size):
-        for l in range(LANES):
-            out[e, l] = 0.0
+        total = spread(0.0)
         for k in range(terms - 1, -1, -1):
-            c = coefficients[k, e]
-            for l in range(LANES):
-                out[e, l] = (out[e, l] + c) * r[l]
+            total = (total + coefficients[k, e]) * x
+        store(out, (e, 0), total)
 
 
 @jit
 def _add_product(x: Any, y: Any, out: Any, d: Any, width: Any) -> None:
     """out (d width, LANES) += x (d d, LANES) @ y (d width, LANES), matrices lane by lane."""
     for i in range(d):
-        for k in range(d):
-            for j in range(width):
-                for l in range(LANES):
-                    out[i * width + j, l] += x[i * d + k, l] * y[k * width + j, l]
+        for j in range(width):
+            total = load(out, (i * width + j, 0))
+            for k in range(d):
+                total += load(x, (i * d + k, 0)) * load(y, (k * width + j, 0))
+            store(out, (i * width + j, 0), total)
 
 
 @jit
