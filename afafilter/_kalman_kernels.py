@@ -25,6 +25,7 @@ from afafilter._kalman_root_kernels import (
     update_root,
     update_space,
 )
+from afafilter._lanes import put, take
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
@@ -220,10 +221,10 @@ def filter_means(
 def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
     """out += M @ x."""
     for i in range(size(rows)):
+        total = take(out, i, beside)
         for j in range(size(columns)):
-            f = M[i, j]
-            for l in range(size(beside)):
-                out[i, l] += f * x[j, l]
+            total += M[i, j] * take(x, j, beside)
+        put(out, i, total, beside)
 
 
 @jit

@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
-from afafilter._kalman_root_kernels import LANES, semidefinite_root
+from afafilter._kalman_root_kernels import semidefinite_root
+from afafilter._lanes import LANES
 from afafilter._timeline import Index, Timeline
 from afafilter._validate import Array, ObsMask
 
@@ -29,6 +29,8 @@ UNROLLED_WORK = 50_000
 UNROLLED = 8
 SERIAL_WORK = 20_000
 """Path-steps below which threads do not pay."""
+CACHED = 250_000
+"""Numbers that a cache holds from the filter until the smoother wants them."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ class _Block:
             np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
         )  # fmt: skip
         state, shown = ((0,) * d, (0,) * p) if self.unrolled else (d, p)
-        beside = (0,) * (1 if n == 1 else 128)
+        beside = (0,) * (1 if n == 1 else LANES)
         L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
         if law.diffuse.shape[1]:
             flat = _FlatBlock(self, gains)
@@ -158,26 +160,24 @@ class _Block:
         )  # fmt: skip
         if bad >= 0:
             raise_singular(chain, bad)
-        spread(
-            lambda rows: kernels.filter_means(
-                chain, first, m[rows], gains, self.z[rows], self.seen, self.mean[rows],
-                self.innovation[rows], self.loglik[rows], beside, state, shown,
-            ),
-            _slices(n), n * N,
-        )  # fmt: skip
-        if self.smooth:
-            last = max(first - 1, 0)
-            Z = kernels.smooth_covariances(last, gains, self.cov, state)
-            y = np.zeros((n, d))
-            spread(
-                lambda rows: kernels.smooth_means(
-                    chain, last, gains, self.innovation[rows], self.seen, self.mean[rows], y[rows],
-                    beside, state, shown,
-                ),
-                _slices(n), n * N,
+        last = max(first - 1, 0)
+        Z = kernels.smooth_covariances(last, gains, self.cov, state) if self.smooth else None
+        y = np.zeros((n, d))
+
+        def means(rows: slice) -> None:
+            mean, innovation = self.mean[rows], self.innovation[rows]
+            kernels.filter_means(
+                chain, first, m[rows], gains, self.z[rows], self.seen, mean, innovation,
+                self.loglik[rows], beside, state, shown,
             )  # fmt: skip
-            if flat is not None:
-                flat.smooth(Z, y)
+            if self.smooth:
+                kernels.smooth_means(
+                    chain, last, gains, innovation, self.seen, mean, y[rows], beside, state, shown
+                )
+
+        spread(means, _slices(n, N * (d + p)), n * N)
+        if flat is not None and Z is not None:
+            flat.smooth(Z, y)
         if flat is None:
             return None
         flat.report_innovations()
@@ -332,9 +332,10 @@ def thread_count() -> int:
     return max(1, min(cores or 1, int(limit) if limit.isdigit() else 64))
 
 
-def _slices(n: int) -> list[slice]:
-    edges = np.linspace(0, n, min(n, thread_count()) + 1).astype(int)
-    return [slice(a, b) for a, b in pairwise(edges)]
+def _slices(n: int, size: int) -> list[slice]:
+    """Paths 0 .. n - 1 of `size` numbers each, in pieces that a cache holds."""
+    step = max(1, CACHED // size // LANES) * LANES
+    return [slice(a, min(a + step, n)) for a in range(0, n, step)]
 
 
 def spread(task: Callable[[Any], None], items: Sequence[Any], work: int) -> None:

@@ -1,12 +1,12 @@
 """Eight numbers side by side: a vector type for compiled kernels.
 
 `load` eight consecutive entries of an array, calculate with them as with one number (+, -, *, /,
-`sqrt`, `where_positive`), `store` them. Compilers only find vector instructions in loops whose
+`root`, `where_positive`), `store` them. Compilers only find vector instructions in loops whose
 arrays they can prove not to overlap, which those of the recursions are not; here they are written
 down, and run on whatever width the processor has.
 
-A kernel that calculates with `load`ed entries serves single numbers as well: `load` with `one` in
-place of `EIGHT` gives a plain number.
+`take` and `put` are for kernels that serve one number as well as LANES of them: `beside`, a tuple
+of as many entries, says which.
 """
 
 from __future__ import annotations
@@ -154,3 +154,35 @@ def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
         return builder.select(positive, args[1], args[2])
 
     return lanes(lanes, lanes, lanes), code
+
+
+def take(x: Any, i: Any, beside: Any) -> Any:
+    """Row i of x (n, width): a number where `beside` has one entry, else Lanes."""
+    raise NotImplementedError("for compiled kernels")
+
+
+def put(x: Any, i: Any, value: Any, beside: Any) -> None:
+    """Write row i of x (n, width), see `take`."""
+    raise NotImplementedError("for compiled kernels")
+
+
+@overload(take, inline="always")  # type: ignore[untyped-decorator]
+def _take(x: Any, i: Any, beside: Any) -> Any:
+    def one(x: Any, i: Any, beside: Any) -> Any:
+        return x[i, 0]
+
+    def several(x: Any, i: Any, beside: Any) -> Any:
+        return load(x, (i, 0))
+
+    return one if len(beside) == 1 else several
+
+
+@overload(put, inline="always")  # type: ignore[untyped-decorator]
+def _put(x: Any, i: Any, value: Any, beside: Any) -> Any:
+    def one(x: Any, i: Any, value: Any, beside: Any) -> None:
+        x[i, 0] = value
+
+    def several(x: Any, i: Any, value: Any, beside: Any) -> None:
+        store(x, (i, 0), value)
+
+    return one if len(beside) == 1 else several
