@@ -141,17 +141,23 @@ def simulate(
     if outliers is not None and not isinstance(outliers, Outliers):
         raise TypeError(f"outliers must be an Outliers or None, got {outliers!r}")
     seeds = rng.integers(0, 2**63, size=(7, 4))
-    start, steps, noise, *rare = (np.random.Generator(np.random.SFC64(s.tolist())) for s in seeds)
+    start, steps, noise = map(_stream, seeds[:3])
 
     states = np.empty((n, plan.n_states, model.dim))
     states[:, 0] = _start(model, plan, n, x0, start)
     z = np.empty((n, len(plan.t), p))
     _fill(states, z, plan, steps, noise)
-    struck = None if outliers is None else _contaminate(z, states, plan, outliers, rare)
+    struck = None
+    if outliers is not None:
+        struck = _contaminate(z, states, plan, outliers, [_stream(seed) for seed in seeds[3:6]])
     if gaps is not None:
-        z[rare[-1].random(z.shape) < gaps] = np.nan
+        z[_stream(seeds[6]).random(z.shape) < gaps] = np.nan
     x = states if plan.n_states == len(plan.t) else states[:, plan.shown_at]
     return Trajectories(plan.t, x, z, struck)
+
+
+def _stream(seed: NDArray[np.int64]) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(seed.tolist()))
 
 
 def _radial(

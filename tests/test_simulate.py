@@ -14,6 +14,7 @@ from conftest import MODELS
 from oracles import Joint, joint_gaussian
 from scipy import stats
 
+from afafilter._simulate_kernels import observe, propagate
 from afafilter.models import DiscreteModel, LinearSDE, Prior
 from afafilter.simulate import Outliers, covariance_root, simulate
 
@@ -105,6 +106,28 @@ def test_discrete_model(varying: tuple[str, ...]) -> None:
     np.testing.assert_array_equal(data.t, np.arange(T))
     joint = joint_gaussian(model, np.arange(T))
     assert_law(flat(data.x, data.z), *joint_moments(joint, 2))
+
+
+@pytest.mark.parametrize(("d", "p"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (5, 4)])
+def test_kernels_follow_the_recursions(d: int, p: int) -> None:
+    """Each dimension they are compiled for, and the rest, against matrix products."""
+    n, T, K, r = 3, 20, 4, rng(12)
+    Phi, C = r.standard_normal((K, d, d)) / d, r.standard_normal((K, p, d))
+    psi, offset = r.standard_normal((K, d)), r.standard_normal((K, p))
+    step_root, noise_root = np.tril(r.standard_normal((K, d, d))), np.tril(r.random((K, p, p)))
+    step_at, noise_at, seen = r.integers(0, K, T), r.integers(0, K, T), r.permutation(T)
+    x, z = r.standard_normal((n, T, d)), r.standard_normal((n, T, p))
+    states, observed = x.copy(), z.copy()
+    propagate(states, Phi, psi, step_root, step_at)
+    observe(observed, states, seen, C, offset, noise_root, noise_at)
+    for path, draws, shown, noise in zip(states, x, observed, z, strict=True):
+        np.testing.assert_array_equal(path[0], draws[0])
+        for k, at in enumerate(step_at[1:], start=1):
+            expected = Phi[at] @ path[k - 1] + psi[at] + step_root[at] @ draws[k]
+            np.testing.assert_allclose(path[k], expected, rtol=1e-12, atol=1e-13)
+        for k, at in enumerate(noise_at):
+            expected = C[at] @ path[seen[k]] + offset[at] + noise_root[at] @ noise[k]
+            np.testing.assert_allclose(shown[k], expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
