@@ -17,6 +17,7 @@ import numpy as np
 
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
+from afafilter import _kalman_lane_kernels as lane_kernels
 from afafilter._kalman_root_kernels import semidefinite_root
 from afafilter._lanes import LANES
 from afafilter._timeline import Index, Timeline
@@ -29,6 +30,8 @@ UNROLLED_WORK = 50_000
 UNROLLED = 8
 SERIAL_WORK = 20_000
 """Path-steps below which threads do not pay."""
+SIDE_BY_SIDE = 3
+"""Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
 
@@ -106,6 +109,17 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         np.flatnonzero(group == g) for g in range(G)
     ]  # fmt: skip
 
+    if lone and n >= SIDE_BY_SIDE:
+
+        def several(rows: slice) -> None:
+            out.flat[rows] = _side_by_side(
+                line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
+                out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
+            )  # fmt: skip
+
+        spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
+        return out
+
     def one(g: int) -> None:
         paths = members[g]
         whole = len(paths) == n
@@ -124,6 +138,37 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
     return out
 
 
+def _side_by_side(
+    line: Timeline, z: Array, seen: ObsMask, scale: Array, mean: Array, cov: Array,
+    innovation: Array, innovation_cov: Array, loglik: Array, smooth: bool,
+) -> list[FlatStart | None]:  # fmt: skip
+    """Up to LANES paths, each with covariances of its own; arguments as in `_Block`."""
+    chain = line.chain
+    n, N, d = mean.shape
+    blocks = [
+        _Block(
+            line, z[l : l + 1], seen[l], scale[l], mean[l : l + 1], cov[l], innovation[l : l + 1],
+            innovation_cov[l], loglik[l : l + 1], smooth, False,
+        )
+        for l in range(n)
+    ]  # fmt: skip
+    for block in blocks:
+        block.begin()
+    first = np.array([block.first for block in blocks])
+    kept = lane_kernels.memory(N if smooth else 1, d, z.shape[2])
+    bad = lane_kernels.filter_lanes(
+        chain, first, np.stack([block.L for block in blocks]),
+        np.concatenate([block.m for block in blocks]), seen, scale, smooth, z, mean, cov,
+        innovation, innovation_cov, loglik, kept,
+    )  # fmt: skip
+    if bad >= 0:
+        raise_singular(chain, bad)
+    Z, y = np.empty((n, d, d)), np.empty((n, d))
+    if smooth:
+        lane_kernels.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y)
+    return [block.finish(Z[l], y[l : l + 1]) for l, block in enumerate(blocks)]
+
+
 @dataclass
 class _Block:
     """One group of paths: views of the output, filled by `solve`."""
@@ -140,29 +185,43 @@ class _Block:
     smooth: bool
     unrolled: bool
 
+    def begin(self) -> None:
+        """Root L (d, d) and means m (n, d) at node `first` - 1, after the flat start if any."""
+        law, n = self.line.law, len(self.mean)
+        self.flat = _FlatBlock(self) if law.diffuse.shape[1] else None
+        if self.flat is None:
+            self.L, self.m, self.first = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0
+        else:
+            self.L, self.m, self.first = self.flat.L, self.flat.m, self.flat.done
+
+    def finish(self, Z: Array, y: Array) -> FlatStart | None:
+        """Smooth back through the flat start; Z (d, d), y (n, d) at the node where it ends."""
+        if self.flat is None:
+            return None
+        if self.smooth:
+            self.flat.smooth(Z, y)
+        self.flat.report_innovations()
+        return self.flat.start
+
     def solve(self) -> FlatStart | None:
-        chain, law = self.line.chain, self.line.law
+        self.begin()
+        chain, first, m = self.line.chain, self.first, self.m
         n, N, d = self.mean.shape
         p = self.z.shape[2]
-        gains = kernels.Gains(
-            np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
-            np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
-        )  # fmt: skip
+        gains = empty_gains(N, d, p) if self.flat is None else self.flat.gains
         state, shown = ((0,) * d, (0,) * p) if self.unrolled else (d, p)
         beside = (0,) * (1 if n == 1 else LANES)
-        L, m, first, flat = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0, None
-        if law.diffuse.shape[1]:
-            flat = _FlatBlock(self, gains)
-            L, m, first = flat.L, flat.m, flat.done
         bad = kernels.filter_covariances(
-            chain, first, L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
+            chain, first, self.L, self.seen, self.scale, self.smooth, self.cov,
+            self.innovation_cov,
             gains, state, shown,
         )  # fmt: skip
         if bad >= 0:
             raise_singular(chain, bad)
         last = max(first - 1, 0)
-        Z = kernels.smooth_covariances(last, gains, self.cov, state) if self.smooth else None
-        y = np.zeros((n, d))
+        Z, y = np.eye(d), np.zeros((n, d))
+        if self.smooth:
+            Z = kernels.smooth_covariances(last, gains, self.cov, state)
 
         def means(rows: slice) -> None:
             mean, innovation = self.mean[rows], self.innovation[rows]
@@ -176,19 +235,23 @@ class _Block:
                 )
 
         spread(means, _slices(n, N * (d + p)), n * N)
-        if flat is not None and Z is not None:
-            flat.smooth(Z, y)
-        if flat is None:
-            return None
-        flat.report_innovations()
-        return flat.start
+        return self.finish(Z, y)
+
+
+def empty_gains(N: int, d: int, p: int) -> kernels.Gains:
+    """Room for the gains of N nodes."""
+    return kernels.Gains(
+        np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
+        np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
+    )  # fmt: skip
 
 
 class _FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
-    def __init__(self, block: _Block, gains: kernels.Gains) -> None:
-        self.block, self.gains = block, gains
+    def __init__(self, block: _Block) -> None:
+        (_, N, d), p = block.mean.shape, block.z.shape[2]
+        self.block, self.gains = block, empty_gains(N, d, p)
         N, q = len(block.line.times), block.line.law.diffuse.shape[1]
         size, spare = min(N, 4 * q + 16), 0.0
         while True:

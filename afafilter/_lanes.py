@@ -9,21 +9,25 @@ down, and run on whatever width the processor has.
 of as many entries, says which.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 8
 FUSED = ("contract",)
+intrinsic: Callable[[Any], Any] = extending.intrinsic
+overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """LANES float64 side by side."""
 
     def __init__(self) -> None:
@@ -34,8 +38,8 @@ lanes = Lanes()
 VECTOR = ir.VectorType(ir.DoubleType(), LANES)
 
 
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+@extending.register_model(Lanes)
+class _LanesModel(extending.models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, VECTOR)
 
@@ -44,20 +48,15 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """Address of the entry args[1] of the array args[0], as that of a vector."""
     array_type, index_type = signature.args[:2]
     array = context.make_array(array_type)(context, builder, args[0])
-    where = [args[1]]
-    if isinstance(index_type, types.BaseTuple):
-        where = cgutils.unpack_tuple(builder, args[1], len(index_type))
-        kinds = list(index_type)
-    else:
-        kinds = [index_type]
-    where = [
-        context.cast(builder, place, kind, types.intp) for place, kind in zip(where, kinds)
-    ]
+    where, kinds = [args[1]], [index_type]
+    if isinstance(index_type, types.UniTuple | types.Tuple):
+        where, kinds = cgutils.unpack_tuple(builder, args[1]), index_type.types
+    where = [context.cast(builder, place, kind, types.intp) for place, kind in zip(where, kinds)]
     entry = cgutils.get_item_pointer(context, builder, array_type, array, where)
     return builder.bitcast(entry, VECTOR.as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typingctx: Any, x: Any, index: Any) -> Any:
     """Entries index, index + 1, ... along the last axis of x."""
 
@@ -67,7 +66,7 @@ def load(typingctx: Any, x: Any, index: Any) -> Any:
     return lanes(x, index), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typingctx: Any, x: Any, index: Any, value: Any) -> Any:
     """Write entries index, index + 1, ... along the last axis of x."""
 
@@ -78,7 +77,7 @@ def store(typingctx: Any, x: Any, index: Any, value: Any) -> Any:
     return types.void(x, index, lanes), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def spread(typingctx: Any, value: Any) -> Any:
     """The same number in every lane."""
 
@@ -99,7 +98,7 @@ def _splat(builder: Any, number: Any) -> Any:
 def _operation(symbol: Any, instruction: str) -> None:
     """Teach numba `symbol` for two Lanes, or for one and a number."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def apply(typingctx: Any, a: Any, b: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             operands = [
@@ -112,7 +111,7 @@ def _operation(symbol: Any, instruction: str) -> None:
 
         return lanes(a, b), code
 
-    @overload(symbol)  # type: ignore[untyped-decorator]
+    @overload(symbol)
     def known(a: Any, b: Any) -> Any:
         def both(a: Any, b: Any) -> Any:
             return apply(a, b)
@@ -132,7 +131,7 @@ for _symbol, _instruction in (
     _operation(_symbol, _instruction)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def root(typingctx: Any, a: Any) -> Any:
     """Square root of every lane."""
 
@@ -145,7 +144,7 @@ def root(typingctx: Any, a: Any) -> Any:
     return lanes(lanes), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
     """a in the lanes where test > 0, b elsewhere."""
 
@@ -166,7 +165,7 @@ def put(x: Any, i: Any, value: Any, beside: Any) -> None:
     raise NotImplementedError("for compiled kernels")
 
 
-@overload(take, inline="always")  # type: ignore[untyped-decorator]
+@overload(take, inline="always")
 def _take(x: Any, i: Any, beside: Any) -> Any:
     def one(x: Any, i: Any, beside: Any) -> Any:
         return x[i, 0]
@@ -177,7 +176,7 @@ def _take(x: Any, i: Any, beside: Any) -> Any:
     return one if len(beside) == 1 else several
 
 
-@overload(put, inline="always")  # type: ignore[untyped-decorator]
+@overload(put, inline="always")
 def _put(x: Any, i: Any, value: Any, beside: Any) -> Any:
     def one(x: Any, i: Any, value: Any, beside: Any) -> None:
         x[i, 0] = value

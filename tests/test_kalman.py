@@ -160,6 +160,27 @@ def test_batch_with_individual_gaps(prior, causal):
 
 @BOTH
 @pytest.mark.parametrize("prior", [None, "diffuse"])
+def test_every_path_with_gaps_of_its_own(model, t, prior, causal):
+    """More paths than go side by side, so that some lanes of the last block stay empty."""
+    model = replace(model, prior=prior or model.prior)
+    z = draw_data(model, t, n_paths=11)
+    whole = np.zeros((12, model.obs_dim), bool)
+    for i in range(11):
+        gaps = whole.copy()
+        gaps[i] = True  # no two paths with the same gaps
+        gaps[(3 * i + 1) % 12, i % model.obs_dim] = True
+        z[i, gaps] = np.nan
+    estimate = estimator(causal)(model, t, z)
+    assert estimate.cov.strides[0] != 0
+    for i in range(11):
+        path = replace(estimate, mean=estimate.mean[i], cov=estimate.cov[i])
+        assert_posterior(path, *dense_posterior(model, t, z[i], causal=causal))
+        loglik = dense_loglik(model, t, z[i])
+        assert estimate.loglik[i] == pytest.approx(loglik, abs=1e-9, rel=1e-9)
+
+
+@BOTH
+@pytest.mark.parametrize("prior", [None, "diffuse"])
 def test_many_paths_in_threads(prior, causal):
     """Enough paths for several threads, with a remainder in the last block of lanes."""
     model = replace(MODELS["general"], prior=prior)
