@@ -8,6 +8,7 @@ spread over threads.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -110,11 +111,15 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
     ]  # fmt: skip
 
     if lone and n >= SIDE_BY_SIDE:
+        room = threading.local()
 
         def several(rows: slice) -> None:
+            if not hasattr(room, "kept"):  # fresh pages cost as much as the recursion
+                room.kept = lane_kernels.memory(N if smooth else 1, d, p)
             out.flat[rows] = _side_by_side(
                 line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
                 out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
+                room.kept,
             )  # fmt: skip
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
@@ -141,10 +146,11 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
 def _side_by_side(
     line: Timeline, z: Array, seen: ObsMask, scale: Array, mean: Array, cov: Array,
     innovation: Array, innovation_cov: Array, loglik: Array, smooth: bool,
+    kept: lane_kernels.Memory,
 ) -> list[FlatStart | None]:  # fmt: skip
     """Up to LANES paths, each with covariances of its own; arguments as in `_Block`."""
     chain = line.chain
-    n, N, d = mean.shape
+    n, _, d = mean.shape
     blocks = [
         _Block(
             line, z[l : l + 1], seen[l], scale[l], mean[l : l + 1], cov[l], innovation[l : l + 1],
@@ -155,7 +161,6 @@ def _side_by_side(
     for block in blocks:
         block.begin()
     first = np.array([block.first for block in blocks])
-    kept = lane_kernels.memory(N if smooth else 1, d, z.shape[2])
     bad = lane_kernels.filter_lanes(
         chain, first, np.stack([block.L for block in blocks]),
         np.concatenate([block.m for block in blocks]), seen, scale, smooth, z, mean, cov,

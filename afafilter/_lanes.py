@@ -50,7 +50,7 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     array = context.make_array(array_type)(context, builder, args[0])
     where, kinds = [args[1]], [index_type]
     if isinstance(index_type, types.UniTuple | types.Tuple):
-        where, kinds = cgutils.unpack_tuple(builder, args[1]), index_type.types
+        where, kinds = list(cgutils.unpack_tuple(builder, args[1])), list(index_type.types)
     where = [context.cast(builder, place, kind, types.intp) for place, kind in zip(where, kinds)]
     entry = cgutils.get_item_pointer(context, builder, array_type, array, where)
     return builder.bitcast(entry, VECTOR.as_pointer())
