@@ -106,7 +106,7 @@ def filter_covariances(
     """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ... and the gains.
 
     L is the root at node first - 1 (at first = 0: before the first observation). On a constant
-    stretch the recursion stops once the root repeats to rounding: it is compared over a third of
+    stretch the recursion stops once the root repeats to rounding: it is compared over a fifth of
     the stretch so far, so that slow convergence is not taken for a fixed point.
 
     state, shown : d and p (see `size`). Returns -1, or the
@@ -159,7 +159,7 @@ def filter_covariances(
         if run == due:
             settled = run > 0 and _unchanged(L, earlier)
             earlier[:] = L
-            due = run + max(SHORTEST_WINDOW, run // 2)
+            due = run + max(SHORTEST_WINDOW, run // 4)
     return -1
 
 
@@ -265,7 +265,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
         if run == due:
             settled = run > 0 and _unchanged(Z, earlier)
             earlier[:] = Z
-            due = run + max(SHORTEST_WINDOW, run // 2)
+            due = run + max(SHORTEST_WINDOW, run // 4)
     return Z
 
 

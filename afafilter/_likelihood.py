@@ -190,12 +190,13 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
 
 def distinct_steps(t: Array) -> tuple[Array, Any]:
     """Distinct intervals of a grid, up to the rounding of its times, and which one leads into k."""
-    gaps = np.diff(t, prepend=t[0])
+    gaps = np.zeros(len(t))
+    np.subtract(t[1:], t[:-1], out=gaps[1:])
     order = np.argsort(gaps, kind="stable")
     rounding = 4 * np.finfo(float).eps * np.abs(t).max()
-    new = np.diff(gaps[order], prepend=gaps[order[0]]) > rounding
-    index = np.empty(len(t), np.int64)
-    index[order] = np.cumsum(new)
+    ordered = gaps[order]
+    index = np.zeros(len(t), np.int64)
+    index[order[1:]] = np.cumsum(ordered[1:] - ordered[:-1] > rounding)
     steps = np.bincount(index, gaps) / np.bincount(index)
     steps[index[gaps == 0.0]] = 0.0
     return steps, index
@@ -353,17 +354,21 @@ def chain_loglik(
         if status == -2:
             status, value, parts, smoothed = _careful_group(chain, group)
             moments.append(smoothed)
-        if status >= 0:
-            raise np.linalg.LinAlgError(
-                f"the innovation covariance at t[{status}] is not positive definite; "
-                "R is singular or too small there"
-            )
+        _refuse_singular(status)
         total += value
         grads = parts if grads is None else [a + b for a, b in zip(grads, parts, strict=True)]
     if grads is None:
         grads = [np.zeros_like(part) for part in (F, b, V, H, shift, R, mean, cov, flat)]
     gF, gb, gV, gH, gs, gR, gm, gP, gD = grads
     return float(total), Chain(gF, gb, gV, index, gH, gs, gR, gm, gP, gD), moments
+
+
+def _refuse_singular(status: int) -> None:
+    if status >= 0:
+        raise np.linalg.LinAlgError(
+            f"the innovation covariance at t[{status}] is not positive definite; "
+            "R is singular or too small there"
+        )
 
 
 def _careful_group(chain: Chain, group: Group) -> tuple[int, float, Any, Any]:
@@ -433,6 +438,33 @@ def evaluate(
     system: System | DiscreteSystem, data: Data, *, gradient: bool = True
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type)."""
+    if gradient and isinstance(system, System) and len(data.groups) == 1:
+        prior = system.prior
+        if isinstance(prior, PriorArrays) and prior.t0 is None:
+            found = _evaluate_at_once(system, prior, data)
+            if found is not None:
+                return found
     chain, pullback = make_chain(system, data)
     value, grad, _ = chain_loglik(chain, data, gradient=gradient)
     return value, pullback(grad) if gradient else None
+
+
+def _evaluate_at_once(
+    system: System, prior: PriorArrays, data: Data
+) -> tuple[float, System] | None:
+    """As `evaluate`, in one compiled call; None where that call does not do."""
+    from afafilter._likelihood_kernels import score_sde
+
+    A, Q, u, C, offset, R, _, _ = system
+    (group,) = data.groups
+    status, value, gA, gQ, gu, gC, g_offset, gR, gm, gP, gD = score_sde(
+        A, Q, u, C, offset, R[None] if data.obs_cov is None else data.obs_cov,
+        prior.mean, prior.cov, prior.flat,
+        data.steps, data.index, group.scale, group.z, group.mask, COMPILED_REACH,
+    )  # fmt: skip
+    if status == -2:
+        return None
+    _refuse_singular(status)
+    gR = gR[0] if data.obs_cov is None else np.zeros_like(R)
+    value = float(value - 0.5 * data.n_obs * LOG_2PI)
+    return value, System(gA, gQ, gu, gC, g_offset, gR, PriorArrays(gm, gP, gD))

@@ -42,7 +42,7 @@ class Objective:
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """Value and gradient; -inf and zeros where the model is infeasible."""
-        if self._known is not None and np.array_equal(theta, self._known[0]):
+        if self._known is not None and (theta == self._known[0]).all():
             return self._known[1:]
         self.n_evals += 1
         try:

@@ -7,7 +7,7 @@ and the chain rule from gradients by those arrays to the gradient by theta.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,6 +88,7 @@ class FamilyParameters:
         self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
         self._layout = _layout(family, self.names)
         self._dims = family.dim, family.obs_dim
+        self._prepare_flat()
 
     def start(self) -> Array:
         x = np.abs(self._start)
@@ -120,35 +121,61 @@ class FamilyParameters:
         """Coordinates that may be exactly 0: nonnegative parameters that are nearly so."""
         return np.flatnonzero(self.roots & (np.abs(theta) < 0.03 * self.typical)).tolist()
 
-    def _arguments(self, values: list[float]) -> list[list[Any]]:
-        return [
-            [values[k] if k >= 0 else fixed for k, fixed in sources] for _, sources in self._layout
+    def _prepare_flat(self) -> None:
+        """What every evaluation shares: the constant part of the arrays and their known slopes.
+
+        All arrays lie end to end in one vector, so that components affine in their parameters
+        cost one product with a constant matrix, however many there are.
+        """
+        d, p = self._dims
+        shapes = ((d, d), (d, d), (d, d), (p, d), (p, p), (p,))  # A, Q, cov, C, R, offset
+        ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
+        self._parts = [
+            (slice(a, b), shape) for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)
         ]
+        places = np.arange(ends[-1])
+        arrays = [places[part].reshape(shape) for part, shape in self._parts]
+        self._constant = np.zeros(ends[-1])
+        self._affine = np.zeros((len(self.names), ends[-1]))
+        self._curved: list[tuple[Component, list[Any], Any]] = []
+        blocks = []
+        row = 0
+        for component, sources in self._layout:
+            own = slice(row, row + component.dim)
+            row += component.dim
+            values = [self._start[k] if k >= 0 else fixed for k, fixed in sources]
+            block = component.build(*values)
+            blocks.append(block)
+            where = _end_to_end(_of_block(arrays, own, block))
+            if not component.affine:
+                self._curved.append((component, sources, where))
+                continue
+            origin = [0.0 if k >= 0 else fixed for k, fixed in sources]
+            self._constant[where] += _vector(component, origin)
+            for k, slope in _derivatives(component, sources, origin):
+                self._affine[k, where] += slope
+        prior = assemble(blocks, d, p).prior
+        assert isinstance(prior, PriorArrays)
+        self._mean, self._flat = prior.mean, prior.flat
 
     def system(self, theta: Array) -> System:
-        blocks = [
-            component.build(*given)
-            for (component, _), given in zip(
-                self._layout, self._arguments(self._natural(theta)), strict=True
-            )
-        ]
-        return assemble(blocks, *self._dims)
+        values = self._natural(theta)
+        flat = self._constant + np.array(values) @ self._affine
+        for component, sources, where in self._curved:
+            flat[where] += _vector(component, _arguments(sources, values))
+        A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
+        return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self._flat))
 
     def pull(self, theta: Array, grad: System) -> Array:
-        out = [0.0] * len(theta)
-        slopes = self._slopes(theta)
-        arguments = self._arguments(self._natural(theta))
-        row = 0
-        for (component, sources), given in zip(self._layout, arguments, strict=True):
-            place = slice(row, row + component.dim)
-            for i, (k, _) in enumerate(sources):
-                if k >= 0:
-                    stepped = list(given)
-                    stepped[i] = complex(given[i], TINY)
-                    slope = _inner(component.build(*stepped), grad, place)
-                    out[k] += slope * slopes[k] / TINY
-            row += component.dim
-        return np.array(out)
+        assert isinstance(grad.prior, PriorArrays)
+        slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
+        out = self._affine @ slope
+        if self._curved:
+            values = self._natural(theta)
+            for component, sources, where in self._curved:
+                for k, own in _derivatives(component, sources, _arguments(sources, values)):
+                    out[k] += own @ slope[where]
+        return np.asarray(out * self._slopes(theta))
 
     def model(self, theta: Array) -> LinearSDE:
         values = dict(zip(self.names, self._natural(theta), strict=True))
@@ -170,23 +197,37 @@ def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, lis
     return out
 
 
-def _inner(block: Block, grad: System, place: slice) -> float:
-    """Inner product of a gradient with the imaginary part of a component's block."""
-    assert isinstance(grad.prior, PriorArrays)
-    own = (place, place)
-    parts = (
-        (block.R, grad.R, ...),
-        (block.offset, grad.offset, ...),
-        (block.A, grad.A, own),
-        (block.Q, grad.Q, own),
-        (block.C, grad.C, (..., place)),
-        (block.cov, grad.prior.cov, own),
-    )
-    return sum(
-        float(np.vdot(value.imag, target[where]))
-        for value, target, where in parts
-        if value is not None and value.dtype.kind == "c"
-    )
+def _arguments(sources: list[Any], values: list[float]) -> list[float]:
+    return [values[k] if k >= 0 else fixed for k, fixed in sources]
+
+
+def _end_to_end(arrays: Any) -> Array:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def _of_block(arrays: list[Any], own: slice, block: Block) -> list[Any]:
+    """The parts of the system's A, Q, cov, C, R, offset that a component's block fills."""
+    A, Q, cov, C, R, offset = arrays
+    parts = [A[own, own], Q[own, own], cov[own, own], C[:, own]]
+    return parts + [x for x, y in ((R, block.R), (offset, block.offset)) if y is not None]
+
+
+def _vector(component: Component, given: list[Any]) -> Any:
+    """The arrays of a component's block, end to end in the order of `_of_block`."""
+    block = component.build(*given)
+    arrays = (block.A, block.Q, block.cov, block.C, block.R, block.offset)
+    return _end_to_end(x for x in arrays if x is not None)
+
+
+def _derivatives(
+    component: Component, sources: list[Any], given: list[float]
+) -> Iterator[tuple[int, Array]]:
+    """Index of each free parameter that a component uses, and its derivative of the block."""
+    for i, (k, _) in enumerate(sources):
+        if k >= 0:
+            stepped: list[Any] = list(given)
+            stepped[i] = complex(given[i], TINY)
+            yield k, _vector(component, stepped).imag / TINY
 
 
 def parametrisation(

@@ -58,8 +58,10 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
         reversions.append(-float(step[1:] @ step[:-1]) / max(len(step) - 1, 1))
         if longest is None or len(ty) > len(longest[0]):
             longest = (ty, rest)
-    gaps = np.diff(t)
-    gap = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1.0
+    gaps = t[1:] - t[:-1]
+    gaps = np.sort(gaps[gaps > 0])
+    n = len(gaps)
+    gap = 0.5 * float(gaps[(n - 1) // 2] + gaps[n // 2]) if n else 1.0
     span = max(float(t[-1] - t[0]), gap)
     mean = np.array([_nanmean(paths[..., c]) for c in range(obs_dim)])
     var = float(np.mean(variances)) if variances else 0.0

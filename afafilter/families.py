@@ -67,13 +67,18 @@ class Param:
 
 @dataclass(frozen=True)
 class Component:
-    """One summand of a family: `build(values) -> Block`, values in the order of `params`."""
+    """One summand of a family: `build(values) -> Block`, values in the order of `params`.
+
+    affine : whether the block is an affine function of the values. Its derivatives are then
+        computed once per fit instead of at every evaluation.
+    """
 
     label: str
     params: tuple[Param, ...]
     build: Callable[..., Block]
     obs_dim: int = 1
     dim: int = 1
+    affine: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,7 +297,7 @@ def noise(dim: int = 1) -> Family:
     p = positive_int(dim, "dim")
     eye, empty = np.eye(p), _stateless(p)
     params = (Param("obs_var", "nonnegative", lambda s, _: _noise_var(s)),)
-    return Family((Component("noise", params, lambda r: empty._replace(R=r * eye), p, 0),))
+    return Family((Component("noise", params, lambda r: empty._replace(R=r * eye), p, 0, True),))
 
 
 def constant(dim: int = 1) -> Family:
@@ -306,16 +311,22 @@ def constant(dim: int = 1) -> Family:
             Param(f"offset[{c}]", "real", lambda s, _, c=c: s.mean[c])  # type: ignore[misc]
             for c in range(p)
         )
-    return Family(
-        (Component("constant", params, lambda *b: empty._replace(offset=np.array(b)), p, 0),)
-    )
+
+    def build(*level: Any) -> Block:
+        return empty._replace(offset=np.array(level))
+
+    return Family((Component("constant", params, build, p, 0, True),))
 
 
 def brownian() -> Family:
     """Brownian motion, diffuse start: dx = sqrt(process_var) dw. With `noise()`: local level."""
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
     params = (Param("process_var", "nonnegative", lambda s, _: s.drift / s.gap),)
-    return Family((Component("brownian", params, lambda q: Block(zero, q * one, one, zero, one)),))
+
+    def build(q: Any) -> Block:
+        return Block(zero, q * one, one, zero, one)
+
+    return Family((Component("brownian", params, build, affine=True),))
 
 
 def ornstein_uhlenbeck() -> Family:
@@ -384,7 +395,7 @@ def cycle(damped: bool = True) -> Family:
     )
     if damped:
         return Family((Component("cycle", (rate, *params), build, 1, 2),))
-    return Family((Component("cycle", params, undamped, 1, 2),))
+    return Family((Component("cycle", params, undamped, 1, 2, True),))
 
 
 def oscillator() -> Family:
@@ -467,12 +478,12 @@ def _trend(level: bool) -> Family:
 
     if not level:
         params: tuple[Param, ...] = (Param("process_var", "nonnegative", slope),)
-        return Family((Component("velocity", params, build, 1, 2),))
+        return Family((Component("velocity", params, build, 1, 2, True),))
     params = (
         Param("level_var", "nonnegative", lambda s, _: 0.1 * s.jump / s.gap),
         Param("slope_var", "nonnegative", slope),
     )
-    return Family((Component("trend", params, build, 1, 2),))
+    return Family((Component("trend", params, build, 1, 2, True),))
 
 
 def seasonal(period: float, harmonics: int = 1) -> Family:
@@ -488,4 +499,8 @@ def seasonal(period: float, harmonics: int = 1) -> Family:
         A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -(k + 1) * base, (k + 1) * base
     C, eye, zero = np.tile([[1.0, 0.0]], n), np.eye(d), np.zeros((d, d))
     params = (Param("process_var", "nonnegative", lambda s, _: 0.01 * s.jump / period),)
-    return Family((Component("seasonal", params, lambda q: Block(A, q * eye, C, zero, eye), 1, d),))
+
+    def build(q: Any) -> Block:
+        return Block(A, q * eye, C, zero, eye)
+
+    return Family((Component("seasonal", params, build, 1, d, True),))
