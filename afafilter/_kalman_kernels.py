@@ -175,13 +175,18 @@ def filter_means(
     paths, n = z.shape[0], chain.step.shape[0]
     d, p, width = size(state), size(shown), size(beside)
     x, before = np.zeros((d, width)), np.zeros((d, width))
-    v, e = np.zeros((p, width)), np.zeros((p, width))
+    data, v, e = np.zeros((p, width)), np.zeros((p, width)), np.zeros((p, width))
     for start in range(0, paths, width):
         lanes = min(width, paths - start)
         for i in range(d):
             for l in range(lanes):
                 x[i, l] = m[start + l, i]
         for k in range(first, n):
+            o = chain.obs[k]
+            if o >= 0:  # gathered early: vectors cannot be read right after single numbers
+                for l in range(lanes):
+                    for a in range(p):
+                        data[a, l] = z[start + l, o, a]
             if k > 0:
                 u = chain.step[k]
                 before, x = x, before
@@ -189,7 +194,6 @@ def filter_means(
                     for l in range(width):
                         x[i, l] = chain.b[u, i]
                 _add_product(chain.F[u], before, x, beside, state, state)
-            o = chain.obs[k]
             if o >= 0:
                 c, g = chain.cfg[o], gains.slot[k]
                 for a in range(p):
@@ -199,12 +203,10 @@ def filter_means(
                 _add_product(chain.H[c], x, v, beside, shown, state)
                 for a in range(p):
                     if seen[o, a]:
-                        for l in range(lanes):
-                            v[a, l] = z[start + l, o, a] - v[a, l]
-                            innovation[start + l, o, a] = v[a, l]
-                    else:
-                        for l in range(lanes):
-                            innovation[start + l, o, a] = np.nan
+                        put(v, a, take(data, a, beside) - take(v, a, beside), beside)
+                for l in range(lanes):
+                    for a in range(p):
+                        innovation[start + l, o, a] = v[a, l] if seen[o, a] else np.nan
                 _add_product(gains.K[g], v, e, beside, shown, shown)
                 _add_product(gains.W[g], e, x, beside, state, shown)
                 for l in range(lanes):
@@ -287,17 +289,15 @@ def smooth_means(
         x[:] = 0.0
         for k in range(n - 2, last - 1, -1):
             s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
+            if o >= 0:
+                for l in range(lanes):
+                    for a in range(p):
+                        v[a, l] = innovation[start + l, o, a] if seen[o, a] else 0.0
             before, x = x, before
             x[:] = 0.0
             _add_product(gains.T[s], before, x, beside, state, state)
             if o >= 0:
-                for a in range(p):
-                    for l in range(width):
-                        e[a, l] = 0.0
-                        v[a, l] = 0.0
-                    if seen[o, a]:
-                        for l in range(lanes):
-                            v[a, l] = innovation[start + l, o, a]
+                e[:] = 0.0
                 _add_product(gains.K[s], v, e, beside, shown, shown)
                 _add_product(gains.V[s], e, x, beside, state, shown)
             move[:] = 0.0

@@ -138,31 +138,30 @@ class FamilyParameters:
         self._constant = np.zeros(ends[-1])
         self._affine = np.zeros((len(self.names), ends[-1]))
         self._curved: list[tuple[Component, list[Any], Any]] = []
-        blocks = []
-        row = 0
+        self._mean, flat = np.zeros(d), np.zeros((d, d))
+        row = column = 0
         for component, sources in self._layout:
+            moving = 0.0 if component.affine else 1.0
+            given = [moving * self._start[k] if k >= 0 else fixed for k, fixed in sources]
+            block = component.build(*given)
             own = slice(row, row + component.dim)
-            row += component.dim
-            values = [self._start[k] if k >= 0 else fixed for k, fixed in sources]
-            block = component.build(*values)
-            blocks.append(block)
+            width = block.flat.shape[1]
+            flat[own, column : column + width] = block.flat
+            row, column = row + component.dim, column + width
             where = _end_to_end(_of_block(arrays, own, block))
-            if not component.affine:
+            if component.affine:
+                self._constant[where] += _vector(block)
+                for k, slope in _derivatives(component, sources, given):
+                    self._affine[k, where] += slope
+            else:
                 self._curved.append((component, sources, where))
-                continue
-            origin = [0.0 if k >= 0 else fixed for k, fixed in sources]
-            self._constant[where] += _vector(component, origin)
-            for k, slope in _derivatives(component, sources, origin):
-                self._affine[k, where] += slope
-        prior = assemble(blocks, d, p).prior
-        assert isinstance(prior, PriorArrays)
-        self._mean, self._flat = prior.mean, prior.flat
+        self._flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
         values = self._natural(theta)
         flat = self._constant + np.array(values) @ self._affine
         for component, sources, where in self._curved:
-            flat[where] += _vector(component, _arguments(sources, values))
+            flat[where] += _vector(component.build(*_arguments(sources, values)))
         A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
         return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self._flat))
 
@@ -212,11 +211,10 @@ def _of_block(arrays: list[Any], own: slice, block: Block) -> list[Any]:
     return parts + [x for x, y in ((R, block.R), (offset, block.offset)) if y is not None]
 
 
-def _vector(component: Component, given: list[Any]) -> Any:
+def _vector(block: Block) -> Any:
     """The arrays of a component's block, end to end in the order of `_of_block`."""
-    block = component.build(*given)
     arrays = (block.A, block.Q, block.cov, block.C, block.R, block.offset)
-    return _end_to_end(x for x in arrays if x is not None)
+    return _end_to_end([x for x in arrays if x is not None])
 
 
 def _derivatives(
@@ -227,7 +225,7 @@ def _derivatives(
         if k >= 0:
             stepped: list[Any] = list(given)
             stepped[i] = complex(given[i], TINY)
-            yield k, _vector(component, stepped).imag / TINY
+            yield k, _vector(component.build(*stepped)).imag / TINY
 
 
 def parametrisation(

@@ -17,8 +17,14 @@ SYMMETRY_RTOL = 1e-9
 """Largest asymmetry of a covariance, relative to its largest entry, that counts as rounding."""
 
 
-def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False) -> Array:
-    """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite."""
+def real_array(
+    value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True
+) -> Array:
+    """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite.
+
+    copy=False: for callers that only read; still contiguous and writable, so that compiled code
+    meets one type only.
+    """
     try:
         raw = np.asarray(value)
     except ValueError as error:
@@ -37,7 +43,10 @@ def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False) -> Array
             raw = raw.astype(np.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}") from None
-    out = np.array(raw, dtype=np.float64)
+    if copy:
+        out = np.array(raw, dtype=np.float64)
+    else:
+        out = np.require(raw, np.float64, ["C", "A", "W"])
     if allow_nan:
         if np.isinf(out).any():
             raise ValueError(f"{name} must not contain infinities; mark a missing value by NaN")
@@ -143,9 +152,11 @@ def times(value: ArrayLike, name: str = "t") -> Array:
     return out
 
 
-def observations(z: ArrayLike, n_times: int, obs_dim: int, name: str = "z") -> Array:
+def observations(
+    z: ArrayLike, n_times: int, obs_dim: int, name: str = "z", *, copy: bool = True
+) -> Array:
     """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
-    out = real_array(z, name, allow_nan=True)
+    out = real_array(z, name, allow_nan=True, copy=copy)
     if out.ndim == 1 and obs_dim == 1 and out.shape[0] == n_times:
         return out[:, None]
     if out.ndim < 2 or out.shape[-2:] != (n_times, obs_dim):

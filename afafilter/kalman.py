@@ -236,7 +236,7 @@ def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tu
         if z is None:
             raise TypeError("z is missing: a LinearSDE needs both t and z")
         grid = times(t)
-        return grid, observations(z, len(grid), model.obs_dim)
+        return grid, observations(z, len(grid), model.obs_dim, copy=False)
     if not isinstance(model, DiscreteModel):
         raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
     if z is None:
@@ -249,7 +249,7 @@ def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tu
             f"z must have T = {length} times, the length of the model's time-varying arrays, "
             f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
         )
-    return grid, observations(z, len(grid), model.obs_dim)
+    return grid, observations(z, len(grid), model.obs_dim, copy=False)
 
 
 def _length(z: ArrayLike, p: int) -> int:
