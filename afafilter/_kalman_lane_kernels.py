@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._kalman_root_kernels import EPS, LOG_2PI, jit
+from afafilter._kalman_root_kernels import EPS, LOG_2PI, double, jit, size
 from afafilter._lanes import LANES, load, root, spread, store, where_positive
 
 
@@ -41,28 +41,27 @@ def memory(N: int, d: int, p: int) -> Memory:
 
 
 @jit
-def _triangularise(A: Any, rows: Any, columns: Any, reach: Any) -> None:
-    """As `_kalman_root_kernels.triangularise`, with A (columns, rows, LANES).
+def _triangularise(A: Any, height: Any, rows: Any, columns: Any, reach: Any) -> None:
+    """As `_kalman_root_kernels.triangularise`, with A (columns, height, LANES).
 
     The pivot of row j stays in column j, that of a dependent row is 0.
     """
-    height = A.shape[1]
     one = spread(1.0)
-    for j in range(rows):
-        end = min(columns, reach + j + 1)
+    for j in range(size(rows)):
+        end = min(size(columns), size(reach) + j + 1)
         done = spread(0.0)
         for c in range(j):
             done += load(A, (c, j, 0)) * load(A, (c, j, 0))
         rest = spread(0.0)
         for c in range(j, end):
             rest += load(A, (c, j, 0)) * load(A, (c, j, 0))
-        pivots = rest - (8 * columns * EPS) ** 2 * (done + rest)
+        pivots = rest - (8 * size(columns) * EPS) ** 2 * (done + rest)
         norm = where_positive(pivots, root(rest), spread(0.0))
         first = load(A, (j, j, 0))
         flip = where_positive(first, one, -1.0 * one)
         head = first + flip * norm
         beta = where_positive(pivots, one / (norm * (flip * head)), spread(0.0))
-        for i in range(j + 1, height):
+        for i in range(j + 1, size(height)):
             dot = head * load(A, (j, i, 0))
             for c in range(j + 1, end):
                 dot += load(A, (c, j, 0)) * load(A, (c, i, 0))
@@ -76,9 +75,9 @@ def _triangularise(A: Any, rows: Any, columns: Any, reach: Any) -> None:
 
 
 @jit
-def _predict(F: Any, V: Any, L: Any, A: Any, smooth: Any) -> None:
+def _predict(F: Any, V: Any, L: Any, A: Any, smooth: Any, state: Any) -> None:
     """A <- [F L, V^1/2; I, 0] Theta, L <- its upper left; see `predict_root`."""
-    d = L.shape[0]
+    d = size(state)
     for c in range(d):
         for i in range(d):
             t = spread(0.0)
@@ -90,20 +89,22 @@ def _predict(F: Any, V: Any, L: Any, A: Any, smooth: Any) -> None:
             for i in range(d):
                 store(A, (c, d + i, 0), spread(1.0 if i == c else 0.0))
                 store(A, (d + c, d + i, 0), spread(0.0))
-    _triangularise(A, d, 2 * d, d)
+    if smooth:
+        _triangularise(A, double(state), state, double(state), state)
+    else:
+        _triangularise(A, state, state, double(state), state)
     for i in range(d):
         for c in range(d):
             store(L, (i, c, 0), load(A, (c, i, 0)))
 
 
 @jit
-def _gram(X: Any, out: Any) -> None:
+def _gram(X: Any, out: Any, rows: Any, columns: Any) -> None:
     """out = X X^T."""
-    rows, columns = X.shape[0], X.shape[1]
-    for i in range(rows):
+    for i in range(size(rows)):
         for j in range(i + 1):
             t = spread(0.0)
-            for k in range(columns):
+            for k in range(size(columns)):
                 t += load(X, (i, k, 0)) * load(X, (j, k, 0))
             store(out, (i, j, 0), t)
             store(out, (j, i, 0), t)
@@ -113,6 +114,7 @@ def _gram(X: Any, out: Any) -> None:
 def filter_lanes(
     chain: Any, first: Any, L0: Any, m0: Any, seen: Any, scale: Any, smooth: Any, z: Any, mean: Any,
     P: Any, innovation: Any, S: Any, loglik: Any, kept: Any,
+    state: Any, shown: Any,
 ) -> Any:  # fmt: skip
     """Filter paths z (n, T, p), n <= LANES; path l from node first[l] on.
 
@@ -120,10 +122,11 @@ def filter_lanes(
     observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d),
     P (n, N, d, d) unless `smooth`, innovations (n, T, p), S (n, T, p, p), loglik (n, T), and kept.
 
-    Returns -1, or a node at which an innovation covariance is singular.
+    state, shown : d and p (see `size`). Returns -1, or a node at which an innovation covariance is
+    singular.
     """
     n, N = z.shape[0], chain.step.shape[0]
-    d, p = m0.shape[1], z.shape[2]
+    d, p = size(state), size(shown)
     L, A = np.zeros((d, d, LANES)), np.zeros((2 * d, 2 * d if smooth else d, LANES))
     x, before = np.zeros((d, LANES)), np.zeros((d, LANES))
     h, low, D = np.zeros((p, d, LANES)), np.zeros((p, p, LANES)), np.zeros((p, LANES))
@@ -146,7 +149,7 @@ def filter_lanes(
                         kept.mean[k - 1, i, l] = m0[l, i]
         if k > 0:
             u = chain.step[k]
-            _predict(chain.F[u], chain.root[u], L, A, smooth)
+            _predict(chain.F[u], chain.root[u], L, A, smooth, state)
             for i in range(d):
                 store(before, (i, 0), load(x, (i, 0)))
             for i in range(d):
@@ -187,7 +190,7 @@ def filter_lanes(
                     for i in range(d):
                         t += H[a, i] * load(L, (i, j, 0))
                     store(Y, (a, j, 0), t)
-            _gram(Y, cov)
+            _gram(Y, cov, shown, state)
             for a in range(p):
                 for b in range(p):
                     store(cov, (a, b, 0), load(cov, (a, b, 0)) + R[a, b] * strength)
@@ -202,10 +205,10 @@ def filter_lanes(
                     t = R[a, b] * strength
                     for g in range(b):
                         t -= load(low, (a, g, 0)) * load(low, (b, g, 0)) * load(D, (g, 0))
-                    size = load(D, (b, 0))
-                    t = where_positive(size * load(mask, (b, 0)), t / size, spread(0.0))
+                    share = load(D, (b, 0))
+                    t = where_positive(share * load(mask, (b, 0)), t / share, spread(0.0))
                     store(low, (a, b, 0), t)
-                    pivot -= t * t * size
+                    pivot -= t * t * share
                     rest -= t * load(data, (b, 0))
                     for i in range(d):
                         store(h, (a, i, 0), load(h, (a, i, 0)) - t * load(h, (b, i, 0)))
@@ -214,19 +217,19 @@ def filter_lanes(
                 store(D, (a, 0), pivot)
                 # Components later in the row meet this one with its noise made independent.
                 store(data, (a, 0), rest)
-                size = pivot
+                variance = pivot
                 for j in range(d):
                     t = spread(0.0)
                     for i in range(d):
                         t += load(h, (a, i, 0)) * load(A, (j, i, 0))
                     store(phi, (j, 0), t)
-                    size += t * t
+                    variance += t * t
                 for i in range(d):
                     rest -= load(h, (a, i, 0)) * load(x, (i, 0))
-                width = root(size)
+                width = root(variance)
                 scaled = where_positive(there, 1.0 / width, spread(0.0))
-                shrink = where_positive(there, 1.0 / (size + width * root(pivot)), spread(0.0))
-                store(f, (a, 0), where_positive(there, size, spread(1.0)))
+                shrink = where_positive(there, 1.0 / (variance + width * root(pivot)), spread(0.0))
+                store(f, (a, 0), where_positive(there, variance, spread(1.0)))
                 e = where_positive(there, rest * scaled, spread(0.0))
                 store(kept.e[slot], (a, 0), e)
                 for i in range(rows):
@@ -267,7 +270,7 @@ def filter_lanes(
                     store(kept.L[k], (i, c, 0), load(L, (i, c, 0)))
                     store(kept.T[k], (i, c, 0), load(A, (c, d + i, 0)))
         if k == N - 1 or not smooth:
-            _gram(L, square)
+            _gram(L, square, state, state)
             _report(k, first, x, square, mean, P)
     return -1
 
@@ -285,13 +288,15 @@ def _report(k: Any, first: Any, x: Any, square: Any, mean: Any, P: Any) -> None:
 
 
 @jit
-def smooth_lanes(kept: Any, last: Any, mean: Any, P: Any, Z0: Any, y0: Any) -> None:
+def smooth_lanes(
+    kept: Any, last: Any, mean: Any, P: Any, Z0: Any, y0: Any, state: Any, shown: Any
+) -> None:
     """Means (n, N, d) and P (n, N, d, d) of nodes N - 2, ..., last[l] of path l.
 
-    Z0 (n, d, d) and y0 (n, d) get root and mean of xi at node last[l].
+    Z0 (n, d, d) and y0 (n, d) get root and mean of xi at node last[l]; state, shown as in
+    `filter_lanes`.
     """
-    _, N, d = mean.shape
-    p = kept.e.shape[1]
+    N, d, p = mean.shape[1], size(state), size(shown)
     A = np.zeros((2 * d, d, LANES))
     Z, X, square = np.zeros((d, d, LANES)), np.zeros((d, d, LANES)), np.zeros((d, d, LANES))
     y, before, x = np.zeros((d, LANES)), np.zeros((d, LANES)), np.zeros((d, LANES))
@@ -315,7 +320,7 @@ def smooth_lanes(kept: Any, last: Any, mean: Any, P: Any, Z0: Any, y0: Any) -> N
                     t += load(T, (i, j, 0)) * load(Z, (j, c, 0))
                 store(A, (c, i, 0), t)
                 store(A, (d + c, i, 0), load(D, (i, c, 0)))
-        _triangularise(A, d, 2 * d, 2 * d)
+        _triangularise(A, state, state, double(state), double(state))
         for i in range(d):
             for c in range(d):
                 store(Z, (i, c, 0), load(A, (c, i, 0)))
@@ -329,7 +334,7 @@ def smooth_lanes(kept: Any, last: Any, mean: Any, P: Any, Z0: Any, y0: Any) -> N
                 for j in range(c, d):
                     t += load(L, (i, j, 0)) * load(Z, (j, c, 0))
                 store(X, (i, c, 0), t)
-        _gram(X, square)
+        _gram(X, square, state, state)
         _report(k, last, x, square, mean, P)
         _keep_start(k, last, Z, y, Z0, y0)
 

@@ -119,7 +119,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
             out.flat[rows] = _side_by_side(
                 line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
                 out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
-                room.kept,
+                room.kept, unrolled,
             )  # fmt: skip
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
@@ -146,7 +146,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
 def _side_by_side(
     line: Timeline, z: Array, seen: ObsMask, scale: Array, mean: Array, cov: Array,
     innovation: Array, innovation_cov: Array, loglik: Array, smooth: bool,
-    kept: lane_kernels.Memory,
+    kept: lane_kernels.Memory, unrolled: bool,
 ) -> list[FlatStart | None]:  # fmt: skip
     """Up to LANES paths, each with covariances of its own; arguments as in `_Block`."""
     chain = line.chain
@@ -161,16 +161,17 @@ def _side_by_side(
     for block in blocks:
         block.begin()
     first = np.array([block.first for block in blocks])
+    state, shown = dimensions(d, z.shape[2], unrolled)
     bad = lane_kernels.filter_lanes(
         chain, first, np.stack([block.L for block in blocks]),
         np.concatenate([block.m for block in blocks]), seen, scale, smooth, z, mean, cov,
-        innovation, innovation_cov, loglik, kept,
+        innovation, innovation_cov, loglik, kept, state, shown,
     )  # fmt: skip
     if bad >= 0:
         raise_singular(chain, bad)
     Z, y = np.empty((n, d, d)), np.empty((n, d))
     if smooth:
-        lane_kernels.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y)
+        lane_kernels.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y, state, shown)
     return [block.finish(Z[l], y[l : l + 1]) for l, block in enumerate(blocks)]
 
 
@@ -214,7 +215,7 @@ class _Block:
         n, N, d = self.mean.shape
         p = self.z.shape[2]
         gains = empty_gains(N, d, p) if self.flat is None else self.flat.gains
-        state, shown = ((0,) * d, (0,) * p) if self.unrolled else (d, p)
+        state, shown = dimensions(d, p, self.unrolled)
         beside = (0,) * (1 if n == 1 else LANES)
         bad = kernels.filter_covariances(
             chain, first, self.L, self.seen, self.scale, self.smooth, self.cov,
@@ -241,6 +242,11 @@ class _Block:
 
         spread(means, _slices(n, N * (d + p)), n * N)
         return self.finish(Z, y)
+
+
+def dimensions(d: int, p: int, unrolled: bool) -> tuple[Any, Any]:
+    """d and p as the kernels take them (see `size` there)."""
+    return ((0,) * d, (0,) * p) if unrolled else (d, p)
 
 
 def empty_gains(N: int, d: int, p: int) -> kernels.Gains:

@@ -17,9 +17,7 @@ SYMMETRY_RTOL = 1e-9
 """Largest asymmetry of a covariance, relative to its largest entry, that counts as rounding."""
 
 
-def real_array(
-    value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True
-) -> Array:
+def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True) -> Array:
     """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite.
 
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
