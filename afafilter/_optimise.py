@@ -19,9 +19,15 @@ WORSE = 1e15
 FLAT_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information below this count as no information."""
 
+DOUBTFUL_EIGENVALUE = 1e-2
+"""With a smaller one forward differences may err, and central ones are taken."""
 
 SHARP_LIMIT = 8
 """With more coordinates than this their scales are left to L-BFGS."""
+
+FIRST_STEP = 0.5
+"""Length of the search's first step, in typical sizes; a whole one overshoots more often."""
+
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
 
@@ -137,9 +143,11 @@ def maximise(
     best_new = best
     while True:
         info = information(objective, theta, typical, grad)
-        if _doubtful(info, typical):
+        spectrum = _spectrum(info, typical)
+        if np.abs(spectrum[0]).min() < DOUBTFUL_EIGENVALUE:
             info = information(objective, theta, typical)
-        seen, blind, step, gain = newton(info, grad, typical)
+            spectrum = _spectrum(info, typical)
+        seen, blind, step, gain = _newton(spectrum, grad, typical)
         if gain <= tolerance:
             # One free step: quadratic convergence makes the optimum exact to rounding.
             if gain > 1e-3 * tolerance:
@@ -236,9 +244,12 @@ def _row(
 
 
 def _scales(objective: Objective, start: Array, typical: Array, roots: Any) -> Array:
-    """Typical sizes, less where the likelihood is far sharper (frequencies of long records)."""
+    """Units of the search: less than typical where the likelihood is far sharper.
+
+    (Such are the frequencies of long records.)
+    """
     sharp = np.arange(len(start)) if roots is None else np.flatnonzero(~roots)
-    scale = typical.copy()
+    scale = FIRST_STEP * typical
     if not len(sharp) or len(sharp) > SHARP_LIMIT:
         return scale
     grad = objective(start)[1]
@@ -258,14 +269,11 @@ def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, r
     return np.where(roots, theta * np.exp(np.where(roots, step, 0.0)), theta + step)
 
 
-def _doubtful(info: Array, typical: Array) -> bool:
-    """Whether some direction carries so little information that forward differences may err."""
-    size = _sizes(info, typical)
-    return bool(np.abs(np.linalg.eigvalsh(info / size / size[:, None])).min() < 1e-2)
-
-
-def _sizes(info: Array, typical: Array) -> Array:
-    return np.sqrt(np.maximum(np.abs(np.diag(info)), 10.0 / typical**2))
+def _spectrum(info: Array, typical: Array) -> tuple[Array, Array]:
+    """Eigenvalues of the scaled information, and its eigenvectors as directions in theta."""
+    size = np.sqrt(np.maximum(np.abs(info.diagonal()), 10.0 / typical**2))
+    values, vectors = np.linalg.eigh(info / size / size[:, None])
+    return values, vectors / size[:, None]
 
 
 def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:
@@ -273,9 +281,13 @@ def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Arra
 
     Negative curvature is turned round, so that the step always ascends.
     """
-    size = _sizes(info, typical)
-    values, vectors = np.linalg.eigh(info / size / size[:, None])
-    directions = vectors / size[:, None]
+    return _newton(_spectrum(info, typical), grad, typical)
+
+
+def _newton(
+    spectrum: tuple[Array, Array], grad: Array, typical: Array
+) -> tuple[Array, Array, Array, float]:
+    values, directions = spectrum
     informed = np.abs(values) > FLAT_EIGENVALUE
     slope = directions.T @ grad
     coefficient = np.where(informed, slope / np.where(informed, np.abs(values), 1.0), 0.0)

@@ -18,7 +18,7 @@ from afafilter._matrix_parameters import MatrixParameters
 from afafilter._noise_levels import NoiseLevels
 from afafilter._start_values import data_scales
 from afafilter._validate import Array
-from afafilter.families import Block, Component, Family, assemble
+from afafilter.families import Block, Component, Family
 from afafilter.models import DiscreteModel, LinearSDE
 
 TINY = 1e-30

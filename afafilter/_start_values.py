@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,15 +45,16 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     longest: tuple[Array, Array] | None = None
     for y in series:
         seen = ~np.isnan(y)
-        if seen.sum() < 3:
-            continue
         ty, yy = t[seen], y[seen]
-        centred = ty - ty.mean()
+        count = len(ty)
+        if count < 3:
+            continue
+        centred = ty - ty.sum() / count
         size = float(centred @ centred)
-        rest = yy - yy.mean()
+        rest = yy - yy.sum() / count
         if size > 0:
             rest = rest - centred * (float(centred @ rest) / size)
-        variances.append(rest.var())
+        variances.append(float(rest @ rest) / count)
         step = yy[1:] - yy[:-1]
         jumps.append(float(step @ step) / len(step))
         reversions.append(-float(step[1:] @ step[:-1]) / max(len(step) - 1, 1))
@@ -64,17 +66,16 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     gap = 0.5 * float(gaps[(n - 1) // 2] + gaps[n // 2]) if n else 1.0
     span = max(float(t[-1] - t[0]), gap)
     mean = np.array([_nanmean(paths[..., c]) for c in range(obs_dim)])
-    var = float(np.mean(variances)) if variances else 0.0
-    size = max(var, float((mean**2).max()) * 1e-12, np.finfo(float).tiny)
-    jump = max(float(np.mean(jumps)) if jumps else 0.0, 1e-6 * size)
-    noise = float(np.mean(reversions)) if reversions else 0.0
+    var, jump, noise = (sum(x) / max(len(x), 1) for x in (variances, jumps, reversions))
+    size = max(var, float((mean**2).max()) * 1e-12, sys.float_info.min)
+    jump = max(jump, 1e-6 * size)
     noise = min(max(noise, 0.05 * jump), 0.45 * jump)
     return Scales(max(var, 1e-6 * size), jump, noise, gap, span, mean, longest)
 
 
 def _nanmean(x: Array) -> float:
-    seen = ~np.isnan(x)
-    return float(x[seen].mean()) if seen.any() else 0.0
+    seen = x[~np.isnan(x)]
+    return float(seen.sum()) / max(seen.size, 1)
 
 
 def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
