@@ -25,7 +25,7 @@ from afafilter._kalman_root_kernels import (
     update_root,
     update_space,
 )
-from afafilter._lanes import put, take
+from afafilter._lanes import put, take, zero
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
@@ -199,7 +199,6 @@ def filter_means(
                 for a in range(p):
                     for l in range(width):
                         v[a, l] = chain.off[c, a]
-                        e[a, l] = 0.0
                 _add_product(chain.H[c], x, v, beside, shown, state)
                 for a in range(p):
                     if seen[o, a]:
@@ -207,7 +206,7 @@ def filter_means(
                 for l in range(lanes):
                     for a in range(p):
                         innovation[start + l, o, a] = v[a, l] if seen[o, a] else np.nan
-                _add_product(gains.K[g], v, e, beside, shown, shown)
+                _product(gains.K[g], v, e, beside, shown, shown)
                 _add_product(gains.W[g], e, x, beside, state, shown)
                 for l in range(lanes):
                     total = 0.0
@@ -224,6 +223,16 @@ def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any)
     """out += M @ x."""
     for i in range(size(rows)):
         total = take(out, i, beside)
+        for j in range(size(columns)):
+            total += M[i, j] * take(x, j, beside)
+        put(out, i, total, beside)
+
+
+@jit
+def _product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
+    """out = M @ x."""
+    for i in range(size(rows)):
+        total = zero(beside)
         for j in range(size(columns)):
             total += M[i, j] * take(x, j, beside)
         put(out, i, total, beside)
@@ -294,14 +303,11 @@ def smooth_means(
                     for a in range(p):
                         v[a, l] = innovation[start + l, o, a] if seen[o, a] else 0.0
             before, x = x, before
-            x[:] = 0.0
-            _add_product(gains.T[s], before, x, beside, state, state)
+            _product(gains.T[s], before, x, beside, state, state)
             if o >= 0:
-                e[:] = 0.0
-                _add_product(gains.K[s], v, e, beside, shown, shown)
+                _product(gains.K[s], v, e, beside, shown, shown)
                 _add_product(gains.V[s], e, x, beside, state, shown)
-            move[:] = 0.0
-            _add_product(gains.root[g], x, move, beside, state, state)
+            _product(gains.root[g], x, move, beside, state, state)
             for l in range(lanes):
                 for i in range(d):
                     mean[start + l, k, i] += move[i, l]

@@ -5,7 +5,7 @@
 arrays they can prove not to overlap, which those of the recursions are not; here they are written
 down, and run on whatever width the processor has.
 
-`take` and `put` are for kernels that serve one number as well as LANES of them: `beside`, a tuple
+`zero`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`, a tuple
 of as many entries, says which.
 """
 
@@ -155,6 +155,11 @@ def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
     return lanes(lanes, lanes, lanes), code
 
 
+def zero(beside: Any) -> Any:
+    """0, see `take`."""
+    raise NotImplementedError("for compiled kernels")
+
+
 def take(x: Any, i: Any, beside: Any) -> Any:
     """Row i of x (n, width): a number where `beside` has one entry, else Lanes."""
     raise NotImplementedError("for compiled kernels")
@@ -163,6 +168,17 @@ def take(x: Any, i: Any, beside: Any) -> Any:
 def put(x: Any, i: Any, value: Any, beside: Any) -> None:
     """Write row i of x (n, width), see `take`."""
     raise NotImplementedError("for compiled kernels")
+
+
+@overload(zero, inline="always")
+def _zero(beside: Any) -> Any:
+    def one(beside: Any) -> Any:
+        return 0.0
+
+    def several(beside: Any) -> Any:
+        return spread(0.0)
+
+    return one if len(beside) == 1 else several
 
 
 @overload(take, inline="always")

@@ -138,4 +138,6 @@ def _stack(value: Array, length: int, core: int) -> Array:
     """Writable, contiguous and of full length, so that kernels are compiled for one type only."""
     if len(value) == length and value.ndim == core + 1 and value.flags.carray:
         return value
-    return np.array(np.broadcast_to(value, (length, *value.shape[value.ndim - core :])), order="C")
+    out = np.empty((length, *value.shape[value.ndim - core :]))
+    out[...] = value
+    return out
