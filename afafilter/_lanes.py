@@ -5,8 +5,8 @@
 arrays they can prove not to overlap, which those of the recursions are not; here they are written
 down, and run on whatever width the processor has.
 
-`zero`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`, a tuple
-of as many entries, says which.
+`zero`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`,
+a tuple of as many entries, says which.
 """
 
 # mypy: disable-error-code="no-untyped-call"

@@ -312,7 +312,7 @@ def _estimate(
     def per_path(value: Array) -> Array:
         """(G, ...) covariances as (..., ...): a view where all paths share one."""
         if not lead:
-            return value[0]
+            return np.asarray(value[0])
         if len(value) == 1:
             return np.broadcast_to(value[0], lead + value.shape[1:])
         whole = value if len(value) == len(flat) else value[found.group]
