@@ -1,7 +1,8 @@
 """Filter and smoother over a timeline, for batches of paths: one covariance run per gap pattern.
 
 Paths with the same missing components share covariances and gains; those are computed once, then
-the means of all its paths follow by compiled recursions. Groups, and paths inside a group, are
+the means of all its paths follow by compiled recursions. Where every path has gaps of its own,
+LANES of them go through covariances and means side by side. Groups, and paths inside a group, are
 spread over threads.
 """
 
@@ -27,7 +28,7 @@ from afafilter._validate import Array, ObsMask
 UNSEEN_TOL = 1e-9
 """A state component counts as undetermined when it moves by more than this per unit of delta."""
 UNROLLED_WORK = 50_000
-"""Nodes times groups from which kernels are compiled for the very dimensions, up to UNROLLED."""
+"""Nodes times paths from which kernels are compiled for the very dimensions, up to UNROLLED."""
 UNROLLED = 8
 SERIAL_WORK = 20_000
 """Path-steps below which threads do not pay."""

@@ -110,6 +110,7 @@ def maximise(
     history: list[float] = []
 
     scale = _scales(objective, start, typical, roots)
+    downhill = -scale
 
     def scaled(x: Array) -> tuple[float, Array]:
         nonlocal best
@@ -118,7 +119,7 @@ def maximise(
         if value > best[0]:
             best = (value, theta, grad)
             history.append(value)
-        return (-value, -grad * scale) if np.isfinite(value) else (WORSE, np.zeros(len(x)))
+        return (-value, grad * downhill) if math.isfinite(value) else (WORSE, np.zeros(len(x)))
 
     limits = None
     if np.isfinite(lower).any() or np.isfinite(upper).any():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,12 +75,13 @@ class FamilyParameters:
         if not self.names:
             raise ValueError("nothing to fit: every parameter of the family is fixed or tied")
         parameters = family.parameters
-        domains = np.array([parameters[name].domain for name in self.names])
-        self.logs, self.roots = domains == "positive", domains == "nonnegative"
-        self.positive = domains != "real"
+        domains = [parameters[name].domain for name in self.names]
+        self.logs = np.array([domain == "positive" for domain in domains])
+        self.roots = np.array([domain == "nonnegative" for domain in domains])
+        self.positive = self.logs | self.roots
         self._start = np.array([float(start[name]) for name in self.names])
         for name, value, positive in zip(self.names, self._start, self.positive, strict=True):
-            if not np.isfinite(value) or (positive and value <= 0):
+            if not math.isfinite(value) or (positive and value <= 0):
                 raise ValueError(f"start value of {name} must be finite and > 0, got {value:g}")
         level = np.array(["offset" in name for name in self.names])
         real = np.where(level, size, np.maximum(np.abs(self._start), TINY))
@@ -129,10 +131,8 @@ class FamilyParameters:
         """
         d, p = self._dims
         shapes = ((d, d), (d, d), (d, d), (p, d), (p, p), (p,))  # A, Q, cov, C, R, offset
-        ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)]).tolist()
-        self._parts = [
-            (slice(a, b), shape) for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)
-        ]
+        ends = list(accumulate((math.prod(shape) for shape in shapes), initial=0))
+        self._parts = [(slice(*span), shape) for span, shape in zip(pairwise(ends), shapes)]
         places = np.arange(ends[-1])
         arrays = [places[part].reshape(shape) for part, shape in self._parts]
         self._constant = np.zeros(ends[-1])
