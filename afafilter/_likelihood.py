@@ -175,9 +175,7 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
         patterns.setdefault(mask.tobytes(), []).append(k)
     groups = tuple(
         Group(
-            np.ascontiguousarray(
-                np.where(present[members], flat[members], 0.0).transpose(1, 2, 0)
-            ),
+            np.ascontiguousarray(np.where(present[members], flat[members], 0.0).transpose(1, 2, 0)),
             present[members[0]].copy(),
             np.ones(len(grid)),
             np.array(members),
