@@ -44,11 +44,12 @@ class Objective:
     ) -> None:
         self._function = function
         self._known = known
+        self._known_at = None if known is None else known[0].tolist()
         self.n_evals = int(known is not None)
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """Value and gradient; -inf and zeros where the model is infeasible."""
-        if self._known is not None and (theta == self._known[0]).all():
+        if self._known is not None and theta.tolist() == self._known_at:
             return self._known[1:]
         self.n_evals += 1
         try:

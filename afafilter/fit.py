@@ -359,7 +359,7 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     par = problem.parametrisation
     theta = best.theta
     natural, J = par.natural(theta), par.jacobian(theta)
-    curvature = np.einsum("ik,ij,jk->k", best.seen, best.information, best.seen)
+    curvature = (best.seen * (best.information @ best.seen)).sum(axis=0)
     good = curvature > 0
     root = J @ (best.seen[:, good] / np.sqrt(curvature[good]))
     cov = root @ root.T
@@ -382,7 +382,7 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     return FitResult(
         loglik=best.value,
         params=dict(zip(names, natural.tolist(), strict=True)),
-        std_errors=dict(zip(names, np.sqrt(np.diag(cov)).tolist(), strict=True)),
+        std_errors=dict(zip(names, np.sqrt(cov.diagonal()).tolist(), strict=True)),
         cov=cov,
         converged=best.success,
         message=best.message,
