@@ -113,14 +113,17 @@ def maximise(
     scale = _scales(objective, start, typical, roots)
     downhill = -scale
 
-    def scaled(x: Array) -> tuple[float, Array]:
-        nonlocal best
+    here: tuple[float, Array] = (WORSE, np.zeros(len(start)))
+
+    def scaled(x: Array) -> float:
+        nonlocal best, here
         theta = start + x * scale
         value, grad = objective(theta)
         if value > best[0]:
             best = (value, theta, grad)
             history.append(value)
-        return (-value, grad * downhill) if math.isfinite(value) else (WORSE, np.zeros(len(x)))
+        here = (-value, grad * downhill) if math.isfinite(value) else (WORSE, np.zeros(len(x)))
+        return here[0]
 
     limits = None
     if np.isfinite(lower).any() or np.isfinite(upper).any():
@@ -128,7 +131,7 @@ def maximise(
     first = minimize(
         scaled,
         np.zeros(len(start)),
-        jac=True,
+        jac=lambda _: here[1],  # asked right after the value, at the same point
         method="L-BFGS-B",
         bounds=limits,
         options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
