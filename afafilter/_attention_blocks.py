@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from afafilter._attention_tiles import (
     F64,
     LOST,
-    Factors,
+    Decay,
     Floats,
     Head,
+    Keys,
     Operand,
     Side,
     Workspace,
@@ -58,10 +60,55 @@ class _Totals:
 
 def sweep(head: Head, start: int, stop: int, space: Workspace) -> None:
     """Compute the output rows start:stop of one head."""
-    block = Block(head, start, stop, space)
+    rows = head.block_rows
+    blocks = [
+        Block(head, first, min(first + rows, stop), space) for first in range(start, stop, rows)
+    ]
     for side in head.sides():
-        block.run(side)
-    block.finish()
+        edge = shared_edge(head, side, blocks)
+        for block in blocks:
+            block.near(side, edge)
+        sweep_far(head, side, blocks, edge, space)
+    for block in blocks:
+        block.finish()
+
+
+def shared_edge(head: Head, side: Side, blocks: Sequence[Block]) -> int:
+    """The key at which those begin that all blocks see and whose columns they share."""
+    if len(blocks) == 1:
+        return 0 if side.causal else len(head.t)
+    seen = head.n_visible
+    return int(seen[blocks[0].rows.start] if side.causal else seen[blocks[-1].rows.stop - 1])
+
+
+def sweep_far(head: Head, side: Side, blocks: Sequence[Block], edge: int, space: Workspace) -> None:
+    """Add the keys beyond `edge` to all blocks."""
+    first, last = (0, edge) if side.causal else (edge, len(head.t))
+    if first == last:
+        return
+    if side.causal:
+        reference = blocks[0].t_rows[0]
+    else:
+        reference = max(blocks[-1].t_rows[-1], head.t[0])
+    views = [block.view(side, reference, None, f"queries {i} ") for i, block in enumerate(blocks)]
+    for j0, j1, _ in key_chunks(np.array([first]), np.array([last]), side.causal):
+        keys = Keys(head, side, space, (j0, j1), reference, None)
+        for block, view in zip(blocks, views):
+            block.tile(view, keys, None)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A block's queries on one side, from a reference time and around a centre."""
+
+    side: Side
+    queries: Operand
+    centre: Floats | None
+
+    @cached_property
+    def longest(self) -> float:
+        """Greatest distance of a query."""
+        return float(self.queries.distance.max())
 
 
 class Block:
@@ -89,7 +136,7 @@ class Block:
                 turn = phases(self.t_rows, head.omega, self.dtype)
                 if head.omega_out is not None and np.array_equal(head.omega, head.omega_out):
                     self.turn_out = turn
-                turned = space.get("turned", self.q.shape, self.dtype)
+                turned = np.empty_like(self.q)
                 self.q = turn_pairs(self.q, None if turn is None else turn.conj(), turned)
             self.q2 = squared_norms(self.q)
         # Queries before the first key: the common factor E^{2 beta} of all their weights may
@@ -98,37 +145,41 @@ class Block:
         first = head.t[0] if len(head.t) else self.t_rows[0]
         self.lead = np.maximum(first - self.t_rows, 0.0) if exact else np.zeros(stop - start)
 
-    def spans(self, side: Side) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Keys [low, high) of each row."""
+    def spans(self, side: Side, edge: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Keys [low, high) of each row, up to the shared ones."""
         seen, n = self.head.n_visible[self.rows], len(self.head.t)
         width = n if self.head.window is None else self.head.window
         if side.causal:
-            return np.maximum(seen - width, 0), seen
-        return seen, np.minimum(seen + width, n)
+            return np.maximum(seen - width, edge), seen
+        return seen, np.minimum(seen + width, edge)
 
-    def run(self, side: Side) -> None:
-        """Add all keys of one direction, nearest first."""
+    def view(self, side: Side, reference: float, centre: Floats | None, name: str) -> View:
+        """The queries as seen from a reference time."""
+        distance = self.t_rows - reference if side.causal else reference - self.t_rows
+        lead = 0.0 if side.query_late else self.lead
+        queries = operand(
+            self.head, side, self.space, True, self.q, self.q2, distance, centre, name, lead
+        )
+        return View(side, queries, centre)
+
+    def near(self, side: Side, edge: int) -> None:
+        """Add the keys of one direction that are not shared, nearest first."""
         head = self.head
-        low, high = self.spans(side)
+        low, high = self.spans(side, edge)
         if high[-1] <= low[0]:
             return
-        if side.causal:
-            reference = self.t_rows[0]
-            distance = self.t_rows - reference
-        else:
-            reference = max(self.t_rows[-1], head.t[0])
-            distance = reference - self.t_rows
+        reference = self.t_rows[0] if side.causal else max(self.t_rows[-1], head.t[0])
         centre = self.centre(side)
-        queries = operand(head, side, self.space, True, self.q, self.q2, distance, centre)
-        for j0, j1, edge in key_chunks(low, high, side.causal):
-            gap = reference - head.t[j0:j1] if side.causal else head.t[j0:j1] - reference
+        view = self.view(side, reference, centre, "queries")
+        for j0, j1, crossed in key_chunks(low, high, side.causal):
+            keys = Keys(head, side, self.space, (j0, j1), reference, centre)
             outside = None
-            if edge:
+            if crossed:
                 index = np.arange(j0, j1, dtype=np.int32)
                 outside = index >= high.astype(np.int32)[:, None]
                 if j0 < low[-1]:
                     outside |= index < low.astype(np.int32)[:, None]
-            self.tile(side, queries, j0, j1, gap, centre, outside)
+            self.tile(view, keys, outside)
             left = (j0 - low[0]) if side.causal else (high[-1] - j1)
             if head.tolerance > 0 and left > 0 and self.negligible(side, j0, j1, int(left)):
                 return
@@ -138,75 +189,77 @@ class Block:
         head = self.head
         if self.q is None or head.k is None:
             return None
-        far = min(float(self.q2.max()), head.largest_key)
-        least = head.least_variance(side, 0.0, head.longest)
-        if 5 * self.eps * far <= self.lost * head.law.scale * least:
+        if not head.loses_digits(side, min(float(self.q2.max()), head.largest_key)):
             return None
         return np.asarray(np.median(self.q, axis=0), dtype=self.dtype)
 
-    def tile(
-        self,
-        side: Side,
-        queries: Operand,
-        j0: int,
-        j1: int,
-        gap: F64,
-        centre: Floats | None,
-        outside: NDArray[np.bool_] | None,
-    ) -> None:
-        """Add the keys j0:j1."""
-        head, law = self.head, self.head.law
-        shape = (len(self.t_rows), j1 - j0)
-        nearest, longest = float(gap.min()), float(gap.max() + queries.distance.max())
-        least = head.least_variance(side, max(nearest, 0.0), max(longest, 0.0))
-        behind = max(-nearest, 0.0)
+    def is_separable(self, view: View, keys: Keys, least: float) -> bool:
+        """Whether factors of queries and keys apart are in range and lose no digits."""
+        head, behind = self.head, max(-keys.nearest, 0.0)
+        if behind == 0.0:
+            return True
+        if view.centre is not None and not view.side.query_late and head.mu * behind > 0.5:
+            return False  # e_late c would be longer than the points it centres
         fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
-        separable = fastest <= self.reach and (
+        return fastest <= self.reach and bool(
             self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
         )
-        if centre is not None and not side.query_late and head.mu * behind > 0.5:
-            separable = False  # e_late c would be longer than the points it centres
-        k = None if law.kind == "plain" or head.k is None else head.k[j0:j1]
-        k2 = head.key_norms[j0:j1]
-        S = X = tau = E = None
-        if separable:
-            keys = operand(head, side, self.space, False, k, k2, gap, centre)
-            if law.kind != "power" or law.exponent != 1.0 or head.beta != 1.0 or self.online:
-                S = self.space.get("S", shape, self.dtype)
-                np.matmul(queries.lag_columns, keys.lag_columns.T, out=S)
-            if k is not None:
-                assert queries.columns is not None
-                assert keys.columns is not None
-                X = self.space.get("X", shape, self.dtype)
-                far = min(queries.largest, keys.largest)
-                if centre is None or 5 * self.eps * far <= self.lost * law.scale * least:
-                    np.matmul(queries.columns, keys.columns.T, out=X)
-                else:
-                    direct_squares(
-                        X, self.space.get("step", shape, self.dtype), side, queries, keys
-                    )
-                    X = self.with_variance(X, S, queries, keys)
+
+    def tile(self, view: View, keys: Keys, outside: NDArray[np.bool_] | None) -> None:
+        """Add some keys."""
+        head, law, side = self.head, self.head.law, view.side
+        longest = max(keys.farthest + view.longest, 0.0)
+        least = head.least_variance(side, max(keys.nearest, 0.0), longest)
+        shape = (len(self.t_rows), len(keys.gap))
+        X = tau = None
+        if self.is_separable(view, keys, least):
+            pair = None
+            S = self.space.get("S", shape, self.dtype) if self.needs_variance else None
+            if S is not None:
+                np.matmul(view.queries.lag_columns, keys.operand.lag_columns.T, out=S)
+            if keys.x is not None:
+                X = self.squares(view, keys, least, S)
             if self.online and (not side.query_late or side.degenerate(head)):
-                tau = queries.distance[:, None] + gap
+                tau = view.queries.distance[:, None] + keys.gap
         else:
-            tau = np.abs(self.t_rows[:, None] - head.t[j0:j1])
+            tau = np.abs(self.t_rows[:, None] - head.t[keys.rows])
             E = np.exp(-head.mu * tau).astype(self.dtype)
             S = np.asarray(head.variance(tau, side.var_late, side.var_early), dtype=self.dtype)
-            if k is not None:
-                X = self.pairwise_squares(k, k2, E, side, least)
+            if keys.x is not None:
+                X = self.pairwise_squares(keys, E, side, least)
                 if law.kind == "power":
                     X /= law.scale
                     X += S
-        num_factors, den_factors = self.factors(side, queries, gap, tau, E)
+            lead = 0.0 if side.query_late else self.lead[:, None]
+            pair = Decay.over(head.rates(side), tau - lead, self.dtype)
         if self.online:
-            self.add_online(side, S, X, tau, outside, j0, j1, num_factors)
-        else:
-            W = linear_weights(law, head.beta, S, X)
-            if outside is not None:
-                np.copyto(W, 0.0, where=outside)
-            self.add(W, W, j0, j1, num_factors, den_factors)
-            if head.weights is not None:
-                self.keep(self.scaled(W, den_factors), outside, j0, j1, np.zeros(shape[0]))
+            self.add_online(view, keys, S, X, tau, outside, pair)
+            return
+        W = linear_weights(law, head.beta, S, X)
+        if outside is not None:
+            np.copyto(W, 0.0, where=outside)
+        self.add(W, W, view, keys, pair)
+        if head.weights is not None:
+            self.keep(scaled(W, view, keys, pair), outside, keys, np.zeros(shape[0]))
+
+    @cached_property
+    def needs_variance(self) -> bool:
+        """Whether S is needed by itself, not only in S + |R|^2/nu."""
+        law = self.head.law
+        return self.online or law.kind != "power" or law.exponent != 1.0 or self.head.beta != 1.0
+
+    def squares(self, view: View, keys: Keys, least: float, S: Floats | None) -> Floats:
+        """|R|^2 or, for the power law, S + |R|^2/nu."""
+        queries, scale = view.queries, self.head.law.scale
+        assert queries.columns is not None
+        assert keys.operand.columns is not None
+        X = self.space.get("X", (len(self.t_rows), len(keys.gap)), self.dtype)
+        far = min(queries.largest, keys.operand.largest)
+        if view.centre is None or 5 * self.eps * far <= self.lost * scale * least:
+            return np.matmul(queries.columns, keys.operand.columns.T, out=X)
+        step = self.space.get("step", X.shape, self.dtype)
+        direct_squares(X, step, view.side.query_late, queries, keys.operand)
+        return self.with_variance(X, S, queries, keys.operand)
 
     def with_variance(
         self, squares: Floats, S: Floats | None, queries: Operand, keys: Operand
@@ -217,30 +270,28 @@ class Block:
             squares += queries.lag_columns @ keys.lag_columns.T if S is None else S
         return squares
 
-    def pairwise_squares(
-        self, k: Floats, k2: Floats, E: Floats, side: Side, least: float
-    ) -> Floats:
+    def pairwise_squares(self, keys: Keys, E: Floats, side: Side, least: float) -> Floats:
         """|x_late - E x_early|^2 with E formed pair by pair."""
         assert self.q is not None
-        q2 = self.q2[:, None]
+        assert keys.x is not None
+        q2, k2 = self.q2[:, None], keys.norms
         if 5 * self.eps * min(q2.max(), k2.max()) > self.lost * self.head.law.scale * least:
-            return explicit_squares(self.q, k, E, side.query_late)
+            return explicit_squares(self.q, keys.x, E, side.query_late)
         late, early = (q2, k2) if side.query_late else (k2, q2)
-        return np.asarray(late + E * (E * early - 2.0 * (self.q @ k.T)))
+        return np.asarray(late + E * (E * early - 2.0 * (self.q @ keys.x.T)))
 
     def add_online(
         self,
-        side: Side,
+        view: View,
+        keys: Keys,
         S: Floats | None,
         X: Floats | None,
         tau: F64 | None,
         outside: NDArray[np.bool_] | None,
-        j0: int,
-        j1: int,
-        num_factors: Factors,
+        pair: Decay | None,
     ) -> None:
         """Add one tile with the running maximum."""
-        head, totals = self.head, self.totals
+        head, totals, side = self.head, self.totals, view.side
         assert S is not None
         logits = log_weights(head, side, S, X, tau)
         growing = None
@@ -264,96 +315,53 @@ class Block:
             top = growing.max(axis=1).astype(np.float64)
             own = totals.lift(totals.num, totals.num_shift, top)
             num_weights = np.exp(growing - own[:, None]).astype(self.dtype)
-        self.add(num_weights, den_weights, j0, j1, num_factors, Factors())
+        self.add(num_weights, den_weights, view, keys, pair)
         if head.weights is not None:
-            self.keep(den_weights, outside, j0, j1, shift)
-
-    def factors(
-        self, side: Side, queries: Operand, gap: F64, tau: F64 | None, E: Floats | None
-    ) -> tuple[Factors, Factors]:
-        """Decays of the values and of the weights: as rows and columns, or pair by pair."""
-        head = self.head
-        if side.query_late:
-            num, den = head.mu_value, 0.0
-        else:
-            den = 2.0 * head.beta * head.mu
-            num = den - head.mu_value
-        if self.online and not side.query_late:
-            return Factors(), Factors()
-        distance = queries.distance if side.query_late else queries.distance - self.lead
-        if E is None:
-            return (
-                Factors.separable(num, distance, gap, self.dtype),
-                Factors.separable(den, distance, gap, self.dtype),
-            )
-        assert tau is not None
-        if not side.query_late:
-            tau = tau - self.lead[:, None]
-        pairs = [
-            None if rate == 0 else E if rate == head.mu and side.query_late
-            else np.exp(-rate * tau).astype(self.dtype)
-            for rate in (num, den)
-        ]  # fmt: skip
-        return Factors(pair=pairs[0]), Factors(pair=pairs[1])
+            self.keep(den_weights, outside, keys, shift)
 
     def add(
         self,
         num_weights: Floats,
         den_weights: Floats,
-        j0: int,
-        j1: int,
-        num: Factors,
-        den: Factors,
+        view: View,
+        keys: Keys,
+        pair: Decay | None,
     ) -> None:
-        """Both sums; one matrix product where the weights are the same."""
-        head, totals = self.head, self.totals
-        values = head.v[j0:j1]
-        known = None if head.known is None else head.known[j0:j1]
+        """Both sums; one matrix product where the weights are the same.
+
+        pair: decays (B, T) of each pair; None: those of the queries and the keys.
+        """
+        totals, values = self.totals, self.head.v[keys.rows]
         m = values.shape[1]
-        if num_weights is not den_weights or num.pair is not None or den.pair is not None:
-            totals.num += self.product(num_weights, values, num)
-            ones = np.ones((j1 - j0, 1), self.dtype) if known is None else known
-            totals.den += self.product(den_weights, ones, den)
+        if pair is not None:
+            num, den = (
+                w if decay is None else w * decay
+                for w, decay in zip((num_weights, den_weights), pair)
+            )
+            totals.num += num @ values
+            totals.den += den @ keys.ones
             return
-        both = self.space.get("both", (j1 - j0, m + totals.den.shape[1]), self.dtype)
-        np.multiply(values, 1 if num.key is None else num.key[:, None], out=both[:, :m])
-        both[:, m:] = 1.0 if known is None else known
-        if den.key is not None:
-            both[:, m:] *= den.key[:, None]
-        sums = self.space.get("sums", (len(num_weights), both.shape[1]), self.dtype)
-        np.matmul(num_weights, both, out=sums)
-        totals.num += sums[:, :m] if num.row is None else sums[:, :m] * num.row[:, None]
-        totals.den += sums[:, m:] if den.row is None else sums[:, m:] * den.row[:, None]
-
-    def product(self, weights: Floats, columns: Floats, factors: Factors) -> Floats:
-        """Weights times columns, with their decay."""
-        if factors.pair is not None:
-            return np.asarray((weights * factors.pair) @ columns)
-        scaled = columns if factors.key is None else columns * factors.key[:, None]
-        out = weights @ scaled
-        return np.asarray(out if factors.row is None else out * factors.row[:, None])
-
-    @staticmethod
-    def scaled(weights: Floats, factors: Factors) -> Floats:
-        """The weights times their decay, as an array of their own."""
-        if factors.pair is not None:
-            return np.asarray(weights * factors.pair)
-        if factors.row is None or factors.key is None:
-            return weights.copy()
-        return np.asarray(weights * factors.row[:, None] * factors.key)
+        row = view.queries.decay
+        sums = self.space.get("sums", (len(num_weights), keys.sums.shape[1]), self.dtype)
+        if num_weights is den_weights:
+            np.matmul(num_weights, keys.sums, out=sums)
+        else:
+            np.matmul(num_weights, keys.sums[:, :m], out=sums[:, :m])
+            np.matmul(den_weights, keys.sums[:, m:], out=sums[:, m:])
+        totals.num += sums[:, :m] if row.num is None else sums[:, :m] * row.num[:, None]
+        totals.den += sums[:, m:] if row.den is None else sums[:, m:] * row.den[:, None]
 
     def keep(
         self,
         weights: Floats,
         outside: NDArray[np.bool_] | None,
-        j0: int,
-        j1: int,
+        keys: Keys,
         shift: F64,
     ) -> None:
         """Store weights; `finish` normalises them."""
         head = self.head
         assert head.weights is not None
-        columns = slice(j0, j1) if head.columns is None else head.columns[j0:j1]
+        columns = keys.rows if head.columns is None else head.columns[keys.rows]
         if outside is not None:
             weights = np.where(outside, head.weights[self.rows, columns], weights)
         head.weights[self.rows, columns] = weights
@@ -406,6 +414,16 @@ class Block:
                 if outside is not None:
                     scale = np.where(outside, 1.0, scale)
                 head.weights[self.rows, columns] *= scale
+
+
+def scaled(weights: Floats, view: View, keys: Keys, pair: Decay | None) -> Floats:
+    """The weights times their decay, as an array of their own."""
+    if pair is not None:
+        return weights.copy() if pair.den is None else np.asarray(weights * pair.den)
+    row, key = view.queries.decay.den, keys.operand.decay.den
+    if row is None or key is None:
+        return weights.copy()
+    return np.asarray(weights * row[:, None] * key, dtype=weights.dtype)
 
 
 @cache

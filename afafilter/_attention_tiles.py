@@ -40,6 +40,8 @@ F64 = NDArray[np.float64]
 ROWS = {np.dtype(np.float64): 256, np.dtype(np.float32): 512}
 """Queries per block: a tile of KEYS keys fills half a typical second-level cache."""
 KEYS = 512
+BAND = 1024
+"""Queries whose blocks share the columns made of far keys."""
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 """Relative rounding of S + |R|^2/nu above which the fused product is not used."""
 
@@ -169,6 +171,27 @@ class Head:
                 return True
         return False
 
+    def loses_digits(self, side: Side, far: float) -> bool:
+        """Whether the uncentred product of points up to |x|^2 = far is not exact enough."""
+        least = self.least_variance(side, 0.0, self.longest)
+        dtype = self.v.dtype
+        return 5 * float(np.finfo(dtype).eps) * far > LOST[dtype] * self.law.scale * least
+
+    @property
+    def may_need_centre(self) -> bool:
+        """Whether some block of queries needs a centre of its own."""
+        far = min(self.largest_query, self.largest_key)
+        return any(self.loses_digits(side, far) for side in self.sides())
+
+    def rates(self, side: Side) -> tuple[float, float]:
+        """Decay rates of the values and of the weights that logits do not hold."""
+        if side.query_late:
+            return self.mu_value, 0.0
+        if self.needs_running_maximum:
+            return 0.0, 0.0
+        common = 2.0 * self.beta * self.mu
+        return common - self.mu_value, common
+
     @property
     def even_scale(self) -> bool:
         """Whether sums over any part of the keys stay in range under one common scale."""
@@ -176,11 +199,19 @@ class Head:
         limit = 0.2 * float(np.log(np.finfo(self.v.dtype).max))
         return not self.needs_running_maximum and growth < limit
 
-    def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """Blocks of queries: (start, stop, pairs to visit)."""
-        n, rows = len(self.t), ROWS[self.v.dtype]
-        for start in range(0, len(self.t_query), rows):
-            stop = min(start + rows, len(self.t_query))
+    @property
+    def block_rows(self) -> int:
+        """Queries per block."""
+        return ROWS[self.v.dtype]
+
+    def bands(self) -> Iterator[tuple[int, int, int]]:
+        """Bands of queries: (start, stop, pairs to visit)."""
+        n, rows = len(self.t), self.block_rows
+        blocks = -(-len(self.t_query) // rows)
+        alone = self.window is not None or self.tolerance > 0 or self.may_need_centre
+        size = rows * (1 if alone else int(np.clip(blocks // 8, 1, max(BAND // rows, 1))))
+        for start in range(0, len(self.t_query), size):
+            stop = min(start + size, len(self.t_query))
             keys = n if self.backward else int(self.n_visible[stop - 1])
             if self.window is not None:
                 keys = min(keys, (2 if self.backward else 1) * (self.window + rows))
@@ -209,6 +240,19 @@ class Side(NamedTuple):
         return head.sigma2 == 0.0 and self.var_late == 0.0
 
 
+class Decay(NamedTuple):
+    """Decays e^{-rate distance} of the values ("num") and of the weights ("den"); None: 1."""
+
+    num: Floats | None
+    den: Floats | None
+
+    @classmethod
+    def over(cls, rates: tuple[float, float], distance: F64, dtype: Any) -> Decay:
+        """Decays over distances, in double and then as dtype."""
+        num, den = (None if rate == 0 else np.exp(-rate * distance).astype(dtype) for rate in rates)
+        return cls(num, den)
+
+
 class Operand(NamedTuple):
     """One side of a tile: distances from the reference time and the columns made of them."""
 
@@ -222,6 +266,7 @@ class Operand(NamedTuple):
     e: Floats
     largest: float
     """max |P|^2."""
+    decay: Decay
 
 
 def squared_norms(x: Floats) -> Floats:
@@ -283,20 +328,6 @@ def to_rotating_frame(arrays: Sequence[Floats], t: F64, omega: F64) -> list[Floa
     return out
 
 
-class Factors(NamedTuple):
-    """A decay e^{-rate tau}: row and key parts, or pair by pair, or nothing (rate 0)."""
-
-    row: Floats | None = None
-    key: Floats | None = None
-    pair: Floats | None = None
-
-    @classmethod
-    def separable(cls, rate: float, distance: F64, gap: F64, dtype: Any) -> Factors:
-        if rate == 0:
-            return cls()
-        return cls(np.exp(-rate * distance), np.exp(-rate * gap).astype(dtype))
-
-
 def key_chunks(
     low: NDArray[np.intp], high: NDArray[np.intp], descending: bool
 ) -> Iterator[tuple[int, int, bool]]:
@@ -322,10 +353,14 @@ def operand(
     x2: Floats,
     distance: F64,
     centre: Floats | None,
+    name: str,
+    lead: F64 | float = 0.0,
 ) -> Operand:
-    """Columns of the queries or the keys x of a tile, see the module docstring."""
+    """Columns of the queries or the keys x of a tile, see the module docstring.
+
+    name: of its buffers. lead: the part of the distance that the decays leave out.
+    """
     n, dtype, law = len(distance), head.v.dtype, head.law
-    name = "queries" if is_query else "keys"
     late = is_query == side.query_late
     e64 = np.exp(-head.mu * distance)
     e64[e64 < np.finfo(dtype).tiny] = 0.0
@@ -336,8 +371,9 @@ def operand(
     else:
         lag[:, 0], lag[:, 1] = 1.0, growth + side.var_early * e64**2
     e = e64.astype(dtype)
+    decay = Decay.over(head.rates(side), distance - lead, np.float64 if is_query else dtype)
     if x is None:
-        return Operand(distance, lag, None, None, e, 0.0)
+        return Operand(distance, lag, None, None, e, 0.0, decay)
     power = law.kind == "power"
     merged = power and side.query_late
     extra = 4 if power and not merged else 2
@@ -364,16 +400,67 @@ def operand(
     if not late:  # early points beyond the reference are longer than what any pair makes of them
         norms = norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))
     largest = float(norms.max(initial=0.0))
-    return Operand(distance, lag, columns, points, e, largest)
+    return Operand(distance, lag, columns, points, e, largest, decay)
 
 
-def direct_squares(out: Floats, step: Floats, side: Side, queries: Operand, keys: Operand) -> None:
+class Keys:
+    """Keys j0:j1 seen from a reference time, and the columns made of them when first needed.
+
+    The buffers belong to the Workspace: one such tile at a time.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        side: Side,
+        space: Workspace,
+        where: tuple[int, int],
+        reference: float,
+        centre: Floats | None,
+    ) -> None:
+        self.head, self.side, self.space, self.centre = head, side, space, centre
+        self.rows = slice(*where)
+        t = head.t[self.rows]
+        self.gap = reference - t if side.causal else t - reference
+        self.nearest, self.farthest = float(self.gap.min()), float(self.gap.max())
+        self.x = None if head.law.kind == "plain" or head.k is None else head.k[self.rows]
+        self.norms = head.key_norms[self.rows]
+
+    @cached_property
+    def operand(self) -> Operand:
+        """Columns of the product that gives variances and distances."""
+        return operand(
+            self.head, self.side, self.space, False, self.x, self.norms, self.gap, self.centre,
+            "keys",
+        )  # fmt: skip
+
+    @cached_property
+    def sums(self) -> Floats:
+        """Columns (n, m + g) that the weights sum: decayed values, and ones or `known`."""
+        values, decay = self.head.v[self.rows], self.operand.decay
+        m = values.shape[1]
+        ones = self.ones
+        both = self.space.get("both", (len(values), m + ones.shape[1]), values.dtype)
+        np.multiply(values, 1 if decay.num is None else decay.num[:, None], out=both[:, :m])
+        np.multiply(ones, 1 if decay.den is None else decay.den[:, None], out=both[:, m:])
+        return both
+
+    @property
+    def ones(self) -> Floats:
+        """Columns (n, g) for the sums of weights."""
+        known = self.head.known
+        return np.ones((len(self.gap), 1), self.head.v.dtype) if known is None else known[self.rows]
+
+
+def direct_squares(
+    out: Floats, step: Floats, query_late: bool, queries: Operand, keys: Operand
+) -> None:
     """|P_late - e_late P_early|^2, channel by channel: no cancellation of large products."""
     assert queries.points is not None
     assert keys.points is not None
     out[...] = 0.0
     for c in range(queries.points.shape[1]):
-        if side.query_late:
+        if query_late:
             np.multiply(queries.e[:, None], keys.points[:, c], out=step)
             np.subtract(queries.points[:, c, None], step, out=step)
         else:
