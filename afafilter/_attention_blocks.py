@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter import _attention_tiles as tiles
 from afafilter._attention_tiles import (
     F64,
     LOST,
@@ -46,7 +48,14 @@ class _Totals:
         self.den = np.zeros((rows, groups))
         self.num_shift = np.full(rows, -np.inf)
         self.den_shift = np.full(rows, -np.inf)
-        self.pieces: list[tuple[Any, NDArray[np.bool_] | None, F64]] = []
+        self.pieces: list[tuple[slice, Any, NDArray[np.bool_] | None, F64]] = []
+
+    def part(self, rows: slice) -> _Totals:
+        """The sums of some rows; adding to them adds to these."""
+        part = copy(self)
+        part.num, part.den = self.num[rows], self.den[rows]
+        part.num_shift, part.den_shift = self.num_shift[rows], self.den_shift[rows]
+        return part
 
     @staticmethod
     def lift(sums: F64, shift: F64, top: F64) -> F64:
@@ -60,7 +69,7 @@ class _Totals:
 
 def sweep(head: Head, start: int, stop: int, space: Workspace) -> None:
     """Compute the output rows start:stop of one head."""
-    rows = head.block_rows
+    rows = tiles.ROWS
     blocks = [
         Block(head, first, min(first + rows, stop), space) for first in range(start, stop, rows)
     ]
@@ -110,6 +119,10 @@ class View:
         """Greatest distance of a query."""
         return float(self.queries.distance.max())
 
+    def part(self, rows: slice) -> View:
+        """Some of its rows."""
+        return View(self.side, self.queries.part(rows), self.centre)
+
 
 class Block:
     """One block of queries of one head."""
@@ -145,6 +158,16 @@ class Block:
         first = head.t[0] if len(head.t) else self.t_rows[0]
         self.lead = np.maximum(first - self.t_rows, 0.0) if exact else np.zeros(stop - start)
 
+    def part(self, rows: slice) -> Block:
+        """Some of its rows, with the same sums."""
+        part = copy(self)
+        part.rows = slice(self.rows.start + rows.start, self.rows.start + rows.stop)
+        part.t_rows, part.lead = self.t_rows[rows], self.lead[rows]
+        part.totals = self.totals.part(rows)
+        if self.q is not None:
+            part.q, part.q2 = self.q[rows], self.q2[rows]
+        return part
+
     def spans(self, side: Side, edge: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Keys [low, high) of each row, up to the shared ones."""
         seen, n = self.head.n_visible[self.rows], len(self.head.t)
@@ -173,13 +196,15 @@ class Block:
         view = self.view(side, reference, centre, "queries")
         for j0, j1, crossed in key_chunks(low, high, side.causal):
             keys = Keys(head, side, self.space, (j0, j1), reference, centre)
-            outside = None
             if crossed:
+                rows = slice(np.searchsorted(high, j0, "right"), np.searchsorted(low, j1))
                 index = np.arange(j0, j1, dtype=np.int32)
-                outside = index >= high.astype(np.int32)[:, None]
+                outside = index >= high[rows].astype(np.int32)[:, None]
                 if j0 < low[-1]:
-                    outside |= index < low.astype(np.int32)[:, None]
-            self.tile(view, keys, outside)
+                    outside |= index < low[rows].astype(np.int32)[:, None]
+                self.part(rows).tile(view.part(rows), keys, outside)
+            else:
+                self.tile(view, keys, None)
             left = (j0 - low[0]) if side.causal else (high[-1] - j1)
             if head.tolerance > 0 and left > 0 and self.negligible(side, j0, j1, int(left)):
                 return
@@ -365,7 +390,7 @@ class Block:
         if outside is not None:
             weights = np.where(outside, head.weights[self.rows, columns], weights)
         head.weights[self.rows, columns] = weights
-        self.totals.pieces.append((columns, outside, shift))
+        self.totals.pieces.append((self.rows, columns, outside, shift))
 
     def negligible(self, side: Side, j0: int, j1: int, left: int) -> bool:
         """Whether the keys beyond j0:j1 together weigh less than the tolerance in every row."""
@@ -409,11 +434,13 @@ class Block:
         scale = head.beta * np.log(head.law.peak) + shift - 2 * head.beta * head.mu * self.lead
         head.precision[self.rows] = totals.den * np.exp(scale)[:, None]
         if head.weights is not None:
-            for columns, outside, seen in totals.pieces:
-                scale = np.where(empty[:, 0], 0.0, np.exp(seen - shift) / den[:, 0])[:, None]
+            for rows, columns, outside, seen in totals.pieces:
+                own = slice(rows.start - self.rows.start, rows.stop - self.rows.start)
+                scale = np.exp(seen - shift[own]) / den[own, 0]
+                scale = np.where(empty[own, 0], 0.0, scale)[:, None]
                 if outside is not None:
                     scale = np.where(outside, 1.0, scale)
-                head.weights[self.rows, columns] *= scale
+                head.weights[rows, columns] *= scale
 
 
 def scaled(weights: Floats, view: View, keys: Keys, pair: Decay | None) -> Floats:

@@ -37,9 +37,10 @@ from afafilter.weights import Exponential, Huber, PowerLaw, Threshold, Weight
 Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 
-ROWS = {np.dtype(np.float64): 256, np.dtype(np.float32): 512}
-"""Queries per block: a tile of KEYS keys fills half a typical second-level cache."""
+ROWS = 512
+"""Queries per block."""
 KEYS = 512
+"""Keys per tile; a quarter of it where some queries do not see all keys."""
 BAND = 1024
 """Queries whose blocks share the columns made of far keys."""
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
@@ -199,14 +200,9 @@ class Head:
         limit = 0.2 * float(np.log(np.finfo(self.v.dtype).max))
         return not self.needs_running_maximum and growth < limit
 
-    @property
-    def block_rows(self) -> int:
-        """Queries per block."""
-        return ROWS[self.v.dtype]
-
     def bands(self) -> Iterator[tuple[int, int, int]]:
         """Bands of queries: (start, stop, pairs to visit)."""
-        n, rows = len(self.t), self.block_rows
+        n, rows = len(self.t), ROWS
         blocks = -(-len(self.t_query) // rows)
         alone = self.window is not None or self.tolerance > 0 or self.may_need_centre
         size = rows * (1 if alone else int(np.clip(blocks // 8, 1, max(BAND // rows, 1))))
@@ -254,7 +250,10 @@ class Decay(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """One side of a tile: distances from the reference time and the columns made of them."""
+    """One side of a tile: distances from the reference time and the columns made of them.
+
+    All arrays have a row for each query or key.
+    """
 
     distance: F64
     lag_columns: Floats
@@ -264,9 +263,20 @@ class Operand(NamedTuple):
     points: Floats | None
     """P of the module docstring where there is a centre."""
     e: Floats
+    decay: Decay
     largest: float
     """max |P|^2."""
-    decay: Decay
+
+    def part(self, rows: slice) -> Operand:
+        """Some of the rows."""
+
+        def cut(x: Any) -> Any:
+            return None if x is None else x[rows]
+
+        return Operand(
+            self.distance[rows], self.lag_columns[rows], cut(self.columns), cut(self.points),
+            self.e[rows], Decay(cut(self.decay.num), cut(self.decay.den)), self.largest,
+        )  # fmt: skip
 
 
 def squared_norms(x: Floats) -> Floats:
@@ -338,7 +348,7 @@ def key_chunks(
     pieces = []
     for a, b in pairwise(cuts):
         edge = a < inner[0] or b > inner[1]
-        count = -(-(b - a) // KEYS)
+        count = -(-(b - a) // (KEYS // 4 if edge else KEYS))
         marks = [b - (b - a) * i // count for i in range(count + 1)][::-1]
         pieces += [(x, y, edge) for x, y in pairwise(marks)]
     yield from reversed(pieces) if descending else pieces
@@ -373,7 +383,7 @@ def operand(
     e = e64.astype(dtype)
     decay = Decay.over(head.rates(side), distance - lead, np.float64 if is_query else dtype)
     if x is None:
-        return Operand(distance, lag, None, None, e, 0.0, decay)
+        return Operand(distance, lag, None, None, e, decay, 0.0)
     power = law.kind == "power"
     merged = power and side.query_late
     extra = 4 if power and not merged else 2
@@ -400,7 +410,7 @@ def operand(
     if not late:  # early points beyond the reference are longer than what any pair makes of them
         norms = norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))
     largest = float(norms.max(initial=0.0))
-    return Operand(distance, lag, columns, points, e, largest, decay)
+    return Operand(distance, lag, columns, points, e, decay, largest)
 
 
 class Keys:
@@ -483,10 +493,10 @@ def linear_weights(law: Law, beta: float, S: Floats | None, X: Floats | None) ->
     """W without a running maximum, in place."""
     if law.kind == "plain":
         assert S is not None
-        return np.reciprocal(S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
+        return np.divide(1, S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
     assert X is not None
     if law.exponent == 1.0:
-        return np.reciprocal(X, out=X) if beta == 1.0 else np.power(X, -beta, out=X)
+        return np.divide(1, X, out=X) if beta == 1.0 else np.power(X, -beta, out=X)
     assert S is not None
     if beta == 1.0:
         np.divide(S, X, out=S)

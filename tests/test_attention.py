@@ -92,8 +92,9 @@ def paired(z):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles so small that a hundred points cross many of their borders."""
-    monkeypatch.setattr(_attention_tiles, "ROWS", dict.fromkeys(_attention_tiles.ROWS, 16))
+    monkeypatch.setattr(_attention_tiles, "ROWS", 16)
     monkeypatch.setattr(_attention_tiles, "KEYS", 12)
+    monkeypatch.setattr(_attention_tiles, "BAND", 48)
 
 
 PARAMETERS = {
