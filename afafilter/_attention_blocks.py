@@ -18,6 +18,7 @@ from afafilter import _attention_tiles as tiles
 from afafilter._attention_tiles import (
     F64,
     LOST,
+    Columns,
     Decay,
     Floats,
     Head,
@@ -239,11 +240,11 @@ class Block:
         X = tau = None
         if self.is_separable(view, keys, least):
             pair = None
-            S = self.space.get("S", shape, self.dtype) if self.needs_variance else None
-            if S is not None:
-                np.matmul(view.queries.lag_columns, keys.operand.lag_columns.T, out=S)
+            S: Any = Columns(view.queries.lag_columns, keys.operand.lag_columns)
+            if self.online or law.kind != "power":
+                S = np.matmul(S.queries, S.keys.T, out=self.space.get("S", shape, self.dtype))
             if keys.x is not None:
-                X = self.squares(view, keys, least, S)
+                X = self.squares(view, keys, least)
             if self.online and (not side.query_late or side.degenerate(head)):
                 tau = view.queries.distance[:, None] + keys.gap
         else:
@@ -267,33 +268,21 @@ class Block:
         if head.weights is not None:
             self.keep(scaled(W, view, keys, pair), outside, keys, np.zeros(shape[0]))
 
-    @cached_property
-    def needs_variance(self) -> bool:
-        """Whether S is needed by itself, not only in S + |R|^2/nu."""
-        law = self.head.law
-        return self.online or law.kind != "power" or law.exponent != 1.0 or self.head.beta != 1.0
-
-    def squares(self, view: View, keys: Keys, least: float, S: Floats | None) -> Floats:
+    def squares(self, view: View, keys: Keys, least: float) -> Floats:
         """|R|^2 or, for the power law, S + |R|^2/nu."""
-        queries, scale = view.queries, self.head.law.scale
+        queries, law = view.queries, self.head.law
         assert queries.columns is not None
         assert keys.operand.columns is not None
         X = self.space.get("X", (len(self.t_rows), len(keys.gap)), self.dtype)
         far = min(queries.largest, keys.operand.largest)
-        if view.centre is None or 5 * self.eps * far <= self.lost * scale * least:
+        if view.centre is None or 5 * self.eps * far <= self.lost * law.scale * least:
             return np.matmul(queries.columns, keys.operand.columns.T, out=X)
         step = self.space.get("step", X.shape, self.dtype)
         direct_squares(X, step, view.side.query_late, queries, keys.operand)
-        return self.with_variance(X, S, queries, keys.operand)
-
-    def with_variance(
-        self, squares: Floats, S: Floats | None, queries: Operand, keys: Operand
-    ) -> Floats:
-        """|R|^2 or, for the power law, S + |R|^2/nu."""
-        if self.head.law.kind == "power":
-            squares /= self.head.law.scale
-            squares += queries.lag_columns @ keys.lag_columns.T if S is None else S
-        return squares
+        if law.kind == "power":
+            X /= law.scale
+            X += queries.lag_columns @ keys.operand.lag_columns.T
+        return X
 
     def pairwise_squares(self, keys: Keys, E: Floats, side: Side, least: float) -> Floats:
         """|x_late - E x_early|^2 with E formed pair by pair."""

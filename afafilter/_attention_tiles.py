@@ -413,6 +413,13 @@ def operand(
     return Operand(distance, lag, columns, points, e, decay, largest)
 
 
+class Columns(NamedTuple):
+    """Columns (B, 2) of queries and (T, 2) of keys whose products sum to S."""
+
+    queries: Floats
+    keys: Floats
+
+
 class Keys:
     """Keys j0:j1 seen from a reference time, and the columns made of them when first needed.
 
@@ -489,27 +496,22 @@ def explicit_squares(q: Floats, k: Floats, E: Floats, query_late: bool) -> Float
     return out
 
 
-def linear_weights(law: Law, beta: float, S: Floats | None, X: Floats | None) -> Floats:
-    """W without a running maximum, in place."""
+def linear_weights(law: Law, beta: float, S: Columns | Floats | None, X: Floats | None) -> Floats:
+    """W without a running maximum, in place. S: an array, or the columns it is a product of."""
     if law.kind == "plain":
-        assert S is not None
+        assert isinstance(S, np.ndarray)
         return np.divide(1, S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
     assert X is not None
-    if law.exponent == 1.0:
-        return np.divide(1, X, out=X) if beta == 1.0 else np.power(X, -beta, out=X)
-    assert S is not None
-    if beta == 1.0:
-        np.divide(S, X, out=S)
-        np.log(S, out=S)
-        S *= law.exponent - 1.0
-        np.exp(S, out=S)
-        return np.divide(S, X, out=S)
-    np.log(S, out=S)
-    np.log(X, out=X)
-    S *= beta * (law.exponent - 1.0)
-    X *= beta * law.exponent
-    S -= X
-    return np.exp(S, out=S)
+    if law.exponent == 1.0 and beta == 1.0:
+        return np.divide(1, X, out=X)
+    from afafilter._attention_kernels import power_weights, separable_power_weights
+
+    powers = X.dtype.type(law.exponent), X.dtype.type(beta)
+    if isinstance(S, Columns):
+        separable_power_weights(X, *S, *powers)
+    else:
+        power_weights(X, S, *powers)
+    return X
 
 
 def log_weights(head: Head, side: Side, S: Floats, X: Floats | None, tau: F64 | None) -> Floats:
