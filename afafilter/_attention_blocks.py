@@ -105,6 +105,8 @@ def sweep_far(head: Head, side: Side, blocks: Sequence[Block], edge: int, space:
         keys = Keys(head, side, space, (j0, j1), reference, None)
         for block, view in zip(blocks, views):
             block.tile(view, keys, None)
+    for block, view in zip(blocks, views):
+        block.take(view)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,8 @@ class View:
     side: Side
     queries: Operand
     centre: Floats | None
+    sums: F64
+    """(B, m + g) sums of values and of weights, before the queries' own decay."""
 
     @cached_property
     def longest(self) -> float:
@@ -122,7 +126,7 @@ class View:
 
     def part(self, rows: slice) -> View:
         """Some of its rows."""
-        return View(self.side, self.queries.part(rows), self.centre)
+        return View(self.side, self.queries.part(rows), self.centre, self.sums[rows])
 
 
 class Block:
@@ -184,7 +188,8 @@ class Block:
         queries = operand(
             self.head, side, self.space, True, self.q, self.q2, distance, centre, name, lead
         )
-        return View(side, queries, centre)
+        m, groups = self.totals.num.shape[1], self.totals.den.shape[1]
+        return View(side, queries, centre, np.zeros((len(distance), m + groups)))
 
     def near(self, side: Side, edge: int) -> None:
         """Add the keys of one direction that are not shared, nearest first."""
@@ -207,8 +212,11 @@ class Block:
             else:
                 self.tile(view, keys, None)
             left = (j0 - low[0]) if side.causal else (high[-1] - j1)
-            if head.tolerance > 0 and left > 0 and self.negligible(side, j0, j1, int(left)):
-                return
+            if head.tolerance > 0 and left > 0:
+                self.take(view)
+                if self.negligible(side, j0, j1, int(left)):
+                    return
+        self.take(view)
 
     def centre(self, side: Side) -> Floats | None:
         """A point near the block's queries when uncentred products would lose digits."""
@@ -219,7 +227,7 @@ class Block:
             return None
         return np.asarray(np.median(self.q, axis=0), dtype=self.dtype)
 
-    def is_separable(self, view: View, keys: Keys, least: float) -> bool:
+    def is_separable(self, view: View, keys: Keys) -> bool:
         """Whether factors of queries and keys apart are in range and lose no digits."""
         head, behind = self.head, max(-keys.nearest, 0.0)
         if behind == 0.0:
@@ -228,23 +236,32 @@ class Block:
             return False  # e_late c would be longer than the points it centres
         fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
         return fastest <= self.reach and bool(
-            self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
+            self.eps * (8 + fastest) * head.growth(behind)
+            <= self.lost * self.least_variance(view, keys)
         )
+
+    def least_variance(self, view: View, keys: Keys) -> float:
+        """Least S of a tile."""
+        longest = max(keys.farthest + view.longest, 0.0)
+        return self.head.least_variance(view.side, max(keys.nearest, 0.0), longest)
+
+    def is_exact(self, far: float, view: View, keys: Keys) -> bool:
+        """Whether products of points up to |x|^2 = far give |R|^2 with enough digits."""
+        allowed = self.lost * self.head.law.scale * self.least_variance(view, keys)
+        return 5 * self.eps * far <= allowed
 
     def tile(self, view: View, keys: Keys, outside: NDArray[np.bool_] | None) -> None:
         """Add some keys."""
         head, law, side = self.head, self.head.law, view.side
-        longest = max(keys.farthest + view.longest, 0.0)
-        least = head.least_variance(side, max(keys.nearest, 0.0), longest)
         shape = (len(self.t_rows), len(keys.gap))
         X = tau = None
-        if self.is_separable(view, keys, least):
+        if self.is_separable(view, keys):
             pair = None
             S: Any = Columns(view.queries.lag_columns, keys.operand.lag_columns)
             if self.online or law.kind != "power":
                 S = np.matmul(S.queries, S.keys.T, out=self.space.get("S", shape, self.dtype))
             if keys.x is not None:
-                X = self.squares(view, keys, least)
+                X = self.squares(view, keys)
             if self.online and (not side.query_late or side.degenerate(head)):
                 tau = view.queries.distance[:, None] + keys.gap
         else:
@@ -252,7 +269,7 @@ class Block:
             E = np.exp(-head.mu * tau).astype(self.dtype)
             S = np.asarray(head.variance(tau, side.var_late, side.var_early), dtype=self.dtype)
             if keys.x is not None:
-                X = self.pairwise_squares(keys, E, side, least)
+                X = self.pairwise_squares(view, keys, E)
                 if law.kind == "power":
                     X /= law.scale
                     X += S
@@ -268,14 +285,14 @@ class Block:
         if head.weights is not None:
             self.keep(scaled(W, view, keys, pair), outside, keys, np.zeros(shape[0]))
 
-    def squares(self, view: View, keys: Keys, least: float) -> Floats:
+    def squares(self, view: View, keys: Keys) -> Floats:
         """|R|^2 or, for the power law, S + |R|^2/nu."""
         queries, law = view.queries, self.head.law
         assert queries.columns is not None
         assert keys.operand.columns is not None
         X = self.space.get("X", (len(self.t_rows), len(keys.gap)), self.dtype)
         far = min(queries.largest, keys.operand.largest)
-        if view.centre is None or 5 * self.eps * far <= self.lost * law.scale * least:
+        if view.centre is None or self.is_exact(far, view, keys):
             return np.matmul(queries.columns, keys.operand.columns.T, out=X)
         step = self.space.get("step", X.shape, self.dtype)
         direct_squares(X, step, view.side.query_late, queries, keys.operand)
@@ -284,14 +301,14 @@ class Block:
             X += queries.lag_columns @ keys.operand.lag_columns.T
         return X
 
-    def pairwise_squares(self, keys: Keys, E: Floats, side: Side, least: float) -> Floats:
+    def pairwise_squares(self, view: View, keys: Keys, E: Floats) -> Floats:
         """|x_late - E x_early|^2 with E formed pair by pair."""
         assert self.q is not None
         assert keys.x is not None
         q2, k2 = self.q2[:, None], keys.norms
-        if 5 * self.eps * min(q2.max(), k2.max()) > self.lost * self.head.law.scale * least:
-            return explicit_squares(self.q, keys.x, E, side.query_late)
-        late, early = (q2, k2) if side.query_late else (k2, q2)
+        if not self.is_exact(min(q2.max(), k2.max()), view, keys):
+            return explicit_squares(self.q, keys.x, E, view.side.query_late)
+        late, early = (q2, k2) if view.side.query_late else (k2, q2)
         return np.asarray(late + E * (E * early - 2.0 * (self.q @ keys.x.T)))
 
     def add_online(
@@ -355,15 +372,23 @@ class Block:
             totals.num += num @ values
             totals.den += den @ keys.ones
             return
-        row = view.queries.decay
-        sums = self.space.get("sums", (len(num_weights), keys.sums.shape[1]), self.dtype)
         if num_weights is den_weights:
+            sums = self.space.get("sums", view.sums.shape, self.dtype)
             np.matmul(num_weights, keys.sums, out=sums)
+            np.add(view.sums, sums, out=view.sums)
         else:
-            np.matmul(num_weights, keys.sums[:, :m], out=sums[:, :m])
-            np.matmul(den_weights, keys.sums[:, m:], out=sums[:, m:])
-        totals.num += sums[:, :m] if row.num is None else sums[:, :m] * row.num[:, None]
-        totals.den += sums[:, m:] if row.den is None else sums[:, m:] * row.den[:, None]
+            view.sums[:, :m] += num_weights @ keys.sums[:, :m]
+            view.sums[:, m:] += den_weights @ keys.sums[:, m:]
+        if self.online:
+            self.take(view)
+
+    def take(self, view: View) -> None:
+        """Add what a view has summed."""
+        totals, decay, m = self.totals, view.queries.decay, self.totals.num.shape[1]
+        num, den = view.sums[:, :m], view.sums[:, m:]
+        totals.num += num if decay.num is None else num * decay.num[:, None]
+        totals.den += den if decay.den is None else den * decay.den[:, None]
+        view.sums[...] = 0.0
 
     def keep(
         self,

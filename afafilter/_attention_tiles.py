@@ -265,7 +265,7 @@ class Operand(NamedTuple):
     e: Floats
     decay: Decay
     largest: float
-    """max |P|^2."""
+    """max |P|^2, where there is a centre."""
 
     def part(self, rows: slice) -> Operand:
         """Some of the rows."""
@@ -407,6 +407,8 @@ def operand(
         columns[:, : extra - 2] = lag[:, : extra - 2]
         pair = (scaled, e64**2) if late else (1.0, scaled)
         columns[:, extra - 2], columns[:, extra - 1] = pair
+    if centre is None:
+        return Operand(distance, lag, columns, None, e, decay, 0.0)
     if not late:  # early points beyond the reference are longer than what any pair makes of them
         norms = norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))
     largest = float(norms.max(initial=0.0))
