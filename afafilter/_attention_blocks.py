@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from afafilter import _attention_tiles as tiles
 from afafilter._attention_tiles import (
     F64,
     LOST,
-    Columns,
     Decay,
     Floats,
     Head,
@@ -36,6 +35,8 @@ from afafilter._attention_tiles import (
     squared_norms,
     turn_pairs,
 )  # fmt: skip
+
+Index = NDArray[np.intp]
 
 SERIAL_PAIRS = 2_000_000
 """Below this many pairs, starting threads costs more than it gains."""
@@ -70,43 +71,10 @@ class _Totals:
 
 def sweep(head: Head, start: int, stop: int, space: Workspace) -> None:
     """Compute the output rows start:stop of one head."""
-    rows = tiles.ROWS
-    blocks = [
-        Block(head, first, min(first + rows, stop), space) for first in range(start, stop, rows)
-    ]
+    block = Block(head, start, stop, space)
     for side in head.sides():
-        edge = shared_edge(head, side, blocks)
-        for block in blocks:
-            block.near(side, edge)
-        sweep_far(head, side, blocks, edge, space)
-    for block in blocks:
-        block.finish()
-
-
-def shared_edge(head: Head, side: Side, blocks: Sequence[Block]) -> int:
-    """The key at which those begin that all blocks see and whose columns they share."""
-    if len(blocks) == 1:
-        return 0 if side.causal else len(head.t)
-    seen = head.n_visible
-    return int(seen[blocks[0].rows.start] if side.causal else seen[blocks[-1].rows.stop - 1])
-
-
-def sweep_far(head: Head, side: Side, blocks: Sequence[Block], edge: int, space: Workspace) -> None:
-    """Add the keys beyond `edge` to all blocks."""
-    first, last = (0, edge) if side.causal else (edge, len(head.t))
-    if first == last:
-        return
-    if side.causal:
-        reference = blocks[0].t_rows[0]
-    else:
-        reference = max(blocks[-1].t_rows[-1], head.t[0])
-    views = [block.view(side, reference, None, f"queries {i} ") for i, block in enumerate(blocks)]
-    for j0, j1, _ in key_chunks(np.array([first]), np.array([last]), side.causal):
-        keys = Keys(head, side, space, (j0, j1), reference, None)
-        for block, view in zip(blocks, views):
-            block.tile(view, keys, None)
-    for block, view in zip(blocks, views):
-        block.take(view)
+        block.run(side)
+    block.finish()
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,42 +141,58 @@ class Block:
             part.q, part.q2 = self.q[rows], self.q2[rows]
         return part
 
-    def spans(self, side: Side, edge: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Keys [low, high) of each row, up to the shared ones."""
-        seen, n = self.head.n_visible[self.rows], len(self.head.t)
-        width = n if self.head.window is None else self.head.window
-        if side.causal:
-            return np.maximum(seen - width, edge), seen
-        return seen, np.minimum(seen + width, edge)
+    def parts(self, size: int) -> Iterator[slice]:
+        """Its rows, `size` at a time."""
+        for first in range(0, len(self.t_rows), size):
+            yield slice(first, min(first + size, len(self.t_rows)))
 
-    def view(self, side: Side, reference: float, centre: Floats | None, name: str) -> View:
+    def run(self, side: Side) -> None:
+        """Add all keys of one direction.
+
+        Beyond the edge are the keys that all rows see; more rows than ROWS share their columns.
+        """
+        head, n = self.head, len(self.head.t)
+        seen = head.n_visible[self.rows]
+        if len(self.t_rows) <= tiles.ROWS:
+            edge = 0 if side.causal else n
+        else:
+            edge = int(seen[0] if side.causal else seen[-1])
+        width = n if head.window is None else head.window
+        for rows in self.parts(tiles.ROWS):
+            if side.causal:
+                low, high = np.maximum(seen[rows] - width, edge), seen[rows]
+            else:
+                low, high = seen[rows], np.minimum(seen[rows] + width, edge)
+            if low[0] < high[-1]:
+                self.part(rows).add_range(side, low, high)
+        low, high = (np.array([0]), np.array([edge])) if side.causal else (
+            np.array([edge]), np.array([n])
+        )  # fmt: skip
+        if low[0] < high[0]:
+            self.add_range(side, low, high)
+
+    def view(self, side: Side, reference: float, centre: Floats | None) -> View:
         """The queries as seen from a reference time."""
         distance = self.t_rows - reference if side.causal else reference - self.t_rows
         lead = 0.0 if side.query_late else self.lead
         queries = operand(
-            self.head, side, self.space, True, self.q, self.q2, distance, centre, name, lead
+            self.head, side, self.space, True, self.q, self.q2, distance, centre, lead
         )
         m, groups = self.totals.num.shape[1], self.totals.den.shape[1]
         return View(side, queries, centre, np.zeros((len(distance), m + groups)))
 
-    def near(self, side: Side, edge: int) -> None:
-        """Add the keys of one direction that are not shared, nearest first."""
+    def add_range(self, side: Side, low: Index, high: Index) -> None:
+        """Add the keys [low, high) of each row, or of all rows, nearest first."""
         head = self.head
-        low, high = self.spans(side, edge)
-        if high[-1] <= low[0]:
-            return
         reference = self.t_rows[0] if side.causal else max(self.t_rows[-1], head.t[0])
         centre = self.centre(side)
-        view = self.view(side, reference, centre, "queries")
+        view = self.view(side, reference, centre)
         for j0, j1, crossed in key_chunks(low, high, side.causal):
             keys = Keys(head, side, self.space, (j0, j1), reference, centre)
             if crossed:
                 rows = slice(np.searchsorted(high, j0, "right"), np.searchsorted(low, j1))
-                index = np.arange(j0, j1, dtype=np.int32)
-                outside = index >= high[rows].astype(np.int32)[:, None]
-                if j0 < low[-1]:
-                    outside |= index < low[rows].astype(np.int32)[:, None]
-                self.part(rows).tile(view.part(rows), keys, outside)
+                limits = np.clip([low[rows] - j0, high[rows] - j0], 0, j1 - j0)
+                self.part(rows).tile(view.part(rows), keys, limits)
             else:
                 self.tile(view, keys, None)
             left = (j0 - low[0]) if side.causal else (high[-1] - j1)
@@ -250,18 +234,59 @@ class Block:
         allowed = self.lost * self.head.law.scale * self.least_variance(view, keys)
         return 5 * self.eps * far <= allowed
 
-    def tile(self, view: View, keys: Keys, outside: NDArray[np.bool_] | None) -> None:
-        """Add some keys."""
+    def tile(self, view: View, keys: Keys, limits: Index | None) -> None:
+        """Add some keys, of which a row i sees limits[0, i] to limits[1, i]; None: all."""
+        head = self.head
+        separable = self.is_separable(view, keys)
+        if (
+            separable
+            and head.law.kind != "general"
+            and not self.online
+            and head.weights is None
+            and self.has_exact_product(view, keys)
+        ):
+            self.fused_tile(view, keys, limits)
+            return
+        row = len(keys.gap) * self.dtype.itemsize
+        for rows in self.parts(max(tiles.SCRATCH // row, 1)):
+            outside = None
+            if limits is not None:
+                index = np.arange(len(keys.gap))
+                outside = index < limits[0, rows, None]
+                outside |= index >= limits[1, rows, None]
+            self.part(rows).general_tile(view.part(rows), keys, outside, separable)
+
+    def fused_tile(self, view: View, keys: Keys, limits: Index | None) -> None:
+        """Add keys whose weights are powers of products."""
+        from afafilter._attention_kernels import add_tile
+
+        law, queries, columns = self.head.law, view.queries, keys.operand
+        first, second = queries.columns, columns.columns
+        exponent = law.exponent
+        if keys.x is None:
+            first, second, exponent = queries.lag_columns, columns.lag_columns, 1.0
+        scratch = self.space.get("scratch", (tiles.SCRATCH // self.dtype.itemsize,), self.dtype)
+        add_tile(
+            first, second, queries.lag_columns, columns.lag_columns, keys.sums,
+            np.empty((2, 0), np.intp) if limits is None else limits,
+            self.dtype.type(exponent), self.dtype.type(self.head.beta), scratch, view.sums,
+        )  # fmt: skip
+
+    def general_tile(
+        self, view: View, keys: Keys, outside: NDArray[np.bool_] | None, separable: bool
+    ) -> None:
+        """Add some keys by way of arrays of variances and distances."""
         head, law, side = self.head, self.head.law, view.side
         shape = (len(self.t_rows), len(keys.gap))
         X = tau = None
-        if self.is_separable(view, keys):
+        if separable:
             pair = None
-            S: Any = Columns(view.queries.lag_columns, keys.operand.lag_columns)
-            if self.online or law.kind != "power":
-                S = np.matmul(S.queries, S.keys.T, out=self.space.get("S", shape, self.dtype))
+            S = np.matmul(
+                view.queries.lag_columns, keys.operand.lag_columns.T,
+                out=self.space.get("S", shape, self.dtype),
+            )  # fmt: skip
             if keys.x is not None:
-                X = self.squares(view, keys)
+                X = self.squares(view, keys, S)
             if self.online and (not side.query_late or side.degenerate(head)):
                 tau = view.queries.distance[:, None] + keys.gap
         else:
@@ -285,20 +310,24 @@ class Block:
         if head.weights is not None:
             self.keep(scaled(W, view, keys, pair), outside, keys, np.zeros(shape[0]))
 
-    def squares(self, view: View, keys: Keys) -> Floats:
+    def has_exact_product(self, view: View, keys: Keys) -> bool:
+        """Whether |R|^2 by the fused product has enough digits."""
+        far = min(view.queries.largest, keys.operand.largest)
+        return view.centre is None or self.is_exact(far, view, keys)
+
+    def squares(self, view: View, keys: Keys, S: Floats) -> Floats:
         """|R|^2 or, for the power law, S + |R|^2/nu."""
         queries, law = view.queries, self.head.law
         assert queries.columns is not None
         assert keys.operand.columns is not None
-        X = self.space.get("X", (len(self.t_rows), len(keys.gap)), self.dtype)
-        far = min(queries.largest, keys.operand.largest)
-        if view.centre is None or self.is_exact(far, view, keys):
+        X = self.space.get("X", S.shape, self.dtype)
+        if self.has_exact_product(view, keys):
             return np.matmul(queries.columns, keys.operand.columns.T, out=X)
         step = self.space.get("step", X.shape, self.dtype)
         direct_squares(X, step, view.side.query_late, queries, keys.operand)
         if law.kind == "power":
             X /= law.scale
-            X += queries.lag_columns @ keys.operand.lag_columns.T
+            X += S
         return X
 
     def pairwise_squares(self, view: View, keys: Keys, E: Floats) -> Floats:
@@ -469,6 +498,7 @@ def scaled(weights: Floats, view: View, keys: Keys, pair: Decay | None) -> Float
 
 @cache
 def _blas() -> Any:
+    import scipy.linalg.cython_blas  # noqa: F401 - what compiled kernels call
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

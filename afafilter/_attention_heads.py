@@ -165,7 +165,7 @@ def run_heads(heads: Iterator[tiles.Head], threads: int) -> None:
     batch: list[tuple[int, Any]] = []
     pending = 0
     for head in heads:
-        for start, stop, cost in head.bands():
+        for start, stop, cost in head.blocks():
             batch.append((cost, partial(sweep, head, start, stop)))
             pending += cost
         if pending > BATCH_PAIRS:

@@ -98,13 +98,24 @@ def _power(r: Any, c: Any) -> Any:
 def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
     """One row."""
     one = X.dtype.type(1)
-    if beta == one:
+    if exponent == one and beta == one:
+        for j in range(X.shape[0]):
+            X[j] = one / X[j]
+    elif beta == one:
         for j in range(X.shape[0]):
             inverse = one / X[j]
             X[j] = power(S[j] * inverse, exponent - one) * inverse
     else:
         for j in range(X.shape[0]):
             X[j] = power(S[j] / X[j], beta * (exponent - one)) * power(X[j], -beta)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _variances(S: Any, query: Any, first: Any, second: Any) -> None:
+    """S of one row."""
+    a, b = query
+    for j in range(len(S)):
+        S[j] = a * first[j] + b * second[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -118,13 +129,44 @@ def power_weights(X: Any, S: Any, exponent: Any, beta: Any) -> None:
         _weigh(X[i], S[i], exponent, beta)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def separable_power_weights(X: Any, queries: Any, keys: Any, exponent: Any, beta: Any) -> None:
-    """The same with S = queries @ keys.T; queries (B, 2), keys (T, 2)."""
-    first, second = np.ascontiguousarray(keys[:, 0]), np.ascontiguousarray(keys[:, 1])
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def add_tile(
+    queries: Any,
+    keys: Any,
+    lag_queries: Any,
+    lag_keys: Any,
+    values: Any,
+    limits: Any,
+    exponent: Any,
+    beta: Any,
+    scratch: Any,
+    sums: Any,
+) -> None:
+    """sums (B, m) += W values, W (B, T) as above with X = queries @ keys.T.
+
+    queries (B, c), keys (T, c); S = lag_queries (B, 2) @ lag_keys (T, 2).T; values (T, m).
+    limits (2, B): the first key and one past the last that a row sees; empty: all of them.
+    scratch: room for the weights of some rows. sums are float64, the rest of one type.
+    """
+    T, m = values.shape
+    first, second = np.ascontiguousarray(lag_keys[:, 0]), np.ascontiguousarray(lag_keys[:, 1])
     S = np.empty_like(first)
-    for i in range(len(X)):
-        a, b = queries[i]
-        for j in range(len(S)):
-            S[j] = a * first[j] + b * second[j]
-        _weigh(X[i], S, exponent, beta)
+    step = max(len(scratch) // T, 1)
+    product = np.empty((min(step, len(queries)), m), values.dtype)
+    for start in range(0, len(queries), step):
+        count = min(step, len(queries) - start)
+        W = scratch[: count * T].reshape(count, T)
+        np.dot(queries[start : start + count], keys.T, W)
+        for i in range(count):
+            low, high = 0, T
+            if limits.shape[1]:
+                low, high = limits[0, start + i], limits[1, start + i]
+                W[i, :low] = 0
+                W[i, high:] = 0
+            _variances(S[low:high], lag_queries[start + i], first[low:high], second[low:high])
+            _weigh(W[i, low:high], S[low:high], exponent, beta)
+        part = product[:count]
+        np.dot(W, values, part)
+        for i in range(count):
+            for c in range(m):
+                sums[start + i, c] += part[i, c]

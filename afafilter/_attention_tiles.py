@@ -38,11 +38,15 @@ Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 
 ROWS = 512
-"""Queries per block."""
-KEYS = 512
-"""Keys per tile; a quarter of it where some queries do not see all keys."""
+"""Queries per tile."""
+KEYS = 1024
+"""Keys per tile."""
+EDGE_KEYS = 256
+"""Keys per tile where some queries do not see all keys."""
 BAND = 1024
-"""Queries whose blocks share the columns made of far keys."""
+"""Queries per block: they share the columns made of far keys."""
+SCRATCH = 2**20
+"""Bytes of weights that a compiled tile holds at a time."""
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 """Relative rounding of S + |R|^2/nu above which the fused product is not used."""
 
@@ -200,8 +204,8 @@ class Head:
         limit = 0.2 * float(np.log(np.finfo(self.v.dtype).max))
         return not self.needs_running_maximum and growth < limit
 
-    def bands(self) -> Iterator[tuple[int, int, int]]:
-        """Bands of queries: (start, stop, pairs to visit)."""
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """Blocks of queries: (start, stop, pairs to visit)."""
         n, rows = len(self.t), ROWS
         blocks = -(-len(self.t_query) // rows)
         alone = self.window is not None or self.tolerance > 0 or self.may_need_centre
@@ -348,7 +352,7 @@ def key_chunks(
     pieces = []
     for a, b in pairwise(cuts):
         edge = a < inner[0] or b > inner[1]
-        count = -(-(b - a) // (KEYS // 4 if edge else KEYS))
+        count = -(-(b - a) // (EDGE_KEYS if edge else KEYS))
         marks = [b - (b - a) * i // count for i in range(count + 1)][::-1]
         pieces += [(x, y, edge) for x, y in pairwise(marks)]
     yield from reversed(pieces) if descending else pieces
@@ -363,14 +367,14 @@ def operand(
     x2: Floats,
     distance: F64,
     centre: Floats | None,
-    name: str,
     lead: F64 | float = 0.0,
 ) -> Operand:
     """Columns of the queries or the keys x of a tile, see the module docstring.
 
-    name: of its buffers. lead: the part of the distance that the decays leave out.
+    lead: the part of the distance that the decays leave out.
     """
     n, dtype, law = len(distance), head.v.dtype, head.law
+    name = "queries" if is_query else "keys"
     late = is_query == side.query_late
     e64 = np.exp(-head.mu * distance)
     e64[e64 < np.finfo(dtype).tiny] = 0.0
@@ -415,13 +419,6 @@ def operand(
     return Operand(distance, lag, columns, points, e, decay, largest)
 
 
-class Columns(NamedTuple):
-    """Columns (B, 2) of queries and (T, 2) of keys whose products sum to S."""
-
-    queries: Floats
-    keys: Floats
-
-
 class Keys:
     """Keys j0:j1 seen from a reference time, and the columns made of them when first needed.
 
@@ -450,7 +447,6 @@ class Keys:
         """Columns of the product that gives variances and distances."""
         return operand(
             self.head, self.side, self.space, False, self.x, self.norms, self.gap, self.centre,
-            "keys",
         )  # fmt: skip
 
     @cached_property
@@ -498,21 +494,14 @@ def explicit_squares(q: Floats, k: Floats, E: Floats, query_late: bool) -> Float
     return out
 
 
-def linear_weights(law: Law, beta: float, S: Columns | Floats | None, X: Floats | None) -> Floats:
-    """W without a running maximum, in place. S: an array, or the columns it is a product of."""
-    if law.kind == "plain":
-        assert isinstance(S, np.ndarray)
-        return np.divide(1, S, out=S) if beta == 1.0 else np.power(S, -beta, out=S)
-    assert X is not None
-    if law.exponent == 1.0 and beta == 1.0:
-        return np.divide(1, X, out=X)
-    from afafilter._attention_kernels import power_weights, separable_power_weights
+def linear_weights(law: Law, beta: float, S: Floats, X: Floats | None) -> Floats:
+    """W without a running maximum, in place."""
+    from afafilter._attention_kernels import power_weights
 
-    powers = X.dtype.type(law.exponent), X.dtype.type(beta)
-    if isinstance(S, Columns):
-        separable_power_weights(X, *S, *powers)
-    else:
-        power_weights(X, S, *powers)
+    exponent = law.exponent
+    if X is None:
+        X, exponent = S, 1.0
+    power_weights(X, S, X.dtype.type(exponent), X.dtype.type(beta))
     return X
 
 

@@ -94,7 +94,9 @@ def small_tiles(monkeypatch):
     """Tiles so small that a hundred points cross many of their borders."""
     monkeypatch.setattr(_attention_tiles, "ROWS", 16)
     monkeypatch.setattr(_attention_tiles, "KEYS", 12)
+    monkeypatch.setattr(_attention_tiles, "EDGE_KEYS", 5)
     monkeypatch.setattr(_attention_tiles, "BAND", 48)
+    monkeypatch.setattr(_attention_tiles, "SCRATCH", 600)
 
 
 PARAMETERS = {
@@ -410,12 +412,11 @@ def test_memory_does_not_grow_with_the_square():
     n, d = 4096, 16
     t = np.cumsum(rng.exponential(0.1, n))
     q, k, v = rng.standard_normal((3, n, d))
+    options = {"decay": 0.1, "frequency": 1.0, "process_var": 0.3, "key_var": 0.5, "threads": 2}
     for weight in (None, Power(4.0, 1.0), Power(4.0), Exponential(9.0)):
+        isotropic_attention(*(x[:9] for x in (q, k, v, t)), **options, weight=weight)  # compiles
         tracemalloc.start()
-        result = isotropic_attention(
-            q, k, v, t, decay=0.1, frequency=1.0, process_var=0.3, key_var=0.5, weight=weight,
-            threads=2,
-        )  # fmt: skip
+        result = isotropic_attention(q, k, v, t, **options, weight=weight)
         peak = tracemalloc.get_traced_memory()[1] - result.output.nbytes - result.precision.nbytes
         tracemalloc.stop()
         assert peak < 16 * 2**20, weight  # one N x N array is 128 MiB
@@ -727,3 +728,19 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
     x = np.zeros((600, 2))
     with pytest.raises(RuntimeError, match="broken weight"):
         isotropic_attention(x, x, x, np.arange(600.0), **GOOD, weight=Broken(1.0), threads=2)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 2e-13), (np.float32, 2e-5)])
+@pytest.mark.parametrize("beta", [1.0, 0.4])
+def test_compiled_powers_are_exact_to_rounding(dtype, bound, beta):
+    from afafilter._attention_kernels import power_weights
+
+    rng = np.random.default_rng(1)
+    S = np.exp(rng.uniform(-9, 9, (30, 301))).astype(dtype)
+    X = (S * (1 + np.exp(rng.uniform(-20, 6, S.shape)))).astype(dtype)
+    X[0] = S[0]
+    for exponent in (0.3, 1.0, 1.5, 2.5, 5.7):
+        exact = S.astype(np.longdouble) ** (exponent - 1) / X.astype(np.longdouble) ** exponent
+        W = X.copy()
+        power_weights(W, S, dtype(exponent), dtype(beta))
+        np.testing.assert_allclose(W / exact**beta, 1.0, rtol=bound)
