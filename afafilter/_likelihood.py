@@ -349,7 +349,7 @@ def chain_loglik(
         if not keep:
             status, value, parts = score_group(
                 F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask,
-                gradient,
+                _sizes(group, flat), gradient,
             )  # fmt: skip
         if status == -2:
             status, value, parts, smoothed = _careful_group(chain, group)
@@ -361,6 +361,18 @@ def chain_loglik(
         grads = [np.zeros_like(part) for part in (F, b, V, H, shift, R, mean, cov, flat)]
     gF, gb, gV, gH, gs, gR, gm, gP, gD = grads
     return float(total), Chain(gF, gb, gV, index, gH, gs, gR, gm, gP, gD), moments
+
+
+def _sizes(group: Group, flat: Array) -> Any:
+    """Numbers of states, components, paths and flat directions as the compiled functions take them.
+
+    The smallest case, one number of each, is compiled with loops of known length (see `size`).
+    """
+    _, p, n = group.z.shape
+    d, q = flat.shape
+    if d == p == n == 1:
+        return (0,), (0,), (0,), (0,) * q
+    return d, p, n, q
 
 
 def _refuse_singular(status: int) -> None:
@@ -377,26 +389,41 @@ def _careful_group(chain: Chain, group: Group) -> tuple[int, float, Any, Any]:
 
     F, b, V, index, H, shift, R, mean, cov, flat = chain
     n, q = group.z.shape[2], flat.shape[1]
+    sizes = _sizes(group, flat)
     failed, logdet, M, P, v, Si, K = kernels.filter_pass(
-        F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask
+        F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask, sizes
     )
     if failed >= 0:
         return failed, -np.inf, (), None
     delta, root = np.zeros((q, n)), np.zeros((q, q))
     if q:
-        info, rhs = kernels.flat_moments(v, Si, n)
+        info, rhs = kernels.flat_moments(v, Si, sizes)
         solve, root, information = _flat_posterior(info)
         # The second round refines: the first leaves rounding of the size of the data's level.
         for _ in range(2):
             step = solve(rhs)
             delta += step
-            kernels.shift_columns(M, step)
-            kernels.shift_columns(v, step)
-            rhs = kernels.flat_moments(v, Si, n)[1]
+            kernels.shift_columns(M, step, sizes[0], sizes)
+            kernels.shift_columns(v, step, sizes[1], sizes)
+            rhs = kernels.flat_moments(v, Si, sizes)[1]
         logdet += information
-    value = -0.5 * (n * logdet + kernels.quadratic(v, Si, n).sum())
+    value = -0.5 * (n * logdet + kernels.quadratic(v, Si, sizes).sum())
     gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
-        F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, n, root, True
+        F,
+        V,
+        index,
+        H,
+        R,
+        group.scale,
+        group.mask,
+        M,
+        P,
+        v,
+        Si,
+        K,
+        root,
+        sizes,
+        True,
     )
     gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
     gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T
@@ -460,7 +487,8 @@ def _evaluate_at_once(
     status, value, gA, gQ, gu, gC, g_offset, gR, gm, gP, gD = score_sde(
         A, Q, u, C, offset, R[None] if data.obs_cov is None else data.obs_cov,
         prior.mean, prior.cov, prior.flat,
-        data.steps, data.index, group.scale, group.z, group.mask, COMPILED_REACH,
+        data.steps, data.index, group.scale, group.z, group.mask, _sizes(group, prior.flat),
+        COMPILED_REACH,
     )  # fmt: skip
     if status == -2:
         return None

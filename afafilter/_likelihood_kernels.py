@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._jit import njit
+from afafilter._kalman_root_kernels import size
 
 TAYLOR_TERMS = 15
 BASE_NORM = 0.25
@@ -102,7 +103,7 @@ def _spd_inverse(s: Any, inverse: Any, root: Any) -> float:
 @njit(cache=True, error_model="numpy")
 def filter_pass(
     F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
-    m0: Any, P0: Any, D: Any, z: Any, mask: Any,
+    m0: Any, P0: Any, D: Any, z: Any, mask: Any, sizes: Any,
 ) -> Any:  # fmt: skip
     """Kalman filter of the augmented columns.
 
@@ -112,8 +113,8 @@ def filter_pass(
     Returns failed step (-1: none), log-determinant, filtered columns and covariance, innovation
     columns, inverse innovation covariance and gain (observed rows packed first).
     """
-    T, p, n = z.shape
-    d, q = D.shape
+    T = len(z)
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
     c = n + q
     M = np.empty((T, d, c))
     P = np.empty((T, d, d))
@@ -226,10 +227,10 @@ def filter_pass(
 
 
 @njit(cache=True, error_model="numpy")
-def flat_moments(v: Any, Si: Any, n: int) -> Any:
+def flat_moments(v: Any, Si: Any, sizes: Any) -> Any:
     """Information about the flat directions (q, q) and its right-hand side (q, n)."""
-    T, p, c = v.shape
-    q = c - n
+    T = len(v)
+    p, n, q = size(sizes[1]), size(sizes[2]), size(sizes[3])
     info, rhs = np.zeros((q, q)), np.zeros((q, n))
     w = np.empty((p, q))
     for t in range(T):
@@ -249,12 +250,11 @@ def flat_moments(v: Any, Si: Any, n: int) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def shift_columns(x: Any, delta: Any) -> None:
+def shift_columns(x: Any, delta: Any, rows: Any, sizes: Any) -> None:
     """Move the path columns to flat-direction values `delta` (q, n), in place."""
-    T, rows, _ = x.shape
-    q, n = delta.shape
-    for t in range(T):
-        for i in range(rows):
+    n, q = size(sizes[2]), size(sizes[3])
+    for t in range(len(x)):
+        for i in range(size(rows)):
             for k in range(q):
                 response = x[t, i, n + k]
                 if response != 0.0:
@@ -263,11 +263,11 @@ def shift_columns(x: Any, delta: Any) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def quadratic(v: Any, Si: Any, n: int) -> Any:
+def quadratic(v: Any, Si: Any, sizes: Any) -> Any:
     """Sum over time of v^T S^-1 v per path (n,)."""
-    T, p, _ = v.shape
+    p, n = size(sizes[1]), size(sizes[2])
     out = np.zeros(n)
-    for t in range(T):
+    for t in range(len(v)):
         for a in range(p):
             for g in range(p):
                 s = Si[t, a, g]
@@ -280,7 +280,7 @@ def quadratic(v: Any, Si: Any, n: int) -> Any:
 @njit(cache=True, error_model="numpy")
 def score_pass(
     F: Any, V: Any, index: Any, H: Any, R: Any, scale: Any, mask: Any,
-    M: Any, P: Any, v: Any, Si: Any, K: Any, n: int, root: Any, keep: bool,
+    M: Any, P: Any, v: Any, Si: Any, K: Any, root: Any, sizes: Any, keep: bool,
 ) -> Any:  # fmt: skip
     """Backward recursion of the smoothed costates r (d, c), N (d, d) and the gradient they give.
 
@@ -289,9 +289,9 @@ def score_pass(
     `keep`: also return smoothed disturbances u (T, p, n), M (T, p, p), smoothed states (T, d, n),
     their covariance (T, d, d) and Cov(x_t, x_t-1 | z).
     """
-    T, p, c = v.shape
-    d = P.shape[1]
-    q = c - n
+    T = len(v)
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
+    c = n + q
     nH, nR = H.shape[0], R.shape[0]
     gF, gb, gV = np.zeros(F.shape), np.zeros(F.shape[:2]), np.zeros(F.shape)
     gH, gs, gR = np.zeros(H.shape), np.zeros((T, p)), np.zeros(R.shape)
@@ -575,21 +575,21 @@ def _halvings(reach: float) -> int:
 @njit(cache=True, error_model="numpy")
 def score_group(
     F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
-    m0: Any, P0: Any, D: Any, z: Any, mask: Any, gradient: bool,
+    m0: Any, P0: Any, D: Any, z: Any, mask: Any, sizes: Any, gradient: bool,
 ) -> Any:  # fmt: skip
     """Everything for one group of paths in one call: log-likelihood (without 2 pi) and gradient.
 
     Status: -1 done; t >= 0: singular innovation at t; -2: flat directions that the data do not see,
     to be treated by the caller.
     """
-    n, q = z.shape[2], D.shape[1]
+    n, q = size(sizes[2]), size(sizes[3])
     failed, logdet, M, P, v, Si, K = filter_pass(
-        F, b, V, index, H, shift, R, scale, m0, P0, D, z, mask
+        F, b, V, index, H, shift, R, scale, m0, P0, D, z, mask, sizes
     )
     delta, root = np.zeros((q, n)), np.zeros((q, q))
     status = failed
     if failed < 0 and q > 0:
-        info, rhs = flat_moments(v, Si, n)
+        info, rhs = flat_moments(v, Si, sizes)
         good, information = _flat_root(info, root)
         logdet += information
         if not good:
@@ -600,19 +600,19 @@ def score_group(
                 _t_mul(root, rhs, half)
                 _mul(root, half, step)
                 delta += step
-                shift_columns(M, step)
-                shift_columns(v, step)
-                rhs = flat_moments(v, Si, n)[1]
+                shift_columns(M, step, sizes[0], sizes)
+                shift_columns(v, step, sizes[1], sizes)
+                rhs = flat_moments(v, Si, sizes)[1]
     value = -np.inf
     if status == -1:
-        value = -0.5 * (n * logdet + quadratic(v, Si, n).sum())
+        value = -0.5 * (n * logdet + quadratic(v, Si, sizes).sum())
     if status != -1 or not gradient:
         parts = (
             F[:0], b[:0], V[:0], H[:0], shift[:0], R[:0], m0[:0], P0[:0], D[:0],
         )  # fmt: skip
         return status, value, parts
     gF, gb, gV, gH, gs, gR, r, _, G, _, _, _, _, _ = score_pass(
-        F, V, index, H, R, scale, mask, M, P, v, Si, K, n, root, False
+        F, V, index, H, R, scale, mask, M, P, v, Si, K, root, sizes, False
     )
     g_shift = np.zeros(shift.shape)
     for t in range(len(gs)):
@@ -774,7 +774,7 @@ def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV:
 @njit(cache=True, error_model="numpy")
 def score_sde(
     A: Any, Q: Any, u: Any, C: Any, offset: Any, R: Any, mean: Any, cov: Any, flat: Any,
-    steps: Any, index: Any, scale: Any, z: Any, mask: Any, reach: float,
+    steps: Any, index: Any, scale: Any, z: Any, mask: Any, sizes: Any, reach: float,
 ) -> Any:  # fmt: skip
     """`transitions`, `score_group` and `transition_adjoint` in one call: short series gain by it.
 
@@ -787,7 +787,7 @@ def score_sde(
         return -2, 0.0, gA, gQ, gu, C, offset, R, mean, cov, flat
     F, b, V = transitions(A, Q, u, steps)
     status, value, parts = score_group(
-        F, b, V, index, H, shift, R, scale, mean, cov, flat, z, mask, True
+        F, b, V, index, H, shift, R, scale, mean, cov, flat, z, mask, sizes, True
     )
     gF, gb, gV, gH, gs, gR, gm, gP, gD = parts
     if status != -1:
