@@ -54,6 +54,8 @@ class System(NamedTuple):
     R: Array
     prior: PriorSpec
     delay: float = 0.0
+    vector: Array | None = None
+    """A, Q, prior cov, C, R and offset end to end, where a gradient holds them so."""
 
     @classmethod
     def of(cls, model: LinearSDE) -> System:
@@ -482,9 +484,9 @@ def _evaluate_at_once(
     """As `evaluate`, in one compiled call; None where that call does not do."""
     from afafilter._likelihood_kernels import score_sde
 
-    A, Q, u, C, offset, R, _, _ = system
+    A, Q, u, C, offset, R = system[:6]
     (group,) = data.groups
-    status, value, gA, gQ, gu, gC, g_offset, gR, gm, gP, gD = score_sde(
+    status, value, vector = score_sde(
         A, Q, u, C, offset, R[None] if data.obs_cov is None else data.obs_cov,
         prior.mean, prior.cov, prior.flat,
         data.steps, data.index, group.scale, group.z, group.mask, _sizes(group, prior.flat),
@@ -493,6 +495,14 @@ def _evaluate_at_once(
     if status == -2:
         return None
     _refuse_singular(status)
-    gR = gR[0] if data.obs_cov is None else np.zeros_like(R)
+    parts, end = [], 0
+    for array in (A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat):
+        parts.append(vector[end : end + array.size].reshape(array.shape))
+        end += array.size
+    gA, gQ, gP, gC, gR, g_offset, gu, gm, gD = parts
+    if data.obs_cov is not None:
+        gR[...] = 0.0
     value = float(value - 0.5 * data.n_obs * LOG_2PI)
-    return value, System(gA, gQ, gu, gC, g_offset, gR, PriorArrays(gm, gP, gD))
+    shared = vector[: end - u.size - prior.mean.size - prior.flat.size]
+    prior = PriorArrays(gm, gP, gD)
+    return value, System(gA, gQ, gu, gC, g_offset, gR, prior, vector=shared)

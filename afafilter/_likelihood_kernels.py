@@ -595,14 +595,15 @@ def score_group(
         if not good:
             status = -2
         else:
-            for _ in range(2):
-                half, step = np.empty((q, n)), np.empty((q, n))
+            half, step = np.empty((q, n)), np.empty((q, n))
+            for refining in (False, True):
+                if refining:
+                    rhs = flat_moments(v, Si, sizes)[1]
                 _t_mul(root, rhs, half)
                 _mul(root, half, step)
                 delta += step
                 shift_columns(M, step, sizes[0], sizes)
                 shift_columns(v, step, sizes[1], sizes)
-                rhs = flat_moments(v, Si, sizes)[1]
     value = -np.inf
     if status == -1:
         value = -0.5 * (n * logdet + quadratic(v, Si, sizes).sum())
@@ -772,25 +773,49 @@ def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV:
 
 
 @njit(cache=True, error_model="numpy")
+def _append(out: Any, start: int, part: Any) -> Any:
+    """Write an array into a vector from `start` on; where it ends."""
+    for i, x in enumerate(part.ravel()):
+        out[start + i] = x
+    return start + part.size
+
+
+@njit(cache=True, error_model="numpy")
 def score_sde(
     A: Any, Q: Any, u: Any, C: Any, offset: Any, R: Any, mean: Any, cov: Any, flat: Any,
     steps: Any, index: Any, scale: Any, z: Any, mask: Any, sizes: Any, reach: float,
 ) -> Any:  # fmt: skip
     """`transitions`, `score_group` and `transition_adjoint` in one call: short series gain by it.
 
-    Status as of `score_group`; -2 also where ||A|| dt exceeds `reach`.
+    Status as of `score_group`; -2 also where ||A|| dt exceeds `reach`. The gradient is one vector,
+    by A, Q, cov, C, R (summed over time), offset, u, mean and flat, end to end; empty where there
+    is none.
     """
     p, d = C.shape
-    gA, gQ, gu = A, Q, u
+    nothing = np.empty(0)
     H, shift = C.reshape((1, p, d)), offset.reshape((1, p))
     if column_norm(A) * steps.max() > reach:
-        return -2, 0.0, gA, gQ, gu, C, offset, R, mean, cov, flat
+        return -2, 0.0, nothing
     F, b, V = transitions(A, Q, u, steps)
     status, value, parts = score_group(
         F, b, V, index, H, shift, R, scale, mean, cov, flat, z, mask, sizes, True
     )
     gF, gb, gV, gH, gs, gR, gm, gP, gD = parts
     if status != -1:
-        return status, value, gA, gQ, gu, C, offset, R, mean, cov, flat
+        return status, value, nothing
     gA, gQ, gu = transition_adjoint(A, Q, u, steps, gF, gb, gV)
-    return status, value, gA, gQ, gu, gH[0], gs[0], gR, gm, gP, gD
+    out = np.zeros(3 * d * d + p * d + p * p + p + 2 * d + flat.size)
+    end = _append(out, 0, gA)
+    end = _append(out, end, gQ)
+    end = _append(out, end, gP)
+    end = _append(out, end, gH)
+    _append(out, end, gR[0])
+    for t in range(1, len(gR)):
+        for i in range(p):
+            for j in range(p):
+                out[end + p * i + j] += gR[t, i, j]
+    end = _append(out, end + p * p, gs)
+    end = _append(out, end, gu)
+    end = _append(out, end, gm)
+    _append(out, end, gD)
+    return status, value, out

@@ -167,7 +167,9 @@ class FamilyParameters:
 
     def pull(self, theta: Array, grad: System) -> Array:
         assert isinstance(grad.prior, PriorArrays)
-        slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
+        slope = grad.vector
+        if slope is None:
+            slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
         out = self._affine @ slope
         if self._curved:
             values = self._natural(theta)
