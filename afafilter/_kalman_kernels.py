@@ -29,6 +29,8 @@ from afafilter._lanes import put, take, zero
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
+SHRINKING = 0.9
+"""Greatest factor by which changes shrink that is trusted to go on."""
 
 
 class Chain(NamedTuple):
@@ -69,17 +71,54 @@ class Gains(NamedTuple):
 
 
 @jit
-def _unchanged(L: Any, M: Any) -> bool:
-    """Whether two roots agree to rounding, row by row."""
+def _change(L: Any, M: Any) -> Any:
+    """Largest change of a row between two roots, relative to the row."""
     d = L.shape[0]
+    largest = 0.0
     for i in range(d):
         size, change = 0.0, 0.0
         for j in range(d):
             size += L[i, j] ** 2
             change += (L[i, j] - M[i, j]) ** 2
-        if change > SETTLED**2 * size:
-            return False
-    return True
+        if change > largest * size:
+            largest = change / size if size > 0.0 else np.inf
+    return np.sqrt(largest)
+
+
+@jit
+def _has_settled(L: Any, run: Any, trace: Any) -> Any:
+    """Whether a root has reached its fixed point, asked after each of `run` equal steps.
+
+    Changes over SHORTEST_WINDOW steps that shrink by a factor q leave q / (1 - q) of the last one
+    to come. Near rounding q says nothing; there the root is compared over a fifth of the run, so
+    that slow convergence is not taken for a fixed point.
+    trace: two earlier roots (2, d, d), when the second is due, the last change.
+    """
+    roots, due, last = trace
+    if run == 0:
+        due[0], last[0] = SHORTEST_WINDOW, 0.0
+        roots[0] = L
+        roots[1] = L
+        return False
+    settled = False
+    if run % SHORTEST_WINDOW == 0:
+        change = _change(L, roots[0])
+        if last[0] > 0.0:
+            q = change / last[0]
+            settled = q < SHRINKING and change * q <= SETTLED * (1.0 - q)
+        last[0] = change
+        roots[0] = L
+    if run == due[0]:
+        settled = settled or _change(L, roots[1]) <= SETTLED
+        roots[1] = L
+        due[0] = run + max(SHORTEST_WINDOW, run // 4)
+    return settled
+
+
+@jit
+def _trace(d: Any) -> Any:
+    """What `_has_settled` remembers."""
+    return np.zeros((2, d, d)), np.zeros(1, np.int64), np.zeros(1)
 
 
 @jit
@@ -106,8 +145,7 @@ def filter_covariances(
     """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ... and the gains.
 
     L is the root at node first - 1 (at first = 0: before the first observation). On a constant
-    stretch the recursion stops once the root repeats to rounding: it is compared over a fifth of
-    the stretch so far, so that slow convergence is not taken for a fixed point.
+    stretch the recursion stops once the root has reached its fixed point to rounding.
 
     state, shown : d and p (see `size`). Returns -1, or the
     node at which the innovation covariance is singular.
@@ -116,11 +154,11 @@ def filter_covariances(
     d, p = size(state), size(shown)
     space = column_space(2 * d, 2 * d if smooth else d)
     A = space[0]
-    earlier = np.zeros((d, d))
+    trace = _trace(d)
     Y = np.empty((p, d))
     work = update_space(p, d)
     silent = np.zeros(p, np.bool_)
-    run, due, settled = 0, 0, False
+    run, settled = 0, False
     for k in range(first, n):
         o = chain.obs[k]
         if k > first + 1 and _same_setting(chain, seen, scale, k):
@@ -132,7 +170,7 @@ def filter_covariances(
                     S[o] = S[chain.obs[k - 1]]
                 continue
         else:
-            run, due, settled = 0, 0, False
+            run, settled = 0, False
         gains.slot[k] = k
         if k > 0:
             predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, space, smooth, state)
@@ -156,10 +194,7 @@ def filter_covariances(
                 for j in range(d):
                     gains.D[k, i, j] = A[d + j, d + i]
         gram(L, P[k], state, state)
-        if run == due:
-            settled = run > 0 and _unchanged(L, earlier)
-            earlier[:] = L
-            due = run + max(SHORTEST_WINDOW, run // 4)
+        settled = _has_settled(L, run, trace)
     return -1
 
 
@@ -246,8 +281,8 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
     A = space[0]
     Z = np.eye(d)
     LZ = np.empty((d, d))
-    earlier = np.zeros((d, d))
-    run, due, settled = 0, 0, False
+    trace = _trace(d)
+    run, settled = 0, False
     for k in range(n - 2, last - 1, -1):
         s, g = gains.slot[k + 1], gains.slot[k]
         if k < n - 2 and s == gains.slot[k + 2] and g == s:
@@ -256,7 +291,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
                 P[k] = P[k + 1]
                 continue
         else:
-            run, due, settled = 0, 0, False
+            run, settled = 0, False
         multiply(gains.T[s], Z, space, state)
         for c in range(d):
             for i in range(d):
@@ -273,10 +308,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
                 for j in range(d):
                     LZ[i, j] += f * Z[l, j]
         gram(LZ, P[k], state, state)
-        if run == due:
-            settled = run > 0 and _unchanged(Z, earlier)
-            earlier[:] = Z
-            due = run + max(SHORTEST_WINDOW, run // 4)
+        settled = _has_settled(Z, run, trace)
     return Z
 
 
