@@ -25,7 +25,7 @@ from afafilter._kalman_root_kernels import (
     update_root,
     update_space,
 )
-from afafilter._lanes import put, take, zero
+from afafilter._lanes import alike, put, take
 
 SETTLED = 1e-13
 SHORTEST_WINDOW = 16
@@ -226,14 +226,12 @@ def filter_means(
                 u = chain.step[k]
                 before, x = x, before
                 for i in range(d):
-                    for l in range(width):
-                        x[i, l] = chain.b[u, i]
+                    put(x, i, alike(chain.b[u, i], beside), beside)
                 _add_product(chain.F[u], before, x, beside, state, state)
             if o >= 0:
                 c, g = chain.cfg[o], gains.slot[k]
                 for a in range(p):
-                    for l in range(width):
-                        v[a, l] = chain.off[c, a]
+                    put(v, a, alike(chain.off[c, a], beside), beside)
                 _add_product(chain.H[c], x, v, beside, shown, state)
                 for a in range(p):
                     if seen[o, a]:
@@ -267,7 +265,7 @@ def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any)
 def _product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
     """out = M @ x."""
     for i in range(size(rows)):
-        total = zero(beside)
+        total = alike(0.0, beside)
         for j in range(size(columns)):
             total += M[i, j] * take(x, j, beside)
         put(out, i, total, beside)

@@ -5,7 +5,7 @@
 arrays they can prove not to overlap, which those of the recursions are not; here they are written
 down, and run on whatever width the processor has.
 
-`zero`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`,
+`alike`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`,
 a tuple of as many entries, says which.
 """
 
@@ -155,8 +155,8 @@ def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
     return lanes(lanes, lanes, lanes), code
 
 
-def zero(beside: Any) -> Any:
-    """0, see `take`."""
+def alike(value: Any, beside: Any) -> Any:
+    """A number as it is, or in every lane, see `take`."""
     raise NotImplementedError("for compiled kernels")
 
 
@@ -170,13 +170,13 @@ def put(x: Any, i: Any, value: Any, beside: Any) -> None:
     raise NotImplementedError("for compiled kernels")
 
 
-@overload(zero, inline="always")
-def _zero(beside: Any) -> Any:
-    def one(beside: Any) -> Any:
-        return 0.0
+@overload(alike, inline="always")
+def _alike(value: Any, beside: Any) -> Any:
+    def one(value: Any, beside: Any) -> Any:
+        return value
 
-    def several(beside: Any) -> Any:
-        return spread(0.0)
+    def several(value: Any, beside: Any) -> Any:
+        return spread(value)
 
     return one if len(beside) == 1 else several
 
