@@ -133,12 +133,14 @@ def draw(results: Results) -> None:
                 for x in entry["outcomes"]:
                     if x["times"]:
                         lines.setdefault(x["library"], []).append((entry["size"], median(x)))
+        markers = iter("svD^<>Px*")
         for name, points in lines.items():
             size, seconds = np.array(sorted(points)).T
             bold = name in highlighted
             ax.loglog(
-                size, 1e3 * seconds, marker="o", ms=5 if bold else 3, lw=2.4 if bold else 1.0,
-                zorder=3 if bold else 2, label=name, color="black" if bold else None,
+                size, 1e3 * seconds, marker="o" if bold else next(markers), ms=5 if bold else 4,
+                lw=2.4 if bold else 1.0, zorder=3 if bold else 2, label=name,
+                color="black" if bold else None,
             )  # fmt: skip
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("N", fontsize=8)
@@ -146,7 +148,9 @@ def draw(results: Results) -> None:
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)
         if lines:
-            ax.legend(fontsize=6)
+            low, high = ax.get_ylim()
+            ax.set_ylim(low, high * 8.0 ** (1 + len(lines) // 4))  # room for the legend
+            ax.legend(fontsize=6, ncols=2, loc="upper left")
     fig.savefig(FIGURE, dpi=110)
     plt.close(fig)
 
