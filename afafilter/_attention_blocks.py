@@ -28,13 +28,12 @@ from afafilter._attention_tiles import (
     direct_squares,
     explicit_squares,
     key_chunks,
-    linear_weights,
-    log_weights,
     operand,
     phases,
     squared_norms,
     turn_pairs,
 )  # fmt: skip
+from afafilter._attention_weights import linear_weights, log_weights
 
 Index = NDArray[np.intp]
 

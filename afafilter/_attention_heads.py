@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from afafilter import _attention_tiles as tiles
 from afafilter._attention_blocks import available_threads, run, sweep
 from afafilter._attention_inputs import Inputs, Numbers, Projections, times_matrix
+from afafilter._attention_weights import Law
 from afafilter._validate import Array, positive_int, scalar
 
 BATCH_PAIRS = 100_000_000
@@ -55,7 +56,7 @@ class Heads:
     inputs: Inputs
     lead: tuple[int, ...]
     p: dict[str, Array]
-    law: tiles.Law
+    law: Law
     backward: str | None
     window: int | None
     tolerance: float

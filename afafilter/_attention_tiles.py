@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter.weights import Exponential, Huber, PowerLaw, Threshold, Weight
+from afafilter._attention_weights import Law
 
 Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
@@ -49,36 +49,6 @@ SCRATCH = 2**20
 """Bytes of weights that a compiled tile holds at a time."""
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 """Relative rounding of S + |R|^2/nu above which the fused product is not used."""
-
-
-class Law(NamedTuple):
-    """The robust weight in the form that the tiles use.
-
-    kind "plain": w = 1. "power": w = peak (1 + d2/scale)^-exponent. "general": `weight` itself;
-    there `scale` only says at which d2 the weight bends.
-    """
-
-    kind: str = "plain"
-    scale: float = 1.0
-    exponent: float = 0.0
-    peak: float = 1.0
-    weight: Weight | None = None
-    dim: int = 1
-
-
-def law_of(weight: Weight | None, dim: int) -> Law:
-    """The tiles' form of a weight."""
-    if weight is None:
-        return Law(dim=dim)
-    if isinstance(weight, PowerLaw):
-        scale, exponent, peak = weight.power_form(dim)
-        return Law("power", scale, exponent, peak, weight, dim)
-    scale = 1.0
-    if isinstance(weight, Exponential):
-        scale = weight.nu
-    elif isinstance(weight, Huber | Threshold):
-        scale = weight.c**2
-    return Law("general", scale, 1.0, 1.0, weight, dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -492,47 +462,3 @@ def explicit_squares(q: Floats, k: Floats, E: Floats, query_late: bool) -> Float
         a, b = q[:, c, None], k[:, c]
         out += (a - E * b if query_late else b - E * a) ** 2
     return out
-
-
-def linear_weights(law: Law, beta: float, S: Floats, X: Floats | None) -> Floats:
-    """W without a running maximum, in place."""
-    from afafilter._attention_kernels import power_weights
-
-    exponent = law.exponent
-    if X is None:
-        X, exponent = S, 1.0
-    power_weights(X, S, X.dtype.type(exponent), X.dtype.type(beta))
-    return X
-
-
-def log_weights(head: Head, side: Side, S: Floats, X: Floats | None, tau: F64 | None) -> Floats:
-    """Logits beta (log P + log w), without the factor E^{2 beta} of exact acausal pairs."""
-    law, dtype = head.law, head.v.dtype
-    info = np.finfo(dtype)
-    degenerate = side.degenerate(head)
-    if degenerate:
-        assert tau is not None
-        log_s: Floats = (np.log(side.var_early) - 2.0 * head.mu * tau).astype(dtype)
-        S = np.exp(np.maximum(log_s, -0.9 * np.log(info.max)))
-    if law.kind == "general":
-        assert X is not None
-        np.maximum(X, 0.0, out=X)
-        X /= S
-        np.minimum(X, info.max, out=X)
-    if not degenerate:
-        log_s = np.log(S, out=S)
-    if law.kind == "plain":
-        np.negative(log_s, out=log_s)
-    elif law.kind == "power":
-        assert X is not None
-        np.log(np.maximum(X, info.tiny, out=X), out=X)
-        X *= law.exponent
-        log_s *= law.exponent - 1.0
-        log_s -= X
-    else:
-        assert X is not None
-        assert law.weight is not None
-        np.subtract(law.weight.log(X, law.dim), log_s, out=log_s)
-    if head.beta != 1.0:
-        log_s *= head.beta
-    return log_s

@@ -31,7 +31,7 @@ from afafilter._attention_inputs import (
     value_rotation,
 )
 from afafilter._attention_modes import run_modes
-from afafilter._attention_tiles import law_of
+from afafilter._attention_weights import law_of
 from afafilter._validate import choice, positive_int, scalar
 from afafilter.weights import Weight, as_weight
 
