@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter import _attention_tiles as tiles
-from afafilter._attention_blocks import available_threads, run, sweep
+from afafilter._attention_blocks import sweep
 from afafilter._attention_inputs import Inputs, Numbers, Projections, times_matrix
+from afafilter._attention_threads import available_threads, run
 from afafilter._attention_weights import Law
 from afafilter._validate import Array, positive_int, scalar
 

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._attention_blocks import run
 from afafilter._attention_heads import AttentionResult
 from afafilter._attention_inputs import Index, Inputs, Numbers
+from afafilter._attention_threads import run
 from afafilter._attention_tiles import (
     F64,
     Floats,

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from afafilter import _attention_blocks, _attention_tiles
+from afafilter import _attention_threads, _attention_tiles
 from afafilter.attention import isotropic_attention, tensor_attention
 from afafilter.weights import IMQ, Exponential, Huber, Power, Rational, StudentT, Threshold
 
@@ -724,7 +724,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
         def log(self, d2, dim):
             raise RuntimeError("broken weight")
 
-    monkeypatch.setattr(_attention_blocks, "SERIAL_PAIRS", 0)
+    monkeypatch.setattr(_attention_threads, "SERIAL_PAIRS", 0)
     x = np.zeros((600, 2))
     with pytest.raises(RuntimeError, match="broken weight"):
         isotropic_attention(x, x, x, np.arange(600.0), **GOOD, weight=Broken(1.0), threads=2)
