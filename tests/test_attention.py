@@ -123,6 +123,24 @@ def test_equals_the_dense_formula(decay, weight, beta, causal, backward):
     np.testing.assert_allclose(got.precision, precision[:, 0], rtol=1e-10, atol=1e-300)
 
 
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("weight", [None, Power(4.0, 1.0), Power(4.0), Huber(1.0)], ids=str)
+@pytest.mark.parametrize(("causal", "backward"), DIRECTIONS)
+def test_blocks_that_share_far_keys(decay, weight, causal, backward):
+    q, k, v, t = data(400)
+    options = {
+        **PARAMETERS, "decay": decay, "weight": weight, "causal": causal, "backward": backward,
+    }  # fmt: skip
+    rows = np.unique(np.linspace(0, 399, 60).astype(int))
+    output, _, precision = dense_attention(
+        q[rows], k, v, t, t_query=t[rows], n_visible=rows + 1, **options
+    )
+    got = isotropic_attention(q, k, v, t, **options)
+    np.testing.assert_allclose(got.output[rows], output, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(got.precision[rows], precision[:, 0], rtol=1e-10)
+
+
 @pytest.mark.parametrize("weight", [None, Power(4.0), Exponential(6.0)], ids=str)
 @pytest.mark.parametrize(("causal", "backward"), DIRECTIONS)
 def test_full_size_tiles_and_threads(weight, causal, backward):
