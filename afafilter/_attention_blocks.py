@@ -233,7 +233,6 @@ class Block:
         separable = self.is_separable(view, keys)
         if (
             separable
-            and head.law.kind != "general"
             and not self.online
             and head.weights is None
             and self.has_exact_product(view, keys)

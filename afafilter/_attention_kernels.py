@@ -51,14 +51,19 @@ def _bits(typingctx: Any, x: Any) -> Any:
     return other(x), code
 
 
-def power(r: Any, c: Any) -> Any:
-    """r^c for r > 0 of the same floating point type; both r and the result in normal range."""
-    raise NotImplementedError
+def log2(r: Any) -> Any:
+    """Binary logarithm of a positive normal number."""
+    raise NotImplementedError("for compiled kernels")
 
 
-@overload(power)
-def _power(r: Any, c: Any) -> Any:
-    def double(r: Any, c: Any) -> Any:
+def exp2(y: Any) -> Any:
+    """2^y where that is a normal number."""
+    raise NotImplementedError("for compiled kernels")
+
+
+@overload(log2)
+def _log2(r: Any) -> Any:
+    def double(r: Any) -> Any:
         bits = _bits(r)
         e = (bits - _ROOT_HALF_BITS) >> 52
         m = _bits(bits - (e << 52))
@@ -66,15 +71,9 @@ def _power(r: Any, c: Any) -> Any:
         series = _LOG[9]
         for k in range(8, -1, -1):
             series = series * (f * f) + _LOG[k]
-        y = c * (series * f + (_bits(e + _ROUND_BITS) - _ROUND))
-        n = y + _ROUND
-        part = y - (n - _ROUND)
-        value = _EXP[12]
-        for k in range(11, -1, -1):
-            value = value * part + _EXP[k]
-        return _bits(_bits(value) + (_bits(n) << 52))
+        return series * f + (_bits(e + _ROUND_BITS) - _ROUND)
 
-    def single(r: Any, c: Any) -> Any:
+    def single(r: Any) -> Any:
         one, places = np.float32(1.0), np.int32(23)
         bits = _bits(r)
         e = np.int32(np.int32(bits - _ROOT_HALF_BITS_SINGLE) >> places)
@@ -83,15 +82,30 @@ def _power(r: Any, c: Any) -> Any:
         series = _LOG_SINGLE[4]
         for k in range(3, -1, -1):
             series = series * (f * f) + _LOG_SINGLE[k]
-        y = c * (series * f + (_bits(np.int32(e + _ROUND_BITS_SINGLE)) - _ROUND_SINGLE))
+        return series * f + (_bits(np.int32(e + _ROUND_BITS_SINGLE)) - _ROUND_SINGLE)
+
+    return double if r == types.float64 else single
+
+
+@overload(exp2)
+def _exp2(y: Any) -> Any:
+    def double(y: Any) -> Any:
+        n = y + _ROUND
+        part = y - (n - _ROUND)
+        value = _EXP[12]
+        for k in range(11, -1, -1):
+            value = value * part + _EXP[k]
+        return _bits(_bits(value) + (_bits(n) << 52))
+
+    def single(y: Any) -> Any:
         n = y + _ROUND_SINGLE
         part = y - (n - _ROUND_SINGLE)
         value = _EXP_SINGLE[7]
         for k in range(6, -1, -1):
             value = value * part + _EXP_SINGLE[k]
-        return _bits(np.int32(_bits(value) + np.int32(_bits(n) << places)))
+        return _bits(np.int32(_bits(value) + np.int32(_bits(n) << np.int32(23))))
 
-    return double if r == types.float64 else single
+    return double if y == types.float64 else single
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -101,13 +115,13 @@ def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
     if exponent == one and beta == one:
         for j in range(X.shape[0]):
             X[j] = one / X[j]
-    elif beta == one:
+    elif beta == one and exponent > one:
         for j in range(X.shape[0]):
             inverse = one / X[j]
-            X[j] = power(S[j] * inverse, exponent - one) * inverse
-    else:
+            X[j] = exp2((exponent - one) * log2(S[j] * inverse)) * inverse
+    else:  # no quotient or factor leaves the range that the weight itself keeps
         for j in range(X.shape[0]):
-            X[j] = power(S[j] / X[j], beta * (exponent - one)) * power(X[j], -beta)
+            X[j] = exp2(beta * ((exponent - one) * log2(S[j]) - exponent * log2(X[j])))
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")

@@ -402,30 +402,17 @@ def _careful_group(chain: Chain, group: Group) -> tuple[int, float, Any, Any]:
         info, rhs = kernels.flat_moments(v, Si, sizes)
         solve, root, information = _flat_posterior(info)
         # The second round refines: the first leaves rounding of the size of the data's level.
-        for _ in range(2):
+        for refining in (False, True):
+            if refining:
+                rhs = kernels.flat_moments(v, Si, sizes)[1]
             step = solve(rhs)
             delta += step
             kernels.shift_columns(M, step, sizes[0], sizes)
             kernels.shift_columns(v, step, sizes[1], sizes)
-            rhs = kernels.flat_moments(v, Si, sizes)[1]
         logdet += information
     value = -0.5 * (n * logdet + kernels.quadratic(v, Si, sizes).sum())
     gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
-        F,
-        V,
-        index,
-        H,
-        R,
-        group.scale,
-        group.mask,
-        M,
-        P,
-        v,
-        Si,
-        K,
-        root,
-        sizes,
-        True,
+        F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, root, sizes, True
     )
     gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
     gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T

@@ -762,3 +762,9 @@ def test_compiled_powers_are_exact_to_rounding(dtype, bound, beta):
         W = X.copy()
         power_weights(W, S, dtype(exponent), dtype(beta))
         np.testing.assert_allclose(W / exact**beta, 1.0, rtol=bound)
+    small, large = (
+        dtype(10.0 ** (sign * (160 if dtype == np.float64 else 20))) for sign in (-1, 1)
+    )
+    S, W = np.full((1, 8), small), np.full((1, 8), large)  # their quotient is below every number
+    power_weights(W, S, dtype(0.5), dtype(beta))
+    np.testing.assert_allclose(W, 1.0, rtol=bound)
