@@ -76,6 +76,7 @@ class View:
 
     side: Side
     queries: Operand
+    columns: Floats
     centre: Floats | None
     sums: F64
     """(B, m + g) sums of values and of weights, before the queries' own decay."""
@@ -87,7 +88,9 @@ class View:
 
     def part(self, rows: slice) -> View:
         """Some of its rows."""
-        return View(self.side, self.queries.part(rows), self.centre, self.sums[rows])
+        return View(
+            self.side, self.queries.part(rows), self.columns[rows], self.centre, self.sums[rows]
+        )
 
 
 class Block:
@@ -142,16 +145,19 @@ class Block:
     def run(self, side: Side) -> None:
         """Add all keys of one direction.
 
-        Beyond the edge are the keys that all rows see; more rows than ROWS share their columns.
+        Compiled tiles leave out pairs that do not count: all rows go together. Otherwise at most
+        ROWS do, up to an edge beyond which are the keys that all rows see.
         """
         head, n = self.head, len(self.head.t)
         seen = head.n_visible[self.rows]
-        if len(self.t_rows) <= tiles.ROWS:
+        count = len(self.t_rows)
+        together = count <= tiles.ROWS or self.is_fused(side)
+        if together:
             edge = 0 if side.causal else n
         else:
             edge = int(seen[0] if side.causal else seen[-1])
         width = n if head.window is None else head.window
-        for rows in self.parts(tiles.ROWS):
+        for rows in self.parts(count if together else tiles.ROWS):
             if side.causal:
                 low, high = np.maximum(seen[rows] - width, edge), seen[rows]
             else:
@@ -171,8 +177,10 @@ class Block:
         queries = operand(
             self.head, side, self.space, True, self.q, self.q2, distance, centre, lead
         )
+        shape = (len(distance), queries.outer.shape[1] + queries.x.shape[1])
+        columns = queries.columns(self.space.get("queriescolumns", shape, self.dtype))
         m, groups = self.totals.num.shape[1], self.totals.den.shape[1]
-        return View(side, queries, centre, np.zeros((len(distance), m + groups)))
+        return View(side, queries, columns, centre, np.zeros((len(distance), m + groups)))
 
     def add_range(self, side: Side, low: Index, high: Index) -> None:
         """Add the keys [low, high) of each row, or of all rows, nearest first."""
@@ -180,7 +188,8 @@ class Block:
         reference = self.t_rows[0] if side.causal else max(self.t_rows[-1], head.t[0])
         centre = self.centre(side)
         view = self.view(side, reference, centre)
-        for j0, j1, crossed in key_chunks(low, high, side.causal):
+        edge_keys = tiles.KEYS if self.is_fused(side) else tiles.EDGE_KEYS
+        for j0, j1, crossed in key_chunks(low, high, side.causal, edge_keys):
             keys = Keys(head, side, self.space, (j0, j1), reference, centre)
             if crossed:
                 rows = slice(np.searchsorted(high, j0, "right"), np.searchsorted(low, j1))
@@ -204,6 +213,25 @@ class Block:
             return None
         return np.asarray(np.median(self.q, axis=0), dtype=self.dtype)
 
+    def is_fused(self, side: Side) -> bool:
+        """Whether all tiles can be compiled ones, however far behind the first row keys are."""
+        head, span = self.head, float(self.t_rows[-1] - self.t_rows[0])
+        least = head.least_variance(side, 0.0, head.longest)
+        return (
+            not self.online
+            and head.weights is None
+            and not head.may_need_centre
+            and self.is_in_range(span, least)
+        )
+
+    def is_in_range(self, behind: float, least: float) -> bool:
+        """Whether factors of keys so far behind the reference are exact enough for S >= least."""
+        head = self.head
+        fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
+        return fastest <= self.reach and bool(
+            self.eps * (8 + fastest) * head.growth(behind) <= self.lost * least
+        )
+
     def is_separable(self, view: View, keys: Keys) -> bool:
         """Whether factors of queries and keys apart are in range and lose no digits."""
         head, behind = self.head, max(-keys.nearest, 0.0)
@@ -211,11 +239,7 @@ class Block:
             return True
         if view.centre is not None and not view.side.query_late and head.mu * behind > 0.5:
             return False  # e_late c would be longer than the points it centres
-        fastest = max(2.0, 2.0 * head.beta) * max(head.mu, head.mu_value) * behind
-        return fastest <= self.reach and bool(
-            self.eps * (8 + fastest) * head.growth(behind)
-            <= self.lost * self.least_variance(view, keys)
-        )
+        return self.is_in_range(behind, self.least_variance(view, keys))
 
     def least_variance(self, view: View, keys: Keys) -> float:
         """Least S of a tile."""
@@ -250,18 +274,24 @@ class Block:
 
     def fused_tile(self, view: View, keys: Keys, limits: Index | None) -> None:
         """Add keys whose weights are powers of products."""
-        from afafilter._attention_kernels import add_tile
+        from afafilter._attention_kernels import add_tile, summed_columns
 
-        law, queries, columns = self.head.law, view.queries, keys.operand
-        first, second = queries.columns, columns.columns
-        exponent = law.exponent
-        if keys.x is None:
-            first, second, exponent = queries.lag_columns, columns.lag_columns, 1.0
-        scratch = self.space.get("scratch", (tiles.SCRATCH // self.dtype.itemsize,), self.dtype)
+        queries, x, decay = view.queries, keys.operand, keys.operand.decay
+        exponent = 1.0 if keys.x is None else self.head.law.exponent
+        ones = np.ones(len(keys.gap), self.dtype)
+        if keys.ones.shape[1] == 1:
+            values, fade = keys.values, ones if decay.num is None else decay.num
+        else:
+            values, fade = keys.sums, ones
+        part = self.space.get(
+            "part", (len(view.sums), summed_columns(values.shape[1], self.dtype.itemsize)),
+            self.dtype,
+        )  # fmt: skip
         add_tile(
-            first, second, queries.lag_columns, columns.lag_columns, keys.sums,
+            view.columns, x.outer, x.x, x.scale, queries.lag_columns, x.lag_columns, values, fade,
+            ones if decay.den is None else decay.den,
             np.empty((2, 0), np.intp) if limits is None else limits,
-            self.dtype.type(exponent), self.dtype.type(self.head.beta), scratch, view.sums,
+            self.dtype.type(exponent), self.dtype.type(self.head.beta), part, view.sums,
         )  # fmt: skip
 
     def general_tile(
@@ -310,11 +340,9 @@ class Block:
     def squares(self, view: View, keys: Keys, S: Floats) -> Floats:
         """|R|^2 or, for the power law, S + |R|^2/nu."""
         queries, law = view.queries, self.head.law
-        assert queries.columns is not None
-        assert keys.operand.columns is not None
         X = self.space.get("X", S.shape, self.dtype)
         if self.has_exact_product(view, keys):
-            return np.matmul(queries.columns, keys.operand.columns.T, out=X)
+            return np.matmul(view.columns, keys.columns.T, out=X)
         step = self.space.get("step", X.shape, self.dtype)
         direct_squares(X, step, view.side.query_late, queries, keys.operand)
         if law.kind == "power":

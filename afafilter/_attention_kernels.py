@@ -23,10 +23,15 @@ import numpy as np
 from numba import extending, types
 
 from afafilter._jit import njit
+from afafilter._register_tiles import column_panels, lanes, product, room, turned_panels, wide
 
 intrinsic: Callable[[Any], Any] = extending.intrinsic
 overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
+STRIP_PANELS = 4
+"""Wide panels of keys that a strip has: the cache holds its weights."""
+CHUNK = 48
+"""Queries that go through a strip together."""
 _LOG = tuple(2 / log(2) / (2 * k + 1) for k in range(10))
 _EXP = tuple(log(2) ** k / factorial(k) for k in range(13))
 _LOG_SINGLE = tuple(np.float32(x) for x in _LOG[:5])
@@ -125,9 +130,8 @@ def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _variances(S: Any, query: Any, first: Any, second: Any) -> None:
+def _variances(S: Any, a: Any, b: Any, first: Any, second: Any) -> None:
     """S of one row."""
-    a, b = query
     for j in range(len(S)):
         S[j] = a * first[j] + b * second[j]
 
@@ -143,44 +147,86 @@ def power_weights(X: Any, S: Any, exponent: Any, beta: Any) -> None:
         _weigh(X[i], S[i], exponent, beta)
 
 
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _dot(a: Any, b: Any) -> Any:
+    """Sum of products."""
+    total = a.dtype.type(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def add_tile(
-    queries: Any,
-    keys: Any,
-    lag_queries: Any,
-    lag_keys: Any,
-    values: Any,
-    limits: Any,
-    exponent: Any,
-    beta: Any,
-    scratch: Any,
-    sums: Any,
-) -> None:
-    """sums (B, m) += W values, W (B, T) as above with X = queries @ keys.T.
+    queries: Any, outer: Any, points: Any, scale: Any, lag_queries: Any, lag_keys: Any,
+    values: Any, fade: Any, mass: Any, limits: Any, exponent: Any, beta: Any, part: Any, sums: Any,
+) -> None:  # fmt: skip
+    """sums (B, m) += W values and, where sums has another column, that += W mass.
 
-    queries (B, c), keys (T, c); S = lag_queries (B, 2) @ lag_keys (T, 2).T; values (T, m).
+    W (B, T) as above with X = queries (B, e + d) @ [outer (T, e), scale (T,) points (T, d)].T and
+    S = lag_queries (B, 2) @ lag_keys (T, 2).T; values (T, m) times fade (T,); mass (T,).
     limits (2, B): the first key and one past the last that a row sees; empty: all of them.
-    scratch: room for the weights of some rows. sums are float64, the rest of one type.
+    part (B, `summed_columns(m)`): work space. sums are float64, the rest of one type.
     """
     T, m = values.shape
-    first, second = np.ascontiguousarray(lag_keys[:, 0]), np.ascontiguousarray(lag_keys[:, 1])
-    S = np.empty_like(first)
-    step = max(len(scratch) // T, 1)
-    product = np.empty((min(step, len(queries)), m), values.dtype)
-    for start in range(0, len(queries), step):
-        count = min(step, len(queries) - start)
-        W = scratch[: count * T].reshape(count, T)
-        np.dot(queries[start : start + count], keys.T, W)
-        for i in range(count):
-            low, high = 0, T
+    B, c = queries.shape
+    vector, panel = lanes(values.itemsize), wide(values.itemsize)
+    groups = m // panel
+    narrow = (m - groups * panel + vector - 1) // vector
+    strip = STRIP_PANELS * panel
+    few = min(B, CHUNK)
+    kind = values.dtype
+    turned = room(STRIP_PANELS * c * panel, kind).reshape(STRIP_PANELS, c, panel)
+    W = room(few * strip, kind).reshape(few, strip)
+    S, first, second = np.empty(strip, kind), np.empty(strip, kind), np.empty(strip, kind)
+    left = room(groups * strip * panel, kind).reshape(groups, strip, panel)
+    right = room(narrow * strip * vector, kind).reshape(narrow, strip, vector)
+    massive = sums.shape[1] > m
+    varying = exponent != kind.type(1) or beta != kind.type(1)  # else S has no part in the weight
+    part[:B] = 0
+    for start in range(0, T, strip):
+        length = min(strip, T - start)
+        end = start + length
+        panels = (length + panel - 1) // panel
+        turned_panels(outer[start:end], points[start:end], scale[start:end], turned[:panels])
+        column_panels(values[start:end], fade[start:end], 0, left)
+        column_panels(values[start:end], fade[start:end], groups * panel, right)
+        first[:length], second[:length] = lag_keys[start:end, 0], lag_keys[start:end, 1]
+        for above in range(0, B, few):
+            count = min(few, B - above)
             if limits.shape[1]:
-                low, high = limits[0, start + i], limits[1, start + i]
-                W[i, :low] = 0
-                W[i, high:] = 0
-            _variances(S[low:high], lag_queries[start + i], first[low:high], second[low:high])
-            _weigh(W[i, low:high], S[low:high], exponent, beta)
-        part = product[:count]
-        np.dot(W, values, part)
-        for i in range(count):
-            for c in range(m):
-                sums[start + i, c] += part[i, c]
+                seen = 0
+                for i in range(above, above + count):
+                    seen += max(min(limits[1, i], end) - max(limits[0, i], start), 0)
+                if seen == 0:
+                    continue
+            rows = slice(above, above + count)
+            for q in range(panels):
+                product(queries[rows], turned[q], W[:count], q * panel, False)
+            for i in range(count):
+                low, high = 0, length
+                if limits.shape[1]:
+                    low = min(max(limits[0, above + i] - start, 0), length)
+                    high = max(min(limits[1, above + i] - start, length), low)
+                    W[i, :low] = 0
+                    W[i, high:length] = 0
+                if varying:
+                    a, b = lag_queries[above + i]
+                    _variances(S[low:high], a, b, first[low:high], second[low:high])
+                _weigh(W[i, low:high], S[low:high], exponent, beta)
+                if massive:
+                    sums[above + i, m] += _dot(W[i, low:high], mass[start + low : start + high])
+            for g in range(groups):
+                product(W[:count], left[g, :length], part[rows], g * panel, True)
+            for g in range(narrow):
+                column = groups * panel + g * vector
+                product(W[:count], right[g, :length], part[rows], column, True)
+    for i in range(B):
+        for j in range(m):
+            sums[i, j] += part[i, j]
+
+
+def summed_columns(m: int, itemsize: int) -> int:
+    """Columns that `add_tile` needs for the sums of m."""
+    vector = int(lanes(itemsize))
+    return -(-m // vector) * vector

@@ -18,6 +18,7 @@ from afafilter._attention_heads import AttentionResult
 from afafilter._attention_inputs import Index, Inputs, Numbers
 from afafilter._attention_threads import run
 from afafilter._attention_tiles import (
+    EDGE_KEYS,
     F64,
     Floats,
     Workspace,
@@ -203,7 +204,7 @@ def _tiles(
     high = seen if causal else np.minimum(seen + width, n)
     if high[-1] <= low[0]:
         return
-    for a, b, _ in key_chunks(low, high, causal):
+    for a, b, _ in key_chunks(low, high, causal, EDGE_KEYS):
         for j0 in range(a, b, KEYS):
             j1 = min(j0 + KEYS, b)
             index = np.arange(j0, j1)

@@ -46,7 +46,7 @@ EDGE_KEYS = 256
 BAND = 1024
 """Queries per block: they share the columns made of far keys."""
 SCRATCH = 2**20
-"""Bytes of weights that a compiled tile holds at a time."""
+"""Bytes of weights at a time where a tile is not compiled."""
 LOST = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 """Relative rounding of S + |R|^2/nu above which the fused product is not used."""
 
@@ -152,7 +152,7 @@ class Head:
         dtype = self.v.dtype
         return 5 * float(np.finfo(dtype).eps) * far > LOST[dtype] * self.law.scale * least
 
-    @property
+    @cached_property
     def may_need_centre(self) -> bool:
         """Whether some block of queries needs a centre of its own."""
         far = min(self.largest_query, self.largest_key)
@@ -232,8 +232,11 @@ class Operand(NamedTuple):
     distance: F64
     lag_columns: Floats
     """Two columns whose products sum to S."""
-    columns: Floats | None
-    """Columns whose products sum to S + |R|^2/nu ("power") or |R|^2 ("general")."""
+    outer: Floats
+    """Columns that, followed by x times scale, have products that sum to S + |R|^2/nu ("power") or
+    |R|^2 ("general")."""
+    x: Floats
+    scale: Floats
     points: Floats | None
     """P of the module docstring where there is a centre."""
     e: Floats
@@ -248,9 +251,17 @@ class Operand(NamedTuple):
             return None if x is None else x[rows]
 
         return Operand(
-            self.distance[rows], self.lag_columns[rows], cut(self.columns), cut(self.points),
-            self.e[rows], Decay(cut(self.decay.num), cut(self.decay.den)), self.largest,
+            self.distance[rows], self.lag_columns[rows], self.outer[rows], self.x[rows],
+            self.scale[rows], cut(self.points), self.e[rows],
+            Decay(cut(self.decay.num), cut(self.decay.den)), self.largest,
         )  # fmt: skip
+
+    def columns(self, out: Floats) -> Floats:
+        """All columns in one array."""
+        extra = self.outer.shape[1]
+        out[:, :extra] = self.outer
+        np.multiply(self.x, self.scale[:, None], out=out[:, extra:])
+        return out
 
 
 def squared_norms(x: Floats) -> Floats:
@@ -313,7 +324,7 @@ def to_rotating_frame(arrays: Sequence[Floats], t: F64, omega: F64) -> list[Floa
 
 
 def key_chunks(
-    low: NDArray[np.intp], high: NDArray[np.intp], descending: bool
+    low: NDArray[np.intp], high: NDArray[np.intp], descending: bool, edge_keys: int
 ) -> Iterator[tuple[int, int, bool]]:
     """Key ranges (j0, j1, whether some rows do not see all of it), nearest first."""
     start, stop = int(low[0]), int(high[-1])
@@ -322,7 +333,7 @@ def key_chunks(
     pieces = []
     for a, b in pairwise(cuts):
         edge = a < inner[0] or b > inner[1]
-        count = -(-(b - a) // (EDGE_KEYS if edge else KEYS))
+        count = -(-(b - a) // (edge_keys if edge else KEYS))
         marks = [b - (b - a) * i // count for i in range(count + 1)][::-1]
         pieces += [(x, y, edge) for x, y in pairwise(marks)]
     yield from reversed(pieces) if descending else pieces
@@ -357,36 +368,35 @@ def operand(
     e = e64.astype(dtype)
     decay = Decay.over(head.rates(side), distance - lead, np.float64 if is_query else dtype)
     if x is None:
-        return Operand(distance, lag, None, None, e, decay, 0.0)
+        return Operand(distance, lag, lag, np.empty((n, 0), dtype), e, None, e, decay, 0.0)
     power = law.kind == "power"
     merged = power and side.query_late
-    extra = 4 if power and not merged else 2
-    columns = space.get(name + "columns", (n, x.shape[1] + extra), dtype)
-    factor = (-2.0 / law.scale if power else -2.0) if is_query else 1.0
+    outer = space.get(name + "outer", (n, 4 if power and not merged else 2), dtype)
+    factor = dtype.type((-2.0 / law.scale if power else -2.0) if is_query else 1.0)
     points = None
     if centre is None:
         norms = x2 if late else x2 * e64**2
-        np.multiply(x, (factor * e)[:, None], out=columns[:, extra:])
+        scale = factor * e
     else:
         points = space.get(name + "points", x.shape, dtype)
         np.multiply(x, 1 if late else e[:, None], out=points)
         points -= e[:, None] * centre if late else centre
         norms = squared_norms(points)
-        np.multiply(points, factor * e[:, None] if late else factor, out=columns[:, extra:])
+        x, scale = points, factor * e if late else np.full(n, factor)
     scaled = norms / law.scale if power else norms
     if merged:
-        columns[:, :2] = lag
-        columns[:, 0 if late else 1] += scaled
+        outer[...] = lag
+        outer[:, 0 if late else 1] += scaled
     else:
-        columns[:, : extra - 2] = lag[:, : extra - 2]
+        outer[:, :-2] = lag[:, : outer.shape[1] - 2]
         pair = (scaled, e64**2) if late else (1.0, scaled)
-        columns[:, extra - 2], columns[:, extra - 1] = pair
+        outer[:, -2], outer[:, -1] = pair
     if centre is None:
-        return Operand(distance, lag, columns, None, e, decay, 0.0)
+        return Operand(distance, lag, outer, x, scale, None, e, decay, 0.0)
     if not late:  # early points beyond the reference are longer than what any pair makes of them
         norms = norms * np.minimum(1.0, np.exp(2.0 * head.mu * distance))
     largest = float(norms.max(initial=0.0))
-    return Operand(distance, lag, columns, points, e, decay, largest)
+    return Operand(distance, lag, outer, x, scale, points, e, decay, largest)
 
 
 class Keys:
@@ -420,9 +430,21 @@ class Keys:
         )  # fmt: skip
 
     @cached_property
+    def columns(self) -> Floats:
+        """All columns of the operand in one array."""
+        x = self.operand
+        shape = (len(x.x), x.outer.shape[1] + x.x.shape[1])
+        return x.columns(self.space.get("keyscolumns", shape, x.x.dtype))
+
+    @property
+    def values(self) -> Floats:
+        """Values (n, m), not decayed."""
+        return self.head.v[self.rows]
+
+    @cached_property
     def sums(self) -> Floats:
         """Columns (n, m + g) that the weights sum: decayed values, and ones or `known`."""
-        values, decay = self.head.v[self.rows], self.operand.decay
+        values, decay = self.values, self.operand.decay
         m = values.shape[1]
         ones = self.ones
         both = self.space.get("both", (len(values), m + ones.shape[1]), values.dtype)
