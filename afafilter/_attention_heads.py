@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from afafilter import _attention_tiles as tiles
 from afafilter._attention_blocks import sweep
-from afafilter._attention_inputs import Inputs, Numbers, Projections, times_matrix
+from afafilter._attention_inputs import (
+    Inputs,
+    Numbers,
+    Projections,
+    times_matrix,
+)
 from afafilter._attention_threads import available_threads, run
 from afafilter._attention_weights import Law
 from afafilter._validate import Array, positive_int, scalar
@@ -62,6 +67,7 @@ class Heads:
     window: int | None
     tolerance: float
     result: AttentionResult
+    threads: int
 
     def at(self, name: str, index: tuple[int, ...]) -> Any:
         """A parameter of one head."""
@@ -73,6 +79,10 @@ class Heads:
     def rows(self, x: Numbers, index: tuple[int, ...]) -> Numbers:
         """Data of one head."""
         return np.asarray(np.broadcast_to(x, (*self.lead, *x.shape[-2:]))[index])
+
+    def rotated(self, arrays: list[Numbers], t: Array, omega: Array) -> list[Numbers]:
+        """Data in the co-rotating frame."""
+        return tiles.to_rotating_frame(arrays, t, omega, self.threads)
 
     def single(self, indices: Any) -> Iterator[tiles.Head]:
         """One head per leading index."""
@@ -94,17 +104,17 @@ class Heads:
                 assert inputs.q is not None
                 k = self.rows(inputs.k, index)[pick]
                 if not np.array_equal(omega, omega_value):
-                    (v,) = tiles.to_rotating_frame([v], t, omega_value)
-                    (k,) = tiles.to_rotating_frame([k], t, omega)
+                    (v,) = self.rotated([v], t, omega_value)
+                    (k,) = self.rotated([k], t, omega)
                 elif inputs.k is inputs.v:
-                    k = v = tiles.to_rotating_frame([v], t, omega)[0]
+                    k = v = self.rotated([v], t, omega)[0]
                 else:
-                    k, v = tiles.to_rotating_frame([k, v], t, omega)
+                    k, v = self.rotated([k, v], t, omega)
                 q = self.rows(inputs.q, index)
-                if np.isnan(q).any():
+                if not inputs.q_complete:
                     q = np.nan_to_num(q)
             else:
-                (v,) = tiles.to_rotating_frame([v], t, omega_value)
+                (v,) = self.rotated([v], t, omega_value)
             yield tiles.Head(
                 inputs.t_query, t, seen, q, k, v, None, omega, omega_value,
                 self.at("mu", index), self.at("mu_value", index), self.at("sigma2", index),
@@ -147,7 +157,7 @@ class Heads:
             mask = None if known is None else known[group]
             if mask is not None:
                 v = np.where(mask[..., None], v, 0)
-            (v,) = tiles.to_rotating_frame([v], inputs.t, par["omega_value"])
+            (v,) = self.rotated([v], inputs.t, par["omega_value"])
             head = tiles.Head(
                 inputs.t_query, inputs.t, inputs.n_visible, None, None,
                 np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(len(inputs.t), -1),
@@ -189,7 +199,7 @@ def finish(
 ) -> AttentionResult:
     """Unknown queries, residual step, complex channels, output projection."""
     output = result.output
-    if robust and inputs.q is not None:
+    if robust and inputs.q is not None and not inputs.q_complete:
         lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), output.shape[:-1])
         output[lost], result.precision[lost] = np.nan, 0.0
         if result.weights is not None:

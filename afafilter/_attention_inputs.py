@@ -25,6 +25,7 @@ class Inputs:
     v: Numbers
     known: NDArray[np.bool_] | None
     """(..., N) where k and v are complete, None if everywhere."""
+    q_complete: bool
     complex_values: bool
     t: Array
     """(N,) key times and (Nq,) query times since the first key."""
@@ -58,9 +59,17 @@ def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
         out = out.view(np.float32 if single else np.float64)
     else:
         out = np.asarray(raw, dtype=np.float32 if single else np.float64)
-    if np.isinf(out).any():
-        raise ValueError(f"{name} must not contain infinities; mark a missing key by NaN")
     return out
+
+
+def is_complete(x: Numbers, name: str) -> bool:
+    """Whether no number is missing; ValueError where one is infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(x.sum()):  # one pass, no copy
+            return True
+    if np.isinf(x).any():
+        raise ValueError(f"{name} must not contain infinities; mark a missing key by NaN")
+    return not np.isnan(x).any()
 
 
 def prepare(
@@ -96,6 +105,11 @@ def prepare(
             "q and k must have the same number of channels, "
             f"got {anchors.shape[-1]} and {keys.shape[-1]} real ones"  # type: ignore[union-attr]
         )
+    complete = is_complete(values, "v")
+    if keys is not None and keys is not values:
+        complete = is_complete(keys, "k") and complete
+    known = None if complete else known_keys(keys, values)
+    q_complete = anchors is None or is_complete(anchors, "q")
     try:
         np.broadcast_shapes(*(x.shape[:-2] for x in given))
     except ValueError:
@@ -104,7 +118,7 @@ def prepare(
             + ", ".join(str(x.shape[:-2]) for x in given)
         ) from None
     return Inputs(
-        anchors, keys, values, known_keys(keys, values), np.iscomplexobj(v),
+        anchors, keys, values, known, q_complete, np.iscomplexobj(v),
         grid - grid[0], queries - grid[0],
         visible(n_visible, grid, queries, t_query is None, causal),
     )  # fmt: skip

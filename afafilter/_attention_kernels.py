@@ -23,6 +23,7 @@ import numpy as np
 from numba import extending, types
 
 from afafilter._jit import njit
+from afafilter._lanes import Lanes, load, store
 from afafilter._register_tiles import column_panels, lanes, product, room, turned_panels, wide
 
 intrinsic: Callable[[Any], Any] = extending.intrinsic
@@ -46,24 +47,42 @@ _ROOT_HALF_BITS_SINGLE = np.int32(0x3F3504F3)
 
 @intrinsic
 def _bits(typingctx: Any, x: Any) -> Any:
-    """The bits of a floating point number as an integer, and back."""
+    """The bits of floating point numbers as integers, and back."""
     pairs: dict[Any, Any] = {types.float64: types.int64, types.float32: types.int32}
-    other = pairs.get(x) or next(real for real, whole in pairs.items() if whole == x)
+    number = x.dtype if isinstance(x, Lanes) else x
+    other = pairs.get(number) or next(real for real, whole in pairs.items() if whole == number)
+    result = Lanes(other) if isinstance(x, Lanes) else other
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(other))
+        return builder.bitcast(args[0], context.get_value_type(result))
 
-    return other(x), code
+    return result(x), code
+
+
+def _short(x: Any) -> Any:
+    """An int32 again, where numba has made more of it."""
+    raise NotImplementedError("for compiled kernels")
 
 
 def log2(r: Any) -> Any:
-    """Binary logarithm of a positive normal number."""
+    """Binary logarithm of positive normal numbers."""
     raise NotImplementedError("for compiled kernels")
 
 
 def exp2(y: Any) -> Any:
     """2^y where that is a normal number."""
     raise NotImplementedError("for compiled kernels")
+
+
+@overload(_short)
+def _as_short(x: Any) -> Any:
+    def whole(x: Any) -> Any:
+        return np.int32(x)
+
+    def several(x: Any) -> Any:
+        return x
+
+    return several if isinstance(x, Lanes) else whole
 
 
 @overload(log2)
@@ -73,23 +92,23 @@ def _log2(r: Any) -> Any:
         e = (bits - _ROOT_HALF_BITS) >> 52
         m = _bits(bits - (e << 52))
         f = (m - 1.0) / (m + 1.0)
-        series = _LOG[9]
-        for k in range(8, -1, -1):
+        series = f * f * _LOG[9] + _LOG[8]
+        for k in range(7, -1, -1):
             series = series * (f * f) + _LOG[k]
         return series * f + (_bits(e + _ROUND_BITS) - _ROUND)
 
     def single(r: Any) -> Any:
         one, places = np.float32(1.0), np.int32(23)
         bits = _bits(r)
-        e = np.int32(np.int32(bits - _ROOT_HALF_BITS_SINGLE) >> places)
-        m = _bits(np.int32(bits - np.int32(e << places)))
+        e = _short(_short(bits - _ROOT_HALF_BITS_SINGLE) >> places)
+        m = _bits(_short(bits - _short(e << places)))
         f = (m - one) / (m + one)
-        series = _LOG_SINGLE[4]
-        for k in range(3, -1, -1):
+        series = f * f * _LOG_SINGLE[4] + _LOG_SINGLE[3]
+        for k in range(2, -1, -1):
             series = series * (f * f) + _LOG_SINGLE[k]
-        return series * f + (_bits(np.int32(e + _ROUND_BITS_SINGLE)) - _ROUND_SINGLE)
+        return series * f + (_bits(_short(e + _ROUND_BITS_SINGLE)) - _ROUND_SINGLE)
 
-    return double if r == types.float64 else single
+    return double if getattr(r, "dtype", r) == types.float64 else single
 
 
 @overload(exp2)
@@ -97,36 +116,58 @@ def _exp2(y: Any) -> Any:
     def double(y: Any) -> Any:
         n = y + _ROUND
         part = y - (n - _ROUND)
-        value = _EXP[12]
-        for k in range(11, -1, -1):
+        value = part * _EXP[12] + _EXP[11]
+        for k in range(10, -1, -1):
             value = value * part + _EXP[k]
         return _bits(_bits(value) + (_bits(n) << 52))
 
     def single(y: Any) -> Any:
         n = y + _ROUND_SINGLE
         part = y - (n - _ROUND_SINGLE)
-        value = _EXP_SINGLE[7]
-        for k in range(6, -1, -1):
+        value = part * _EXP_SINGLE[7] + _EXP_SINGLE[6]
+        for k in range(5, -1, -1):
             value = value * part + _EXP_SINGLE[k]
-        return _bits(np.int32(_bits(value) + np.int32(_bits(n) << np.int32(23))))
+        return _bits(_short(_bits(value) + _short(_bits(n) << np.int32(23))))
 
-    return double if y == types.float64 else single
+    return double if getattr(y, "dtype", y) == types.float64 else single
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _steep(x: Any, s: Any, exponent: Any) -> Any:
+    """s^{exponent - 1} / x^exponent."""
+    one = type(exponent)(1)
+    inverse = one / x
+    return exp2((exponent - one) * log2(s * inverse)) * inverse
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _general(x: Any, s: Any, exponent: Any, beta: Any) -> Any:
+    """That to the power beta; no quotient or factor leaves the range that the weight keeps."""
+    return exp2(beta * ((exponent - type(exponent)(1)) * log2(s) - exponent * log2(x)))
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
     """One row."""
     one = X.dtype.type(1)
+    step = lanes(X.itemsize)
+    n = len(X)
+    whole = n - n % step
     if exponent == one and beta == one:
-        for j in range(X.shape[0]):
+        for j in range(0, whole, step):
+            store(X, j, one / load(X, j))
+        for j in range(whole, n):
             X[j] = one / X[j]
     elif beta == one and exponent > one:
-        for j in range(X.shape[0]):
-            inverse = one / X[j]
-            X[j] = exp2((exponent - one) * log2(S[j] * inverse)) * inverse
-    else:  # no quotient or factor leaves the range that the weight itself keeps
-        for j in range(X.shape[0]):
-            X[j] = exp2(beta * ((exponent - one) * log2(S[j]) - exponent * log2(X[j])))
+        for j in range(0, whole, step):
+            store(X, j, _steep(load(X, j), load(S, j), exponent))
+        for j in range(whole, n):
+            X[j] = _steep(X[j], S[j], exponent)
+    else:
+        for j in range(0, whole, step):
+            store(X, j, _general(load(X, j), load(S, j), exponent, beta))
+        for j in range(whole, n):
+            X[j] = _general(X[j], S[j], exponent, beta)
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")

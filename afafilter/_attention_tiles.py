@@ -23,6 +23,7 @@ is centred, and where that does not help, differences are taken directly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -308,18 +309,29 @@ def turn_pairs(x: Floats, turn: NDArray[Any] | None, out: Floats) -> Floats:
     return out
 
 
-def to_rotating_frame(arrays: Sequence[Floats], t: F64, omega: F64) -> list[Floats]:
+def to_rotating_frame(
+    arrays: Sequence[Floats], t: F64, omega: F64, threads: int = 1
+) -> list[Floats]:
     """Copies of x (..., N, d) seen from the frame that turns with e^{i omega t}."""
     if not omega.any():
         return [np.asarray(x) for x in arrays]
     out: list[Floats] = [np.empty(x.shape, x.dtype) for x in arrays]
-    for start in range(0, len(t), 1024):
+
+    def some(start: int) -> None:
         rows = slice(start, start + 1024)
         turn = phases(t[rows], omega, out[0].dtype)
         assert turn is not None
         np.conjugate(turn, out=turn)
         for x, turned in zip(arrays, out):
             turn_pairs(x[..., rows, :], turn, turned[..., rows, :])
+
+    starts = range(0, len(t), 1024)
+    if threads == 1 or len(starts) < 4:
+        for start in starts:
+            some(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, starts))
     return out
 
 

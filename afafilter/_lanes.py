@@ -1,9 +1,9 @@
-"""Eight numbers side by side: a vector type for compiled kernels.
+"""Numbers side by side: a vector type for compiled kernels.
 
-`load` eight consecutive entries of an array, calculate with them as with one number (+, -, *, /,
-`root`, `where_positive`), `store` them. Compilers only find vector instructions in loops whose
-arrays they can prove not to overlap, which those of the recursions are not; here they are written
-down, and run on whatever width the processor has.
+`load` consecutive entries of an array, as many as 64 bytes hold, calculate with them as with one
+number (+, -, *, /, `root`, `where_positive`; shifts of whole numbers), `store` them. Compilers only
+find vector instructions in loops whose arrays they can prove not to overlap, which those of the
+recursions are not, and may take half the width that the processor has; here they are written down.
 
 `alike`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`,
 a tuple of as many entries, says which.
@@ -22,26 +22,26 @@ from numba import extending, types
 from numba.core import cgutils
 
 LANES = 8
+"""Entries of a vector of float64."""
 FUSED = ("contract",)
 intrinsic: Callable[[Any], Any] = extending.intrinsic
 overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 
 class Lanes(types.Type):
-    """LANES float64 side by side."""
+    """64 bytes of numbers side by side."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
-
-
-lanes = Lanes()
-VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.count = 64 * 8 // dtype.bitwidth
+        super().__init__(name=f"Lanes({dtype})")
 
 
 @extending.register_model(Lanes)
 class _LanesModel(extending.models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, VECTOR)
+        number = dmm.lookup(fe_type.dtype).get_value_type()
+        super().__init__(dmm, fe_type, ir.VectorType(number, fe_type.count))
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -53,7 +53,8 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         where, kinds = list(cgutils.unpack_tuple(builder, args[1])), list(index_type.types)
     where = [context.cast(builder, place, kind, types.intp) for place, kind in zip(where, kinds)]
     entry = cgutils.get_item_pointer(context, builder, array_type, array, where)
-    return builder.bitcast(entry, VECTOR.as_pointer())
+    vector = context.get_value_type(Lanes(array_type.dtype))
+    return builder.bitcast(entry, vector.as_pointer())
 
 
 @intrinsic
@@ -61,9 +62,10 @@ def load(typingctx: Any, x: Any, index: Any) -> Any:
     """Entries index, index + 1, ... along the last axis of x."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, args), align=8)
+        pointer = _pointer(context, builder, signature, args)
+        return builder.load(pointer, align=x.dtype.bitwidth // 8)
 
-    return lanes(x, index), code
+    return Lanes(x.dtype)(x, index), code
 
 
 @intrinsic
@@ -71,10 +73,11 @@ def store(typingctx: Any, x: Any, index: Any, value: Any) -> Any:
     """Write entries index, index + 1, ... along the last axis of x."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _pointer(context, builder, signature, args), align=8)
+        pointer = _pointer(context, builder, signature, args)
+        builder.store(args[2], pointer, align=x.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(x, index, lanes), code
+    return types.void(x, index, value), code
 
 
 @intrinsic
@@ -82,17 +85,17 @@ def spread(typingctx: Any, value: Any) -> Any:
     """The same number in every lane."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _splat(builder, args[0])
+        return splat(builder, args[0], LANES)
 
-    return lanes(types.float64), code
+    return Lanes(types.float64)(types.float64), code
 
 
-def _splat(builder: Any, number: Any) -> Any:
-    first = builder.insert_element(
-        ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
-    )
-    nowhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-    return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), nowhere)
+def splat(builder: Any, number: Any, count: int) -> Any:
+    """Code for a vector of equal numbers."""
+    empty = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
+    first = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+    nowhere = ir.Constant(ir.VectorType(ir.IntType(32), count), None)
+    return builder.shuffle_vector(first, empty, nowhere)
 
 
 def _operation(symbol: Any, instruction: str) -> None:
@@ -100,16 +103,21 @@ def _operation(symbol: Any, instruction: str) -> None:
 
     @intrinsic
     def apply(typingctx: Any, a: Any, b: Any) -> Any:
+        kind = a if isinstance(a, Lanes) else b
+        floating = isinstance(kind.dtype, types.Float)
+
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             operands = [
-                value if isinstance(kind, Lanes) else _splat(
-                    builder, context.cast(builder, value, kind, types.float64)
+                value if isinstance(given, Lanes) else splat(
+                    builder, context.cast(builder, value, given, kind.dtype), kind.count
                 )
-                for kind, value in zip(signature.args, args)
+                for given, value in zip(signature.args, args)
             ]  # fmt: skip
-            return getattr(builder, instruction)(*operands, flags=FUSED)
+            if floating:
+                return getattr(builder, "f" + instruction)(*operands, flags=FUSED)
+            return getattr(builder, instruction)(*operands)
 
-        return lanes(a, b), code
+        return kind(a, b), code
 
     @overload(symbol)
     def known(a: Any, b: Any) -> Any:
@@ -124,9 +132,9 @@ def _operation(symbol: Any, instruction: str) -> None:
 
 
 for _symbol, _instruction in (
-    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"), (operator.iadd, "fadd"), (operator.isub, "fsub"),
-    (operator.imul, "fmul"),
+    (operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul"),
+    (operator.truediv, "div"), (operator.iadd, "add"), (operator.isub, "sub"),
+    (operator.imul, "mul"), (operator.lshift, "shl"), (operator.rshift, "ashr"),
 ):  # fmt: skip
     _operation(_symbol, _instruction)
 
@@ -136,12 +144,14 @@ def root(typingctx: Any, a: Any) -> Any:
     """Square root of every lane."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = context.get_value_type(a)
         function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(VECTOR, [VECTOR]), f"llvm.sqrt.v{LANES}f64"
-        )
+            builder.module, ir.FunctionType(vector, [vector]),
+            f"llvm.sqrt.v{a.count}f{a.dtype.bitwidth}",
+        )  # fmt: skip
         return builder.call(function, args)
 
-    return lanes(lanes), code
+    return a(a), code
 
 
 @intrinsic
@@ -149,10 +159,10 @@ def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
     """a in the lanes where test > 0, b elsewhere."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        positive = builder.fcmp_ordered(">", args[0], ir.Constant(VECTOR, None))
-        return builder.select(positive, args[1], args[2])
+        zero = ir.Constant(context.get_value_type(test), None)
+        return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], args[2])
 
-    return lanes(lanes, lanes, lanes), code
+    return a(test, a, a), code
 
 
 def alike(value: Any, beside: Any) -> Any:

@@ -19,6 +19,7 @@ from numba import extending, types
 from numba.core import cgutils
 
 from afafilter._jit import njit
+from afafilter._lanes import splat
 
 LANE_BYTES = 64
 ROWS = 6
@@ -67,13 +68,6 @@ def _register_tile(rows: int, vectors: int) -> Any:
             def load(pointer: Any) -> Any:
                 return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size)
 
-            def alike(number: Any) -> Any:
-                empty, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-                places = ir.Constant(ir.VectorType(ir.IntType(32), count), None)
-                return builder.shuffle_vector(
-                    builder.insert_element(empty, number, zero), empty, places
-                )
-
             zero = ir.Constant(word, 0)
             depth = context.make_array(b_type)(context, builder, b).shape
             depth = builder.extract_value(depth, 0)
@@ -92,7 +86,7 @@ def _register_tile(rows: int, vectors: int) -> Any:
                     load(entry(b_type, b, k, ir.Constant(word, v * count))) for v in range(vectors)
                 ]
                 for r in range(rows):
-                    factor = alike(builder.load(builder.gep(left[r], [k])))
+                    factor = splat(builder, builder.load(builder.gep(left[r], [k])), count)
                     for v in range(vectors):
                         held = sums[r * vectors + v][1]
                         product = builder.fmul(factor, right[v], flags=("contract",))
