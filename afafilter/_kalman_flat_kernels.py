@@ -16,6 +16,7 @@ import numpy as np
 
 from afafilter._kalman_root_kernels import (
     column_space,
+    enter_root,
     gram,
     innovation_cov,
     jit,
@@ -168,6 +169,7 @@ def update_flat(
     """
     p, d = H.shape
     q = M.shape[1]
+    enter_root(L, A, d)
     half = update_root(H, R, scale, seen, S, L, W, K, work, smooth, A, B, V, d, p)
     if np.isnan(half):
         return half
@@ -268,6 +270,7 @@ def filter_flat(
                 mean[:, k] = m
                 return k + 1, True, -1
         else:
+            enter_root(L, A, d)
             update_root(
                 chain.H[0], chain.R[0], 1.0, silent, Y, L, W, K, work, smooth, A, B, V, d, p
             )

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._kalman_root_kernels import (
+    bare,
     column_space,
+    copy,
     double,
+    enter_root,
     gram,
     innovation_cov,
     jit,
@@ -70,7 +73,7 @@ class Gains(NamedTuple):
     D: NDArray[np.float64]
 
 
-@jit
+@bare
 def _change(L: Any, M: Any) -> Any:
     """Largest change of a row between two roots, relative to the row."""
     d = L.shape[0]
@@ -85,7 +88,7 @@ def _change(L: Any, M: Any) -> Any:
     return np.sqrt(largest)
 
 
-@jit
+@bare
 def _has_settled(L: Any, run: Any, trace: Any) -> Any:
     """Whether a root has reached its fixed point, asked after each of `run` equal steps.
 
@@ -97,8 +100,8 @@ def _has_settled(L: Any, run: Any, trace: Any) -> Any:
     roots, due, last = trace
     if run == 0:
         due[0], last[0] = SHORTEST_WINDOW, 0.0
-        roots[0] = L
-        roots[1] = L
+        copy(L, roots[0])
+        copy(L, roots[1])
         return False
     settled = False
     if run % SHORTEST_WINDOW == 0:
@@ -107,10 +110,10 @@ def _has_settled(L: Any, run: Any, trace: Any) -> Any:
             q = change / last[0]
             settled = q < SHRINKING and change * q <= SETTLED * (1.0 - q)
         last[0] = change
-        roots[0] = L
+        copy(L, roots[0])
     if run == due[0]:
         settled = settled or _change(L, roots[1]) <= SETTLED
-        roots[1] = L
+        copy(L, roots[1])
         due[0] = run + max(SHORTEST_WINDOW, run // 4)
     return settled
 
@@ -121,7 +124,7 @@ def _trace(d: Any) -> Any:
     return np.zeros((2, d, d)), np.zeros(1, np.int64), np.zeros(1)
 
 
-@jit
+@bare
 def _same_setting(chain: Any, seen: Any, scale: Any, k: Any) -> bool:
     """Whether node k repeats its predecessor: same step, same observation row, same gaps."""
     if chain.step[k] != chain.step[k - 1]:
@@ -150,14 +153,22 @@ def filter_covariances(
     state, shown : d and p (see `size`). Returns -1, or the
     node at which the innovation covariance is singular.
     """
-    n = chain.step.shape[0]
     d, p = size(state), size(shown)
     space = column_space(2 * d, 2 * d if smooth else d)
+    bad: int = _filter_covariances(
+        chain, first, L, seen, scale, smooth, P, S, gains, space, update_space(p, d),
+        np.empty((p, d)), np.zeros(p, np.bool_), _trace(d), state, shown,
+    )  # fmt: skip
+    return bad
+
+
+@bare
+def _filter_covariances(
+    chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any,
+    space: Any, work: Any, Y: Any, silent: Any, trace: Any, state: Any, shown: Any,
+) -> int:  # fmt: skip
+    n, d = chain.step.shape[0], size(state)
     A = space[0]
-    trace = _trace(d)
-    Y = np.empty((p, d))
-    work = update_space(p, d)
-    silent = np.zeros(p, np.bool_)
     run, settled = 0, False
     for k in range(first, n):
         o = chain.obs[k]
@@ -165,15 +176,17 @@ def filter_covariances(
             run += 1
             if settled:
                 gains.slot[k] = gains.slot[k - 1]
-                P[k] = P[k - 1]
+                copy(P[k - 1], P[k])
                 if o >= 0:
-                    S[o] = S[chain.obs[k - 1]]
+                    copy(S[chain.obs[k - 1]], S[o])
                 continue
         else:
             run, settled = 0, False
         gains.slot[k] = k
         if k > 0:
             predict_root(chain.F[chain.step[k]], chain.root[chain.step[k]], L, space, smooth, state)
+        else:
+            enter_root(L, A, state)
         if o >= 0:
             c = chain.cfg[o]
             innovation_cov(chain.H[c], chain.R[c], scale[o], L, S[o], Y, state, shown)
@@ -189,7 +202,7 @@ def filter_covariances(
                 smooth, A, gains.T[k], gains.V[k], state, shown,
             )  # fmt: skip
         if smooth:
-            gains.root[k] = L
+            copy(L, gains.root[k])
             for i in range(d):
                 for j in range(d):
                     gains.D[k, i, j] = A[d + j, d + i]
@@ -207,10 +220,22 @@ def filter_means(
 
     beside, state, shown : paths that go through the recursion side by side, d and p (see `size`).
     """
+    d, p, width = size(state), size(shown), size(beside)
+    _filter_means(
+        chain, first, m, gains, z, seen, mean, innovation, loglik, np.zeros((2, d, width)),
+        np.zeros((3, p, width)), beside, state, shown,
+    )  # fmt: skip
+
+
+@bare
+def _filter_means(
+    chain: Any, first: Any, m: Any, gains: Any, z: Any, seen: Any, mean: Any, innovation: Any,
+    loglik: Any, states: Any, shows: Any, beside: Any, state: Any, shown: Any,
+) -> None:  # fmt: skip
     paths, n = z.shape[0], chain.step.shape[0]
     d, p, width = size(state), size(shown), size(beside)
-    x, before = np.zeros((d, width)), np.zeros((d, width))
-    data, v, e = np.zeros((p, width)), np.zeros((p, width)), np.zeros((p, width))
+    x, before = states[0], states[1]
+    data, v, e = shows[0], shows[1], shows[2]
     for start in range(0, paths, width):
         lanes = min(width, paths - start)
         for i in range(d):
@@ -251,7 +276,7 @@ def filter_means(
                     mean[start + l, k, i] = x[i, l]
 
 
-@jit
+@bare
 def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
     """out += M @ x."""
     for i in range(size(rows)):
@@ -261,7 +286,7 @@ def _add_product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any)
         put(out, i, total, beside)
 
 
-@jit
+@bare
 def _product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> None:
     """out = M @ x."""
     for i in range(size(rows)):
@@ -274,26 +299,34 @@ def _product(M: Any, x: Any, out: Any, beside: Any, rows: Any, columns: Any) -> 
 @jit
 def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
     """P (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out. Returns Z at `last`."""
-    n, d = P.shape[0], size(state)
-    space = column_space(2 * d, d)
-    A = space[0]
+    d = size(state)
     Z = np.eye(d)
-    LZ = np.empty((d, d))
-    trace = _trace(d)
+    _smooth_covariances(
+        last, gains, P, Z, column_space(2 * d, d), np.empty((d, d)), _trace(d), state
+    )
+    return Z
+
+
+@bare
+def _smooth_covariances(
+    last: Any, gains: Any, P: Any, Z: Any, space: Any, LZ: Any, trace: Any, state: Any
+) -> None:
+    n, d = P.shape[0], size(state)
+    A = space[0]
     run, settled = 0, False
     for k in range(n - 2, last - 1, -1):
         s, g = gains.slot[k + 1], gains.slot[k]
         if k < n - 2 and s == gains.slot[k + 2] and g == s:
             run += 1
             if settled:
-                P[k] = P[k + 1]
+                copy(P[k + 1], P[k])
                 continue
         else:
             run, settled = 0, False
-        multiply(gains.T[s], Z, space, state)
         for c in range(d):
             for i in range(d):
                 A[d + c, i] = gains.D[s, i, c]
+        multiply(gains.T[s], Z, space, False, state)
         triangularise(space, state, double(state), 2 * d)
         for i in range(d):
             for j in range(d):
@@ -307,7 +340,6 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
                     LZ[i, j] += f * Z[l, j]
         gram(LZ, P[k], state, state)
         settled = _has_settled(Z, run, trace)
-    return Z
 
 
 @jit
@@ -319,13 +351,27 @@ def smooth_means(
 
     y (n, d) gets the mean of xi at node `last`; beside, state, shown as in `filter_means`.
     """
+    d, p, width = size(state), size(shown), size(beside)
+    _smooth_means(
+        chain, last, gains, innovation, seen, mean, y, np.zeros((3, d, width)),
+        np.zeros((2, p, width)), beside, state, shown,
+    )  # fmt: skip
+
+
+@bare
+def _smooth_means(
+    chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any, states: Any,
+    shows: Any, beside: Any, state: Any, shown: Any,
+) -> None:  # fmt: skip
     paths, n = mean.shape[0], mean.shape[1]
     d, p, width = size(state), size(shown), size(beside)
-    x, before = np.zeros((d, width)), np.zeros((d, width))
-    v, e, move = np.zeros((p, width)), np.zeros((p, width)), np.zeros((d, width))
+    x, before, move = states[0], states[1], states[2]
+    v, e = shows[0], shows[1]
     for start in range(0, paths, width):
         lanes = min(width, paths - start)
-        x[:] = 0.0
+        for i in range(d):
+            for l in range(width):
+                x[i, l] = 0.0
         for k in range(n - 2, last - 1, -1):
             s, g, o = gains.slot[k + 1], gains.slot[k], chain.obs[k + 1]
             if o >= 0:

@@ -29,7 +29,12 @@ from afafilter._lanes import LANES, load, spread, store
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
 
+ITSELF = np.eye(LANES)
+OTHERS = 1.0 - ITSELF
+
 jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+bare = njit(counted=False, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+"""For what runs at every node: neither allocates nor returns arrays."""
 
 
 def size(n: Any) -> Any:
@@ -64,7 +69,7 @@ def _double(n: Any) -> Any:
     return twice
 
 
-@jit
+@bare
 def semidefinite_root(V: Any, out: Any) -> None:
     """Lower Cholesky factors of a stack of semidefinite matrices; null pivots give null columns."""
     n, d = V.shape[0], V.shape[1]
@@ -90,13 +95,15 @@ def semidefinite_root(V: Any, out: Any) -> None:
 def column_space(width: Any, rows: Any) -> Any:
     """Zeros for `width` columns of `rows` entries, filled up to whole LANES, and work space.
 
-    Column c is A[c]: what the recursions do to a column is then done LANES entries at a time.
+    Column c is A[c]: what the recursions do to a column is then done LANES entries at a time. A
+    vector cannot be read until single numbers written just before have left for the cache, so
+    those are written in one go (`multiply`, `fill_root`), not between operations.
     """
     padded = (rows + LANES - 1) // LANES * LANES
     return np.zeros((width, padded)), np.zeros(width), np.zeros((width, padded))
 
 
-@jit
+@bare
 def triangularise(space: Any, rows: Any, columns: Any, reach: Any) -> None:
     """Rotate the columns A = space[0] so that the first rows become lower triangular, pivots >= 0.
 
@@ -129,18 +136,34 @@ def triangularise(space: Any, rows: Any, columns: Any, reach: Any) -> None:
                 dots += v[c] * load(A, (c, b))
             dots = beta * (dots + flip * norm * load(A, (rank, b)))
             pivot = (v[rank] + flip * norm) * dots
-            store(A, (rank, b), flip * (pivot - load(A, (rank, b))))
-            for c in range(rank + 1, end):
-                store(A, (c, b), load(A, (c, b)) - v[c] * dots)
-        A[rank, j] = norm
-        for c in range(rank + 1, end):
-            A[c, j] = 0.0
+            first = flip * (pivot - load(A, (rank, b)))
+            if b <= j < b + LANES:  # row j becomes exactly (norm, 0, 0, ...)
+                others = load(OTHERS, (j - b, 0))
+                store(A, (rank, b), first * others + norm * load(ITSELF, (j - b, 0)))
+                for c in range(rank + 1, end):
+                    store(A, (c, b), (load(A, (c, b)) - v[c] * dots) * others)
+            else:
+                store(A, (rank, b), first)
+                for c in range(rank + 1, end):
+                    store(A, (c, b), load(A, (c, b)) - v[c] * dots)
         rank += 1
 
 
-@jit
-def multiply(M: Any, L: Any, space: Any, state: Any) -> None:
-    """The first d columns of A = space[0] <- M L, both (d, d); what is below row d is cleared."""
+@bare
+def fill_root(space: Any, root: Any, state: Any) -> None:
+    """Columns d, d + 1, ... of A = space[0] <- root (d, d), lower triangular, zeros below."""
+    A = space[0]
+    d = size(state)
+    for c in range(d):
+        for b in range(0, A.shape[1], LANES):
+            store(A, (d + c, b), spread(0.0))
+        for i in range(c, d):
+            A[d + c, i] = root[i, c]
+
+
+@bare
+def multiply(M: Any, L: Any, space: Any, below: Any, state: Any) -> None:
+    """The first d columns of A = space[0] <- [M L; below I], both (d, d)."""
     A, _, turned = space
     d, padded = size(state), A.shape[1]
     for k in range(d):
@@ -152,37 +175,39 @@ def multiply(M: Any, L: Any, space: Any, state: Any) -> None:
             if b < d:
                 for k in range(d):
                     x += L[k, c] * load(turned, (k, b))
+            if below and b <= d + c < b + LANES:
+                x += load(ITSELF, (d + c - b, 0))
             store(A, (c, b), x)
 
 
-@jit
+@bare
 def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any) -> None:
     """L <- root of F P F^T + V; root = V^1/2 is lower triangular.
 
     `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without; state is d (see
     `size`). With `smooth` the
     later rows of A = space[0] become [B, D]: the present state's noise in terms of the next one's
-    and of what is independent of it.
+    and of what is independent of it. The first d columns of A begin with those of L.
     """
     d = size(state)
     A = space[0]
-    multiply(F, L, space, state)
-    for c in range(d, 2 * d):
-        for b in range(0, A.shape[1], LANES):
-            store(A, (c, b), spread(0.0))
-    for c in range(d):
-        for i in range(c, d):
-            A[d + c, i] = root[i, c]
-    if smooth:
-        for c in range(d):
-            A[c, d + c] = 1.0
+    fill_root(space, root, state)
+    multiply(F, L, space, smooth, state)
     triangularise(space, state, double(state), d)
     for i in range(d):
         for c in range(d):
             L[i, c] = A[c, i]
 
 
-@jit
+@bare
+def copy(given: Any, out: Any) -> None:
+    """out <- given, both matrices; without the checks of a slice for overlap."""
+    for i in range(given.shape[0]):
+        for j in range(given.shape[1]):
+            out[i, j] = given[i, j]
+
+
+@bare
 def gram(L: Any, P: Any, rows: Any, columns: Any) -> None:
     """P = L L^T."""
     width = size(columns)
@@ -195,7 +220,7 @@ def gram(L: Any, P: Any, rows: Any, columns: Any) -> None:
             P[j, i] = s
 
 
-@jit
+@bare
 def innovation_cov(
     H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any, state: Any, shown: Any
 ) -> None:
@@ -221,16 +246,24 @@ def update_space(p: Any, d: Any) -> Any:
     return np.empty((p, d)), np.empty((p + 1, p)), np.empty(d), np.empty(padded)
 
 
-@jit
+@bare
+def enter_root(L: Any, A: Any, state: Any) -> None:
+    """The first d columns of A begin with those of L, as after `predict_root`."""
+    for j in range(size(state)):
+        for i in range(size(state)):
+            A[j, i] = L[i, j]
+
+
+@bare
 def update_root(
     H: Any, R: Any, scale: Any, seen: Any, S: Any, L: Any, W: Any, K: Any, work: Any,
     smooth: Any, A: Any, T: Any, V: Any, state: Any, shown: Any,
 ) -> float:  # fmt: skip
     """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
 
-    A : columns of `column_space` (d or more), overwritten. With `smooth`, also T = B Pi and
-    V = B U, where B are rows d, d + 1, ... of the first d columns. work: from `update_space`;
-    state, shown: d and p (see `size`).
+    A : columns of `column_space` (d or more); the first d begin with those of L, see `enter_root`.
+    With `smooth`, also T = B Pi and V = B U, where B are their rows d, d + 1, ... . work: from
+    `update_space`; state, shown: d and p (see `size`).
     Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
     """
     d, p = size(state), size(shown)
@@ -238,9 +271,6 @@ def update_root(
     D = low[p]
     padded = A.shape[1]
     half = 0.0
-    for j in range(d):
-        for i in range(d):
-            A[j, i] = L[i, j]
     for a in range(p):
         for j in range(p):
             K[a, j] = 0.0
