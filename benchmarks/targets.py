@@ -105,9 +105,13 @@ def _targets() -> list[Target]:
         gappy,
     ):
         out.append(Target(f"smoother, {case}", "smoothing", case, ">= 60", peer="filterpy"))
+    out.append(Target(f"smoother, {gappy}", "smoothing", gappy, ">= 60", peer="filterpy from SDE"))
     for threads in ("", ", 2 threads"):
         case = "shared covariances" + threads
         out.append(Target(f"1000 x 1000{threads}", "batches", case, ">= 4", peer="dynamax vmap"))
+        out.append(
+            Target(f"1000 x 1000{threads}", "batches", case, ">= 4", peer="dynamax vmap, one cov")
+        )
         out.append(Target(f"1000 x 1000{threads}", "batches", case, ">= 40", peer="simdkalman"))
         out.append(
             Target(

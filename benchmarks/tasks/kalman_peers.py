@@ -73,8 +73,12 @@ def statsmodels(inputs: Arrays, params: Params) -> Run:
     return run
 
 
-def dynamax(inputs: Arrays, params: Params, parallel: bool = False) -> Run:
-    """lgssm_smoother, compiled; vectorised by vmap over paths where there are any."""
+def dynamax(inputs: Arrays, params: Params, parallel: bool = False, once: bool = False) -> Run:
+    """lgssm_smoother, compiled; vectorised by vmap over paths where there are any.
+
+    once : without gaps covariances do not depend on the data; vmap is told to return them once
+        (out_axes), left to itself it returns a copy for every path.
+    """
     import jax
     import jax.numpy as jnp
     from dynamax.linear_gaussian_ssm import inference, parallel_inference
@@ -96,12 +100,12 @@ def dynamax(inputs: Arrays, params: Params, parallel: bool = False) -> Run:
 
     z = jnp.asarray(inputs["z"])
     shared = z.ndim == 3 and not gaps
-    several = jax.vmap(one, out_axes=(0, None if shared else 0)) if z.ndim == 3 else one
+    several = jax.vmap(one, out_axes=(0, None if once else 0)) if z.ndim == 3 else one
     compiled = jax.jit(several)
 
     def run() -> Arrays:
         mean, cov = jax.block_until_ready(compiled(z))
-        return {"mean": mean, "cov": cov}
+        return {"mean": mean, "cov": cov[0] if shared and not once else cov}
 
     return run
 
@@ -109,6 +113,26 @@ def dynamax(inputs: Arrays, params: Params, parallel: bool = False) -> Run:
 def dynamax_parallel(inputs: Arrays, params: Params) -> Run:
     """The associative-scan form."""
     return dynamax(inputs, params, parallel=True)
+
+
+def dynamax_once(inputs: Arrays, params: Params) -> Run:
+    """Paths without gaps, covariances returned once."""
+    return dynamax(inputs, params, once=True)
+
+
+def filterpy_from_sde(inputs: Arrays, params: Params) -> Run:
+    """filterpy from what ours starts from: its van_loan_discretization of each step is timed."""
+    from filterpy.common import van_loan_discretization
+
+    A, Q, steps = inputs["A"], inputs["Q"], np.diff(inputs["t"], prepend=inputs["t"][0])
+    root = np.linalg.cholesky(Q)
+
+    def run() -> Arrays:
+        pairs = [van_loan_discretization(A, root, step) for step in steps]
+        F, V = (np.array(x) for x in zip(*pairs))
+        return filterpy({**inputs, "F": F, "V": V}, params)()
+
+    return run
 
 
 def filterpy(inputs: Arrays, params: Params) -> Run:

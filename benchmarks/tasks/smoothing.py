@@ -48,7 +48,7 @@ def _cases() -> tuple[Case, ...]:
             params = {"d": d, "T": T, "seed": d}
             cases.append(Case(f"regular d={d} N={T}", T, params, tuple(names)))
     params = {"d": 4, "T": 100_000, "seed": 4, "irregular": True, "missing": 0.1}
-    names = ["statsmodels", OURS, "dynamax", "filterpy"]
+    names = ["statsmodels", OURS, "dynamax", "filterpy", "filterpy from SDE"]
     cases.append(Case("irregular, 10 % missing, d=4 N=100000", 100_000, params, tuple(names)))
     return tuple(cases)
 
@@ -57,13 +57,21 @@ ONE = Task(
     "smoothing",
     "Kalman filter and RTS smoother, one series",
     "Means and covariances of the smoothed state; d/2 of d states observed. Ours starts from "
-    "the continuous-time model and the times, the peers from the discretised model.",
+    "the continuous-time model and the times, the peers from the discretised model (filterpy from "
+    "SDE: from what ours starts from).",
     (
         Library("statsmodels", peers.statsmodels, "statsmodels", EXACT),
         Library(OURS, peers.ours, None, EXACT),
         Library("dynamax", peers.dynamax, "dynamax", BOOSTED),
         Library("dynamax parallel", peers.dynamax_parallel, "dynamax", BOOSTED),
         Library("filterpy", peers.filterpy, "filterpy", EXACT),
+        Library(
+            "filterpy from SDE",
+            peers.filterpy_from_sde,
+            "filterpy",
+            EXACT,
+            "with van_loan_discretization of each step",
+        ),
         Library("pykalman", peers.pykalman, "pykalman", EXACT),
         Library("simdkalman", peers.simdkalman, "simdkalman", EXACT),
         Library("torch-kf", peers.torch_kf, "torch_kf", EXACT),
@@ -74,7 +82,7 @@ ONE = Task(
 )
 
 _BATCH = {"d": 4, "T": 1000, "paths": 1000, "seed": 4}
-_ALL = ("dynamax vmap", OURS, "simdkalman", "torch-kf")
+_ALL = ("dynamax vmap", "dynamax vmap, one cov", OURS, "simdkalman", "torch-kf")
 _GAPS = ("dynamax vmap", OURS)
 
 MANY = Task(
@@ -84,6 +92,13 @@ MANY = Task(
     "misses 10 % of its components in a pattern of its own.",
     (
         Library("dynamax vmap", peers.dynamax, "dynamax", BOOSTED),
+        Library(
+            "dynamax vmap, one cov",
+            peers.dynamax_once,
+            "dynamax",
+            BOOSTED,
+            "told that covariances are shared",
+        ),
         Library(OURS, peers.ours, None, BOOSTED),
         Library("simdkalman", peers.simdkalman, "simdkalman", BOOSTED),
         Library("torch-kf", peers.torch_kf, "torch_kf", BOOSTED, "one covariance for all paths"),
