@@ -279,7 +279,7 @@ class Block:
         queries, x, decay = view.queries, keys.operand, keys.operand.decay
         exponent = 1.0 if keys.x is None else self.head.law.exponent
         ones = np.ones(len(keys.gap), self.dtype)
-        if keys.ones.shape[1] == 1:
+        if self.head.known is None:
             values, fade = keys.values, ones if decay.num is None else decay.num
         else:
             values, fade = keys.sums, ones
