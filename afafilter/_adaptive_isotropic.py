@@ -77,17 +77,19 @@ def run_isotropic(
 
     keys = turned((z - model.offset) @ form.C_inv.T, spans.stamps)
 
+    here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
+
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
         return isotropic_attention(
             q, keys, keys, spans.stamps,
             decay=at.decay, frequency=at.frequency if len(at.frequency) else 0.0,
             process_var=at.process_var, key_var=at.obs_var, query_var=form.anchor_var,
             weight=None if q is None else settings.weight, inverse_temperature=settings.beta,
-            causal=causal, t_query=spans.times, n_visible=past, window=spans.window,
+            causal=causal, t_query=None if here else spans.times, n_visible=past, window=spans.window,
             return_weights=settings.return_weights,
         )  # fmt: skip
 
-    own = turned(own_observation(model, z, spans.own), spans.times)
+    own = keys if here else turned(own_observation(model, z, spans.own), spans.times)
     result, mean, change = anchored_attention(attend, own, spans, settings)
     mean = mean if at.basis is None else mean @ at.basis.T
     mean = mean + drift_path(model.drift, at.decay, at.frequency, at.basis, spans.times - origin)
@@ -125,7 +127,8 @@ def anchored_attention(
 
     def zbar(q: Array) -> tuple[AttentionResult, Array]:
         robust = settings.weight is not None
-        known = np.where(np.isnan(q), 0.0, q) if robust else None
+        unknown = np.isnan(q)
+        known = (np.where(unknown, 0.0, q) if unknown.any() else q) if robust else None
         result = attend(known, spans.split, spans.causal)
         return result, result.output
 

@@ -117,9 +117,10 @@ def prepare(
             "leading axes (batch, heads) of q, k and v must broadcast, got "
             + ", ".join(str(x.shape[:-2]) for x in given)
         ) from None
+    since = grid - grid[0]
     return Inputs(
         anchors, keys, values, known, q_complete, np.iscomplexobj(v),
-        grid - grid[0], queries - grid[0],
+        since, since if queries is grid else queries - grid[0],
         visible(n_visible, grid, queries, t_query is None, causal),
     )  # fmt: skip
 
