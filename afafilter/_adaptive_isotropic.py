@@ -85,8 +85,8 @@ def run_isotropic(
             decay=at.decay, frequency=at.frequency if len(at.frequency) else 0.0,
             process_var=at.process_var, key_var=at.obs_var, query_var=form.anchor_var,
             weight=None if q is None else settings.weight, inverse_temperature=settings.beta,
-            causal=causal, t_query=None if here else spans.times, n_visible=past, window=spans.window,
-            return_weights=settings.return_weights,
+            causal=causal, t_query=None if here else spans.times, n_visible=past,
+            window=spans.window, return_weights=settings.return_weights,
         )  # fmt: skip
 
     own = keys if here else turned(own_observation(model, z, spans.own), spans.times)
