@@ -19,7 +19,6 @@ SERIAL_PAIRS = 2_000_000
 
 @cache
 def _blas() -> Any:
-    import scipy.linalg.cython_blas  # noqa: F401 - what compiled kernels call
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
