@@ -126,9 +126,10 @@ def anchored_attention(
         a = np.where(missing, plain().output, a)
 
     def zbar(q: Array) -> tuple[AttentionResult, Array]:
-        robust = settings.weight is not None
-        unknown = np.isnan(q)
-        known = (np.where(unknown, 0.0, q) if unknown.any() else q) if robust else None
+        known = None
+        if settings.weight is not None:
+            unknown = np.isnan(q)
+            known = np.where(unknown, 0.0, q) if unknown.any() else q
         result = attend(known, spans.split, spans.causal)
         return result, result.output
 

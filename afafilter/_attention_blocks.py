@@ -77,6 +77,7 @@ class View:
     side: Side
     queries: Operand
     columns: Floats
+    """All columns of the queries in one array."""
     centre: Floats | None
     sums: F64
     """(B, m + g) sums of values and of weights, before the queries' own decay."""

@@ -105,11 +105,12 @@ def prepare(
             "q and k must have the same number of channels, "
             f"got {anchors.shape[-1]} and {keys.shape[-1]} real ones"  # type: ignore[union-attr]
         )
-    complete = is_complete(values, "v")
-    if keys is not None and keys is not values:
-        complete = is_complete(keys, "k") and complete
-    known = None if complete else known_keys(keys, values)
-    q_complete = anchors is None or is_complete(anchors, "q")
+    v_complete = is_complete(values, "v")
+    k_complete = v_complete if keys is None or keys is values else is_complete(keys, "k")
+    known = None if v_complete and k_complete else known_keys(keys, values)
+    q_complete = True
+    if anchors is not None:
+        q_complete = k_complete if anchors is keys else is_complete(anchors, "q")
     try:
         np.broadcast_shapes(*(x.shape[:-2] for x in given))
     except ValueError:

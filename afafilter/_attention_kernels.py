@@ -15,19 +15,15 @@ c log2 r.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import factorial, log
 from typing import Any
 
 import numpy as np
-from numba import extending, types
+from numba import types
 
 from afafilter._jit import njit
-from afafilter._lanes import Lanes, load, store
+from afafilter._lanes import Lanes, intrinsic, load, overload, store
 from afafilter._register_tiles import column_panels, lanes, product, room, turned_panels, wide
-
-intrinsic: Callable[[Any], Any] = extending.intrinsic
-overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 STRIP_PANELS = 4
 """Wide panels of keys that a strip has: the cache holds its weights."""

@@ -39,11 +39,11 @@ Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 
 ROWS = 512
-"""Queries per tile."""
+"""Queries per tile where tiles are not compiled."""
 KEYS = 1024
 """Keys per tile."""
 EDGE_KEYS = 256
-"""Keys per tile where some queries do not see all keys."""
+"""Keys per tile where some queries do not see all keys and tiles are not compiled."""
 BAND = 1024
 """Queries per block: they share the columns made of far keys."""
 SCRATCH = 2**20

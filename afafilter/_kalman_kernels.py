@@ -167,6 +167,7 @@ def _filter_covariances(
     chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any,
     space: Any, work: Any, Y: Any, silent: Any, trace: Any, state: Any, shown: Any,
 ) -> int:  # fmt: skip
+    """`filter_covariances` with its work space."""
     n, d = chain.step.shape[0], size(state)
     A = space[0]
     run, settled = 0, False
@@ -232,6 +233,7 @@ def _filter_means(
     chain: Any, first: Any, m: Any, gains: Any, z: Any, seen: Any, mean: Any, innovation: Any,
     loglik: Any, states: Any, shows: Any, beside: Any, state: Any, shown: Any,
 ) -> None:  # fmt: skip
+    """`filter_means` with its work space."""
     paths, n = z.shape[0], chain.step.shape[0]
     d, p, width = size(state), size(shown), size(beside)
     x, before = states[0], states[1]
@@ -311,6 +313,7 @@ def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
 def _smooth_covariances(
     last: Any, gains: Any, P: Any, Z: Any, space: Any, LZ: Any, trace: Any, state: Any
 ) -> None:
+    """`smooth_covariances` with its work space."""
     n, d = P.shape[0], size(state)
     A = space[0]
     run, settled = 0, False
@@ -363,6 +366,7 @@ def _smooth_means(
     chain: Any, last: Any, gains: Any, innovation: Any, seen: Any, mean: Any, y: Any, states: Any,
     shows: Any, beside: Any, state: Any, shown: Any,
 ) -> None:  # fmt: skip
+    """`smooth_means` with its work space."""
     paths, n = mean.shape[0], mean.shape[1]
     d, p, width = size(state), size(shown), size(beside)
     x, before, move = states[0], states[1], states[2]

@@ -185,9 +185,9 @@ def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any)
     """L <- root of F P F^T + V; root = V^1/2 is lower triangular.
 
     `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without; state is d (see
-    `size`). With `smooth` the
-    later rows of A = space[0] become [B, D]: the present state's noise in terms of the next one's
-    and of what is independent of it. The first d columns of A begin with those of L.
+    `size`). The first d columns of A = space[0] begin with those of L. With `smooth` the later rows
+    become [B, D]: the present state's noise in terms of the next one's and of what is independent
+    of it.
     """
     d = size(state)
     A = space[0]

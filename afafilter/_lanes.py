@@ -21,6 +21,8 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
+BYTES = 64
+"""Size of a vector."""
 LANES = 8
 """Entries of a vector of float64."""
 FUSED = ("contract",)
@@ -29,11 +31,11 @@ overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 
 class Lanes(types.Type):
-    """64 bytes of numbers side by side."""
+    """BYTES of numbers side by side."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
-        self.count = 64 * 8 // dtype.bitwidth
+        self.count = BYTES * 8 // dtype.bitwidth
         super().__init__(name=f"Lanes({dtype})")
 
 

@@ -2,46 +2,42 @@
 
 BLAS copies its operands into panels before every product. Where one factor is narrow (a head has
 64 channels) and the product is used at once, that costs as much as the product itself. Here the
-caller lays out B once as a panel of contiguous rows, as wide as some registers, and `add_product`
-and `set_product` run down all rows of A.
+caller lays out B once as a panel of contiguous rows, as wide as some registers, and `product` runs
+down all rows of A.
 """
 
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import extending, types
+from numba import types
 from numba.core import cgutils
 
 from afafilter._jit import njit
-from afafilter._lanes import splat
+from afafilter._lanes import BYTES, intrinsic, overload, splat
 
-LANE_BYTES = 64
 ROWS = 6
 """Rows of A whose sums are held in registers."""
 WIDE = 4 if binding.get_host_cpu_features().get("avx512f") else 1
 """Vectors of a wide panel: ROWS times WIDE sums, and a row of B, fit in the registers."""
-intrinsic: Callable[[Any], Any] = extending.intrinsic
-overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 
 def lanes(itemsize: Any) -> Any:
     """Numbers in a vector."""
-    return LANE_BYTES // itemsize
+    return BYTES // itemsize
 
 
 def wide(itemsize: Any) -> Any:
     """Numbers in a row of a wide panel."""
-    return WIDE * (LANE_BYTES // itemsize)
+    return WIDE * (BYTES // itemsize)
 
 
-overload(lanes)(lambda itemsize: lambda itemsize: LANE_BYTES // itemsize)
-overload(wide)(lambda itemsize: lambda itemsize: WIDE * (LANE_BYTES // itemsize))
+overload(lanes)(lambda itemsize: lambda itemsize: BYTES // itemsize)
+overload(wide)(lambda itemsize: lambda itemsize: WIDE * (BYTES // itemsize))
 
 
 def _register_tile(rows: int, vectors: int) -> Any:
@@ -50,7 +46,7 @@ def _register_tile(rows: int, vectors: int) -> Any:
     @intrinsic
     def tile(typingctx: Any, A: Any, B: Any, C: Any, i: Any, j: Any, add: Any) -> Any:
         real = A.dtype
-        count = LANE_BYTES * 8 // real.bitwidth
+        count = BYTES * 8 // real.bitwidth
 
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             a_type, b_type, c_type = signature.args[:3]
@@ -161,6 +157,6 @@ def column_panels(M: Any, scale: Any, first: Any, out: Any) -> None:
 @njit(nogil=True, error_model="numpy")
 def room(count: Any, kind: Any) -> Any:
     """An array of so many numbers that starts where a vector may."""
-    held = np.empty(count + LANE_BYTES, kind)
-    skipped = -held.ctypes.data % LANE_BYTES // held.itemsize
+    held = np.empty(count + BYTES, kind)
+    skipped = -held.ctypes.data % BYTES // held.itemsize
     return held[skipped : skipped + count]
