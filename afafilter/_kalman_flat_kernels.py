@@ -6,6 +6,8 @@ Given delta this is the ordinary recursion; M is carried like q more means witho
 innovation v = E delta + noise is one more row of the regression T delta = s, kept upper triangular
 by Givens rotations (T with a zero diagonal: that row is still empty). Once T is safely invertible,
 delta is integrated out and the ordinary filter goes on (de Jong 1991). No number is ever made big.
+
+L, F, W, K, V and the gains are kept by columns, as in `_kalman_root_kernels`; M, T and E are not.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import numpy as np
 
 from afafilter._kalman_root_kernels import (
     column_space,
-    enter_root,
+    face,
     gram,
     innovation_cov,
     jit,
     predict_root,
+    read_columns,
+    shown_space,
+    split_noise,
     triangularise,
     update_root,
-    update_space,
+    write_columns,
 )
 
 RANK_TOL = 1e-10
@@ -118,7 +123,7 @@ def can_collapse(T: Any, M: Any, L: Any, inverse: Any) -> bool:
     for i in range(d):
         given, added = 0.0, 0.0
         for j in range(d):
-            given += L[i, j] ** 2
+            given += L[j, i] ** 2
         for j in range(q):
             t = 0.0
             for l in range(j + 1):
@@ -142,7 +147,7 @@ def predict_flat(F: Any, b: Any, m: Any, M: Any, T: Any, x: Any) -> None:
         for i in range(d):
             x[i] = 0.0
             for l in range(d):
-                x[i] += F[i, l] * M[l, j]
+                x[i] += F[l, i] * M[l, j]
             size = max(size, abs(x[i]))
         if size < RANK_TOL and T[j, j] == 0.0:
             x[:] = 0.0
@@ -151,26 +156,28 @@ def predict_flat(F: Any, b: Any, m: Any, M: Any, T: Any, x: Any) -> None:
         for i in range(d):
             x[i] = b[i]
             for l in range(d):
-                x[i] += F[i, l] * m[path, l]
+                x[i] += F[l, i] * m[path, l]
         m[path] = x
 
 
 @jit
 def update_flat(
-    H: Any, off: Any, R: Any, scale: Any, seen: Any, z: Any, L: Any, m: Any, M: Any, T: Any, s: Any,
-    largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, rows: Any, work: Any,
-    smooth: Any, A: Any, B: Any, V: Any,
+    H: Any, off: Any, R: Any, scale: Any, seen: Any, z: Any, A: Any, m: Any, M: Any, T: Any, s: Any,
+    largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, V: Any, rows: Any, work: Any,
+    smooth: Any,
 ) -> Any:  # fmt: skip
-    """Condition L, m, M and the regression T delta = s on observations z (n, p).
+    """Condition m, M, L (the first columns of A) and T delta = s on observations z (n, p).
 
-    Fills v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what delta adds to
-    the prediction, and loglik (n,) up to the change of log_volume(T). W, K, rows (p, q) and work:
-    space. Returns NaN where the innovation is known exactly.
+    Fills S (p, p), v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what
+    delta adds to the prediction, and loglik (n,) up to the change of log_volume(T). W, K, V, rows
+    (p, q) and work: space. Returns NaN where the innovation is known exactly.
     """
     p, d = H.shape
     q = M.shape[1]
-    enter_root(L, A, d)
-    half = update_root(H, R, scale, seen, S, L, W, K, work, smooth, A, B, V, d, p)
+    face(H, work, d, p)
+    innovation_cov(R, scale, A, S, work, d, p)
+    correlated = split_noise(R, scale, seen, work, p)
+    half = update_root(seen, S, A, W, K, V, work, correlated, smooth, d, p)
     if np.isnan(half):
         return half
     for a in range(p):
@@ -193,16 +200,16 @@ def update_flat(
         for j in range(q):
             rows[a, j] = 0.0
             for l in range(a + 1):
-                rows[a, j] += K[a, l] * E[l, j]
+                rows[a, j] += K[l, a] * E[l, j]
             for i in range(d):
-                M[i, j] -= W[i, a] * rows[a, j]
+                M[i, j] -= W[a, i] * rows[a, j]
         for path in range(z.shape[0]):
             left[path] = 0.0
             for l in range(a + 1):
                 if seen[l]:
-                    left[path] += K[a, l] * v[path, l]
+                    left[path] += K[l, a] * v[path, l]
             for i in range(d):
-                m[path, i] += W[i, a] * left[path]
+                m[path, i] += W[a, i] * left[path]
         insert_row(T, s, rows[a], left, largest)
         for path in range(z.shape[0]):
             loglik[path] -= 0.5 * left[path] ** 2
@@ -230,33 +237,31 @@ def filter_flat(
     paths, p = z.shape[0], z.shape[2]
     d, q = M.shape
     space = column_space(2 * d, 2 * d)
-    A = space[0]
-    Y = np.empty((p, d))
-    work = update_space(p, d)
+    A = space.A
+    read_columns(L, A)
+    work = shown_space(p, d)
     rows = np.empty((p, q))
     largest = np.zeros(q)
     inverse = np.empty((q, q))
-    silent = np.zeros(p, np.bool_)
     volume = 0.0
     x = np.empty(d)
     for k in range(n):
         o = chain.obs[k]
         gains.slot[k] = k
-        W, K, B, V = gains.W[k], gains.K[k], gains.T[k], gains.V[k]
         if k > 0:
             u = chain.step[k]
-            predict_root(chain.F[u], chain.root[u], L, space, True, d)
+            predict_root(chain.F[u], chain.root[u], space, True, d)
             predict_flat(chain.F[u], chain.b[u], m, M, T, x)
         if smooth:
-            gains.D[k] = A[d:, d : 2 * d].T
+            write_columns(A, d, d, gains.D[k], d)
         if o >= 0:
             c = chain.cfg[o]
-            H, R = chain.H[c], chain.R[c]
-            innovation_cov(H, R, scale[o], L, S[o], Y, d, p)
             half = update_flat(
-                H, chain.off[c], R, scale[o], seen[o], z[:, o], L, m, M, T, s, largest, S[o], Es[o],
-                innovation[:, o], loglik[:, o], W, K, rows, work, smooth, A, B, V,
+                chain.H[c], chain.off[c], chain.R[c], scale[o], seen[o], z[:, o], A, m, M, T, s,
+                largest, S[o], Es[o], innovation[:, o], loglik[:, o], gains.W[k], gains.K[k],
+                gains.V[k], rows, work, smooth,
             )  # fmt: skip
+            write_columns(A, 0, 0, L, d)
             if np.isnan(half):
                 return k, False, k
             before = volume
@@ -264,18 +269,17 @@ def filter_flat(
             for path in range(paths):
                 loglik[path, o] -= volume - before
             if can_collapse(T, M, L, inverse):
+                write_columns(A, 0, d, gains.T[k], d)
                 integrate_out(L, m, M, s, inverse, rotation)
+                read_columns(L, A)
                 gains.root[k] = L
-                gram(L, P[k], d, d)
+                gram(A, P[k], d, d)
                 mean[:, k] = m
                 return k + 1, True, -1
-        else:
-            enter_root(L, A, d)
-            update_root(
-                chain.H[0], chain.R[0], 1.0, silent, Y, L, W, K, work, smooth, A, B, V, d, p
-            )
-        gains.root[k] = L
-        gram(L, P[k], d, d)
+        write_columns(A, 0, 0, L, d)
+        write_columns(A, 0, 0, gains.root[k], d)
+        write_columns(A, 0, d, gains.T[k], d)
+        gram(A, P[k], d, d)
         mean[:, k] = m
         Ms[k] = M
         Ts[k] = T
@@ -292,8 +296,8 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
     """
     d, q = M.shape
     space = column_space(d + q, 2 * d + q)
-    A = space[0]
-    A[:d, :d] = L.T
+    A = space.A
+    A[:d, :d] = L
     for i in range(d):
         for j in range(q):
             for l in range(j + 1):
@@ -306,7 +310,7 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
         A[i, d + i] = 1.0
     A[d:, 2 * d : 2 * d + q] = inverse.T
     triangularise(space, d, d + q, d + q)
-    L[:] = A[:d, :d].T
+    L[:] = A[:d, :d]
     rotation[:] = A[:, d : 2 * d + q].T
 
 
@@ -317,30 +321,31 @@ def smooth_flat(
 ) -> None:  # fmt: skip
     """Nodes last - 1, ..., 0 from the joint law of (xi, delta) after node `last`.
 
-    J (d + q, d + q) is its root, y (n, d + q) its means. innovation holds those given delta = 0;
-    mean (n, N, d) and P (N, d, d), filtered given delta = 0, become the smoothed marginals.
+    J (d + q, d + q), by rows, is its root, y (n, d + q) its means. innovation holds those given
+    delta = 0; mean (n, N, d) and P (N, d, d), filtered given delta = 0, become the smoothed
+    marginals.
     """
     d, q = Ms.shape[1], Ms.shape[2]
     paths, p = innovation.shape[0], innovation.shape[2]
     space = column_space(2 * d + q, d + q)
-    A = space[0]
+    A = space.A
     joint = np.zeros((d, d + q))
-    X = np.empty((d, d + q))
+    X = column_space(d + q, d).A
     new = np.empty(d)
     for k in range(last - 1, -1, -1):
         o = chain.obs[k + 1]
         T, V, K = gains.T[k + 1], gains.V[k + 1], gains.K[k + 1]
-        joint[:, :d] = T
+        joint[:, :d] = T.T
         joint[:, d:] = 0.0
         if o >= 0:
             for a in range(p):
                 for c in range(a + 1):
                     for i in range(d):
                         for j in range(q):
-                            joint[i, d + j] -= V[i, a] * K[a, c] * Es[o, c, j]
+                            joint[i, d + j] -= V[a, i] * K[c, a] * Es[o, c, j]
         A[:] = 0.0
         A[: d + q, d : d + q] = J[d:].T
-        A[d + q :, :d] = gains.D[k + 1].T
+        A[d + q :, :d] = gains.D[k + 1]
         for i in range(d):
             for l in range(d + q):
                 for j in range(d + q):
@@ -351,9 +356,9 @@ def smooth_flat(
         for i in range(d):
             for j in range(d + q):
                 for l in range(d):
-                    X[i, j] += gains.root[k, i, l] * J[l, j]
+                    X[j, i] += gains.root[k, l, i] * J[l, j]
                 for l in range(q):
-                    X[i, j] += Ms[k, i, l] * J[d + l, j]
+                    X[j, i] += Ms[k, i, l] * J[d + l, j]
         gram(X, P[k], d, d + q)
         for path in range(paths):
             for i in range(d):
@@ -365,12 +370,12 @@ def smooth_flat(
                     e = 0.0
                     for c in range(a + 1):
                         if seen[o, c]:
-                            e += K[a, c] * innovation[path, o, c]
+                            e += K[c, a] * innovation[path, o, c]
                     for i in range(d):
-                        new[i] += V[i, a] * e
+                        new[i] += V[a, i] * e
             y[path, :d] = new
             for i in range(d):
                 for l in range(d):
-                    mean[path, k, i] += gains.root[k, i, l] * new[l]
+                    mean[path, k, i] += gains.root[k, l, i] * new[l]
                 for l in range(q):
                     mean[path, k, i] += Ms[k, i, l] * y[path, d + l]

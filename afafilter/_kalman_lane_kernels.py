@@ -82,9 +82,9 @@ def _predict(F: Any, V: Any, L: Any, A: Any, smooth: Any, state: Any) -> None:
         for i in range(d):
             t = spread(0.0)
             for k in range(d):
-                t += F[i, k] * load(L, (k, c, 0))
+                t += F[k, i] * load(L, (k, c, 0))
             store(A, (c, i, 0), t)
-            store(A, (d + c, i, 0), spread(V[i, c]))
+            store(A, (d + c, i, 0), spread(V[c, i]))
         if smooth:
             for i in range(d):
                 store(A, (c, d + i, 0), spread(1.0 if i == c else 0.0))
@@ -118,8 +118,8 @@ def filter_lanes(
 ) -> Any:  # fmt: skip
     """Filter paths z (n, T, p), n <= LANES; path l from node first[l] on.
 
-    L0 (n, d, d), m0 (n, d): root and mean at node first - 1 (at first = 0: before the first
-    observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d),
+    L0 (n, d, d), by columns, m0 (n, d): root and mean at node first - 1 (at first = 0: before the
+    first observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d),
     P (n, N, d, d) unless `smooth`, innovations (n, T, p), S (n, T, p, p), loglik (n, T), and kept.
 
     state, shown : d and p (see `size`). Returns -1, or a node at which an innovation covariance is
@@ -142,9 +142,9 @@ def filter_lanes(
                 for i in range(d):
                     x[i, l] = m0[l, i]
                     for j in range(d):
-                        L[i, j, l] = L0[l, i, j]
+                        L[i, j, l] = L0[l, j, i]
                         if smooth and k > 0:
-                            kept.L[k - 1, i, j, l] = L0[l, i, j]
+                            kept.L[k - 1, i, j, l] = L0[l, j, i]
                     if smooth and k > 0:
                         kept.mean[k - 1, i, l] = m0[l, i]
         if k > 0:
@@ -155,7 +155,7 @@ def filter_lanes(
             for i in range(d):
                 t = spread(chain.b[u, i])
                 for j in range(d):
-                    t += chain.F[u, i, j] * load(before, (j, 0))
+                    t += chain.F[u, j, i] * load(before, (j, 0))
                 store(x, (i, 0), t)
         if smooth:
             for c in range(d):
@@ -293,8 +293,8 @@ def smooth_lanes(
 ) -> None:
     """Means (n, N, d) and P (n, N, d, d) of nodes N - 2, ..., last[l] of path l.
 
-    Z0 (n, d, d) and y0 (n, d) get root and mean of xi at node last[l]; state, shown as in
-    `filter_lanes`.
+    Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l]; state, shown as
+    in `filter_lanes`.
     """
     N, d, p = mean.shape[1], size(state), size(shown)
     A = np.zeros((2 * d, d, LANES))
@@ -348,4 +348,4 @@ def _keep_start(k: Any, last: Any, Z: Any, y: Any, Z0: Any, y0: Any) -> None:
             for i in range(d):
                 y0[l, i] = y[i, l]
                 for j in range(d):
-                    Z0[l, i, j] = Z[i, j, l]
+                    Z0[l, j, i] = Z[i, j, l]

@@ -12,19 +12,23 @@ A state is x = m + L xi, xi of unit covariance: what is learnt later is learnt a
 next state's xi' = U e + Pi xi+ (xi+ after its update) follows xi = T xi+ + V e + D eta, T = B Pi
 and V = B U: products of contractions, and no covariance is ever inverted.
 
+Matrices are kept by columns here: F[j] is column j of F, and likewise V^1/2, L, W, K, T, V and D
+(not H). What happens to a column then happens to LANES of its entries at a time.
+
 Sources: Kaminski, Bryson & Schmidt (1971) for the array forms; Bierman (1977) for factorised
 filters and smoothers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from afafilter._jit import njit
-from afafilter._lanes import LANES, load, spread, store
+from afafilter._lanes import LANES, load, load_some, spread, store, store_some
 
 EPS = 2.220446049250313e-16
 LOG_2PI = 1.8378770664093453
@@ -71,15 +75,15 @@ def _double(n: Any) -> Any:
 
 @bare
 def semidefinite_root(V: Any, out: Any) -> None:
-    """Lower Cholesky factors of a stack of semidefinite matrices; null pivots give null columns."""
+    """Columns of the lower Cholesky factors of semidefinite matrices; null pivots, null columns."""
     n, d = V.shape[0], V.shape[1]
     for u in range(n):
         for j in range(d):
             for i in range(d):
-                out[u, i, j] = 0.0
+                out[u, j, i] = 0.0
             pivot = V[u, j, j]
             for k in range(j):
-                pivot -= out[u, j, k] ** 2
+                pivot -= out[u, k, j] ** 2
             if pivot <= 4 * d * EPS * V[u, j, j]:
                 continue
             root = np.sqrt(pivot)
@@ -87,203 +91,199 @@ def semidefinite_root(V: Any, out: Any) -> None:
             for i in range(j + 1, d):
                 s = V[u, i, j]
                 for k in range(j):
-                    s -= out[u, i, k] * out[u, j, k]
-                out[u, i, j] = s / root
+                    s -= out[u, k, i] * out[u, k, j]
+                out[u, j, i] = s / root
+
+
+class Space(NamedTuple):
+    """Columns at work: A (width, padded), zero beyond their rows, and scratch of the same size.
+
+    Columns are padded to whole LANES. A vector cannot be read until single numbers written just
+    before have left for the cache, so that columns are written as vectors.
+    """
+
+    A: NDArray[np.float64]
+    v: NDArray[np.float64]
+    spare: NDArray[np.float64]
+
+
+class Shown(NamedTuple):
+    """An observation at work, p padded to whole LANES.
+
+    across (d, p): columns of H. Y (d, p): Y[j] = H L[j], for rows of H whose noise is independent.
+    low (p, p), D (p,): R = low D low^T; mix (p, p): the inverse of low. link (p, p): covariance of
+    e_a with later components. phi (d,).
+    """
+
+    across: NDArray[np.float64]
+    Y: NDArray[np.float64]
+    low: NDArray[np.float64]
+    D: NDArray[np.float64]
+    mix: NDArray[np.float64]
+    link: NDArray[np.float64]
+    phi: NDArray[np.float64]
+
+
+@jit
+def padded(rows: Any) -> Any:
+    """Whole LANES that hold so many rows."""
+    return (rows + LANES - 1) // LANES * LANES
 
 
 @jit
 def column_space(width: Any, rows: Any) -> Any:
-    """Zeros for `width` columns of `rows` entries, filled up to whole LANES, and work space.
+    """Room for `width` columns of `rows` entries."""
+    return Space(np.zeros((width, padded(rows))), np.zeros(width), np.zeros((width, padded(rows))))
 
-    Column c is A[c]: what the recursions do to a column is then done LANES entries at a time. A
-    vector cannot be read until single numbers written just before have left for the cache, so
-    those are written in one go (`multiply`, `fill_root`), not between operations.
-    """
-    padded = (rows + LANES - 1) // LANES * LANES
-    return np.zeros((width, padded)), np.zeros(width), np.zeros((width, padded))
+
+@jit
+def shown_space(p: Any, d: Any) -> Any:
+    """Room for observations of p components."""
+    wide = padded(p)
+    return Shown(
+        np.zeros((d, wide)), np.zeros((d, wide)), np.zeros((p, p)), np.zeros(p), np.zeros((p, p)),
+        np.zeros((p, wide)), np.zeros(d),
+    )  # fmt: skip
 
 
 @bare
 def triangularise(space: Any, rows: Any, columns: Any, reach: Any) -> None:
-    """Rotate the columns A = space[0] so that the first rows become lower triangular, pivots >= 0.
+    """Rotate the columns space.A so that the first rows become lower triangular, pivots >= 0.
 
     rows, columns : see `size`; how many become triangular, and how many there are. Later rows take
-    part in the rotation. A row that depends on those above it gets no pivot.
-    reach : row j is zero from column reach + j + 1 on; the number of columns where nothing is.
+    part in the rotation. The pivot of a row that depends on those above it is 0.
+    reach : see `size`; row j is zero from column reach + j + 1 on; the number of columns where
+        nothing is.
     """
-    A, v, _ = space
-    width, padded = size(columns), A.shape[1]
-    rank = 0
+    A, v = space.A, space.v
+    width, height = size(columns), A.shape[1]
     for j in range(size(rows)):
-        end = min(width, reach + j + 1)
+        end = min(width, size(reach) + j + 1)
         done = 0.0
-        for c in range(rank):
+        for c in range(j):
             done += A[c, j] * A[c, j]
         rest = 0.0
-        for c in range(rank, end):
+        for c in range(j, end):
             v[c] = A[c, j]
             rest += v[c] * v[c]
         if rest <= (8 * width * EPS) ** 2 * (done + rest):
-            for c in range(rank, end):
+            for c in range(j, end):
                 A[c, j] = 0.0
             continue
         norm = np.sqrt(rest)
-        beta = 1.0 / (norm * (norm + abs(v[rank])))
-        flip = 1.0 if v[rank] > 0 else -1.0
-        for b in range(0, padded, LANES):
-            dots = spread(0.0)
-            for c in range(rank, end):
+        first = v[j] + norm if v[j] > 0 else v[j] - norm
+        flip = 1.0 if v[j] > 0 else -1.0
+        beta = 1.0 / (rest + norm * abs(v[j]))
+        for b in range(0, height, LANES):
+            head = load(A, (j, b))
+            dots = first * head
+            for c in range(j + 1, end):
                 dots += v[c] * load(A, (c, b))
-            dots = beta * (dots + flip * norm * load(A, (rank, b)))
-            pivot = (v[rank] + flip * norm) * dots
-            first = flip * (pivot - load(A, (rank, b)))
-            if b <= j < b + LANES:  # row j becomes exactly (norm, 0, 0, ...)
-                others = load(OTHERS, (j - b, 0))
-                store(A, (rank, b), first * others + norm * load(ITSELF, (j - b, 0)))
-                for c in range(rank + 1, end):
-                    store(A, (c, b), (load(A, (c, b)) - v[c] * dots) * others)
-            else:
-                store(A, (rank, b), first)
-                for c in range(rank + 1, end):
-                    store(A, (c, b), load(A, (c, b)) - v[c] * dots)
-        rank += 1
+            dots *= beta
+            if b <= j < b + LANES:  # exactly 1 in row j, which becomes exactly (norm, 0, 0, ...)
+                dots = dots * load(OTHERS, (j - b, 0)) + load(ITSELF, (j - b, 0))
+            store(A, (j, b), flip * (first * dots - head))
+            for c in range(j + 1, end):
+                store(A, (c, b), load(A, (c, b)) - v[c] * dots)
 
 
 @bare
-def fill_root(space: Any, root: Any, state: Any) -> None:
-    """Columns d, d + 1, ... of A = space[0] <- root (d, d), lower triangular, zeros below."""
-    A = space[0]
-    d = size(state)
-    for c in range(d):
-        for b in range(0, A.shape[1], LANES):
-            store(A, (d + c, b), spread(0.0))
-        for i in range(c, d):
-            A[d + c, i] = root[i, c]
+def predict_root(F: Any, root: Any, space: Any, smooth: Any, state: Any) -> None:
+    """L <- root of F P F^T + V; F and root = V^1/2, lower triangular, by columns.
 
-
-@bare
-def multiply(M: Any, L: Any, space: Any, below: Any, state: Any) -> None:
-    """The first d columns of A = space[0] <- [M L; below I], both (d, d)."""
-    A, _, turned = space
-    d, padded = size(state), A.shape[1]
-    for k in range(d):
-        for i in range(d):
-            turned[k, i] = M[i, k]
-    for b in range(0, padded, LANES):
-        for c in range(d):
-            x = spread(0.0)
-            if b < d:
-                for k in range(d):
-                    x += L[k, c] * load(turned, (k, b))
-            if below and b <= d + c < b + LANES:
-                x += load(ITSELF, (d + c - b, 0))
-            store(A, (c, b), x)
-
-
-@bare
-def predict_root(F: Any, root: Any, L: Any, space: Any, smooth: Any, state: Any) -> None:
-    """L <- root of F P F^T + V; root = V^1/2 is lower triangular.
-
-    `space` is column_space(2 d, 2 d) with `smooth`, column_space(2 d, d) without; state is d (see
-    `size`). The first d columns of A = space[0] begin with those of L. With `smooth` the later rows
+    L is the first rows of the first d columns of space.A. `space` is column_space(2 d, 2 d) with
+    `smooth`, column_space(2 d, d) without; state is d (see `size`). With `smooth` the later rows
     become [B, D]: the present state's noise in terms of the next one's and of what is independent
     of it.
     """
     d = size(state)
-    A = space[0]
-    fill_root(space, root, state)
-    multiply(F, L, space, smooth, state)
-    triangularise(space, state, double(state), d)
-    for i in range(d):
-        for c in range(d):
-            L[i, c] = A[c, i]
+    A, height = space.A, space.A.shape[1]
+    moved = A if d <= LANES else space.spare
+    for c in range(d):
+        for b in range(0, height, LANES):
+            x = spread(0.0)
+            if b < d:
+                for k in range(d):
+                    x += A[c, k] * load_some(F, (k, b), d - b)
+            if smooth and b <= d + c < b + LANES:
+                x += load(ITSELF, (d + c - b, 0))
+            store(moved, (c, b), x)
+    for c in range(d):
+        for b in range(0, height, LANES):
+            if d > LANES:
+                store(A, (c, b), load(moved, (c, b)))
+            store(A, (d + c, b), load_some(root, (c, b), d - b))
+    triangularise(space, state, double(state), state)
 
 
 @bare
-def copy(given: Any, out: Any) -> None:
-    """out <- given, both matrices; without the checks of a slice for overlap."""
-    for i in range(given.shape[0]):
-        for j in range(given.shape[1]):
-            out[i, j] = given[i, j]
+def write_columns(A: Any, first: Any, row: Any, out: Any, rows: Any) -> None:
+    """out (columns, rows) <- entries row, row + 1, ... of columns first, first + 1, ... of A."""
+    n = size(rows)
+    for c in range(out.shape[0]):
+        for b in range(0, row + n, LANES):
+            store_some(out, (c, b - row), load(A, (first + c, b)), row - b, row + n - b)
 
 
 @bare
-def gram(L: Any, P: Any, rows: Any, columns: Any) -> None:
-    """P = L L^T."""
-    width = size(columns)
-    for i in range(size(rows)):
-        for j in range(i + 1):
-            s = 0.0
-            for k in range(width):
-                s += L[i, k] * L[j, k]
-            P[i, j] = s
-            P[j, i] = s
+def read_columns(given: Any, A: Any) -> None:
+    """The first columns of A <- those given, zeros below."""
+    rows = given.shape[1]
+    for c in range(given.shape[0]):
+        for b in range(0, A.shape[1], LANES):
+            store(A, (c, b), load_some(given, (c, b), rows - b))
 
 
 @bare
-def innovation_cov(
-    H: Any, R: Any, scale: Any, L: Any, S: Any, Y: Any, state: Any, shown: Any
-) -> None:
-    """S = H P H^T + scale * R, with Y (p, d) as work space."""
+def gram(A: Any, P: Any, rows: Any, columns: Any) -> None:
+    """P = L L^T, the columns of L being the first of A."""
+    n = size(rows)
+    for i in range(n):
+        for b in range(0, n, LANES):
+            x = spread(0.0)
+            for c in range(size(columns)):
+                x += A[c, i] * load(A, (c, b))
+            store_some(P, (i, b), x, 0, n - b)
+
+
+@bare
+def face(H: Any, work: Any, state: Any, shown: Any) -> None:
+    """Take up an observation that shows H x."""
+    for i in range(size(state)):
+        for a in range(size(shown)):
+            work.across[i, a] = H[a, i]
+
+
+@bare
+def innovation_cov(R: Any, scale: Any, A: Any, S: Any, work: Any, state: Any, shown: Any) -> None:
+    """S = H P H^T + scale * R and work.Y = H L, after `face`."""
     d, p = size(state), size(shown)
-    for a in range(p):
+    Y = work.Y
+    for b in range(0, p, LANES):
         for j in range(d):
-            Y[a, j] = 0.0
-        for k in range(d):
-            h = H[a, k]
+            y = spread(0.0)
+            for i in range(d):
+                y += A[j, i] * load(work.across, (i, b))
+            store(Y, (j, b), y)
+    for a in range(p):
+        for b in range(0, p, LANES):
+            s = scale * load_some(R, (a, b), p - b)
             for j in range(d):
-                Y[a, j] += h * L[k, j]
-    gram(Y, S, shown, state)
+                s += Y[j, a] * load(Y, (j, b))
+            store_some(S, (a, b), s, 0, p - b)
+
+
+@bare
+def split_noise(R: Any, scale: Any, seen: Any, work: Any, shown: Any) -> bool:
+    """scale * R = low D low^T among the seen components; whether any of them are correlated."""
+    p = size(shown)
+    low, D, mix = work.low, work.D, work.mix
+    correlated = False
     for a in range(p):
         for c in range(p):
-            S[a, c] += scale * R[a, c]
-
-
-@jit
-def update_space(p: Any, d: Any) -> Any:
-    """Work space of update_root: rows h; the factor l, D of R; phi; and a column."""
-    padded = (2 * d + LANES - 1) // LANES * LANES
-    return np.empty((p, d)), np.empty((p + 1, p)), np.empty(d), np.empty(padded)
-
-
-@bare
-def enter_root(L: Any, A: Any, state: Any) -> None:
-    """The first d columns of A begin with those of L, as after `predict_root`."""
-    for j in range(size(state)):
-        for i in range(size(state)):
-            A[j, i] = L[i, j]
-
-
-@bare
-def update_root(
-    H: Any, R: Any, scale: Any, seen: Any, S: Any, L: Any, W: Any, K: Any, work: Any,
-    smooth: Any, A: Any, T: Any, V: Any, state: Any, shown: Any,
-) -> float:  # fmt: skip
-    """Condition L on the seen components, with noise scale * R; fill W and K (zeros if unseen).
-
-    A : columns of `column_space` (d or more); the first d begin with those of L, see `enter_root`.
-    With `smooth`, also T = B Pi and V = B U, where B are their rows d, d + 1, ... . work: from
-    `update_space`; state, shown: d and p (see `size`).
-    Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
-    """
-    d, p = size(state), size(shown)
-    h, low, phi, x = work
-    D = low[p]
-    padded = A.shape[1]
-    half = 0.0
-    for a in range(p):
-        for j in range(p):
-            K[a, j] = 0.0
-        for i in range(d):
-            W[i, a] = 0.0
-        if smooth:
-            for i in range(d):
-                V[i, a] = 0.0
+            mix[a, c] = 1.0 if c == a else 0.0
         if not seen[a]:
             continue
-        for i in range(d):
-            h[a, i] = H[a, i]
-        K[a, a] = 1.0
         pivot = scale * R[a, a]
         for c in range(a):
             if not seen[c]:
@@ -292,55 +292,80 @@ def update_root(
             for e in range(c):
                 if seen[e]:
                     s -= low[a, e] * low[c, e] * D[e]
-            low[a, c] = s / D[c] if D[c] > 0.0 else 0.0
-            pivot -= low[a, c] ** 2 * D[c]
+            low[a, c] = s / D[c] if s != 0.0 and D[c] > 0.0 else 0.0
             if low[a, c] != 0.0:
-                for i in range(d):
-                    h[a, i] -= low[a, c] * h[c, i]
+                correlated = True
+                pivot -= low[a, c] ** 2 * D[c]
+                for e in range(c + 1):
+                    mix[a, e] -= low[a, c] * mix[c, e]
         D[a] = pivot if pivot > 4 * p * EPS * scale * R[a, a] else 0.0
+    return correlated
+
+
+@bare
+def update_root(
+    seen: Any, S: Any, A: Any, W: Any, K: Any, V: Any, work: Any, correlated: Any, smooth: Any,
+    state: Any, shown: Any,
+) -> float:  # fmt: skip
+    """Condition L on the seen components, after `innovation_cov` and `split_noise`.
+
+    The first d columns of A hold L and, with `smooth`, B below it, which becomes T = B Pi. Fills W,
+    K and, with `smooth`, V = B U by columns (zeros if unseen); state, shown: d and p (see `size`).
+    Returns -(n log 2 pi + log|S|) / 2, or NaN where the innovation is known exactly.
+    """
+    d, p = size(state), size(shown)
+    Y, low, D, mix, link, phi = work.Y, work.low, work.D, work.mix, work.link, work.phi
+    height = A.shape[1]
+    half = 0.0
+    if correlated:
+        for j in range(d):
+            for a in range(p):
+                for c in range(a):
+                    if seen[a] and seen[c]:
+                        Y[j, a] -= low[a, c] * Y[j, c]
+    for a in range(p):
+        for c in range(p):
+            K[c, a] = 0.0
+        if not seen[a]:
+            for i in range(d):
+                W[a, i] = 0.0
+                if smooth:
+                    V[a, i] = 0.0
+            continue
         f = D[a]
         for j in range(d):
-            t = 0.0
-            for i in range(d):
-                t += h[a, i] * A[j, i]
-            phi[j] = t
-            f += t * t
+            phi[j] = Y[j, a]
+            f += phi[j] * phi[j]
         if f <= 1e-28 * S[a, a]:
             return np.nan
         rootf = np.sqrt(f)
         scaled = 1.0 / rootf
-        for c in range(a):
-            if not seen[c]:
-                continue
-            link = 0.0  # covariance of v_a with e_c = K[c] v
-            for i in range(d):
-                link += H[a, i] * W[i, c]
-            for j in range(c + 1):
-                link += K[c, j] * scale * R[a, j]
-            for j in range(c + 1):
-                K[a, j] -= link * K[c, j]
-        for j in range(a + 1):
-            K[a, j] *= scaled
         shrink = 1.0 / (f + rootf * np.sqrt(D[a]))
-        for b in range(0, padded, LANES):
+        for c in range(a + 1):
+            K[c, a] = mix[a, c]
+        for c in range(a):
+            if seen[c]:
+                for j in range(c + 1):
+                    K[j, a] -= link[c, a] * K[j, c]
+        for c in range(a + 1):
+            K[c, a] *= scaled
+        for b in range(0, height, LANES):
             moved = spread(0.0)
             for j in range(d):
                 moved += phi[j] * load(A, (j, b))
-            store(x, b, moved)
+            store_some(W, (a, b), scaled * moved, 0, d - b)
+            if smooth:
+                store_some(V, (a, b - d), scaled * moved, d - b, 2 * d - b)
             moved *= shrink
             for j in range(d):
                 store(A, (j, b), load(A, (j, b)) - phi[j] * moved)
-        for i in range(d):
-            W[i, a] = x[i] * scaled
-        if smooth:
-            for i in range(d):
-                V[i, a] = x[d + i] * scaled
-        half -= 0.5 * (LOG_2PI + np.log(f))
-    for i in range(d):
-        for j in range(d):
-            L[i, j] = A[j, i]
-    if smooth:
-        for i in range(d):
+        for b in range(a // LANES * LANES, p, LANES):
+            moved = spread(0.0)
             for j in range(d):
-                T[i, j] = A[j, d + i]
+                moved += phi[j] * load(Y, (j, b))
+            store(link, (a, b), scaled * moved)
+            moved *= shrink
+            for j in range(d):
+                store(Y, (j, b), load(Y, (j, b)) - phi[j] * moved)
+        half -= 0.5 * (LOG_2PI + np.log(f))
     return half

@@ -8,6 +8,7 @@ spread over threads.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
+ONE_BLOCK = 1 << 21
+"""Numbers up to which arrays are allocated together."""
 
 
 @dataclass
@@ -193,7 +196,7 @@ class _Block:
     unrolled: bool
 
     def begin(self) -> None:
-        """Root L (d, d) and means m (n, d) at node `first` - 1, after the flat start if any."""
+        """Root L (d, d), by columns, and means m (n, d) at node `first` - 1: after a flat start."""
         law, n = self.line.law, len(self.mean)
         self.flat = _FlatBlock(self) if law.diffuse.shape[1] else None
         if self.flat is None:
@@ -217,7 +220,9 @@ class _Block:
         p = self.z.shape[2]
         gains = empty_gains(N, d, p) if self.flat is None else self.flat.gains
         state, shown = dimensions(d, p, self.unrolled)
-        beside = (0,) * (1 if n == 1 else LANES)
+        forward, back = kernels.filter_means, kernels.smooth_means
+        if n > 1:
+            forward, back = kernels.filter_means_beside, kernels.smooth_means_beside
         bad = kernels.filter_covariances(
             chain, first, self.L, self.seen, self.scale, self.smooth, self.cov,
             self.innovation_cov,
@@ -232,14 +237,12 @@ class _Block:
 
         def means(rows: slice) -> None:
             mean, innovation = self.mean[rows], self.innovation[rows]
-            kernels.filter_means(
+            forward(
                 chain, first, m[rows], gains, self.z[rows], self.seen, mean, innovation,
-                self.loglik[rows], beside, state, shown,
+                self.loglik[rows], state, shown,
             )  # fmt: skip
             if self.smooth:
-                kernels.smooth_means(
-                    chain, last, gains, innovation, self.seen, mean, y[rows], beside, state, shown
-                )
+                back(chain, last, gains, innovation, self.seen, mean, y[rows], state, shown)
 
         spread(means, _slices(n, N * (d + p)), n * N)
         return self.finish(Z, y)
@@ -251,11 +254,21 @@ def dimensions(d: int, p: int, unrolled: bool) -> tuple[Any, Any]:
 
 
 def empty_gains(N: int, d: int, p: int) -> kernels.Gains:
-    """Room for the gains of N nodes."""
-    return kernels.Gains(
-        np.empty(N, np.int64), np.empty((N, d, p)), np.empty((N, p, p)), np.empty(N),
-        np.empty((N, d, d)), np.empty((N, d, d)), np.empty((N, d, p)), np.empty((N, d, d)),
+    """Room for the gains of N nodes.
+
+    Small arrays lie in one block: given back one by one they would go back to the system each time,
+    and the next call would pay for fresh pages. Large ones do not: beyond 32 MiB a block always
+    goes back (glibc's malloc).
+    """
+    shapes = (p, d), (p, p), (), (d, d), (d, d), (p, d), (d, d)
+    sizes = [N * math.prod(shape) for shape in shapes]
+    parts = [np.empty(size) for size in sizes] if sum(sizes) > ONE_BLOCK else np.split(
+        np.empty(sum(sizes)), np.cumsum(sizes[:-1])
     )  # fmt: skip
+    W, K, half, root, T, V, D = (
+        part.reshape(N, *shape) for part, shape in zip(parts, shapes, strict=True)
+    )
+    return kernels.Gains(np.empty(N, np.int64), W, K, half, root, T, V, D)
 
 
 class _FlatBlock:
@@ -315,7 +328,8 @@ class _FlatBlock:
     def smooth(self, Z: Array, y: Array) -> None:
         """Smooth back through the flat start.
 
-        Where delta was integrated out: Z (d, d) and y (n, d), what the later data say about xi'.
+        Where delta was integrated out: Z (d, d), by columns, and y (n, d), what the later data say
+        about xi'.
         """
         block, last = self.block, self.done - 1
         mean, cov = block.mean, block.cov
@@ -323,7 +337,7 @@ class _FlatBlock:
         J, joint = np.eye(d + q), np.zeros((len(mean), d + q))
         null: Array = np.zeros((q, 0))
         if self.integrated:
-            J[:d, :d] = Z
+            J[:d, :d] = Z.T
             J = self.rotation @ J
             joint += y @ self.rotation[:, :d].T
             joint[:, d:] += np.linalg.solve(self.T, self.s.T).T
@@ -350,7 +364,7 @@ def raise_singular(chain: kernels.Chain, node: int) -> None:
 
 
 def initial_root(P: Array) -> Array:
-    """Lower root of a semidefinite matrix."""
+    """Columns of the lower root of a semidefinite matrix."""
     out: Array = np.empty((1, *P.shape))
     semidefinite_root(np.array(P, order="C")[None], out)
     return np.asarray(out[0])

@@ -1,6 +1,7 @@
 """One node at a time for many paths, each with its own covariance: what reweighting needs.
 
 Symbols as in `_kalman_root_kernels` and `_kalman_flat_kernels`, with a leading axis for paths;
+L (n, d, d) by columns;
 open_ says whether a path's delta is not integrated out yet.
 """
 
@@ -19,10 +20,13 @@ from afafilter._kalman_flat_kernels import (
 )
 from afafilter._kalman_root_kernels import (
     column_space,
+    face,
     innovation_cov,
     jit,
     predict_root,
-    update_space,
+    read_columns,
+    shown_space,
+    write_columns,
 )
 
 
@@ -34,7 +38,9 @@ def predict_all(chain: Any, k: Any, L: Any, m: Any, M: Any, T: Any) -> None:
     x = np.empty(d)
     u = chain.step[k]
     for path in range(paths):
-        predict_root(chain.F[u], chain.root[u], L[path], space, False, d)
+        read_columns(L[path], space.A)
+        predict_root(chain.F[u], chain.root[u], space, False, d)
+        write_columns(space.A, 0, 0, L[path], d)
         predict_flat(chain.F[u], chain.b[u], m[path : path + 1], M[path], T[path], x)
 
 
@@ -60,11 +66,14 @@ def innovations_all(
     p, q = v.shape[1], M.shape[2]
     c = chain.cfg[o]
     H = chain.H[c]
-    Y = np.empty((p, d))
+    A = column_space(d, d).A
+    work = shown_space(p, d)
+    face(H, work, d, p)
     row = np.empty(q)
     share = np.empty((p, q))
     for path in range(paths):
-        innovation_cov(H, chain.R[c], 0.0, L[path], S[path], Y, d, p)
+        read_columns(L[path], A)
+        innovation_cov(chain.R[c], 0.0, A, S[path], work, d, p)
         for a in range(p):
             known[path, a] = True
             v[path, a] = z[path, o, a] - chain.off[c, a]
@@ -117,29 +126,26 @@ def update_all(
     p, q = z.shape[2], M.shape[2]
     c = chain.cfg[o]
     S = np.empty((p, p))
-    Y = np.empty((p, d))
     E = np.empty((p, q))
     rows = np.empty((p, q))
     v = np.empty((1, p))
     term = np.empty(1)
-    W = np.empty((d, p))
+    W = np.empty((p, d))
     K = np.empty((p, p))
-    work = update_space(p, d)
+    work = shown_space(p, d)
     inverse = np.empty((q, q))
     rotation = np.empty((d + q, d + q))
-    A = column_space(d, d)[0]
-    B = np.empty((d, d))
-    V = np.empty((d, p))
+    A = column_space(d, d).A
     for path in range(paths):
-        innovation_cov(chain.H[c], chain.R[c], scale[path], L[path], S, Y, d, p)
+        read_columns(L[path], A)
         one = slice(path, path + 1)
         half = update_flat(
-            chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], L[path],
-            m[one], M[path], T[path], s[one], largest[path], S, E, v, term, W, K, rows, work,
-            False, A, B, V,
+            chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], A, m[one],
+            M[path], T[path], s[one], largest[path], S, E, v, term, W, K, W, rows, work, False,
         )  # fmt: skip
         if np.isnan(half):
             return True
+        write_columns(A, 0, 0, L[path], d)
         if open_[path] and can_collapse(T[path], M[path], L[path], inverse):
             integrate_out(L[path], m[one], M[path], s[one], inverse, rotation)
             M[path] = 0.0

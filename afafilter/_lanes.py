@@ -5,8 +5,7 @@ number (+, -, *, /, `root`, `where_positive`; shifts of whole numbers), `store` 
 find vector instructions in loops whose arrays they can prove not to overlap, which those of the
 recursions are not, and may take half the width that the processor has; here they are written down.
 
-`alike`, `take` and `put` are for kernels that serve one number as well as LANES of them: `beside`,
-a tuple of as many entries, says which.
+`load_some` and `store_some` touch some lanes only: rows shorter than a vector, without padding.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -25,6 +24,7 @@ BYTES = 64
 """Size of a vector."""
 LANES = 8
 """Entries of a vector of float64."""
+_INT32 = ir.IntType(32)
 FUSED = ("contract",)
 intrinsic: Callable[[Any], Any] = extending.intrinsic
 overload: Callable[..., Callable[[Any], Any]] = extending.overload
@@ -80,6 +80,60 @@ def store(typingctx: Any, x: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(x, index, value), code
+
+
+@intrinsic
+def load_some(typingctx: Any, x: Any, index: Any, count: Any) -> Any:
+    """Entries index, index + 1, ... along the last axis of x, the first `count`; then zeros."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature, args)
+        vector = context.get_value_type(signature.return_type)
+        mask = _below(builder, context.cast(builder, args[2], count, types.int64), vector.count)
+        kinds = [pointer.type, _INT32, mask.type, vector]
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, kinds), _masked("load", x.dtype, vector)
+        )
+        align = ir.Constant(_INT32, x.dtype.bitwidth // 8)
+        return builder.call(function, [pointer, align, mask, ir.Constant(vector, None)])
+
+    return Lanes(x.dtype)(x, index, count), code
+
+
+@intrinsic
+def store_some(typingctx: Any, x: Any, index: Any, value: Any, begin: Any, end: Any) -> Any:
+    """Write lanes begin, ..., end - 1 along the last axis of x; lane 0 belongs to index."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature, args)
+        vector = args[2].type
+        first, last = (
+            _below(builder, context.cast(builder, args[i], kind, types.int64), vector.count)
+            for i, kind in ((3, begin), (4, end))
+        )
+        mask = builder.and_(last, builder.not_(first))
+        kinds = [vector, pointer.type, _INT32, mask.type]
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), kinds), _masked("store", x.dtype, vector)
+        )
+        builder.call(function, [
+            args[2], pointer, ir.Constant(_INT32, x.dtype.bitwidth // 8), mask
+        ])  # fmt: skip
+        return context.get_dummy_value()
+
+    return types.void(x, index, value, begin, end), code
+
+
+def _masked(what: str, dtype: Any, vector: Any) -> str:
+    """Name of LLVM's masked load or store."""
+    kind = ("f" if isinstance(dtype, types.Float) else "i") + str(dtype.bitwidth)
+    return f"llvm.masked.{what}.v{vector.count}{kind}.p0"
+
+
+def _below(builder: Any, count: Any, lanes: int) -> Any:
+    """Which lanes have a number below `count`."""
+    order = ir.Constant(ir.VectorType(count.type, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", order, splat(builder, count, lanes))
 
 
 @intrinsic
@@ -165,51 +219,3 @@ def where_positive(typingctx: Any, test: Any, a: Any, b: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], args[2])
 
     return a(test, a, a), code
-
-
-def alike(value: Any, beside: Any) -> Any:
-    """A number as it is, or in every lane, see `take`."""
-    raise NotImplementedError("for compiled kernels")
-
-
-def take(x: Any, i: Any, beside: Any) -> Any:
-    """Row i of x (n, width): a number where `beside` has one entry, else Lanes."""
-    raise NotImplementedError("for compiled kernels")
-
-
-def put(x: Any, i: Any, value: Any, beside: Any) -> None:
-    """Write row i of x (n, width), see `take`."""
-    raise NotImplementedError("for compiled kernels")
-
-
-@overload(alike, inline="always")
-def _alike(value: Any, beside: Any) -> Any:
-    def one(value: Any, beside: Any) -> Any:
-        return value
-
-    def several(value: Any, beside: Any) -> Any:
-        return spread(value)
-
-    return one if len(beside) == 1 else several
-
-
-@overload(take, inline="always")
-def _take(x: Any, i: Any, beside: Any) -> Any:
-    def one(x: Any, i: Any, beside: Any) -> Any:
-        return x[i, 0]
-
-    def several(x: Any, i: Any, beside: Any) -> Any:
-        return load(x, (i, 0))
-
-    return one if len(beside) == 1 else several
-
-
-@overload(put, inline="always")
-def _put(x: Any, i: Any, value: Any, beside: Any) -> Any:
-    def one(x: Any, i: Any, value: Any, beside: Any) -> None:
-        x[i, 0] = value
-
-    def several(x: Any, i: Any, value: Any, beside: Any) -> None:
-        store(x, (i, 0), value)
-
-    return one if len(beside) == 1 else several

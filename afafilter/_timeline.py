@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from afafilter._kalman_kernels import Chain
 from afafilter._kalman_root_kernels import semidefinite_root
 from afafilter._validate import Array
+from afafilter.linalg import mostly_distinct
 from afafilter.models import DiscreteModel, InitialLaw, LinearSDE, Prior
 
 Index = NDArray[np.int64]
@@ -34,7 +35,8 @@ def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
     """Distinct steps and which one each dt is.
 
     Steps between stamps (same shape as dt, the later end of each) that differ by no more than the
-    rounding of the stamps count as equal; a step of zero only equals zero.
+    rounding of the stamps count as equal; a step of zero only equals zero. Where most of many steps
+    differ each is its own, in order, so that what is made of them is read in order too.
     """
     if len(dt) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
@@ -42,6 +44,8 @@ def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
     widest = slack.max()
     if dt.min() > widest and dt.max() - dt.min() <= widest:
         return np.array([dt.mean()]), np.zeros(len(dt), np.int64)
+    if mostly_distinct(dt, widest):
+        return dt, np.arange(len(dt))
     order = np.argsort(dt, kind="stable")
     ordered, loose = dt[order], slack[order]
     gap = np.diff(ordered)
@@ -128,7 +132,7 @@ def _chain(
     root = np.empty((steps, *V.shape[-2:]))
     semidefinite_root(_stack(V, steps, 2), root)
     return Chain(
-        step.astype(np.int64), _stack(F, steps, 2), _stack(b, steps, 1), root,
+        step.astype(np.int64), _stack(np.swapaxes(F, -1, -2), steps, 2), _stack(b, steps, 1), root,
         obs.astype(np.int64), cfg.astype(np.int64),
         _stack(H, rows, 2), _stack(off, rows, 1), _stack(R, rows, 2),
     )  # fmt: skip

@@ -9,10 +9,14 @@ import numpy as np
 from afafilter._jit import njit
 from afafilter._lanes import LANES, load, spread, store
 
-jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+options: dict[str, Any] = {
+    "cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}
+}  # fmt: skip
+jit = njit(**options)
+bare = njit(counted=False, **options)
 
 
-@jit
+@bare
 def _horner(coefficients: Any, r: Any, out: Any) -> None:
     """out (size, LANES) = sum over k >= 1 of coefficients[k - 1] (size,) r^k, lane by lane."""
     terms, size = coefficients.shape
@@ -24,7 +28,7 @@ def _horner(coefficients: Any, r: Any, out: Any) -> None:
         store(out, (e, 0), total)
 
 
-@jit
+@bare
 def _add_product(x: Any, y: Any, out: Any, d: Any, width: Any) -> None:
     """out (d width, LANES) += x (d d, LANES) @ y (d width, LANES), matrices lane by lane."""
     for i in range(d):

@@ -160,7 +160,7 @@ class LinearSDE:
         Notes
         -----
         Normwise relative error below 1e-10 (typically 1e-14) also for stiff, defective and
-        unstable A and singular Q; equal intervals are computed once. See `afafilter.linalg`.
+        unstable A and singular Q. See `afafilter.linalg`.
         """
         steps = real_array(dt, "dt")
         if (steps < 0).any():
