@@ -18,8 +18,9 @@ from afafilter._attention_inputs import (
     Projections,
     times_matrix,
 )
-from afafilter._attention_threads import available_threads, run
+from afafilter._attention_threads import run
 from afafilter._attention_weights import Law
+from afafilter._threads import available_threads
 from afafilter._validate import Array, positive_int, scalar
 
 BATCH_PAIRS = 100_000_000

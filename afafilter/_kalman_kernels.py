@@ -7,6 +7,8 @@ smooth    P_s = C + G P_s' G^T,  m_s = m + G (m_s' - F m - b)    C = P - G P' G^
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +75,31 @@ class Gains(NamedTuple):
     T: NDArray[np.float64]
     V: NDArray[np.float64]
     D: NDArray[np.float64]
+
+
+ONE_BLOCK = range(1 << 17, 1 << 22)
+"""Numbers that are allocated together."""
+
+
+def empty_gains(N: int, d: int, p: int) -> Gains:
+    """Room for the gains of N nodes.
+
+    From 1 MiB to 32 MiB they lie in one block: given back one by one they would return to the
+    system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
+    stays with the process, what is larger never does).
+    """
+    shapes = (p, d), (p, p), (), (d, d), (d, d), (p, d), (d, d)
+    sizes = [N * math.prod(shape) for shape in shapes]
+    if (whole := sum(sizes)) not in ONE_BLOCK:
+        parts = [np.empty((N, *shape)) for shape in shapes]
+    else:
+        block, ends = np.empty(whole), accumulate(sizes)
+        parts = [
+            block[end - size : end].reshape(N, *shape)
+            for end, size, shape in zip(ends, sizes, shapes, strict=True)
+        ]
+    W, K, half, root, T, V, D = parts
+    return Gains(np.empty(N, np.int64), W, K, half, root, T, V, D)
 
 
 @bare
@@ -152,13 +179,14 @@ def _repeat(x: Any, before: Any, now: Any) -> None:
 
 @jit
 def filter_covariances(
-    chain: Any, first: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any,
-    state: Any, shown: Any,
+    chain: Any, first: Any, stop: Any, L: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any,
+    gains: Any, state: Any, shown: Any,
 ) -> int:  # fmt: skip
-    """Covariances P (N, d, d) and S (T, p, p) of nodes first, first + 1, ... and the gains.
+    """Covariances P (N, d, d) and S (T, p, p) of nodes first, ..., stop - 1 and the gains.
 
-    L is the root at node first - 1 (at first = 0: before the first observation), by columns. On a
-    constant stretch the recursion stops once the root has reached its fixed point to rounding.
+    L, by columns, is the root at node first - 1 (at first = 0: before the first observation) and
+    becomes that at node stop - 1. On a constant stretch the recursion stops once the root has
+    reached its fixed point to rounding.
 
     state, shown : d and p (see `size`). Returns -1, or the node at which the innovation covariance
     is singular.
@@ -167,22 +195,22 @@ def filter_covariances(
     space = column_space(2 * d, 2 * d if smooth else d)
     read_columns(L, space.A)
     bad: int = _filter_covariances(
-        chain, first, seen, scale, smooth, P, S, gains, space, shown_space(p, d), _trace(d), state,
-        shown,
+        chain, first, stop, seen, scale, smooth, P, S, gains, space, shown_space(p, d), _trace(d),
+        state, shown,
     )  # fmt: skip
+    write_columns(space.A, 0, 0, L, state)
     return bad
 
 
 @bare
 def _filter_covariances(
-    chain: Any, first: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any, gains: Any,
-    space: Any, work: Any, trace: Any, state: Any, shown: Any,
+    chain: Any, first: Any, stop: Any, seen: Any, scale: Any, smooth: Any, P: Any, S: Any,
+    gains: Any, space: Any, work: Any, trace: Any, state: Any, shown: Any,
 ) -> int:  # fmt: skip
     """`filter_covariances` with its work space, which holds L."""
-    n, d = chain.step.shape[0], size(state)
-    A = space.A
+    A, d = space.A, size(state)
     run, settled, correlated, faced = 0, False, False, -1
-    for k in range(first, n):
+    for k in range(first, stop):
         o = chain.obs[k]
         if k > first + 1 and _same_setting(chain, seen, scale, k):
             run += 1
@@ -381,17 +409,17 @@ def _product(M: Any, x: Any, out: Any, rows: Any, columns: Any) -> None:
 
 
 @jit
-def smooth_covariances(last: Any, gains: Any, P: Any, state: Any) -> Any:
+def smooth_covariances(last: Any, gains: Any, P: Any, Z: Any, state: Any) -> None:
     """P (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out.
 
-    Returns Z (d, d) at `last`, by columns: the root of xi's covariance.
+    Z (d, d), by columns, is the root of xi's covariance at node N - 1 (the identity where nothing
+    is known after it) and becomes that at node `last`.
     """
     d = size(state)
-    Z, LZ = np.zeros((d, padded(d))), np.zeros((d, padded(d)))
-    for i in range(d):
-        Z[i, i] = 1.0
-    _smooth_covariances(last, gains, P, Z, LZ, column_space(2 * d, d), _trace(d), state)
-    return np.ascontiguousarray(Z[:, :d])
+    work, LZ = np.zeros((d, padded(d))), np.zeros((d, padded(d)))
+    read_columns(Z, work)
+    _smooth_covariances(last, gains, P, work, LZ, column_space(2 * d, d), _trace(d), state)
+    write_columns(work, 0, 0, Z, state)
 
 
 @bare

@@ -119,8 +119,9 @@ def filter_lanes(
     """Filter paths z (n, T, p), n <= LANES; path l from node first[l] on.
 
     L0 (n, d, d), by columns, m0 (n, d): root and mean at node first - 1 (at first = 0: before the
-    first observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d),
-    P (n, N, d, d) unless `smooth`, innovations (n, T, p), S (n, T, p, p), loglik (n, T), and kept.
+    first observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills the means
+    (n, N, d), P (n, N, d, d) unless `smooth`, innovations (n, T, p), S (n, T, p, p), loglik (n, T),
+    and kept.
 
     state, shown : d and p (see `size`). Returns -1, or a node at which an innovation covariance is
     singular.

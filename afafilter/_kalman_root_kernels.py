@@ -73,26 +73,10 @@ def _double(n: Any) -> Any:
     return twice
 
 
-@bare
-def semidefinite_root(V: Any, out: Any) -> None:
-    """Columns of the lower Cholesky factors of semidefinite matrices; null pivots, null columns."""
-    n, d = V.shape[0], V.shape[1]
-    for u in range(n):
-        for j in range(d):
-            for i in range(d):
-                out[u, j, i] = 0.0
-            pivot = V[u, j, j]
-            for k in range(j):
-                pivot -= out[u, k, j] ** 2
-            if pivot <= 4 * d * EPS * V[u, j, j]:
-                continue
-            root = np.sqrt(pivot)
-            out[u, j, j] = root
-            for i in range(j + 1, d):
-                s = V[u, i, j]
-                for k in range(j):
-                    s -= out[u, k, i] * out[u, k, j]
-                out[u, j, i] = s / root
+@jit
+def padded(rows: Any) -> Any:
+    """Whole LANES that hold so many rows."""
+    return (rows + LANES - 1) // LANES * LANES
 
 
 class Space(NamedTuple):
@@ -122,12 +106,6 @@ class Shown(NamedTuple):
     mix: NDArray[np.float64]
     link: NDArray[np.float64]
     phi: NDArray[np.float64]
-
-
-@jit
-def padded(rows: Any) -> Any:
-    """Whole LANES that hold so many rows."""
-    return (rows + LANES - 1) // LANES * LANES
 
 
 @jit

@@ -8,11 +8,7 @@ spread over threads.
 
 from __future__ import annotations
 
-import math
-import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +17,11 @@ import numpy as np
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
 from afafilter import _kalman_lane_kernels as lane_kernels
-from afafilter._kalman_root_kernels import semidefinite_root
+from afafilter import _kalman_segments as segments
 from afafilter._lanes import LANES
+from afafilter._threads import spread
 from afafilter._timeline import Index, Timeline
+from afafilter._transition_kernels import semidefinite_root
 from afafilter._validate import Array, ObsMask
 
 UNSEEN_TOL = 1e-9
@@ -31,14 +29,10 @@ UNSEEN_TOL = 1e-9
 UNROLLED_WORK = 50_000
 """Nodes times paths from which kernels are compiled for the very dimensions, up to UNROLLED."""
 UNROLLED = 8
-SERIAL_WORK = 20_000
-"""Path-steps below which threads do not pay."""
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
-ONE_BLOCK = 1 << 21
-"""Numbers up to which arrays are allocated together."""
 
 
 @dataclass
@@ -136,7 +130,7 @@ def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> R
         block = _Block(
             line, z[pick], seen[first[g]], scale[first_scale[g]], out.mean[pick], out.cov[g],
             out.innovation[pick], out.innovation_cov[g], out.loglik[pick], smooth,
-            unrolled,
+            unrolled, G == 1,
         )  # fmt: skip
         out.flat[g] = block.solve()
         if not (whole or lone):
@@ -181,7 +175,7 @@ def _side_by_side(
 
 @dataclass
 class _Block:
-    """One group of paths: views of the output, filled by `solve`."""
+    """One group of paths: views of the output, filled by `solve`; alone: threads are free."""
 
     line: Timeline
     z: Array
@@ -194,6 +188,7 @@ class _Block:
     loglik: Array
     smooth: bool
     unrolled: bool
+    alone: bool = False
 
     def begin(self) -> None:
         """Root L (d, d), by columns, and means m (n, d) at node `first` - 1: after a flat start."""
@@ -218,14 +213,14 @@ class _Block:
         chain, first, m = self.line.chain, self.first, self.m
         n, N, d = self.mean.shape
         p = self.z.shape[2]
-        gains = empty_gains(N, d, p) if self.flat is None else self.flat.gains
+        gains = kernels.empty_gains(N, d, p) if self.flat is None else self.flat.gains
         state, shown = dimensions(d, p, self.unrolled)
         forward, back = kernels.filter_means, kernels.smooth_means
         if n > 1:
             forward, back = kernels.filter_means_beside, kernels.smooth_means_beside
-        bad = kernels.filter_covariances(
-            chain, first, self.L, self.seen, self.scale, self.smooth, self.cov,
-            self.innovation_cov,
+        cuts = segments.borders(first, chain, self.seen, self.scale) if self.alone else [first, N]
+        bad = segments.filter_covariances(
+            cuts, chain, self.L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
             gains, state, shown,
         )  # fmt: skip
         if bad >= 0:
@@ -233,7 +228,7 @@ class _Block:
         last = max(first - 1, 0)
         Z, y = np.eye(d), np.zeros((n, d))
         if self.smooth:
-            Z = kernels.smooth_covariances(last, gains, self.cov, state)
+            Z = segments.smooth_covariances(cuts, last, gains, self.cov, state)
 
         def means(rows: slice) -> None:
             mean, innovation = self.mean[rows], self.innovation[rows]
@@ -253,30 +248,12 @@ def dimensions(d: int, p: int, unrolled: bool) -> tuple[Any, Any]:
     return ((0,) * d, (0,) * p) if unrolled else (d, p)
 
 
-def empty_gains(N: int, d: int, p: int) -> kernels.Gains:
-    """Room for the gains of N nodes.
-
-    Small arrays lie in one block: given back one by one they would go back to the system each time,
-    and the next call would pay for fresh pages. Large ones do not: beyond 32 MiB a block always
-    goes back (glibc's malloc).
-    """
-    shapes = (p, d), (p, p), (), (d, d), (d, d), (p, d), (d, d)
-    sizes = [N * math.prod(shape) for shape in shapes]
-    parts = [np.empty(size) for size in sizes] if sum(sizes) > ONE_BLOCK else np.split(
-        np.empty(sum(sizes)), np.cumsum(sizes[:-1])
-    )  # fmt: skip
-    W, K, half, root, T, V, D = (
-        part.reshape(N, *shape) for part, shape in zip(parts, shapes, strict=True)
-    )
-    return kernels.Gains(np.empty(N, np.int64), W, K, half, root, T, V, D)
-
-
 class _FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
     def __init__(self, block: _Block) -> None:
         (_, N, d), p = block.mean.shape, block.z.shape[2]
-        self.block, self.gains = block, empty_gains(N, d, p)
+        self.block, self.gains = block, kernels.empty_gains(N, d, p)
         N, q = len(block.line.times), block.line.law.diffuse.shape[1]
         size, spare = min(N, 4 * q + 16), 0.0
         while True:
@@ -414,24 +391,7 @@ def mark_unseen(mean: Array, cov: Array, unseen: Array, M: Array) -> tuple[Array
     return mean, cov
 
 
-def thread_count() -> int:
-    """Threads to use: the cores that this process may run on, or NUMBA_NUM_THREADS if fewer."""
-    limit = os.environ.get("NUMBA_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(limit) if limit.isdigit() else 64))
-
-
 def _slices(n: int, size: int) -> list[slice]:
     """Paths 0 .. n - 1 of `size` numbers each, in pieces that a cache holds."""
     step = max(1, CACHED // size // LANES) * LANES
     return [slice(a, min(a + step, n)) for a in range(0, n, step)]
-
-
-def spread(task: Callable[[Any], None], items: Sequence[Any], work: int) -> None:
-    """Run task(item) for all items, in threads when there is enough work."""
-    if len(items) == 1 or work < SERIAL_WORK or thread_count() == 1:
-        for item in items:
-            task(item)
-        return
-    with ThreadPoolExecutor(thread_count()) as pool:
-        list(pool.map(task, items, chunksize=-(-len(items) // (4 * thread_count()))))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._kalman_kernels import Chain
-from afafilter._kalman_root_kernels import semidefinite_root
+from afafilter._transition_kernels import by_columns
 from afafilter._validate import Array
 from afafilter.linalg import mostly_distinct
 from afafilter.models import DiscreteModel, InitialLaw, LinearSDE, Prior
@@ -97,10 +97,10 @@ def sde_timeline(
         times = times[order]
         obs = np.concatenate([obs, np.full(len(others), -1)])[order]
     steps, index = unique_steps(np.diff(times), times[1:])
-    F, b, V = model.transition(steps)
+    moves = model.discretiser.roots(steps)
     n = len(t)
     chain = _chain(
-        np.concatenate([[0], index]), F, b, V, obs,
+        np.concatenate([[0], index]), moves, obs,
         np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
         model.C, model.offset, model.R if obs_cov is None else obs_cov,
     )  # fmt: skip
@@ -114,8 +114,12 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
     n = len(t)
     moving = bool({"F", "Q", "b"} & set(model.time_varying))
     showing = obs_cov is not None or bool({"H", "R", "d"} & set(model.time_varying))
+    count = n if moving else 1
+    moves = by_columns(
+        _stack(model.F, count, 2), _stack(model.b, count, 1), _stack(model.Q, count, 2)
+    )
     chain = _chain(
-        np.arange(n) if moving else np.zeros(n), model.F, model.b, model.Q, np.arange(n),
+        np.arange(n) if moving else np.zeros(n), moves, np.arange(n),
         np.arange(n) if showing else np.zeros(n), model.H, model.d,
         model.R if obs_cov is None else obs_cov,
     )  # fmt: skip
@@ -123,18 +127,14 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
 
 
 def _chain(
-    step: NDArray[np.generic], F: Array, b: Array, V: Array, obs: Index,
+    step: NDArray[np.generic], moves: tuple[Array, Array, Array], obs: Index,
     cfg: NDArray[np.generic], H: Array, off: Array, R: Array,
 ) -> Chain:  # fmt: skip
-    """Stacks of equal length: (U, d, d), (U, d) for the steps, (C, p, d), ... for observations."""
-    steps = 1 + int(step.max(initial=0))
-    rows = 1 + int(cfg.max(initial=0))
-    root = np.empty((steps, *V.shape[-2:]))
-    semidefinite_root(_stack(V, steps, 2), root)
+    """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not."""
+    count = 1 + int(cfg.max(initial=0))
     return Chain(
-        step.astype(np.int64), _stack(np.swapaxes(F, -1, -2), steps, 2), _stack(b, steps, 1), root,
-        obs.astype(np.int64), cfg.astype(np.int64),
-        _stack(H, rows, 2), _stack(off, rows, 1), _stack(R, rows, 2),
+        step.astype(np.int64), *moves, obs.astype(np.int64),
+        cfg.astype(np.int64), _stack(H, count, 2), _stack(off, count, 1), _stack(R, count, 2),
     )  # fmt: skip
 
 

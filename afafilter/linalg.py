@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy.linalg import matrix_balance
 
 from afafilter._modes import Modes, modes
+from afafilter._threads import rows, spread
 from afafilter._validate import Array
 
 __all__ = [
@@ -120,22 +121,47 @@ class Discretiser:
         Phi, psi, V = self._each(taus)
         return Phi[where], psi[where], V[where]
 
-    def _each(self, taus: Array) -> tuple[Array, Array, Array]:
+    def roots(self, taus: Array) -> tuple[Array, Array, Array]:
+        """Columns of Phi, psi, and columns of the lower root of V over taus (n,)."""
+        if len(taus) > 1:
+            return self._each(taus, roots=True)
+        from afafilter._transition_kernels import by_columns
+
+        return by_columns(*self(taus))
+
+    def _each(self, taus: Array, roots: bool = False) -> tuple[Array, Array, Array]:
         """Over taus (n,), every one by itself."""
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            starts, base = np.zeros(0), np.zeros(0, np.intp)
-            if len(taus) >= _MANY:
-                starts, base = _groups(np.floor(taus / self.cell))
-            if 0 < len(starts) <= len(taus) // 4:
-                Phi, psi, V = self._from_base(taus, starts * self.cell, base)
-            else:
+        from afafilter._transition_kernels import by_columns, from_base
+
+        n, d = len(taus), len(self.A)
+        starts, base = np.zeros(0), np.zeros(0, np.intp)
+        if n >= _MANY:
+            starts, base = _groups(np.floor(taus / self.cell))
+        if not 0 < len(starts) <= n // 4:
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 Phi, psi, V = self._exact(taus)
-            total = Phi.sum() + psi.sum() + V.sum()
-        if not np.isfinite(total):
-            self._check_range(taus, Phi, psi, V)
-        return Phi, psi, V
+                self._check_range(taus, Phi, psi, V)
+            return by_columns(Phi, psi, V) if roots else (Phi, psi, V)
+        scale = np.concatenate([part.ravel() for part in self.scale])
+        powers = self.unit ** np.arange(1, _CELL_TERMS + 1)
+        coefficients = self._taylor[:_CELL_TERMS].astype(np.float64) * powers[:, None] * scale
+        starts = starts * self.cell
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            given = self._exact(starts)
+        out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
+
+        def some(part: slice) -> None:
+            tau, cell, found = taus[part], base[part], tuple(x[part] for x in out)
+            from_base(coefficients, tau - starts[cell], cell, *given, *found, roots)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._check_range(tau, *found)
+
+        spread(some, rows(n), n)
+        return out
 
     def _check_range(self, taus: Array, Phi: Array, psi: Array, V: Array) -> None:
+        if np.isfinite(Phi.sum() + psi.sum() + V.sum()):
+            return
         finite = np.isfinite(Phi).all((1, 2)) & np.isfinite(psi).all(1) & np.isfinite(V).all((1, 2))
         if not finite.all():
             gap = taus[np.argmin(finite)]
@@ -144,20 +170,6 @@ class Discretiser:
                 f"(largest real part of an eigenvalue {np.linalg.eigvals(self.A).real.max():.3g}); "
                 "split the record there or rescale time"
             )
-
-    def _from_base(
-        self, taus: Array, start: Array, base: NDArray[np.intp]
-    ) -> tuple[Array, Array, Array]:
-        """Over taus (n,), each from the exact transition over start[base] shortly before it."""
-        from afafilter._transition_kernels import from_base
-
-        n, d = len(taus), len(self.A)
-        scale = np.concatenate([part.ravel() for part in self.scale])
-        powers = self.unit ** np.arange(1, _CELL_TERMS + 1)
-        coefficients = self._taylor[:_CELL_TERMS].astype(np.float64) * powers[:, None] * scale
-        out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
-        from_base(coefficients, taus - start[base], base, *self._exact(start), *out)
-        return out
 
     def _exact(self, taus: Array) -> tuple[Array, Array, Array]:
         """Every interval by itself, in chunks that bound the temporaries."""

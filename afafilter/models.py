@@ -165,10 +165,11 @@ class LinearSDE:
         steps = real_array(dt, "dt")
         if (steps < 0).any():
             raise ValueError(f"dt must be >= 0, got {steps.min():g}")
-        return self._discretiser(steps)
+        return self.discretiser(steps)
 
     @cached_property
-    def _discretiser(self) -> linalg.Discretiser:
+    def discretiser(self) -> linalg.Discretiser:
+        """What `transition` needs besides the intervals, computed once."""
         return linalg.Discretiser(self.A, self.Q, self.drift)
 
     def stationary_covariance(self) -> Array:

@@ -10,6 +10,8 @@ from conftest import MODELS, draw_data, irregular_times
 from oracles import dense_loglik, dense_posterior
 from scipy import stats
 
+from afafilter import _kalman_segments as segments
+from afafilter import _threads as threads
 from afafilter.kalman import forecast, kalman_filter, rts_smoother
 from afafilter.models import DiscreteModel, LinearSDE, Prior
 from afafilter.weights import IMQ, Huber, StudentT, Threshold
@@ -192,6 +194,106 @@ def test_many_paths_in_threads(prior, causal):
         path = replace(estimate, mean=estimate.mean[i], cov=estimate.cov[i])
         assert_posterior(path, *dense_posterior(model, t, z[i], causal=causal))
         assert estimate.loglik[i] == pytest.approx(dense_loglik(model, t, z[i]), abs=1e-9)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Segments of 150 nodes or more with a warm-up of so many; every comparison is written down."""
+
+    def use(warm_up):
+        monkeypatch.setattr(segments, "SEGMENT", 150)
+        monkeypatch.setattr(segments, "WARM_UP", warm_up)
+        monkeypatch.setattr(segments, "RETRY", 16)
+        verdicts = []
+        agree = segments._agree
+        monkeypatch.setattr(
+            segments, "_agree", lambda *P: verdicts.append(agree(*P)) or verdicts[-1]
+        )
+        return verdicts
+
+    return use
+
+
+def whole_and_cut(model, t, z, causal, cut, warm_up):
+    whole = estimator(causal)(model, t, z)
+    verdicts = cut(warm_up)
+    return whole, estimator(causal)(model, t, z), verdicts
+
+
+def assert_same(got, want, tol):
+    for name in ("mean", "cov", "loglik_steps", "innovation", "innovation_cov"):
+        a, b = getattr(got, name), getattr(want, name)
+        np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
+        np.testing.assert_allclose(a, b, rtol=tol, atol=tol * np.nanmax(np.abs(b[np.isfinite(b)])))
+
+
+@BOTH
+@pytest.mark.parametrize("warm_up", [1, 20, 140])
+def test_segments_of_a_long_series(model, causal, warm_up, cut):
+    """A warm-up that is too short is found out and made up for, on every model."""
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    t[300:303] = t[300]
+    z = draw_data(model, t)
+    z[np.random.default_rng(9).random(z.shape) < 0.2] = np.nan
+    z[400:440] = np.nan
+    whole, pieces, verdicts = whole_and_cut(model, t, z, causal, cut, warm_up)
+    assert verdicts
+    assert_same(pieces, whole, 2e-11)
+
+
+@BOTH
+def test_segments_that_forget_agree_at_once(causal, cut):
+    model = MODELS["oscillator"]
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    _, _, verdicts = whole_and_cut(model, t, draw_data(model, t), causal, cut, 140)
+    assert verdicts == [True] * (3 if causal else 6)
+
+
+@BOTH
+def test_segments_of_a_series_that_never_forgets(causal, cut):
+    """A constant: all but the first segment are calculated anew."""
+    model = LinearSDE([[0.0]], [[0.0]], [[1.0]], prior=Prior(mean=[0.0], cov=[[1e6]]))
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    z = np.random.default_rng(9).standard_normal((650, 1))
+    whole, pieces, verdicts = whole_and_cut(model, t, z, causal, cut, 100)
+    assert False in verdicts
+    assert_same(pieces, whole, 1e-12)
+    assert pieces.cov[-1, 0, 0] == pytest.approx(1 / (650 + 1e-6))
+
+
+@BOTH
+def test_segments_do_not_depend_on_threads(causal, cut, monkeypatch):
+    model = MODELS["general"]
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    z = draw_data(model, t)
+    cut(100)
+    monkeypatch.setattr(threads, "SERIAL_WORK", 0)
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
+    three = estimator(causal)(model, t, z)
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)
+    one = estimator(causal)(model, t, z)
+    np.testing.assert_array_equal(one.mean, three.mean)
+    np.testing.assert_array_equal(one.cov, three.cov)
+
+
+@BOTH
+@pytest.mark.parametrize("warm_up", [10, 100])
+def test_segments_report_the_same_singular_observation(causal, warm_up, cut):
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    t[500] = t[499]
+    cut(warm_up)
+    model = LinearSDE([[-1.0]], [[2.0]], [[0.0]])
+    with pytest.raises(ValueError, match="R is singular and observation 500"):
+        estimator(causal)(model, t, np.zeros((650, 1)))
+
+
+def test_regular_series_without_gaps_are_not_cut(cut):
+    model, verdicts = MODELS["oscillator"], cut(100)
+    t = 0.5 * np.arange(650)
+    rts_smoother(model, t, draw_data(model, t))
+    assert not verdicts
+    rts_smoother(model, t, draw_data(model, t), obs_cov=np.linspace(1, 2, 650)[:, None, None])
+    assert verdicts
 
 
 @BOTH

@@ -157,6 +157,32 @@ def test_many_intervals_are_as_exact_as_few(name):
     assert (many[2] == many[2].swapaxes(1, 2)).all()
 
 
+@pytest.mark.parametrize("n", [1, 40, 3000])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_roots_by_columns(name, n):
+    """One interval, a few, and many from base points; some of length 0."""
+    model = MODELS[name]
+    dt = np.random.default_rng(n).exponential(3.0 / max(np.linalg.norm(model.A, 1), 1.0), n)
+    dt[n // 2 :: 7] = 0.0
+    Phi, psi, V = linalg.transition(model.A, model.Q, model.drift, dt)
+    columns, drive, root = model.discretiser.roots(dt)
+    np.testing.assert_allclose(columns.swapaxes(1, 2), Phi, rtol=1e-13, atol=1e-300)
+    np.testing.assert_allclose(drive, psi, rtol=1e-13, atol=1e-15)
+    assert (np.tril(root, -1) == 0).all()
+    assert (np.diagonal(root, axis1=1, axis2=2) >= 0).all()
+    size = np.sqrt(np.einsum("nii,njj->nij", V, V))
+    assert (np.abs(root.swapaxes(1, 2) @ root - V) <= 1e-12 * size).all()
+
+
+def test_few_distinct_intervals_among_many_share_their_transition():
+    model = MODELS["general"]
+    dt = np.random.default_rng(0).integers(1, 50, 5000) / 10
+    many = linalg.transition(model.A, model.Q, model.drift, dt)
+    few = linalg.transition(model.A, model.Q, model.drift, np.arange(1, 50) / 10)
+    for x, y in zip(many, few):
+        np.testing.assert_array_equal(x, y[np.rint(10 * dt).astype(int) - 1])
+
+
 def test_defective_and_stiff_in_a_mixed_basis():
     """Neither the modal form nor plain doubling (8e-10 here) is enough: extended precision is."""
     rng = np.random.default_rng(3)
