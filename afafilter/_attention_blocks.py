@@ -189,8 +189,10 @@ class Block:
         reference = self.t_rows[0] if side.causal else max(self.t_rows[-1], head.t[0])
         centre = self.centre(side)
         view = self.view(side, reference, centre)
-        edge_keys = tiles.KEYS if self.is_fused(side) else tiles.EDGE_KEYS
-        for j0, j1, crossed in key_chunks(low, high, side.causal, edge_keys):
+        most, most_edge = tiles.KEYS, tiles.EDGE_KEYS
+        if self.is_fused(side):
+            most = most_edge = tiles.KEYS if head.tolerance > 0 else tiles.COMPILED_KEYS
+        for j0, j1, crossed in key_chunks(low, high, side.causal, most, most_edge):
             keys = Keys(head, side, self.space, (j0, j1), reference, centre)
             if crossed:
                 rows = slice(np.searchsorted(high, j0, "right"), np.searchsorted(low, j1))

@@ -22,11 +22,13 @@ import numpy as np
 from numba import types
 
 from afafilter._jit import njit
-from afafilter._lanes import Lanes, intrinsic, load, overload, store
+from afafilter._lanes import SEVERAL, Lanes, intrinsic, load, load_several, overload, store
 from afafilter._register_tiles import column_panels, lanes, product, room, turned_panels, wide
 
-STRIP_PANELS = 4
-"""Wide panels of keys that a strip has: the cache holds its weights."""
+STRIP = 512
+"""Keys of a strip: the second cache holds them, their values and their weights."""
+STRIPS = 2
+"""Strips whose sums are added up in the numbers' own type."""
 CHUNK = 48
 """Queries that go through a strip together."""
 _LOG = tuple(2 / log(2) / (2 * k + 1) for k in range(10))
@@ -47,7 +49,7 @@ def _bits(typingctx: Any, x: Any) -> Any:
     pairs: dict[Any, Any] = {types.float64: types.int64, types.float32: types.int32}
     number = x.dtype if isinstance(x, Lanes) else x
     other = pairs.get(number) or next(real for real, whole in pairs.items() if whole == number)
-    result = Lanes(other) if isinstance(x, Lanes) else other
+    result = Lanes(other, x.vectors) if isinstance(x, Lanes) else other
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(result))
@@ -155,12 +157,18 @@ def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
         for j in range(whole, n):
             X[j] = one / X[j]
     elif beta == one and exponent > one:
-        for j in range(0, whole, step):
+        many = n - n % (SEVERAL * step)
+        for j in range(0, many, SEVERAL * step):
+            store(X, j, _steep(load_several(X, j), load_several(S, j), exponent))
+        for j in range(many, whole, step):
             store(X, j, _steep(load(X, j), load(S, j), exponent))
         for j in range(whole, n):
             X[j] = _steep(X[j], S[j], exponent)
     else:
-        for j in range(0, whole, step):
+        many = n - n % (SEVERAL * step)
+        for j in range(0, many, SEVERAL * step):
+            store(X, j, _general(load_several(X, j), load_several(S, j), exponent, beta))
+        for j in range(many, whole, step):
             store(X, j, _general(load(X, j), load(S, j), exponent, beta))
         for j in range(whole, n):
             X[j] = _general(X[j], S[j], exponent, beta)
@@ -210,10 +218,10 @@ def add_tile(
     vector, panel = lanes(values.itemsize), wide(values.itemsize)
     groups = m // panel
     narrow = (m - groups * panel + vector - 1) // vector
-    strip = STRIP_PANELS * panel
+    strip = max(STRIP // panel, 1) * panel
     few = min(B, CHUNK)
     kind = values.dtype
-    turned = room(STRIP_PANELS * c * panel, kind).reshape(STRIP_PANELS, c, panel)
+    turned = room(strip * c, kind).reshape(strip // panel, c, panel)
     W = room(few * strip, kind).reshape(few, strip)
     S, first, second = np.empty(strip, kind), np.empty(strip, kind), np.empty(strip, kind)
     left = room(groups * strip * panel, kind).reshape(groups, strip, panel)
@@ -222,6 +230,8 @@ def add_tile(
     varying = exponent != kind.type(1) or beta != kind.type(1)  # else S has no part in the weight
     part[:B] = 0
     for start in range(0, T, strip):
+        if start > 0 and start % (STRIPS * strip) == 0:
+            _add_up(part[:B], sums, m)
         length = min(strip, T - start)
         end = start + length
         panels = (length + panel - 1) // panel
@@ -231,22 +241,22 @@ def add_tile(
         first[:length], second[:length] = lag_keys[start:end, 0], lag_keys[start:end, 1]
         for above in range(0, B, few):
             count = min(few, B - above)
-            if limits.shape[1]:
-                seen = 0
-                for i in range(above, above + count):
-                    seen += max(min(limits[1, i], end) - max(limits[0, i], start), 0)
-                if seen == 0:
-                    continue
             rows = slice(above, above + count)
-            for q in range(panels):
-                product(queries[rows], turned[q], W[:count], q * panel, False)
+            begin, stop = 0, length
+            if limits.shape[1]:
+                begin, stop = _seen(limits[:, rows], start, length)
+                begin -= begin % panel
+                if begin >= stop:
+                    continue
+            for q in range(begin // panel, (stop + panel - 1) // panel):
+                product(queries[rows], 0, turned[q], W[:count], q * panel, False)
             for i in range(count):
-                low, high = 0, length
+                low, high = begin, stop
                 if limits.shape[1]:
-                    low = min(max(limits[0, above + i] - start, 0), length)
-                    high = max(min(limits[1, above + i] - start, length), low)
-                    W[i, :low] = 0
-                    W[i, high:length] = 0
+                    low = min(max(limits[0, above + i] - start, begin), stop)
+                    high = max(min(limits[1, above + i] - start, stop), low)
+                    W[i, begin:low] = 0
+                    W[i, high:stop] = 0
                 if varying:
                     a, b = lag_queries[above + i]
                     _variances(S[low:high], a, b, first[low:high], second[low:high])
@@ -254,13 +264,34 @@ def add_tile(
                 if massive:
                     sums[above + i, m] += _dot(W[i, low:high], mass[start + low : start + high])
             for g in range(groups):
-                product(W[:count], left[g, :length], part[rows], g * panel, True)
+                product(W[:count], begin, left[g, begin:stop], part[rows], g * panel, True)
             for g in range(narrow):
                 column = groups * panel + g * vector
-                product(W[:count], right[g, :length], part[rows], column, True)
-    for i in range(B):
+                product(W[:count], begin, right[g, begin:stop], part[rows], column, True)
+    _add_up(part[:B], sums, m)
+
+
+@njit(nogil=True, error_model="numpy")
+def _seen(limits: Any, start: Any, length: Any) -> Any:
+    """The first of keys start, ..., start + length - 1 that some row sees, and one past the last.
+
+    Counted from `start`; both 0 if there are none.
+    """
+    first, stop = length, 0
+    for i in range(limits.shape[1]):
+        low, high = max(limits[0, i] - start, 0), min(limits[1, i] - start, length)
+        if low < high:
+            first, stop = min(first, low), max(stop, high)
+    return min(first, stop), stop
+
+
+@njit(nogil=True, error_model="numpy")
+def _add_up(part: Any, sums: Any, m: Any) -> None:
+    """sums[:, :m] += part[:, :m], which begins anew."""
+    for i in range(len(part)):
         for j in range(m):
             sums[i, j] += part[i, j]
+        part[i] = 0
 
 
 def summed_columns(m: int, itemsize: int) -> int:

@@ -204,7 +204,7 @@ def _tiles(
     high = seen if causal else np.minimum(seen + width, n)
     if high[-1] <= low[0]:
         return
-    for a, b, _ in key_chunks(low, high, causal, EDGE_KEYS):
+    for a, b, _ in key_chunks(low, high, causal, KEYS, EDGE_KEYS):
         for j0 in range(a, b, KEYS):
             j1 = min(j0 + KEYS, b)
             index = np.arange(j0, j1)

@@ -42,6 +42,8 @@ ROWS = 512
 """Queries per tile where tiles are not compiled."""
 KEYS = 1024
 """Keys per tile."""
+COMPILED_KEYS = 8192
+"""Keys per tile where tiles are compiled: they work on a few at a time by themselves."""
 EDGE_KEYS = 256
 """Keys per tile where some queries do not see all keys and tiles are not compiled."""
 BAND = 1024
@@ -336,16 +338,19 @@ def to_rotating_frame(
 
 
 def key_chunks(
-    low: NDArray[np.intp], high: NDArray[np.intp], descending: bool, edge_keys: int
+    low: NDArray[np.intp], high: NDArray[np.intp], descending: bool, most: int, most_edge: int
 ) -> Iterator[tuple[int, int, bool]]:
-    """Key ranges (j0, j1, whether some rows do not see all of it), nearest first."""
+    """Key ranges (j0, j1, whether some rows do not see all of it), nearest first.
+
+    most, most_edge : keys of a range that all rows see, and of one that they do not.
+    """
     start, stop = int(low[0]), int(high[-1])
     inner = (int(low[-1]), int(high[0]))
     cuts = sorted({start, stop, *(c for c in inner if start < c < stop)})
     pieces = []
     for a, b in pairwise(cuts):
         edge = a < inner[0] or b > inner[1]
-        count = -(-(b - a) // (edge_keys if edge else KEYS))
+        count = -(-(b - a) // (most_edge if edge else most))
         marks = [b - (b - a) * i // count for i in range(count + 1)][::-1]
         pieces += [(x, y, edge) for x, y in pairwise(marks)]
     yield from reversed(pieces) if descending else pieces

@@ -24,6 +24,8 @@ BYTES = 64
 """Size of a vector."""
 LANES = 8
 """Entries of a vector of float64."""
+SEVERAL = 4
+"""Vectors of `load_several`."""
 _INT32 = ir.IntType(32)
 FUSED = ("contract",)
 intrinsic: Callable[[Any], Any] = extending.intrinsic
@@ -31,12 +33,12 @@ overload: Callable[..., Callable[[Any], Any]] = extending.overload
 
 
 class Lanes(types.Type):
-    """BYTES of numbers side by side."""
+    """BYTES of numbers side by side, or a few times as many: `vectors`."""
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        self.count = BYTES * 8 // dtype.bitwidth
-        super().__init__(name=f"Lanes({dtype})")
+    def __init__(self, dtype: Any, vectors: int = 1) -> None:
+        self.dtype, self.vectors = dtype, vectors
+        self.count = vectors * BYTES * 8 // dtype.bitwidth
+        super().__init__(name=f"Lanes({dtype}, {vectors})")
 
 
 @extending.register_model(Lanes)
@@ -46,8 +48,8 @@ class _LanesModel(extending.models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(number, fe_type.count))
 
 
-def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Address of the entry args[1] of the array args[0], as that of a vector."""
+def _pointer(context: Any, builder: Any, signature: Any, args: Any, kind: Any) -> Any:
+    """Address of the entry args[1] of the array args[0], as that of a vector of some kind."""
     array_type, index_type = signature.args[:2]
     array = context.make_array(array_type)(context, builder, args[0])
     where, kinds = [args[1]], [index_type]
@@ -55,19 +57,30 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         where, kinds = list(cgutils.unpack_tuple(builder, args[1])), list(index_type.types)
     where = [context.cast(builder, place, kind, types.intp) for place, kind in zip(where, kinds)]
     entry = cgutils.get_item_pointer(context, builder, array_type, array, where)
-    vector = context.get_value_type(Lanes(array_type.dtype))
+    vector = context.get_value_type(kind)
     return builder.bitcast(entry, vector.as_pointer())
 
 
 @intrinsic
 def load(typingctx: Any, x: Any, index: Any) -> Any:
     """Entries index, index + 1, ... along the last axis of x."""
+    return Lanes(x.dtype)(x, index), _loading
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature, args)
-        return builder.load(pointer, align=x.dtype.bitwidth // 8)
 
-    return Lanes(x.dtype)(x, index), code
+@intrinsic
+def load_several(typingctx: Any, x: Any, index: Any) -> Any:
+    """SEVERAL times as many.
+
+    Steps of a long chain of operations on several vectors alternate, and need not wait for each
+    other.
+    """
+    return Lanes(x.dtype, SEVERAL)(x, index), _loading
+
+
+def _loading(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind = signature.return_type
+    pointer = _pointer(context, builder, signature, args, kind)
+    return builder.load(pointer, align=kind.dtype.bitwidth // 8)
 
 
 @intrinsic
@@ -75,7 +88,7 @@ def store(typingctx: Any, x: Any, index: Any, value: Any) -> Any:
     """Write entries index, index + 1, ... along the last axis of x."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature, args)
+        pointer = _pointer(context, builder, signature, args, value)
         builder.store(args[2], pointer, align=x.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -87,7 +100,7 @@ def load_some(typingctx: Any, x: Any, index: Any, count: Any) -> Any:
     """Entries index, index + 1, ... along the last axis of x, the first `count`; then zeros."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature, args)
+        pointer = _pointer(context, builder, signature, args, signature.return_type)
         vector = context.get_value_type(signature.return_type)
         mask = _below(builder, context.cast(builder, args[2], count, types.int64), vector.count)
         kinds = [pointer.type, _INT32, mask.type, vector]
@@ -105,7 +118,7 @@ def store_some(typingctx: Any, x: Any, index: Any, value: Any, begin: Any, end: 
     """Write lanes begin, ..., end - 1 along the last axis of x; lane 0 belongs to index."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature, args)
+        pointer = _pointer(context, builder, signature, args, value)
         vector = args[2].type
         first, last = (
             _below(builder, context.cast(builder, args[i], kind, types.int64), vector.count)

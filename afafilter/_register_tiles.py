@@ -15,14 +15,20 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 
 from afafilter._jit import njit
-from afafilter._lanes import BYTES, intrinsic, overload, splat
+from afafilter._lanes import BYTES, intrinsic, load_some, overload, splat, store
 
 ROWS = 6
 """Rows of A whose sums are held in registers."""
-WIDE = 4 if binding.get_host_cpu_features().get("avx512f") else 1
+HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f")) and not (
+    config.CPU_NAME or config.CPU_FEATURES
+)
+"""Whether numba compiles for a processor with AVX-512."""
+FEW = 4
+"""Rows for what is left of a multiple of ROWS."""
+WIDE = 4 if HAS_AVX512 else 1
 """Vectors of a wide panel: ROWS times WIDE sums, and a row of B, fit in the registers."""
 
 
@@ -41,16 +47,16 @@ overload(wide)(lambda itemsize: lambda itemsize: WIDE * (BYTES // itemsize))
 
 
 def _register_tile(rows: int, vectors: int) -> Any:
-    """C[i : i + rows, j : j + width] = (C there or 0) + A[i : i + rows] @ B as an intrinsic."""
+    """C[i : i + rows, j : j + width] = (C there or 0) + A[i : i + rows, a :] @ B as an intrinsic."""
 
     @intrinsic
-    def tile(typingctx: Any, A: Any, B: Any, C: Any, i: Any, j: Any, add: Any) -> Any:
+    def tile(typingctx: Any, A: Any, a: Any, B: Any, C: Any, i: Any, j: Any, add: Any) -> Any:
         real = A.dtype
         count = BYTES * 8 // real.bitwidth
 
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            a_type, b_type, c_type = signature.args[:3]
-            a, b, c, first, column, keep = args
+            a_type, _, b_type, c_type = signature.args[:4]
+            left_factor, begin, b, c, first, column, keep = args
             vector = ir.VectorType(context.get_value_type(real), count)
             size, word = real.bitwidth // 8, context.get_value_type(types.intp)
 
@@ -64,10 +70,9 @@ def _register_tile(rows: int, vectors: int) -> Any:
             def load(pointer: Any) -> Any:
                 return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size)
 
-            zero = ir.Constant(word, 0)
             depth = context.make_array(b_type)(context, builder, b).shape
             depth = builder.extract_value(depth, 0)
-            left = [entry(a_type, a, after(first, r), zero) for r in range(rows)]
+            left = [entry(a_type, left_factor, after(first, r), begin) for r in range(rows)]
             sums = []
             for r in range(rows):
                 for v in range(vectors):
@@ -93,33 +98,89 @@ def _register_tile(rows: int, vectors: int) -> Any:
                 builder.store(builder.load(held), target, align=size)
             return context.get_dummy_value()
 
-        return types.void(A, B, C, types.intp, types.intp, types.boolean), code
+        place = types.intp
+        return types.void(A, place, B, C, place, place, types.boolean), code
 
     return tile
 
 
-_many_wide, _one_wide = _register_tile(ROWS, WIDE), _register_tile(1, WIDE)
+_many_wide, _few_wide, _one_wide = (_register_tile(rows, WIDE) for rows in (ROWS, FEW, 1))
 _many_narrow, _one_narrow = _register_tile(ROWS, 1), _register_tile(1, 1)
 
 
 @njit(nogil=True, error_model="numpy")
-def product(A: Any, B: Any, C: Any, column: Any, add: Any) -> None:
-    """C[:, column : column + w] = A @ B, or += with `add`; B (k, w), w = wide(..) or lanes(..).
+def product(A: Any, begin: Any, B: Any, C: Any, column: Any, add: Any) -> None:
+    """C[:, column : column + w] = A[:, begin : begin + k] @ B, or += with `add`.
 
-    The rows of all three are contiguous; those of A (n, K), K >= k, are read up to k.
+    B (k, w) has w = wide(..) or lanes(..). The rows of all three are contiguous.
     """
     n = len(A)
     whole = n - n % ROWS
     if B.shape[1] == wide(B.itemsize):
         for i in range(0, whole, ROWS):
-            _many_wide(A, B, C, i, column, add)
+            _many_wide(A, begin, B, C, i, column, add)
+        if n - whole >= FEW:
+            _few_wide(A, begin, B, C, whole, column, add)
+            whole += FEW
         for i in range(whole, n):
-            _one_wide(A, B, C, i, column, add)
+            _one_wide(A, begin, B, C, i, column, add)
     else:
         for i in range(0, whole, ROWS):
-            _many_narrow(A, B, C, i, column, add)
+            _many_narrow(A, begin, B, C, i, column, add)
         for i in range(whole, n):
-            _one_narrow(A, B, C, i, column, add)
+            _one_narrow(A, begin, B, C, i, column, add)
+
+
+@intrinsic
+def _turn(
+    typingctx: Any, M: Any, scale: Any, i: Any, j: Any, out: Any, q: Any, k: Any, l: Any
+) -> Any:
+    """out[q, k : k + n, l : l + n] = (scale M)[i : i + n, j : j + n].T, n numbers in a vector.
+
+    Every step interleaves rows n/2 apart: log2 n of them turn the square.
+    """
+    real = M.dtype
+    n = BYTES * 8 // real.bitwidth
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        m_type, s_type, _, _, o_type = signature.args[:5]
+        m, s, row, column, o, panel, depth, lane = args
+        vector, word = (
+            ir.VectorType(context.get_value_type(real), n),
+            context.get_value_type(types.intp),
+        )
+        size = real.bitwidth // 8
+
+        def entry(kind: Any, array: Any, *where: Any) -> Any:
+            view = context.make_array(kind)(context, builder, array)
+            return cgutils.get_item_pointer(context, builder, kind, view, where)
+
+        def after(place: Any, steps: int) -> Any:
+            return builder.add(place, ir.Constant(word, steps))
+
+        def as_vector(pointer: Any) -> Any:
+            return builder.bitcast(pointer, vector.as_pointer())
+
+        rows = []
+        for r in range(n):
+            factor = splat(builder, builder.load(entry(s_type, s, after(row, r))), n)
+            pointer = as_vector(entry(m_type, m, after(row, r), column))
+            rows.append(builder.fmul(builder.load(pointer, align=size), factor))
+        index = ir.VectorType(ir.IntType(32), n)
+        low, high = (
+            ir.Constant(index, [x for c in range(start, start + n // 2) for x in (c, n + c)])
+            for start in (0, n // 2)
+        )
+        for _ in range(n.bit_length() - 1):
+            pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, pick) for a, b in pairs for pick in (low, high)]
+        for r in range(n):
+            pointer = as_vector(entry(o_type, o, panel, after(depth, r), lane))
+            builder.store(rows[r], pointer, align=size)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(M, scale, place, place, out, place, place, place), code
 
 
 @njit(nogil=True, error_model="numpy")
@@ -130,28 +191,35 @@ def turned_panels(outer: Any, points: Any, scale: Any, out: Any) -> None:
     """
     panels, _, width = out.shape
     (n, extra), d = outer.shape, points.shape[1]
+    step = lanes(out.itemsize)
     for q in range(panels):
-        count = min(width, n - q * width)
-        out[q, :, count:] = 0
+        count = max(min(width, n - q * width), 0)
+        whole, across = count - count % step, d - d % step
+        for k in range(extra):
+            for l in range(count):
+                out[q, k, l] = outer[q * width + l, k]
+        for l in range(0, whole, step):
+            for k in range(0, across, step):
+                _turn(points, scale, q * width + l, k, out, q, extra + k, l)
         for l in range(count):
-            row = q * width + l
-            for k in range(extra):
-                out[q, k, l] = outer[row, k]
-            for k in range(d):
-                out[q, extra + k, l] = points[row, k] * scale[row]
+            for k in range(across if l < whole else 0, d):
+                out[q, extra + k, l] = points[q * width + l, k] * scale[q * width + l]
+        for k in range(extra + d):
+            for l in range(count, width):
+                out[q, k, l] = 0
 
 
 @njit(nogil=True, error_model="numpy")
 def column_panels(M: Any, scale: Any, first: Any, out: Any) -> None:
     """Columns first, first + 1, ... of scale (k,) M (k, m) into out (P, k or more, w), then 0."""
     panels, _, width = out.shape
+    step = lanes(out.itemsize)
     for q in range(panels):
         start = first + q * width
-        count = min(width, M.shape[1] - start)
         for k in range(len(M)):
-            for l in range(count):
-                out[q, k, l] = M[k, start + l] * scale[k]
-            out[q, k, count:] = 0
+            for l in range(0, width, step):
+                row = load_some(M, (k, start + l), M.shape[1] - start - l)
+                store(out, (q, k, l), row * scale[k])
 
 
 @njit(nogil=True, error_model="numpy")
