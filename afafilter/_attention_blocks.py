@@ -27,7 +27,6 @@ from afafilter._attention_tiles import (
     key_chunks,
     operand,
     phases,
-    squared_norms,
     turn_pairs,
 )  # fmt: skip
 from afafilter._attention_weights import linear_weights, log_weights
@@ -121,7 +120,7 @@ class Block:
                     self.turn_out = turn
                 turned = np.empty_like(self.q)
                 self.q = turn_pairs(self.q, None if turn is None else turn.conj(), turned)
-            self.q2 = squared_norms(self.q)
+            self.q2 = head.query_norms[self.rows]
         # Queries before the first key: the common factor E^{2 beta} of all their weights may
         # underflow, so it is left out here and put back at the end.
         exact = head.backward == "exact" and not self.online

@@ -22,8 +22,25 @@ import numpy as np
 from numba import types
 
 from afafilter._jit import njit
-from afafilter._lanes import SEVERAL, Lanes, intrinsic, load, load_several, overload, store
-from afafilter._register_tiles import column_panels, lanes, product, room, turned_panels, wide
+from afafilter._lanes import (
+    SEVERAL,
+    Lanes,
+    intrinsic,
+    inverse,
+    load,
+    load_several,
+    overload,
+    store,
+)
+from afafilter._register_tiles import (
+    column_panels,
+    inverse_product,
+    lanes,
+    product,
+    room,
+    turned_panels,
+    wide,
+)
 
 STRIP = 512
 """Keys of a strip: the second cache holds them, their values and their weights."""
@@ -130,12 +147,27 @@ def _exp2(y: Any) -> Any:
     return double if getattr(y, "dtype", y) == types.float64 else single
 
 
+def _over(x: Any) -> Any:
+    """1 / x."""
+    raise NotImplementedError("for compiled kernels")
+
+
+@overload(_over)
+def _over_x(x: Any) -> Any:
+    def one(x: Any) -> Any:
+        return type(x)(1) / x
+
+    def several(x: Any) -> Any:
+        return inverse(x)
+
+    return several if isinstance(x, Lanes) else one
+
+
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def _steep(x: Any, s: Any, exponent: Any) -> Any:
     """s^{exponent - 1} / x^exponent."""
-    one = type(exponent)(1)
-    inverse = one / x
-    return exp2((exponent - one) * log2(s * inverse)) * inverse
+    over = _over(x)
+    return exp2((exponent - type(exponent)(1)) * log2(s * over)) * over
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -145,40 +177,35 @@ def _general(x: Any, s: Any, exponent: Any, beta: Any) -> Any:
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _weigh(X: Any, S: Any, exponent: Any, beta: Any) -> None:
-    """One row."""
+def _weigh(X: Any, a: Any, first: Any, b: Any, second: Any, exponent: Any, beta: Any) -> None:
+    """One row, S = a first + b second."""
     one = X.dtype.type(1)
     step = lanes(X.itemsize)
     n = len(X)
-    whole = n - n % step
+    many, whole = n - n % (SEVERAL * step), n - n % step
     if exponent == one and beta == one:
         for j in range(0, whole, step):
-            store(X, j, one / load(X, j))
+            store(X, j, inverse(load(X, j)))
         for j in range(whole, n):
             X[j] = one / X[j]
     elif beta == one and exponent > one:
-        many = n - n % (SEVERAL * step)
         for j in range(0, many, SEVERAL * step):
-            store(X, j, _steep(load_several(X, j), load_several(S, j), exponent))
+            s = a * load_several(first, j) + b * load_several(second, j)
+            store(X, j, _steep(load_several(X, j), s, exponent))
         for j in range(many, whole, step):
-            store(X, j, _steep(load(X, j), load(S, j), exponent))
+            s = a * load(first, j) + b * load(second, j)
+            store(X, j, _steep(load(X, j), s, exponent))
         for j in range(whole, n):
-            X[j] = _steep(X[j], S[j], exponent)
+            X[j] = _steep(X[j], a * first[j] + b * second[j], exponent)
     else:
-        many = n - n % (SEVERAL * step)
         for j in range(0, many, SEVERAL * step):
-            store(X, j, _general(load_several(X, j), load_several(S, j), exponent, beta))
+            s = a * load_several(first, j) + b * load_several(second, j)
+            store(X, j, _general(load_several(X, j), s, exponent, beta))
         for j in range(many, whole, step):
-            store(X, j, _general(load(X, j), load(S, j), exponent, beta))
+            s = a * load(first, j) + b * load(second, j)
+            store(X, j, _general(load(X, j), s, exponent, beta))
         for j in range(whole, n):
-            X[j] = _general(X[j], S[j], exponent, beta)
-
-
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _variances(S: Any, a: Any, b: Any, first: Any, second: Any) -> None:
-    """S of one row."""
-    for j in range(len(S)):
-        S[j] = a * first[j] + b * second[j]
+            X[j] = _general(X[j], a * first[j] + b * second[j], exponent, beta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -188,8 +215,9 @@ def power_weights(X: Any, S: Any, exponent: Any, beta: Any) -> None:
     S (B, T), and the numbers have the floating point type of X. Pairs whose X or S is not a
     positive number get an arbitrary weight.
     """
+    one = X.dtype.type(1)
     for i in range(len(X)):
-        _weigh(X[i], S[i], exponent, beta)
+        _weigh(X[i], one, S[i], X.dtype.type(0), S[i], exponent, beta)
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
@@ -223,11 +251,11 @@ def add_tile(
     kind = values.dtype
     turned = room(strip * c, kind).reshape(strip // panel, c, panel)
     W = room(few * strip, kind).reshape(few, strip)
-    S, first, second = np.empty(strip, kind), np.empty(strip, kind), np.empty(strip, kind)
+    first, second = np.empty(strip, kind), np.empty(strip, kind)
     left = room(groups * strip * panel, kind).reshape(groups, strip, panel)
     right = room(narrow * strip * vector, kind).reshape(narrow, strip, vector)
     massive = sums.shape[1] > m
-    varying = exponent != kind.type(1) or beta != kind.type(1)  # else S has no part in the weight
+    varying = exponent != kind.type(1) or beta != kind.type(1)  # else the weight is 1 / X
     part[:B] = 0
     for start in range(0, T, strip):
         if start > 0 and start % (STRIPS * strip) == 0:
@@ -249,7 +277,10 @@ def add_tile(
                 if begin >= stop:
                     continue
             for q in range(begin // panel, (stop + panel - 1) // panel):
-                product(queries[rows], 0, turned[q], W[:count], q * panel, False)
+                if varying:
+                    product(queries[rows], 0, turned[q], W[:count], q * panel, False)
+                else:
+                    inverse_product(queries[rows], 0, turned[q], W[:count], q * panel)
             for i in range(count):
                 low, high = begin, stop
                 if limits.shape[1]:
@@ -259,8 +290,8 @@ def add_tile(
                     W[i, high:stop] = 0
                 if varying:
                     a, b = lag_queries[above + i]
-                    _variances(S[low:high], a, b, first[low:high], second[low:high])
-                _weigh(W[i, low:high], S[low:high], exponent, beta)
+                    seen, X = slice(low, high), W[i, low:high]
+                    _weigh(X, a, first[seen], b, second[seen], exponent, beta)
                 if massive:
                     sums[above + i, m] += _dot(W[i, low:high], mass[start + low : start + high])
             for g in range(groups):

@@ -101,9 +101,14 @@ class Head:
         return self.sigma2 * (-np.expm1(-2.0 * self.mu * tau) / (2.0 * self.mu))
 
     @cached_property
+    def query_norms(self) -> Floats:
+        """|q|^2, shape (Nq,)."""
+        return np.zeros(1) if self.q is None else squared_norms(self.q)
+
+    @cached_property
     def largest_query(self) -> float:
         """max |q|^2."""
-        return 0.0 if self.q is None else float(squared_norms(self.q).max(initial=0.0))
+        return float(self.query_norms.max(initial=0.0))
 
     @cached_property
     def key_norms(self) -> Floats:
@@ -268,12 +273,8 @@ class Operand(NamedTuple):
 
 
 def squared_norms(x: Floats) -> Floats:
-    """|x|^2 along the last axis, in pieces."""
-    out = np.empty(len(x), x.dtype)
-    for start in range(0, len(x), 1024):
-        part = x[start : start + 1024]
-        np.sum(part * part, axis=1, out=out[start : start + 1024])
-    return out
+    """|x|^2 along the last axis."""
+    return np.asarray(np.vecdot(x, x))
 
 
 class Workspace:
@@ -303,11 +304,13 @@ def phases(t: F64, omega: F64, dtype: Any) -> NDArray[Any] | None:
 
 def turn_pairs(x: Floats, turn: NDArray[Any] | None, out: Floats) -> Floats:
     """out (..., N, d) = x with channel pairs times `turn` (N, n); an odd last channel stays."""
-    if out is not x:
+    turning = 0 if turn is None else 2 * turn.shape[1]
+    if out is not x and (turning < x.shape[-1] or x.strides[-1] != x.itemsize):
         out[...] = x
+        x = out
     if turn is not None:
-        pairs: NDArray[Any] = out[..., : 2 * turn.shape[1]].view(turn.dtype)
-        pairs *= turn
+        pairs = (a[..., :turning].view(turn.dtype) for a in (x, out))
+        np.multiply(next(pairs), turn, out=next(pairs))
     return out
 
 

@@ -13,19 +13,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 
 from afafilter._jit import njit
-from afafilter._lanes import BYTES, intrinsic, load_some, overload, splat, store
+from afafilter._lanes import (
+    BYTES,
+    HAS_AVX512,
+    intrinsic,
+    load_some,
+    overload,
+    reciprocal,
+    splat,
+    store,
+)
 
 ROWS = 6
 """Rows of A whose sums are held in registers."""
-HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f")) and not (
-    config.CPU_NAME or config.CPU_FEATURES
-)
-"""Whether numba compiles for a processor with AVX-512."""
 FEW = 4
 """Rows for what is left of a multiple of ROWS."""
 WIDE = 4 if HAS_AVX512 else 1
@@ -46,8 +51,11 @@ overload(lanes)(lambda itemsize: lambda itemsize: BYTES // itemsize)
 overload(wide)(lambda itemsize: lambda itemsize: WIDE * (BYTES // itemsize))
 
 
-def _register_tile(rows: int, vectors: int) -> Any:
-    """C[i : i + rows, j : j + width] = (C there or 0) + A[i : i + rows, a :] @ B as an intrinsic."""
+def _register_tile(rows: int, vectors: int, inverse: bool = False) -> Any:
+    """An intrinsic: C[i : i + rows, j : j + width] = (C there or 0) + A[i : i + rows, a :] @ B.
+
+    inverse : 1 / that.
+    """
 
     @intrinsic
     def tile(typingctx: Any, A: Any, a: Any, B: Any, C: Any, i: Any, j: Any, add: Any) -> Any:
@@ -95,7 +103,10 @@ def _register_tile(rows: int, vectors: int) -> Any:
                         builder.store(total, held)
             for pointer, held in sums:
                 target = builder.bitcast(pointer, vector.as_pointer())
-                builder.store(builder.load(held), target, align=size)
+                value = builder.load(held)
+                if inverse:
+                    value = reciprocal(builder, value)
+                builder.store(value, target, align=size)
             return context.get_dummy_value()
 
         place = types.intp
@@ -106,6 +117,7 @@ def _register_tile(rows: int, vectors: int) -> Any:
 
 _many_wide, _few_wide, _one_wide = (_register_tile(rows, WIDE) for rows in (ROWS, FEW, 1))
 _many_narrow, _one_narrow = _register_tile(ROWS, 1), _register_tile(1, 1)
+_many_over, _few_over, _one_over = (_register_tile(rows, WIDE, True) for rows in (ROWS, FEW, 1))
 
 
 @njit(nogil=True, error_model="numpy")
@@ -129,6 +141,20 @@ def product(A: Any, begin: Any, B: Any, C: Any, column: Any, add: Any) -> None:
             _many_narrow(A, begin, B, C, i, column, add)
         for i in range(whole, n):
             _one_narrow(A, begin, B, C, i, column, add)
+
+
+@njit(nogil=True, error_model="numpy")
+def inverse_product(A: Any, begin: Any, B: Any, C: Any, column: Any) -> None:
+    """As `product`, a wide one: C[:, column : column + w] = 1 / (A[:, begin : begin + k] @ B)."""
+    n = len(A)
+    whole = n - n % ROWS
+    for i in range(0, whole, ROWS):
+        _many_over(A, begin, B, C, i, column, False)
+    if n - whole >= FEW:
+        _few_over(A, begin, B, C, whole, column, False)
+        whole += FEW
+    for i in range(whole, n):
+        _one_over(A, begin, B, C, i, column, False)
 
 
 @intrinsic
