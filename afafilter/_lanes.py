@@ -24,7 +24,7 @@ BYTES = 64
 """Size of a vector."""
 LANES = 8
 """Entries of a vector of float64."""
-SEVERAL = 2
+SEVERAL = 4
 """Vectors of `load_several`."""
 _INT32 = ir.IntType(32)
 FUSED = ("contract",)
