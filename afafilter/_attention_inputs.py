@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._validate import Array, real_array, times
+from afafilter._validate import Array, is_complete, real_array, times
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
 Numbers = NDArray[Any]
@@ -62,16 +62,6 @@ def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
     return out
 
 
-def is_complete(x: Numbers, name: str) -> bool:
-    """Whether no number is missing; ValueError where one is infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(x.sum()):  # one pass, no copy
-            return True
-    if np.isinf(x).any():
-        raise ValueError(f"{name} must not contain infinities; mark a missing key by NaN")
-    return not np.isnan(x).any()
-
-
 def prepare(
     q: ArrayLike | None,
     k: ArrayLike | None,
@@ -105,12 +95,12 @@ def prepare(
             "q and k must have the same number of channels, "
             f"got {anchors.shape[-1]} and {keys.shape[-1]} real ones"  # type: ignore[union-attr]
         )
-    v_complete = is_complete(values, "v")
-    k_complete = v_complete if keys is None or keys is values else is_complete(keys, "k")
+    v_complete = is_complete(values, "v", "key")
+    k_complete = v_complete if keys is None or keys is values else is_complete(keys, "k", "key")
     known = None if v_complete and k_complete else known_keys(keys, values)
     q_complete = True
     if anchors is not None:
-        q_complete = k_complete if anchors is keys else is_complete(anchors, "q")
+        q_complete = k_complete if anchors is keys else is_complete(anchors, "q", "key")
     try:
         np.broadcast_shapes(*(x.shape[:-2] for x in given))
     except ValueError:

@@ -66,10 +66,12 @@ class Run:
     flat: list[FlatStart | None] = field(default_factory=list)
 
 
-def group_paths(seen: ObsMask) -> tuple[Index, Index]:
-    """Group of each path by its pattern of gaps (n, T, p), and a first member of each group."""
-    n = len(seen)
-    if n == 1 or (seen == seen[0]).all():
+def group_paths(seen: ObsMask, n: int) -> tuple[Index, Index]:
+    """Group of each of n paths by its pattern of gaps (n, T, p), and a first member of each group.
+
+    seen (1, T, p): all have the same.
+    """
+    if (seen == seen[0]).all():
         return np.zeros(n, np.int64), np.zeros(1, np.int64)
     packed = np.packbits(seen.reshape(n, -1), axis=1)
     keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
@@ -80,19 +82,22 @@ def group_paths(seen: ObsMask) -> tuple[Index, Index]:
     return rank[group.reshape(-1)], first[order]
 
 
-def run(line: Timeline, z: Array, smooth: bool, scale: Array | None = None) -> Run:
+def run(
+    line: Timeline, z: Array, smooth: bool, scale: Array | None = None, complete: bool = False
+) -> Run:
     """Filter (and smooth) paths z (n, T, p).
 
-    scale (n, T) multiplies the noise covariance of single observations; inf drops one.
+    scale (n, T) multiplies the noise covariance of single observations; inf drops one. complete:
+    whether z is known to have no gaps.
     """
-    seen = ~np.isnan(z)
+    seen = np.ones((1, *z.shape[1:]), bool) if complete else ~np.isnan(z)
     if scale is None:
-        group, first = group_paths(seen)
+        group, first = group_paths(seen, len(z))
         scale = np.ones((1, z.shape[1]))
         first_scale = np.zeros(len(first), np.int64)
     else:
         dropped = np.isinf(scale)
-        seen[dropped] = False
+        seen = seen & ~dropped[:, :, None]
         scale = np.where(dropped, 1.0, scale)
         group = first = first_scale = np.arange(len(z))
     n, T, p = z.shape

@@ -13,15 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
 
+MANY = 10_000
+"""Numbers from which passes over them count."""
 SYMMETRY_RTOL = 1e-9
 """Largest asymmetry of a covariance, relative to its largest entry, that counts as rounding."""
 
 
-def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True) -> Array:
+def real_array(
+    value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True, check: bool = True
+) -> Array:
     """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite.
 
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
-    meets one type only.
+    meets one type only. check=False: for callers that look for missing numbers themselves.
     """
     try:
         raw = np.asarray(value)
@@ -45,12 +49,28 @@ def real_array(value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bo
         out = np.array(raw, dtype=np.float64)
     else:
         out = np.require(raw, np.float64, ["C", "A", "W"])
-    if allow_nan:
-        if np.isinf(out).any():
-            raise ValueError(f"{name} must not contain infinities; mark a missing value by NaN")
-    elif not np.isfinite(out).all():
+    if check and allow_nan:
+        is_complete(out, name)
+    elif check and not all_finite(out):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return out
+
+
+def is_complete(x: NDArray[Any], name: str, what: str = "value") -> bool:
+    """Whether no number is missing; ValueError where one is infinite."""
+    complete = all_finite(x)
+    if not complete and np.isinf(x).any():
+        raise ValueError(f"{name} must not contain infinities; mark a missing {what} by NaN")
+    return complete
+
+
+def all_finite(x: NDArray[Any]) -> bool:
+    """Whether all numbers are finite; where there are many, in one pass without a copy."""
+    if x.size > MANY:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(x.sum()):
+                return True
+    return bool(np.isfinite(x).all())
 
 
 def _holds_dates(raw: NDArray[Any]) -> bool:
@@ -151,10 +171,16 @@ def times(value: ArrayLike, name: str = "t") -> Array:
 
 
 def observations(
-    z: ArrayLike, n_times: int, obs_dim: int, name: str = "z", *, copy: bool = True
+    z: ArrayLike,
+    n_times: int,
+    obs_dim: int,
+    name: str = "z",
+    *,
+    copy: bool = True,
+    check: bool = True,
 ) -> Array:
     """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
-    out = real_array(z, name, allow_nan=True, copy=copy)
+    out = real_array(z, name, allow_nan=True, copy=copy, check=check)
     if out.ndim == 1 and obs_dim == 1 and out.shape[0] == n_times:
         return out[:, None]
     if out.ndim < 2 or out.shape[-2:] != (n_times, obs_dim):

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from afafilter._validate import (
     Array,
     choice,
+    is_complete,
     observation_covariances,
     observations,
     positive_int,
@@ -231,12 +232,15 @@ def _shortened(model: DiscreteModel, total: int) -> DiscreteModel:
 
 
 def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tuple[Array, Array]:
-    """Times and observations, for either kind of model, checked; `spare` steps are kept free."""
+    """Times and observations, for either kind of model; `spare` steps are kept free.
+
+    Checked but for infinities.
+    """
     if isinstance(model, LinearSDE):
         if z is None:
             raise TypeError("z is missing: a LinearSDE needs both t and z")
         grid = times(t)
-        return grid, observations(z, len(grid), model.obs_dim, copy=False)
+        return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
     if not isinstance(model, DiscreteModel):
         raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
     if z is None:
@@ -249,7 +253,7 @@ def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tu
             f"z must have T = {length} times, the length of the model's time-varying arrays, "
             f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
         )
-    return grid, observations(z, len(grid), model.obs_dim, copy=False)
+    return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
 
 
 def _length(z: ArrayLike, p: int) -> int:
@@ -269,6 +273,7 @@ def _estimate(
     from afafilter._timeline import discrete_timeline, sde_timeline
 
     grid, data = _data(model, t, z)
+    complete = is_complete(data, "z")
     robust = robust.checked()
     R = None
     if obs_cov is not None:
@@ -298,7 +303,7 @@ def _estimate(
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
         with np.errstate(divide="ignore"):
             scale = 1.0 / w
-    found = run(line, flat, smooth, scale)
+    found = run(line, flat, smooth, scale, complete)
     if not moved:
         mean, cov = ask.at_observations(line, found)
     elif smooth:
