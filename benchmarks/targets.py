@@ -81,15 +81,11 @@ def _targets() -> list[Target]:
             Target(f"smoother d={d}, N=1e5, regular", "smoothing", case, ">= 4", peer="statsmodels")
         )
     gappy = "irregular, 10 % missing, d=4 N=100000"
-    out.append(
-        Target(
-            "smoother d=4, N=1e5, irregular, 10 % missing",
-            "smoothing",
-            gappy,
-            ">= 3",
-            peer="statsmodels",
-        )
-    )
+    for case in (gappy, gappy + " 2 threads"):
+        what = f"smoother, {case}"
+        out.append(Target(what, "smoothing", case, ">= 3", peer="statsmodels"))
+        for peer in ("filterpy", "filterpy from SDE"):
+            out.append(Target(what, "smoothing", case, ">= 60", peer=peer))
     for d in (2, 4, 8):
         out.append(
             Target(
@@ -100,12 +96,8 @@ def _targets() -> list[Target]:
                 peer="statsmodels",
             )
         )
-    for case in (
-        *(f"regular d={d} N={N}" for d in (2, 4, 8) for N in (1000, 10_000, 100_000)),
-        gappy,
-    ):
+    for case in (f"regular d={d} N={N}" for d in (2, 4, 8) for N in (1000, 10_000, 100_000)):
         out.append(Target(f"smoother, {case}", "smoothing", case, ">= 60", peer="filterpy"))
-    out.append(Target(f"smoother, {gappy}", "smoothing", gappy, ">= 60", peer="filterpy from SDE"))
     for threads in ("", ", 2 threads"):
         case = "shared covariances" + threads
         out.append(Target(f"1000 x 1000{threads}", "batches", case, ">= 4", peer="dynamax vmap"))

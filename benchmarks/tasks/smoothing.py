@@ -48,8 +48,10 @@ def _cases() -> tuple[Case, ...]:
             params = {"d": d, "T": T, "seed": d}
             cases.append(Case(f"regular d={d} N={T}", T, params, tuple(names)))
     params = {"d": 4, "T": 100_000, "seed": 4, "irregular": True, "missing": 0.1}
-    names = ["statsmodels", OURS, "dynamax", "filterpy", "filterpy from SDE"]
-    cases.append(Case("irregular, 10 % missing, d=4 N=100000", 100_000, params, tuple(names)))
+    names = ["statsmodels", OURS, "filterpy", "filterpy from SDE"]
+    gappy = "irregular, 10 % missing, d=4 N=100000"
+    cases.append(Case(gappy, 100_000, params, (*names, "dynamax")))
+    cases.append(Case(gappy + " 2 threads", 100_000, params, tuple(names), threads=2))
     return tuple(cases)
 
 
