@@ -78,8 +78,13 @@ class Heads:
         return float(np.broadcast_to(value, self.lead)[index])
 
     def rows(self, x: Numbers, index: tuple[int, ...]) -> Numbers:
-        """Data of one head."""
-        return np.asarray(np.broadcast_to(x, (*self.lead, *x.shape[-2:]))[index])
+        """Data of one head: not a broadcast view, which may not be written to.
+
+        Kernels would be compiled for it anew.
+        """
+        own = x.shape[:-2]
+        part = index[len(index) - len(own) :]
+        return np.asarray(x[tuple(i if n > 1 else 0 for i, n in zip(part, own))])
 
     def rotated(self, arrays: list[Numbers], t: Array, omega: Array) -> list[Numbers]:
         """Data in the co-rotating frame."""

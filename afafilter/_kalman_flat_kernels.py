@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from afafilter._kalman_root_kernels import (
+    bare,
     column_space,
+    copy,
     face,
     gram,
     innovation_cov,
@@ -36,7 +38,7 @@ COLLAPSE_COND = 1e3
 COLLAPSE_GAIN = 1e6
 
 
-@jit
+@bare
 def insert_row(T: Any, s: Any, row: Any, value: Any, largest: Any) -> None:
     """Rotate `row` delta = value[path] into T delta = s[path]; value becomes what is left over.
 
@@ -60,7 +62,7 @@ def insert_row(T: Any, s: Any, row: Any, value: Any, largest: Any) -> None:
             value[path] = cos * value[path] - sin * t
 
 
-@jit
+@bare
 def log_volume(T: Any, work: Any) -> float:
     """log pdet(T^T T) / 2: the volume that the filled rows of T span."""
     q = T.shape[0]
@@ -88,7 +90,7 @@ def log_volume(T: Any, work: Any) -> float:
     return total
 
 
-@jit
+@bare
 def invert_upper(T: Any, out: Any) -> None:
     """out = T^-1 for upper triangular T."""
     q = T.shape[0]
@@ -103,7 +105,7 @@ def invert_upper(T: Any, out: Any) -> None:
             out[i, j] = -t / T[i, i]
 
 
-@jit
+@bare
 def can_collapse(T: Any, M: Any, L: Any, inverse: Any) -> bool:
     """Whether delta can be integrated out without losing digits; fills inverse = T^-1."""
     q, d = T.shape[0], L.shape[0]
@@ -134,7 +136,7 @@ def can_collapse(T: Any, M: Any, L: Any, inverse: Any) -> bool:
     return True
 
 
-@jit
+@bare
 def predict_flat(F: Any, b: Any, m: Any, M: Any, T: Any, x: Any) -> None:
     """m (n, d) <- F m + b and M <- F M, with x (d,) as work space.
 
@@ -150,27 +152,30 @@ def predict_flat(F: Any, b: Any, m: Any, M: Any, T: Any, x: Any) -> None:
                 x[i] += F[l, i] * M[l, j]
             size = max(size, abs(x[i]))
         if size < RANK_TOL and T[j, j] == 0.0:
-            x[:] = 0.0
-        M[:, j] = x
+            for i in range(d):
+                x[i] = 0.0
+        for i in range(d):
+            M[i, j] = x[i]
     for path in range(m.shape[0]):
         for i in range(d):
             x[i] = b[i]
             for l in range(d):
                 x[i] += F[l, i] * m[path, l]
-        m[path] = x
+        for i in range(d):
+            m[path, i] = x[i]
 
 
-@jit
+@bare
 def update_flat(
     H: Any, off: Any, R: Any, scale: Any, seen: Any, z: Any, A: Any, m: Any, M: Any, T: Any, s: Any,
-    largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, V: Any, rows: Any, work: Any,
-    smooth: Any,
+    largest: Any, S: Any, E: Any, v: Any, loglik: Any, W: Any, K: Any, V: Any, rows: Any, left: Any,
+    work: Any, smooth: Any,
 ) -> Any:  # fmt: skip
     """Condition m, M, L (the first columns of A) and T delta = s on observations z (n, p).
 
     Fills S (p, p), v (n, p), the innovations given delta = 0 (NaN if not seen), E (p, q), what
     delta adds to the prediction, and loglik (n,) up to the change of log_volume(T). W, K, V, rows
-    (p, q) and work: space. Returns NaN where the innovation is known exactly.
+    (p, q), left (n,) and work: space. Returns NaN where the innovation is known exactly.
     """
     p, d = H.shape
     q = M.shape[1]
@@ -193,7 +198,6 @@ def update_flat(
                 for i in range(d):
                     v[path, a] -= H[a, i] * m[path, i]
         loglik[path] = half
-    left = np.empty(z.shape[0])
     for a in range(p):
         if not seen[a]:
             continue
@@ -233,18 +237,38 @@ def filter_flat(
     Returns (number of nodes done, whether delta is integrated out, node of a singular innovation
     or -1).
     """
-    n = min(chain.step.shape[0], Ms.shape[0])
     paths, p = z.shape[0], z.shape[2]
     d, q = M.shape
     space = column_space(2 * d, 2 * d)
-    A = space.A
-    read_columns(L, A)
-    work = shown_space(p, d)
-    rows = np.empty((p, q))
-    largest = np.zeros(q)
+    read_columns(L, space.A)
     inverse = np.empty((q, q))
+    done, integrated, singular = _filter_flat(
+        chain, gains, L, m, M, T, s, seen, scale, smooth, z, P, S, mean, innovation, loglik, Ms, Es,
+        Ts, ss, space, shown_space(p, d), np.empty((p, q)), np.empty(paths), np.zeros(q), inverse,
+        np.empty(d),
+    )  # fmt: skip
+    if integrated:
+        k = done - 1
+        write_columns(space.A, 0, d, gains.T[k], d)
+        integrate_out(L, m, M, s, inverse, rotation)
+        read_columns(L, space.A)
+        copy(L, gains.root[k])
+        gram(space.A, P[k], d, d)
+        copy(m, mean[:, k])
+    return done, integrated, singular
+
+
+@bare
+def _filter_flat(
+    chain: Any, gains: Any, L: Any, m: Any, M: Any, T: Any, s: Any, seen: Any, scale: Any,
+    smooth: Any, z: Any, P: Any, S: Any, mean: Any, innovation: Any, loglik: Any, Ms: Any,
+    Es: Any, Ts: Any, ss: Any, space: Any, work: Any, rows: Any, left: Any, largest: Any,
+    inverse: Any, x: Any,
+) -> tuple[int, bool, int]:  # fmt: skip
+    """`filter_flat` with its work space, up to the integration itself."""
+    n = min(chain.step.shape[0], Ms.shape[0])
+    paths, d, A = z.shape[0], M.shape[0], space.A
     volume = 0.0
-    x = np.empty(d)
     for k in range(n):
         o = chain.obs[k]
         gains.slot[k] = k
@@ -259,7 +283,7 @@ def filter_flat(
             half = update_flat(
                 chain.H[c], chain.off[c], chain.R[c], scale[o], seen[o], z[:, o], A, m, M, T, s,
                 largest, S[o], Es[o], innovation[:, o], loglik[:, o], gains.W[k], gains.K[k],
-                gains.V[k], rows, work, smooth,
+                gains.V[k], rows, left, work, smooth,
             )  # fmt: skip
             write_columns(A, 0, 0, L, d)
             if np.isnan(half):
@@ -269,21 +293,15 @@ def filter_flat(
             for path in range(paths):
                 loglik[path, o] -= volume - before
             if can_collapse(T, M, L, inverse):
-                write_columns(A, 0, d, gains.T[k], d)
-                integrate_out(L, m, M, s, inverse, rotation)
-                read_columns(L, A)
-                gains.root[k] = L
-                gram(A, P[k], d, d)
-                mean[:, k] = m
                 return k + 1, True, -1
         write_columns(A, 0, 0, L, d)
         write_columns(A, 0, 0, gains.root[k], d)
         write_columns(A, 0, d, gains.T[k], d)
         gram(A, P[k], d, d)
-        mean[:, k] = m
-        Ms[k] = M
-        Ts[k] = T
-        ss[:, k] = s
+        copy(m, mean[:, k])
+        copy(M, Ms[k])
+        copy(T, Ts[k])
+        copy(s, ss[:, k])
     return n, False, -1
 
 
@@ -297,7 +315,7 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
     d, q = M.shape
     space = column_space(d + q, 2 * d + q)
     A = space.A
-    A[:d, :d] = L
+    read_columns(L, A)
     for i in range(d):
         for j in range(q):
             for l in range(j + 1):
@@ -308,10 +326,12 @@ def integrate_out(L: Any, m: Any, M: Any, s: Any, inverse: Any, rotation: Any) -
                 m[path, i] += A[d + j, i] * s[path, j]
     for i in range(d):
         A[i, d + i] = 1.0
-    A[d:, 2 * d : 2 * d + q] = inverse.T
+    copy(inverse.T, A[d:, 2 * d :])
     triangularise(space, d, d + q, d + q)
-    L[:] = A[:d, :d]
-    rotation[:] = A[:, d : 2 * d + q].T
+    write_columns(A, 0, 0, L, d)
+    for i in range(d + q):
+        for c in range(d + q):
+            rotation[i, c] = A[c, d + i]
 
 
 @jit
@@ -335,8 +355,8 @@ def smooth_flat(
     for k in range(last - 1, -1, -1):
         o = chain.obs[k + 1]
         T, V, K = gains.T[k + 1], gains.V[k + 1], gains.K[k + 1]
-        joint[:, :d] = T.T
-        joint[:, d:] = 0.0
+        joint[:] = 0.0
+        copy(T.T, joint)
         if o >= 0:
             for a in range(p):
                 for c in range(a + 1):
@@ -344,14 +364,16 @@ def smooth_flat(
                         for j in range(q):
                             joint[i, d + j] -= V[a, i] * K[c, a] * Es[o, c, j]
         A[:] = 0.0
-        A[: d + q, d : d + q] = J[d:].T
-        A[d + q :, :d] = gains.D[k + 1]
+        copy(J[d:].T, A[:, d:])
+        copy(gains.D[k + 1], A[d + q :])
         for i in range(d):
             for l in range(d + q):
                 for j in range(d + q):
                     A[j, i] += joint[i, l] * J[l, j]
         triangularise(space, d + q, 2 * d + q, 2 * d + q)
-        J[:] = A[: d + q, : d + q].T
+        for i in range(d + q):
+            for c in range(d + q):
+                J[i, c] = A[c, i]
         X[:] = 0.0
         for i in range(d):
             for j in range(d + q):
@@ -373,7 +395,8 @@ def smooth_flat(
                             e += K[c, a] * innovation[path, o, c]
                     for i in range(d):
                         new[i] += V[a, i] * e
-            y[path, :d] = new
+            for i in range(d):
+                y[path, i] = new[i]
             for i in range(d):
                 for l in range(d):
                     mean[path, k, i] += gains.root[k, l, i] * new[l]

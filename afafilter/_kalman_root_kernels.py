@@ -195,6 +195,18 @@ def predict_root(F: Any, root: Any, space: Any, smooth: Any, state: Any) -> None
 
 
 @bare
+def copy(given: Any, out: Any) -> None:
+    """out <- given, matrices.
+
+    Written out: an assignment to a slice brings numba's messages about shapes along, which take
+    longer to compile than what uses them.
+    """
+    for i in range(given.shape[0]):
+        for j in range(given.shape[1]):
+            out[i, j] = given[i, j]
+
+
+@bare
 def write_columns(A: Any, first: Any, row: Any, out: Any, rows: Any) -> None:
     """out (columns, rows) <- entries row, row + 1, ... of columns first, first + 1, ... of A."""
     n = size(rows)

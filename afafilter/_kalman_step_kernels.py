@@ -129,7 +129,7 @@ def update_all(
     E = np.empty((p, q))
     rows = np.empty((p, q))
     v = np.empty((1, p))
-    term = np.empty(1)
+    term, left = np.empty(1), np.empty(1)
     W = np.empty((p, d))
     K = np.empty((p, p))
     work = shown_space(p, d)
@@ -141,7 +141,8 @@ def update_all(
         one = slice(path, path + 1)
         half = update_flat(
             chain.H[c], chain.off[c], chain.R[c], scale[path], seen[path], z[one, o], A, m[one],
-            M[path], T[path], s[one], largest[path], S, E, v, term, W, K, W, rows, work, False,
+            M[path], T[path], s[one], largest[path], S, E, v, term, W, K, W, rows, left, work,
+            False,
         )  # fmt: skip
         if np.isnan(half):
             return True
