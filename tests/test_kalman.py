@@ -181,6 +181,36 @@ def test_every_path_with_gaps_of_its_own(model, t, prior, causal):
         assert estimate.loglik[i] == pytest.approx(loglik, abs=1e-9, rel=1e-9)
 
 
+def wide_model(d, p, prior):
+    rng = np.random.default_rng(d)
+    A = rng.standard_normal((d, d)) / np.sqrt(d) - 1.2 * np.eye(d)
+    B, E = rng.standard_normal((d, d)), rng.standard_normal((p, p))
+    return LinearSDE(
+        A, 0.3 * B @ B.T, 0.2 * E @ E.T + 0.1 * np.eye(p), C=rng.standard_normal((p, d)),
+        drift=rng.standard_normal(d), offset=rng.standard_normal(p), prior=prior,
+    )  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("prior", [None, "diffuse"])
+@pytest.mark.parametrize("paths", [1, 2])
+@pytest.mark.parametrize(("d", "p"), [(3, 9), (8, 4), (9, 3), (11, 10)])
+def test_more_components_than_a_vector_register_holds(d, p, paths, prior, causal):
+    model = wide_model(d, p, prior)
+    rng = np.random.default_rng(p)
+    t = np.cumsum(rng.exponential(0.3, 12))
+    t[6] = t[5]
+    z = rng.standard_normal((12, p))
+    z[rng.random(z.shape) < 0.3] = np.nan
+    z[8] = np.nan
+    z = z[None] + np.arange(paths)[:, None, None]
+    estimate = estimator(causal)(model, t, z)
+    for i in range(paths):
+        path = replace(estimate, mean=estimate.mean[i], cov=estimate.cov[i])
+        assert_posterior(path, *dense_posterior(model, t, z[i], causal=causal), tol=1e-8)
+        assert estimate.loglik[i] == pytest.approx(dense_loglik(model, t, z[i]), abs=1e-7)
+
+
 @BOTH
 @pytest.mark.parametrize("prior", [None, "diffuse"])
 def test_many_paths_in_threads(prior, causal):
