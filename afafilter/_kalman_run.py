@@ -17,6 +17,7 @@ import numpy as np
 from afafilter import _kalman_flat_kernels as flat_kernels
 from afafilter import _kalman_kernels as kernels
 from afafilter import _kalman_lane_kernels as lane_kernels
+from afafilter import _kalman_mean_kernels as mean_kernels
 from afafilter import _kalman_segments as segments
 from afafilter._lanes import LANES
 from afafilter._threads import spread
@@ -220,9 +221,9 @@ class _Block:
         p = self.z.shape[2]
         gains = kernels.empty_gains(N, d, p) if self.flat is None else self.flat.gains
         state, shown = dimensions(d, p, self.unrolled)
-        forward, back = kernels.filter_means, kernels.smooth_means
+        forward, back = mean_kernels.filter_means, mean_kernels.smooth_means
         if n > 1:
-            forward, back = kernels.filter_means_beside, kernels.smooth_means_beside
+            forward, back = mean_kernels.filter_means_beside, mean_kernels.smooth_means_beside
         cuts = segments.borders(first, chain, self.seen, self.scale) if self.alone else [first, N]
         bad = segments.filter_covariances(
             cuts, chain, self.L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
