@@ -30,3 +30,12 @@ def njit(counted: bool = True, **options: Any) -> Callable[[Any], Any]:
         return kernel
 
     return compiled
+
+
+_KERNEL: dict[str, Any] = {
+    "cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}
+}  # fmt: skip
+jit = njit(**_KERNEL)
+"""For recursions: products and sums may be fused, nothing else is reordered."""
+bare = njit(counted=False, **_KERNEL)
+"""The same for what runs at every node: neither allocates nor returns arrays."""

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from afafilter._jit import bare, jit
 from afafilter._kalman_root_kernels import (
-    bare,
     column_space,
     copy,
     face,
     gram,
     innovation_cov,
-    jit,
     predict_root,
     read_columns,
     shown_space,

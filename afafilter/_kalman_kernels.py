@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter._jit import bare, jit
 from afafilter._kalman_root_kernels import (
-    bare,
     column_space,
     double,
     face,
     gram,
     innovation_cov,
-    jit,
     padded,
     predict_root,
     read_columns,

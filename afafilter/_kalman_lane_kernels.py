@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._kalman_root_kernels import EPS, LOG_2PI, double, jit, size
+from afafilter._jit import jit
+from afafilter._kalman_root_kernels import EPS, LOG_2PI, double, size
 from afafilter._lanes import LANES, load, root, spread, store, where_positive
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._kalman_root_kernels import bare, jit, padded, size
+from afafilter._jit import bare, jit
+from afafilter._kalman_root_kernels import padded, size
 from afafilter._lanes import LANES, load, load_some, spread, store, store_some
 
 

@@ -27,7 +27,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._jit import njit
+from afafilter._jit import bare, jit
 from afafilter._lanes import LANES, load, load_some, spread, store, store_some
 
 EPS = 2.220446049250313e-16
@@ -35,10 +35,6 @@ LOG_2PI = 1.8378770664093453
 
 ITSELF = np.eye(LANES)
 OTHERS = 1.0 - ITSELF
-
-jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-bare = njit(counted=False, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-"""For what runs at every node: neither allocates nor returns arrays."""
 
 
 def size(n: Any) -> Any:

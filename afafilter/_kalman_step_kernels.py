@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from afafilter._jit import jit
 from afafilter._kalman_flat_kernels import (
     RANK_TOL,
     can_collapse,
@@ -22,7 +23,6 @@ from afafilter._kalman_root_kernels import (
     column_space,
     face,
     innovation_cov,
-    jit,
     predict_root,
     read_columns,
     shown_space,

@@ -51,6 +51,19 @@ overload(lanes)(lambda itemsize: lambda itemsize: BYTES // itemsize)
 overload(wide)(lambda itemsize: lambda itemsize: WIDE * (BYTES // itemsize))
 
 
+def _places(context: Any, builder: Any) -> tuple[Any, Any]:
+    """Code for the address of an entry of an array, and for an index so many steps further."""
+
+    def entry(kind: Any, array: Any, *where: Any) -> Any:
+        view = context.make_array(kind)(context, builder, array)
+        return cgutils.get_item_pointer(context, builder, kind, view, where)
+
+    def after(place: Any, steps: int) -> Any:
+        return builder.add(place, ir.Constant(place.type, steps))
+
+    return entry, after
+
+
 def _register_tile(rows: int, vectors: int, inverse: bool = False) -> Any:
     """An intrinsic: C[i : i + rows, j : j + width] = (C there or 0) + A[i : i + rows, a :] @ B.
 
@@ -68,12 +81,7 @@ def _register_tile(rows: int, vectors: int, inverse: bool = False) -> Any:
             vector = ir.VectorType(context.get_value_type(real), count)
             size, word = real.bitwidth // 8, context.get_value_type(types.intp)
 
-            def entry(kind: Any, array: Any, *where: Any) -> Any:
-                view = context.make_array(kind)(context, builder, array)
-                return cgutils.get_item_pointer(context, builder, kind, view, where)
-
-            def after(place: Any, steps: int) -> Any:
-                return builder.add(place, ir.Constant(word, steps))
+            entry, after = _places(context, builder)
 
             def load(pointer: Any) -> Any:
                 return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size)
@@ -171,18 +179,10 @@ def _turn(
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         m_type, s_type, _, _, o_type = signature.args[:5]
         m, s, row, column, o, panel, depth, lane = args
-        vector, word = (
-            ir.VectorType(context.get_value_type(real), n),
-            context.get_value_type(types.intp),
-        )
+        vector = ir.VectorType(context.get_value_type(real), n)
         size = real.bitwidth // 8
 
-        def entry(kind: Any, array: Any, *where: Any) -> Any:
-            view = context.make_array(kind)(context, builder, array)
-            return cgutils.get_item_pointer(context, builder, kind, view, where)
-
-        def after(place: Any, steps: int) -> Any:
-            return builder.add(place, ir.Constant(word, steps))
+        entry, after = _places(context, builder)
 
         def as_vector(pointer: Any) -> Any:
             return builder.bitcast(pointer, vector.as_pointer())

@@ -6,16 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._jit import njit
+from afafilter._jit import bare, jit
 from afafilter._lanes import LANES, load, load_some, root, spread, store, store_some, where_positive
 
 EPS = 2.220446049250313e-16
-
-options: dict[str, Any] = {
-    "cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}
-}  # fmt: skip
-jit = njit(**options)
-bare = njit(counted=False, **options)
 
 
 @bare

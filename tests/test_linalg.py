@@ -174,6 +174,16 @@ def test_roots_by_columns(name, n):
     assert (np.abs(root.swapaxes(1, 2) @ root - V) <= 1e-12 * size).all()
 
 
+def test_one_interval_of_many_out_of_range():
+    """V overflows long before Phi does: e^{2 tau} and e^{tau}, tau = 400."""
+    model = LinearSDE([[1.0]], [[1.0]], [[1.0]], prior="diffuse")
+    dt = np.random.default_rng(0).exponential(0.01, 3000)
+    dt[1500] = 400.0
+    for discretised in (model.discretiser.roots, model.transition):
+        with pytest.raises(ValueError, match="dt = 400 exceeds the floating-point range"):
+            discretised(dt)
+
+
 def test_few_distinct_intervals_among_many_share_their_transition():
     model = MODELS["general"]
     dt = np.random.default_rng(0).integers(1, 50, 5000) / 10
