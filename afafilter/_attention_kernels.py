@@ -1,37 +1,23 @@
-"""Compiled robust weights of the power law, and the powers that they are made of.
-
-Powers of positive numbers are 2^{c log2 r}, written with the bits of floating point numbers and
-two short series so that a compiler turns loops over them into vector instructions:
-
-    r = 2^e m,  log2 m = (2 / ln 2) (f + f^3/3 + f^5/5 + ...),  f = (m - 1) / (m + 1),
-    2^y = 2^n e^{ln 2 (y - n)},  n the integer next to y,
-
-with m between 1/sqrt 2 and sqrt 2, so that |f| < 0.172. Adding 1.5 2^52 (1.5 2^23 in single
-precision) rounds to an integer that then stands in the lowest bits. Exact to the rounding of
-c log2 r.
-"""
+"""Compiled robust weights of the power law, and sums of values with them."""
 
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
-from math import factorial, log
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from afafilter._jit import njit
 from afafilter._lanes import (
     SEVERAL,
-    Lanes,
-    intrinsic,
     inverse,
-    load,
     load_several,
-    overload,
+    load_some,
     store,
+    store_some,
 )
+from afafilter._powers import exp2, log2
 from afafilter._register_tiles import (
     column_panels,
     inverse_product,
@@ -48,164 +34,62 @@ STRIPS = 2
 """Strips whose sums are added up in the numbers' own type."""
 CHUNK = 48
 """Queries that go through a strip together."""
-_LOG = tuple(2 / log(2) / (2 * k + 1) for k in range(10))
-_EXP = tuple(log(2) ** k / factorial(k) for k in range(13))
-_LOG_SINGLE = tuple(np.float32(x) for x in _LOG[:5])
-_EXP_SINGLE = tuple(np.float32(x) for x in _EXP[:8])
-_ROUND = 6755399441055744.0
-_ROUND_SINGLE = np.float32(12582912.0)
-_ROUND_BITS = np.int64(0x4338000000000000)
-_ROUND_BITS_SINGLE = np.int32(0x4B400000)
-_ROOT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)
-_ROOT_HALF_BITS_SINGLE = np.int32(0x3F3504F3)
 
 
-@intrinsic
-def _bits(typingctx: Any, x: Any) -> Any:
-    """The bits of floating point numbers as integers, and back."""
-    pairs: dict[Any, Any] = {types.float64: types.int64, types.float32: types.int32}
-    number = x.dtype if isinstance(x, Lanes) else x
-    other = pairs.get(number) or next(real for real, whole in pairs.items() if whole == number)
-    result = Lanes(other, x.vectors) if isinstance(x, Lanes) else other
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(result))
-
-    return result(x), code
+_inline = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 
 
-def _short(x: Any) -> Any:
-    """An int32 again, where numba has made more of it."""
-    raise NotImplementedError("for compiled kernels")
-
-
-def log2(r: Any) -> Any:
-    """Binary logarithm of positive normal numbers."""
-    raise NotImplementedError("for compiled kernels")
-
-
-def exp2(y: Any) -> Any:
-    """2^y where that is a normal number."""
-    raise NotImplementedError("for compiled kernels")
-
-
-@overload(_short)
-def _as_short(x: Any) -> Any:
-    def whole(x: Any) -> Any:
-        return np.int32(x)
-
-    def several(x: Any) -> Any:
-        return x
-
-    return several if isinstance(x, Lanes) else whole
-
-
-@overload(log2)
-def _log2(r: Any) -> Any:
-    def double(r: Any) -> Any:
-        bits = _bits(r)
-        e = (bits - _ROOT_HALF_BITS) >> 52
-        m = _bits(bits - (e << 52))
-        f = (m - 1.0) / (m + 1.0)
-        series = f * f * _LOG[9] + _LOG[8]
-        for k in range(7, -1, -1):
-            series = series * (f * f) + _LOG[k]
-        return series * f + (_bits(e + _ROUND_BITS) - _ROUND)
-
-    def single(r: Any) -> Any:
-        one, places = np.float32(1.0), np.int32(23)
-        bits = _bits(r)
-        e = _short(_short(bits - _ROOT_HALF_BITS_SINGLE) >> places)
-        m = _bits(_short(bits - _short(e << places)))
-        f = (m - one) / (m + one)
-        series = f * f * _LOG_SINGLE[4] + _LOG_SINGLE[3]
-        for k in range(2, -1, -1):
-            series = series * (f * f) + _LOG_SINGLE[k]
-        return series * f + (_bits(_short(e + _ROUND_BITS_SINGLE)) - _ROUND_SINGLE)
-
-    return double if getattr(r, "dtype", r) == types.float64 else single
-
-
-@overload(exp2)
-def _exp2(y: Any) -> Any:
-    def double(y: Any) -> Any:
-        n = y + _ROUND
-        part = y - (n - _ROUND)
-        value = part * _EXP[12] + _EXP[11]
-        for k in range(10, -1, -1):
-            value = value * part + _EXP[k]
-        return _bits(_bits(value) + (_bits(n) << 52))
-
-    def single(y: Any) -> Any:
-        n = y + _ROUND_SINGLE
-        part = y - (n - _ROUND_SINGLE)
-        value = part * _EXP_SINGLE[7] + _EXP_SINGLE[6]
-        for k in range(5, -1, -1):
-            value = value * part + _EXP_SINGLE[k]
-        return _bits(_short(_bits(value) + _short(_bits(n) << np.int32(23))))
-
-    return double if getattr(y, "dtype", y) == types.float64 else single
-
-
-def _over(x: Any) -> Any:
+@_inline
+def _inverse(x: Any, s: Any, exponent: Any, beta: Any) -> Any:
     """1 / x."""
-    raise NotImplementedError("for compiled kernels")
+    return inverse(x)
 
 
-@overload(_over)
-def _over_x(x: Any) -> Any:
-    def one(x: Any) -> Any:
-        return type(x)(1) / x
-
-    def several(x: Any) -> Any:
-        return inverse(x)
-
-    return several if isinstance(x, Lanes) else one
-
-
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _steep(x: Any, s: Any, exponent: Any) -> Any:
+@_inline
+def _steep(x: Any, s: Any, exponent: Any, beta: Any) -> Any:
     """s^{exponent - 1} / x^exponent."""
-    over = _over(x)
+    over = inverse(x)
     return exp2((exponent - type(exponent)(1)) * log2(s * over)) * over
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@_inline
 def _general(x: Any, s: Any, exponent: Any, beta: Any) -> Any:
     """That to the power beta; no quotient or factor leaves the range that the weight keeps."""
     return exp2(beta * ((exponent - type(exponent)(1)) * log2(s) - exponent * log2(x)))
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _along_row(weight: Any) -> Any:
+    """X becomes weight(X, S, exponent, beta) with S = a first + b second."""
+
+    @_inline
+    def weigh(X: Any, a: Any, first: Any, b: Any, second: Any, exponent: Any, beta: Any) -> None:
+        step = lanes(X.itemsize)
+        n = len(X)
+        whole = n - n % (SEVERAL * step)
+        for j in range(0, whole, SEVERAL * step):
+            s = a * load_several(first, j) + b * load_several(second, j)
+            store(X, j, weight(load_several(X, j), s, exponent, beta))
+        for j in range(whole, n, step):
+            s = a * load_some(first, j, n - j) + b * load_some(second, j, n - j)
+            part = weight(load_some(X, j, n - j), s, exponent, beta)
+            store_some(X, j, part, 0, n - j)
+
+    return weigh
+
+
+_weigh_inverse, _weigh_steep, _weigh_general = map(_along_row, (_inverse, _steep, _general))
+
+
+@_inline
 def _weigh(X: Any, a: Any, first: Any, b: Any, second: Any, exponent: Any, beta: Any) -> None:
-    """One row, S = a first + b second."""
+    """One row of weights of any exponent and beta."""
     one = X.dtype.type(1)
-    step = lanes(X.itemsize)
-    n = len(X)
-    many, whole = n - n % (SEVERAL * step), n - n % step
-    if exponent == one and beta == one:
-        for j in range(0, whole, step):
-            store(X, j, inverse(load(X, j)))
-        for j in range(whole, n):
-            X[j] = one / X[j]
+    if beta == one and exponent == one:
+        _weigh_inverse(X, a, first, b, second, exponent, beta)
     elif beta == one and exponent > one:
-        for j in range(0, many, SEVERAL * step):
-            s = a * load_several(first, j) + b * load_several(second, j)
-            store(X, j, _steep(load_several(X, j), s, exponent))
-        for j in range(many, whole, step):
-            s = a * load(first, j) + b * load(second, j)
-            store(X, j, _steep(load(X, j), s, exponent))
-        for j in range(whole, n):
-            X[j] = _steep(X[j], a * first[j] + b * second[j], exponent)
+        _weigh_steep(X, a, first, b, second, exponent, beta)
     else:
-        for j in range(0, many, SEVERAL * step):
-            s = a * load_several(first, j) + b * load_several(second, j)
-            store(X, j, _general(load_several(X, j), s, exponent, beta))
-        for j in range(many, whole, step):
-            s = a * load(first, j) + b * load(second, j)
-            store(X, j, _general(load(X, j), s, exponent, beta))
-        for j in range(whole, n):
-            X[j] = _general(X[j], a * first[j] + b * second[j], exponent, beta)
+        _weigh_general(X, a, first, b, second, exponent, beta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

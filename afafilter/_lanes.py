@@ -208,6 +208,7 @@ for _symbol, _instruction in (
     (operator.add, "add"), (operator.sub, "sub"), (operator.mul, "mul"),
     (operator.truediv, "div"), (operator.iadd, "add"), (operator.isub, "sub"),
     (operator.imul, "mul"), (operator.lshift, "shl"), (operator.rshift, "ashr"),
+    (operator.and_, "and_"), (operator.or_, "or_"),
 ):  # fmt: skip
     _operation(_symbol, _instruction)
 
@@ -247,27 +248,35 @@ def reciprocal(builder: Any, x: Any) -> Any:
     if not HAS_AVX512:
         return builder.fdiv(one, x)
     bits = 64 if isinstance(x.type.element, ir.DoubleType) else 32
-    n = BYTES * 8 // bits
-    vector, mask = ir.VectorType(x.type.element, n), ir.IntType(n)
+    vector, mask = ir.VectorType(x.type.element, BYTES * 8 // bits), ir.IntType(BYTES * 8 // bits)
     rough = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector, vector, mask]),
         f"llvm.x86.avx512.rcp14.{'pd' if bits == 64 else 'ps'}.512",
     )  # fmt: skip
+    r = per_vector(
+        builder, x, lambda part: builder.call(rough, [part, part, ir.Constant(mask, -1)])
+    )
+    for _ in range(bits // 32):
+        rest = builder.fsub(one, builder.fmul(x, r, flags=FUSED), flags=FUSED)
+        r = builder.fadd(r, builder.fmul(r, rest, flags=FUSED), flags=FUSED)
+    return r
+
+
+def per_vector(builder: Any, x: Any, code: Callable[[Any], Any]) -> Any:
+    """Code for a function of one vector, for as many as x holds."""
 
     def pick(a: Any, b: Any, first: int, count: int) -> Any:
         lanes = ir.Constant(ir.VectorType(_INT32, count), list(range(first, first + count)))
         return builder.shuffle_vector(a, b, lanes)
 
-    parts = [x] if x.type.count == n else [pick(x, x, i, n) for i in range(0, x.type.count, n)]
-    parts = [builder.call(rough, [part, part, ir.Constant(mask, -1)]) for part in parts]
+    size = 64 if x.type.element in (ir.DoubleType(), ir.IntType(64)) else 32
+    total, count = x.type.count, BYTES * 8 // size
+    parts = [x] if total == count else [pick(x, x, i, count) for i in range(0, total, count)]
+    parts = [code(part) for part in parts]
     while len(parts) > 1:
         width = 2 * parts[0].type.count
         parts = [pick(a, b, 0, width) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    r = parts[0]
-    for _ in range(bits // 32):
-        rest = builder.fsub(one, builder.fmul(x, r, flags=FUSED), flags=FUSED)
-        r = builder.fadd(r, builder.fmul(r, rest, flags=FUSED), flags=FUSED)
-    return r
+    return parts[0]
 
 
 @intrinsic
