@@ -26,10 +26,9 @@ from afafilter._attention_tiles import (
     explicit_squares,
     key_chunks,
     operand,
-    phases,
-    turn_pairs,
 )  # fmt: skip
 from afafilter._attention_weights import linear_weights, log_weights
+from afafilter._rotation import half_tangents, rotate
 
 Index = NDArray[np.intp]
 
@@ -84,7 +83,7 @@ class View:
     @cached_property
     def longest(self) -> float:
         """Greatest distance of a query."""
-        return float(self.queries.distance.max())
+        return float(max(self.queries.distance[0], self.queries.distance[-1]))
 
     def part(self, rows: slice) -> View:
         """Some of its rows."""
@@ -108,18 +107,17 @@ class Block:
         self.online = head.needs_running_maximum
         if not self.online:
             self.totals.num_shift[:] = self.totals.den_shift[:] = 0.0
-        self.turn_out: NDArray[Any] | None = None
+        self.turn_out: F64 | None = None
         self.q: Floats | None = None
         self.q2: Floats = np.zeros(1)
         if head.law.kind != "plain":
             assert head.q is not None
             self.q = np.ascontiguousarray(head.q[self.rows])
             if head.omega is not None and head.omega.any():
-                turn = phases(self.t_rows, head.omega, self.dtype)
+                turn = half_tangents(self.t_rows, head.omega)
+                self.q = rotate(self.q, turn, np.empty_like(self.q), backward=True)
                 if head.omega_out is not None and np.array_equal(head.omega, head.omega_out):
                     self.turn_out = turn
-                turned = np.empty_like(self.q)
-                self.q = turn_pairs(self.q, None if turn is None else turn.conj(), turned)
             self.q2 = head.query_norms[self.rows]
         # Queries before the first key: the common factor E^{2 beta} of all their weights may
         # underflow, so it is left out here and put back at the end.
@@ -435,10 +433,12 @@ class Block:
 
     def take(self, view: View) -> None:
         """Add what a view has summed."""
-        totals, decay, m = self.totals, view.queries.decay, self.totals.num.shape[1]
-        num, den = view.sums[:, :m], view.sums[:, m:]
-        totals.num += num if decay.num is None else num * decay.num[:, None]
-        totals.den += den if decay.den is None else den * decay.den[:, None]
+        totals, m = self.totals, self.totals.num.shape[1]
+        sums = (view.sums[:, :m], view.sums[:, m:])
+        for total, part, decay in zip((totals.num, totals.den), sums, view.queries.decay):
+            if decay is not None:
+                part *= decay[:, None]
+            total += part
         view.sums[...] = 0.0
 
     def keep(
@@ -487,15 +487,19 @@ class Block:
         empty = totals.den == 0
         shift = np.where(np.isneginf(totals.den_shift), 0.0, totals.den_shift)
         lift = np.where(np.isneginf(totals.num_shift), 0.0, totals.num_shift) - shift
+        lift += head.mu_value * self.lead
         den = np.where(empty, np.nan, totals.den)
-        mean = totals.num.reshape(len(den), head.out.shape[1], -1) / den[:, :, None]
-        mean *= np.exp(lift + head.mu_value * self.lead)[:, None, None]
-        paths: Floats = np.ascontiguousarray(mean.swapaxes(0, 1), dtype=self.dtype)
-        if head.omega_out is not None:
+        out = head.out[self.rows]
+        mean = totals.num.reshape(out.shape)
+        mean /= den[:, :, None]
+        if lift.any():
+            mean *= np.exp(lift)[:, None, None]
+        if head.omega_out is not None and head.omega_out.any():
             if self.turn_out is None:
-                self.turn_out = phases(self.t_rows, head.omega_out, self.dtype)
-            turn_pairs(paths, self.turn_out, paths)
-        head.out[self.rows] = paths.swapaxes(0, 1)
+                self.turn_out = half_tangents(self.t_rows, head.omega_out)
+            rotate(mean.swapaxes(0, 1), self.turn_out, out.swapaxes(0, 1))
+        else:
+            out[...] = mean
         scale = head.beta * np.log(head.law.peak) + shift - 2 * head.beta * head.mu * self.lead
         head.precision[self.rows] = totals.den * np.exp(scale)[:, None]
         if head.weights is not None:

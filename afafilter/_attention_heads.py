@@ -20,6 +20,7 @@ from afafilter._attention_inputs import (
 )
 from afafilter._attention_threads import run
 from afafilter._attention_weights import Law
+from afafilter._rotation import to_rotating_frame
 from afafilter._threads import available_threads
 from afafilter._validate import Array, positive_int, scalar
 
@@ -68,7 +69,6 @@ class Heads:
     window: int | None
     tolerance: float
     result: AttentionResult
-    threads: int
 
     def at(self, name: str, index: tuple[int, ...]) -> Any:
         """A parameter of one head."""
@@ -85,10 +85,6 @@ class Heads:
         own = x.shape[:-2]
         part = index[len(index) - len(own) :]
         return np.asarray(x[tuple(i if n > 1 else 0 for i, n in zip(part, own))])
-
-    def rotated(self, arrays: list[Numbers], t: Array, omega: Array) -> list[Numbers]:
-        """Data in the co-rotating frame."""
-        return tiles.to_rotating_frame(arrays, t, omega, self.threads)
 
     def single(self, indices: Any) -> Iterator[tiles.Head]:
         """One head per leading index."""
@@ -110,17 +106,17 @@ class Heads:
                 assert inputs.q is not None
                 k = self.rows(inputs.k, index)[pick]
                 if not np.array_equal(omega, omega_value):
-                    (v,) = self.rotated([v], t, omega_value)
-                    (k,) = self.rotated([k], t, omega)
+                    (v,) = to_rotating_frame([v], t, omega_value)
+                    (k,) = to_rotating_frame([k], t, omega)
                 elif inputs.k is inputs.v:
-                    k = v = self.rotated([v], t, omega)[0]
+                    k = v = to_rotating_frame([v], t, omega)[0]
                 else:
-                    k, v = self.rotated([k, v], t, omega)
+                    k, v = to_rotating_frame([k, v], t, omega)
                 q = self.rows(inputs.q, index)
                 if not inputs.q_complete:
                     q = np.nan_to_num(q)
             else:
-                (v,) = self.rotated([v], t, omega_value)
+                (v,) = to_rotating_frame([v], t, omega_value)
             yield tiles.Head(
                 inputs.t_query, t, seen, q, k, v, None, omega, omega_value,
                 self.at("mu", index), self.at("mu_value", index), self.at("sigma2", index),
@@ -163,7 +159,7 @@ class Heads:
             mask = None if known is None else known[group]
             if mask is not None:
                 v = np.where(mask[..., None], v, 0)
-            (v,) = self.rotated([v], inputs.t, par["omega_value"])
+            (v,) = to_rotating_frame([v], inputs.t, par["omega_value"])
             head = tiles.Head(
                 inputs.t_query, inputs.t, inputs.n_visible, None, None,
                 np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(len(inputs.t), -1),

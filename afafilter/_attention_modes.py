@@ -17,16 +17,8 @@ from numpy.typing import NDArray
 from afafilter._attention_heads import AttentionResult
 from afafilter._attention_inputs import Index, Inputs, Numbers
 from afafilter._attention_threads import run
-from afafilter._attention_tiles import (
-    EDGE_KEYS,
-    F64,
-    Floats,
-    Workspace,
-    key_chunks,
-    phases,
-    to_rotating_frame,
-    turn_pairs,
-)
+from afafilter._attention_tiles import EDGE_KEYS, F64, Floats, Workspace, key_chunks
+from afafilter._rotation import half_tangents, rotate, to_rotating_frame
 from afafilter._validate import Array
 from afafilter.weights import Weight
 
@@ -255,9 +247,10 @@ def _write(
     empty = np.isneginf(log_total)
     mean = num.total * np.exp(np.where(empty, np.nan, top - log_total))[..., None]
     rows = mean.swapaxes(0, 1).reshape(mean.shape[1], -1)[:, : head.out.shape[1]]
-    out: Floats = np.ascontiguousarray(rows, dtype=head.out.dtype)
-    turn_pairs(out, phases(head.t_query[block], head.omega, out.dtype), out)
-    head.out[block] = out
+    if head.omega.any():
+        rotate(rows, half_tangents(head.t_query[block], head.omega), head.out[block])
+    else:
+        head.out[block] = rows
     head.precision[block] = np.exp(log_total).T
     if head.weights is None:
         return

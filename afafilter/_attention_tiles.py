@@ -22,8 +22,7 @@ is centred, and where that does not help, differences are taken directly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -291,55 +290,6 @@ class Workspace:
         return held[:size].reshape(shape)
 
 
-def phases(t: F64, omega: F64, dtype: Any) -> NDArray[Any] | None:
-    """e^{i omega t}, shape (N, n), computed in double; None where nothing turns."""
-    if not omega.any():
-        return None
-    half = np.tan(t[:, None] * (0.5 * omega))  # one vectorised call instead of two slow ones
-    scale = 2.0 / (1.0 + half * half)
-    turn = np.empty(half.shape, np.complex64 if dtype == np.float32 else np.complex128)
-    turn.real, turn.imag = scale - 1.0, half * scale
-    return turn
-
-
-def turn_pairs(x: Floats, turn: NDArray[Any] | None, out: Floats) -> Floats:
-    """out (..., N, d) = x with channel pairs times `turn` (N, n); an odd last channel stays."""
-    turning = 0 if turn is None else 2 * turn.shape[1]
-    if out is not x and (turning < x.shape[-1] or x.strides[-1] != x.itemsize):
-        out[...] = x
-        x = out
-    if turn is not None:
-        pairs = (a[..., :turning].view(turn.dtype) for a in (x, out))
-        np.multiply(next(pairs), turn, out=next(pairs))
-    return out
-
-
-def to_rotating_frame(
-    arrays: Sequence[Floats], t: F64, omega: F64, threads: int = 1
-) -> list[Floats]:
-    """Copies of x (..., N, d) seen from the frame that turns with e^{i omega t}."""
-    if not omega.any():
-        return [np.asarray(x) for x in arrays]
-    out: list[Floats] = [np.empty(x.shape, x.dtype) for x in arrays]
-
-    def some(start: int) -> None:
-        rows = slice(start, start + 1024)
-        turn = phases(t[rows], omega, out[0].dtype)
-        assert turn is not None
-        np.conjugate(turn, out=turn)
-        for x, turned in zip(arrays, out):
-            turn_pairs(x[..., rows, :], turn, turned[..., rows, :])
-
-    starts = range(0, len(t), 1024)
-    if threads == 1 or len(starts) < 4:
-        for start in starts:
-            some(start)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(some, starts))
-    return out
-
-
 def key_chunks(
     low: NDArray[np.intp], high: NDArray[np.intp], descending: bool, most: int, most_edge: int
 ) -> Iterator[tuple[int, int, bool]]:
@@ -438,7 +388,8 @@ class Keys:
         self.rows = slice(*where)
         t = head.t[self.rows]
         self.gap = reference - t if side.causal else t - reference
-        self.nearest, self.farthest = float(self.gap.min()), float(self.gap.max())
+        ends = float(self.gap[0]), float(self.gap[-1])
+        self.nearest, self.farthest = min(ends), max(ends)
         self.x = None if head.law.kind == "plain" or head.k is None else head.k[self.rows]
         self.norms = head.key_norms[self.rows]
 

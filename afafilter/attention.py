@@ -149,14 +149,13 @@ def isotropic_attention(
     lead = leading_axes(inputs, p, ("omega", "omega_value"))
     side = choice(backward, "backward", ("exact", "symmetric"))
     result = empty_result(inputs, lead, return_weights)
-    many = thread_count(threads)
     heads = Heads(
         inputs, lead, p, law_of(robust, inputs.dim), None if causal else side,
         None if window is None else positive_int(window, "window"),
-        scalar(window_tolerance, "window_tolerance", low=0.0), result, many,
+        scalar(window_tolerance, "window_tolerance", low=0.0), result,
     )  # fmt: skip
     jobs = heads.stacked() if heads.share_weights() else heads.single(np.ndindex(lead))
-    run_heads(jobs, many)
+    run_heads(jobs, thread_count(threads))
     return finish(inputs, result, residual_step, projections, robust is not None)
 
 
