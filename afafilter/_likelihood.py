@@ -207,9 +207,10 @@ def distinct_steps(t: Array) -> tuple[Array, Any]:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    from afafilter import _likelihood_kernels as kernels
+    from afafilter import _transition_adjoint_kernels as kernels
+    from afafilter._small_matrix_kernels import column_norm
 
-    if kernels.column_norm(A) * data.longest <= COMPILED_REACH:
+    if column_norm(A) * data.longest <= COMPILED_REACH:
         F, b, V = kernels.transitions(A, Q, u, data.steps)
     else:
         F, b, V = linalg.transition(A, Q, u, data.steps)
@@ -247,7 +248,7 @@ def _sde_prior(system: System, t_first: float) -> Any:
         (F,), (b,), (V,) = linalg.transition(A, Q, u, gap)
 
         def propagated(gm: Array, gP: Array, gD: Array) -> Any:
-            from afafilter._likelihood_kernels import transition_adjoint
+            from afafilter._transition_adjoint_kernels import transition_adjoint
 
             gF = np.outer(gm, prior.mean) + 2 * gP @ F @ prior.cov + gD @ prior.flat.T
             parts = transition_adjoint(A, Q, u, gap, gF[None], gm[None], gP[None])
@@ -392,32 +393,39 @@ def _careful_group(chain: Chain, group: Group) -> tuple[int, float, Any, Any]:
     F, b, V, index, H, shift, R, mean, cov, flat = chain
     n, q = group.z.shape[2], flat.shape[1]
     sizes = _sizes(group, flat)
-    failed, logdet, M, P, v, Si, K = kernels.filter_pass(
-        F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask, sizes
-    )
+    T = len(group.z)
+    filtered, room = kernels.empty_filtered(T, sizes), kernels.make_room(sizes)
+    failed, logdet = kernels.filter_pass(
+        F, b, V, index, H, shift, R, group.scale, mean, cov, flat, group.z, group.mask, sizes,
+        filtered, room,
+    )  # fmt: skip
     if failed >= 0:
         return failed, -np.inf, (), None
     delta, root = np.zeros((q, n)), np.zeros((q, q))
     if q:
-        info, rhs = kernels.flat_moments(v, Si, sizes)
+        info, rhs = np.empty((q, q)), np.empty((q, n))
+        kernels.flat_moments(filtered.v, filtered.Si, sizes, room, info, rhs)
         solve, root, information = _flat_posterior(info)
         # The second round refines: the first leaves rounding of the size of the data's level.
         for refining in (False, True):
             if refining:
-                rhs = kernels.flat_moments(v, Si, sizes)[1]
+                kernels.flat_moments(filtered.v, filtered.Si, sizes, room, info, rhs)
             step = solve(rhs)
             delta += step
-            kernels.shift_columns(M, step, sizes[0], sizes)
-            kernels.shift_columns(v, step, sizes[1], sizes)
+            kernels.shift_columns(filtered.M, step, sizes[0], sizes)
+            kernels.shift_columns(filtered.v, step, sizes[1], sizes)
         logdet += information
-    value = -0.5 * (n * logdet + kernels.quadratic(v, Si, sizes).sum())
-    gF, gb, gV, gH, gs, gR, r, _, G, U, MM, X, PX, CX = kernels.score_pass(
-        F, V, index, H, R, group.scale, group.mask, M, P, v, Si, K, root, sizes, True
+    value = -0.5 * (n * logdet + kernels.quadratic(filtered.v, filtered.Si, sizes))
+    scores = kernels.no_scores(F, H, R, T, sizes)
+    smoothed = kernels.empty_smoothed(T, sizes)
+    kernels.score_pass(
+        F, V, index, H, R, group.scale, group.mask, filtered, root, sizes, scores, smoothed, room
     )
+    gF, gb, gV, gH, gs, gR, r, G = scores
     gs = gs if len(shift) > 1 else gs.sum(axis=0)[None]
     gD = r[:, :n] @ delta.T + n * r[:, n:] @ root @ root.T
     parts = (gF, gb, gV, gH, gs, gR, r[:, :n].sum(axis=1), G, gD)
-    return -1, value, parts, Moments(U, MM, X, PX, CX)
+    return -1, value, parts, Moments(*smoothed)
 
 
 def _flat_posterior(info: Array) -> tuple[Callable[[Array], Array], Array, float]:

@@ -6,125 +6,150 @@ the last q are the responses to the flat directions of the prior (de Jong's augm
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter._jit import njit
+from afafilter._jit import bare, jit
 from afafilter._kalman_root_kernels import size
+from afafilter._small_matrix_kernels import (
+    column_norm,
+    copy,
+    multiply,
+    multiply_t,
+    spd_inverse,
+    t_multiply,
+)
+from afafilter._transition_adjoint_kernels import transition_adjoint, transitions
 
-TAYLOR_TERMS = 15
-BASE_NORM = 0.25
 FLAT_PIVOT = 1e-12
 
 
-@njit(cache=True, error_model="numpy")
-def _mul(a: Any, b: Any, out: Any) -> None:
-    n, m, c = a.shape[0], a.shape[1], b.shape[1]
-    for i in range(n):
-        for j in range(c):
-            out[i, j] = 0.0
-        for k in range(m):
-            x = a[i, k]
-            if x != 0.0:
-                for j in range(c):
-                    out[i, j] += x * b[k, j]
+class Room(NamedTuple):
+    """Work space of the recursions for d states, p components and c columns."""
+
+    square: Any
+    """(5, d, d)"""
+    columns: Any
+    """(3, d, c)"""
+    shown: Any
+    """(2, p, d)"""
+    seen: Any
+    """(3, p, p)"""
+    innovation: Any
+    """(p, c)"""
+    flat: Any
+    """(4, max(d, p), q)"""
+    rows: Any
+    """(p,) whole numbers"""
 
 
-@njit(cache=True, error_model="numpy")
-def _mul_t(a: Any, b: Any, out: Any) -> None:
-    """out = a b^T."""
-    n, m, c = a.shape[0], a.shape[1], b.shape[0]
-    for i in range(n):
-        for j in range(c):
-            x = 0.0
-            for k in range(m):
-                x += a[i, k] * b[j, k]
-            out[i, j] = x
+class Filtered(NamedTuple):
+    """What `filter_pass` leaves behind; observed rows are packed first."""
+
+    M: Any
+    """(T, d, c): filtered columns."""
+    P: Any
+    """(T, d, d): filtered covariance."""
+    v: Any
+    """(T, p, c): innovation columns."""
+    Si: Any
+    """(T, p, p): inverse innovation covariance."""
+    K: Any
+    """(T, d, p): gain."""
 
 
-@njit(cache=True, error_model="numpy")
-def _t_mul(a: Any, b: Any, out: Any) -> None:
-    """out = a^T b."""
-    n, m, c = a.shape[1], a.shape[0], b.shape[1]
-    for i in range(n):
-        for j in range(c):
-            out[i, j] = 0.0
-    for k in range(m):
-        for i in range(n):
-            x = a[k, i]
-            if x != 0.0:
-                for j in range(c):
-                    out[i, j] += x * b[k, j]
+class Scores(NamedTuple):
+    """Gradients that `score_pass` adds up, by arrays of the chain, and at the first time."""
+
+    F: Any
+    b: Any
+    V: Any
+    H: Any
+    shift: Any
+    """(T, p): at every time."""
+    R: Any
+    r: Any
+    """(d, c): by the columns at the first time."""
+    P0: Any
 
 
-@njit(cache=True, error_model="numpy")
-def _add_t_product(a: Any, b: Any, scale: float, out: Any) -> None:
-    """out += scale a b^T."""
-    for i in range(a.shape[0]):
-        for j in range(b.shape[0]):
-            x = 0.0
-            for k in range(a.shape[1]):
-                x += a[i, k] * b[j, k]
-            out[i, j] += scale * x
+class Smoothed(NamedTuple):
+    """What `score_pass` keeps if asked; without a row if not."""
+
+    u: Any
+    """(T, p, n): smoothed disturbances."""
+    M: Any
+    """(T, p, p): and what their covariance falls short by."""
+    x: Any
+    """(T, d, n): smoothed states."""
+    P: Any
+    """(T, d, d): their covariance."""
+    lag: Any
+    """(T, d, d): Cov(x_t, x_t-1 | z)."""
 
 
-@njit(cache=True, error_model="numpy")
-def _spd_inverse(s: Any, inverse: Any, root: Any) -> float:
-    """Inverse of a positive definite matrix and its log-determinant (nan: not definite)."""
-    m = s.shape[0]
-    logdet = 0.0
-    for i in range(m):
-        for j in range(i + 1):
-            x = s[i, j]
-            for k in range(j):
-                x -= root[i, k] * root[j, k]
-            if i == j:
-                if not x > 1e-15 * s[i, i]:
-                    return np.nan
-                root[i, i] = np.sqrt(x)
-                logdet += np.log(x)
-            else:
-                root[i, j] = x / root[j, j]
-    for j in range(m):
-        for i in range(m):
-            x = 1.0 if i == j else 0.0
-            for k in range(i):
-                x -= root[i, k] * inverse[k, j]
-            inverse[i, j] = x / root[i, i]
-        for i in range(m - 1, -1, -1):
-            x = inverse[i, j]
-            for k in range(i + 1, m):
-                x -= root[k, i] * inverse[k, j]
-            inverse[i, j] = x / root[i, i]
-    return logdet
+@jit
+def make_room(sizes: Any) -> Any:
+    """Work space, see `Room`."""
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
+    c = n + q
+    return Room(
+        np.empty((5, d, d)), np.empty((3, d, c)), np.empty((2, p, d)), np.zeros((3, p, p)),
+        np.empty((p, c)), np.empty((4, max(d, p), q)), np.empty(p, np.int64),
+    )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@jit
+def empty_filtered(T: int, sizes: Any) -> Any:
+    """Room for the results of `filter_pass`."""
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
+    c = n + q
+    return Filtered(
+        np.empty((T, d, c)), np.empty((T, d, d)), np.zeros((T, p, c)), np.zeros((T, p, p)),
+        np.zeros((T, d, p)),
+    )  # fmt: skip
+
+
+@jit
+def no_scores(F: Any, H: Any, R: Any, T: int, sizes: Any) -> Any:
+    """Scores of which nothing is added up yet."""
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
+    return Scores(
+        np.zeros(F.shape), np.zeros(F.shape[:2]), np.zeros(F.shape), np.zeros(H.shape),
+        np.zeros((T, p)), np.zeros(R.shape), np.zeros((d, n + q)), np.zeros((d, d)),
+    )  # fmt: skip
+
+
+@jit
+def empty_smoothed(T: int, sizes: Any) -> Any:
+    """Room for smoothed moments at T times."""
+    d, p, n = size(sizes[0]), size(sizes[1]), size(sizes[2])
+    return Smoothed(
+        np.zeros((T, p, n)), np.zeros((T, p, p)), np.zeros((T, d, n)), np.zeros((T, d, d)),
+        np.zeros((T, d, d)),
+    )  # fmt: skip
+
+
+@bare
 def filter_pass(
     F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
-    m0: Any, P0: Any, D: Any, z: Any, mask: Any, sizes: Any,
+    m0: Any, P0: Any, D: Any, z: Any, mask: Any, sizes: Any, filtered: Any, room: Any,
 ) -> Any:  # fmt: skip
     """Kalman filter of the augmented columns.
 
     F (K, d, d), b (K, d), V (K, d, d): distinct transitions, `index` (T,) the one into t.
     H (1|T, p, d), shift (1|T, p), R (1|T, p, p): constant or per time; R_t is scale[t] R.
-    z (T, p, n); mask (T, p) True where observed; D (d, q).
-    Returns failed step (-1: none), log-determinant, filtered columns and covariance, innovation
-    columns, inverse innovation covariance and gain (observed rows packed first).
+    z (T, p, n); mask (T, p) True where observed; D (d, q); filtered: `empty_filtered`.
+    Returns the failed step (-1: none) and the log-determinant.
     """
     T = len(z)
     d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
     c = n + q
-    M = np.empty((T, d, c))
-    P = np.empty((T, d, d))
-    v = np.zeros((T, p, c))
-    Si = np.zeros((T, p, p))
-    K = np.zeros((T, d, p))
-    mp, Pp = np.empty((d, c)), np.empty((d, d))
-    tmp, L = np.empty((d, d)), np.empty((d, d))
-    HP, S, root, inv = np.empty((p, d)), np.empty((p, p)), np.zeros((p, p)), np.empty((p, p))
-    rows = np.empty(p, np.int64)
+    M, P, v, Si, K = filtered
+    Pp, tmp, L = room.square[0], room.square[1], room.square[2]
+    mp, HP, rows = room.columns[0], room.shown[0], room.rows
+    S, root, inv = room.seen[0], room.seen[1], room.seen[2]
     logdet = 0.0
     for i in range(d):
         for j in range(n):
@@ -160,8 +185,8 @@ def filter_pass(
                 rows[m] = a
                 m += 1
         if m == 0:
-            M[t] = mp
-            P[t] = Pp
+            copy(mp, M[t])
+            copy(Pp, P[t])
             continue
         th = t if H.shape[0] > 1 else 0
         ts = t if shift.shape[0] > 1 else 0
@@ -180,13 +205,13 @@ def filter_pass(
                 S[a, g] = x
         if m == 1:
             if not S[0, 0] > 0.0:
-                return t, logdet, M, P, v, Si, K
+                return t, logdet
             inv[0, 0] = 1.0 / S[0, 0]
             logdet += np.log(S[0, 0])
         else:
-            part = _spd_inverse(S[:m, :m], inv[:m, :m], root[:m, :m])
+            part = spd_inverse(S[:m, :m], inv[:m, :m], root[:m, :m])
             if np.isnan(part):
-                return t, logdet, M, P, v, Si, K
+                return t, logdet
             logdet += part
         for a in range(m):
             for g in range(m):
@@ -212,7 +237,7 @@ def filter_pass(
                 for a in range(m):
                     x -= K[t, i, a] * H[th, rows[a], j]
                 L[i, j] = x
-        _mul(L, Pp, tmp)
+        multiply(L, Pp, tmp)
         for i in range(d):
             for j in range(i + 1):
                 x = 0.0
@@ -223,16 +248,20 @@ def filter_pass(
                         x += K[t, i, a] * scale[t] * R[tr, rows[a], rows[g]] * K[t, j, g]
                 P[t, i, j] = x
                 P[t, j, i] = x
-    return -1, logdet, M, P, v, Si, K
+    return -1, logdet
 
 
-@njit(cache=True, error_model="numpy")
-def flat_moments(v: Any, Si: Any, sizes: Any) -> Any:
+@bare
+def flat_moments(v: Any, Si: Any, sizes: Any, room: Any, info: Any, rhs: Any) -> None:
     """Information about the flat directions (q, q) and its right-hand side (q, n)."""
     T = len(v)
     p, n, q = size(sizes[1]), size(sizes[2]), size(sizes[3])
-    info, rhs = np.zeros((q, q)), np.zeros((q, n))
-    w = np.empty((p, q))
+    w = room.flat[0]
+    for k in range(q):
+        for j in range(q):
+            info[k, j] = 0.0
+        for j in range(n):
+            rhs[k, j] = 0.0
     for t in range(T):
         for a in range(p):
             for k in range(q):
@@ -246,10 +275,9 @@ def flat_moments(v: Any, Si: Any, sizes: Any) -> Any:
                     info[k, j] += w[a, k] * v[t, a, n + j]
                 for j in range(n):
                     rhs[k, j] -= w[a, k] * v[t, a, j]
-    return info, rhs
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def shift_columns(x: Any, delta: Any, rows: Any, sizes: Any) -> None:
     """Move the path columns to flat-direction values `delta` (q, n), in place."""
     n, q = size(sizes[2]), size(sizes[3])
@@ -262,50 +290,53 @@ def shift_columns(x: Any, delta: Any, rows: Any, sizes: Any) -> None:
                         x[t, i, j] += response * delta[k, j]
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def quadratic(v: Any, Si: Any, sizes: Any) -> Any:
-    """Sum over time of v^T S^-1 v per path (n,)."""
+    """Sum over times and paths of v^T S^-1 v."""
     p, n = size(sizes[1]), size(sizes[2])
-    out = np.zeros(n)
+    total = 0.0
     for t in range(len(v)):
         for a in range(p):
             for g in range(p):
                 s = Si[t, a, g]
                 if s != 0.0:
                     for j in range(n):
-                        out[j] += v[t, a, j] * s * v[t, g, j]
-    return out
+                        total += v[t, a, j] * s * v[t, g, j]
+    return total
 
 
-@njit(cache=True, error_model="numpy")
+@bare
 def score_pass(
-    F: Any, V: Any, index: Any, H: Any, R: Any, scale: Any, mask: Any,
-    M: Any, P: Any, v: Any, Si: Any, K: Any, root: Any, sizes: Any, keep: bool,
-) -> Any:  # fmt: skip
+    F: Any, V: Any, index: Any, H: Any, R: Any, scale: Any, mask: Any, filtered: Any,
+    root: Any, sizes: Any, scores: Any, smoothed: Any, room: Any,
+) -> None:  # fmt: skip
     """Backward recursion of the smoothed costates r (d, c), N (d, d) and the gradient they give.
 
-    `root` (q, q) with root root^T the posterior covariance of the flat directions. Gradients are
+    `root` (q, q) with root root^T the posterior covariance of the flat directions. `scores` grow,
     with respect to every distinct transition, H, shift and R (same leading lengths), m0, P0.
-    `keep`: also return smoothed disturbances u (T, p, n), M (T, p, p), smoothed states (T, d, n),
-    their covariance (T, d, d) and Cov(x_t, x_t-1 | z).
+    `smoothed` is filled where it has room.
     """
+    M, P, v, Si, K = filtered
+    gF, gb, gV, gH, gs, gR, r, G = scores
+    U, MM, X, PX, CX = smoothed
     T = len(v)
     d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
     c = n + q
     nH, nR = H.shape[0], R.shape[0]
-    gF, gb, gV = np.zeros(F.shape), np.zeros(F.shape[:2]), np.zeros(F.shape)
-    gH, gs, gR = np.zeros(H.shape), np.zeros((T, p)), np.zeros(R.shape)
-    kept = T if keep else 0
-    U, MM = np.zeros((kept, p, n)), np.zeros((kept, p, p))
-    X, PX, CX = np.zeros((kept, d, n)), np.zeros((kept, d, d)), np.zeros((kept, d, d))
-    lam, r, N = np.zeros((d, c)), np.zeros((d, c)), np.zeros((d, d))
-    Lam, A1, A2, L = np.zeros((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
-    xs, xd, x_next = np.empty((d, c)), np.empty((d, q)), np.empty((d, q))
-    u, rd, G = np.empty((p, c)), np.empty((d, q)), np.empty((d, d))
-    ud, Mt, KL, B = np.empty((p, q)), np.empty((p, p)), np.empty((p, d)), np.empty((p, d))
-    rows = np.empty(p, np.int64)
+    keep = len(U) > 0
+    N, Lam, A1, A2, L = (
+        room.square[0], room.square[1], room.square[2], room.square[3], room.square[4]
+    )  # fmt: skip
+    lam, xs, u = room.columns[0], room.columns[1], room.innovation
+    xd, x_next, rd, ud = room.flat[0], room.flat[1], room.flat[2], room.flat[3]
+    Mt, KL, B, rows = room.seen[0], room.shown[0], room.shown[1], room.rows
+    for i in range(d):
+        for j in range(c):
+            lam[i, j] = 0.0
+        for j in range(d):
+            Lam[i, j] = 0.0
     # Smoothed states at the time in hand: filtered + P lam; xd: their flat part times root.
-    xs[:, :] = M[T - 1]
+    copy(M[T - 1], xs)
     for i in range(d):
         for k in range(q):
             x = 0.0
@@ -320,8 +351,8 @@ def score_pass(
                 m += 1
         th = t if nH > 1 else 0
         if keep:
-            _mul(P[t], Lam, A1)
-            _mul(A1, P[t], A2)
+            multiply(P[t], Lam, A1)
+            multiply(A1, P[t], A2)
             for i in range(d):
                 for j in range(n):
                     X[t, i, j] = xs[i, j]
@@ -392,7 +423,7 @@ def score_pass(
                     for a in range(m):
                         x -= K[t, i, a] * H[th, rows[a], j]
                     L[i, j] = x
-            _mul(Lam, L, A2)
+            multiply(Lam, L, A2)
             for a in range(m):
                 for j in range(d):
                     x = 0.0
@@ -409,8 +440,8 @@ def score_pass(
                     N[i, j] = x
                     N[j, i] = x
         else:
-            r[:, :] = lam
-            N[:, :] = Lam
+            copy(lam, r)
+            copy(Lam, N)
         for i in range(d):
             for k in range(q):
                 x = 0.0
@@ -428,7 +459,7 @@ def score_pass(
         if t == 0:
             break
         f = index[t]
-        x_next[:, :] = xd
+        copy(xd, x_next)
         for i in range(d):
             for j in range(n):
                 gb[f, i] += r[i, j]
@@ -478,101 +509,20 @@ def score_pass(
                 gF[f, i, j] += x
         if keep:
             # Cov(x_t, x_t-1 | z) = F P_t-1 - P_t|t-1 N F P_t-1 (+ flat part)
-            _mul(F[f], P[t - 1], CX[t])
-            _mul_t(CX[t], F[f], A1)
+            multiply(F[f], P[t - 1], CX[t])
+            multiply_t(CX[t], F[f], A1)
             for i in range(d):
                 for j in range(d):
                     A1[i, j] += V[f, i, j]
-            _mul(A1, A2, L)
+            multiply(A1, A2, L)
             for i in range(d):
                 for j in range(d):
                     CX[t, i, j] -= L[i, j]
                     for k in range(q):
                         CX[t, i, j] += x_next[i, k] * xd[j, k]
-    return gF, gb, gV, gH, gs, gR, r, N, G, U, MM, X, PX, CX
 
 
-@njit(cache=True, error_model="numpy")
-def transitions(A: Any, Q: Any, u: Any, steps: Any) -> Any:
-    """Phi, psi, V over every interval: the forward half of `transition_adjoint`, compiled.
-
-    Kept beside its derivative, so that the gradient is that of the very numbers used. Error about
-    eps ||A|| dt; `afafilter.linalg.transition` covers what is stiffer than that allows.
-    """
-    d = A.shape[0]
-    n = len(steps)
-    Phi, psi, V = np.zeros((n, d, d)), np.zeros((n, d)), np.zeros((n, d, d))
-    norm = column_norm(A)
-    T, W, X, Y = (np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)))
-    G, a, e = np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
-    s, s_new = np.empty(d), np.empty(d)
-    for k in range(n):
-        halvings = _halvings(norm * steps[k])
-        h = steps[k] / 2.0**halvings
-        for i in range(d):
-            for j in range(d):
-                T[i, j] = h if i == j else 0.0
-                G[i, j] = T[i, j]
-                W[i, j] = h * Q[i, j]
-                Y[i, j] = W[i, j]
-        if norm > 0.0:
-            for m in range(1, TAYLOR_TERMS):
-                c = h / (m + 1)
-                _mul(A, T, a)
-                _mul(A, W, e)
-                for i in range(d):
-                    for j in range(d):
-                        T[i, j] = c * a[i, j]
-                        G[i, j] += T[i, j]
-                        W[i, j] = c * (e[i, j] + e[j, i])
-                        Y[i, j] += W[i, j]
-        _mul(A, G, X)
-        for i in range(d):
-            s[i] = 0.0
-            for j in range(d):
-                s[i] += G[i, j] * u[j]
-        for _ in range(halvings):
-            _mul(X, Y, a)
-            _mul_t(a, X, e)
-            for i in range(d):
-                s_new[i] = 2.0 * s[i]
-                for j in range(d):
-                    s_new[i] += X[i, j] * s[j]
-                    e[i, j] += 2.0 * Y[i, j] + a[i, j]
-            for i in range(d):
-                for j in range(d):
-                    Y[i, j] = e[i, j] + a[j, i]
-            _mul(X, X, a)
-            for i in range(d):
-                for j in range(d):
-                    X[i, j] = 2.0 * X[i, j] + a[i, j]
-            s[:] = s_new
-        for i in range(d):
-            psi[k, i] = s[i]
-            for j in range(d):
-                Phi[k, i, j] = X[i, j]
-                V[k, i, j] = 0.5 * (Y[i, j] + Y[j, i])
-            Phi[k, i, i] += 1.0
-    return Phi, psi, V
-
-
-@njit(cache=True, error_model="numpy")
-def column_norm(A: Any) -> float:
-    norm = 0.0
-    for j in range(A.shape[0]):
-        x = 0.0
-        for i in range(A.shape[0]):
-            x += abs(A[i, j])
-        norm = max(norm, x)
-    return norm
-
-
-@njit(cache=True, error_model="numpy")
-def _halvings(reach: float) -> int:
-    return int(np.ceil(np.log2(reach / BASE_NORM))) if reach > BASE_NORM else 0
-
-
-@njit(cache=True, error_model="numpy")
+@jit
 def score_group(
     F: Any, b: Any, V: Any, index: Any, H: Any, shift: Any, R: Any, scale: Any,
     m0: Any, P0: Any, D: Any, z: Any, mask: Any, sizes: Any, gradient: bool,
@@ -583,44 +533,90 @@ def score_group(
     to be treated by the caller.
     """
     n, q = size(sizes[2]), size(sizes[3])
-    failed, logdet, M, P, v, Si, K = filter_pass(
-        F, b, V, index, H, shift, R, scale, m0, P0, D, z, mask, sizes
+    T = len(z)
+    room, filtered = make_room(sizes), empty_filtered(T, sizes)
+    status, logdet = filter_pass(
+        F, b, V, index, H, shift, R, scale, m0, P0, D, z, mask, sizes, filtered, room
     )
     delta, root = np.zeros((q, n)), np.zeros((q, q))
-    status = failed
-    if failed < 0 and q > 0:
-        info, rhs = flat_moments(v, Si, sizes)
-        good, information = _flat_root(info, root)
-        logdet += information
-        if not good:
+    if status < 0 and q > 0:
+        information = fit_flat(
+            filtered, sizes, room, np.empty((2, q, q)), np.empty((3, q, n)), root, delta
+        )
+        if np.isnan(information):
             status = -2
-        else:
-            half, step = np.empty((q, n)), np.empty((q, n))
-            for refining in (False, True):
-                if refining:
-                    rhs = flat_moments(v, Si, sizes)[1]
-                _t_mul(root, rhs, half)
-                _mul(root, half, step)
-                delta += step
-                shift_columns(M, step, sizes[0], sizes)
-                shift_columns(v, step, sizes[1], sizes)
+        logdet += information
     value = -np.inf
     if status == -1:
-        value = -0.5 * (n * logdet + quadratic(v, Si, sizes).sum())
+        value = -0.5 * (n * logdet + quadratic(filtered.v, filtered.Si, sizes))
     if status != -1 or not gradient:
         parts = (
             F[:0], b[:0], V[:0], H[:0], shift[:0], R[:0], m0[:0], P0[:0], D[:0],
         )  # fmt: skip
         return status, value, parts
-    gF, gb, gV, gH, gs, gR, r, _, G, _, _, _, _, _ = score_pass(
-        F, V, index, H, R, scale, mask, M, P, v, Si, K, root, sizes, False
+    scores = no_scores(F, H, R, T, sizes)
+    score_pass(
+        F,
+        V,
+        index,
+        H,
+        R,
+        scale,
+        mask,
+        filtered,
+        root,
+        sizes,
+        scores,
+        empty_smoothed(0, sizes),
+        room,
     )
-    g_shift = np.zeros(shift.shape)
+    g_shift, gm, gD = np.zeros(shift.shape), np.zeros(len(m0)), np.zeros(D.shape)
+    _first_scores(scores.shift, scores.r, delta, root, sizes, g_shift, gm, gD)
+    return status, value, (
+        scores.F, scores.b, scores.V, scores.H, g_shift, scores.R, gm, scores.P0, gD
+    )  # fmt: skip
+
+
+@bare
+def fit_flat(
+    filtered: Any, sizes: Any, room: Any, square: Any, wide: Any, root: Any, delta: Any
+) -> Any:
+    """Move the paths to the flat-direction values `delta` (q, n) that fit best.
+
+    root (q, q): root root^T becomes the inverse of their information. Returns the logarithm of its
+    determinant, nan where it is nearly singular. square (2, q, q), wide (3, q, n): work space.
+    """
+    n, q = size(sizes[2]), size(sizes[3])
+    info, rhs, half, step = square[0], wide[0], wide[1], wide[2]
+    flat_moments(filtered.v, filtered.Si, sizes, room, info, rhs)
+    logdet = _flat_root(info, square[1], root)
+    if np.isnan(logdet):
+        return logdet
+    # The second round refines: the first leaves rounding of the size of the data's level.
+    for refining in (False, True):
+        if refining:
+            flat_moments(filtered.v, filtered.Si, sizes, room, info, rhs)
+        t_multiply(root, rhs, half)
+        multiply(root, half, step)
+        for k in range(q):
+            for j in range(n):
+                delta[k, j] += step[k, j]
+        shift_columns(filtered.M, step, sizes[0], sizes)
+        shift_columns(filtered.v, step, sizes[1], sizes)
+    return logdet
+
+
+@bare
+def _first_scores(
+    gs: Any, r: Any, delta: Any, root: Any, sizes: Any, g_shift: Any, gm: Any, gD: Any
+) -> None:
+    """Gradients by shift (summed over time if it is constant), prior mean and flat directions."""
+    d, p, n, q = size(sizes[0]), size(sizes[1]), size(sizes[2]), size(sizes[3])
     for t in range(len(gs)):
-        g_shift[t if len(shift) > 1 else 0] += gs[t]
-    gm = np.zeros(len(m0))
-    gD = np.zeros(D.shape)
-    for i in range(len(m0)):
+        row = t if len(g_shift) > 1 else 0
+        for a in range(p):
+            g_shift[row, a] += gs[t, a]
+    for i in range(d):
         for j in range(n):
             gm[i] += r[i, j]
             for k in range(q):
@@ -629,14 +625,12 @@ def score_group(
             for g in range(q):
                 for e in range(q):
                     gD[i, k] += n * r[i, n + g] * root[g, e] * root[k, e]
-    return status, value, (gF, gb, gV, gH, g_shift, gR, gm, G, gD)
 
 
-@njit(cache=True, error_model="numpy")
-def _flat_root(info: Any, root: Any) -> Any:
-    """root with root root^T = info^-1, and log det info; False where info is nearly singular."""
+@bare
+def _flat_root(info: Any, L: Any, root: Any) -> float:
+    """root with root root^T = info^-1; log det info, nan where that is nearly singular."""
     q = info.shape[0]
-    L = np.zeros((q, q))
     logdet = 0.0
     for i in range(q):
         for j in range(i + 1):
@@ -645,7 +639,7 @@ def _flat_root(info: Any, root: Any) -> Any:
                 x -= L[i, k] * L[j, k]
             if i == j:
                 if not x > FLAT_PIVOT * info[i, i]:
-                    return False, 0.0
+                    return np.nan
                 L[i, i] = np.sqrt(x)
                 logdet += np.log(x)
             else:
@@ -656,131 +650,18 @@ def _flat_root(info: Any, root: Any) -> Any:
             for k in range(j, i):
                 x -= L[i, k] * root[j, k]
             root[j, i] = x / L[i, i] if i >= j else 0.0
-    return True, logdet
+    return logdet
 
 
-@njit(cache=True, error_model="numpy")
-def transition_adjoint(A: Any, Q: Any, u: Any, steps: Any, gF: Any, gb: Any, gV: Any) -> Any:
-    """Gradient in (A, Q, u) from gradients in (Phi, psi, V) over every interval.
-
-    Reverse mode through a Taylor step of length dt / 2^k and k doublings of X = Phi - I, psi and
-    V: right for every A (defective, singular, unstable), and nothing like e^{-A dt} occurs.
-    """
-    d = A.shape[0]
-    gA, gQ, gu = np.zeros((d, d)), np.zeros((d, d)), np.zeros(d)
-    norm = column_norm(A)
-    T = np.empty((TAYLOR_TERMS, d, d))
-    W = np.empty((TAYLOR_TERMS, d, d))
-    G, GX, GW, GG = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
-    a, e, w = np.empty((d, d)), np.empty((d, d)), np.empty((d, d))
-    s_bar, s_new = np.empty(d), np.empty(d)
-    deepest = 0
-    for k in range(len(steps)):
-        deepest = max(deepest, _halvings(norm * steps[k]))
-    X, S, Y = (
-        np.empty((deepest + 1, d, d)), np.empty((deepest + 1, d)), np.empty((deepest + 1, d, d)),
-    )  # fmt: skip
-    for k in range(len(steps)):
-        if steps[k] == 0.0:
-            continue
-        halvings = _halvings(norm * steps[k])
-        h = steps[k] / 2.0**halvings
-        # G = int_0^h e^{As} ds, X = A G, V by Taylor
-        for i in range(d):
-            for j in range(d):
-                T[0, i, j] = h if i == j else 0.0
-                W[0, i, j] = h * Q[i, j]
-        G[:, :] = T[0]
-        Y[0] = W[0]
-        for m in range(1, TAYLOR_TERMS):
-            c = h / (m + 1)
-            _mul(A, T[m - 1], T[m])
-            _mul(A, W[m - 1], a)
-            for i in range(d):
-                for j in range(d):
-                    T[m, i, j] *= c
-                    W[m, i, j] = c * (a[i, j] + a[j, i])
-                    G[i, j] += T[m, i, j]
-                    Y[0, i, j] += W[m, i, j]
-        _mul(A, G, X[0])
-        for i in range(d):
-            S[0, i] = 0.0
-            for j in range(d):
-                S[0, i] += G[i, j] * u[j]
-        for m in range(halvings):
-            _mul(X[m], X[m], X[m + 1])
-            _mul(X[m], Y[m], a)
-            _mul_t(a, X[m], e)
-            for i in range(d):
-                S[m + 1, i] = 2.0 * S[m, i]
-                for j in range(d):
-                    X[m + 1, i, j] += 2.0 * X[m, i, j]
-                    Y[m + 1, i, j] = 2.0 * Y[m, i, j] + a[i, j] + a[j, i] + e[i, j]
-                    S[m + 1, i] += X[m, i, j] * S[m, j]
-        GX[:, :] = gF[k]
-        s_bar[:] = gb[k]
-        for i in range(d):
-            for j in range(d):
-                GW[i, j] = 0.5 * (gV[k, i, j] + gV[k, j, i])
-        for m in range(halvings - 1, -1, -1):
-            _mul(GW, Y[m], w)  # GW Phi V = GW V + GW X V
-            _mul(X[m], Y[m], a)
-            _mul(GW, a, e)
-            for i in range(d):
-                for j in range(d):
-                    w[i, j] = 2.0 * (w[i, j] + e[i, j]) + s_bar[i] * S[m, j] + 2.0 * GX[i, j]
-            _t_mul(X[m], GX, a)
-            _mul_t(GX, X[m], e)
-            for i in range(d):
-                for j in range(d):
-                    GX[i, j] = w[i, j] + a[i, j] + e[i, j]
-            _t_mul(X[m], GW, a)
-            _mul(GW, X[m], e)
-            _mul(a, X[m], w)
-            for i in range(d):
-                s_new[i] = 2.0 * s_bar[i]
-                for j in range(d):
-                    GW[i, j] = 2.0 * GW[i, j] + a[i, j] + e[i, j] + w[i, j]
-                    s_new[i] += X[m, j, i] * s_bar[j]
-            s_bar[:] = s_new
-        _add_t_product(GX, G, 1.0, gA)
-        _t_mul(A, GX, GG)
-        for i in range(d):
-            for j in range(d):
-                GG[i, j] += s_bar[i] * u[j]
-                gu[i] += G[j, i] * s_bar[j]
-        e[:, :] = GG
-        w[:, :] = GW
-        for m in range(TAYLOR_TERMS - 1, 0, -1):
-            c = h / (m + 1)
-            _add_t_product(e, T[m - 1], c, gA)
-            _mul(w, W[m - 1], a)
-            for i in range(d):
-                for j in range(d):
-                    gA[i, j] += 2.0 * c * a[i, j]
-            _t_mul(A, e, a)
-            for i in range(d):
-                for j in range(d):
-                    e[i, j] = GG[i, j] + c * a[i, j]
-            _t_mul(A, w, a)
-            for i in range(d):
-                for j in range(d):
-                    w[i, j] = GW[i, j] + c * (a[i, j] + a[j, i])
-        for i in range(d):
-            for j in range(d):
-                gQ[i, j] += h * w[i, j]
-    return gA, gQ, gu
-
-
-@njit(cache=True, error_model="numpy")
+@bare
 def _append(out: Any, start: int, part: Any) -> Any:
     """Write an array into a vector from `start` on; where it ends."""
-    for i, x in enumerate(part.ravel()):
+    for i, x in enumerate(part.flat):
         out[start + i] = x
     return start + part.size
 
 
-@njit(cache=True, error_model="numpy")
+@jit
 def score_sde(
     A: Any, Q: Any, u: Any, C: Any, offset: Any, R: Any, mean: Any, cov: Any, flat: Any,
     steps: Any, index: Any, scale: Any, z: Any, mask: Any, sizes: Any, reach: float,

@@ -22,7 +22,7 @@ from afafilter._likelihood import (
     prepare,
     sde_chain,
 )
-from afafilter._likelihood_kernels import transition_adjoint
+from afafilter._transition_adjoint_kernels import transition_adjoint
 from afafilter.models import DiscreteModel, LinearSDE, Prior
 
 FIELDS = ("A", "Q", "drift", "C", "offset", "R")
