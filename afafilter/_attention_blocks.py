@@ -29,6 +29,7 @@ from afafilter._attention_tiles import (
 )  # fmt: skip
 from afafilter._attention_weights import linear_weights, log_weights
 from afafilter._rotation import half_tangents, rotate
+from afafilter._validate import read_only
 
 Index = NDArray[np.intp]
 
@@ -288,8 +289,8 @@ class Block:
             self.dtype,
         )  # fmt: skip
         add_tile(
-            view.columns, x.outer, x.x, x.scale, queries.lag_columns, x.lag_columns, values, fade,
-            ones if decay.den is None else decay.den,
+            view.columns, x.outer, x.x, x.scale, queries.lag_columns, x.lag_columns,
+            read_only(values), fade, ones if decay.den is None else decay.den,
             np.empty((2, 0), np.intp) if limits is None else limits,
             self.dtype.type(exponent), self.dtype.type(self.head.beta), part, view.sums,
         )  # fmt: skip

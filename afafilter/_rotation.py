@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter._validate import read_only
+
 Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 
@@ -33,7 +35,7 @@ def rotate(x: Floats, tangents: F64, out: Floats, backward: bool = False) -> Flo
     from afafilter._rotation_kernels import turn
 
     both = (x, out) if x.ndim == 3 else (x[None], out[None])
-    turn(both[0], tangents, -1.0 if backward else 1.0, both[1])
+    turn(read_only(both[0]), tangents, -1.0 if backward else 1.0, both[1])
     return out
 
 

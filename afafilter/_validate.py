@@ -56,6 +56,17 @@ def real_array(
     return out
 
 
+def read_only(x: NDArray[Any]) -> Any:
+    """A view that cannot be written to.
+
+    Kernels are compiled apart for arrays that can and cannot: so what only is read has one type,
+    whatever the caller's array allows.
+    """
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
 def is_complete(x: NDArray[Any], name: str, what: str = "value") -> bool:
     """Whether no number is missing; ValueError where one is infinite."""
     complete = all_finite(x)

@@ -295,6 +295,19 @@ def figures(names: Sequence[str], list_only: bool, **options: Any) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
+@main.command(name="compile")
+@click.option("--jobs", default=1, show_default=True, help="Processes; -1 = one for every core.")
+def compile_(jobs: int) -> None:
+    """Compile all kernels now instead of at their first use.
+
+    They are kept on disk, beside the package or in the directory NUMBA_CACHE_DIR. Worth it where
+    many processes start at once (a cluster, tests), or where an image is built.
+    """
+    from afafilter._compile import compile_kernels
+
+    _say(compile_kernels(jobs))
+
+
 def _say(lines: Iterator[str]) -> Any:
     """Print what a command reports as it goes; returns what the command returns."""
     while True:

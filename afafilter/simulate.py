@@ -17,6 +17,7 @@ from afafilter._validate import (
     ObsMask,
     choice,
     positive_int,
+    read_only,
     real_array,
     scalar,
     times,
@@ -311,8 +312,10 @@ def _fill(
     """Propagate states[:, 0] and observe, block of paths by block of paths."""
     from afafilter._simulate_kernels import observe, propagate
 
-    Phi, psi, step_root = (np.ascontiguousarray(table) for table in plan.step[:3])
-    C, offset, noise_root = (np.ascontiguousarray(table) for table in plan.observation[:3])
+    Phi, psi, step_root = (read_only(np.ascontiguousarray(table)) for table in plan.step[:3])
+    C, offset, noise_root = (
+        read_only(np.ascontiguousarray(table)) for table in plan.observation[:3]
+    )
     n = len(states)
     block = max(1, _BLOCK // max(states[0].size, z[0].size))
     for low in range(0, n, block):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from afafilter import datasets, io, presets, weights
+from afafilter import _compile, datasets, io, presets, weights
 from afafilter._commands import observed
+from afafilter._compile import JOBS
 from afafilter.adaptive import adaptive_filter
 from afafilter.catalog import CATALOG, estimator_from_spec
 from afafilter.cli import main
@@ -43,6 +45,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def config_of(path: str) -> Any:
     return json.loads(Path(path).read_text())["config"]
+
+
+# ----------------------------------------------------------------------------------------- compile
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_everything_to_compile_runs(job: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        JOBS[job]()
+
+
+def test_compile_reports_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compile, "JOBS", {"simulation": JOBS["simulation"]})
+    lines = run("compile").stdout.splitlines()
+    assert lines[0].startswith(" 1 of 1  simulation (")
+    assert lines[1].startswith("compiled in ")
+    assert "jobs" in run("compile", "--jobs", 0, status=2).stderr
+
+
+def test_compile_needs_a_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compile, "cache_directory", lambda: None)
+    assert "NUMBA_CACHE_DIR" in run("compile", status=2).stderr
 
 
 # ---------------------------------------------------------------------------------------- simulate
@@ -633,7 +658,7 @@ def test_internal_errors_have_status_1_and_debug_shows_them(
 
 
 def test_help_has_examples(run: Run) -> None:
-    for command in ("simulate", "estimate", "fit", "compare", "figures"):
+    for command in ("simulate", "estimate", "fit", "compare", "figures", "compile"):
         assert f"afafilter {command} " in run(command, "--help").stdout
     assert "afafilter, version" in run("--version").stdout
 

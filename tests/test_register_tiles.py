@@ -9,6 +9,7 @@ import pytest
 
 from afafilter import _register_tiles as registers
 from afafilter._attention_kernels import add_tile, summed_columns
+from afafilter._validate import read_only
 
 TOLERANCE = {np.float64: 1e-13, np.float32: 2e-5}
 
@@ -87,7 +88,7 @@ def test_tile_of_many_strips(
 
     part = np.empty((B, summed_columns(m, np.dtype(dtype).itemsize)), dtype)
     add_tile(
-        queries, outer, points, scale, lag_queries, lag_keys, values, fade, mass, limits,
+        queries, outer, points, scale, lag_queries, lag_keys, read_only(values), fade, mass, limits,
         dtype(exponent), dtype(1.0), part, sums,
     )  # fmt: skip
     np.testing.assert_allclose(sums, wanted, rtol=0, atol=TOLERANCE[dtype] * np.abs(wanted).max())
