@@ -302,6 +302,9 @@ def compile_(jobs: int) -> None:
 
     They are kept on disk, beside the package or in the directory NUMBA_CACHE_DIR. Worth it where
     many processes start at once (a cluster, tests), or where an image is built.
+
+    \b
+    afafilter compile --jobs 2
     """
     from afafilter._compile import compile_kernels
 
