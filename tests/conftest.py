@@ -124,14 +124,15 @@ def draw_data(
 
     def root(M: np.ndarray) -> np.ndarray:
         values, vectors = np.linalg.eigh(M)
-        return vectors * np.sqrt(np.clip(values, 0.0, None))
+        return vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]
 
+    Phi, psi, V = model.transition(np.diff(t, prepend=t[0]))
+    step_root, noise_root = root(V), root(model.R)
     x = rng.standard_normal((paths, d))
     z = np.empty((paths, len(t), p))
-    for k, gap in enumerate(np.diff(t, prepend=t[0])):
-        Phi, psi, V = model.transition(gap)
-        x = x @ Phi.T + psi + rng.standard_normal((paths, d)) @ root(V).T
-        noise = rng.standard_normal((paths, p)) @ root(model.R).T
+    for k in range(len(t)):
+        x = x @ Phi[k].T + psi[k] + rng.standard_normal((paths, d)) @ step_root[k].T
+        noise = rng.standard_normal((paths, p)) @ noise_root.T
         z[:, k] = x @ model.C.T + model.offset + noise
     z[rng.random(z.shape) < missing] = np.nan
     return z[0] if n_paths is None else z

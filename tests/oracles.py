@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import factorial
 from typing import Any
 
 import mpmath
@@ -44,26 +45,27 @@ def _mp_transition(
     A: bytes, Q: bytes, u: bytes, d: int, dt: float, dps: int
 ) -> tuple[Array, Array, Array]:
     dense = np.frombuffer(A).reshape(d, d)
+    norm = float(max(np.abs(dense).sum(axis=axis).max() for axis in (0, 1))) * dt
+    doublings = max(0, int(np.ceil(np.log2(max(norm, 1e-300)))) + 1)
+    terms, reach, rest = 2, norm / 2**doublings, 1.0
+    while rest > 10.0 ** (-dps - 5):  # the last term against the first
+        terms += 1
+        rest = terms * reach ** (terms - 1) / factorial(terms - 1)
     with mpmath.workdps(dps + 10):
-        block = mpmath.zeros(2 * d + 1)
-        noise, drive = np.frombuffer(Q).reshape(d, d), np.frombuffer(u)
-        for i in range(d):
-            block[i, 2 * d] = mpmath.mpf(drive[i])
-            for j in range(d):
-                block[i, j] = mpmath.mpf(dense[i, j])
-                block[d + i, d + j] = -mpmath.mpf(dense[j, i])
-                block[i, d + j] = mpmath.mpf(noise[i, j])
-        norm = float(np.abs(dense).sum(axis=1).max()) * dt
-        doublings = max(0, int(np.ceil(np.log2(max(norm, 1e-300)))) + 1)
+        # Only the first rows of powers of [[A, Q, u], [0, -A^T, 0], [0, 0, 0]] h are used.
         step = mpmath.mpf(dt) / 2**doublings
-        power = total = mpmath.eye(2 * d + 1)
-        for k in range(1, 2 * dps):
-            power = power * block * (step / k)
-            total = total + power
-            if mpmath.mnorm(power, 1) <= mpmath.mpf(10) ** (-dps - 5) * mpmath.mnorm(total, 1):
-                break
-        Phi, psi = total[:d, :d], total[:d, 2 * d]
-        V = total[:d, d : 2 * d] * Phi.T
+        drift, noise, drive = (
+            mpmath.matrix(M.tolist()) * step
+            for M in (dense, np.frombuffer(Q).reshape(d, d), np.frombuffer(u).reshape(d, 1))
+        )
+        power, cross, column = mpmath.eye(d), mpmath.zeros(d), mpmath.zeros(d, 1)
+        Phi, V, psi = power, cross, column
+        for k in range(1, terms + 1):
+            power, cross, column = (
+                power * drift / k, (power * noise - cross * drift.T) / k, power * drive / k
+            )  # fmt: skip
+            Phi, V, psi = Phi + power, V + cross, psi + column
+        V = V * Phi.T
         for _ in range(doublings):
             V = Phi * V * Phi.T + V
             psi = Phi * psi + psi
@@ -328,10 +330,17 @@ def forward(L: Array, M: Array) -> Array:
 
 
 def _solve(M: ArrayLike, rhs: ArrayLike) -> Array:
+    left, right = np.asarray(M, float), np.asarray(rhs, float)
+    return _mp_solve(left.tobytes(), right.tobytes(), len(left)).copy()
+
+
+@lru_cache(maxsize=256)
+def _mp_solve(M: bytes, rhs: bytes, n: int) -> Array:
+    left, right = np.frombuffer(M).reshape(n, n), np.frombuffer(rhs).reshape(n, -1)
     with mpmath.workdps(40):
-        x = mpmath.lu_solve(mpmath.matrix(np.asarray(M, float).tolist()),
-                            mpmath.matrix(np.asarray(rhs, float).tolist()))  # fmt: skip
-        return _longdouble(x)
+        return _longdouble(
+            mpmath.lu_solve(mpmath.matrix(left.tolist()), mpmath.matrix(right.tolist()))
+        )
 
 
 def _inverse(M: Array) -> Array:
