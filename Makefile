@@ -8,13 +8,16 @@ export MPLBACKEND = Agg
 .PHONY: figures studies test lint docs bench clean
 .DELETE_ON_ERROR:
 
+# Bytecode is made by what is imported: making all of it takes pip as long as all the rest.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+
 $(VENV)/.core: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parquet]'
+	$(BIN)/python $(INSTALL) -e '.[parquet]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	$(BIN)/python $(INSTALL) -e '.[test,lint]'
 	touch $@
 
 figures: $(VENV)/.core
@@ -37,7 +40,7 @@ studies: $(VENV)/.core
 	$(BIN)/python -m simulations._summary
 
 $(VENV)/.docs: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python $(INSTALL) -e '.[docs]'
 	touch $@
 
 docs: $(VENV)/.docs
@@ -47,10 +50,10 @@ BENCH := .venv-bench
 # torch first: its pinned build is the one without CUDA. A peer that cannot be had is reported absent.
 $(BENCH)/.ready: setup.cfg pyproject.toml
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
-	-$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	-$(BENCH)/bin/python $(INSTALL) torch==2.13.0
+	$(BENCH)/bin/python $(INSTALL) -e .
 	for peer in statsmodels simdkalman pykalman dynamax torch-kf torchsde diffrax; do \
-		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || true; \
+		$(BENCH)/bin/python $(INSTALL) $$peer || true; \
 	done
 	touch $@
 
