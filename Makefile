@@ -8,7 +8,8 @@ export MPLBACKEND = Agg
 .PHONY: figures studies test lint docs bench clean
 .DELETE_ON_ERROR:
 
-# Bytecode is made by what is imported: making all of it takes pip as long as all the rest.
+# Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 $(VENV)/.core: setup.cfg pyproject.toml
