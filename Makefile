@@ -27,8 +27,7 @@ figures: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/afafilter compile --jobs 2
+	$(BIN)/mypy & types=$$!; $(BIN)/afafilter compile --jobs 2 && wait $$types
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/.test
