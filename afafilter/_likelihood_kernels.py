@@ -13,6 +13,7 @@ import numpy as np
 from afafilter._jit import bare, jit
 from afafilter._kalman_root_kernels import size
 from afafilter._small_matrix_kernels import (
+    cholesky,
     column_norm,
     copy,
     multiply,
@@ -556,20 +557,9 @@ def score_group(
         return status, value, parts
     scores = no_scores(F, H, R, T, sizes)
     score_pass(
-        F,
-        V,
-        index,
-        H,
-        R,
-        scale,
-        mask,
-        filtered,
-        root,
-        sizes,
-        scores,
-        empty_smoothed(0, sizes),
-        room,
-    )
+        F, V, index, H, R, scale, mask, filtered, root, sizes, scores,
+        empty_smoothed(0, sizes), room,
+    )  # fmt: skip
     g_shift, gm, gD = np.zeros(shift.shape), np.zeros(len(m0)), np.zeros(D.shape)
     _first_scores(scores.shift, scores.r, delta, root, sizes, g_shift, gm, gD)
     return status, value, (
@@ -628,22 +618,12 @@ def _first_scores(
 
 
 @bare
-def _flat_root(info: Any, L: Any, root: Any) -> float:
+def _flat_root(info: Any, L: Any, root: Any) -> Any:
     """root with root root^T = info^-1; log det info, nan where that is nearly singular."""
     q = info.shape[0]
-    logdet = 0.0
-    for i in range(q):
-        for j in range(i + 1):
-            x = info[i, j]
-            for k in range(j):
-                x -= L[i, k] * L[j, k]
-            if i == j:
-                if not x > FLAT_PIVOT * info[i, i]:
-                    return np.nan
-                L[i, i] = np.sqrt(x)
-                logdet += np.log(x)
-            else:
-                L[i, j] = x / L[j, j]
+    logdet = cholesky(info, FLAT_PIVOT, L)
+    if np.isnan(logdet):
+        return logdet
     for j in range(q):  # root = L^-T
         for i in range(q):
             x = 1.0 if i == j else 0.0

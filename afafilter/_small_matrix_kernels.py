@@ -69,22 +69,31 @@ def add_t_product(a: Any, b: Any, scale: float, out: Any) -> None:
 
 
 @bare
-def spd_inverse(s: Any, inverse: Any, root: Any) -> float:
-    """Inverse of a positive definite matrix and its log-determinant (nan: not definite)."""
-    m = s.shape[0]
+def cholesky(s: Any, least: float, root: Any) -> float:
+    """Lower factor of s and its log-determinant; nan where a pivot is not above least s[i, i]."""
     logdet = 0.0
-    for i in range(m):
+    for i in range(s.shape[0]):
         for j in range(i + 1):
             x = s[i, j]
             for k in range(j):
                 x -= root[i, k] * root[j, k]
             if i == j:
-                if not x > 1e-15 * s[i, i]:
+                if not x > least * s[i, i]:
                     return np.nan
                 root[i, i] = np.sqrt(x)
                 logdet += np.log(x)
             else:
                 root[i, j] = x / root[j, j]
+    return logdet
+
+
+@bare
+def spd_inverse(s: Any, inverse: Any, root: Any) -> Any:
+    """Inverse of a positive definite matrix and its log-determinant (nan: not definite)."""
+    m = s.shape[0]
+    logdet = cholesky(s, 1e-15, root)
+    if np.isnan(logdet):
+        return logdet
     for j in range(m):
         for i in range(m):
             x = 1.0 if i == j else 0.0

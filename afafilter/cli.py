@@ -94,6 +94,17 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 
 
 FILE = click.Path(path_type=Path)
+
+
+def _some(ctx: click.Context, option: click.Parameter, jobs: int) -> int:
+    if jobs == 0:
+        raise click.BadParameter("must not be 0; -1 means all cores")
+    return jobs
+
+
+JOBS = click.option(
+    "--jobs", default=1, show_default=True, callback=_some, help="Workers; -1 = all cores."
+)
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 OUTPUT = click.option("-o", "--output", type=FILE, help="Where to write (.csv, .tsv or .parquet).")
 TIME_UNIT = click.option(
@@ -247,7 +258,7 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
 @main.command()
 @click.argument("study", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Directory. Default: the name of the study.")
-@click.option("--jobs", default=1, show_default=True, help="Workers; -1 = all cores.")
+@JOBS
 @click.option("--retry-failed", is_flag=True, help="Compute cells again that failed.")
 @click.option("--reference", help="Also write paired differences to this estimator.")
 @FORCE
@@ -273,7 +284,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
 @click.option("-o", "--output", type=FILE, default=Path("figures"), show_default=True,
               help="Directory for figures and tables.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Full size instead of the quick one.")
-@click.option("--jobs", default=1, show_default=True, help="Workers; -1 = all cores.")
+@JOBS
 @FORCE
 def figures(names: Sequence[str], list_only: bool, **options: Any) -> None:
     """Run all experiments of simulations/, or those named, from a checkout.
@@ -296,7 +307,7 @@ def figures(names: Sequence[str], list_only: bool, **options: Any) -> None:
 
 
 @main.command(name="compile")
-@click.option("--jobs", default=1, show_default=True, help="Processes; -1 = one for every core.")
+@JOBS
 def compile_(jobs: int) -> None:
     """Compile all kernels now instead of at their first use.
 
