@@ -1,0 +1,32 @@
+// Plain views of NumPy's arrays, as kernels see them: C-contiguous, aligned, shapes checked by bind.h.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace afa {
+
+// T const: read only. A kernel that gets two views may assume that they do not overlap unless it says so.
+template <class T, int N> struct View {
+    T* data = nullptr;
+    int64_t shape[N > 0 ? N : 1] = {};
+
+    // Where entry [i] of the first axis begins: row(k) of an (N, d, d) stack is its k-th matrix.
+    T* row(int64_t i) const {
+        int64_t size = 1;
+        for (int axis = 1; axis < N; axis++) size *= shape[axis];
+        return data + i * size;
+    }
+    T& operator[](int64_t i) const { return data[i]; }
+    int64_t size() const {
+        int64_t total = 1;
+        for (int axis = 0; axis < N; axis++) total *= shape[axis];
+        return total;
+    }
+};
+
+template <int N> using In = View<const double, N>;
+template <int N> using Out = View<double, N>;
+template <int N> using Index = View<const int64_t, N>;
+template <int N> using Flags = View<const uint8_t, N>;
+
+}  // namespace afa

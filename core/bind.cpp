@@ -1,0 +1,110 @@
+// The module that Python imports, and the checks at its border.
+#include "bind.h"
+
+#ifndef AFA_LEVEL
+#define AFA_LEVEL generic
+#endif
+#define AFA_TEXT_(x) #x
+#define AFA_TEXT(x) AFA_TEXT_(x)
+#define AFA_JOIN_(a, b) a##b
+#define AFA_JOIN(a, b) AFA_JOIN_(a, b)
+
+namespace afa {
+
+bool Call::check_axis(const Wanted& wanted, int axis, int64_t given) {
+    const int dimension = wanted.dimension[axis];
+    if (dimension == Wanted::ANY) return true;
+    if (dimension < 0) {
+        if (given == -1 - dimension) return true;
+        PyErr_Format(PyExc_ValueError, "%s: axis %d of %s has length %lld, wanted %d", signature.function, axis,
+                     wanted.name, static_cast<long long>(given), -1 - dimension);
+        return false;
+    }
+    if (length[dimension] < 0) {
+        length[dimension] = given;
+        first_user[dimension] = at;
+        return true;
+    }
+    if (length[dimension] == given) return true;
+    PyErr_Format(PyExc_ValueError, "%s: axis %d of %s has length %lld, wanted %s = %lld as in %s", signature.function,
+                 axis, wanted.name, static_cast<long long>(given), signature.letter[dimension],
+                 static_cast<long long>(length[dimension]), signature.arguments[first_user[dimension]].name);
+    return false;
+}
+
+// Whether a buffer's format (struct module's letters) is the type of that name.
+static bool is_type(const char* format, Py_ssize_t size, const char* type, size_t item) {
+    if (format == nullptr || size != static_cast<Py_ssize_t>(item)) return false;
+    if (*format == '@' || *format == '=' || *format == '<') format++;
+    if (std::strcmp(type, "complex128") == 0) return std::strcmp(format, "Zd") == 0;
+    if (format[0] == '\0' || format[1] != '\0') return false;
+    switch (*type) {
+    case 'f': return *format == 'd' || *format == 'f';
+    case 'i': return *format == 'l' || *format == 'q' || *format == 'i' || *format == 'n';
+    default: return *format == '?' || *format == 'B';
+    }
+}
+
+bool Call::take(PyObject* object, const char* type, size_t item, size_t alignment, bool writable, int axes,
+                int64_t* shape, void** data) {
+    const Wanted& wanted = signature.arguments[at];
+    Py_buffer& buffer = buffers[held];
+    const int flags = PyBUF_FORMAT | PyBUF_STRIDES | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, &buffer, flags) != 0) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "%s: %s is %R, wanted a%s %s array", signature.function, wanted.name,
+                     reinterpret_cast<PyObject*>(Py_TYPE(object)), writable ? " writable" : "", type);
+        return false;
+    }
+    held++;
+    if (!is_type(buffer.format, buffer.itemsize, type, item)) {
+        PyErr_Format(PyExc_TypeError, "%s: %s has items of format '%s' (%zd bytes), wanted %s", signature.function,
+                     wanted.name, buffer.format == nullptr ? "?" : buffer.format, buffer.itemsize, type);
+        return false;
+    }
+    if (buffer.ndim != axes || axes != wanted.axes) {
+        PyErr_Format(PyExc_ValueError, "%s: %s has %d axes, wanted %d", signature.function, wanted.name, buffer.ndim, axes);
+        return false;
+    }
+    Py_ssize_t stride = static_cast<Py_ssize_t>(item);
+    bool packed = true, empty = false;
+    for (int axis = axes - 1; axis >= 0; axis--) {
+        shape[axis] = buffer.shape[axis];
+        packed = packed && (shape[axis] <= 1 || buffer.strides[axis] == stride);
+        stride *= buffer.shape[axis];
+        empty = empty || shape[axis] == 0;
+    }
+    if (!packed && !empty) {
+        PyErr_Format(PyExc_ValueError, "%s: %s is not contiguous, wanted its last axis side by side (C order)",
+                     signature.function, wanted.name);
+        return false;
+    }
+    if (reinterpret_cast<uintptr_t>(buffer.buf) % alignment != 0 && !empty) {
+        PyErr_Format(PyExc_ValueError, "%s: %s lies at an address that is no multiple of %zu", signature.function,
+                     wanted.name, alignment);
+        return false;
+    }
+    for (int axis = 0; axis < axes; axis++)
+        if (!check_axis(wanted, axis, shape[axis])) return false;
+    *data = buffer.buf;
+    at++;
+    return true;
+}
+
+static int execute(PyObject* module) {
+    for (PyMethodDef* methods : {model_methods(), kalman_methods(), likelihood_methods(), attention_methods(), adaptive_methods()})
+        if (PyModule_AddFunctions(module, methods) != 0) return -1;
+    if (PyModule_AddStringConstant(module, "level", AFA_TEXT(AFA_LEVEL)) != 0) return -1;
+#if defined(__clang__)
+    return PyModule_AddStringConstant(module, "compiler", "Clang " __clang_version__);
+#else
+    return PyModule_AddStringConstant(module, "compiler", "GCC " __VERSION__);
+#endif
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(&execute)}, {0, nullptr}};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_" AFA_TEXT(AFA_LEVEL), nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
+
+}  // namespace afa
+
+PyMODINIT_FUNC AFA_JOIN(PyInit__, AFA_LEVEL)() { return PyModuleDef_Init(&afa::definition); }

@@ -1,0 +1,179 @@
+"""Compiles core/ into afafilter/_core: which compiler, which levels, which flags.
+
+Used by setup.py, by the build backend beside this file and by `make sanitize`. A file whose sources
+have not changed since its last compilation is not compiled again (build/core holds the objects).
+
+Environment
+    CXX                  the compiler; otherwise g++, c++ or clang++ from PATH, else PyPI's ziglang
+    AFAFILTER_LEVELS     levels to build, for instance "v2 v3 v4" (a wheel) or "sanitize"; by default
+                         a build for this machine makes this machine's level, a wheel makes all of them
+    AFAFILTER_STRICT     warnings are errors
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "core"
+X86_LEVELS = ("v2", "v3", "v4")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wno-psabi")
+SANITIZERS = {"sanitize": "address,undefined", "threads": "thread"}
+
+
+class BuildError(RuntimeError):
+    """The core cannot be compiled; the message says what to do."""
+
+
+def system_compiler() -> list[str] | None:
+    """The compiler that is there, as the beginning of a command line."""
+    if given := os.environ.get("CXX"):
+        return shlex.split(given)
+    for name in ("g++", "c++", "clang++", "clang-cl" if os.name == "nt" else "g++"):
+        if path := shutil.which(name):
+            return [path]
+    return None
+
+
+def compiler() -> list[str]:
+    """`system_compiler`, or the one inside the PyPI package ziglang."""
+    if found := system_compiler():
+        return found
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise BuildError(
+        "afafilter: no C++ compiler found (looked for CXX, g++, c++, clang++ and the package ziglang); "
+        "install one of them, for instance by `pip install ziglang`, and try again"
+    )
+
+
+def is_x86() -> bool:
+    """Whether this machine speaks x86-64."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def levels(wheel: bool) -> tuple[str, ...]:
+    """Builds to make: all levels for a wheel, else this machine's, `generic` off x86-64."""
+    if given := os.environ.get("AFAFILTER_LEVELS"):
+        return tuple(given.split())
+    if not is_x86():
+        return ("generic",)
+    return X86_LEVELS if wheel else (machine_level(),)
+
+
+def machine_level() -> str:
+    """The highest level that this processor reaches, asked of it by a little program's build."""
+    out = build_directory() / "probe"
+    out.mkdir(parents=True, exist_ok=True)
+    program = out / ("probe.exe" if os.name == "nt" else "probe")
+    command = [*compiler(), "-std=c++17", "-O1", "-DAFA_PROGRAM", str(SOURCES / "probe.cpp")]
+    _run([*command, f"-I{sysconfig.get_path('include')}", "-o", str(program)])
+    level = int(subprocess.run([program], capture_output=True, check=True, text=True).stdout)
+    if level < 2:
+        raise BuildError(
+            "afafilter: this processor lacks SSE4.2 and POPCNT (x86-64-v2), which the core needs"
+        )
+    return f"v{min(level, 4)}"
+
+
+def build_directory() -> Path:
+    return Path(os.environ.get("AFAFILTER_BUILD", ROOT / "build" / "core"))
+
+
+def flags(level: str) -> list[str]:
+    """Flags for one level."""
+    common = [
+        "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+        "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-asynchronous-unwind-tables",
+        "-DNDEBUG", *WARNINGS,
+    ]  # fmt: skip
+    if os.environ.get("AFAFILTER_STRICT"):
+        common.append("-Werror")
+    if level in SANITIZERS:
+        kinds = SANITIZERS[level]
+        common += ["-O1", "-g", f"-fsanitize={kinds}", "-fno-omit-frame-pointer"]
+        if "undefined" in kinds:
+            common.append("-fno-sanitize-recover=undefined")
+        level = "v3" if is_x86() else "generic"
+    if level in X86_LEVELS:
+        common.append(f"-march=x86_64_{level}" if _is_zig() else f"-march=x86-64-{level}")
+    return common
+
+
+def _is_zig() -> bool:
+    return "ziglang" in compiler()
+
+
+def compile_module(level: str, target: Path) -> None:
+    """Build one level's module, or the probe, into `target`."""
+    if level == "probe":
+        sources, options = [SOURCES / "probe.cpp"], ["-std=c++17", "-O2", "-fPIC", *WARNINGS]
+    else:
+        sources = sorted(set(SOURCES.glob("*.cpp")) - {SOURCES / "probe.cpp"})
+        options = [*flags(level), f"-DAFA_LEVEL={level}"]
+    options += [f"-I{sysconfig.get_path('include')}"]
+    command = compiler()
+    objects = build_directory() / level
+    objects.mkdir(parents=True, exist_ok=True)
+    stamp = objects / "command.txt"
+    said = shlex.join([*command, *options])
+    fresh = stamp.exists() and stamp.read_text() == said
+
+    def one(source: Path) -> Path:
+        out = objects / f"{source.stem}.o"
+        if not (fresh and _is_current(out)):
+            _run([*command, *options, "-MMD", "-c", str(source), "-o", str(out)])
+        return out
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # long ones first
+        made = list(pool.map(one, sorted(sources, key=lambda source: -_weight(source))))
+    stamp.write_text(said)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_suffix(".part")
+    _run([*command, *_linking(level), *map(str, made), "-o", str(scratch)])
+    os.replace(scratch, target)
+
+
+def _weight(source: Path) -> int:
+    """Roughly how long a source takes: the size of the headers of ours that it includes."""
+    included = re.findall(r'#include "(\w+\.h)"', source.read_text())
+    return source.stat().st_size + sum((SOURCES / name).stat().st_size for name in included)
+
+
+def _is_current(out: Path) -> bool:
+    """Whether an object is newer than everything that it was made from."""
+    made_from = out.with_suffix(".d")
+    if not (out.exists() and made_from.exists()):
+        return False
+    names = shlex.split(made_from.read_text().replace("\\\n", " "))[1:]
+    made = out.stat().st_mtime
+    return all(Path(name).exists() and Path(name).stat().st_mtime <= made for name in names)
+
+
+def _linking(level: str) -> list[str]:
+    options = ["-shared"]
+    if sys.platform == "darwin":
+        options += ["-undefined", "dynamic_lookup"]
+    elif not _is_zig() and "clang" not in compiler()[0]:
+        options += ["-static-libgcc", "-static-libstdc++"]
+    if level in SANITIZERS:
+        return ["-shared", f"-fsanitize={SANITIZERS[level]}"]
+    return [*options, "-s"] if sys.platform.startswith("linux") else options
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"afafilter: compiling failed\n{shlex.join(command)}\n{done.stderr[-4000:]}")
+    if done.stderr.strip():
+        print(done.stderr, file=sys.stderr)
