@@ -23,13 +23,14 @@ from afafilter.score import COLUMNS
 
 FORMAT = 1
 CHUNK = 256
+PACKAGE = "afafilter"
 
 
 def describe(value: Any) -> Any:
     """A JSON value that is the same in every process, and differs when `value` does.
 
-    Functions are known by their name, and outside of this package also by their compiled code,
-    defaults and closure.
+    Functions of this package are known by their public name, wherever they lie in it, and by what
+    they enclose; others by their name, compiled code, defaults and closure.
 
     Raises
     ------
@@ -63,16 +64,16 @@ def describe(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         return _function(value)
     if isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)):
-        return f"{getattr(value, '__module__', 'numpy')}.{value.__name__}"
+        return _name(value)
     if isinstance(value, types.ModuleType):
         return value.__name__
     if hasattr(value, "py_func"):
         return describe(value.py_func)
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    kind = {"class": _name(type(value))}
     if is_dataclass(value):
-        return {"class": name} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        return kind | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
     if hasattr(value, "__dict__"):
-        return {"class": name} | describe(vars(value))
+        return kind | describe(vars(value))
     raise TypeError(
         f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
         "use a function, functools.partial or a dataclass"
@@ -88,17 +89,28 @@ def _array(value: Any) -> Any:
     return {"shape": list(value.shape), "dtype": value.dtype.str, "sha256": digest}
 
 
+def _name(value: Any) -> str:
+    """Name with its module; without it inside this package, so that a move leaves cells valid."""
+    module = getattr(value, "__module__", None) or "numpy"
+    name = getattr(value, "__qualname__", value.__name__)
+    return f"{PACKAGE if _is_own(module) else module}.{name}"
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
+
+
 def _function(value: types.FunctionType) -> Any:
-    name = f"{value.__module__}.{value.__qualname__}"
-    if value.__module__.partition(".")[0] == "afafilter":
-        return name
-    cells = value.__closure__ or ()
+    name = _name(value)
+    closure = [describe(cell.cell_contents) for cell in value.__closure__ or ()]
+    if _is_own(value.__module__):
+        return {"function": name, "closure": closure} if closure else name
     return {
         "function": name,
         "code": _code(value.__code__),
         "defaults": describe(value.__defaults__),
         "keyword_defaults": describe(value.__kwdefaults__),
-        "closure": [describe(cell.cell_contents) for cell in cells],
+        "closure": closure,
     }
 
 

@@ -97,8 +97,9 @@ class Study:
     Notes
     -----
     A cell's file is found again by a hash of model, scenario, seed, options and estimators:
-    functions of this package by name (and the package's version), other functions also by their
-    compiled code, defaults and closure. What such a function calls is not looked at.
+    functions of this package by public name (and the package's version), other functions also by
+    their compiled code and defaults, and both by what they enclose. What such a function calls is
+    not looked at.
 
     Examples
     --------

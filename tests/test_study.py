@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import afafilter
+from afafilter import theory
+from afafilter._study_cells import describe
 from afafilter.compare import Shell, compare
 from afafilter.models import LinearSDE
 from afafilter.results import Estimate
@@ -242,6 +245,44 @@ def test_keys_are_the_same_in_another_process():
         keys.append(run.stdout.split())
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == 8
+
+
+def test_keys_do_not_depend_on_where_a_module_of_the_package_lies(monkeypatch):
+    """Else every stored cell would be computed anew after a move."""
+
+    def keys() -> list[str]:
+        robust = partial(afafilter.adaptive_filter, weight=afafilter.StudentT(4.0))
+        estimators = {"kalman": afafilter.kalman_filter, "robust": robust}
+        return [cell.key for cell in make(estimators=estimators).cells]
+
+    before = keys()
+    own = (
+        afafilter.kalman_filter, afafilter.adaptive_filter, afafilter.StudentT, LinearSDE, Shell,
+        Outliers, Scenario,
+    )  # fmt: skip
+    for value in own:
+        assert value.__module__.startswith("afafilter.")
+        monkeypatch.setattr(value, "__module__", "afafilter.elsewhere.deeper")
+    assert keys() == before
+    assert describe(afafilter.kalman_filter) == "afafilter.kalman_filter"
+    assert describe(afafilter.StudentT(4.0)) == {"class": "afafilter.StudentT", "nu": 4.0}
+    monkeypatch.setattr(afafilter.kalman_filter, "__module__", "afafilters.kalman")
+    assert keys() != before
+
+
+def test_public_names_tell_functions_and_classes_apart():
+    values = [getattr(afafilter, name) for name in afafilter.__all__]
+    named = [value for value in values if hasattr(value, "__qualname__")]
+    assert len(named) > 50
+    assert {describe(value) for value in named} == {
+        f"afafilter.{value.__qualname__}" for value in named
+    }
+
+
+def test_what_a_function_of_the_package_encloses_is_in_the_key():
+    one, other = (theory.calibrated(partial(shrunk, factor=x)) for x in (0.8, 0.9))
+    assert describe(one) == describe(theory.calibrated(partial(shrunk, factor=0.8)))
+    assert describe(one) != describe(other)
 
 
 def _closure(words):
