@@ -17,13 +17,13 @@ class BuildCore(build_ext):
     """Compiles each extension by `core_build`, which knows compiler, flags and levels."""
 
     def finalize_options(self) -> None:
-        super().finalize_options()
         # A wheel may travel to another machine; an editable or in-place build stays on this one.
         levels = core_build.levels(wheel="bdist_wheel" in self.distribution.commands)
-        self.extensions = [
+        self.distribution.ext_modules = [
             Extension(f"afafilter._core._{name}", [], py_limited_api=True)
             for name in (*levels, *(["probe"] if core_build.is_x86() else []))
         ]
+        super().finalize_options()
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()

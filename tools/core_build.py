@@ -5,8 +5,8 @@ have not changed since its last compilation is not compiled again (build/core ho
 
 Environment
     CXX                  the compiler; otherwise g++, c++ or clang++ from PATH, else PyPI's ziglang
-    AFAFILTER_LEVELS     levels to build, for instance "v2 v3 v4" (a wheel) or "sanitize"; by default
-                         a build for this machine makes this machine's level, a wheel makes all of them
+    AFAFILTER_LEVELS     levels to build, for instance "v2 v3 v4" or "sanitize"; by default all levels
+                         for a wheel and this machine's level for a build that stays here
     AFAFILTER_STRICT     warnings are errors
 """
 
@@ -27,6 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "core"
 X86_LEVELS = ("v2", "v3", "v4")
+NO_RUNTIME = ("-fno-exceptions", "-fno-rtti", "-fno-asynchronous-unwind-tables")
+LANGUAGE = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden")
+ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", *NO_RUNTIME)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wno-psabi")
 SANITIZERS = {"sanitize": "address,undefined", "threads": "thread"}
 
@@ -52,8 +55,8 @@ def compiler() -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "c++"]
     raise BuildError(
-        "afafilter: no C++ compiler found (looked for CXX, g++, c++, clang++ and the package ziglang); "
-        "install one of them, for instance by `pip install ziglang`, and try again"
+        "afafilter: no C++ compiler found (looked for CXX, g++, c++, clang++ and the package "
+        "ziglang); install one of them, for instance by `pip install ziglang`, and try again"
     )
 
 
@@ -92,11 +95,7 @@ def build_directory() -> Path:
 
 def flags(level: str) -> list[str]:
     """Flags for one level."""
-    common = [
-        "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
-        "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-asynchronous-unwind-tables",
-        "-DNDEBUG", *WARNINGS,
-    ]  # fmt: skip
+    common = [*LANGUAGE, *ARITHMETIC, *WARNINGS]
     if os.environ.get("AFAFILTER_STRICT"):
         common.append("-Werror")
     if level in SANITIZERS:
@@ -174,6 +173,7 @@ def _linking(level: str) -> list[str]:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BuildError(f"afafilter: compiling failed\n{shlex.join(command)}\n{done.stderr[-4000:]}")
+        said = done.stderr[-4000:]
+        raise BuildError(f"afafilter: compiling failed\n{shlex.join(command)}\n{said}")
     if done.stderr.strip():
         print(done.stderr, file=sys.stderr)

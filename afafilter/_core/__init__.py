@@ -1,7 +1,8 @@
 """The native core: `core` is the build that suits this processor.
 
-`core/` at the top of the repository is compiled once per level of the x86-64 psABI (v2: SSE4.2, v3:
-AVX2 and FMA, v4: AVX-512) and once elsewhere. Each package has one module that imports `core` from here.
+`core/` at the top of the repository is compiled once per level of the x86-64 psABI (v2: SSE4.2,
+v3: AVX2 and FMA, v4: AVX-512) and once elsewhere. Each package has one module that imports `core`
+from here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def choose(asked: str = "") -> str:
             )
         if not _runs(asked, most):
             raise ImportError(
-                f"AFAFILTER_CORE asks for the build {asked!r}; this processor reaches x86-64-v{most}"
+                f"AFAFILTER_CORE asks for the build {asked!r}; this processor reaches v{most}"
             )
         return asked
     if not levels:
