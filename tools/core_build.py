@@ -5,7 +5,7 @@ have not changed since its last compilation is not compiled again (build/core ho
 
 Environment
     CXX                  the compiler; otherwise g++, c++ or clang++ from PATH, else PyPI's ziglang
-    AFAFILTER_LEVELS     levels to build, for instance "v2 v3 v4" or "sanitize"; by default all levels
+    AFAFILTER_LEVELS     levels to build, as in "v2 v3 v4" or "sanitize"; by default all levels
                          for a wheel and this machine's level for a build that stays here
     AFAFILTER_STRICT     warnings are errors
 """
