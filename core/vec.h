@@ -1,42 +1,114 @@
-// Numbers side by side: the vector extensions of GCC and Clang, which become SSE2, AVX2, AVX-512 or NEON.
+// Numbers side by side: the vector extensions of GCC and Clang, compiled to SSE2, AVX2, AVX-512 or NEON.
 //
-//     using V = Vec<double, 4>;           // +, -, *, /, <, ?: work lane by lane
-//     V x = load<4>(p);                   // p need not be aligned beyond its numbers
-//     store<4>(p, 2.0 * x);
-//
-// Widths are template arguments and follow the level's registers (LANES<T>): GCC splits wider vectors
-// through memory, ten times slower.
+// `Vec<T, N>` is a vector register's worth of N numbers (N = 1: the plain number, so that one text serves
+// both). +, -, *, / work on vectors and on a vector and a number. Vectors are never wider than the level's
+// registers: GCC would split them through memory, ten times slower.
 #pragma once
-#include <cstddef>
+#include <cmath>
 #include <cstdint>
-#include <utility>
-#if defined(__AVX512F__)
+#include <cstdlib>
+#include <cstring>
+#if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
 
+// Two things that only a macro can say. Clang unrolls loops of known length by itself, and would unroll those
+// of unknown length as well if it were told to.
 #define AFA_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define AFA_UNROLL
+#pragma clang fp contract(fast)
+#else
+#define AFA_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace afa {
 
-#if defined(__AVX512F__)
-constexpr int REGISTER_BYTES = 64, REGISTERS = 32;
-#elif defined(__AVX2__)
-constexpr int REGISTER_BYTES = 32, REGISTERS = 16;
-#elif defined(__aarch64__)
-constexpr int REGISTER_BYTES = 16, REGISTERS = 32;
-#else
-constexpr int REGISTER_BYTES = 16, REGISTERS = 16;
-#endif
-constexpr size_t CACHE_LINE = 64;
+constexpr double EPS = 2.220446049250313e-16, LOG_2PI = 1.8378770664093453;
 
-// Numbers of a type in one register.
-template <class T> constexpr int LANES = REGISTER_BYTES / static_cast<int>(sizeof(T));
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+// How many numbers a register holds.
+template <class T> constexpr int LANES = VECTOR_BYTES / static_cast<int>(sizeof(T));
 
 template <class T, int N> struct VecOf {
-    typedef T type __attribute__((vector_size(static_cast<size_t>(N) * sizeof(T))));
-    typedef T loose __attribute__((vector_size(static_cast<size_t>(N) * sizeof(T)), aligned(sizeof(T)), may_alias));
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
+    typedef T loose __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
+};
+template <class T> struct VecOf<T, 1> {
+    typedef T type;
+    typedef T loose;
 };
 template <class T, int N> using Vec = typename VecOf<T, N>::type;
+
+// ---------------------------------------------------------------- what holds for numbers and vectors alike
+
+// Of a number or a vector: how many lanes.
+template <class V> constexpr int lanes_of = static_cast<int>(sizeof(V) / sizeof(double));
+template <> inline constexpr int lanes_of<float> = 1;
+
+// The same number in every lane.
+template <class V> AFA_INLINE V spread(double x) {
+    if constexpr (std::is_same_v<V, double>) return x;
+    else return x - V{};
+}
+template <class V> AFA_INLINE double lane(const V& x, int l) {
+    if constexpr (std::is_same_v<V, double>) return (void)l, x;
+    else return x[l];
+}
+// x with lane l replaced; without a detour through memory.
+template <class V> AFA_INLINE V with_lane(V x, int l, double value) {
+    if constexpr (std::is_same_v<V, double>) return (void)l, (void)x, value;
+    else {
+        if (__builtin_constant_p(l)) {
+            x[l] = value;
+            return x;
+        }
+        Vec<int64_t, lanes_of<V>> number;
+        for (int i = 0; i < lanes_of<V>; i++) number[i] = i;
+        return number == static_cast<int64_t>(l) ? spread<V>(value) : x;
+    }
+}
+// a where test > 0, b elsewhere (also where test is NaN).
+template <class V> AFA_INLINE V where_positive(V test, V a, V b) {
+    if constexpr (std::is_same_v<V, double>) return test > 0.0 ? a : b;
+    else return test > V{} ? a : b;
+}
+template <class V> AFA_INLINE V larger(V a, V b) { return a > b ? a : b; }
+template <class V> AFA_INLINE V magnitude(V x) {
+    if constexpr (std::is_same_v<V, double>) return std::fabs(x);
+    else return larger(x, -x);
+}
+template <class V> AFA_INLINE V root(V x) {
+    if constexpr (std::is_same_v<V, double>) return std::sqrt(x);
+#if defined(__AVX512F__)
+    else if constexpr (sizeof(V) == 64) return reinterpret_cast<V>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
+#endif
+#if defined(__AVX__)
+    else if constexpr (sizeof(V) == 32) return reinterpret_cast<V>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
+#endif
+    else {
+        for (int l = 0; l < lanes_of<V>; l++) x[l] = __builtin_sqrt(x[l]);
+        return x;
+    }
+}
+// Whether every lane lies strictly between two numbers.
+template <class V> AFA_INLINE bool all_between(V x, double low, double high) {
+    if constexpr (std::is_same_v<V, double>) return x > low && x < high;
+    else {
+        const auto inside = (x > low) & (x < high);
+        int64_t all = -1;
+        for (int l = 0; l < lanes_of<V>; l++) all &= inside[l];
+        return all != 0;
+    }
+}
+
+// ---------------------------------------------------------------- memory
 
 template <int N, class T> AFA_INLINE Vec<T, N> load(const T* p) {
     return *reinterpret_cast<const typename VecOf<T, N>::loose*>(p);
@@ -45,45 +117,89 @@ template <int N, class T> AFA_INLINE void store(T* p, Vec<T, N> x) {
     *reinterpret_cast<typename VecOf<T, N>::loose*>(p) = x;
 }
 
-// The first n of N numbers, then zeros; nothing behind them is read. n >= N: all of them, n <= 0: none.
-template <int N, class T> AFA_INLINE Vec<T, N> load_some(const T* p, int64_t n) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// A mask of n lanes begins 4 - n entries in.
+alignas(64) constexpr int64_t MASKS[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+#endif
+
+// The first n (any number) of N entries, zeros beyond; nothing beyond is touched.
+template <int N, class T> AFA_INLINE Vec<T, N> load_some(const T* p, int n) {
     if (n >= N) return load<N>(p);
-    Vec<T, N> x = {};
-    if (n <= 0) return x;
+    if constexpr (N == 1) return T(0);
+    else {
+        const bool known = __builtin_constant_p(n);
 #if defined(__AVX512F__)
-    if constexpr (N * sizeof(T) == 64) {
-        const unsigned mask = (1u << n) - 1u;
-        if constexpr (sizeof(T) == 8) return (Vec<T, N>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p);
-        else return (Vec<T, N>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p);
-    }
+        if constexpr (N * sizeof(T) == 64) {
+            const unsigned mask = (1u << n) - 1u;
+            if constexpr (sizeof(T) == 8)
+                return reinterpret_cast<Vec<T, N>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p));
+            else return reinterpret_cast<Vec<T, N>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p));
+        }
+#elif defined(__AVX2__)
+        if constexpr (N == 4 && sizeof(T) == 8)
+            if (!known)
+                return reinterpret_cast<Vec<T, N>>(
+                    _mm256_maskload_pd(p, reinterpret_cast<__m256i>(load<4>(MASKS + 4 - n))));
 #endif
-    for (int i = 0; i < N; i++)
-        if (i < n) x[i] = p[i];
-    return x;
+        (void)known;
+        Vec<T, N> x = {};
+        for (int i = 0; i < N; i++)
+            if (i < n) x[i] = p[i];
+        return x;
+    }
 }
-// The first n of N numbers; nothing behind them is written.
-template <int N, class T> AFA_INLINE void store_some(T* p, Vec<T, N> x, int64_t n) {
+template <int N, class T> AFA_INLINE void store_some(T* p, Vec<T, N> x, int n) {
     if (n >= N) return store<N>(p, x);
-    if (n <= 0) return;
+    if constexpr (N > 1) {
 #if defined(__AVX512F__)
-    if constexpr (N * sizeof(T) == 64) {
-        const unsigned mask = (1u << n) - 1u;
-        if constexpr (sizeof(T) == 8) _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), (__m512d)x);
-        else _mm512_mask_storeu_ps(p, static_cast<__mmask16>(mask), (__m512)x);
-        return;
-    }
+        if constexpr (N * sizeof(T) == 64) {
+            const unsigned mask = (1u << n) - 1u;
+            if constexpr (sizeof(T) == 8)
+                _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), reinterpret_cast<__m512d>(x));
+            else _mm512_mask_storeu_ps(p, static_cast<__mmask16>(mask), reinterpret_cast<__m512>(x));
+            return;
+        }
 #endif
-    for (int i = 0; i < N; i++)
-        if (i < n) p[i] = x[i];
+        for (int i = 0; i < N; i++)   // masked stores of AVX2 take twenty cycles on some processors
+            if (i < n) p[i] = x[i];
+    }
 }
 
-// The same number in every lane.
-template <int N, class T> AFA_INLINE Vec<T, N> spread(T a) { return a - Vec<T, N>{}; }
+// ---------------------------------------------------------------- dimensions and work space
 
-template <int N, class T> AFA_INLINE T sum(Vec<T, N> x) {
-    T total = x[0];
-    for (int i = 1; i < N; i++) total += x[i];
-    return total;
-}
+// A dimension: N where it is known when compiled, else (N = 0) what it is given.
+template <int N> struct Size {
+    explicit constexpr Size(int64_t) {}
+    constexpr operator int() const { return N; }
+};
+template <> struct Size<0> {
+    int n;
+    explicit constexpr Size(int64_t given) : n(static_cast<int>(given)) {}
+    constexpr operator int() const { return n; }
+};
+
+// Work space, zeros at first: on the stack where its size N is known, else allocated (once per call).
+template <class T, int N> struct Scratch {
+    T entries[N] = {};
+    explicit Scratch(int64_t) {}
+    T& operator[](int64_t i) { return entries[i]; }
+    const T& operator[](int64_t i) const { return entries[i]; }
+};
+template <class T> struct Scratch<T, 0> {
+    void* block;
+    T* entries;
+    explicit Scratch(int64_t n) {
+        constexpr size_t align = 64;   // of a register, and of a line of the cache
+        const size_t bytes = static_cast<size_t>(n) * sizeof(T);
+        block = std::calloc(bytes + align, 1);
+        const uintptr_t address = (reinterpret_cast<uintptr_t>(block) + align - 1) / align * align;
+        entries = reinterpret_cast<T*>(address);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() { std::free(block); }
+    T& operator[](int64_t i) { return entries[i]; }
+    const T& operator[](int64_t i) const { return entries[i]; }
+};
 
 }  // namespace afa
