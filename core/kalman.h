@@ -1,0 +1,255 @@
+// Steps of the Kalman filter in square-root form, and the chain of nodes that they go along.
+//
+// Covariances never appear inside: only roots, P = L L^T, so that no rounding makes them indefinite.
+//
+//     predict   [F L, V^1/2; I, 0] Theta = [L', 0; B, D]    (Theta orthogonal)
+//               L' L'^T = F P F^T + V,  xi = B xi' + D eta
+//     update    component by component after R = low noise low^T:  phi = L^T h, f = phi^T phi + noise,
+//               L <- L Pi,  Pi = I - phi phi^T / (f (1 + sqrt(noise / f)))
+//               e = K v has unit variance, m <- m + W e,  W = L U             (v = z - H m - off)
+//
+// A state is x = m + L xi, xi of unit covariance: what is learnt later is learnt about xi. From the next
+// state's xi' = U e + Pi xi+ (xi+ after its update) follows xi = T xi+ + V e + D eta, T = B Pi and V = B U:
+// products of contractions, and no covariance is ever inverted.
+//
+// Matrices are kept by columns here: F[j] is column j of F, and likewise V^1/2, L, W, K, T, V and D (not H).
+//
+// Sources: Potter (in Battin, Astronautical Guidance, 1964) for the update; Kaminski, Bryson & Schmidt, IEEE
+// TAC 16 (1971) 727-736 for the array forms; Bierman, Factorization Methods for Discrete Sequential
+// Estimation (1977), chapters V, VI and X for components one by one and for square-root smoothers.
+//
+// D, P: dimensions of state and observation (0: at run time). SMOOTH: whether the smoother wants T, V, D.
+// Number: double, or a vector of as many series side by side as it has lanes.
+#pragma once
+#include <tuple>
+
+#include "array.h"
+#include "linalg.h"
+
+namespace afa {
+
+// Nodes in processing order and the matrices that they share. step (N) row of F, b, root = V^1/2 for the step
+// into the node, F and root by columns; obs (N) observation shown by the node or -1; cfg (T) row of H, off, R.
+struct Chain {
+    Index<1> step;
+    In<3> F;
+    In<2> b;
+    In<3> root;
+    Index<1> obs, cfg;
+    In<3> H;
+    In<2> off;
+    In<3> R;
+    auto members() { return std::tie(step, F, b, root, obs, cfg, H, off, R); }
+};
+constexpr const char* CHAIN = "step(N) F(U,d,d) b(U,d) root(U,d,d) obs(N) cfg(T) H(C,p,d) off(C,p) R(C,p,p) ";
+
+// What covariances leave for the means and for the smoother. slot (N) row of the rest for a node; equal
+// consecutive nodes share one. By columns W, K, root = L updated; half = -(n log 2 pi + log|S|) / 2; for the
+// step into the node, by columns, T, V, D.
+struct Gains {
+    View<int64_t, 1> slot;
+    Out<3> W, K;
+    Out<1> half;
+    Out<3> root, T, V, D;
+    auto members() { return std::tie(slot, W, K, half, root, T, V, D); }
+};
+constexpr const char* GAINS = "slot(*) W(n,p,d) K(n,p,p) half(n) root(n,d,d) T(n,d,d) V(n,p,d) D(n,d,d) ";
+
+// A state at work. The first d columns of A hold L; with SMOOTH the rows below it hold B (after a prediction),
+// which becomes T = B Pi; below the later d columns is D.
+template <int D, bool SMOOTH, class Number = double> struct StateSpace {
+    static constexpr int ROWS = SMOOTH ? 2 * D : D;
+    Columns<2 * D, ROWS, Number> A;
+    Columns<1, ROWS, Number> spare;
+    Scratch<Number, 2 * D> v;
+    explicit StateSpace(int64_t d)
+        : A(static_cast<int>(2 * d), static_cast<int>(SMOOTH ? 2 * d : d)), spare(1, static_cast<int>(SMOOTH ? 2 * d : d)),
+          v(2 * d) {}
+};
+
+// An observation at work. across: columns of H; Y: columns of H L, for rows of H whose noise is independent;
+// scale R = low noise low^T, mix the inverse of low; link: covariance of e_a with later components.
+template <int D, int P> struct ShownSpace {
+    Columns<D, P> across, Y;
+    Columns<P, P> link;
+    Scratch<double, P * P> low, mix;
+    Scratch<double, P> noise;
+    Scratch<double, D> phi;
+    ShownSpace(int64_t d_, int64_t p_)
+        : across(static_cast<int>(d_), static_cast<int>(p_)), Y(static_cast<int>(d_), static_cast<int>(p_)),
+          link(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_), mix(p_ * p_), noise(p_), phi(d_) {}
+};
+
+// ---------------------------------------------------------------- predict
+
+// L <- root of F P F^T + V = [F L, V^1/2] [F L, V^1/2]^T; F and root = V^1/2 (lower triangular) by columns.
+//
+// With SMOOTH the later rows become [B, D]: the present state's noise in terms of the next one's and of what
+// is independent of it (Kaminski, Bryson & Schmidt 1971, eq. 24; rows [I, 0] carried along).
+template <int D, bool SMOOTH, class Number>
+AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d_) {
+    const int d = d_, blocks = space.A.blocks();
+    using Cols = Columns<2 * D, StateSpace<D, SMOOTH, Number>::ROWS, Number>;
+    using Pack = typename Cols::Pack;
+    constexpr int W = Cols::W;
+    Cols& A = space.A;
+    auto& before = space.spare;
+    AFA_UNROLL
+    for (int c = 0; c < d; c++) {
+        AFA_UNROLL
+        for (int b = 0; b * W < d; b++) before(0, b) = A(c, b);
+        AFA_UNROLL
+        for (int b = 0; b < blocks; b++) {
+            Pack x = {};
+            if (b * W < d) {
+                AFA_UNROLL
+                for (int j = 0; j < d; j++) x += before.at(0, j) * Cols::read(F + j * d, b, d);   // F L
+                A(d + c, b) = Cols::read(root + c * d, b, d) + Pack{};                             // V^1/2
+            } else A(d + c, b) = Pack{};
+            if (SMOOTH && b == (d + c) / W) {                                                      // I
+                const Pack one = with_lane(Pack{}, (d + c) % W, 1.0);
+                x += W == 1 ? spread<Pack>(1.0) : one;
+            }
+            A(c, b) = x;
+        }
+    }
+    triangularise(A, space.v, d_, Size<2 * D>(2 * d), d_);
+}
+
+// ---------------------------------------------------------------- update
+
+// Take up an observation that shows H x, H (p, d) by rows.
+template <int D, int P>
+AFA_INLINE void face(const double* H, ShownSpace<D, P>& shown, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_;
+    for (int i = 0; i < d; i++)
+        for (int a = 0; a < p; a++) shown.across.set(i, a, H[a * d + i]);
+}
+
+// S (p, p) = H P H^T + scale R and Y = H L, after `face`.
+template <int D, int P, class C>
+AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double* S, ShownSpace<D, P>& shown, Size<D> d_,
+                               Size<P> p_) {
+    const int d = d_, p = p_;
+    using Shows = Columns<D, P>;
+    using Pack = typename Shows::Pack;
+    constexpr int W = Shows::W;
+    AFA_UNROLL
+    for (int j = 0; j < d; j++)
+        for (int b = 0; b * W < p; b++) {
+            Pack y = {};
+            AFA_UNROLL
+            for (int i = 0; i < d; i++) y += A.at(j, i) * shown.across(i, b);
+            shown.Y(j, b) = y;
+        }
+    AFA_UNROLL
+    for (int a = 0; a < p; a++)
+        for (int b = 0; b * W < p; b++) {
+            Pack s = scale * Shows::read(R + a * p, b, p);
+            AFA_UNROLL
+            for (int j = 0; j < d; j++) s += shown.Y.at(j, a) * shown.Y(j, b);
+            store_some<W>(S + a * p + b * W, s, p - b * W);
+        }
+}
+
+// scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the seen components;
+// whether any of them are correlated. A pivot that is only rounding is 0.
+template <int D, int P>
+AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ShownSpace<D, P>& shown, Size<P> p_) {
+    const int p = p_;
+    auto [low, mix, noise] = std::tie(shown.low, shown.mix, shown.noise);
+    bool correlated = false;
+    for (int a = 0; a < p; a++) {
+        for (int c = 0; c < p; c++) mix[a * p + c] = c == a ? 1.0 : 0.0;
+        if (!seen[a]) continue;
+        const double whole = scale * R[a * p + a];
+        double pivot = whole;
+        for (int c = 0; c < a; c++) {
+            if (!seen[c]) continue;
+            double s = scale * R[a * p + c];
+            for (int e = 0; e < c; e++)
+                if (seen[e]) s -= low[a * p + e] * low[c * p + e] * noise[e];
+            const double share = s != 0.0 && noise[c] > 0.0 ? s / noise[c] : 0.0;
+            low[a * p + c] = share;
+            if (share == 0.0) continue;
+            correlated = true;
+            pivot -= share * share * noise[c];
+            for (int e = 0; e <= c; e++) mix[a * p + e] -= share * mix[c * p + e];
+        }
+        noise[a] = pivot > 4 * p * EPS * whole ? pivot : 0.0;
+    }
+    return correlated;
+}
+
+// Condition the first d columns of A, block b of theirs, on one component: with g = L phi, returns g / sqrt(f)
+// and leaves L <- L - shrink g phi^T, shrink = 1 / (f + sqrt(f noise)) (Potter).
+template <class C, class Phi, class Number, class N>
+AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled, Number shrink, N d_) {
+    const int d = d_;
+    typename C::Pack moved = {};
+    AFA_UNROLL
+    for (int j = 0; j < d; j++) moved += phi[j] * A(j, b);
+    const typename C::Pack less = shrink * moved;
+    AFA_UNROLL
+    for (int j = 0; j < d; j++) A(j, b) -= phi[j] * less;
+    return scaled * moved;
+}
+
+// Condition L on the seen components, after `innovation_cov` and `split_noise` (correlated: what it said).
+//
+// Fills W (p, d), K (p, p) and, with SMOOTH, V = B U (p, d), all by columns, zeros where nothing is seen.
+// Returns -(n log 2 pi + log|S|) / 2, or NaN where an innovation is known exactly.
+template <bool SMOOTH, int D, int P, class C>
+AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double* W_, double* K, double* V,
+                              ShownSpace<D, P>& shown, bool correlated, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_, blocks = A.blocks();
+    using Shows = Columns<D, P>;
+    constexpr int W = C::W, WP = Shows::W;
+    auto& Y = shown.Y;
+    auto& phi = shown.phi;
+    double half = 0.0;
+    if (correlated)   // rows of H after low^-1
+        for (int j = 0; j < d; j++)
+            for (int a = 0; a < p; a++)
+                for (int c = 0; c < a; c++)
+                    if (seen[a] && seen[c]) Y.set(j, a, Y.at(j, a) - shown.low[a * p + c] * Y.at(j, c));
+    AFA_UNROLL
+    for (int a = 0; a < p; a++) {
+        for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
+        if (!seen[a]) {
+            for (int i = 0; i < d; i++) {
+                W_[a * d + i] = 0.0;
+                if (SMOOTH) V[a * d + i] = 0.0;
+            }
+            continue;
+        }
+        double f = shown.noise[a];                                       // f = phi^T phi + noise
+        AFA_UNROLL
+        for (int j = 0; j < d; j++) {
+            phi[j] = Y.at(j, a);
+            f += phi[j] * phi[j];
+        }
+        if (!(f > 1e-28 * S[a * p + a])) return NAN;
+        const double width = std::sqrt(f), scaled = 1.0 / width, shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
+        for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
+        for (int c = 0; c < a; c++)
+            if (seen[c])
+                for (int j = 0; j <= c; j++) K[j * p + a] -= shown.link.at(c, a) * K[j * p + c];
+        for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
+        AFA_UNROLL
+        for (int b = 0; b < blocks; b++) {
+            const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
+            AFA_UNROLL
+            for (int l = 0; l < W; l++) {
+                const int i = b * W + l;
+                if (i < d) W_[a * d + i] = lane(gain, l);
+                else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
+            }
+        }
+        for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
+        half -= 0.5 * (LOG_2PI + std::log(f));
+    }
+    return half;
+}
+
+}  // namespace afa

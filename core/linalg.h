@@ -1,0 +1,218 @@
+// Small dense matrices: columns at work in registers, orthogonal triangularisation, Cholesky, products.
+#pragma once
+#include "vec.h"
+
+namespace afa {
+
+// COLUMNS columns of ROWS entries (0: known at run time), each padded to whole packs, zeros beyond.
+//
+// Number = double: a pack holds W entries of one column, so that what happens to a column happens to W of
+// its entries at a time. Number = a vector: entry by entry, for as many matrices side by side as it has lanes.
+template <int COLUMNS, int ROWS, class Number_ = double> struct Columns {
+    using Number = Number_;
+    static constexpr bool ALONE = std::is_same_v<Number, double>;
+    static constexpr int MOST = LANES<double>, WANTED = ROWS == 0 ? 8 : ROWS == 1 ? 1 : ROWS == 2 ? 2 : ROWS <= 4 ? 4 : 8;
+    static constexpr int W = !ALONE ? 1 : WANTED < MOST ? WANTED : MOST;
+    using Pack = std::conditional_t<ALONE, Vec<double, W>, Number>;
+    using Shared = std::conditional_t<ALONE, Vec<double, W>, double>;   // a pack of what all lanes share
+    static constexpr int BLOCKS = ROWS == 0 ? 0 : (ROWS + W - 1) / W;
+
+    Size<BLOCKS> blocks_;
+    Scratch<Pack, COLUMNS * BLOCKS> packs;
+
+    Columns(int columns, int rows) : blocks_((rows + W - 1) / W), packs(columns * ((rows + W - 1) / W)) {}
+    AFA_INLINE int blocks() const { return blocks_; }
+    AFA_INLINE Pack& operator()(int c, int b) { return packs[c * blocks() + b]; }
+    AFA_INLINE const Pack& operator()(int c, int b) const { return packs[c * blocks() + b]; }
+    AFA_INLINE Number at(int c, int i) const {
+        if constexpr (W == 1) return packs[c * blocks() + i];
+        else return packs[c * blocks() + i / W][i % W];
+    }
+    AFA_INLINE void set(int c, int i, Number x) {
+        if constexpr (W == 1) packs[c * blocks() + i] = x;
+        else packs[c * blocks() + i / W][i % W] = x;
+    }
+    // Block b of n entries that lie in memory side by side, the same for all lanes.
+    static AFA_INLINE Shared read(const double* p, int b, int n) { return load_some<W>(p + b * W, n - b * W); }
+};
+
+// Sums of squares beyond this range have lost digits, or all of them.
+constexpr double LEAST_SQUARE = 0x1p-900, LARGEST_SQUARE = 0x1p+900;
+
+// Row j again in units of a power of two, its largest entry: v (row j from column j on), done and rest.
+template <class C, class S>
+__attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j, int end, typename C::Number& done,
+                                                         typename C::Number& rest) {
+    using Number = typename C::Number;
+    Number largest = spread<Number>(0x1p-1022);
+    for (int c = 0; c < end; c++) largest = larger(largest, magnitude(A.at(c, j)));
+    double power[lanes_of<Number>];
+    for (int l = 0; l < lanes_of<Number>; l++) {
+        const double x = lane(largest, l);
+        power[l] = x < 0x1p+1000 ? std::ldexp(1.0, std::ilogb(x)) : 0x1p+1000;
+    }
+    const Number unit = load<lanes_of<Number>>(power);
+    done = rest = spread<Number>(0.0);
+    for (int c = 0; c < end; c++) {
+        const Number x = A.at(c, j) / unit;
+        if (c < j) done += x * x;
+        else v[c] = x, rest += x * x;
+    }
+    return unit;
+}
+
+// A <- A Theta, Theta orthogonal, so that the first `rows` rows are lower triangular with pivots >= 0.
+//
+// Householder reflections of columns (Golub & Van Loan, section 5.1; as array form of Kalman filters:
+// Kaminski, Bryson & Schmidt 1971). Row j = (done | v) becomes (done | norm, 0, ...): with
+// u = v + sign(v_j) |v| e_j, beta = 2 / u^T u, every row a <- a - beta (a u) u. Later rows take part. A row
+// that depends on those above it (|v| within rounding of the whole row) has the pivot 0. width: columns of A;
+// row j is zero from column reach + j + 1 on (reach = width: nothing is). v: width numbers of work space.
+template <class C, class S, class Rows, class Width, class Reach>
+AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Reach reach_) {
+    using Number = typename C::Number;
+    using Pack = typename C::Pack;
+    constexpr int W = C::W;
+    const int rows = rows_, width = width_, reach = reach_, blocks = A.blocks();
+    const double tiny = 8 * width * EPS;
+    const Number zero = spread<Number>(0.0), one = spread<Number>(1.0);
+    AFA_UNROLL
+    for (int j = 0; j < rows; j++) {
+        const int end = width < reach + j + 1 ? width : reach + j + 1;
+        Number done = zero, rest = zero, unit = one;
+        AFA_UNROLL
+        for (int c = 0; c < j; c++) {
+            const Number x = A.at(c, j);
+            done += x * x;
+        }
+        AFA_UNROLL
+        for (int c = j; c < end; c++) {
+            v[c] = A.at(c, j);
+            rest += v[c] * v[c];
+        }
+        if (__builtin_expect(!all_between(Number(done + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
+            unit = rescale_row(A, v, j, end, done, rest);
+        const Number pivot = rest - (tiny * tiny) * (done + rest);
+        const Number norm = where_positive(pivot, root(rest), zero);
+        const Number flip = where_positive(Number(v[j]), one, -one);
+        const Number first = v[j] + flip * norm;                        // u_j
+        const Number beta = where_positive(pivot, 1.0 / (rest + norm * magnitude(Number(v[j]))), zero);
+        AFA_UNROLL
+        for (int b = j / W; b < blocks; b++) {                          // rows above are zero from column j on
+            const Pack head = A(j, b);
+            Pack dots = first * head;
+            AFA_UNROLL
+            for (int c = j + 1; c < end; c++) dots += v[c] * A(c, b);
+            dots *= beta;
+            if (b == j / W) {                                           // row j: exactly (norm, 0, 0, ...)
+                if constexpr (W == 1) dots = unit;
+                else dots = with_lane(dots, j % W, unit);
+            }
+            A(j, b) = flip * (first * dots - head);
+            AFA_UNROLL
+            for (int c = j + 1; c < end; c++) A(c, b) -= v[c] * dots;
+        }
+    }
+}
+
+// out (columns, n) <- entries row, ..., row + n - 1 of the columns first, first + 1, ... of A.
+template <class C, class M, class N>
+AFA_INLINE void write_columns(const C& A, int first, int row, double* out, M columns_, N n_) {
+    const int columns = columns_, n = n_;
+    AFA_UNROLL
+    for (int c = 0; c < columns; c++)
+        AFA_UNROLL
+        for (int i = 0; i < n; i++) out[c * n + i] = A.at(first + c, row + i);
+}
+// The first columns of A <- those given (columns, n), zeros below.
+template <class C, class M, class N> AFA_INLINE void read_columns(const double* given, C& A, M columns_, N n_) {
+    const int columns = columns_, n = n_, blocks = A.blocks();
+    AFA_UNROLL
+    for (int c = 0; c < columns; c++)
+        AFA_UNROLL
+        for (int b = 0; b < blocks; b++) A(c, b) = C::read(given + c * n, b, n);
+}
+
+// P (n, n) = L L^T, L the first `columns` columns of A.
+template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P, N n_, M columns_) {
+    const int n = n_, columns = columns_;
+    constexpr int W = C::W;
+    AFA_UNROLL
+    for (int i = 0; i < n; i++)
+        AFA_UNROLL
+        for (int b = 0; b * W < n; b++) {
+            typename C::Pack x = {};
+            AFA_UNROLL
+            for (int c = 0; c < columns; c++) x += A.at(c, i) * A(c, b);
+            store_some<W>(P + i * n + b * W, x, n - b * W);
+        }
+}
+
+// ---------------------------------------------------------------- matrices by rows, as NumPy keeps them
+
+// out (n, c) = a (n, m) b (m, c); out overlaps neither.
+template <class N, class M, class C>
+AFA_INLINE void multiply(const double* a, const double* b, double* out, N n, M m, C c) {
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < c; j++) out[i * c + j] = 0.0;
+        for (int k = 0; k < m; k++)
+            for (int j = 0; j < c; j++) out[i * c + j] += a[i * m + k] * b[k * c + j];
+    }
+}
+// out (n, c) += scale a (n, m) b^T, b (c, m).
+template <class N, class M, class C>
+AFA_INLINE void add_product_t(const double* a, const double* b, double scale, double* out, N n, M m, C c) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < c; j++) {
+            double x = 0.0;
+            for (int k = 0; k < m; k++) x += a[i * m + k] * b[j * m + k];
+            out[i * c + j] += scale * x;
+        }
+}
+// out (n, c) = a^T b, a (m, n), b (m, c).
+template <class N, class M, class C>
+AFA_INLINE void t_multiply(const double* a, const double* b, double* out, N n, M m, C c) {
+    for (int i = 0; i < n * c; i++) out[i] = 0.0;
+    for (int k = 0; k < m; k++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < c; j++) out[i * c + j] += a[k * n + i] * b[k * c + j];
+}
+
+// Lower Cholesky factor of s (n, n), which may be `root` itself, and log|s|; the upper triangle of `root` is
+// left alone. NaN where a pivot is not above least s_ii (Golub & Van Loan, section 4.2).
+template <class N> AFA_INLINE double cholesky(const double* s, double least, double* root, N n) {
+    double logdet = 0.0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j <= i; j++) {
+            const double whole = s[i * n + j];
+            double x = whole;
+            for (int k = 0; k < j; k++) x -= root[i * n + k] * root[j * n + k];
+            if (i != j) {
+                root[i * n + j] = x / root[j * n + j];
+                continue;
+            }
+            if (!(x > least * whole)) return NAN;
+            root[i * n + i] = std::sqrt(x);
+            logdet += std::log(x);
+        }
+    return logdet;
+}
+// x <- L^-1 x and x <- L^-T x for columns x (n, m) and lower triangular L (n, n).
+template <class N, class M> AFA_INLINE void solve_lower(const double* L, double* x, N n, M m) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < m; j++) {
+            double t = x[i * m + j];
+            for (int k = 0; k < i; k++) t -= L[i * n + k] * x[k * m + j];
+            x[i * m + j] = t / L[i * n + i];
+        }
+}
+template <class N, class M> AFA_INLINE void solve_lower_t(const double* L, double* x, N n, M m) {
+    for (int i = n - 1; i >= 0; i--)
+        for (int j = 0; j < m; j++) {
+            double t = x[i * m + j];
+            for (int k = i + 1; k < n; k++) t -= L[k * n + i] * x[k * m + j];
+            x[i * m + j] = t / L[i * n + i];
+        }
+}
+
+}  // namespace afa
