@@ -1,6 +1,6 @@
 // What this processor can do, asked of it by CPUID; compiled for any x86-64. As a Python module it is
 // what `afafilter._core` asks before it loads a build; as a program (AFA_PROGRAM) what the build asks.
-#include <cstdio>
+#include <stdio.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
@@ -34,7 +34,7 @@ static int level() { return 0; }
 #endif
 
 #ifdef AFA_PROGRAM
-int main() { return std::printf("%d\n", level()) < 0; }
+int main() { return printf("%d\n", level()) < 0; }
 #else
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>

@@ -27,7 +27,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "core"
 X86_LEVELS = ("v2", "v3", "v4")
-NO_RUNTIME = ("-fno-exceptions", "-fno-rtti", "-fno-asynchronous-unwind-tables")
+NO_RUNTIME = (
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-threadsafe-statics",
+)
 LANGUAGE = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden")
 ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", *NO_RUNTIME)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wno-psabi")
@@ -79,7 +84,7 @@ def machine_level() -> str:
     out = build_directory() / "probe"
     out.mkdir(parents=True, exist_ok=True)
     program = out / ("probe.exe" if os.name == "nt" else "probe")
-    command = [*compiler(), "-std=c++17", "-O1", "-DAFA_PROGRAM", str(SOURCES / "probe.cpp")]
+    command = [*_linker(), "-std=c++17", "-O1", "-DAFA_PROGRAM", str(SOURCES / "probe.cpp")]
     _run([*command, f"-I{sysconfig.get_path('include')}", "-o", str(program)])
     level = int(subprocess.run([program], capture_output=True, check=True, text=True).stdout)
     if level < 2:
@@ -139,7 +144,7 @@ def compile_module(level: str, target: Path) -> None:
     stamp.write_text(said)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_suffix(".part")
-    _run([*command, *_linking(level), *map(str, made), "-o", str(scratch)])
+    _run([*_linker(), *_linking(level), *map(str, made), "-o", str(scratch)])
     os.replace(scratch, target)
 
 
@@ -157,6 +162,11 @@ def _is_current(out: Path) -> bool:
     names = shlex.split(made_from.read_text().replace("\\\n", " "))[1:]
     made = out.stat().st_mtime
     return all(Path(name).exists() and Path(name).stat().st_mtime <= made for name in names)
+
+
+def _linker() -> list[str]:
+    """The compiler; zig's for C, which does not first build a C++ library that nothing here needs."""
+    return [*compiler()[:-1], "cc"] if _is_zig() else compiler()
 
 
 def _linking(level: str) -> list[str]:
