@@ -165,7 +165,7 @@ def _is_current(out: Path) -> bool:
 
 
 def _linker() -> list[str]:
-    """The compiler; zig's for C, which does not first build a C++ library that nothing here needs."""
+    """The compiler; zig's for C, which does not build a C++ library that nothing here needs."""
     return [*compiler()[:-1], "cc"] if _is_zig() else compiler()
 
 
