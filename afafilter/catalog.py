@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from afafilter._model_toml import known_keys, near
+from afafilter.io.model_toml import known_keys, near
 from afafilter.results import Estimate
 from afafilter.weights import Weight, weight_from_name
 
@@ -59,14 +59,12 @@ def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> 
     ValueError, TypeError
         Unknown name (the message lists the known ones), option or weight.
     """
-    import afafilter
-
     if name not in CATALOG:
         raise ValueError(
             f"estimator must be one of {', '.join(CATALOG)}, got {name!r}{near(name, CATALOG)}"
         )
     entry = CATALOG[name]
-    function = getattr(afafilter, entry.function)
+    function = functions()[entry.function]
     merged = {**entry.options, **(options or {})}
     try:
         known_keys(merged, options_of(function))
@@ -78,6 +76,19 @@ def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> 
     elif isinstance(weight, tuple):
         merged["weight"] = weight_from_name(weight[0], **weight[1])
     return partial(function, **merged)
+
+
+def functions() -> dict[str, Callable[..., Estimate]]:
+    """The estimators that can be named: public name -> function."""
+    from afafilter.adaptive.estimators import adaptive_filter, adaptive_smoother
+    from afafilter.baselines import filterpy_filter, filterpy_smoother, raw_observation
+    from afafilter.kalman.estimators import kalman_filter, rts_smoother
+
+    every: tuple[Callable[..., Estimate], ...] = (
+        adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, filterpy_filter,
+        filterpy_smoother, raw_observation,
+    )  # fmt: skip
+    return {function.__name__: function for function in every}
 
 
 def weight_from_table(table: Any) -> Weight:

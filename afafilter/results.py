@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._validate import Array, ObsMask, positive_int, scalar
+from afafilter._base.checks import Array, ObsMask, positive_int, scalar
 
 if TYPE_CHECKING:
     import pandas as pd

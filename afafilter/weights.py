@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._validate import scalar
+from afafilter._base.checks import scalar
 
 Floats = NDArray[np.floating[Any]]
 Dim = int | NDArray[np.integer[Any]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter.compare import compare
+from afafilter import compare
 from afafilter.plotting import figure, intervals, paper_style
 from simulations import _setups
 from simulations._common import save

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import Power, adaptive_filter, kalman_filter, spiral, theory
+from afafilter import Outliers, Power, adaptive_filter, kalman_filter, simulate, spiral, theory
 from afafilter.plotting import figure, paper_style, weight_map
-from afafilter.simulate import Outliers, simulate
 from simulations._common import save
 
 SEED = 3

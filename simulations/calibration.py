@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import adaptive_filter, kalman_filter, theory
+from afafilter import adaptive_filter, kalman_filter, simulate, theory
 from afafilter.plotting import curves, figure, paper_style
-from afafilter.simulate import simulate
 from simulations import _setups
 from simulations._common import save
 

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from afafilter import LinearSDE, adaptive_filter, datasets, fit, forecast, theory
+from afafilter import FitWarning, LinearSDE, adaptive_filter, datasets, fit, forecast, theory
 from afafilter import families as f
-from afafilter.fit import FitWarning
 from afafilter.plotting import COLOURS, curves, figure, line_style, observations, paper_style
 from simulations._common import save
 

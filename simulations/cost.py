@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from afafilter import StudentT, adaptive_filter, kalman_filter, rts_smoother
+from afafilter import StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
 from afafilter.plotting import curves, figure, paper_style
-from afafilter.simulate import simulate
 from simulations import _setups
 from simulations._common import save
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from afafilter import datasets, families, fit, plotting
-from afafilter.diagnostics import Diagnostics, diagnose
+from afafilter import datasets, diagnose, families, fit, plotting
+from afafilter.learning.diagnostics import Diagnostics
 from simulations._common import save
 
 LAGS = 9

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import adaptive_filter, kalman_filter, spiral, theory
+from afafilter import adaptive_filter, kalman_filter, simulate, spiral, theory
 from afafilter.plotting import MARKERS, figure, line_style, paper_style
-from afafilter.simulate import simulate
 from simulations._common import save
 
 RATIOS = (0.003, 0.03, 0.3, 3.0)

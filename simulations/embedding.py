@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from afafilter import LinearSDE, adaptive_filter, kalman_filter, pull_forward
+from afafilter import LinearSDE, adaptive_filter, kalman_filter, pull_forward, simulate
 from afafilter.plotting import COLOURS, CYCLE, MARKERS, figure, paper_style, phase_plane
-from afafilter.simulate import simulate
 from simulations import _setups
 from simulations._common import save
 

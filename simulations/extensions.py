@@ -25,13 +25,13 @@ from afafilter import (
     kalman_filter,
     linear_time_filter,
     separable_weights,
+    simulate,
     structured_adaptive_filter,
     theory,
 )
-from afafilter.exponentials import plain_weight, plain_weights_exponentials
+from afafilter.adaptive.linear_time.sums import plain_weight, plain_weights_exponentials
+from afafilter.models.structured_noise import structured_model
 from afafilter.plotting import MARKERS, curves, figure, line_style, paper_style
-from afafilter.simulate import simulate
-from afafilter.structured_noise import structured_model
 from simulations import _setups
 from simulations._common import save
 

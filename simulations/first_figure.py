@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import adaptive_filter, kalman_filter, rts_smoother, spiral, theory
+from afafilter import adaptive_filter, kalman_filter, rts_smoother, simulate, spiral, theory
 from afafilter.plotting import COLOURS, figure, paper_style, phase_plane
-from afafilter.simulate import simulate
 from simulations._common import save
 
 SETTINGS = ((0.0, 1.0), (0.3, 0.5), (0.5, 2.0))

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from afafilter import FitWarning, fit, simulate
 from afafilter import families as f
-from afafilter import fit, simulate
-from afafilter.families import Family
-from afafilter.fit import FitWarning
+from afafilter.learning.families import Family
 from afafilter.plotting import CYCLE, MARKERS, figure, paper_style
 from simulations._common import save
 

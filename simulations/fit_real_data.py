@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afafilter import Estimate, FitResult, LinearSDE, datasets, fit, rts_smoother
+from afafilter import Estimate, FitResult, LinearSDE, datasets, fit, likelihood_ratio, rts_smoother
 from afafilter import families as f
-from afafilter.fit import likelihood_ratio
 from afafilter.io import Series
 from afafilter.plotting import CYCLE, band, figure, observations, paper_style
 from simulations._common import save

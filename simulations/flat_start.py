@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import IMQ, StudentT, adaptive_filter, kalman_filter, rts_smoother
+from afafilter import IMQ, StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
 from afafilter.plotting import curves, figure, paper_style
-from afafilter.simulate import simulate
 from simulations import _setups
 from simulations._common import save
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import StudentT, adaptive_filter, kalman_filter
+from afafilter import StudentT, adaptive_filter, kalman_filter, simulate
 from afafilter.plotting import COLOURS, curves, figure, paper_style
-from afafilter.simulate import simulate
 from simulations import _setups
 from simulations._common import save
 

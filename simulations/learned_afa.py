@@ -19,18 +19,19 @@ import pandas as pd
 
 from afafilter import (
     Estimate,
+    FitWarning,
     LinearSDE,
     Power,
     Prior,
     StudentT,
     adaptive_filter,
     families,
+    fit_afa,
     kalman_filter,
     simulate,
     theory,
 )
-from afafilter.fit import FitWarning
-from afafilter.fit_afa import AFAFit, fit_afa
+from afafilter.learning.fit_afa import AFAFit
 from afafilter.plotting import curves, figure, line_style, paper_style
 from simulations import _setups
 from simulations._common import save

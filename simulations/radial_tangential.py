@@ -27,8 +27,8 @@ from afafilter import (
     radial_range,
     simulate,
 )
+from afafilter.models.radial import directions, rank_one
 from afafilter.plotting import MARKERS, figure, line_style, paper_style
-from afafilter.radial import directions, rank_one
 from simulations import _setups
 from simulations._common import save
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afafilter import StudentT, adaptive_smoother, rts_smoother
+from afafilter import Scenario, StudentT, Study, adaptive_smoother, rts_smoother
 from afafilter.plotting import category_map, figure, paper_style
-from afafilter.study import Scenario, Study
 from simulations import _setups
 from simulations._common import run_folder, save
 

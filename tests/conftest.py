@@ -1,7 +1,7 @@
 """Models on which every law is tested, and data to go with them.
 
-The matrices are written out here, not taken from `afafilter.presets`: those are tested against
-them.
+The matrices are written out here, not taken from `afafilter.models.presets`: those are tested
+against them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from afafilter.models import LinearSDE, Prior
+from afafilter import LinearSDE, Prior
 
 
 def _rotation(decay: float, frequency: float) -> np.ndarray:
@@ -116,7 +116,7 @@ def draw_data(
     """Observations (T, p), or (n_paths, T, p), of a state path that starts at random.
 
     Components are NaN with probability `missing`. Written from the definition, step by step, so
-    that tests of estimators do not rest on `afafilter.simulate`.
+    that tests of estimators do not rest on `afafilter.simulation.simulate`.
     """
     rng = np.random.default_rng(seed)
     paths = 1 if n_paths is None else n_paths

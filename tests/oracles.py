@@ -16,7 +16,7 @@ import mpmath
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter.models import DiscreteModel, LinearSDE, Prior
+from afafilter import DiscreteModel, LinearSDE, Prior
 
 Array = np.ndarray[Any, Any]
 REAL = np.longdouble

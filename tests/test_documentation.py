@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from afafilter import LinearSDE, Study, _model_toml, _study_toml
-from afafilter._model_toml import model_from_table
+from afafilter import LinearSDE, Study
+from afafilter.io import model_toml
+from afafilter.io.model_toml import model_from_table
+from afafilter.studies import toml
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": r"```{}\n(.*?)```", "docs/command.rst": r"code-block:: {}\n\n(.*?)\n\S"}
@@ -40,7 +42,7 @@ def test_models_of_the_pages(page):
 
 
 def test_model_format():
-    text = inspect.getdoc(_model_toml) or ""
+    text = inspect.getdoc(model_toml) or ""
     shown = re.findall(r"^    .*(?:\n(?:    .*)?)*", text, flags=re.MULTILINE)
     examples = re.split(r"\n\s*\n", inspect.cleandoc("\n" + shown[0]))
     assert len(examples) == 3
@@ -49,7 +51,7 @@ def test_model_format():
 
 
 def test_study_format(tmp_path):
-    text = inspect.getdoc(_study_toml) or ""
+    text = inspect.getdoc(toml) or ""
     shown = "\n".join(line for line in text.splitlines() if not line or line.startswith("    "))
     path = tmp_path / "study.toml"
     path.write_text(inspect.cleandoc("\n" + shown), encoding="utf-8")
@@ -61,7 +63,7 @@ def test_study_format(tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_estimators_and_commands_named_exist(page):
     from afafilter.catalog import CATALOG
-    from afafilter.cli import main
+    from afafilter.cli.interface import main
 
     text = (ROOT / page).read_text(encoding="utf-8")
     for command in re.findall(r"^ *(?:\$ )?afafilter ([a-z]+) ", text, flags=re.MULTILINE):

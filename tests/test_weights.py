@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from afafilter.weights import (
-    IMQ,
-    Exponential,
-    Huber,
-    Power,
-    Rational,
-    StudentT,
-    Threshold,
-    Weight,
-    as_weight,
-    weight_from_name,
-)
+from afafilter import IMQ, Exponential, Huber, Power, Rational, StudentT, Threshold
+from afafilter.weights import Weight, as_weight, weight_from_name
 
 D2 = np.array([0.0, 1e-12, 0.3, 1.0, 3.99, 4.0, 4.01, 25.0, 1e8])
 CASES = [

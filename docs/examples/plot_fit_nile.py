@@ -8,9 +8,7 @@ whether the residuals object, and what the fitted model says of the level.
 
 # %%
 # A family is a sum of components with named parameters; starting values are guessed from the data.
-from afafilter import datasets, families, fit, plotting, rts_smoother
-from afafilter.diagnostics import diagnose
-from afafilter.fit import likelihood_ratio
+from afafilter import datasets, diagnose, families, fit, likelihood_ratio, plotting, rts_smoother
 
 nile = datasets.load_nile()
 result = fit(families.brownian() + families.noise(), nile.t, nile.z)

@@ -1,0 +1,305 @@
+"""Adaptive Filter Attention as an estimator: every observation pulled to the query, then averaged.
+
+    zbar_i = ( sum_j w_ij P_ij )^-1 sum_j w_ij P_ij zhat_ij,   P_ij = Cov(zhat_ij)^-1
+
+(P. Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, sec. 4), for any linear SDE: C of
+any shape, missing components, irregular and repeated times. Symbols: zhat_ij = observation j
+propagated to query i, w_ij robust weight, a_i anchor of query i, Gam = anchor_cov, beta =
+inverse_temperature.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import (
+    Array,
+    choice,
+    covariance,
+    observation_covariances,
+    observations,
+    positive_int,
+    scalar,
+    times,
+)
+from afafilter.adaptive.isotropic import Spans
+from afafilter.adaptive.linear_map import calibrate
+from afafilter.adaptive.methods import (
+    between,
+    check_exact,
+    past,
+    query_noise,
+    require_definite,
+    run_method,
+)
+from afafilter.adaptive.run import Outcome, Settings, without_covariance
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+from afafilter.weights import Weight, as_weight
+
+if TYPE_CHECKING:
+    from afafilter.models.radial import RadialTangentialSDE
+
+ANCHORS = ("observation", "estimate", "prediction")
+CORRELATIONS = ("independent", "exact")
+METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
+
+
+def adaptive_filter(
+    model: LinearSDE | RadialTangentialSDE,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    weight: Weight | None = None,
+    anchor: str = "observation",
+    iterations: int = 1,
+    step: float = 1.0,
+    momentum: float = 0.0,
+    inverse_temperature: float = 1.0,
+    anchor_cov: ArrayLike | None = None,
+    correlation: str = "independent",
+    method: str = "auto",
+    obs_cov: ArrayLike | None = None,
+    query_times: ArrayLike | None = None,
+    window: int | None = None,
+    tolerance: float = 1e-10,
+    return_weights: bool = False,
+    calibrated: bool = False,
+) -> Estimate:
+    """Causal AFA estimate of the state: each time from the observations up to it.
+
+    Parameters
+    ----------
+    model : LinearSDE (its prior is not used: AFA starts flat; R must be positive definite), or a
+        `RadialTangentialSDE`, which takes weight, anchor, iterations, step, anchor_cov = gamma^2 I,
+        query_times and tolerance only (see `radial_adaptive_filter`).
+    t : (T,) non-decreasing times.
+    z : (..., T, p) observations, NaN = missing component, leading axes = paths.
+    weight : robust weight w(d2, dim) of the squared Mahalanobis distance between a pulled
+        observation and the query's anchor; None = plain.
+    anchor : what the distances are measured from. "observation" (the paper): the query's own
+        observation; where it is missing (also in part), the query is off the grid, or C is not
+        invertible, the plain estimate. "estimate": the plain estimate. "prediction": the plain
+        estimate from the observations before the query only. An anchor that the data do not
+        determine leaves the weights of that query at 1.
+    iterations : most rounds of reweighting; only the anchor moves, never the observations.
+    step, momentum : s in (0, 1] and g in [0, 1): the anchor moves by
+        a_{k+1} = (1 + g - s) a_k - g a_{k-1} + s zbar_k, and the last one is the estimate.
+        Critical damping: g = (sqrt(s) - 1)^2.
+    inverse_temperature : beta > 0. Matrix weights are det(P)^{(beta - 1)/r} w^beta P, r the number
+        of independent observed components (beyond the paper for C that is not invertible: det is
+        the product of the nonzero eigenvalues of the information on x).
+    anchor_cov : (p, p) query-side noise Gam, added to every pair's covariance, in the prior
+        precision and in the distance alike. Needs an invertible C.
+    correlation : "independent" (the paper) counts the pulled observations' errors as independent;
+        "exact" uses their joint law: generalised least squares, which is the Kalman filter with a
+        flat prior (two-sided: the RTS smoother). With a robust weight every query re-decides the
+        weight of every observation in its whole history, R_j -> R_j / w_ij.
+    method : "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
+        eigenvectors: every mode its own precision); "isotropic" (attention in tiles); "linear" and
+        "fft" (plain weights of isotropic models, to the `error_bound` in info; "fft" on regular
+        grids); "auto": the cheapest exact one. Where several apply they agree to 1e-9 of the
+        largest entry.
+    obs_cov : (T, p, p) noise covariances that replace R, or None.
+    query_times : (Tq,) non-decreasing times to estimate at; None = t. On the grid estimate i uses
+        observations j <= i by index, at a query time all with t_j <= that time.
+    window : use only so many observations nearest to the query (two-sided: on each side), missing
+        rows not counted; None = all.
+    tolerance : rounds stop when no anchor moves by more than this times the largest anchor.
+    return_weights : also return the weights, O(T^2) memory.
+    calibrated : claim the true covariance, from the exact error law (beyond the paper), instead of
+        (sum w P)^-1; plain weights only. Costs a run on T p unit impulses, memory O(T Tq p d).
+
+    Returns
+    -------
+    Estimate
+        mean (..., Tq, d); cov (..., Tq, d, d), the covariance that the independence assumption
+        *claims*, (sum w P)^-1 (NaN for beta != 1, where none is claimed); weights (..., Tq, T) on
+        request: the share tr[(sum w P)^-1 w_ij P_ij] / d of each observation, rows sum to one
+        (isotropic models: the attention A_ij itself); for correlation="exact" the robust weights
+        w_ij. Components that the data do not determine: mean NaN, variance inf. info holds the
+        method, the correlation and `change`, the largest move of an anchor per round.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad shapes or values, unknown words, R not positive definite, `anchor_cov` with a C that is
+        not invertible or nothing to act on, a temperature with correlation="exact".
+
+    Notes
+    -----
+    Isotropic: time O(T Tq d), memory O((T + Tq) d) beyond the covariances; linear: O((T + Tq) d).
+    Dense: time O(T Tq r d^2) per path that has its own weights or missing pattern, plain weights
+    being shared by all paths (then O(T Tq p d) per path); memory bounded by tiles, O((T + Tq) d^2)
+    beyond. Exact: O(T d^3) in all without a robust weight.
+    """
+    return _estimate(
+        model, t, z, causal=True, calibrated=calibrated, weight=weight, anchor=anchor,
+        iterations=iterations, step=step, momentum=momentum,
+        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
+        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
+        tolerance=tolerance, return_weights=return_weights,
+    )  # fmt: skip
+
+
+def adaptive_smoother(
+    model: LinearSDE | RadialTangentialSDE,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    weight: Weight | None = None,
+    anchor: str = "observation",
+    iterations: int = 1,
+    step: float = 1.0,
+    momentum: float = 0.0,
+    inverse_temperature: float = 1.0,
+    anchor_cov: ArrayLike | None = None,
+    correlation: str = "independent",
+    method: str = "auto",
+    obs_cov: ArrayLike | None = None,
+    query_times: ArrayLike | None = None,
+    window: int | None = None,
+    tolerance: float = 1e-10,
+    return_weights: bool = False,
+    calibrated: bool = False,
+) -> Estimate:
+    """Two-sided AFA estimate: each time from all observations.
+
+    Parameters, returned values, errors and cost as for `adaptive_filter`; later observations are
+    pulled backward, with the noise that lies between (the paper's acausal form). `window` counts
+    on both sides. For stable models the pulled values grow like e^{mu |tau|}; nothing overflows.
+    """
+    return _estimate(
+        model, t, z, causal=False, calibrated=calibrated, weight=weight, anchor=anchor,
+        iterations=iterations, step=step, momentum=momentum,
+        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
+        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
+        tolerance=tolerance, return_weights=return_weights,
+    )  # fmt: skip
+
+
+def _estimate(
+    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike, *, causal: bool,
+    weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
+    inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
+    obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
+    tolerance: float, return_weights: bool, calibrated: bool,
+) -> Estimate:  # fmt: skip
+    if calibrated:
+        if weight is not None or not isinstance(model, LinearSDE):
+            raise ValueError("calibrated needs plain weights of a LinearSDE: leave out weight")
+        return calibrate(
+            adaptive_filter if causal else adaptive_smoother, model, t, z, step=step,
+            anchor=anchor, iterations=iterations, momentum=momentum, anchor_cov=anchor_cov,
+            inverse_temperature=inverse_temperature, correlation=correlation, method=method,
+            obs_cov=obs_cov, query_times=query_times, window=window, tolerance=tolerance,
+            return_weights=return_weights,
+        )  # fmt: skip
+    if not isinstance(model, LinearSDE):
+        return _radial(
+            model, t, z, two_sided=not causal, weight=weight, anchor=anchor, iterations=iterations,
+            step=step, anchor_cov=anchor_cov, query_times=query_times, tolerance=tolerance,
+            unsupported={
+                "momentum": momentum != 0.0, "inverse_temperature": inverse_temperature != 1.0,
+                "correlation": correlation != "independent", "method": method != "auto",
+                "obs_cov": obs_cov is not None, "window": window is not None,
+                "return_weights": return_weights,
+            },
+        )  # fmt: skip
+    grid = times(t)
+    p = model.obs_dim
+    data = observations(z, len(grid), p)
+    R = observation_covariances(obs_cov, len(grid), p, model.R)
+    if obs_cov is None:
+        require_definite(model.R)
+    weight = as_weight(weight)
+    choice(anchor, "anchor", ANCHORS)
+    choice(correlation, "correlation", CORRELATIONS)
+    choice(method, "method", METHODS)
+    queries = grid if query_times is None else times(query_times, "query_times")
+    width = None if window is None else positive_int(window, "window")
+    on_grid = query_times is None
+    split, before = past(grid, queries, model.delay, on_grid, causal)
+    settings = Settings(
+        weight=weight,
+        anchor=anchor,
+        iterations=positive_int(iterations, "iterations"),
+        step=between(step, "step", low_open=True, high=1.0, high_open=False),
+        momentum=between(momentum, "momentum", low_open=False, high=1.0, high_open=True),
+        beta=scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True),
+        tolerance=scalar(tolerance, "tolerance", low=0.0),
+        exact=correlation == "exact",
+        return_weights=bool(return_weights),
+        before=before,
+    )
+    gamma = query_noise(model, anchor_cov)
+    if settings.exact:
+        check_exact(settings, gamma)
+    paths = data.reshape(-1, len(grid), p)
+    own = np.arange(len(grid)) if on_grid else np.full(len(queries), -1)
+    spans = Spans(grid - model.delay, queries, split, own, causal, width, on_grid)
+    outcome, info = run_method(
+        method, model, spans, settings, paths, R, gamma, uniform_noise=obs_cov is None
+    )
+    info["correlation"] = correlation
+    return _package(outcome, settings, queries, data.shape[:-2], causal, info)
+
+
+def _radial(
+    model: Any, t: ArrayLike, z: ArrayLike, *, anchor_cov: ArrayLike | None,
+    unsupported: dict[str, bool], **options: Any,
+) -> Estimate:  # fmt: skip
+    """AFA of a radial-tangential SDE, whose precision is diagonal plus rank one."""
+    from afafilter.adaptive.radial import radial_adaptive_filter
+    from afafilter.models.radial import RadialTangentialSDE
+
+    if not isinstance(model, RadialTangentialSDE):
+        raise TypeError(
+            f"model must be a LinearSDE or a RadialTangentialSDE, got {type(model).__name__}"
+        )
+    changed = [name for name, given in unsupported.items() if given]
+    if changed:
+        raise ValueError(
+            f"a RadialTangentialSDE takes no {', '.join(changed)}; leave at the default"
+        )
+    variance = 0.0
+    if anchor_cov is not None:
+        gamma = covariance(anchor_cov, "anchor_cov", (model.dim, model.dim))
+        variance = float(gamma[0, 0])
+        if not np.array_equal(gamma, variance * np.eye(model.dim)):
+            raise ValueError("anchor_cov must be gamma^2 I for a RadialTangentialSDE")
+    return radial_adaptive_filter(model, t, z, anchor_var=variance, **options)
+
+
+def _package(
+    outcome: Outcome, settings: Settings, queries: Array, lead: tuple[int, ...], causal: bool,
+    info: dict[str, Any],
+) -> Estimate:  # fmt: skip
+    if settings.beta != 1.0:
+        outcome = without_covariance(outcome)
+        info["cov"] = "none claimed: inverse_temperature is not 1"
+    if settings.weight is not None:
+        info["change"] = np.array(outcome.change)
+        info["iterations"] = len(outcome.change)
+    count = len(outcome.mean)
+
+    def shape(array: Array) -> Array:
+        full = np.broadcast_to(array, (count, *array.shape[1:]))
+        if len(array) == count:
+            return array.reshape(*lead, *array.shape[1:])
+        return np.broadcast_to(array[0], (*lead, *full.shape[1:]))
+
+    label = "AFA" + (" exact" if settings.exact else "")
+    label += "" if causal else " smoother"
+    label += "" if settings.weight is None else " robust"
+    return Estimate(
+        queries,
+        shape(outcome.mean),
+        shape(outcome.cov),
+        weights=None if outcome.weights is None else shape(outcome.weights),
+        label=label,
+        info=info,
+    )

@@ -1,0 +1,138 @@
+"""A linear estimator as a map: weights from unit impulses, and its claim put right.
+
+An estimator that is affine in z answers impulses with its weights; with them `_error_law` gives the
+exact law of its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, ObsMask, observation_covariances, observations, times
+from afafilter.adaptive.error_law import ErrorLaw, error_law
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+
+Estimator = Callable[..., Estimate]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """The affine map of an estimator.
+
+    weights : (T, N, d, p), weight of observation j in estimate i; NaN where the data do not
+        determine the component.
+    constant : (T, d), what drift, offset and prior mean contribute.
+    claimed : (T, d, d), the covariance that the estimator claims.
+    t : (T,) times of the estimates.
+    """
+
+    weights: Array
+    constant: Array
+    claimed: Array
+    t: Array
+
+
+def linear_map(
+    model: LinearSDE,
+    t: ArrayLike,
+    estimator: Estimator,
+    *,
+    observed: ObsMask | None = None,
+    **options: Any,
+) -> LinearMap:
+    """Weights, constant and claimed covariance of a linear estimator.
+
+    Parameters
+    ----------
+    model : the model that the estimator uses.
+    t : (N,) observation times.
+    estimator : f(model, t, z, **options) -> Estimate, affine in z: no robust weight.
+    observed : (N, p) bool, False = missing. Default: everything is observed.
+    options : passed on to the estimator (query_times, obs_cov, anchor_cov...).
+
+    Returns
+    -------
+    LinearMap
+
+    Raises
+    ------
+    ValueError
+        If the estimator is not affine in z (a robust weight is on).
+
+    Notes
+    -----
+    The estimator runs once on N p + 2 paths of unit impulses: its cost on that batch, memory
+    O(T N d p).
+    """
+    grid = times(t)
+    n, p = len(grid), model.obs_dim
+    seen = np.ones((n, p), bool) if observed is None else np.asarray(observed, bool)
+    if seen.shape != (n, p):
+        raise ValueError(f"observed must have shape {(n, p)}, got {seen.shape}")
+    impulses = np.zeros((n * p + 2, n, p))
+    impulses[:-2].reshape(n * p, n * p)[np.diag_indices(n * p)] = 1.0
+    probe = np.sin(1.0 + 7.0 * np.arange(n * p).reshape(n, p) ** 1.3)
+    impulses[-1] = probe
+    impulses[:, ~seen] = np.nan
+    estimate = estimator(model, grid, impulses, **options)
+    constant = estimate.mean[-2]
+    responses = estimate.mean[:-2] - constant
+    weights = np.ascontiguousarray(
+        np.moveaxis(responses.reshape(n, p, *responses.shape[1:]), (0, 1), (1, 3))
+    )
+    weights[:, ~seen.any(axis=1)] = 0.0
+    np.moveaxis(weights, 2, 3)[:, ~seen] = 0.0
+    predicted = constant + np.einsum("ijab,jb->ia", weights, probe)
+    terms = np.abs(constant) + np.einsum("ijab,jb->ia", np.abs(weights), np.abs(probe))
+    scale = np.max(np.nan_to_num(terms), axis=1, initial=1e-6, keepdims=True)
+    if np.any(np.abs(predicted - estimate.mean[-1]) > 1e-6 * scale):
+        raise ValueError(
+            "estimator must be affine in the observations; leave out its robust weight"
+        )
+    return LinearMap(weights, constant, estimate.cov[-2], estimate.t)
+
+
+def map_error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> ErrorLaw:
+    """Error law of a linear map of observations at `grid` under `truth`."""
+    R = observation_covariances(obs_cov, len(grid), truth.obs_dim, truth.R)
+    return error_law(truth, grid, found.t, found.weights, found.constant, R)
+
+
+def calibrate(
+    estimator: Estimator,
+    model: LinearSDE,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    truth: LinearSDE | None = None,
+    **options: Any,
+) -> Estimate:
+    """The estimate with the mean squared error matrix of its exact law as covariance.
+
+    Raises
+    ------
+    ValueError
+        If the estimator is not linear, or paths miss different components.
+    """
+    grid = times(t)
+    estimate = estimator(model, grid, z, **options)
+    data = observations(z, len(grid), model.obs_dim)
+    patterns = ~np.isnan(data).reshape(-1, *data.shape[-2:])
+    if (patterns != patterns[0]).any():
+        raise ValueError("z must miss the same components in every path to be calibrated")
+    found = linear_map(model, grid, estimator, observed=patterns[0], **options)
+    true = replace(model, prior="diffuse") if truth is None else truth
+    bias, cov = map_error_law(found, true, grid, options.get("obs_cov"))
+    mse = cov + bias[..., :, None] * bias[..., None, :]
+    return replace(
+        estimate,
+        cov=np.broadcast_to(mse, estimate.cov.shape),
+        label=f"{estimate.label}, calibrated",
+        info={**estimate.info, "cov": "exact error law"},
+    )

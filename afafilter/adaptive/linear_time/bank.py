@@ -1,0 +1,325 @@
+"""The machinery of linear-time AFA: the bank of recurrences, the FFT, and the isotropic form.
+
+Signals are (P, T, d): P paths that miss the same rows, components in planes (2k, 2k + 1) that
+rotate at frequency[k]; an odd last component does not rotate.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array
+from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
+from afafilter.linalg.rotation import turn
+from afafilter.models.sde import LinearSDE
+
+BLOCK = 4096
+"""Rows rotated into a common frame at a time; phases are exact to BLOCK intervals' rounding."""
+
+FFT_SPREAD = 1e4
+"""Largest ratio between weights for which the FFT's absolute rounding is harmless."""
+
+Bool = NDArray[np.bool_]
+
+
+class IsotropicParameters(NamedTuple):
+    """A = -decay I + Omega, Q = process_var I, R = obs_var I, C = I.
+
+    frequency : (d // 2,) rates of the planes (columns 2k, 2k + 1 of basis), radian/time.
+    basis : (d, d) orthogonal, x = basis y, or None when the planes are the paired components.
+    """
+
+    decay: float
+    frequency: Array
+    process_var: float
+    obs_var: float
+    basis: Array | None
+
+
+def isotropic_parameters(model: LinearSDE) -> IsotropicParameters | None:
+    """The isotropic form of a model, or None if it has none (or is unstable)."""
+    d, n = model.dim, model.dim // 2
+    A = model.A
+    decay = float(-np.trace(A) / d)
+    if decay < 0 or model.obs_dim != d or not np.array_equal(model.C, np.eye(d)):
+        return None
+    scale = 1e-14 * d * float(np.abs(A).max())
+    skew = A + decay * np.eye(d)
+    if np.abs(skew + skew.T).max() > scale:
+        return None
+    for cov in (model.Q, model.R):
+        if np.abs(cov - cov[0, 0] * np.eye(d)).max() > 1e-14 * d * cov[0, 0]:
+            return None
+    noise = float(model.Q[0, 0]), float(model.R[0, 0])
+    frequency = 0.5 * (np.diag(skew, -1) - np.diag(skew, 1))[: 2 * n : 2]
+    if np.abs(skew - _skew_matrix(frequency, d)).max() <= scale:
+        return IsotropicParameters(decay, frequency, *noise, None)
+    frequency, basis = _planes(0.5 * (skew - skew.T))
+    return IsotropicParameters(decay, frequency, *noise, basis)
+
+
+def drift_path(
+    drift: Array, decay: float, frequency: Array, basis: Array | None, tau: Array
+) -> Array:
+    """psi(tau) (T, d) of the isotropic model, in the original components."""
+    u = drift if basis is None else drift @ basis
+    if not u.any():
+        return np.zeros((len(tau), len(u)))
+    n = len(frequency)
+    rate = np.append(-decay + 1j * frequency, np.full(len(u) - 2 * n, -decay))
+    inflow = np.append(u[0 : 2 * n : 2] + 1j * u[1 : 2 * n : 2], u[2 * n :])
+    still = rate == 0
+    lags = tau[:, None]
+    moved = inflow * np.where(still, lags, np.expm1(rate * lags) / np.where(still, 1.0, rate))
+    out = np.empty((len(tau), len(u)))
+    out[:, 0 : 2 * n : 2], out[:, 1 : 2 * n : 2] = moved[:, :n].real, moved[:, :n].imag
+    out[:, 2 * n :] = moved[:, n:].real
+    return out if basis is None else out @ basis.T
+
+
+class Side(NamedTuple):
+    """One side's weights, and the further decays of numerator and denominator."""
+
+    weights: ExponentialSum
+    num_rate: float
+    den_rate: float
+
+
+def causal_side(weights: ExponentialSum, decay: float) -> Side:
+    """Numerator E P, denominator P."""
+    return Side(weights, decay, 0.0)
+
+
+def acausal_side(weights: ExponentialSum, decay: float) -> Side:
+    """Numerator E / bracket, denominator E^2 / bracket."""
+    return Side(weights, decay, 2 * decay)
+
+
+class Bank:
+    """The recurrences of one side, running forward from `origin`.
+
+    The states are scaled by e^{-growth (t - origin)}, so that kernels which grow with the lag (no
+    process noise) never overflow; sums come back with that scale's logarithm.
+    """
+
+    def __init__(self, side: Side, frequency: Array, paths: int, dim: int, origin: float) -> None:
+        rates = side.weights.rates
+        lowest = float(rates.real.min())
+        self.growth = max(0.0, -lowest - side.num_rate, -lowest - side.den_rate)
+        kind = np.result_type(rates, side.weights.coefficients)
+        self.rates = np.ascontiguousarray(rates + self.growth, dtype=kind)
+        self.coefs = np.ascontiguousarray(side.weights.coefficients, dtype=kind)
+        self.num_rate, self.den_rate = side.num_rate, side.den_rate
+        self.frequency = frequency
+        self.num = np.zeros((paths, dim, len(rates)), dtype=kind)
+        self.den = np.zeros(len(rates), dtype=kind)
+        self.origin = self.clock = self.frame = origin
+
+    def run(
+        self, t: Array, valid: Bool, y: Array, queries: Array, visible: NDArray[np.int64]
+    ) -> tuple[Array, Array, Array]:
+        """Numerators (P, M, d), denominators (M,) and the logarithm of their scale (M,)."""
+        paths, dim = self.num.shape[:2]
+        num = np.empty((paths, len(queries), dim))
+        den = np.empty(len(queries))
+        o = q = 0
+        while q < len(queries):
+            q_end = min(q + BLOCK, int(np.searchsorted(visible, o + BLOCK, side="right")))
+            o_end = int(visible[q_end - 1]) if q_end > q else o + BLOCK
+            rows, asked = slice(o, o_end), slice(q, q_end)
+            num[:, asked], den[asked] = self._block(
+                t[rows], valid[rows], y[:, rows], queries[asked], visible[asked] - o
+            )
+            o, q = max(o, o_end), q_end
+        return num, den, self.growth * (queries - self.origin)
+
+    def peek(self, query: float) -> tuple[Array, Array, Array]:
+        """The sums at one later time; the states stay as they are."""
+        nothing = np.zeros((self.num.shape[0], 0, self.num.shape[1]))
+        return self.run(
+            np.zeros(0), np.zeros(0, bool), nothing, np.array([query]), np.zeros(1, np.int64)
+        )
+
+    def _block(
+        self, t: Array, valid: Bool, y: Array, queries: Array, visible: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        from afafilter._core.exponential_kernels import sweep
+
+        paths, dim, n_terms = self.num.shape
+        last = float(t[-1]) if len(t) else self.clock
+        self._reframe(self.clock)
+        angle = (t - self.frame)[:, None] * self.frequency
+        cos, sin = np.cos(angle), np.sin(angle)
+        signal = turn(y, cos, -sin)
+        entry = valid * np.exp(-self.growth * (t - self.origin))
+        if len(queries) == 0:  # observations only: one silent query makes the kernel consume them
+            asked, seen = np.array([last]), np.array([len(t)])
+        else:
+            asked, seen = queries, visible
+        num = np.empty((len(asked), paths * dim))
+        den = np.empty(len(asked))
+        self.clock = sweep(
+            self.rates, self.coefs, self.num_rate + 0.0, self.den_rate, t, entry,
+            np.ascontiguousarray(signal.swapaxes(0, 1)).reshape(len(t), paths * dim), asked, seen,
+            self.clock, self.num.reshape(paths * dim, n_terms), self.den, num, den,
+        )  # fmt: skip
+        out = num.reshape(-1, paths, dim).swapaxes(0, 1)[:, : len(queries)]
+        if not np.array_equal(queries, t):
+            angle = (queries - self.frame)[:, None] * self.frequency
+            cos, sin = np.cos(angle), np.sin(angle)
+        return turn(out, cos, sin), den[: len(queries)]
+
+    def _reframe(self, frame: float) -> None:
+        angle = (frame - self.frame) * self.frequency
+        if angle.any():
+            cos, sin = np.cos(angle), np.sin(angle)
+            n = len(angle)
+            even, odd = self.num[:, 0 : 2 * n : 2].copy(), self.num[:, 1 : 2 * n : 2].copy()
+            self.num[:, 0 : 2 * n : 2] = cos[:, None] * even - sin[:, None] * odd
+            self.num[:, 1 : 2 * n : 2] = cos[:, None] * odd + sin[:, None] * even
+        self.frame = frame
+
+
+def by_exponentials(
+    y: Array,
+    valid: Bool,
+    t: Array,
+    queries: Array,
+    visible: NDArray[np.int64],
+    sides: tuple[Side, ...],
+    frequency: Array,
+) -> tuple[Array, Array]:
+    """Means (P, M, d) and variances (M,) by recurrences; sides = (causal,) or (causal, acausal)."""
+    paths, _, dim = y.shape
+    num, den, scale = Bank(sides[0], frequency, paths, dim, t[0]).run(t, valid, y, queries, visible)
+    if len(sides) == 2:
+        back = Bank(sides[1], -frequency, paths, dim, -t[-1])
+        num_b, den_b, scale_b = back.run(
+            -t[::-1], valid[::-1], y[:, ::-1], -queries[::-1], len(t) - visible[::-1]
+        )
+        top = np.maximum(scale, scale_b[::-1])
+        up, up_b = np.exp(scale - top), np.exp(scale_b[::-1] - top)
+        num = num * up[:, None] + num_b[:, ::-1] * up_b[:, None]
+        den, scale = den * up + den_b[::-1] * up_b, top
+    seen = np.cumsum(np.append(0, valid))
+    known = seen[visible] > 0 if len(sides) == 1 else np.full(len(queries), seen[-1] > 0)
+    return ratio(num, den, scale, known)
+
+
+def by_fft(
+    y: Array, valid: Bool, step: float, exact: tuple[Any, ...], decay: float, frequency: Array
+) -> tuple[Array, Array, float]:
+    """Means (P, T, d), variances (T,) and their relative rounding error on a regular grid.
+
+    exact = the weights at lags (T,), causal and, two-sided, acausal. The error is that of an FFT
+    convolution (root mean square eps log2 L |kernel|, times 4) over the smallest denominator.
+    """
+    from scipy import fft
+
+    n_times = y.shape[1]
+    size = fft.next_fast_len(2 * n_times - 1, real=True)
+    tau = step * np.arange(n_times)
+    E = np.exp(-decay * tau)
+    kernels = np.zeros((2, size))
+    kernels[:, :n_times] = E * exact[0], exact[0]
+    if len(exact) == 2:
+        back = E * exact[1]
+        kernels[:, size - n_times + 1 :] = back[:0:-1], (E * back)[:0:-1]
+    num_spectrum, den_spectrum = fft.rfft(kernels)
+    angle = (tau - tau[n_times // 2])[:, None] * frequency
+    cos, sin = np.cos(angle), np.sin(angle)
+    signal = np.ascontiguousarray(turn(y, cos, -sin).swapaxes(-1, -2))
+    num = fft.irfft(num_spectrum * fft.rfft(signal, size), size)[..., :n_times]
+    out = turn(num.swapaxes(-1, -2), cos, sin)
+    den = fft.irfft(den_spectrum * fft.rfft(valid.astype(float), size), size)[:n_times]
+    known = np.cumsum(valid) > 0 if len(exact) == 1 else np.full(n_times, valid.any())
+    smallest = den[known].min() if known.any() else 1.0
+    bound = 4 * np.finfo(float).eps * np.log2(size) * np.linalg.norm(kernels[1]) / smallest
+    return (*ratio(out, den, np.zeros(n_times), known), float(bound))
+
+
+def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Array]:
+    """Mean and variance from the sums; NaN and inf where nothing is known."""
+    safe = np.where(known, den, 1.0)
+    mean = np.where(known[:, None], num / safe[:, None], np.nan)
+    variance = np.where(known, np.exp(-scale) / safe, np.inf)
+    return mean, variance
+
+
+def exact_weights(
+    tau: Array, parameters: IsotropicParameters, anchor_var: float, two_sided: bool
+) -> tuple[Array, ...]:
+    """The weights at lags tau: causal and, two-sided, the acausal bracket's."""
+    noise = parameters.decay, parameters.process_var, parameters.obs_var, anchor_var
+    sides = ("causal", "acausal") if two_sided else ("causal",)
+    return tuple(plain_weight(tau, *noise, side) for side in sides)
+
+
+def fft_is_safe(exact: tuple[Array, ...]) -> bool:
+    """Whether the weights, which are monotone, differ by less than FFT_SPREAD."""
+    return all(max(w[0], w[-1]) <= FFT_SPREAD * min(w[0], w[-1]) for w in exact)
+
+
+def regular_step(t: Array) -> float | None:
+    """The spacing of an equally spaced grid (to the rounding of the stamps), else None."""
+    if len(t) < 2 or t[-1] == t[0]:
+        return None
+    step = float(t[-1] - t[0]) / (len(t) - 1)
+    off = np.abs(t - (t[0] + step * np.arange(len(t)))).max()
+    return step if off <= 8 * np.finfo(float).eps * np.abs(t).max() else None
+
+
+def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:
+    """Paths (P, T, d) that miss the same rows: their indices and the rows present (T,).
+
+    Raises
+    ------
+    ValueError
+        If a row is missing in part: the isotropic form has no answer for it.
+    """
+    absent = np.isnan(z)
+    partly = absent.any(-1) & ~absent.all(-1)
+    if partly.any():
+        p, k = np.argwhere(partly)[0]
+        raise ValueError(
+            f"z has a row that is missing in part (path {p}, row {k}); linear time needs rows "
+            "wholly present or wholly NaN: use method 'dense' or 'modal'"
+        )
+    valid = ~absent[..., 0]
+    members: dict[bytes, list[int]] = {}
+    for path, row in enumerate(np.packbits(valid, axis=1)):
+        members.setdefault(row.tobytes(), []).append(path)
+    return [(np.array(paths), valid[paths[0]]) for paths in members.values()]
+
+
+def _skew_matrix(frequency: Array, d: int) -> Array:
+    out = np.zeros((d, d))
+    k = 2 * np.arange(len(frequency))
+    out[k + 1, k], out[k, k + 1] = frequency, -frequency
+    return out
+
+
+def _planes(skew: Array) -> tuple[Array, Array]:
+    """Invariant planes of a skew matrix by its real Schur form: frequency and basis."""
+    from scipy.linalg import schur
+
+    T, U = schur(skew, output="real")
+    d = len(T)
+    small = 1e-15 * d * np.abs(T).max()
+    planes: list[int] = []
+    still: list[int] = []
+    frequency: list[float] = []
+    k = 0
+    while k < d:
+        if k + 1 < d and abs(T[k + 1, k]) > small:
+            planes += [k, k + 1]
+            frequency.append(0.5 * float(T[k + 1, k] - T[k, k + 1]))
+            k += 2
+        else:
+            still.append(k)
+            k += 1
+    frequency += [0.0] * (len(still) // 2)
+    return np.array(frequency), np.ascontiguousarray(U[:, planes + still])

@@ -1,0 +1,396 @@
+"""Plain AFA of isotropic models in linear time: sums of exponentials, FFT, streams, layers.
+
+Without residual weights AFA is a ratio of two convolutions over the lag,
+
+    zbar_i = sum_j E_ij P_ij e^{Omega (t_i - t_j)} z_j / sum_j P_ij,   claimed cov I / sum_j P_ij,
+
+(Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, isotropic case, w = 1). With
+P(tau) ~ sum_k c_k e^{-s_k tau} both are banks of first-order recurrences: O(T K d) time and
+O(K d) memory for irregular times, one observation at a time if wanted, and the same thing as a
+diagonal state-space layer. On regular grids the convolution can be done by FFT instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from afafilter._base.checks import Array, choice, observations, real_array, scalar, times
+from afafilter.adaptive.linear_time import bank as core
+from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
+from afafilter.adaptive.linear_time.sums import (
+    ExponentialSum,
+    plain_weights_exponentials,
+)
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+
+METHODS = ("auto", "linear", "fft")
+FFT_WORTH = 4.0  # terms of the recurrence that cost as much as the FFT, per log2 T (measured)
+
+
+class PlainEstimate(NamedTuple):
+    """Means (..., M, d), claimed variances per component (..., M), and how they were made."""
+
+    mean: Array
+    variance: Array
+    method: str
+    error_bound: float
+    n_terms: tuple[int, ...]
+
+
+def linear_time_estimate(
+    model: LinearSDE,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    two_sided: bool = False,
+    anchor_var: float = 0.0,
+    query_times: ArrayLike | None = None,
+    method: str = "auto",
+    tolerance: float = 1e-9,
+    weights: ExponentialSum | None = None,
+) -> PlainEstimate:
+    """Plain AFA (no residual weights) of an isotropic model in O(T K d) or O(T d log T).
+
+    Parameters
+    ----------
+    model : isotropic: A = -mu I + skew, mu >= 0, Q = sigma^2 I, R = eta^2 I, C = I; drift, offset
+        and delay are allowed.
+    t : (T,) observation times. z : (..., T, d), rows wholly NaN are missing.
+    two_sided : use observations of both sides (smoother) instead of the past only.
+    anchor_var : gamma^2 >= 0, noise on the query's side, state^2.
+    query_times : (M,) times of the estimates; default t.
+    method : "linear" (exponentials), "fft" (regular grid, no query_times, no delay), or "auto":
+        the FFT where it is possible and costs less, or where the exponentials miss the tolerance.
+    tolerance : relative error wanted of the estimates; `error_bound` tells the one achieved.
+    weights : causal only: use this sum instead of the fitted one; `separable_weights(...)` makes
+        this the paper's recursive approximation of the batch MLE, with O(1) memory.
+
+    Returns
+    -------
+    PlainEstimate
+        Before the first observation the mean is NaN and the variance inf. `error_bound` bounds
+        the error of a mean relative to the weighted mean of |zhat_ij|, and that of the variance.
+
+    Raises
+    ------
+    ValueError
+        The model is not isotropic, a row is missing in part, obs_var + anchor_var = 0, "fft"
+        without a regular grid, `weights` of too short a horizon.
+
+    Notes
+    -----
+    Paths that miss the same rows share one pass. Memory beyond input and output: O(K d) per path
+    for "linear", O(T d) for "fft". The first call compiles (cached on disk).
+    """
+    parameters = _require_isotropic(model)
+    gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
+    choice(method, "method", METHODS)
+    stamps = times(t)
+    queries = stamps if query_times is None else times(query_times, "query_times")
+    data = observations(z, len(stamps), model.dim)
+    seen = stamps - model.delay
+    if query_times is None and not (two_sided and model.delay):
+        visible = np.arange(1, len(stamps) + 1)
+    else:
+        visible = np.searchsorted(seen if two_sided else stamps, queries, side="right")
+    sides = _sides(parameters, gamma2, seen, queries, two_sided, 0.2 * tolerance, weights)
+    paths = data.reshape(-1, len(stamps), model.dim) - model.offset
+    groups = core.missing_groups(paths)
+    step = core.regular_step(seen) if query_times is None and model.delay == 0 else None
+    bound = 2 * max(side.weights.bound for side in sides)
+    lags = np.asarray(np.arange(len(stamps)) * (step or 0.0), dtype=np.float64)
+    exact: tuple[Array, ...] = ()
+    if method == "auto":
+        method = "linear"
+        if step is not None and weights is None:
+            ends = core.exact_weights(lags[[0, -1]], parameters, gamma2, two_sided)
+            costly = _cost(sides) > FFT_WORTH * np.log2(len(stamps))
+            if core.fft_is_safe(ends) and (costly or bound > tolerance):
+                method = "fft"
+    if method == "fft":
+        if step is None or weights is not None:
+            raise ValueError(
+                "method 'fft' needs equally spaced t and no query_times, delay or weights; "
+                "use method 'linear'"
+            )
+        exact = core.exact_weights(lags, parameters, gamma2, two_sided)
+        if not np.isfinite(exact).all():
+            raise ValueError("method 'fft' overflows: the weights grow too far; use 'linear'")
+
+    drifted = _drift_path(model, parameters, seen - seen[0])
+    mean = np.empty((len(paths), len(queries), model.dim))
+    variance = np.empty((len(paths), len(queries)))
+    for members, valid in groups:
+        y = np.where(valid[:, None], paths[members] - drifted, 0.0)
+        y = y if parameters.basis is None else y @ parameters.basis
+        if method == "fft":
+            assert step is not None
+            x, var, bound = core.by_fft(
+                y, valid, step, exact, parameters.decay, parameters.frequency
+            )
+        else:
+            x, var = core.by_exponentials(
+                y, valid, seen, queries, visible, sides, parameters.frequency
+            )
+        mean[members] = x if parameters.basis is None else x @ parameters.basis.T
+        variance[members] = var
+    mean += _drift_path(model, parameters, queries - seen[0])
+    lead = data.shape[:-2]
+    n_terms = tuple(side.weights.n_terms for side in sides) if method == "linear" else ()
+    return PlainEstimate(
+        mean.reshape(*lead, *mean.shape[1:]),
+        variance.reshape(*lead, variance.shape[1]),
+        method, bound, n_terms,
+    )  # fmt: skip
+
+
+def linear_time_filter(
+    model: LinearSDE, t: ArrayLike, z: ArrayLike, *, two_sided: bool = False, **options: Any
+) -> Estimate:
+    """`linear_time_estimate` as an `Estimate` with full covariances; same arguments.
+
+    info: method, error_bound, n_terms. Covariances take O(M d^2) memory; where that hurts use
+    `linear_time_estimate`, which returns one variance per time.
+    """
+    found = linear_time_estimate(model, t, z, two_sided=two_sided, **options)
+    queries = options.get("query_times")
+    return Estimate(
+        times(t) if queries is None else times(queries, "query_times"),
+        found.mean,
+        _isotropic_covariance(found.variance, model.dim),
+        label="AFA two-sided" if two_sided else "AFA",
+        info={
+            "method": found.method,
+            "error_bound": found.error_bound,
+            "n_terms": found.n_terms,
+        },
+    )
+
+
+class AdaptiveFilterStream:
+    """Plain causal AFA, one observation at a time, in O(1) memory.
+
+    Gives the numbers of `linear_time_filter`.
+
+    Parameters
+    ----------
+    model : isotropic `LinearSDE`.
+    anchor_var : gamma^2 >= 0.
+    tolerance : as in `linear_time_estimate`.
+    horizon : longest lag that will occur. Default: unlimited when mu > 0 (or sigma = 0), else 1e9
+        times the lag at which the weight has halved.
+
+    Attributes
+    ----------
+    error_bound : as in `PlainEstimate`.
+
+    Raises
+    ------
+    ValueError
+        As `linear_time_estimate`; `update` and `predict` also for times that go back or pass the
+        horizon, and for rows missing in part.
+
+    Notes
+    -----
+    O(K d) time per call. `update` with a row of NaN only moves the clock.
+    """
+
+    def __init__(
+        self,
+        model: LinearSDE,
+        *,
+        anchor_var: float = 0.0,
+        tolerance: float = 1e-9,
+        horizon: float | None = None,
+    ) -> None:
+        self._model = model
+        self._parameters = p = _require_isotropic(model)
+        gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
+        if horizon is None:
+            drifting = p.decay == 0 and p.process_var > 0
+            horizon = 1e9 * (p.obs_var + gamma2) / p.process_var if drifting else np.inf
+        weights = plain_weights_exponentials(
+            p.decay, p.process_var, p.obs_var, gamma2,
+            horizon=horizon, tolerance=0.2 * tolerance,
+        )  # fmt: skip
+        self.error_bound = 2 * weights.bound
+        self._horizon = horizon
+        self._side = core.causal_side(weights, p.decay)
+        self._bank: core.Bank | None = None
+        self._last = -np.inf
+        self._count = 0
+
+    def update(self, t: float, z: ArrayLike) -> tuple[Array, Array]:
+        """Take the observation z (d,) stamped t: the estimate (d,) at t, its claimed cov (d, d)."""
+        stamp = self._stamp(t)
+        d = self._model.dim
+        row = observations(np.asarray(z)[None] if np.ndim(z) == 1 else z, 1, d)
+        if row.shape != (1, d):
+            raise ValueError(f"z must have shape ({d},), got {np.shape(z)}")
+        seen = stamp - self._model.delay
+        if self._bank is None:
+            self._bank = core.Bank(self._side, self._parameters.frequency, 1, d, seen)
+        ((_, valid),) = core.missing_groups(row[None])
+        p = self._parameters
+        lag = np.array([seen - self._bank.origin])
+        y = np.where(
+            valid[:, None], row - self._model.offset - _drift_path(self._model, p, lag), 0.0
+        )
+        y = y if p.basis is None else y @ p.basis
+        self._bank.run(np.array([seen]), valid, y[None], np.array([seen]), np.ones(1, np.int64))
+        self._count += int(valid[0])
+        self._last = stamp
+        return self._at(stamp)
+
+    def predict(self, t: float) -> tuple[Array, Array]:
+        """The estimate at a time t not before the last update, which changes nothing."""
+        return self._at(self._stamp(t))
+
+    def _at(self, stamp: float) -> tuple[Array, Array]:
+        d = self._model.dim
+        if self._bank is None or self._count == 0:
+            return np.full(d, np.nan), _isotropic_covariance(np.array(np.inf), d)
+        p = self._parameters
+        num, den, scale = self._bank.peek(stamp)
+        mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
+        x = mean[0, 0] if p.basis is None else p.basis @ mean[0, 0]
+        lag = np.array([stamp - self._bank.origin])
+        return x + _drift_path(self._model, p, lag)[0], _isotropic_covariance(variance[0], d)
+
+    def _stamp(self, t: float) -> float:
+        stamp = scalar(t, "t")
+        if stamp < self._last:
+            raise ValueError(f"t must not decrease, got {stamp:g} after {self._last:g}")
+        if self._bank is not None and stamp - self._bank.origin > self._horizon:
+            raise ValueError(
+                f"t = {stamp:g} lies {stamp - self._bank.origin:g} after the first observation, "
+                f"past the horizon {self._horizon:g}; start the stream with a longer horizon"
+            )
+        return stamp
+
+
+@dataclass(frozen=True, eq=False)
+class StateSpaceLayer:
+    """Plain causal AFA as a bank of diagonal linear state-space systems (S4D form).
+
+    Every observation is an impulse: state <- exp(poles dt) * state + B * input. Channel c is the
+    complex number of plane c; the last one an odd component, if any:
+
+        numerator_c(t) = sum_j z_c(t_j) K_c(t - t_j),   K_c(tau) = sum_k C_ck e^{poles_ck tau} B_ck
+        denominator(t) = sum_j D(t - t_j),              D(tau) = sum_k C_den_k e^{poles_den_k tau}
+        output = numerator / denominator.
+
+    Attributes
+    ----------
+    poles, B, C : (channels, K) complex. denominator_poles, denominator_C : (K,) complex.
+    basis : as in `IsotropicParameters`.
+    bound : relative error of D against 1/Sig, and of |K_c| against E/Sig.
+    """
+
+    poles: NDArray[np.complex128]
+    B: NDArray[np.complex128]
+    C: NDArray[np.complex128]
+    denominator_poles: NDArray[np.complex128]
+    denominator_C: NDArray[np.complex128]
+    basis: Array | None
+    bound: float
+
+    def kernel(self, tau: ArrayLike) -> tuple[NDArray[np.complex128], Array]:
+        """Kernels at lags tau (L,): numerator (L, channels) complex, denominator (L,)."""
+        lags = real_array(tau, "tau")
+        modes = np.exp(lags[..., None, None] * self.poles)
+        den = np.exp(lags[..., None] * self.denominator_poles) @ self.denominator_C
+        return np.einsum("...ck,ck->...c", modes, self.B * self.C), np.asarray(den.real)
+
+    def discretize(self, dt: float) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        """Diagonal transition factors over dt: numerator (channels, K), denominator (K,)."""
+        step = scalar(dt, "dt", low=0.0)
+        return np.exp(step * self.poles), np.exp(step * self.denominator_poles)
+
+
+def state_space_layer(
+    model: LinearSDE,
+    *,
+    anchor_var: float = 0.0,
+    horizon: float = np.inf,
+    tolerance: float = 2e-10,
+) -> StateSpaceLayer:
+    """The diagonal state-space layer whose kernels are AFA's plain numerator and denominator.
+
+    Parameters as in `plain_weights_exponentials`; the model must be isotropic.
+
+    Raises
+    ------
+    ValueError
+        As `plain_weights_exponentials`, and when the model is not isotropic.
+    """
+    p = _require_isotropic(model)
+    weights = plain_weights_exponentials(
+        p.decay, p.process_var, p.obs_var, scalar(anchor_var, "anchor_var", low=0.0),
+        horizon=horizon, tolerance=tolerance,
+    )  # fmt: skip
+    turning = weights.rates.imag != 0
+    halved = np.where(turning, 0.5, 1.0) * weights.coefficients.astype(complex)
+    C = np.concatenate([halved, halved[turning].conj()])
+    rates = np.concatenate([weights.rates, weights.rates[turning].conj()]).astype(complex)
+    channel = np.append(p.frequency, np.zeros(model.dim % 2))
+    poles = -p.decay + 1j * channel[:, None] - rates
+    return StateSpaceLayer(
+        poles, np.ones_like(poles), np.tile(C, (len(channel), 1)), -rates, C, p.basis,
+        weights.bound,
+    )  # fmt: skip
+
+
+def _require_isotropic(model: LinearSDE) -> IsotropicParameters:
+    if not isinstance(model, LinearSDE):
+        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+    parameters = isotropic_parameters(model)
+    if parameters is None:
+        raise ValueError(
+            "model must be isotropic for linear time (A = -mu I + skew-symmetric with mu >= 0, Q "
+            "and R multiples of the identity, C = identity); use method 'dense' or 'modal'"
+        )
+    return parameters
+
+
+def _sides(
+    p: IsotropicParameters, anchor_var: float, seen: Array, queries: Array, two_sided: bool,
+    tolerance: float, weights: ExponentialSum | None,
+) -> tuple[core.Side, ...]:  # fmt: skip
+    noise = p.decay, p.process_var, p.obs_var, anchor_var
+    ahead = max(0.0, float(queries[-1] - seen[0]))
+    if weights is not None:
+        if two_sided:
+            raise ValueError("weights replace the causal kernel; use two_sided = False")
+        if weights.horizon < ahead:
+            raise ValueError(f"weights hold up to lag {weights.horizon:g}, {ahead:g} is needed")
+        return (core.causal_side(weights, p.decay),)
+    fitted = plain_weights_exponentials(*noise, horizon=ahead, tolerance=tolerance)
+    causal = core.causal_side(fitted, p.decay)
+    if not two_sided:
+        return (causal,)
+    behind = max(0.0, float(seen[-1] - queries[0]))
+    back = plain_weights_exponentials(*noise, horizon=behind, tolerance=tolerance, side="acausal")
+    return causal, core.acausal_side(back, p.decay)
+
+
+def _cost(sides: tuple[core.Side, ...]) -> int:
+    """Real multiplications per sample and component, up to a constant."""
+    return sum(
+        side.weights.n_terms * (4 if np.iscomplexobj(side.weights.rates) else 1) for side in sides
+    )
+
+
+def _drift_path(model: LinearSDE, p: IsotropicParameters, tau: Array) -> Array:
+    return core.drift_path(model.drift, p.decay, p.frequency, p.basis, tau)
+
+
+def _isotropic_covariance(variance: Array, d: int) -> Array:
+    cov = np.zeros((*variance.shape, d, d))
+    cov[..., np.arange(d), np.arange(d)] = variance[..., None]
+    return cov

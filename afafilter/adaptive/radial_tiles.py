@@ -1,0 +1,175 @@
+"""Tiles of the radial-tangential adaptive filter: O((M + T) d) memory, no M x T array.
+
+For tau = t_i - t_j, E = e^{-mu |tau|}, F = (1 - E^2)/(2 mu) and each of the two directions,
+
+    causal:   S = s^2 F + e^2 E^2 + gamma^2,     R = a_i - E k_j,   weights w/S     on E k_j
+    acausal:  S = s^2 F + e^2 + gamma^2 E^2,     R = E a_i - k_j,   weights w E^2/S on k_j / E
+
+in the co-rotating frame, so that nothing grows. With u = a/|a| and g = <u, k> the squared residual
+is E^2 (|k|^2 - g^2) across u (acausal |k|^2 - g^2), the residual along it |a| - E g (acausal
+E |a| - g): one inner product serves all. Away from the diagonal E and S are made of factors
+measured from a time between queries and keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array
+from afafilter.linalg.rotation import turn
+from afafilter.weights import Weight
+
+ROWS, KEYS = 128, 512
+
+
+@dataclass(frozen=True, eq=False)
+class RadialKernel:
+    """Noise levels (t: tangential, r: radial), whether the radius is fixed, and the weight."""
+
+    decay: float
+    process_t: float
+    obs_t: float
+    process_r: float
+    obs_r: float
+    anchor_var: float
+    fixed_radius: bool
+    weight: Weight | None
+    dim: int
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One path: observations present (T, d), queries, and how many observations each one sees."""
+
+    t: Array
+    z: Array
+    queries: Array
+    seen: NDArray[np.int64]
+    two_sided: bool
+    frequency: Array
+    keys: Array = field(init=False)
+    norms: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        angle = (self.t - self.t[0])[:, None] * self.frequency
+        object.__setattr__(self, "keys", turn(self.z, np.cos(angle), -np.sin(angle)))
+        object.__setattr__(self, "norms", (self.z**2).sum(-1))
+
+    def rotate(self, x: Array, sign: float) -> Array:
+        """x (M, d) at the queries, out of (+1) or into (-1) the co-rotating frame."""
+        angle = (self.queries - self.t[0])[:, None] * self.frequency
+        return turn(x, np.cos(angle), sign * np.sin(angle))
+
+
+class Sums(NamedTuple):
+    """tangential (M, d), radial (M,) numerators; their denominators (M,)."""
+
+    tangential: Array
+    den_t: Array
+    radial: Array
+    den_r: Array
+
+
+def sweep(task: Task, kernel: RadialKernel, a: Array, u: Array) -> Sums:
+    """All sums for the anchors a (M, d) of direction u, both in the co-rotating frame."""
+    n = len(task.queries)
+    sums = Sums(np.zeros(a.shape), np.zeros(n), np.zeros(n), np.zeros(n))
+    lengths = np.linalg.norm(a, axis=-1)
+    for rows, cols, causal in _tiles(task):
+        E, S_t, S_r = _factors(kernel, task.queries[rows], task.t[cols], causal)
+        g = u[rows] @ task.keys[cols].T
+        w: Array | float = 1.0
+        if kernel.weight is not None:
+            w = _robust(kernel, E, S_t, S_r, g, lengths[rows], task.norms[cols], causal)
+        weight_t = np.divide(w, S_t, out=S_t)
+        weight_r = np.zeros_like(g) if kernel.fixed_radius else np.divide(w, S_r, out=S_r)
+        seen = task.seen[rows]
+        if seen[0] < cols.stop if causal else seen[-1] > cols.start:
+            inside = (np.arange(cols.start, cols.stop) < seen[:, None]) == causal
+            weight_t *= inside
+            weight_r *= inside
+        value = weight_t * E
+        sums.tangential[rows] += value @ task.keys[cols]
+        g *= E
+        sums.radial[rows] += np.einsum("ij,ij->i", weight_r, g)
+        if not causal:
+            weight_t = np.multiply(value, E, out=value)
+            weight_r *= E
+            weight_r *= E
+        sums.den_t[rows] += weight_t.sum(1)
+        sums.den_r[rows] += weight_r.sum(1)
+    if kernel.fixed_radius:
+        sums.den_r[:] = 1.0
+    return sums
+
+
+def _tiles(task: Task) -> Iterator[tuple[slice, slice, bool]]:
+    n = len(task.t)
+    for first in range(0, len(task.queries), ROWS):
+        last = min(first + ROWS, len(task.queries))
+        rows = slice(first, last)
+        for start in range(0, int(task.seen[last - 1]), KEYS):
+            yield rows, slice(start, min(start + KEYS, int(task.seen[last - 1]))), True
+        if task.two_sided:
+            for start in range(int(task.seen[first]), n, KEYS):
+                yield rows, slice(start, min(start + KEYS, n)), False
+
+
+def _factors(kernel: RadialKernel, q: Array, k: Array, causal: bool) -> tuple[Array, Array, Array]:
+    """E, S_t and S_r of one tile, (rows, keys)."""
+    mu = kernel.decay
+    late, early = (q, k) if causal else (k, q)
+    between = late[0]
+    fading, staying = (
+        ((kernel.obs_t, kernel.obs_r), (kernel.anchor_var, kernel.anchor_var))
+        if causal
+        else ((kernel.anchor_var, kernel.anchor_var), (kernel.obs_t, kernel.obs_r))
+    )
+    process = kernel.process_t, kernel.process_r
+    if early[-1] > between:
+        lag = np.abs(q[:, None] - k)
+        E = np.exp(-mu * lag)
+        F, E2 = _spread(mu, lag), E * E
+        S = [p * F + f * E2 + s for p, f, s in zip(process, fading, staying, strict=True)]
+        return E, S[0], S[1]
+    b, c = late - between, between - early
+    e_late, e_early = np.exp(-mu * b), np.exp(-mu * c)
+    F_late, F_early = _spread(mu, b), _spread(mu, c)
+    S = []
+    for p, f, s in zip(process, fading, staying, strict=True):
+        left = np.stack([p * F_late + s, e_late**2], axis=1)
+        right = np.stack([np.ones_like(c), p * F_early + f * e_early**2])
+        S.append(left @ right if causal else right.T @ left.T)
+    E = np.multiply.outer(e_late, e_early)
+    return E if causal else E.T, S[0], S[1]
+
+
+def _spread(mu: float, lag: Array) -> Array:
+    return lag if mu == 0 else np.asarray(-np.expm1(-2 * mu * lag) / (2 * mu))
+
+
+def _robust(
+    kernel: RadialKernel, E: Array, S_t: Array, S_r: Array, g: Array, length: Array,
+    norms: Array, causal: bool,
+) -> Array:  # fmt: skip
+    assert kernel.weight is not None
+    d2 = g * g
+    np.subtract(norms, d2, out=d2)
+    np.maximum(d2, 0.0, out=d2)
+    if causal:
+        d2 *= E
+        d2 *= E
+    d2 /= S_t
+    if kernel.fixed_radius:
+        return np.asarray(kernel.weight(d2, kernel.dim - 1))
+    along = E * (g if causal else length[:, None])
+    np.subtract(length[:, None] if causal else g, along, out=along)
+    along *= along
+    along /= S_r
+    d2 += along
+    return np.asarray(kernel.weight(d2, kernel.dim))

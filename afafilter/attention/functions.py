@@ -1,0 +1,247 @@
+"""Filter attention in its raw form: queries, keys and values on a time axis.
+
+`isotropic_attention` costs what ordinary attention costs; `tensor_attention` gives every channel
+its own dynamics and precision. Source: arXiv:2509.04154.
+
+Symbols used inside: mu decay, omega frequency, sigma^2 process_var, eta^2 key_var, gamma^2
+query_var, beta inverse_temperature, E = e^{-mu |tau|}, S the variance of a pulled-forward key.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import choice, positive_int, scalar
+from afafilter.attention.heads import (
+    AttentionResult,
+    Heads,
+    empty_result,
+    finish,
+    run_heads,
+    thread_count,
+)
+from afafilter.attention.inputs import (
+    Projections,
+    check_noise,
+    leading_axes,
+    per_head,
+    per_mode,
+    prepare,
+    rotation,
+    value_rotation,
+)
+from afafilter.attention.law import law_of
+from afafilter.attention.modes import run_modes
+from afafilter.weights import Weight, as_weight
+
+__all__ = ["AttentionResult", "isotropic_attention", "tensor_attention"]
+
+
+def isotropic_attention(
+    q: ArrayLike | None,
+    k: ArrayLike | None,
+    v: ArrayLike,
+    t: ArrayLike,
+    *,
+    decay: ArrayLike,
+    frequency: ArrayLike = 0.0,
+    process_var: ArrayLike,
+    key_var: ArrayLike,
+    query_var: ArrayLike = 0.0,
+    value_decay: ArrayLike | None = None,
+    value_frequency: ArrayLike | None = None,
+    weight: Weight | None = None,
+    inverse_temperature: ArrayLike = 1.0,
+    causal: bool = True,
+    backward: str = "exact",
+    t_query: ArrayLike | None = None,
+    n_visible: ArrayLike | None = None,
+    window: int | None = None,
+    window_tolerance: float = 0.0,
+    projections: Projections | None = None,
+    residual_step: float | None = None,
+    return_weights: bool = False,
+    threads: int | None = None,
+) -> AttentionResult:
+    """Attention whose weights are the precisions of keys propagated through a linear SDE.
+
+    Every key is pulled along dx = (-mu I + Omega) x dt + sigma dw to the time of the query and
+    weighted by its precision, times a robust weight of its distance from the query::
+
+        out_i = sum_j A_ij E_ij e^{Omega tau} v_j,   A_ij = softmax_j(beta log(P_ij w(d2_ij)))
+        1/P_ij = Vp(tau) + eta^2 E^2 + gamma^2,      d2_ij = P_ij |q_i - E e^{Omega tau} k_j|^2
+
+    tau = t_i - t_j, E = e^{-mu tau}, Vp = sigma^2 (1 - E^2) / (2 mu). With q = k = v = z this is
+    the paper's adaptive filter for the isotropic model.
+
+    Parameters
+    ----------
+    q : (..., Nq, d) queries (anchors); None allowed when `weight` is None, where they do not count.
+        With a robust weight, a query holding a NaN has a NaN output and precision 0.
+    k, v : (..., N, d) and (..., N, m) keys and values. Each array is complex, or real with paired
+        channels (2k, 2k+1); an odd last real channel does not rotate. A row of k or v holding a NaN
+        is a missing key. Leading axes are paths, batches, heads, and broadcast. k may be None when
+        `weight` is None.
+    t : (N,) non-decreasing times of the keys.
+    decay : mu >= 0, 1/time; scalar or of the shape of (trailing) leading axes: one per head. So are
+        process_var, key_var, query_var, inverse_temperature and value_decay.
+    frequency : omega, radian/time: scalar, or (..., n) with n complex channels or n = d // 2 pairs.
+    process_var : sigma^2 >= 0 per unit time. key_var : eta^2 >= 0. query_var : gamma^2 >= 0.
+        Variances are per real component; key_var + query_var must be > 0.
+    value_decay, value_frequency : dynamics of the values if they differ from those of the keys.
+    weight : robust weight w(d2, d), or None (w = 1).
+    inverse_temperature : beta > 0.
+    causal : only past keys. False: also future ones.
+    backward : future keys are pulled back "exact" (e^{+mu tau}, the smoother) or "symmetric":
+        decayed by e^{-mu |tau|} like past ones, as the author's published code does.
+    t_query : (Nq,) non-decreasing query times, default t.
+    n_visible : (Nq,) non-decreasing: the past of query i is keys j < n_visible[i], its future the
+        others. Default: i + 1 (by index, so that equal stamps count in order), and with t_query all
+        keys at or before the query time.
+    window : use only so many past (and future) keys nearest to the query.
+    window_tolerance : eps > 0: leave out keys that together weigh at most eps times those kept; the
+        output then changes by at most eps (|out_i| + max_j |v_j|). Only weights that fall with the
+        lag gain: a diffusive model with beta > 1, or the future of a decaying one.
+    projections : (W_q, W_k, W_v, W_o), each an array or None: x @ W before and after attention.
+        A leading head axis in W makes heads; sum the output over it for the usual multi-head form.
+    residual_step : s: return q + s (out - q), the innovation step (before W_o).
+    return_weights : also form and return A.
+    threads : default: all processors this process may use.
+
+    Returns
+    -------
+    AttentionResult
+        (output, weights, precision).
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shapes, parameters out of range, unsorted times.
+
+    Notes
+    -----
+    Time O(Nq N d), with window O(Nq (window + 256) d). Memory O((Nq + N) d) beyond about 5 MiB per
+    thread; only `return_weights` forms Nq x N. float32 and complex64 input is computed in that
+    precision (times and running sums in float64): the error is about 1e-4 of the spread of the
+    pulled values, usually 1e-6. Where |q|^2 is so large against the variances that the
+    matrix product would lose more than 1e-11 (float32: 5e-5) of a distance, that product is first
+    centred and, if that does not do, differences are taken channel by channel, which is slower.
+
+    The author's published code has logits tau^2 (-log V - log(1 + R2 / (nu n V))) for n complex
+    channels: `weight=Power(nu=nu * n, kappa=1.0)`, `inverse_temperature=tau**2`,
+    `backward="symmetric"`, decay = -mu.
+    """
+    robust = as_weight(weight)
+    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    beta = per_head(inverse_temperature, "inverse_temperature", strict=True)
+    p = {
+        "mu": per_head(decay, "decay"),
+        "mu_value": per_head(decay if value_decay is None else value_decay, "value_decay"),
+        "sigma2": per_head(process_var, "process_var"),
+        "key_var": per_head(key_var, "key_var"),
+        "query_var": per_head(query_var, "query_var"),
+        "beta": beta,
+        "omega": rotation(frequency, "frequency", inputs.k),
+        "omega_value": value_rotation(frequency, value_frequency, inputs),
+    }
+    check_noise(p["key_var"], p["query_var"])
+    lead = leading_axes(inputs, p, ("omega", "omega_value"))
+    side = choice(backward, "backward", ("exact", "symmetric"))
+    result = empty_result(inputs, lead, return_weights)
+    heads = Heads(
+        inputs, lead, p, law_of(robust, inputs.dim), None if causal else side,
+        None if window is None else positive_int(window, "window"),
+        scalar(window_tolerance, "window_tolerance", low=0.0), result,
+    )  # fmt: skip
+    jobs = heads.stacked() if heads.share_weights() else heads.single(np.ndindex(lead))
+    run_heads(jobs, thread_count(threads))
+    return finish(inputs, result, residual_step, projections, robust is not None)
+
+
+def tensor_attention(
+    q: ArrayLike | None,
+    k: ArrayLike | None,
+    v: ArrayLike,
+    t: ArrayLike,
+    *,
+    decay: ArrayLike,
+    frequency: ArrayLike = 0.0,
+    process_var: ArrayLike,
+    key_var: ArrayLike,
+    query_var: ArrayLike = 0.0,
+    prior_precision: ArrayLike = 0.0,
+    weight: Weight | None = None,
+    inverse_temperature: ArrayLike = 1.0,
+    causal: bool = True,
+    backward: str = "exact",
+    t_query: ArrayLike | None = None,
+    n_visible: ArrayLike | None = None,
+    window: int | None = None,
+    projections: Projections | None = None,
+    residual_step: float | None = None,
+    return_weights: bool = False,
+    threads: int | None = None,
+) -> AttentionResult:
+    """Attention in which every mode has its own dynamics, noise and precision.
+
+    A mode is a complex channel, or a pair (2k, 2k+1) of real ones (an odd last real channel is a
+    mode of its own). With P_ijm the precision of mode m of key j at query i, as in
+    `isotropic_attention` but with the mode's parameters, and one robust weight for all modes::
+
+        out_im = sum_j W_ij P_ijm zhat_ijm / (prior_m + sum_j W_ij P_ijm)
+        d2_ij  = sum_m P_ijm |q_im - zhat_ijm|^2
+        W_ij   = det(P_ij)^((beta - 1) / d) w(d2_ij)^beta
+
+    Parameters
+    ----------
+    q, k, v, t : as in `isotropic_attention`; k and v have the same channels.
+    decay, process_var, key_var, query_var : scalars or (..., n), one per mode; leading axes are
+        heads and broadcast with those of the data.
+    frequency : scalar or (..., n); (..., d // 2) for d real channels.
+    prior_precision : scalar or (..., n), precision of a prior of mean 0 on every mode, default 0.
+    weight, inverse_temperature, causal, backward, t_query, n_visible, window, projections,
+    residual_step, threads : as in `isotropic_attention`.
+    return_weights : also form and return the normalised weights W_ij P_ijm / (prior_m + sum).
+
+    Returns
+    -------
+    AttentionResult
+        output (..., Nq, d); weights (..., n, Nq, N) or None; precision (..., Nq, n), the
+        denominators: with inverse_temperature = 1 the inverse of the claimed variances.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shapes, parameters out of range, unsorted times.
+
+    Notes
+    -----
+    Source: arXiv:2509.04154 (tensor form). Time O(Nq N d), about twenty elementwise passes per
+    mode, much slower than `isotropic_attention`; memory O((Nq + N) d) beyond about 30 MiB per
+    thread, except for `return_weights`.
+    """
+    robust = as_weight(weight)
+    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    d = inputs.v.shape[-1]
+    if inputs.dim != d:
+        raise ValueError(f"k and v must have the same channels, got {inputs.dim} and {d} real ones")
+    n = (d + 1) // 2
+    p = {
+        "mu": per_mode(decay, "decay", n),
+        "sigma2": per_mode(process_var, "process_var", n),
+        "key_var": per_mode(key_var, "key_var", n),
+        "query_var": per_mode(query_var, "query_var", n),
+        "prior": per_mode(prior_precision, "prior_precision", n),
+        "omega": rotation(frequency, "frequency", inputs.v),
+        "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
+    }
+    check_noise(p["key_var"], p["query_var"])
+    lead = leading_axes(inputs, p, set(p) - {"beta"})
+    side = choice(backward, "backward", ("exact", "symmetric"))
+    result = run_modes(
+        inputs, lead, p, robust, None if causal else side,
+        None if window is None else positive_int(window, "window"),
+        return_weights, thread_count(threads),
+    )  # fmt: skip
+    return finish(inputs, result, residual_step, projections, robust is not None)

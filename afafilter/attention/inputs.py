@@ -1,0 +1,255 @@
+"""Arguments of the attention functions: checked once, complex channels as pairs of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from afafilter._base.checks import Array, is_complete, real_array, times
+
+Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
+Numbers = NDArray[Any]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Checked arguments, complex channels as pairs of real ones, keys with NaN marked."""
+
+    q: Numbers | None
+    k: Numbers | None
+    v: Numbers
+    known: NDArray[np.bool_] | None
+    """(..., N) where k and v are complete, None if everywhere."""
+    q_complete: bool
+    complex_values: bool
+    t: Array
+    """(N,) key times and (Nq,) query times since the first key."""
+    t_query: Array
+    n_visible: Index
+
+    @property
+    def dim(self) -> int:
+        """Real components of keys (of values where keys do not count)."""
+        return int((self.v if self.k is None else self.k).shape[-1])
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Leading axes of the data."""
+        return np.broadcast_shapes(
+            *(x.shape[:-2] for x in (self.q, self.k, self.v) if x is not None)
+        )
+
+
+def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
+    """An argument (..., N, d) as real channels in float32 or float64."""
+    raw = np.asarray(value)
+    if raw.dtype.kind not in "buifc":
+        raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}")
+    if raw.ndim < 2 or raw.shape[-1] == 0 or (rows is not None and raw.shape[-2] != rows):
+        wanted = "(..., N, d)" if rows is None else f"(..., {rows}, d), one row per time"
+        raise ValueError(f"{name} must have shape {wanted}, got {raw.shape}")
+    single = raw.dtype in (np.float16, np.float32, np.complex64)
+    if raw.dtype.kind == "c":
+        out = np.ascontiguousarray(raw, dtype=np.complex64 if single else np.complex128)
+        out = out.view(np.float32 if single else np.float64)
+    else:
+        out = np.asarray(raw, dtype=np.float32 if single else np.float64)
+    return out
+
+
+def prepare(
+    q: ArrayLike | None,
+    k: ArrayLike | None,
+    v: ArrayLike,
+    t: ArrayLike,
+    t_query: ArrayLike | None,
+    n_visible: ArrayLike | None,
+    projections: Projections | None,
+    plain: bool,
+    causal: bool,
+) -> Inputs:
+    grid = times(t)
+    queries = grid if t_query is None else times(t_query, "t_query")
+    if not plain and (q is None or k is None):
+        raise ValueError(
+            "q and k must be given with a robust weight; only weight=None can do without"
+        )
+    if projections is not None:
+        q, k, v = project(q, k, v, projections)
+    values = channels_of(v, "v", len(grid))
+    keys = values if k is v else None if k is None else channels_of(k, "k", len(grid))
+    shared = q is k and t_query is None
+    anchors = keys if shared else None if q is None else channels_of(q, "q", len(queries))
+    given = [x for x in (anchors, keys, values) if x is not None]
+    if len({x.dtype for x in given}) > 1:
+        values = values.astype(np.float64)
+        anchors, keys = (None if x is None else x.astype(np.float64) for x in (anchors, keys))
+        given = [x for x in (anchors, keys, values) if x is not None]
+    if not plain and anchors.shape[-1] != keys.shape[-1]:  # type: ignore[union-attr]
+        raise ValueError(
+            "q and k must have the same number of channels, "
+            f"got {anchors.shape[-1]} and {keys.shape[-1]} real ones"  # type: ignore[union-attr]
+        )
+    v_complete = is_complete(values, "v", "key")
+    k_complete = v_complete if keys is None or keys is values else is_complete(keys, "k", "key")
+    known = None if v_complete and k_complete else known_keys(keys, values)
+    q_complete = True
+    if anchors is not None:
+        q_complete = k_complete if anchors is keys else is_complete(anchors, "q", "key")
+    try:
+        np.broadcast_shapes(*(x.shape[:-2] for x in given))
+    except ValueError:
+        raise ValueError(
+            "leading axes (batch, heads) of q, k and v must broadcast, got "
+            + ", ".join(str(x.shape[:-2]) for x in given)
+        ) from None
+    since = grid - grid[0]
+    return Inputs(
+        anchors, keys, values, known, q_complete, np.iscomplexobj(v),
+        since, since if queries is grid else queries - grid[0],
+        visible(n_visible, grid, queries, t_query is None, causal),
+    )  # fmt: skip
+
+
+def known_keys(keys: Numbers | None, values: Numbers) -> NDArray[np.bool_] | None:
+    """Which keys are complete; None when all are."""
+    known: NDArray[np.bool_] = np.asarray(~np.isnan(values).any(axis=-1))
+    if keys is not None and keys is not values:
+        known = known & ~np.isnan(keys).any(axis=-1)
+    return None if known.all() else known
+
+
+def visible(
+    n_visible: ArrayLike | None, t: Array, t_query: Array, on_grid: bool, causal: bool
+) -> Index:
+    """How many keys belong to the past of each query."""
+    if n_visible is None:
+        if on_grid:
+            return np.arange(1, len(t) + 1)
+        return np.searchsorted(t, t_query, side="right")
+    given = np.asarray(n_visible)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"n_visible must be whole numbers, got dtype {given.dtype}")
+    if given.shape != t_query.shape:
+        raise ValueError(f"n_visible must have shape {t_query.shape}, got {given.shape}")
+    seen = given.astype(np.intp)
+    if seen.min() < 0 or seen.max() > len(t) or (np.diff(seen) < 0).any():
+        raise ValueError(f"n_visible must not decrease and lie in 0..{len(t)}")
+    past, future = seen > 0, seen < len(t)
+    if (t[seen[past] - 1] > t_query[past]).any():
+        raise ValueError("n_visible counts a key later than its query as past")
+    if not causal and (t[seen[future]] < t_query[future]).any():
+        raise ValueError("n_visible leaves a key earlier than its query to the future")
+    return seen
+
+
+def project(
+    q: ArrayLike | None, k: ArrayLike | None, v: ArrayLike, projections: Projections
+) -> tuple[Numbers | None, Numbers | None, Numbers]:
+    """x @ W for q, k and v."""
+    if not isinstance(projections, tuple | list) or len(projections) != 4:
+        raise ValueError("projections must be (W_q, W_k, W_v, W_o), each an array or None")
+    out = []
+    for x, W, name in zip((q, k, v), projections, ("q", "k", "v")):
+        out.append(None if x is None else np.asarray(x) if W is None else times_matrix(x, W, name))
+    assert out[2] is not None
+    return out[0], out[1], out[2]
+
+
+def times_matrix(x: ArrayLike, W: ArrayLike, name: str) -> Numbers:
+    a, b = np.asarray(x), np.asarray(W)
+    if b.dtype.kind not in "buifc" or not np.isfinite(b).all():
+        raise ValueError(f"W_{name} must hold finite numbers")
+    if b.ndim < 2 or a.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"W_{name} must have shape (..., {a.shape[-1]}, m), got {b.shape}")
+    try:
+        return np.asarray(a @ b)
+    except ValueError:
+        raise ValueError(
+            f"leading axes of W_{name} must broadcast with the data, got {b.shape} for {a.shape}"
+        ) from None
+
+
+def per_head(value: ArrayLike, name: str, *, strict: bool = False) -> Array:
+    """A parameter >= 0 (`strict`: > 0), one or one per head."""
+    out = real_array(value, name)
+    if (out < 0).any() or (strict and (out == 0).any()):
+        raise ValueError(f"{name} must be {'>' if strict else '>='} 0, got {out.min():g}")
+    return out
+
+
+def per_mode(value: ArrayLike, name: str, n: int) -> Array:
+    """A parameter >= 0 as (..., n), one per mode."""
+    out = per_head(value, name)
+    if out.ndim == 0:
+        return np.full(n, out)
+    if out.shape[-1] != n:
+        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
+    return out
+
+
+def check_noise(key_var: Array, query_var: Array) -> None:
+    try:
+        total = key_var + query_var
+    except ValueError:
+        raise ValueError(
+            f"key_var and query_var must broadcast, got {key_var.shape} and {query_var.shape}"
+        ) from None
+    if (total == 0).any():
+        raise ValueError(
+            "key_var + query_var must be > 0: without noise a key at the query's own time has "
+            "infinite precision"
+        )
+
+
+def rotation(value: ArrayLike, name: str, data: Numbers | None) -> Array:
+    """Rotation rates (..., n) for data of n channel pairs."""
+    out = real_array(value, name)
+    if data is None:
+        return out if out.ndim else out[None]
+    n = data.shape[-1] // 2
+    if out.ndim == 0:
+        if n == 0 and out != 0:
+            raise ValueError(f"{name} must be 0 for one real channel: there is no pair to rotate")
+        return np.full(n, out)
+    if out.shape[-1] != n:
+        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
+    return out
+
+
+def value_rotation(
+    frequency: ArrayLike, value_frequency: ArrayLike | None, inputs: Inputs
+) -> Array:
+    if value_frequency is not None:
+        return rotation(value_frequency, "value_frequency", inputs.v)
+    given = np.asarray(frequency)
+    if given.ndim and given.shape[-1] != inputs.v.shape[-1] // 2:
+        if not given.any():
+            return rotation(0.0, "frequency", inputs.v)
+        raise ValueError(
+            "value_frequency must be given where v and k differ in channels: frequency has shape "
+            f"{given.shape}, v has {inputs.v.shape[-1] // 2} pairs"
+        )
+    return rotation(frequency, "frequency", inputs.v)
+
+
+def leading_axes(
+    inputs: Inputs, parameters: dict[str, Array], channelled: Container[str]
+) -> tuple[int, ...]:
+    """Leading axes of the result; `channelled` parameters have a last axis of channels."""
+    lead = inputs.lead
+    for name, value in parameters.items():
+        shape = value.shape[:-1] if name in channelled else value.shape
+        try:
+            lead = np.broadcast_shapes(lead, shape)
+        except ValueError:
+            raise ValueError(
+                f"parameters must broadcast against the leading axes {lead} (batch, heads), "
+                f"got {name} of shape {shape}"
+            ) from None
+    return lead

@@ -1,0 +1,189 @@
+"""Baselines with the signature of `kalman_filter`: filterpy's filter and smoother, raw data.
+
+The adapters run filterpy 2.0.0 as its documentation intends, one path at a time, and go round its
+pitfalls: `batch_filter` and NaN do not mix (rows are reduced here), the free function `update`
+returns a wrong likelihood (the class is used), `KalmanFilter.rts_smoother` knows no drift (removed
+and added back), and the free `rts_smoother` indexes varying transitions differently (not used).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+
+Model = LinearSDE | DiscreteModel
+
+
+def filterpy_filter(
+    model: Model,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    obs_cov: ArrayLike | None = None,
+    diffuse_var: float = 1e7,
+) -> Estimate:
+    """Kalman filter by `filterpy.kalman.KalmanFilter`.
+
+    Parameters
+    ----------
+    model, t, z, obs_cov : as for `kalman_filter`; a delay is not supported.
+    diffuse_var : variance, state^2, in place of a flat prior, which filterpy does not have.
+
+    Returns
+    -------
+    Estimate
+        mean (..., T, d), cov (..., T, d, d), log-likelihood and innovations.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad times, shapes or covariances; a model with delay.
+
+    Notes
+    -----
+    A Python loop over paths and times, O(n T d^3): for comparison, not for speed.
+    """
+    return _filterpy("filterpy", False, model, t, z, obs_cov, diffuse_var)
+
+
+def filterpy_smoother(
+    model: Model,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    obs_cov: ArrayLike | None = None,
+    diffuse_var: float = 1e7,
+) -> Estimate:
+    """RTS smoother by `filterpy.kalman.KalmanFilter.rts_smoother`.
+
+    Parameters, result and errors as for `filterpy_filter`; in addition ValueError where a predicted
+    covariance is singular (filterpy inverts it).
+    """
+    return _filterpy("filterpy RTS", True, model, t, z, obs_cov, diffuse_var)
+
+
+def raw_observation(
+    model: Model, t: ArrayLike, z: ArrayLike, *, obs_cov: ArrayLike | None = None
+) -> Estimate:
+    """Each state from its own observation alone: C^-1 (z - b), predicted over the delay.
+
+    Parameters
+    ----------
+    model, t, z, obs_cov : as for `kalman_filter`; the observation matrix must be invertible.
+
+    Returns
+    -------
+    Estimate
+        mean (..., T, d) and cov (..., T, d, d); NaN and inf in the components that a missing
+        observation leaves open.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad times or shapes; an observation matrix that is not square or not invertible.
+    """
+    grid, data, R = _checked(model, t, z, obs_cov)
+    T, d = len(grid), model.dim
+    if isinstance(model, DiscreteModel):
+        H, b = _rows(model.H, T, 2), _rows(model.d, T, 1)
+    else:
+        H, b = _rows(model.C, T, 2), _rows(model.offset, T, 1)
+    if model.obs_dim != d or (np.linalg.cond(H) > 1e12).any():
+        raise ValueError(
+            "raw_observation needs an invertible observation matrix, got "
+            f"{'one of shape ' + str(H.shape[1:]) if model.obs_dim != d else 'a singular one'}"
+        )
+    inverse = np.linalg.inv(H)
+    move, shift, spread = np.eye(d), np.zeros(d), np.zeros((d, d))
+    if isinstance(model, LinearSDE) and model.delay > 0:
+        move, shift, spread = model.transition(model.delay)
+    root = move @ inverse
+    missing = np.isnan(data)
+    mean = np.einsum("tij,...tj->...ti", root, np.where(missing, 0.0, data) - b) + shift
+    cov = root @ R @ np.swapaxes(root, -1, -2) + spread
+    cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
+    cov = np.broadcast_to(cov, (*mean.shape, d))
+    if missing.any():
+        open_ = np.asarray(((np.abs(root) > 0) & missing[..., None, :]).any(axis=-1))
+        mean = np.where(open_, np.nan, mean)
+        cov = np.where(open_[..., :, None] | open_[..., None, :], 0.0, cov)
+        cov = cov + np.where(open_[..., None] & np.eye(d, dtype=bool), np.inf, 0.0)
+    return Estimate(grid, mean, cov, label="raw")
+
+
+def _filterpy(
+    label: str, smooth: bool, model: Model, t: ArrayLike, z: ArrayLike,
+    obs_cov: ArrayLike | None, diffuse_var: float,
+) -> Estimate:  # fmt: skip
+    from filterpy.kalman import KalmanFilter
+
+    grid, data, R = _checked(model, t, z, obs_cov)
+    scale = scalar(diffuse_var, "diffuse_var", low=0.0, strict=True)
+    discrete = model.discretize(grid) if isinstance(model, LinearSDE) else model
+    T, d, p = len(grid), discrete.dim, discrete.obs_dim
+    F, Q, H = (_rows(part, T, 2) for part in (discrete.F, discrete.Q, discrete.H))
+    b, offset = _rows(discrete.b, T, 1), _rows(discrete.d, T, 1)
+    mean0, cov0, D = discrete.initial_law()
+    paths = data.reshape(-1, T, p)
+    n = len(paths)
+    mean, cov, loglik = np.empty((n, T, d)), np.empty((n, T, d, d)), np.zeros((n, T))
+    innovation, innovation_cov = np.full((n, T, p), np.nan), np.empty((n, T, p, p))
+    for i in range(n):
+        kf: Any = KalmanFilter(dim_x=d, dim_z=p)
+        kf.x, kf.P = mean0.copy(), cov0 + scale * D @ D.T
+        for k in range(T):
+            if k > 0:
+                kf.predict(u=b[k], B=np.eye(d), F=F[k], Q=Q[k])
+            innovation_cov[i, k] = H[k] @ kf.P @ H[k].T + R[k]
+            seen = np.flatnonzero(~np.isnan(paths[i, k]))
+            if len(seen):
+                value = paths[i, k, seen] - offset[k, seen]
+                kf.update(value, R=R[k][np.ix_(seen, seen)], H=H[k, seen])
+                innovation[i, k, seen] = kf.y
+                loglik[i, k] = kf.log_likelihood
+            mean[i, k], cov[i, k] = kf.x, kf.P
+        if smooth:
+            driven = np.zeros((T, d))
+            for k in range(1, T):
+                driven[k] = F[k] @ driven[k - 1] + b[k]
+            try:
+                smoothed, cov[i], _, _ = kf.rts_smoother(mean[i] - driven, cov[i], F, Q)
+            except np.linalg.LinAlgError:
+                raise ValueError(
+                    "filterpy inverts the predicted covariance, which is singular for this model "
+                    "(no process noise and a known state); use rts_smoother"
+                ) from None
+            mean[i] = smoothed + driven
+    lead = data.shape[:-2]
+    steps = loglik.reshape(*lead, T)
+    return Estimate(
+        grid, mean.reshape(*lead, T, d), cov.reshape(*lead, T, d, d),
+        loglik=steps.sum(axis=-1), loglik_steps=steps, innovation=innovation.reshape(data.shape),
+        innovation_cov=innovation_cov.reshape(*lead, T, p, p), label=label,
+    )  # fmt: skip
+
+
+def _checked(
+    model: Model, t: ArrayLike, z: ArrayLike, obs_cov: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    """Times, observations and noise covariances (T, p, p)."""
+    grid = times(t)
+    T, p = len(grid), model.obs_dim
+    if isinstance(model, DiscreteModel) and model.length not in (None, T):
+        raise ValueError(f"t must have length {model.length} as the model's arrays, got {T}")
+    R = _rows(model.R, T, 2) if obs_cov is None else (
+        observation_covariances(obs_cov, T, p, np.eye(p))
+    )  # fmt: skip
+    return grid, observations(z, T, p), R
+
+
+def _rows(value: Array, length: int, core: int) -> Array:
+    """A matrix (core 2) or vector (core 1) per time."""
+    return np.broadcast_to(value, (length, *value.shape[value.ndim - core :]))

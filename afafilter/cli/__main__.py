@@ -1,0 +1,3 @@
+from afafilter.cli import main
+
+main()

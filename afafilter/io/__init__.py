@@ -1,0 +1,22 @@
+"""Measurements, tables and configurations: CSV, Parquet and TOML in and out.
+
+Nothing is ever half written. Models and studies are described in TOML: see `read_model` and
+`Study.from_toml`.
+"""
+
+from __future__ import annotations
+
+from afafilter.io.files import atomic_path, write_table
+from afafilter.io.model_toml import read_model, write_model
+from afafilter.io.series import Series, read_series
+from afafilter.io.sidecar import write_sidecar
+
+__all__ = [
+    "Series",
+    "atomic_path",
+    "read_model",
+    "read_series",
+    "write_model",
+    "write_sidecar",
+    "write_table",
+]

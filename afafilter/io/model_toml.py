@@ -1,0 +1,222 @@
+"""Linear SDEs written as TOML.
+
+    [model]                       # a function of `afafilter.models.presets` and its arguments ...
+    preset = "spiral"
+    decay = 0.1
+    prior = "diffuse"             # or "stationary", or a table { mean, cov, t0, diffuse }
+
+    [model]                       # ... or the arguments of `LinearSDE` ...
+    A = [[-0.5]]
+    Q = [[1.0]]
+    R = [[0.2]]
+    prior = { mean = [0.0], cov = [[4.0]] }
+
+    [[model.sum]]                 # ... or a sum of such models: z = z_a + z_b + noise
+    preset = "brownian"
+    obs_var = 0.3
+    [[model.sum]]
+    preset = "seasonal"
+    period = 1.0
+
+Arguments of `LinearSDE` that a preset does not have (drift, offset, delay) and, for a sum, prior
+may be given beside it and replace the model's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import operator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter.models.priors import Prior
+from afafilter.models.sde import LinearSDE
+
+PRESETS = (
+    "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
+    "random_stable", "seasonal", "spiral",
+)  # fmt: skip
+MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior")
+EXTRAS = ("drift", "offset", "delay", "prior")
+
+
+def read_model(path: str | Path) -> LinearSDE:
+    """The model described in the table [model] of a TOML file.
+
+    Either `preset` and that preset's arguments (`seed` for `random_stable`), or the arguments of
+    `LinearSDE`, or several such tables [[model.sum]].
+
+    Raises
+    ------
+    ValueError, TypeError
+        Not TOML, unknown keys (the message lists the known ones and the nearest), missing or bad
+        values; the message names file and table.
+    OSError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    content = read_toml(path)
+    with place(str(path)):
+        known_keys(content, ("model",))
+        if "model" not in content:
+            raise ValueError("a table [model] is needed")
+        return model_from_table(content["model"])
+
+
+def model_from_table(table: Any, where: str = "[model]") -> LinearSDE:
+    """The model that a table of a TOML file describes; see the top of this module."""
+    with place(where):
+        if not isinstance(table, Mapping):
+            raise TypeError(f"a table is wanted, got {table!r}")
+        options = dict(table)
+        if isinstance(options.get("prior"), Mapping):
+            with place("prior"):
+                known_keys(options["prior"], parameters(Prior))
+                required(options["prior"], Prior)
+                options["prior"] = Prior(**options["prior"])
+        if "sum" in options:
+            return _sum(options, where)
+        if "preset" in options:
+            return _preset(options)
+        known_keys(options, (*MATRICES, "preset", "sum"))
+        required(options, LinearSDE)
+        return LinearSDE(**options)
+
+
+def _sum(options: dict[str, Any], where: str) -> LinearSDE:
+    parts = options.pop("sum")
+    known_keys(options, ("sum", *EXTRAS))
+    if not isinstance(parts, list) or not parts:
+        raise ValueError("sum must be one or more tables [[model.sum]]")
+    models = [model_from_table(part, f"sum, model {k}") for k, part in enumerate(parts, 1)]
+    return replace(functools.reduce(operator.add, models), **options)
+
+
+def _preset(options: dict[str, Any]) -> LinearSDE:
+    from afafilter.models import presets
+
+    name = options.pop("preset")
+    if name not in PRESETS:
+        raise ValueError(
+            f"preset must be one of {', '.join(PRESETS)}, got {name!r}{near(name, PRESETS)}"
+        )
+    function: Callable[..., LinearSDE] = getattr(presets, name)
+    takes = parameters(function)
+    public = ["seed" if key == "rng" else key for key in takes]
+    known_keys(options, ("preset", *public, *(key for key in EXTRAS if key not in takes)))
+    if "rng" in takes:
+        options["rng"] = np.random.default_rng(options.pop("seed", None))
+    required(options, function)
+    extra = {key: options.pop(key) for key in EXTRAS if key in options and key not in takes}
+    model = function(**options)
+    return replace(model, **extra) if extra else model
+
+
+def model_table(model: LinearSDE) -> dict[str, Any]:
+    """The table that `model_from_table` turns into this model, defaults left out."""
+    table: dict[str, Any] = {name: getattr(model, name).tolist() for name in ("A", "Q", "R")}
+    if not np.array_equal(model.C, np.eye(model.dim)):
+        table["C"] = model.C.tolist()
+    for name in ("drift", "offset"):
+        if getattr(model, name).any():
+            table[name] = getattr(model, name).tolist()
+    if model.delay:
+        table["delay"] = model.delay
+    prior = model.prior
+    if isinstance(prior, Prior):
+        table["prior"] = {"mean": prior.mean.tolist(), "cov": prior.cov.tolist()}
+        if prior.t0 is not None:
+            table["prior"]["t0"] = prior.t0
+        if prior.diffuse is not None:
+            table["prior"]["diffuse"] = prior.diffuse.tolist()
+    else:
+        table["prior"] = prior
+    return table
+
+
+def write_model(
+    model: LinearSDE, path: str | Path, force: bool = False, *, comment: str = ""
+) -> Path:
+    """Write a model so that `read_model` gives it back, all or nothing. Returns the path.
+
+    comment : lines to put on top of the file.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and `force` is False.
+    """
+    from afafilter.io.files import atomic_path
+
+    lines = [f"# {line}" for line in comment.splitlines()] + ["[model]"]
+    lines += [f"{key} = {_toml_value(value)}" for key, value in model_table(model).items()]
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {_toml_value(v)}' for k, v in value.items())} }}"
+    return repr(float(value))
+
+
+# ------------------------------------------------------------------------- checks of the tables
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; ValueError names the file when it is none."""
+    with path.open("rb") as file:
+        try:
+            return tomllib.load(file)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from None
+
+
+def known_keys(table: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """ValueError for the first key that is not allowed."""
+    names = list(dict.fromkeys(allowed))
+    for key in table:
+        if key not in names:
+            raise ValueError(f"unknown key {key!r}{near(key, names)}; known are {', '.join(names)}")
+
+
+def near(word: Any, known: Iterable[str]) -> str:
+    """A hint at the most similar known word, or nothing."""
+    found = difflib.get_close_matches(str(word), list(known), 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of a function's parameters."""
+    return list(inspect.signature(function).parameters)
+
+
+def required(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """ValueError if a parameter without default is not among `options`."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ValueError(f"key {name!r} is missing")
+
+
+@contextmanager
+def place(where: str) -> Iterator[None]:
+    """Prefix of the messages of what goes wrong inside."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"{where}: {error}"
+        ) from None

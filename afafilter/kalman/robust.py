@@ -1,0 +1,136 @@
+"""Weights of the observations for robust filters and smoothers: R_k / w_k.
+
+The weights are found here; the estimate then follows from the ordinary recursions with the scaled
+noise covariances.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array, ObsMask
+from afafilter._core import kalman_step_kernels as kernels
+from afafilter.kalman.queries import at_observations
+from afafilter.kalman.run import initial_root, raise_singular, run
+from afafilter.kalman.timeline import Timeline
+from afafilter.weights import Weight
+
+CONVERGED = 1e-9
+"""Largest change of a weight that counts as converged."""
+
+
+def find_weights(
+    line: Timeline, z: Array, weight: Weight, *, smooth: bool, anchor: str, metric: str,
+    iterations: int,
+) -> tuple[Array, dict[str, Any]]:  # fmt: skip
+    """Weights (n, T) of the observations z (n, T, p), 1 where nothing is observed, and facts."""
+    R = line.chain.R
+    if metric == "R" and (np.linalg.eigvalsh(R)[:, 0] <= 1e-15 * np.abs(R).max()).any():
+        raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
+    if smooth and anchor == "estimate":
+        w, rounds = _smoothed_weights(line, z, weight, metric, iterations)
+    else:
+        w, rounds = _causal_weights(line, z, weight, anchor, metric, iterations)
+    facts: dict[str, Any] = {"anchor": anchor, "metric": metric}
+    if anchor == "estimate":
+        facts |= {"iterations": int(rounds.max()), "converged": bool((rounds < iterations).all())}
+    return w, facts
+
+
+def _causal_weights(
+    line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
+) -> tuple[Array, Array]:
+    chain, (mean0, cov0, D) = line.chain, line.law
+    n, T, p = z.shape
+    q = D.shape[1]
+    L, m = np.tile(initial_root(cov0), (n, 1, 1)), np.tile(mean0, (n, 1))
+    M, triangle, s = np.tile(D, (n, 1, 1)), np.zeros((n, q, q)), np.zeros((n, q))
+    largest, open_ = np.zeros((n, q)), np.full(n, q > 0)
+    v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
+    w, rounds = np.ones((n, T)), np.zeros(1)
+    state = (L, m, M, triangle, s, largest, open_)
+    for k, o in enumerate(chain.obs):
+        if k > 0:
+            kernels.predict_all(chain, k, L, m, M, triangle)
+        if o < 0:
+            continue
+        kernels.innovations_all(chain, o, z, *state, v, S, known)
+        R = chain.R[chain.cfg[o]]
+        usable = known & ~np.isnan(v)
+        if anchor == "prediction":
+            w[:, o] = _weights(weight, v, S + R if metric == "innovation" else _metric(metric, R),
+                               usable)  # fmt: skip
+        else:
+            w[:, o], taken = _local_weights(weight, v, S, R, metric, usable, iterations)
+            rounds = np.maximum(rounds, taken)
+        dropped = w[:, o] == 0
+        seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
+        if kernels.update_all(chain, o, z, seen, 1.0 / np.where(dropped, 1.0, w[:, o]), *state):
+            raise_singular(chain, k)
+    return w, rounds
+
+
+def _local_weights(
+    weight: Weight, v: Array, S: Array, R: Array, metric: str, usable: ObsMask, iterations: int
+) -> tuple[Array, int]:
+    """Weights from the residual of the estimate that they lead to: r = (R/w) (S + R/w)^-1 v."""
+    pair = usable[:, :, None] & usable[:, None, :]
+    eye = np.eye(len(R))
+    noise, spread = np.where(pair, R, eye), np.where(pair, S, 0.0)
+    innovation = np.where(usable, v, 0.0)
+    w = np.ones(len(v))
+    active: ObsMask = np.asarray(usable.any(axis=1))
+    for count in range(iterations):
+        if not active.any():
+            return w, count
+        inflated = noise[active] / np.maximum(w[active], 1e-300)[:, None, None]
+        share = np.linalg.solve(spread[active] + inflated, innovation[active][..., None])
+        residual = np.where(usable[active], (inflated @ share)[..., 0], np.nan)
+        fresh = _weights(weight, residual, _metric(metric, R), usable[active])
+        moving = np.abs(fresh - w[active]) > CONVERGED
+        w[active] = fresh
+        active[active] = moving
+    return w, iterations
+
+
+def _smoothed_weights(
+    line: Timeline, z: Array, weight: Weight, metric: str, iterations: int
+) -> tuple[Array, Array]:
+    """Smoother after smoother, each path until its weights stand still."""
+    chain = line.chain
+    w = np.ones(z.shape[:2])
+    rounds = np.full(len(z), iterations)
+    active = np.arange(len(z))
+    H, off, R = (np.asarray(part)[chain.cfg] for part in (chain.H, chain.off, chain.R))
+    for count in range(iterations):
+        with np.errstate(divide="ignore"):
+            scale = None if count == 0 else 1.0 / w[active]
+        mean, _ = at_observations(line, run(line, z[active], True, scale))
+        residual = z[active] - off - np.einsum("tpd,ntd->ntp", H, mean)
+        fresh = _weights(weight, residual, _metric(metric, R), ~np.isnan(residual))
+        moving = np.abs(fresh - w[active]).max(axis=1) > CONVERGED
+        w[active] = fresh
+        rounds[active[~moving]] = count
+        active = active[moving]
+        if not len(active):
+            break
+    return w, rounds
+
+
+def _metric(metric: str, R: Array) -> Array:
+    return R if metric == "R" else np.broadcast_to(np.eye(R.shape[-1]), R.shape)
+
+
+def _weights(weight: Weight, r: Array, scale: Array, usable: ObsMask) -> Array:
+    """w(d2, dim) of residuals r (..., p) in the metric scale (..., p, p); 1 if none is usable."""
+    pair = usable[..., :, None] & usable[..., None, :]
+    matrix = np.where(pair, scale, np.eye(r.shape[-1]))
+    clean = np.where(usable, r, 0.0)
+    if r.shape[-1] == 1:
+        d2 = clean[..., 0] ** 2 / matrix[..., 0, 0]
+    else:
+        d2 = (clean * np.linalg.solve(matrix, clean[..., None])[..., 0]).sum(axis=-1)
+    count = usable.sum(axis=-1)
+    return np.where(count > 0, weight(d2, np.maximum(count, 1)), 1.0)

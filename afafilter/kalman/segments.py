@@ -1,0 +1,169 @@
+"""Covariances of one long series, cut into segments that threads work on side by side.
+
+A filter forgets where it started: after a warm-up on the nodes before it, a segment that began with
+any root at all continues as the whole series would. So every segment warms up by itself, and where
+two of them meet, what the earlier one found decides whether that was enough: if not, the later one
+is calculated anew until it meets what it had. A smoother forgets the future in the same way.
+Segments do not depend on the number of threads, so results do not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array, ObsMask
+from afafilter._base.threads import spread
+from afafilter._core import kalman_kernels as kernels
+
+WARM_UP = 1024
+"""Nodes on which a segment forgets its start."""
+SEGMENT = 20_000
+"""Nodes of the shortest segment."""
+MOST = 8
+"""Segments of a series."""
+AGREEMENT = 1e-13
+"""Largest difference of covariances that agree, relative to the standard deviations."""
+RETRY = 256
+"""Nodes calculated anew before the next comparison."""
+
+
+def borders(first: int, chain: kernels.Chain, seen: ObsMask, scale: Array) -> list[int]:
+    """Where segments of nodes first, first + 1, ... begin, and the end of the last.
+
+    Series of equal steps without gaps settle, and are not cut.
+    """
+    N = len(chain.step)
+    pieces = 1
+    while 2 * pieces <= min(MOST, (N - first) // SEGMENT):
+        pieces *= 2
+    if pieces > 1:
+        alike = max(len(chain.F), len(chain.R)) <= N // 2
+        if alike and seen.all() and (scale == scale[0]).all():
+            pieces = 1
+    return [first + (N - first) * i // pieces for i in range(pieces)] + [N]
+
+
+def filter_covariances(
+    cuts: list[int], chain: kernels.Chain, L: Array, seen: ObsMask, scale: Array, smooth: bool,
+    P: Array, S: Array, gains: kernels.Gains, state: Any, shown: Any,
+) -> int:  # fmt: skip
+    """`kernels.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
+
+    def go(begin: int, end: int, L: Array) -> int:
+        return int(kernels.filter_covariances(
+            chain, begin, end, L, seen, scale, smooth, P, S, gains, state, shown
+        ))  # fmt: skip
+
+    if len(cuts) == 2:
+        return go(cuts[0], cuts[1], L)
+    starts = [np.array(L) for _ in cuts[:-1]]
+    ends: list[Array] = [L] * len(starts)
+    bad = [-1] * len(starts)
+
+    def segment(i: int) -> None:
+        if i > 0:
+            _warm_filter(cuts[i], chain, starts[i], seen, scale, state, shown)
+        ends[i] = starts[i].copy()
+        bad[i] = go(cuts[i], cuts[i + 1], ends[i])
+
+    spread(segment, range(len(starts)), cuts[-1])
+    for i in range(len(starts)):
+        if i > 0 and not (bad[i] < 0 and _agree(_cov(starts[i]), _cov(ends[i - 1]))):
+            bad[i], ends[i] = _again(
+                cuts[i], cuts[i + 1], ends[i - 1].copy(), ends[i], bad[i], P, go
+            )
+        if bad[i] >= 0:
+            return bad[i]
+    return -1
+
+
+def _again(
+    begin: int, end: int, L: Array, old_end: Array, old_bad: int, P: Array,
+    go: Callable[[int, int, Array], int],
+) -> tuple[int, Array]:  # fmt: skip
+    """Filter nodes begin, ..., end - 1 from root L until covariances agree with those in P."""
+    for at in range(begin, end, RETRY):
+        upto = min(at + RETRY, end)
+        before = P[upto - 1].copy()
+        bad = go(at, upto, L)
+        if bad >= 0:
+            return bad, L
+        if old_bad < 0 and upto < end and _agree(before, P[upto - 1]):
+            return -1, old_end
+    return -1, L
+
+
+def _warm_filter(
+    end: int, chain: kernels.Chain, L: Array, seen: ObsMask, scale: Array, state: Any, shown: Any
+) -> None:
+    """L (d, d) <- root at node end - 1, from WARM_UP nodes that begin with L."""
+    nodes = slice(end - WARM_UP, end)
+    obs = chain.obs[nodes]
+    shows = obs[obs >= 0]
+    rows = slice(shows[0], shows[-1] + 1) if len(shows) else slice(0, 0)
+    part = chain._replace(
+        step=chain.step[nodes], obs=np.where(obs < 0, -1, obs - rows.start), cfg=chain.cfg[rows]
+    )
+    d, p = L.shape[0], seen.shape[1]
+    kernels.filter_covariances(
+        part, 0, WARM_UP, L, seen[rows], scale[rows], False, np.empty((WARM_UP, d, d)),
+        np.empty((rows.stop - rows.start, p, p)), kernels.empty_gains(WARM_UP, d, p), state, shown,
+    )  # fmt: skip
+
+
+def smooth_covariances(
+    cuts: list[int], last: int, gains: kernels.Gains, P: Array, state: Any
+) -> Array:
+    """`kernels.smooth_covariances` of all nodes from `last` on; Z (d, d) at `last`, by columns."""
+    d = P.shape[1]
+    if len(cuts) == 2:
+        whole = np.eye(d)
+        kernels.smooth_covariances(last, gains, P, whole, state)
+        return whole
+
+    def go(begin: int, end: int, Z: Array) -> None:
+        """Nodes end - 1, ..., begin; Z at node `end` becomes that at `begin`."""
+        part = gains._replace(slot=gains.slot[begin : end + 1])
+        kernels.smooth_covariances(0, part, P[begin : end + 1], Z, state)
+
+    ends = [last, *cuts[1:-1], len(P) - 1]
+    starts = [np.eye(d) for _ in ends[1:]]
+    reached = [np.eye(d) for _ in ends[1:]]
+
+    def segment(i: int) -> None:
+        if ends[i + 1] < ends[-1]:
+            nodes = slice(ends[i + 1], ends[i + 1] + WARM_UP + 1)
+            kernels.smooth_covariances(
+                0, gains._replace(slot=gains.slot[nodes]), np.empty((WARM_UP + 1, d, d)), starts[i],
+                state,
+            )  # fmt: skip
+        reached[i] = starts[i].copy()
+        go(ends[i], ends[i + 1], reached[i])
+
+    spread(segment, range(len(starts)), len(P))
+    for i in range(len(starts) - 2, -1, -1):
+        if _agree(_cov(starts[i]), _cov(reached[i + 1])):
+            continue
+        Z = reached[i + 1].copy()
+        for end in range(ends[i + 1], ends[i], -RETRY):
+            begin = max(end - RETRY, ends[i])
+            before = P[begin].copy()
+            go(begin, end, Z)
+            if begin > ends[i] and _agree(before, P[begin]):
+                break
+        else:
+            reached[i] = Z
+    return reached[0]
+
+
+def _cov(L: Array) -> Array:
+    """L L^T of a root by columns."""
+    return np.asarray(L.T @ L)
+
+
+def _agree(P: Array, wanted: Array) -> bool:
+    scale = np.sqrt(np.diagonal(wanted))
+    return bool((np.abs(P - wanted) <= AGREEMENT * np.outer(scale, scale)).all())

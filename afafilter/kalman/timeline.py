@@ -1,0 +1,149 @@
+"""Observations, prior and query times on one line: the nodes that the recursions walk along."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array
+from afafilter._core.kalman_kernels import Chain
+from afafilter._core.transition_kernels import by_columns
+from afafilter.linalg.discretiser import mostly_distinct
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.priors import InitialLaw, Prior
+from afafilter.models.sde import LinearSDE
+
+Index = NDArray[np.int64]
+
+
+class Timeline(NamedTuple):
+    """Nodes in processing order.
+
+    times (N,); chain: steps and observation rows for the kernels; law of the state at node 0 before
+    any observation; seen_at (T,) node that shows observation k; asked (Nq,) node of each query, -1
+    where the query lies before node 0.
+    """
+
+    times: Array
+    chain: Chain
+    law: InitialLaw
+    seen_at: Index
+    asked: Index
+
+
+def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
+    """Distinct steps and which one each dt is.
+
+    Steps between stamps (same shape as dt, the later end of each) that differ by no more than the
+    rounding of the stamps count as equal; a step of zero only equals zero. Where most of many steps
+    differ each is its own, in order, so that what is made of them is read in order too.
+    """
+    if len(dt) == 0:
+        return np.zeros(1), np.zeros(0, np.int64)
+    slack = 2 * np.finfo(float).eps * np.abs(stamps)
+    widest = slack.max()
+    if dt.min() > widest and dt.max() - dt.min() <= widest:
+        return np.array([dt.mean()]), np.zeros(len(dt), np.int64)
+    if mostly_distinct(dt, widest):
+        return dt, np.arange(len(dt))
+    order = np.argsort(dt, kind="stable")
+    ordered, loose = dt[order], slack[order]
+    gap = np.diff(ordered)
+    fresh = (gap > np.maximum(loose[1:], loose[:-1])) | ((ordered[:-1] == 0) & (gap > 0))
+    starts = np.concatenate([[0], np.flatnonzero(fresh) + 1])
+    width = ordered[np.concatenate([starts[1:], [len(dt)]]) - 1] - ordered[starts]
+    if (width > 2 * np.maximum.reduceat(loose, starts)).any():
+        # Steps so dense that neighbours chain together: only exact repeats are shared.
+        steps, index = np.unique(dt, return_inverse=True)
+        return steps, index.astype(np.int64)
+    label = np.zeros(len(dt), np.int64)
+    label[starts[1:]] = 1
+    label = np.cumsum(label)
+    index = np.empty(len(dt), np.int64)
+    index[order] = label
+    return np.add.reduceat(ordered, starts) / np.bincount(label), index
+
+
+def sde_timeline(
+    model: LinearSDE, t: Array, obs_cov: Array | None, queries: Array | None
+) -> Timeline:
+    """Nodes of a continuous-time model: prior, observations at t - delay, and the queries."""
+    shown = t - model.delay
+    asked = np.zeros(0) if queries is None else queries
+    anchor = shown[0]
+    if isinstance(model.prior, Prior):
+        if model.prior.t0 is not None:
+            anchor = model.prior.t0
+        if anchor > shown[0]:
+            raise ValueError(
+                f"prior t0 must not be after the first state that is observed, got t0 = "
+                f"{anchor:g} and t[0] - delay = {shown[0]:g}"
+            )
+        law = model.prior.law
+    else:
+        if model.prior == "stationary" and len(asked):
+            anchor = min(anchor, asked[0])
+        law = model.initial_law(anchor)
+    others = asked
+    if len(asked):
+        others = np.setdiff1d(asked[asked >= anchor], shown)
+    if anchor < shown[0] and anchor not in others:
+        others = np.concatenate([[anchor], others])
+    obs = np.arange(len(t))
+    times = shown
+    if len(others):
+        times = np.concatenate([shown, others])
+        order = np.argsort(times, kind="stable")
+        times = times[order]
+        obs = np.concatenate([obs, np.full(len(others), -1)])[order]
+    steps, index = unique_steps(np.diff(times), times[1:])
+    moves = model.discretiser.roots(steps)
+    n = len(t)
+    chain = _chain(
+        np.concatenate([[0], index]), moves, obs,
+        np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
+        model.C, model.offset, model.R if obs_cov is None else obs_cov,
+    )  # fmt: skip
+    where = np.searchsorted(times, asked)
+    where[asked < times[0]] = -1
+    return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where)
+
+
+def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> Timeline:
+    """Nodes of a discrete-time model: one per observation."""
+    n = len(t)
+    moving = bool({"F", "Q", "b"} & set(model.time_varying))
+    showing = obs_cov is not None or bool({"H", "R", "d"} & set(model.time_varying))
+    count = n if moving else 1
+    moves = by_columns(
+        _stack(model.F, count, 2), _stack(model.b, count, 1), _stack(model.Q, count, 2)
+    )
+    chain = _chain(
+        np.arange(n) if moving else np.zeros(n), moves, np.arange(n),
+        np.arange(n) if showing else np.zeros(n), model.H, model.d,
+        model.R if obs_cov is None else obs_cov,
+    )  # fmt: skip
+    return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64))
+
+
+def _chain(
+    step: NDArray[np.generic], moves: tuple[Array, Array, Array], obs: Index,
+    cfg: NDArray[np.generic], H: Array, off: Array, R: Array,
+) -> Chain:  # fmt: skip
+    """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not."""
+    count = 1 + int(cfg.max(initial=0))
+    return Chain(
+        step.astype(np.int64), *moves, obs.astype(np.int64),
+        cfg.astype(np.int64), _stack(H, count, 2), _stack(off, count, 1), _stack(R, count, 2),
+    )  # fmt: skip
+
+
+def _stack(value: Array, length: int, core: int) -> Array:
+    """Writable, contiguous and of full length, so that kernels are compiled for one type only."""
+    if len(value) == length and value.ndim == core + 1 and value.flags.carray:
+        return value
+    out = np.empty((length, *value.shape[value.ndim - core :]))
+    out[...] = value
+    return out

@@ -1,0 +1,238 @@
+"""Residual checks of a fitted model: are the standardised innovations white, normal, homogeneous?
+
+Under the true model the innovations of the Kalman filter, divided by the Cholesky factor of their
+covariance, are independent standard normal numbers. Everything here is numbers; the page that
+draws them is `afafilter.plotting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, observations, positive_int
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from afafilter.learning.result import FitResult
+
+
+@dataclass(frozen=True)
+class Check:
+    """A test statistic, its reference distribution in words, and its p value."""
+
+    statistic: float
+    reference: str
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Standardised innovations and what they say about the model.
+
+    Attributes
+    ----------
+    t : (T,) times.
+    residuals : (..., T, p) standardised innovations, NaN where missing or used up by a diffuse
+        start.
+    acf : (p, L + 1) autocorrelation per component, lag 0 first, in steps of the observation index.
+    acf_band : half-width of its pointwise 95 % band.
+    nis : mean normalised innovation squared per observed scalar; 1 for the true model.
+    nis_test : two-sided chi-square test of it.
+    ljung_box : per component, H0: no autocorrelation up to `lags`.
+    normality : per component, Jarque-Bera.
+    heteroscedasticity : per component, ratio of sums of squares, last third over first third.
+    skewness, kurtosis : (p,); 0 and 3 for normal residuals.
+    """
+
+    t: Array
+    residuals: Array
+    acf: Array
+    acf_band: float
+    nis: float
+    nis_test: Check
+    ljung_box: tuple[Check, ...]
+    normality: tuple[Check, ...]
+    heteroscedasticity: tuple[Check, ...]
+    skewness: Array
+    kurtosis: Array
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per test and component: statistic, reference, p_value."""
+        import pandas as pd
+
+        rows = [("NIS", -1, self.nis_test)]
+        for name, tests in (
+            ("Ljung-Box", self.ljung_box),
+            ("Jarque-Bera", self.normality),
+            ("heteroscedasticity", self.heteroscedasticity),
+        ):
+            rows += [(name, c, test) for c, test in enumerate(tests)]
+        return pd.DataFrame(
+            [(name, c, t.statistic, t.reference, t.p_value) for name, c, t in rows],
+            columns=["test", "component", "statistic", "reference", "p_value"],
+        )
+
+
+def diagnose(
+    model: LinearSDE | DiscreteModel | FitResult,
+    t: ArrayLike | None,
+    z: ArrayLike,
+    *,
+    obs_cov: ArrayLike | None = None,
+    lags: int | None = None,
+    n_params: int | None = None,
+) -> Diagnostics:
+    """Check the innovations of a model on data.
+
+    Parameters
+    ----------
+    model : a model, or the result of a fit (then `n_params` is known).
+    t, z, obs_cov : as for `kalman_filter`; z (..., T, p).
+    lags : number of autocorrelations in the Ljung-Box test; None: min(20, a quarter of the data).
+    n_params : fitted parameters, taken off the degrees of freedom of Ljung-Box as far as at least
+        one is left (None: 0, or those of the fit less the measurement variance).
+
+    Returns
+    -------
+    Diagnostics
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad data, or fewer than 8 residuals in a component.
+
+    Notes
+    -----
+    Durbin & Koopman (2012), sec. 2.12: Q(L) = n (n + 2) sum_k r_k^2 / (n - k), chi-square;
+    H(h), F(h, h), h = n / 3; N = n (skewness^2 / 6 + (kurtosis - 3)^2 / 24), chi-square with 2
+    degrees of freedom. Missing values are left out: lags count observed residuals.
+    """
+    from afafilter.learning.result import FitResult
+    from afafilter.likelihood.loglik import prepare
+
+    if isinstance(model, FitResult):
+        if n_params is None:
+            n_params = max(len(model.params) - 1, 0)
+        model = model.model
+    data = prepare(t, z, model.obs_dim, obs_cov)
+    values = observations(z, len(data.t), model.obs_dim)
+    lead = values.shape[:-2]
+    residuals = standardised_innovations(model, data.t, values, obs_cov)
+    paths = residuals.reshape(-1, *residuals.shape[-2:])
+    p = paths.shape[-1]
+    series = [[x[~np.isnan(x)] for x in paths[..., c]] for c in range(p)]
+    shortest = min(sum(len(x) for x in parts) for parts in series)
+    if shortest < 8:
+        raise ValueError(f"at least 8 residuals per component are needed, got {shortest}")
+    length = min(max(len(x) for x in parts) for parts in series)
+    count = min(20, max(1, length // 4)) if lags is None else positive_int(lags, "lags")
+    if count >= length:
+        raise ValueError(f"lags must be below the {length} residuals, got {count}")
+    acf = np.array([_autocorrelation(parts, count) for parts in series])
+    sizes = [sum(len(x) for x in parts) for parts in series]
+    pooled = [np.concatenate(parts) for parts in series]
+    total = sum(sizes)
+    nis = float(sum((x**2).sum() for x in pooled)) / total
+    skew, kurt = np.array([_shape(x) for x in pooled]).T
+    return Diagnostics(
+        t=data.t,
+        residuals=residuals.reshape(*lead, len(data.t), p),
+        acf=acf,
+        acf_band=1.959963984540054 / np.sqrt(min(sizes)),
+        nis=nis,
+        nis_test=_nis_test(nis, total),
+        ljung_box=tuple(_ljung_box(r, parts, n_params or 0) for r, parts in zip(acf, series)),
+        normality=tuple(_jarque_bera(s, k, n) for s, k, n in zip(skew, kurt, sizes, strict=True)),
+        heteroscedasticity=tuple(_heteroscedasticity(parts) for parts in series),
+        skewness=skew,
+        kurtosis=kurt,
+    )
+
+
+def standardised_innovations(
+    model: LinearSDE | DiscreteModel, t: Array, z: Array, obs_cov: ArrayLike | None = None
+) -> Array:
+    """Innovations times the inverse Cholesky factor of their covariance, shape of z.
+
+    NaN where nothing was observed and where a diffuse start is not yet resolved.
+    """
+    from afafilter.kalman.estimators import kalman_filter
+
+    estimate = kalman_filter(model, t, z, obs_cov=obs_cov)
+    assert estimate.innovation is not None
+    assert estimate.innovation_cov is not None
+    innovation = estimate.innovation
+    covs = np.broadcast_to(
+        estimate.innovation_cov, (*innovation.shape, innovation.shape[-1])
+    ).reshape(-1, *estimate.innovation_cov.shape[-2:])
+    flat = innovation.reshape(-1, innovation.shape[-1])
+    out = np.full_like(flat, np.nan)
+    for k, (e, S) in enumerate(zip(flat, covs, strict=True)):
+        seen = np.flatnonzero(np.isfinite(e) & np.isfinite(np.diag(S)))
+        if len(seen):
+            L = np.linalg.cholesky(S[np.ix_(seen, seen)])
+            out[k, seen] = np.linalg.solve(L, e[seen])
+    return np.asarray(out.reshape(innovation.shape))
+
+
+def _autocorrelation(parts: list[Array], lags: int) -> Array:
+    mean = np.concatenate(parts).mean()
+    centred = [x - mean for x in parts]
+    variance = float(sum(x @ x for x in centred))
+    return np.array(
+        [sum(x[k:] @ x[: max(len(x) - k, 0)] for x in centred) / variance for k in range(lags + 1)]
+    )
+
+
+def _ljung_box(acf: Array, parts: list[Array], n_params: int) -> Check:
+    from scipy.stats import chi2
+
+    lags = len(acf) - 1
+    k = np.arange(1, lags + 1)
+    n = sum(len(x) for x in parts)
+    if len(parts) == 1:
+        weights = n * (n + 2) / (n - k)
+    else:  # each path contributes n_i - k products to the numerator
+        lengths = np.array([len(x) for x in parts])
+        products = np.maximum(lengths[:, None] - k, 0).sum(axis=0)
+        weights = n**2 / np.maximum(products, 1)
+    statistic = float((weights * acf[1:] ** 2).sum())
+    df = max(lags - n_params, 1)
+    return Check(statistic, f"chi2({df})", float(chi2.sf(statistic, df)))
+
+
+def _shape(x: Array) -> tuple[float, float]:
+    centred = x - x.mean()
+    variance = (centred**2).mean()
+    return float((centred**3).mean() / variance**1.5), float((centred**4).mean() / variance**2)
+
+
+def _jarque_bera(skew: float, kurt: float, n: int) -> Check:
+    statistic = n * (skew**2 / 6 + (kurt - 3) ** 2 / 24)
+    return Check(float(statistic), "chi2(2)", float(np.exp(-statistic / 2)))
+
+
+def _heteroscedasticity(parts: list[Array]) -> Check:
+    from scipy.stats import f
+
+    thirds = [round(len(x) / 3) for x in parts]
+    h = int(sum(thirds))
+    late = np.concatenate([x[len(x) - m :] for x, m in zip(parts, thirds, strict=True)])
+    early = np.concatenate([x[:m] for x, m in zip(parts, thirds, strict=True)])
+    ratio = float((late**2).sum() / (early**2).sum())
+    tail = float(min(f.cdf(ratio, h, h), f.sf(ratio, h, h)))
+    return Check(ratio, f"F({h}, {h})", min(1.0, 2 * tail))
+
+
+def _nis_test(nis: float, n: int) -> Check:
+    from scipy.stats import chi2
+
+    tail = float(min(chi2.cdf(nis * n, n), chi2.sf(nis * n, n)))
+    return Check(nis, f"chi2({n})/{n}", min(1.0, 2 * tail))

@@ -1,0 +1,365 @@
+"""Learning by AFA's own objective: the error of predictions made from AFA estimates.
+
+The paper learns the dynamics inside a network from the error of the next value. Here the same is
+done for the estimator alone: everything that shapes the AFA estimate (dynamics, noise levels, query
+noise gamma^2, scale nu of the robust weight, inverse temperature beta) is moved until predictions
+h observations ahead are best. Where the truth has process noise the independence assumption of AFA
+is wrong, and what is learned differs from the truth in a way that sharpens the kernel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
+from afafilter.learning.families import Family
+from afafilter.learning.parameters.parametrisation import (
+    FamilyParameters,
+    Parametrisation,
+    parametrisation,
+)
+from afafilter.learning.start_values import data_scales
+from afafilter.linalg import discretiser
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+
+if TYPE_CHECKING:
+    from afafilter.weights import Weight
+
+LOSSES = ("squared", "absolute")
+SETTINGS = ("anchor_var", "inverse_temperature")
+BETA_RANGE = (0.1, 8.0)
+"""Beyond 8 the closed-form error of the reference case improves by less than its third digit."""
+ANCHOR_RANGE = (1e-4, 1e2)
+"""gamma^2 in units of the mean measurement variance; its best value is often 0."""
+NU_RANGE = (1e-2, 1e3)
+
+
+@dataclass(frozen=True)
+class AFAFit:
+    """What was learned: a model and the settings of the adaptive filter that go with it.
+
+    Attributes
+    ----------
+    model : the learned `LinearSDE`.
+    settings : keyword arguments for `adaptive_filter` (weight, anchor, inverse_temperature...).
+    params : name -> value of everything that moved.
+    loss, start_loss : mean prediction error at the end and at the start.
+    horizon, kind : steps ahead, and "squared" or "absolute".
+    converged, message : whether the optimiser finished.
+    n_evals : evaluations of the filter.
+    at_bound : names that ended at a bound of the search.
+    """
+
+    model: LinearSDE
+    settings: Mapping[str, Any]
+    params: dict[str, float]
+    loss: float
+    start_loss: float
+    horizon: int
+    kind: str
+    converged: bool
+    message: str
+    n_evals: int
+    at_bound: tuple[str, ...] = field(default=())
+
+    def estimate(self, t: ArrayLike, z: ArrayLike) -> Estimate:
+        """AFA estimates with everything as learned."""
+        from afafilter.adaptive.estimators import adaptive_filter
+
+        return adaptive_filter(self.model, t, z, **self.settings).relabel("AFA learned")
+
+
+def prediction_error(
+    model: LinearSDE,
+    estimate: Estimate,
+    z: ArrayLike,
+    *,
+    horizon: int = 1,
+    loss: str = "squared",
+    start: int = 0,
+) -> float:
+    """Mean error of predicting z[k + horizon] from the causal estimate at k.
+
+    Parameters
+    ----------
+    model : carries the estimate forward and observes it.
+    estimate : causal estimates on the grid of the data (any estimator's).
+    z : (..., T, p) data, NaN = missing.
+    horizon : observations ahead, >= 1.
+    loss : "squared" (mean over components of the squared error) or "absolute" (mean Euclidean
+        length over times: robust where the data themselves hold outliers).
+    start : first time index to predict from.
+
+    Returns
+    -------
+    float
+        Undetermined estimates and missing data are left out.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be predicted.
+    """
+    choice(loss, "loss", LOSSES)
+    horizon = positive_int(horizon, "horizon")
+    values = observations(z, len(estimate.t), model.obs_dim)
+    if horizon + start >= len(estimate.t):
+        raise ValueError(f"horizon and start leave no time to predict among {len(estimate.t)}")
+    error = _errors(model, estimate.mean, estimate.t, values, horizon)[..., start:, :]
+    return _mean(error, loss)
+
+
+def _errors(model: LinearSDE, mean: Array, t: Array, z: Array, horizon: int) -> Array:
+    """Prediction errors (..., T - horizon, p)."""
+    Phi, psi, _ = discretiser.transition(model.A, model.Q, model.drift, t[horizon:] - t[:-horizon])
+    ahead = np.einsum("tij,...tj->...ti", Phi, mean[..., :-horizon, :]) + psi
+    return np.asarray(z[..., horizon:, :] - ahead @ model.C.T - model.offset)
+
+
+def _mean(error: Array, loss: str) -> float:
+    seen = ~np.isnan(error)
+    if not seen.any():
+        raise ValueError("no observation can be predicted: all missing or undetermined")
+    squares = np.where(seen, error, 0.0) ** 2
+    if loss == "squared":
+        return float(squares.sum() / seen.sum())
+    return float(np.sqrt(squares.sum(axis=-1)).sum() / seen.any(axis=-1).sum())
+
+
+def fit_afa(
+    model: LinearSDE | Family,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    free: Sequence[str] | Mapping[str, ArrayLike | None] | None = None,
+    settings: Sequence[str] | None = None,
+    weight: Callable[[float], Weight] | None = None,
+    nu: float = 10.0,
+    anchor: str = "observation",
+    iterations: int = 1,
+    horizon: int = 1,
+    loss: str = "squared",
+    max_iter: int = 60,
+    tolerance: float = 1e-6,
+) -> AFAFit:
+    """Learn dynamics and filter settings by the prediction error of AFA estimates.
+
+    Parameters
+    ----------
+    model : start: a `LinearSDE`, or a `Family` (starting values guessed from the data).
+    t, z : as for `adaptive_filter`; z (..., T, p), NaN = missing.
+    free : parameters of the model that move, as for `fit`. None: all of a family but obs_var;
+        A, Q and drift of a model; empty: only the settings. One noise level stays because
+        predictions depend on ratios only.
+    settings : of "anchor_var" (gamma^2 of anchor_cov = gamma^2 I; needs an invertible C) and
+        "inverse_temperature", those that are learned. None: both where they apply.
+    weight : one-parameter robust weight, e.g. `Exponential` or `lambda nu: Power(nu, 1.5)`; its
+        nu is learned, starting from `nu`. None: plain AFA.
+    anchor, iterations : of the robust weight, see `adaptive_filter`.
+    horizon : predict this many observations ahead.
+    loss : "squared" or "absolute", see `prediction_error`.
+    max_iter, tolerance : of L-BFGS-B; it stops when the loss falls by less than this fraction.
+
+    Returns
+    -------
+    AFAFit
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad arguments; a model with delay; nothing to learn; nothing to predict.
+
+    Warns
+    -----
+    FitWarning
+        If the optimiser did not finish.
+
+    Notes
+    -----
+    Gradients by forward differences: each iteration runs the filter once per parameter. The search
+    is bounded: 0.1 <= beta <= 8, gamma^2 within 1e-4 to 100 times the mean measurement variance,
+    nu within 0.01 to 1000. arXiv:2509.04154, sec. 5.
+    """
+    from scipy.optimize import Bounds, minimize
+
+    from afafilter.learning.problem import FitWarning
+
+    grid = times(t)
+    choice(loss, "loss", LOSSES)
+    horizon = positive_int(horizon, "horizon")
+    max_iter = positive_int(max_iter, "max_iter")
+    tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
+    if not isinstance(model, (LinearSDE, Family)):
+        raise TypeError(f"model must be a LinearSDE or a Family, got {model!r}")
+    if isinstance(model, LinearSDE) and model.delay > 0:
+        raise ValueError("fit_afa needs a model without delay; subtract it from the times")
+    values = observations(z, len(grid), model.obs_dim)
+    if len(grid) <= horizon:
+        raise ValueError(f"horizon must be below the number of times {len(grid)}, got {horizon}")
+    par = _parameters(model, grid, values, free)
+    base = par.model(par.start())
+    assert isinstance(base, LinearSDE)
+    noise = float(np.trace(base.R)) / base.obs_dim
+    extras = _extras(settings, base, weight, noise, nu)
+    space = _Space(par, extras, weight, {"anchor": anchor, "iterations": iterations})
+    seen = np.isfinite(_errors(base, space.run(space.start, grid, values), grid, values, horizon))
+    if not seen.any():
+        raise ValueError("no observation can be predicted: all missing or undetermined")
+
+    def objective(x: Array) -> float:
+        try:
+            mean = space.run(x, grid, values)
+            error = _errors(space.model(x), mean, grid, values, horizon)
+        except (np.linalg.LinAlgError, ValueError):
+            return 1e6 * start_loss
+        error = np.where(seen, error, np.nan)
+        if not np.isfinite(error[seen]).all():
+            return 1e6 * start_loss
+        return _mean(error, loss)
+
+    start_loss = np.inf
+    start_loss = objective(space.start)
+    scale = start_loss or 1.0
+    found = minimize(
+        lambda u: objective(u * space.typical) / scale,
+        space.start / space.typical,
+        method="L-BFGS-B",
+        bounds=Bounds(space.lower / space.typical, space.upper / space.typical),
+        options={"maxiter": max_iter, "ftol": tolerance, "eps": 1e-6},
+    )
+    x = np.clip(found.x * space.typical, space.lower, space.upper)
+    if not found.success:
+        warnings.warn(f"fit_afa did not converge: {found.message}", FitWarning, stacklevel=2)
+    near = np.minimum(x - space.lower, space.upper - x) < 1e-3 * space.typical
+    return AFAFit(
+        model=space.model(x),
+        settings=space.settings(x),
+        params=space.params(x),
+        loss=objective(x),
+        start_loss=start_loss,
+        horizon=horizon,
+        kind=loss,
+        converged=bool(found.success),
+        message=str(found.message),
+        n_evals=int(found.nfev),
+        at_bound=tuple(name for name, edge in zip(space.params(x), near, strict=True) if edge),
+    )
+
+
+def _parameters(
+    model: LinearSDE | Family, t: Array, z: Array, free: Any
+) -> Parametrisation | _Held:
+    if isinstance(model, Family):
+        start = model.guess(t, z)
+        if free is None:
+            free = [name for name in model.free if name != "obs_var"]
+        for name in free:
+            if name not in model.free:
+                raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
+        held = {name: start[name] for name in model.free if name not in free}
+        if not free:
+            return _Held(model.model(start))
+        return FamilyParameters(model.fix(held), start, data_scales(t, z, model.obs_dim).var ** 0.5)
+    if free is not None and not len(free):
+        return _Held(model)
+    return parametrisation(model, t, z, ["A", "Q", "drift"] if free is None else free)
+
+
+class _Held:
+    """A parametrisation without parameters: only the settings are learned."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, model: LinearSDE) -> None:
+        self._model = model
+        self.typical = np.zeros(0)
+        self.positive = self.logs = np.zeros(0, dtype=bool)
+
+    def start(self) -> Array:
+        return np.zeros(0)
+
+    def bounds(self, theta: Array) -> tuple[Array, Array]:
+        return theta, theta
+
+    def natural(self, theta: Array) -> Array:
+        return theta
+
+    def model(self, theta: Array) -> LinearSDE:
+        return self._model
+
+
+def _extras(
+    settings: Sequence[str] | None, base: LinearSDE, weight: Any, noise: float, nu: float
+) -> dict[str, tuple[float, float, float]]:
+    """Learned settings: name -> (start, lower, upper), all positive."""
+    C = base.C
+    invertible = C.shape[0] == C.shape[1] and np.linalg.cond(C) < 1e12
+    if settings is None:
+        settings = SETTINGS if invertible else ("inverse_temperature",)
+    out = {}
+    for name in settings:
+        choice(name, "settings", SETTINGS)
+        if name == "anchor_var":
+            if not invertible:
+                raise ValueError("anchor_var needs a model with an invertible C")
+            out[name] = (0.1 * noise, ANCHOR_RANGE[0] * noise, ANCHOR_RANGE[1] * noise)
+        else:
+            out[name] = (1.0, *BETA_RANGE)
+    if weight is not None:
+        nu = scalar(nu, "nu", low=0.0, strict=True)
+        out["nu"] = (float(np.clip(nu, *NU_RANGE)), *NU_RANGE)
+    return out
+
+
+class _Space:
+    """The vector that is optimised: theta of the model, then logarithms of the settings."""
+
+    def __init__(
+        self, par: Parametrisation | _Held, extras: dict[str, tuple[float, float, float]],
+        weight: Callable[[float], Weight] | None, fixed: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self._par, self._names, self._weight, self._fixed = par, list(extras), weight, fixed
+        theta = par.start()
+        self._size = len(theta)
+        first, low, high = np.log(np.array(list(extras.values())).reshape(-1, 3)).T
+        lower, upper = par.bounds(theta)
+        self.start = np.concatenate([theta, first])
+        self.lower = np.concatenate([lower, low])
+        self.upper = np.concatenate([upper, high])
+        self.typical = np.concatenate([par.typical, np.ones(len(extras))])
+
+    def model(self, x: Array) -> LinearSDE:
+        model = self._par.model(x[: self._size])
+        assert isinstance(model, LinearSDE)
+        return model
+
+    def _learned(self, x: Array) -> dict[str, float]:
+        return dict(zip(self._names, np.exp(x[self._size :]).tolist(), strict=True))
+
+    def params(self, x: Array) -> dict[str, float]:
+        natural = self._par.natural(x[: self._size]).tolist()
+        return {**dict(zip(self._par.names, natural, strict=True)), **self._learned(x)}
+
+    def settings(self, x: Array) -> dict[str, Any]:
+        learned = self._learned(x)
+        out: dict[str, Any] = {}
+        if "inverse_temperature" in learned:
+            out["inverse_temperature"] = learned["inverse_temperature"]
+        if "anchor_var" in learned:
+            out["anchor_cov"] = learned["anchor_var"] * np.eye(self.model(x).obs_dim)
+        if self._weight is not None:
+            out.update(weight=self._weight(learned["nu"]), **self._fixed)
+        return out
+
+    def run(self, x: Array, t: Array, z: Array) -> Array:
+        """AFA means (..., T, d)."""
+        from afafilter.adaptive.estimators import adaptive_filter
+
+        return adaptive_filter(self.model(x), t, z, **self.settings(x)).mean

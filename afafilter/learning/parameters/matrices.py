@@ -1,0 +1,302 @@
+"""Free arrays of a model as an unconstrained vector: see `parametrisation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_continuous_lyapunov
+
+from afafilter._base.checks import Array
+from afafilter.likelihood.loglik import DiscreteSystem, PriorArrays, System
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.priors import Prior
+from afafilter.models.sde import LinearSDE
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Entries of one array of the model that are free."""
+
+    field: str
+    kind: str  # "entries", "covariance" or "stable"
+    rows: Any  # entries: index arrays; covariance: rows that are free
+    label: str
+    size: int
+
+
+SDE_FIELDS = {"A": "A", "Q": "Q", "R": "R", "C": "C", "drift": "drift", "offset": "offset"}
+DISCRETE_FIELDS = {"F": "F", "Q": "Q", "H": "H", "R": "R", "b": "b", "d": "d"}
+COVARIANCES = ("Q", "R", "prior cov")
+
+
+class MatrixParameters:
+    """Free arrays of a model: entries as they are, covariances by their Cholesky factor.
+
+    stable: A = (S - I) X with S skew and X positive definite, which holds exactly the stable
+    matrices (X^-1 solves A P + P A^T = -2 I).
+    """
+
+    def __init__(
+        self,
+        model: LinearSDE | DiscreteModel,
+        free: Sequence[str] | Mapping[str, Any],
+        scales: tuple[float, float],
+        *,
+        stable: bool | None = None,
+        obs_cov: bool = False,
+    ) -> None:
+        self._model = model
+        continuous = isinstance(model, LinearSDE)
+        self._fields = SDE_FIELDS if continuous else DISCRETE_FIELDS
+        if stable and not continuous:
+            raise ValueError("stable=True is for LinearSDE")
+        self.base: Any = System.of(model) if continuous else DiscreteSystem.of(model)  # type: ignore[arg-type]
+        masks = dict(free) if isinstance(free, Mapping) else dict.fromkeys(free)
+        if stable is None:
+            stable = continuous and self.base.prior == "stationary" and masks.get("A", 0) is None
+        allowed = [*self._fields, "prior mean", "prior cov"]
+        self.blocks: list[_Block] = []
+        for name, mask in masks.items():
+            if name not in allowed:
+                raise ValueError(f"free must name {', '.join(allowed)}; got {name!r}")
+            if name == "R" and obs_cov:
+                raise ValueError("R cannot be free when obs_cov gives the measurement noise")
+            if not continuous and name in model.time_varying:  # type: ignore[union-attr]
+                raise ValueError(f"{name} varies with time and cannot be free")
+            self.blocks.append(self._block(name, mask, stable))
+        if not self.blocks:
+            raise ValueError("nothing to fit: free is empty")
+        self._lift(scales)
+        self.names = tuple(n for b in self.blocks for n in self._names(b))
+        self.positive = np.array(
+            [_is_variance(b, n) for b in self.blocks for n in self._names(b)], dtype=bool
+        )
+        self.typical = np.concatenate([self._typical(b, scales) for b in self.blocks])
+        self.logs = self.roots = np.zeros(len(self.names), dtype=bool)
+
+    def _array(self, system: Any, field: str) -> Array:
+        if field.startswith("prior"):
+            if not isinstance(system.prior, PriorArrays):
+                raise ValueError(f"{field} can be free only when the model has a Prior")
+            return np.asarray(getattr(system.prior, field.split()[1]))
+        return np.asarray(getattr(system, field))
+
+    def _block(self, name: str, mask: Any, stable: bool) -> _Block:
+        value = self._array(self.base, name)
+        if name in COVARIANCES:
+            rows = np.arange(len(value))
+            if mask is not None:
+                chosen = np.asarray(mask, dtype=bool)
+                if chosen.shape != (len(value),):
+                    raise ValueError(
+                        f"free[{name!r}] must be a mask of the {len(value)} free components, "
+                        f"got shape {chosen.shape}"
+                    )
+                rows = np.flatnonzero(chosen)
+                rest = np.setdiff1d(np.arange(len(value)), rows)
+                if value[np.ix_(rows, rest)].any():
+                    raise ValueError(f"free[{name!r}]: fixed and free components are correlated")
+            return _Block(name, "covariance", rows, name, len(rows) * (len(rows) + 1) // 2)
+        if stable and name == "A":
+            if mask is not None:
+                raise ValueError("free['A'] cannot be a mask with stable=True")
+            if np.linalg.eigvals(value).real.max() >= 0:
+                raise ValueError("stable=True needs a stable A to start from")
+            return _Block(name, "stable", np.tril_indices(len(value), -1), name, value.size)
+        chosen = np.ones(value.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
+        if chosen.shape != value.shape:
+            raise ValueError(
+                f"free[{name!r}] must be a mask of shape {value.shape}, got {chosen.shape}"
+            )
+        where = np.nonzero(chosen)
+        return _Block(name, "entries", where, name, len(where[0]))
+
+    def _lift(self, scales: tuple[float, float]) -> None:
+        """Free covariances start definite, or they could not move: a little is added if not."""
+        var, gap = scales
+        for block in self.blocks:
+            if block.kind != "covariance":
+                continue
+            value = self._array(self.base, block.field)
+            part = value[np.ix_(block.rows, block.rows)]
+            size = var / gap if block.field == "Q" and isinstance(self.base, System) else var
+            floor = 1e-4 * max(float(np.trace(part)) / max(len(part), 1), 1e-2 * size)
+            if len(part) and np.linalg.eigvalsh(part)[0] < 1e-10 * floor:
+                value[np.ix_(block.rows, block.rows)] = part + floor * np.eye(len(part))
+
+    def _typical(self, block: _Block, scales: tuple[float, float]) -> Array:
+        var, gap = scales
+        value = self._array(self.base, block.field)
+        largest = float(np.abs(value).max(initial=0.0))
+        if block.kind == "covariance":
+            part = value[np.ix_(block.rows, block.rows)]
+            root = np.sqrt(np.diag(part))
+            return root[np.tril_indices(len(part))[0]]
+        if block.kind == "stable":
+            d = len(value)
+            factor = np.abs(self._theta(block, value)[len(block.rows[0]) :]).max()
+            return np.concatenate([np.ones(len(block.rows[0])), np.full(d * (d + 1) // 2, factor)])
+        units = {"A": 0.1 / gap, "drift": var**0.5 / gap, "C": 0.1, "H": 0.1, "F": 0.1}
+        unit = units.get(block.field, var**0.5)
+        return np.full(block.size, max(largest, unit) if block.field in "ACFH" else unit)
+
+    def _names(self, block: _Block) -> list[str]:
+        if block.kind == "covariance":
+            return [
+                f"{block.label}[{block.rows[i]},{block.rows[j]}]"
+                for i, j in zip(*np.tril_indices(len(block.rows)), strict=True)
+            ]
+        where = block.rows
+        if block.kind == "stable":
+            where = np.indices((len(self.base.A),) * 2).reshape(2, -1)
+        return [f"{block.label}[{','.join(map(str, k))}]" for k in zip(*where, strict=True)]
+
+    def start(self) -> Array:
+        return np.concatenate(
+            [self._theta(b, self._array(self.base, b.field)) for b in self.blocks]
+        )
+
+    def _theta(self, block: _Block, value: Array) -> Array:
+        if block.kind == "entries":
+            return np.asarray(value[block.rows])
+        if block.kind == "stable":
+            d = len(value)
+            P = solve_continuous_lyapunov(value, -2 * np.eye(d))
+            S = value @ P + np.eye(d)
+            L = np.linalg.cholesky(np.linalg.inv(0.5 * (P + P.T)))
+            return np.concatenate([0.5 * (S - S.T)[block.rows], _lower(L)])
+        part = value[np.ix_(block.rows, block.rows)]
+        return _lower(np.linalg.cholesky(part))
+
+    def bounds(self, theta: Array) -> tuple[Array, Array]:
+        reach = np.full(len(theta), np.inf)
+        return theta - reach, theta + reach
+
+    def vanishing(self, theta: Array) -> list[int]:
+        """None: a factor of a covariance has no coordinate whose zero means a boundary."""
+        return []
+
+    def _parts(self) -> list[tuple[_Block, slice]]:
+        ends = np.cumsum([0, *(b.size for b in self.blocks)])
+        return [(b, slice(ends[k], ends[k + 1])) for k, b in enumerate(self.blocks)]
+
+    def system(self, theta: Array) -> Any:
+        changed: dict[str, Array] = {}
+        prior = self.base.prior
+        for block, part in self._parts():
+            value = self._array(self.base, block.field).copy()
+            x = theta[part]
+            if block.kind == "entries":
+                value[block.rows] = x
+            elif block.kind == "stable":
+                S, L = self._stable_factors(block, x)
+                value = (S - np.eye(len(S))) @ L @ L.T
+            else:
+                L = _from_lower(x, len(block.rows))
+                value[np.ix_(block.rows, block.rows)] = L @ L.T
+            if block.field.startswith("prior"):
+                prior = prior._replace(**{block.field.split()[1]: value})
+            else:
+                changed[block.field] = value
+        return self.base._replace(prior=prior, **changed)
+
+    def _stable_factors(self, block: _Block, x: Array) -> tuple[Array, Array]:
+        d = len(self.base.A)
+        S = np.zeros((d, d))
+        skew = d * (d - 1) // 2
+        S[block.rows] = x[:skew]
+        return S - S.T, _from_lower(x[skew:], d)
+
+    def pull(self, theta: Array, grad: Any) -> Array:
+        out = np.empty(len(theta))
+        for block, part in self._parts():
+            G = self._array(grad, block.field)
+            x = theta[part]
+            if block.kind == "entries":
+                out[part] = G[block.rows]
+            elif block.kind == "stable":
+                S, L = self._stable_factors(block, x)
+                M = G @ L @ L.T
+                gX = (S - np.eye(len(S))).T @ G
+                out[part] = np.concatenate([(M - M.T)[block.rows], _lower((gX + gX.T) @ L)])
+            else:
+                L = _from_lower(x, len(block.rows))
+                G = G[np.ix_(block.rows, block.rows)]
+                out[part] = _lower((G + G.T) @ L)
+        return out
+
+    def natural(self, theta: Array) -> Array:
+        system = self.system(theta)
+        out = []
+        for block in self.blocks:
+            value = self._array(system, block.field)
+            if block.kind == "covariance":
+                part = value[np.ix_(block.rows, block.rows)]
+                out.append(part[np.tril_indices(len(part))])
+            else:
+                out.append(value[block.rows] if block.kind == "entries" else value.ravel())
+        return np.concatenate(out)
+
+    def jacobian(self, theta: Array) -> Array:
+        """Row by row: the pull of one unit of each natural parameter."""
+        n = len(theta)
+        out = np.zeros((n, n))
+        for block, part in self._parts():
+            value = self._array(self.base, block.field)
+            only = replace(block)
+            if block.kind == "covariance":
+                i, j = np.tril_indices(len(block.rows))
+                where: Any = (block.rows[i], block.rows[j])
+            elif block.kind == "stable":
+                where = tuple(np.indices(value.shape).reshape(2, -1))
+            else:
+                where = block.rows
+            for k, index in enumerate(zip(*where, strict=True)):
+                unit = np.zeros_like(value)
+                unit[index] += 0.5 if block.kind == "covariance" else 1.0
+                if block.kind == "covariance":
+                    unit[index[::-1]] += 0.5
+                out[part.start + k, part] = self._pull_one(only, theta[part], unit)
+        return out
+
+    def _pull_one(self, block: _Block, x: Array, G: Array) -> Array:
+        single = object.__new__(MatrixParameters)
+        single.base, single.blocks = self.base, [block]
+        prior = self.base.prior
+        if block.field.startswith("prior"):
+            grad = self.base._replace(prior=prior._replace(**{block.field.split()[1]: G}))
+        else:
+            grad = self.base._replace(**{block.field: G})
+        return single.pull(x, grad)
+
+    def model(self, theta: Array) -> LinearSDE | DiscreteModel:
+        system = self.system(theta)
+        changes: dict[str, Any] = {
+            b.field: getattr(system, b.field)
+            for b in self.blocks
+            if not b.field.startswith("prior")
+        }
+        old = self._model.prior
+        if isinstance(old, Prior) and isinstance(system.prior, PriorArrays):
+            changes["prior"] = Prior(system.prior.mean, system.prior.cov, old.t0, old.diffuse)
+        return replace(self._model, **changes)
+
+
+def _is_variance(block: _Block, name: str) -> bool:
+    if block.kind != "covariance":
+        return False
+    i, j = name[name.index("[") + 1 : -1].split(",")
+    return i == j
+
+
+def _from_lower(x: Array, n: int) -> Array:
+    L = np.zeros((n, n))
+    L[np.tril_indices(n)] = x
+    return L
+
+
+def _lower(L: Any) -> Array:
+    return np.asarray(L[np.tril_indices(len(L))])

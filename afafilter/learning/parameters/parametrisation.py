@@ -1,0 +1,269 @@
+"""From an unconstrained vector theta to a model, and gradients back.
+
+A parametrisation knows its natural parameters (what is reported), the arrays of the model at theta,
+and the chain rule from gradients by those arrays to the gradient by theta.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array
+from afafilter.learning.families import Block, Component, Family
+from afafilter.learning.parameters.matrices import MatrixParameters
+from afafilter.learning.parameters.noise_levels import NoiseLevels
+from afafilter.learning.start_values import data_scales
+from afafilter.likelihood.loglik import DiscreteSystem, PriorArrays, System
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+
+TINY = 1e-30
+LOG_REACH = 25.0
+"""Logarithms of positive parameters stay within this of their start."""
+
+
+class Parametrisation(Protocol):
+    """What a fit needs to know about its parameters."""
+
+    names: tuple[str, ...]
+    positive: Any  # (n,) bool: natural parameters that cannot be negative
+    typical: Array  # (n,) sizes of meaningful changes of theta
+    logs: Any  # (n,) bool: coordinates that are the logarithm of their natural parameter
+    roots: Any  # (n,) bool: coordinates that are the square root of it
+
+    def start(self) -> Array:
+        """Theta of the starting model."""
+
+    def bounds(self, theta: Array) -> tuple[Array, Array]:
+        """Lower and upper bounds around a starting theta."""
+
+    def system(self, theta: Array) -> System | DiscreteSystem:
+        """Arrays of the model."""
+
+    def pull(self, theta: Array, grad: Any) -> Array:
+        """Gradient by theta from the gradients by the model's arrays."""
+
+    def natural(self, theta: Array) -> Array:
+        """Natural parameters (n,)."""
+
+    def jacobian(self, theta: Array) -> Array:
+        """d natural / d theta (n, n)."""
+
+    def vanishing(self, theta: Array) -> list[int]:
+        """Coordinates that are nearly 0 and may be put to 0 exactly (a boundary)."""
+
+    def model(self, theta: Array) -> LinearSDE | DiscreteModel:
+        """The validated model."""
+
+
+class FamilyParameters:
+    """Free parameters of a family: positive ones by their logarithm, nonnegative by their root.
+
+    The root makes a maximum at 0 an ordinary one: the likelihood is smooth in the root and its
+    slope there is 0, whereas a logarithm would run away. Derivatives of the matrices by complex
+    steps: exact to rounding for the analytic formulas of which families are made.
+    """
+
+    def __init__(self, family: Family, start: Mapping[str, float], size: float) -> None:
+        self.family = family
+        self.names = family.free
+        if not self.names:
+            raise ValueError("nothing to fit: every parameter of the family is fixed or tied")
+        parameters = family.parameters
+        domains = [parameters[name].domain for name in self.names]
+        self.logs = np.array([domain == "positive" for domain in domains])
+        self.roots = np.array([domain == "nonnegative" for domain in domains])
+        self.positive = self.logs | self.roots
+        self._start = np.array([float(start[name]) for name in self.names])
+        for name, value, positive in zip(self.names, self._start, self.positive, strict=True):
+            if not math.isfinite(value) or (positive and value <= 0):
+                raise ValueError(f"start value of {name} must be finite and > 0, got {value:g}")
+        level = np.array(["offset" in name for name in self.names])
+        real = np.where(level, size, np.maximum(np.abs(self._start), TINY))
+        self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
+        root = np.sqrt(np.abs(self._start))
+        self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
+        self._layout = _layout(family, self.names)
+        self._dims = family.dim, family.obs_dim
+        self._prepare_flat()
+
+    def start(self) -> Array:
+        x = np.abs(self._start)
+        logs = np.log(np.where(self.logs, x, 1.0))
+        return np.where(self.logs, logs, np.where(self.roots, np.sqrt(x), self._start))
+
+    def bounds(self, theta: Array) -> tuple[Array, Array]:
+        reach = np.where(self.logs, LOG_REACH, np.inf)
+        return theta - reach, theta + reach
+
+    def natural(self, theta: Array) -> Array:
+        return np.array(self._natural(theta))
+
+    def _natural(self, theta: Array) -> list[float]:
+        return [
+            x if kind == 0 else x * x if kind == 1 else math.exp(x)
+            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
+        ]
+
+    def _slopes(self, theta: Array) -> list[float]:
+        return [
+            1.0 if kind == 0 else 2 * x if kind == 1 else math.exp(x)
+            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
+        ]
+
+    def jacobian(self, theta: Array) -> Array:
+        return np.diag(self._slopes(theta))
+
+    def vanishing(self, theta: Array) -> list[int]:
+        """Coordinates that may be exactly 0: nonnegative parameters that are nearly so."""
+        return np.flatnonzero(self.roots & (np.abs(theta) < 0.03 * self.typical)).tolist()
+
+    def _prepare_flat(self) -> None:
+        """What every evaluation shares: the constant part of the arrays and their known slopes.
+
+        All arrays lie end to end in one vector, so that components affine in their parameters
+        cost one product with a constant matrix, however many there are.
+        """
+        d, p = self._dims
+        shapes = ((d, d), (d, d), (d, d), (p, d), (p, p), (p,))  # A, Q, cov, C, R, offset
+        ends = list(accumulate((math.prod(shape) for shape in shapes), initial=0))
+        self._parts = [(slice(*span), shape) for span, shape in zip(pairwise(ends), shapes)]
+        places = np.arange(ends[-1])
+        arrays = [places[part].reshape(shape) for part, shape in self._parts]
+        self._constant = np.zeros(ends[-1])
+        self._affine = np.zeros((len(self.names), ends[-1]))
+        self._curved: list[tuple[Component, list[Any], Any]] = []
+        self._mean, flat = np.zeros(d), np.zeros((d, d))
+        row = column = 0
+        for component, sources in self._layout:
+            moving = 0.0 if component.affine else 1.0
+            given = [moving * self._start[k] if k >= 0 else fixed for k, fixed in sources]
+            block = component.build(*given)
+            own = slice(row, row + component.dim)
+            width = block.flat.shape[1]
+            flat[own, column : column + width] = block.flat
+            row, column = row + component.dim, column + width
+            where = _end_to_end(_of_block(arrays, own, block))
+            if component.affine:
+                self._constant[where] += _vector(block)
+                for k, slope in _derivatives(component, sources, given):
+                    self._affine[k, where] += slope
+            else:
+                self._curved.append((component, sources, where))
+        self._flat = np.ascontiguousarray(flat[:, :column])
+
+    def system(self, theta: Array) -> System:
+        values = self._natural(theta)
+        flat = self._constant + np.array(values) @ self._affine
+        for component, sources, where in self._curved:
+            flat[where] += _vector(component.build(*_arguments(sources, values)))
+        A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
+        return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self._flat))
+
+    def pull(self, theta: Array, grad: System) -> Array:
+        assert isinstance(grad.prior, PriorArrays)
+        slope = grad.vector
+        if slope is None:
+            slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
+        out = self._affine @ slope
+        if self._curved:
+            values = self._natural(theta)
+            for component, sources, where in self._curved:
+                for k, own in _derivatives(component, sources, _arguments(sources, values)):
+                    out[k] += own @ slope[where]
+        return np.asarray(out * self._slopes(theta))
+
+    def model(self, theta: Array) -> LinearSDE:
+        values = dict(zip(self.names, self._natural(theta), strict=True))
+        return self.family.model(self.family.complete(values))
+
+
+def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, list[Any]]]:
+    """Per component the source of each argument: (index into the free values, -1: fixed value)."""
+    order = iter(family.parameters)
+    out = []
+    for component in family.components:
+        sources = []
+        for _ in component.params:
+            name = next(order)
+            name = family.ties.get(name, name)
+            free = name in names
+            sources.append((names.index(name) if free else -1, family.fixed.get(name)))
+        out.append((component, sources))
+    return out
+
+
+def _arguments(sources: list[Any], values: list[float]) -> list[float]:
+    return [values[k] if k >= 0 else fixed for k, fixed in sources]
+
+
+def _end_to_end(arrays: Any) -> Array:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def _of_block(arrays: list[Any], own: slice, block: Block) -> list[Any]:
+    """The parts of the system's A, Q, cov, C, R, offset that a component's block fills."""
+    A, Q, cov, C, R, offset = arrays
+    parts = [A[own, own], Q[own, own], cov[own, own], C[:, own]]
+    return parts + [x for x, y in ((R, block.R), (offset, block.offset)) if y is not None]
+
+
+def _vector(block: Block) -> Any:
+    """The arrays of a component's block, end to end in the order of `_of_block`."""
+    arrays = (block.A, block.Q, block.cov, block.C, block.R, block.offset)
+    return _end_to_end([x for x in arrays if x is not None])
+
+
+def _derivatives(
+    component: Component, sources: list[Any], given: list[float]
+) -> Iterator[tuple[int, Array]]:
+    """Index of each free parameter that a component uses, and its derivative of the block."""
+    for i, (k, _) in enumerate(sources):
+        if k >= 0:
+            stepped: list[Any] = list(given)
+            stepped[i] = complex(given[i], TINY)
+            yield k, _vector(component.build(*stepped)).imag / TINY
+
+
+def parametrisation(
+    model: LinearSDE | DiscreteModel | Family,
+    t: ArrayLike,
+    z: Array,
+    free: Sequence[str] | Mapping[str, Any] | NoiseLevels | None,
+    *,
+    stable: bool | None = None,
+    obs_cov: bool = False,
+) -> Parametrisation:
+    """The parametrisation that `fit` works with."""
+    if isinstance(free, NoiseLevels):
+        return free
+    if isinstance(model, Family):
+        scales = data_scales(np.asarray(t, float), z, model.obs_dim)
+        start = model.guess_from(scales)
+        if free is not None:
+            if isinstance(free, Mapping):
+                raise ValueError("free of a family must be names, not masks")
+            for name in free:
+                if name not in model.free:
+                    raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
+            model = model.fix({n: start[n] for n in model.free if n not in free})
+        return FamilyParameters(model, start, scales.var**0.5)
+    if free is None:
+        if isinstance(model, LinearSDE):
+            free = [name for name in ("A", "Q", "R", "drift") if not (name == "R" and obs_cov)]
+        else:
+            free = [
+                name
+                for name in ("F", "Q", "R", "b")
+                if name not in model.time_varying and not (name == "R" and obs_cov)
+            ]
+    elif isinstance(free, str):
+        free = [free]
+    scales = data_scales(np.asarray(t, float), z, model.obs_dim)
+    return MatrixParameters(model, free, (scales.var, scales.gap), stable=stable, obs_cov=obs_cov)

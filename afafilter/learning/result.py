@@ -1,0 +1,191 @@
+"""What a fit returns: the model, its uncertainty, and how the search went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from afafilter._base.checks import Array, positive_int, scalar
+from afafilter.learning.problem import Problem
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model and how sure it is.
+
+    Attributes
+    ----------
+    model : the fitted `LinearSDE` or `DiscreteModel`, ready for every estimator (made when first
+        asked for).
+    loglik : maximised log-likelihood (2 pi for every observed component, exact diffuse). For
+        method "student_t" the evidence lower bound.
+    params : name -> value of every free parameter.
+    std_errors : name -> standard error from the observed information (delta method); NaN where
+        the data leave the parameter open or it sits on the boundary of its domain.
+    cov : (n, n) covariance of the parameters, in the order of `params`.
+    converged, message : whether the optimum was reached, and if not, why.
+    n_iter, n_evals : iterations of the optimiser; evaluations of likelihood and gradient.
+    aic, bic : Akaike's and Schwarz's criterion; smaller is better.
+    n_obs : number of observed scalars.
+    gradient_norm : largest gradient component at the optimum, in log-likelihood per
+        unit of the (unconstrained, scaled) parameter.
+    unidentified : combinations of parameters that the data do not determine, in words.
+    boundary : parameters whose best value is exactly 0, the end of their domain.
+    history : log-likelihood after every step that raised it.
+    starts : maximised log-likelihood per start, best first (one entry unless `starts` > 1).
+    method : "ml", "em" or "student_t".
+    dof : degrees of freedom of the measurement noise (method "student_t"), else inf.
+    weights : (..., T) weight of each observation (method "student_t"), else None.
+    """
+
+    loglik: float
+    params: dict[str, float]
+    std_errors: dict[str, float]
+    cov: Array
+    converged: bool
+    message: str
+    n_iter: int
+    n_evals: int
+    aic: float
+    bic: float
+    n_obs: int
+    gradient_norm: float
+    unidentified: tuple[str, ...]
+    boundary: tuple[str, ...]
+    history: tuple[float, ...]
+    starts: tuple[float, ...]
+    method: str
+    problem: Problem
+    theta: Array
+    refit: Callable[[Problem, Array], FitResult] = field(repr=False)
+    dof: float = np.inf
+    weights: Array | None = None
+
+    @cached_property
+    def model(self) -> LinearSDE | DiscreteModel:
+        """The fitted model."""
+        return self.problem.parametrisation.model(self.theta)
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Wald intervals; those of positive parameters are symmetric in the logarithm."""
+        from scipy.special import ndtri
+
+        half = float(ndtri(0.5 + 0.5 * _level(level)))
+        out = {}
+        positive = self.problem.parametrisation.positive
+        for (name, value), log in zip(self.params.items(), positive, strict=True):
+            se = half * self.std_errors[name]
+            if log and value > 0:
+                factor = float(np.exp(min(se / value, 700.0))) if np.isfinite(se) else np.nan
+                out[name] = (value / factor, value * factor)
+            else:
+                out[name] = (value - se, value + se)
+        return out
+
+    def profile(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Profile likelihood interval of one parameter.
+
+        The end points extremise the parameter over the region where the log-likelihood is within
+        half the chi-square quantile of its maximum (Venzon & Moolgavkar, 1988). Cost: some tens of
+        likelihood evaluations per end. An end that the data do not bound is the boundary of the
+        search (0, inf or -inf).
+        """
+        from afafilter.learning.uncertainty import profile
+
+        if self.method == "student_t":
+            raise ValueError(
+                "profile intervals need a likelihood: method 'student_t' has a bound only"
+            )
+        which = list(self.params).index(_known(name, self.params))
+        return profile(self.problem, self.theta, self.loglik, which, _level(level))
+
+    def bootstrap(self, n: int, rng: np.random.Generator) -> Array:
+        """Parametric bootstrap: (n, k) estimates from data simulated under the fitted model.
+
+        Same times, missing pattern and measurement covariances; diffuse starts are replaced by
+        the smoothed start. Refits that fail are NaN rows.
+        """
+        from afafilter.learning.uncertainty import bootstrap
+
+        n = positive_int(n, "n")
+        return bootstrap(self.problem, self.theta, self._again, n, rng)
+
+    def _again(self, problem: Problem) -> Array | None:
+        """Estimates from other data, starting at these; None if the fit fails."""
+        try:
+            found = self.refit(problem, self.theta + 0.0)
+        except ValueError:
+            return None
+        return np.array(list(found.params.values())) if found.converged else None
+
+    def to_pandas(self, level: float = 0.95) -> pd.DataFrame:
+        """One row per parameter: value, std_error, lower, upper."""
+        import pandas as pd
+
+        ends = self.interval(level)
+        rows = {
+            name: (value, self.std_errors[name], *ends[name]) for name, value in self.params.items()
+        }
+        columns = ["value", "std_error", "lower", "upper"]
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        named: pd.DataFrame = frame.rename_axis("parameter")
+        return named
+
+    def to_latex(self, level: float = 0.95, digits: int = 4) -> str:
+        """The parameter table as a LaTeX tabular."""
+        lines = [r"\begin{tabular}{lrrrr}", r"\hline"]
+        lines += [r"parameter & value & std.\ error & lower & upper \\", r"\hline"]
+        for name, row in self.to_pandas(level).iterrows():
+            cells = " & ".join("--" if np.isnan(x) else f"{x:.{digits}g}" for x in row)
+            safe = str(name).replace("_", r"\_")
+            lines.append(rf"{safe} & {cells} \\")
+        return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+    def summary(self, level: float = 0.95) -> str:
+        """A page of text: parameters, intervals, likelihood, criteria, convergence."""
+        percent = f"{100 * level:g}%"
+        width = max(len("parameter"), *(len(name) for name in self.params))
+        lines = [
+            f"Fit by {self.method}: {self.n_obs} observations, log-likelihood {self.loglik:.4f}, "
+            f"AIC {self.aic:.2f}, BIC {self.bic:.2f}",
+            f"{'converged' if self.converged else 'NOT CONVERGED'} "
+            f"({self.message}; {self.n_iter} iterations, {self.n_evals} evaluations)",
+            "",
+            f"{'parameter':<{width}} {'value':>12} {'std. error':>12} {percent + ' interval':>27}",
+        ]
+        ends = self.interval(level)
+        for name, value in self.params.items():
+            low, high = ends[name]
+            lines.append(
+                f"{name:<{width}} {value:>12.6g} {self.std_errors[name]:>12.4g} "
+                f"{low:>13.6g} {high:>13.6g}"
+            )
+        if np.isfinite(self.dof):
+            lines += ["", f"measurement noise: Student-t, {self.dof:.3g} degrees of freedom"]
+        if self.boundary:
+            lines += ["", "at the boundary of the domain: " + ", ".join(self.boundary)]
+        if self.unidentified:
+            lines += ["", "not determined by the data: " + "; ".join(self.unidentified)]
+        return "\n".join(lines)
+
+
+def _known(name: str, params: Mapping[str, float]) -> str:
+    if name not in params:
+        raise ValueError(f"unknown parameter {name!r}; there are {', '.join(params)}")
+    return name
+
+
+def _level(level: float) -> float:
+    level = scalar(level, "level", low=0.0, strict=True)
+    if level >= 1:
+        raise ValueError(f"level must lie in (0, 1), got {level:g}")
+    return level

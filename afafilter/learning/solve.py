@@ -1,0 +1,133 @@
+"""The search for the best parameters from one or several starts, and the report of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter.learning.optimise import Objective, Optimum, maximise
+from afafilter.learning.problem import FitWarning, Problem
+from afafilter.learning.result import FitResult
+
+
+def solve(
+    problem: Problem, theta: Array, starts: int = 1, rng: np.random.Generator | None = None
+) -> FitResult:
+    """Run the chosen method from one or several starts and report the best."""
+    points = [theta]
+    if rng is not None:
+        spread = problem.parametrisation.typical
+        points += [theta + spread * rng.standard_normal(len(theta)) for _ in range(starts - 1)]
+    results = []
+    for k, point in enumerate(points):
+        try:
+            results.append(_solve_one(problem, point))
+        except ValueError:
+            if k == 0:
+                raise
+    results.sort(key=lambda r: (np.isfinite(r.value), r.value), reverse=True)
+    return report(problem, results[0], tuple(float(r.value) for r in results))
+
+
+def _solve_one(problem: Problem, theta: Array) -> Optimum:
+    par, options = problem.parametrisation, problem.options
+    lower, upper = par.bounds(theta)
+    function: Any = problem.objective
+    if options["method"] == "student_t":
+        from afafilter.learning.student_t import StudentBound
+
+        function = StudentBound(problem, options["dof"])
+    try:
+        value, grad = function(theta)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"the likelihood does not exist at the start: {error}") from None
+    if not np.isfinite(value):
+        raise ValueError("the likelihood is not finite at the start; choose another start")
+    search = {"max_iter": options["max_iter"], "tolerance": options["tolerance"]}
+    if options["method"] == "em":
+        from afafilter.learning.em import expectation_maximisation
+
+        return expectation_maximisation(problem, theta, (lower, upper), **search)
+    objective = Objective(function, (theta, value, grad))
+    optimum = maximise(
+        objective,
+        theta,
+        (lower, upper),
+        par.typical,
+        roots=par.roots,
+        vanishing=par.vanishing,
+        **search,
+    )
+    optimum.n_evals = objective.n_evals
+    if options["method"] == "student_t":
+        function(optimum.theta)
+        optimum.extra = {"dof": function.dof(optimum.theta), "weights": function.weights}
+    return optimum
+
+
+def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:
+    """Natural parameters, their uncertainty, criteria and warnings."""
+    par = problem.parametrisation
+    theta = best.theta
+    natural, J = par.natural(theta), par.jacobian(theta)
+    curvature = (best.seen * (best.information @ best.seen)).sum(axis=0)
+    good = curvature > 0
+    root = J @ (best.seen[:, good] / np.sqrt(curvature[good]))
+    cov = root @ root.T
+    reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+    open_ = np.abs(J @ best.blind) / reach[:, None]
+    blind = open_.max(axis=1, initial=0.0) > 1e-3 * np.abs(best.blind / par.typical[:, None]).max(
+        initial=1.0
+    )
+    blind[list(best.boundary)] = True
+    cov[blind, :] = cov[:, blind] = np.nan
+    names = par.names
+    unidentified = tuple(_in_words(column / par.typical, names) for column in best.blind.T)
+    k, n_obs = len(theta), problem.data.n_obs
+    if not best.success:
+        warnings.warn(f"the fit did not converge: {best.message}", FitWarning, stacklevel=4)
+    elif unidentified:
+        warnings.warn(
+            "the data do not determine: " + "; ".join(unidentified), FitWarning, stacklevel=4
+        )
+    return FitResult(
+        loglik=best.value,
+        params=dict(zip(names, natural.tolist(), strict=True)),
+        std_errors=dict(zip(names, np.sqrt(cov.diagonal()).tolist(), strict=True)),
+        cov=cov,
+        converged=best.success,
+        message=best.message,
+        n_iter=best.n_iter,
+        n_evals=best.n_evals,
+        aic=2 * k - 2 * best.value,
+        bic=k * float(np.log(n_obs)) - 2 * best.value,
+        n_obs=n_obs,
+        gradient_norm=float(np.abs(best.grad * par.typical).max()),
+        unidentified=unidentified,
+        boundary=tuple(names[i] for i in best.boundary),
+        history=tuple(best.history),
+        starts=starts,
+        method=str(problem.options["method"]),
+        problem=problem,
+        theta=theta,
+        refit=solve,
+        **_extra(problem, best),
+    )
+
+
+def _extra(problem: Problem, best: Optimum) -> dict[str, Any]:
+    if "weights" not in best.extra:
+        return {}
+    shape = problem.z.shape[:-1]
+    return {"dof": best.extra["dof"], "weights": best.extra["weights"].reshape(shape)}
+
+
+def _in_words(direction: Array, names: tuple[str, ...]) -> str:
+    """The parameters that a direction in theta moves most."""
+    scaled = direction / np.abs(direction).max()
+    order = np.argsort(-np.abs(scaled), kind="stable")
+    large = [str(names[k]) for k in order if abs(scaled[k]) > 0.1][:4]
+    return large[0] if len(large) == 1 else "combination of " + ", ".join(large)

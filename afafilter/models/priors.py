@@ -1,0 +1,111 @@
+"""What is known of the state before the first observation: proper, stationary or flat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, choice, covariance, frozen, real_array, scalar
+
+PRIOR_WORDS = ("stationary", "diffuse")
+
+
+class InitialLaw(NamedTuple):
+    """Law of a state: N(mean, cov) plus flat (improper) directions.
+
+    mean : (d,); cov : (d, d); diffuse : (d, q) orthonormal columns, q = 0 when proper. Along the
+    flat directions mean and cov are 0.
+    """
+
+    mean: Array
+    cov: Array
+    diffuse: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Gaussian law of the state at time t0, flat along the directions in `diffuse`.
+
+    Parameters
+    ----------
+    mean : (d,)
+    cov : (d, d), positive semidefinite (zeros: the state is known).
+    t0 : time at which the law holds. None: the state that the first observation shows, before that
+        observation is used (no prediction in between). An earlier t0: propagated from there.
+    diffuse : (d, q) directions without any prior knowledge, or None. `cov` counts only in the
+        orthogonal complement.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shape, not finite, asymmetric or indefinite.
+    """
+
+    mean: Array
+    cov: Array
+    t0: float | None = None
+    diffuse: Array | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            mean: ArrayLike,
+            cov: ArrayLike,
+            t0: float | None = None,
+            diffuse: ArrayLike | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        mean = real_array(self.mean, "prior mean")
+        if mean.ndim != 1 or mean.size == 0:
+            raise ValueError(f"prior mean must have shape (d,), got {mean.shape}")
+        d = len(mean)
+        cov = covariance(self.cov, "prior cov", (d, d))
+        if self.diffuse is not None:
+            basis = real_array(self.diffuse, "prior diffuse")
+            if basis.ndim != 2 or basis.shape[0] != d or not 0 < basis.shape[1] <= d:
+                raise ValueError(f"prior diffuse must have shape ({d}, q), got {basis.shape}")
+            basis, triangle = np.linalg.qr(basis)
+            if np.abs(np.diag(triangle)).min() <= 1e-12 * np.abs(triangle).max():
+                raise ValueError("prior diffuse must have linearly independent columns")
+            proper = np.eye(d) - basis @ basis.T
+            mean, cov = proper @ mean, proper @ cov @ proper
+            object.__setattr__(self, "diffuse", frozen(basis))
+        object.__setattr__(self, "mean", frozen(mean))
+        object.__setattr__(self, "cov", frozen(cov))
+        if self.t0 is not None:
+            object.__setattr__(self, "t0", scalar(self.t0, "prior t0"))
+
+    def __repr__(self) -> str:
+        flat = "" if self.diffuse is None else f", {self.diffuse.shape[1]} flat directions"
+        when = "at the first observation" if self.t0 is None else f"at t0 = {self.t0:g}"
+        return f"Prior({len(self.mean)} components{flat}, {when})"
+
+    @property
+    def law(self) -> InitialLaw:
+        """The law at t0."""
+        flat = np.zeros((len(self.mean), 0)) if self.diffuse is None else self.diffuse
+        return InitialLaw(self.mean, self.cov, flat)
+
+
+PriorLike = Prior | Literal["stationary", "diffuse"] | None
+
+
+def resolve_prior(prior: PriorLike, d: int, stable: bool) -> PriorLike:
+    """The prior of a model with d components: the default filled in, the rest checked."""
+    if prior is None:
+        return "stationary" if stable else "diffuse"
+    if isinstance(prior, str):
+        choice(prior, "prior", PRIOR_WORDS)
+        if prior == "stationary" and not stable:
+            raise ValueError("prior 'stationary' needs stable, constant dynamics; use 'diffuse'")
+        return prior
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior must be a Prior, 'stationary' or 'diffuse', got {prior!r}")
+    if len(prior.mean) != d:
+        raise ValueError(f"prior mean must have shape ({d},), got ({len(prior.mean)},)")
+    return prior

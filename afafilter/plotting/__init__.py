@@ -1,0 +1,50 @@
+"""Pictures of results. The only package that imports matplotlib; it draws and computes nothing.
+
+Every function takes an optional `ax` and returns it, never calls show() and never touches the
+global rcParams; `paper_style()` is a context for figures at journal width. Colours are Okabe and
+Ito's, and every series differs in line style or marker too, so that greyscale prints stay readable.
+"""
+
+from __future__ import annotations
+
+from afafilter.plotting.drawing import (
+    COLOURS,
+    COLUMN_WIDTH,
+    CYCLE,
+    DASHES,
+    MARKERS,
+    band,
+    category_map,
+    comparison,
+    curves,
+    diagnostics,
+    ellipses,
+    figure,
+    intervals,
+    line_style,
+    observations,
+    paper_style,
+    phase_plane,
+    weight_map,
+)
+
+__all__ = [
+    "COLOURS",
+    "COLUMN_WIDTH",
+    "CYCLE",
+    "DASHES",
+    "MARKERS",
+    "band",
+    "category_map",
+    "comparison",
+    "curves",
+    "diagnostics",
+    "ellipses",
+    "figure",
+    "intervals",
+    "line_style",
+    "observations",
+    "paper_style",
+    "phase_plane",
+    "weight_map",
+]

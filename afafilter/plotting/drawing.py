@@ -1,0 +1,384 @@
+"""Pictures of results. The only module that imports matplotlib; it draws and computes nothing.
+
+Every function takes an optional `ax` and returns it, never calls show() and never touches the
+global rcParams; `paper_style()` is a context for figures at journal width. Colours are Okabe and
+Ito's, and every series differs in line style or marker too, so that greyscale prints stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, cast
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.ticker import MaxNLocator
+
+from afafilter._base.checks import Array
+from afafilter.results import Estimate
+
+if TYPE_CHECKING:
+    from afafilter.learning.diagnostics import Check, Diagnostics
+    from afafilter.studies.compare import Comparison
+
+COLUMN_WIDTH = 3.5
+"""Width of one journal column, inches."""
+
+COLOURS = {
+    "truth": "#000000",
+    "data": "#7f7f7f",
+    "Kalman": "#0072B2",
+    "RTS": "#009E73",
+    "AFA": "#D55E00",
+    "AFA robust": "#CC79A7",
+    "AFA exact": "#56B4E9",
+    "filterpy": "#E69F00",
+    "raw": "#7f7f7f",
+}
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
+MARKERS = "osD^vPX*<>"
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """rcParams for a paper, restored on leaving: 7-8 pt type, thin lines, vector fonts."""
+    settings: dict[str, Any] = {
+        "font.size": 8,
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 6.5,
+        "legend.frameon": False,
+        "legend.handlelength": 2.2,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 3,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "axes.prop_cycle": cycler(color=CYCLE),
+        "figure.dpi": 100,
+        "savefig.dpi": 300,
+        "savefig.bbox": "tight",
+        "savefig.pad_inches": 0.02,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "figure.constrained_layout.use": True,
+    }
+    with mpl.rc_context(cast(Any, settings)):
+        yield
+
+
+def figure(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    width: float = COLUMN_WIDTH,
+    height: float = 2.4,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """A figure of `width` x `height` inches and its axes, as `matplotlib.pyplot.subplots`."""
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dash pattern number `index`: distinct also in greyscale."""
+    return {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def band(
+    estimate: Estimate,
+    component: int = 0,
+    *,
+    level: float = 0.95,
+    path: int = 0,
+    scale: float = 1.0,
+    ax: Axes | None = None,
+    **line: Any,
+) -> Axes:
+    """One component of an estimate over time with its central interval.
+
+    Parameters
+    ----------
+    estimate : the result. component : which state. level : of the interval.
+    path : which path when there are several. scale : multiplies values (units).
+    ax : where to draw; default the current axes. line : passed to `Axes.plot`.
+    """
+    ax = plt.gca() if ax is None else ax
+    _check_component(component, estimate.mean.shape[-1])
+    lower, upper = (_one_path(bound, path)[:, component] for bound in estimate.interval(level))
+    mean = _one_path(estimate.mean, path)[:, component]
+    line = {"label": estimate.label or None, **line}
+    (drawn,) = ax.plot(estimate.t, scale * mean, **line)
+    known = np.isfinite(lower)
+    ax.fill_between(
+        estimate.t[known], scale * lower[known], scale * upper[known],
+        color=drawn.get_color(), alpha=0.22, linewidth=0,
+    )  # fmt: skip
+    return ax
+
+
+def observations(
+    t: Array, z: Array, component: int = 0, *, path: int = 0, ax: Axes | None = None, **marks: Any
+) -> Axes:
+    """One observed component as points."""
+    ax = plt.gca() if ax is None else ax
+    style: dict[str, Any] = {
+        "marker": ".", "markersize": 2.2, "linestyle": "none",
+        "color": COLOURS["data"], "label": "observations",
+    }  # fmt: skip
+    ax.plot(t, _one_path(z, path)[:, component], **{**style, **marks})
+    return ax
+
+
+def phase_plane(
+    curves: Mapping[str, Array],
+    *,
+    z: Array | None = None,
+    styles: Mapping[str, Mapping[str, Any]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Paths (T, 2) in the plane by name, observations (T, 2) as points, equal scales."""
+    ax = plt.gca() if ax is None else ax
+    if z is not None:
+        ax.plot(
+            z[:, 0], z[:, 1], ".", ms=1.8, color=COLOURS["data"], alpha=0.8, label="observations"
+        )
+    for index, (name, xy) in enumerate(curves.items()):
+        if np.ndim(xy) != 2 or np.shape(xy)[1] < 2:
+            raise ValueError(f"curves[{name!r}] must be one path (T, 2), got shape {np.shape(xy)}")
+        style = {"color": COLOURS.get(name, CYCLE[index % 7]), "linestyle": DASHES[index % 5]}
+        ax.plot(xy[:, 0], xy[:, 1], label=name, **{**style, **dict((styles or {}).get(name, {}))})
+    ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def ellipses(
+    centres: Array, covs: Array, *, level: float = 0.68, ax: Axes | None = None, **style: Any
+) -> Axes:
+    """Probability ellipses of 2-D Gaussians: centres (n, 2), covs (n, 2, 2)."""
+    ax = plt.gca() if ax is None else ax
+    radius = np.sqrt(-2 * np.log1p(-level))
+    values, vectors = np.linalg.eigh(covs)
+    axes = 2 * radius * np.sqrt(np.clip(values, 0, None))
+    angle = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))
+    look: dict[str, Any] = {"facecolor": "none", "edgecolor": CYCLE[0], "linewidth": 0.5, **style}
+    ax.add_collection(
+        EllipseCollection(
+            axes[:, 1], axes[:, 0], angle, units="xy", offsets=centres,
+            offset_transform=ax.transData, **look,
+        )
+    )  # fmt: skip
+    ax.autoscale_view()
+    return ax
+
+
+def weight_map(
+    weights: Array,
+    t: Array | None = None,
+    *,
+    vmax: float | None = None,
+    label: str = "weight",
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """A matrix of weights (queries down, observations across), on a perceptual scale from 0.
+
+    Negative weights, which Kalman filters have, turn the scale into a diverging one.
+    """
+    ax = plt.gca() if ax is None else ax
+    if weights is None or np.ndim(weights) != 2:
+        shape = None if weights is None else np.shape(weights)
+        raise ValueError(
+            f"weights must be one matrix (queries, observations), got shape {shape}; "
+            "take one path, and estimate with return_weights=True"
+        )
+    top = float(np.nanmax(np.abs(weights))) if vmax is None else vmax
+    signed = np.nanmin(weights) < -1e-3 * top
+    last = len(weights) - 1 if t is None else float(t[-1])
+    first = 0 if t is None else float(t[0])
+    image = ax.imshow(
+        weights, cmap="PuOr_r" if signed else "cividis", vmin=-top if signed else 0.0, vmax=top,
+        extent=(first, last, last, first), interpolation="nearest", aspect="equal",
+    )  # fmt: skip
+    if colorbar:
+        bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
+        bar.set_label(label)
+        bar.outline.set_linewidth(0.5)
+    return ax
+
+
+def curves(
+    x: Array,
+    ys: Mapping[str, Array],
+    *,
+    bands: Mapping[str, tuple[Array, Array]] | None = None,
+    markers: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Named curves over x, distinct in greyscale, with optional (lower, upper) bands."""
+    ax = plt.gca() if ax is None else ax
+    for index, (name, y) in enumerate(ys.items()):
+        style = line_style(index)
+        if markers:
+            style["marker"] = MARKERS[index % len(MARKERS)]
+        if name in COLOURS:
+            style["color"] = COLOURS[name]
+        ax.plot(x, y, label=name, **style)
+        if bands and name in bands:
+            ax.fill_between(x, *bands[name], color=style["color"], alpha=0.2, linewidth=0)
+    return ax
+
+
+def intervals(
+    names: Sequence[str],
+    centre: Array,
+    lower: Array,
+    upper: Array,
+    *,
+    reference: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One dot with an error bar per name, top to bottom."""
+    ax = plt.gca() if ax is None else ax
+    rows = np.arange(len(names))[::-1]
+    spread = np.array([centre - lower, upper - centre]).clip(0)
+    ax.errorbar(centre, rows, xerr=spread, fmt="o", color=CYCLE[0], ms=3, lw=0.8, capsize=1.5)
+    ax.set_yticks(rows, names)
+    ax.set_ylim(-0.6, len(names) - 0.4)
+    if reference is not None:
+        ax.axvline(reference, color="0.5", lw=0.6, ls=":")
+    return ax
+
+
+def category_map(
+    codes: Array,
+    names: Sequence[str],
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    annotations: Iterable[tuple[int, int, str]] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Cells (len(y), len(x)) coloured by category, names in the legend, letters in the cells."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    ax = plt.gca() if ax is None else ax
+    palette = [CYCLE[i % len(CYCLE)] for i in range(len(names))]
+    ax.imshow(
+        codes, origin="lower", aspect="auto", cmap=ListedColormap(palette), vmin=-0.5,
+        vmax=len(names) - 0.5, alpha=0.55, interpolation="nearest",
+    )  # fmt: skip
+    for row, column, text in annotations:
+        ax.text(column, row, text, ha="center", va="center", fontsize=4.5, linespacing=0.9)
+    every = -(-len(x) // 7)
+    ax.set_xticks(range(0, len(x), every), [f"{v:.1g}" for v in x[::every]])
+    ax.set_yticks(range(len(y)), [f"{v:g}" for v in y])
+    used = [i for i in range(len(names)) if np.any(codes == i)]
+    ax.legend(
+        handles=[Patch(color=palette[i], alpha=0.55, label=names[i]) for i in used],
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(used)),
+    )  # fmt: skip
+    return ax
+
+
+def comparison(result: Comparison, metric: str = "rmse", *, ax: Axes | None = None) -> Axes:
+    """One metric of a comparison: a dot with its interval per estimator."""
+    frame = result.intervals(metric)
+    ax = intervals(
+        list(frame["estimator"]), frame["value"].to_numpy(), frame["lower"].to_numpy(),
+        frame["upper"].to_numpy(), ax=ax,
+    )  # fmt: skip
+    ax.set_xlabel(metric)
+    return ax
+
+
+def diagnostics(
+    checks: Diagnostics, component: int = 0, *, path: int = 0, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """The four pictures of a residual check, the tests and their p values in the titles.
+
+    Standardised innovations over time with +-2 (NIS); their autocorrelations with the 95 % band
+    (Ljung-Box); ordered against normal quantiles (Jarque-Bera); the share of their sum of squares
+    reached so far, a straight line when the variance is constant, with the outer thirds that are
+    compared marked.
+
+    Parameters
+    ----------
+    checks : result of `diagnose`. component : which observed component.
+    path : which path the residuals over time are of, when there are several; the tests are of all.
+    axes : four axes; default a new figure of one column's width.
+    """
+    if axes is None:
+        axes = figure(4, 1, height=6.4)[1]
+    over_time, lags, normal, squares = axes
+    e = _one_path(checks.residuals, path)[:, component]
+    t, e = checks.t[np.isfinite(e)], e[np.isfinite(e)]
+    line: dict[str, Any] = {"color": CYCLE[0], "lw": 0.8}
+    guide: dict[str, Any] = {"color": "0.5", "lw": 0.6, "ls": DASHES[1]}
+
+    over_time.plot(t, e, marker="o", ms=1.8, **line)
+    over_time.axhline(0, color="0.5", lw=0.6)
+    for level in (-2, 2):
+        over_time.axhline(level, **guide)
+    over_time.set_ylabel("innovation\n(std. deviations)")
+    over_time.set_xlabel("time")
+    over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
+
+    acf = checks.acf[component, 1:]
+    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=CYCLE[0])
+    lags.axhline(0, color="0.5", lw=0.6)
+    for sign in (-1, 1):
+        lags.axhline(sign * checks.acf_band, **guide)
+    top = 1.25 * max(checks.acf_band, float(np.abs(acf).max()))
+    lags.set_ylim(-top, top)
+    lags.set_ylabel("autocorrelation")
+    lags.set_xlabel("lag (observations)")
+    lags.xaxis.set_major_locator(MaxNLocator(integer=True))
+    name = f"Ljung\u2013Box Q({len(acf)})"
+    lags.set_title(_tested(checks.ljung_box[component], name), loc="left")
+
+    ranks = (np.arange(len(e)) + 0.5) / len(e)
+    quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+    normal.axline((0, 0), slope=1, **guide)
+    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=CYCLE[0])
+    normal.set_xlabel("normal quantile")
+    normal.set_ylabel("ordered innovation")
+    normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")
+
+    share = np.cumsum(e**2) / np.sum(e**2)
+    third = round(len(e) / 3)
+    for first, last in ((0, third - 1), (len(e) - third, len(e) - 1)):
+        squares.axvspan(t[first], t[last], color="0.9", lw=0)
+    squares.plot(t[[0, -1]], [0, 1], **guide)
+    squares.step(t, share, where="post", **line)
+    squares.set_ylabel("share of squares")
+    squares.set_xlabel("time")
+    name = f"last/first third H({third})"
+    squares.set_title(_tested(checks.heteroscedasticity[component], name), loc="left")
+    return axes
+
+
+def _tested(check: Check, name: str) -> str:
+    return f"{name} = {check.statistic:.2f}, p = {check.p_value:.2f}"
+
+
+def _check_component(component: int, d: int) -> None:
+    if not -d <= component < d:
+        raise ValueError(f"component must be one of the {d} (0 to {d - 1}), got {component}")
+
+
+def _one_path(values: Array, path: int) -> Array:
+    if values.ndim < 2:
+        raise ValueError(f"data must have shape (..., T, p), got {values.shape}")
+    return values if values.ndim == 2 else values.reshape(-1, *values.shape[-2:])[path]

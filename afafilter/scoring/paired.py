@@ -1,0 +1,69 @@
+"""Which estimator is better, and by how much: paired differences and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import positive_int, scalar
+from afafilter.scoring.tally import BAND, Ratio
+
+DIFFERENCE_COLUMNS = ("difference", "low", "high", "ratio", "ratio_low", "ratio_high")
+
+
+def paired_differences(
+    ratios: Mapping[str, Ratio],
+    reference: str,
+    level: float = BAND,
+    n_boot: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> list[dict[str, Any]]:
+    """Rows estimator, reference and `DIFFERENCE_COLUMNS`: every metric minus the reference's.
+
+    All estimators see the same resamples of the paths (Efron's percentile intervals).
+    """
+    level = scalar(level, "level")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level:g}")
+    positive_int(n_boot, "n_boot")
+    rng = np.random.default_rng(0) if rng is None else rng
+    base = ratios[reference]
+    n = len(base.sums)
+    sums = np.stack([r.sums for r in ratios.values()], axis=1)
+    counts = np.stack([r.counts for r in ratios.values()], axis=1)
+    draws = []
+    block = max(1, min(n_boot, 4_000_000 // n))
+    for start in range(0, n_boot, block):
+        size = min(block, n_boot - start)
+        weight = rng.multinomial(n, np.full(n, 1.0 / n), size=size).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            draws.append(base.of(weight @ sums, weight @ counts))
+    values = np.concatenate(draws)
+    at = list(ratios).index(reference)
+    tails = (0.5 * (1.0 - level), 0.5 * (1.0 + level))
+    rows = []
+    for k, (name, ratio) in enumerate(ratios.items()):
+        if name == reference:
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gap, factor = values[:, k] - values[:, at], values[:, k] / values[:, at]
+            value = ratio.value - base.value
+            quotient = float(np.divide(ratio.value, base.value))
+            low, high = np.quantile(gap, tails) if n > 1 else (np.nan, np.nan)
+            first, last = np.quantile(factor, tails) if n > 1 else (np.nan, np.nan)
+        numbers = (value, float(low), float(high), quotient, float(first), float(last))
+        rows.append(
+            {"estimator": name, "reference": reference, **dict(zip(DIFFERENCE_COLUMNS, numbers))}
+        )
+    return rows
+
+
+def loss(metric: str, value: float) -> float:
+    """What is smallest for the best estimator."""
+    if metric in ("nees", "nis", "ljung_box"):
+        return abs(float(np.log(value))) if value > 0 else np.inf
+    if metric.startswith("coverage"):
+        return abs(value - float(metric.removeprefix("coverage")) / 100.0)
+    return abs(value) if metric == "bias" else value

@@ -1,0 +1,383 @@
+"""How good an estimate is: accuracy, calibration and sharpness against the truth.
+
+Everything is reduced at once to sums per path and sums per step, so that scores of batches of
+paths can be joined (`Score.join`) without keeping the estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, real_array, scalar
+from afafilter.results import Estimate, Trajectories
+from afafilter.scoring.tally import (
+    Ratio,
+    Tally,
+    chi2_band,
+    score_energy,
+    score_innovations,
+    score_states,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVELS = (0.5, 0.9, 0.95)
+COLUMNS = (
+    "metric", "component", "value", "se", "low", "high", "band_low", "band_high",
+    "n_paths", "n_used", "undetermined",
+)  # fmt: skip
+Steps: TypeAlias = slice | ArrayLike | None
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Scores of one estimator: see `score` for the metrics.
+
+    Attributes
+    ----------
+    t : (S,) times that were scored.
+    n_paths : number of independent paths n.
+    componentwise : metric -> `Tally` with one column per state component.
+    joint : metric -> `Tally` with one column.
+    label : the estimate's name.
+    """
+
+    t: Array
+    n_paths: int
+    componentwise: Mapping[str, Tally]
+    joint: Mapping[str, Tally]
+    label: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics present."""
+        return tuple(dict.fromkeys([*self.componentwise, *self.joint]))
+
+    def components(self, metric: str) -> tuple[str, ...]:
+        """ "all" and / or "x0", "x1"...: the components a metric is given for."""
+        if metric not in self.metrics:
+            raise ValueError(f"metric must be one of {', '.join(self.metrics)}, got {metric!r}")
+        pooled = () if metric == "bias" else ("all",)
+        if metric not in self.componentwise:
+            return pooled
+        d = self.componentwise[metric].path_sum.shape[1]
+        return pooled + tuple(f"x{i}" for i in range(d))
+
+    def ratio(self, metric: str, component: str = "all") -> Ratio:
+        """Per-path sums and counts of a metric.
+
+        Raises
+        ------
+        ValueError
+            Unknown metric, or one that does not exist for the component.
+        """
+        total, count = self._columns(metric, component)
+        return Ratio(total[0], count[0], metric == "rmse")
+
+    def value(self, metric: str, component: str = "all") -> float:
+        """One number: the metric pooled over paths and steps."""
+        return self.ratio(metric, component).value
+
+    def _columns(self, metric: str, component: str) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        names = self.components(metric)
+        if component not in names:
+            raise ValueError(f"component of {metric} must be one of {names}, got {component!r}")
+        if component != "all":
+            k = int(component[1:])
+            tally = self.componentwise[metric]
+            return (
+                (tally.path_sum[:, k], tally.step_sum[:, k]),
+                (tally.path_count[:, k], tally.step_count[:, k]),
+            )
+        tally = self.joint[metric] if metric in self.joint else self.componentwise[metric]
+        return (
+            (tally.path_sum.sum(1), tally.step_sum.sum(1)),
+            (tally.path_count.sum(1), tally.step_count.sum(1)),
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `frame`."""
+        out: list[dict[str, Any]] = []
+        for metric in self.metrics:
+            for component in self.components(metric):
+                ratio = self.ratio(metric, component)
+                se, low, high = ratio.interval()
+                band = self._band(metric, ratio)
+                used = round(self._entries(metric, component))
+                values = (
+                    metric, component, ratio.value, se, low, high, *band, self.n_paths, used,
+                    self._possible(metric, component) - used,
+                )  # fmt: skip
+                out.append(dict(zip(COLUMNS, values)))
+        return out
+
+    def _entries(self, metric: str, component: str) -> float:
+        return float(self.ratio(metric, component).counts.sum())
+
+    def _possible(self, metric: str, component: str) -> int:
+        """Entries that would be used if everything were determined."""
+        if metric == "ljung_box":
+            return int(self._entries(metric, component))
+        steps = self.n_paths * len(self.t)
+        if component != "all" or metric in ("nlpd", "energy"):
+            return steps
+        if metric == "nis":
+            return steps * int(self.info["obs_dim"])
+        return steps * int(self.info["dim"])
+
+    def _band(self, metric: str, ratio: Ratio) -> tuple[float, float]:
+        if metric == "nees":
+            per_path = ratio.counts / max(len(self.t), 1)
+            return chi2_band(per_path.sum())
+        if metric in ("nis", "ljung_box"):
+            return chi2_band(ratio.counts.sum())
+        return np.nan, np.nan
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Tidy frame, one row per metric and component.
+
+        Columns: metric, component ("all", "x0", ...), value, se (standard error over paths), low
+        and high (95 % Student interval over paths), band_low and band_high (where a calibrated
+        estimator lies with 95 %: nees, nis and ljung_box only), n_paths, n_used (entries counted;
+        degrees of freedom for nees, nis, ljung_box), undetermined (entries left out).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+
+    def over_time(self) -> pd.DataFrame:
+        """Tidy frame, one row per time, metric and component: t, metric, component, value, band.
+
+        Paths are independent, so the chi-square bands of nees and nis are exact here.
+        """
+        import pandas as pd
+
+        parts = []
+        for metric in self.metrics:
+            if metric == "ljung_box":
+                continue
+            for component in self.components(metric):
+                total, count = self._columns(metric, component)
+                ratio = Ratio(total[1], count[1], metric == "rmse")
+                part = {
+                    "t": self.t, "metric": metric, "component": component,
+                    "value": ratio.of(total[1], count[1]), "band_low": np.nan,
+                    "band_high": np.nan,
+                }  # fmt: skip
+                if metric in ("nees", "nis"):
+                    part["band_low"], part["band_high"] = chi2_band(count[1])
+                parts.append(pd.DataFrame(part))
+        return pd.concat(parts, ignore_index=True)
+
+    def per_path(self) -> pd.DataFrame:
+        """Tidy frame, one row per path, metric and component: path, metric, component, value."""
+        import pandas as pd
+
+        parts = []
+        for metric in self.metrics:
+            for component in self.components(metric):
+                ratio = self.ratio(metric, component)
+                values = ratio.of(ratio.sums, ratio.counts)
+                part = {
+                    "path": np.arange(self.n_paths), "metric": metric, "component": component,
+                    "value": values,
+                }  # fmt: skip
+                parts.append(pd.DataFrame(part))
+        return pd.concat(parts, ignore_index=True)
+
+    @staticmethod
+    def join(parts: Iterable[Score]) -> Score:
+        """The score of all paths of several scores on the same steps (paths in this order).
+
+        Raises
+        ------
+        ValueError
+            If there is none, or their times or metrics differ.
+        """
+        scores = list(parts)
+        if not scores:
+            raise ValueError("join needs at least one score, got none")
+        first = scores[0]
+        for other in scores[1:]:
+            if other.metrics != first.metrics or not np.array_equal(other.t, first.t):
+                raise ValueError("scores to join must have the same metrics and times")
+
+        def merged(kind: str) -> dict[str, Tally]:
+            out = {}
+            for name in getattr(first, kind):
+                tallies = [getattr(s, kind)[name] for s in scores]
+                out[name] = Tally(
+                    np.concatenate([x.path_sum for x in tallies]),
+                    np.concatenate([x.path_count for x in tallies]),
+                    np.sum([x.step_sum for x in tallies], axis=0),
+                    np.sum([x.step_count for x in tallies], axis=0),
+                )
+            return out
+
+        n = sum(s.n_paths for s in scores)
+        return Score(first.t, n, merged("componentwise"), merged("joint"), first.label, first.info)
+
+
+def score(
+    estimate: Estimate,
+    truth: Trajectories | ArrayLike | None,
+    *,
+    steps: Steps = None,
+    levels: Sequence[float] = LEVELS,
+    energy: bool = False,
+    lags: int | None = None,
+) -> Score:
+    """Compare an estimate with the true states.
+
+    Parameters
+    ----------
+    estimate : mean (..., T, d), claimed covariance (..., T, d, d); leading axes are independent
+        paths.
+    truth : `Trajectories`, or states (..., T, d) of the same shape as the means. None (real
+        data): only the innovation diagnostics nis and ljung_box.
+    steps : which times count: a slice, indices, or a mask (T,); None = all. Leave out a burn-in by
+        slice(k, None).
+    levels : central intervals whose coverage is reported.
+    energy : also the energy score (about ten times the cost of the rest).
+    lags : of the Ljung-Box statistic; None = min(10, S // 5).
+
+    Returns
+    -------
+    Score
+        ``.frame`` is the tidy table, ``.over_time()`` the same per time, ``.value("rmse")`` one.
+        Metrics (lower is better unless said):
+
+        - rmse, bias: of the mean, state units; "all" is sqrt(mean of squares over components).
+        - crps: continuous ranked probability score of the Gaussian marginals, state units.
+        - nlpd: -log density of the truth, 2 pi included; "all" is the joint density.
+        - nees: squared error in the metric of the claimed covariance / degrees of freedom; 1 if
+          calibrated, above: overconfident.
+        - coverage50 ...: share of truths inside the central intervals; right at the level.
+        - energy: multivariate CRPS, state units.
+        - nis: like nees for innovations, where the estimator gives them (filters).
+        - ljung_box: whiteness of standardised innovations, statistic / degrees of freedom, 1 if
+          white.
+
+    Raises
+    ------
+    ValueError
+        Shapes or times that do not match, a level outside (0, 1), negative claimed variances, no
+        steps.
+
+    Notes
+    -----
+    Errors at different times of one path are correlated. Standard errors and intervals therefore
+    come from the spread over paths. The chi-square band of nees is exact at one time
+    (`over_time`); for the time average the same band for n paths is given, which would be exact
+    for perfectly correlated times and is too wide otherwise: outside of it means not calibrated,
+    inside proves little, so look whether [low, high] holds 1. Innovations of a right filter are
+    independent over time, so the bands of nis and ljung_box pool both. That of ljung_box is
+    asymptotic, about a tenth too narrow for 60 steps; its mean is exactly 1 for white Gaussian
+    innovations, so look at [low, high] there too.
+
+    Entries with an undetermined mean (NaN) or variance (inf) are left out and counted. Where a
+    claimed covariance is singular, nees counts its rank, and an error outside of its range makes
+    nees and nlpd infinite; nlpd leaves out entries without a density otherwise.
+
+    Cost O(n S d^3), the d^3 once where paths share covariances; memory O(n S d).
+    """
+    marks = [score_level(x) for x in levels]
+    if not isinstance(estimate, Estimate):
+        raise TypeError(
+            f"estimate must be an Estimate, got {type(estimate).__name__}; "
+            "the order is score(estimate, truth)"
+        )
+    pick = chosen_steps(steps, len(estimate.t))
+    t = np.asarray(estimate.t)[pick]
+    if len(t) == 0:
+        raise ValueError("steps must select at least one time, got none")
+    componentwise: dict[str, Tally] = {}
+    joint: dict[str, Tally] = {}
+    d = estimate.mean.shape[-1]
+    info: dict[str, Any] = {"dim": d}
+    lead = estimate.mean.shape[:-2]
+    n = int(np.prod(lead))
+    if n == 0:
+        raise ValueError(f"estimate must hold at least one path, got shape {estimate.mean.shape}")
+    if truth is not None:
+        x = _truth(truth, estimate)
+        mean = estimate.mean[..., pick, :].reshape(n, len(t), d)
+        cov = shared_leading(estimate.cov, lead, (len(estimate.t), d, d), "cov")[:, pick]
+        score_states(mean, cov, x[..., pick, :].reshape(mean.shape), marks, componentwise, joint)
+        if energy:
+            score_energy(mean, cov, x[..., pick, :].reshape(mean.shape), joint)
+    if estimate.innovation is not None and estimate.innovation_cov is not None:
+        p = estimate.innovation.shape[-1]
+        info["obs_dim"] = p
+        residual = estimate.innovation[..., pick, :].reshape(n, len(t), p)
+        S = shared_leading(
+            estimate.innovation_cov, lead, (len(estimate.t), p, p), "innovation_cov"
+        )[:, pick]
+        chosen = min(10, len(t) // 5) if lags is None else lags
+        score_innovations(residual, S, chosen, joint)
+    elif truth is None:
+        raise ValueError("truth must be given: this estimate has no innovations to score")
+    return Score(t, n, componentwise, joint, estimate.label, info)
+
+
+def shared_leading(array: Array, lead: tuple[int, ...], tail: tuple[int, ...], name: str) -> Array:
+    """(..., *tail) as (n, *tail), or (1, *tail) where all paths share one block of memory."""
+    if array.shape[-len(tail) :] != tail:
+        raise ValueError(f"estimate {name} must have shape (..., {tail}), got {array.shape}")
+    full = np.broadcast_to(array, lead + tail)
+    k = len(lead)
+    if all(step == 0 or size == 1 for step, size in zip(full.strides[:k], lead)):
+        return np.asarray(full[(0,) * k][None])
+    return full.reshape(-1, *tail)
+
+
+def _truth(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
+    if isinstance(truth, Trajectories):
+        if not np.array_equal(truth.t, estimate.t):
+            raise ValueError(
+                "truth and estimate must be on the same times; estimate at truth.t, or pass "
+                "the states at the estimate's times"
+            )
+        x = truth.x
+    else:
+        x = real_array(truth, "truth")
+    if x.shape != estimate.mean.shape:
+        raise ValueError(
+            f"truth must have the shape of the estimate's mean {estimate.mean.shape}, got {x.shape}"
+        )
+    return np.asarray(x)
+
+
+def chosen_steps(steps: Steps, n_times: int) -> Any:
+    """Index of the times to score; ValueError if `steps` is none."""
+    if steps is None:
+        return slice(None)
+    if isinstance(steps, slice):
+        return steps
+    pick = np.asarray(steps)
+    if pick.ndim == 1 and pick.dtype.kind == "b" and len(pick) == n_times:
+        return np.flatnonzero(pick)
+    if pick.ndim != 1 or pick.dtype.kind not in "iu":
+        raise ValueError(
+            f"steps must be a slice, indices, or a mask of shape ({n_times},), got {steps!r}"
+        )
+    if pick.size and (pick.min() < -n_times or pick.max() >= n_times):
+        raise ValueError(f"steps must lie in 0..{n_times - 1}, got {pick.min()}..{pick.max()}")
+    return pick
+
+
+def score_level(level: float) -> float:
+    """A level in (0, 1), or ValueError."""
+    x = scalar(level, "levels")
+    if not 0 < x < 1:
+        raise ValueError(f"levels must lie in (0, 1), got {x:g}")
+    return x

@@ -1,0 +1,191 @@
+"""One batch of paths, simulated once and given to every estimator: the work unit of comparisons."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from afafilter._base.checks import Array, positive_int, scalar
+from afafilter.results import Estimate, Trajectories
+from afafilter.scoring.score import LEVELS, Score, Steps, score
+
+Estimator: TypeAlias = Callable[..., Estimate]
+WARM_UP_STEPS = 8
+CHUNK_ENTRIES = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What is simulated, and who estimates it."""
+
+    estimators: Mapping[str, Estimator]
+    model: Any
+    estimator_model: Any
+    t: Array
+    x0: Any = None
+    outliers: Any = None
+    missing: Any = 0.0
+    steps: Steps = None
+    levels: Sequence[float] = LEVELS
+    energy: bool = False
+    lags: int | None = None
+    simulator: Callable[..., Trajectories] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one estimator on one batch."""
+
+    score: Score | None
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Random starting points x0(rng, n): uniform directions, radius N(radius, spread^2).
+
+    Parameters
+    ----------
+    radius : >= 0, state units. spread : >= 0, standard deviation of the radius.
+    dim : number of state components d.
+    """
+
+    radius: float
+    spread: float = 0.0
+    dim: int = 2
+
+    def __post_init__(self) -> None:
+        scalar(self.radius, "x0 radius", low=0.0)
+        scalar(self.spread, "x0 spread", low=0.0)
+        positive_int(self.dim, "x0 dim")
+
+    def __call__(self, rng: np.random.Generator, n: int) -> Array:
+        """(n, d) starting points."""
+        direction = rng.standard_normal((n, self.dim))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        radius = self.radius + self.spread * rng.standard_normal((n, 1))
+        return np.asarray(radius * direction)
+
+
+def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:
+    """Simulate paths low .. low + n - 1 and run every estimator on them.
+
+    BLAS runs on one thread, so that numbers and times do not depend on how many batches run at
+    once.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        data = _draw(job, low, n, rng)
+        data.z.flags.writeable = False
+        return {name: _estimate(job, estimator, data) for name, estimator in job.estimators.items()}
+
+
+def join_outcomes(parts: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
+    """Outcomes of all paths; an estimator that failed on one batch has failed."""
+    batches = list(parts)
+    out = {}
+    for name in batches[0]:
+        mine = [batch[name] for batch in batches]
+        seconds = float(sum(x.seconds for x in mine))
+        error = next((x.error for x in mine if x.error is not None), None)
+        scores = [x.score for x in mine if x.score is not None]
+        out[name] = (
+            Outcome(Score.join(scores), seconds) if error is None else Outcome(None, np.nan, error)
+        )
+    return out
+
+
+def chunk_bounds(
+    n_paths: int, n_times: int, dim: int, chunk_size: int | None, *, largest: int = 64
+) -> list[int]:
+    """0 = b_0 < b_1 < ... = n_paths; depends on the problem only, never on n_jobs."""
+    if chunk_size is None:
+        size = int(np.clip(CHUNK_ENTRIES // (n_times * dim * dim), 1, largest))
+    else:
+        size = positive_int(chunk_size, "chunk_size")
+    return [*range(0, n_paths, size), n_paths]
+
+
+def checked_estimators(estimators: Any, model: Any, t: Array) -> dict[str, Estimator]:
+    """Estimators by name; those of a list are named by the label of what they return.
+
+    Raises
+    ------
+    ValueError, TypeError
+        None at all, not callable, two of the same name.
+    """
+    if isinstance(estimators, Mapping):
+        named = {str(name): value for name, value in estimators.items()}
+        for name, value in named.items():
+            if not callable(value):
+                raise TypeError(f"estimators[{name!r}] must be callable, got {value!r}")
+    else:
+        items = [estimators] if callable(estimators) else list(estimators)
+        for value in items:
+            if not callable(value):
+                raise TypeError(f"estimators must be callables, got {value!r}")
+        labels = [_label(value, model, t) for value in items]
+        twice = sorted({name for name in labels if labels.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"estimators of the same name {twice}; give a dict {{name: estimator}}"
+            )
+        named = dict(zip(labels, items))
+    if not named:
+        raise ValueError("estimators must hold at least one estimator, got none")
+    return named
+
+
+def _draw(job: Experiment, low: int, n: int, rng: np.random.Generator) -> Trajectories:
+    simulator = job.simulator
+    if simulator is None:
+        from afafilter.simulation.simulate import simulate
+
+        simulator = simulate
+    start, noise = rng.spawn(2)
+    x0 = job.x0
+    if callable(x0):
+        x0 = x0(start, n)
+    elif x0 is not None and not isinstance(x0, str) and np.ndim(x0) == 2:
+        x0 = np.asarray(x0)[low : low + n]
+    return simulator(
+        job.model, job.t, n, rng=noise, x0=x0, outliers=job.outliers, missing=job.missing
+    )
+
+
+def _estimate(job: Experiment, estimator: Estimator, data: Trajectories) -> Outcome:
+    few = min(WARM_UP_STEPS, len(job.t))
+    with contextlib.suppress(Exception):  # a short piece may fail where the whole does not
+        estimator(job.estimator_model, job.t[:few], data.z[:2, :few])
+    try:
+        began = time.perf_counter()
+        estimate = estimator(job.estimator_model, job.t, data.z)
+        seconds = time.perf_counter() - began
+        if not isinstance(estimate, Estimate):
+            raise TypeError(f"an estimator must return an Estimate, got {type(estimate).__name__}")
+        result = score(
+            estimate, data, steps=job.steps, levels=job.levels, energy=job.energy, lags=job.lags
+        )
+    except Exception as error:
+        return Outcome(None, np.nan, f"{type(error).__name__}: {error}")
+    return Outcome(result, seconds)
+
+
+def _label(estimator: Estimator, model: Any, t: Array) -> str:
+    few = t[: min(2, len(t))]
+    with contextlib.suppress(Exception):  # recorded when the estimator runs in earnest
+        label = estimator(model, few, np.zeros((1, len(few), model.obs_dim))).label
+        if label:
+            return str(label)
+    inner = estimator
+    while isinstance(inner, partial):
+        inner = inner.func
+    return str(getattr(inner, "__name__", type(inner).__name__))

@@ -1,0 +1,231 @@
+"""Studies written as TOML.
+
+    seeds = 3                        # how many, or a list
+    levels = [0.5, 0.9, 0.95]        # optional, like energy and lags
+
+    [models.spiral]                  # a function of afafilter.models.presets and its arguments ...
+    preset = "spiral"
+    prior = "diffuse"
+    vary.process_var = [0.0, 0.3]    # one model per value (per combination, if several vary)
+    assumed.obs_var = 2.0            # optional: what estimators believe instead
+
+    [models.drifting]                # ... or matrices or a sum, as in `read_model`
+    A = [[-0.5]]
+    Q = [[1.0]]
+    R = [[0.2]]
+
+    [estimators.kalman]
+    function = "kalman_filter"
+
+    [estimators."robust AFA"]        # with the function's keyword arguments
+    function = "adaptive_filter"
+    weight = { name = "student_t", nu = 4.0 }
+    anchor_cov = "R"                 # a matrix, or the model's R
+
+    [scenarios.ring]
+    t = { start = 0.0, step = 0.1, count = 128 }       # or a list
+    n_paths = 100
+    x0 = { radius = 20.0, spread = 3.0 }               # or a list, or "stationary"
+    outliers = { rate = 0.1, scale = 10.0 }
+    missing = 0.0
+    burn_in = 20
+    vary."outliers.rate" = [0.0, 0.1]
+
+What varies becomes a column of the results (dots as underscores).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import positive_int, scalar
+from afafilter.catalog import functions, weight_from_table
+from afafilter.io.model_toml import (
+    known_keys,
+    model_from_table,
+    near,
+    parameters,
+    place,
+    read_toml,
+    required,
+)
+from afafilter.results import Estimate
+from afafilter.studies.batch import Shell
+
+TOP = ("models", "estimators", "scenarios", "seeds", "levels", "energy", "lags")
+NUMBERS = ("step", "momentum", "inverse_temperature", "tolerance", "diffuse_var")
+SWITCHES = ("return_weights", "calibrated")
+SCENARIO = ("t", "n_paths", "x0", "outliers", "missing", "burn_in")
+
+
+@dataclass(frozen=True, eq=False)
+class Configured:
+    """An estimator with its options; the word "R" stands for the model's R."""
+
+    function: Callable[..., Estimate]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, model: Any, t: Any, z: Any) -> Estimate:
+        options = {k: model.R if _is_word(v, "R") else v for k, v in self.options.items()}
+        return self.function(model, t, z, **options)
+
+
+def study_arguments(path: Path) -> dict[str, Any]:
+    """Keyword arguments of `Study` from a TOML file.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The message names the file, the table and the key.
+    """
+    content = read_toml(path)
+    with place(str(path)):
+        known_keys(content, TOP)
+        for name in ("models", "estimators", "scenarios"):
+            if not isinstance(content.get(name), dict) or not content[name]:
+                raise ValueError(f"a study needs at least one table [{name}.<name>]")
+        columns: dict[str, dict[str, Any]] = {}
+        models = {}
+        for name, table in _varied(content["models"], "models", columns):
+            models[name] = _model_pair(table, f"[models.{name}]")
+        scenarios = {}
+        for name, table in _varied(content["scenarios"], "scenarios", columns):
+            with place(f"[scenarios.{name}]"):
+                scenarios[name] = _scenario(table)
+        estimators = {}
+        for name, table in content["estimators"].items():
+            with place(f"[estimators.{name}]"):
+                estimators[name] = _estimator(table)
+    rest = {k: content[k] for k in ("seeds", "levels", "energy", "lags") if k in content}
+    tables = {"models": models, "estimators": estimators, "scenarios": scenarios}
+    return tables | rest | {"columns": columns}
+
+
+def _varied(
+    tables: Mapping[str, Any], kind: str, columns: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every table, once per combination of the values under `vary`."""
+    for name, given in tables.items():
+        with place(f"[{kind}.{name}]"):
+            table = copy.deepcopy(_table(given))
+            vary = _table(table.pop("vary", {}))
+            for key, values in vary.items():
+                if not isinstance(values, list) or not values:
+                    raise ValueError(f"vary.{key} must be a list with at least one value")
+        if not vary:
+            yield name, table
+            continue
+        for combination in itertools.product(*vary.values()):
+            chosen = dict(zip(vary, combination))
+            full = " ".join([name, *(f"{k}={_short(v)}" for k, v in chosen.items())])
+            changed = copy.deepcopy(table)
+            with place(f"[{kind}.{name}]"):
+                for key, value in chosen.items():
+                    _assign(changed, key.split("."), value)
+            columns[full] = {key.replace(".", "_"): value for key, value in chosen.items()}
+            yield full, changed
+
+
+def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        table = _table(table.setdefault(key, {}))
+    table[path[-1]] = value
+
+
+def _model_pair(table: dict[str, Any], where: str) -> Any:
+    assumed = table.pop("assumed", None)
+    truth = model_from_table(table, where)
+    if assumed is None:
+        return truth
+    return truth, model_from_table(table | _table(assumed), f"{where} assumed")
+
+
+def _scenario(table: Mapping[str, Any]) -> Any:
+    from afafilter.simulation.simulate import Outliers
+    from afafilter.studies.scenario import Scenario
+
+    known_keys(table, SCENARIO)
+    options = dict(table)
+    if "t" not in options:
+        raise ValueError("t is missing: a list, or { start, step, count }")
+    if isinstance(options["t"], dict):
+        known_keys(options["t"], ("start", "step", "count"))
+        grid = {"start": 0.0} | options["t"]
+        if grid.keys() != {"start", "step", "count"}:
+            raise ValueError("t must be a list, or { start, step, count }")
+        start, step = scalar(grid["start"], "t.start"), scalar(grid["step"], "t.step")
+        options["t"] = start + step * np.arange(positive_int(grid["count"], "t.count"))
+    if isinstance(options.get("x0"), dict):
+        known_keys(options["x0"], parameters(Shell))
+        required(options["x0"], Shell)
+        options["x0"] = Shell(**options["x0"])
+    if "outliers" in options:
+        struck = _table(options["outliers"])
+        known_keys(struck, parameters(Outliers))
+        required(struck, Outliers)
+        options["outliers"] = Outliers(**struck) if struck.get("rate") != 0 else None
+    return Scenario(**options)
+
+
+def _estimator(given: Any) -> Configured:
+    known = functions()
+    options = dict(_table(given))
+    if "function" not in options:
+        raise ValueError(f"function is missing: one of {', '.join(known)}")
+    function = known[_one_of(options.pop("function"), "function", tuple(known))]
+    known_keys(options, [k for k in parameters(function) if k not in ("model", "t", "z")])
+    if "weight" in options:
+        options["weight"] = weight_from_table(options["weight"])
+    _check_options(function, options)
+    return Configured(function, options)
+
+
+def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]) -> None:
+    """What would stop the estimator in every cell is refused before the first."""
+    from afafilter.adaptive import estimators as adaptive
+    from afafilter.kalman import estimators as kalman
+
+    words = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
+    if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
+        words = {
+            "anchor": adaptive.ANCHORS, "correlation": adaptive.CORRELATIONS,
+            "method": adaptive.METHODS,
+        }  # fmt: skip
+    for key, value in options.items():
+        if key in words:
+            _one_of(value, key, words[key])
+        elif key in ("iterations", "window"):
+            positive_int(value, key)
+        elif key in NUMBERS:
+            scalar(value, key, low=0.0)
+        elif key in SWITCHES and not isinstance(value, bool):
+            raise TypeError(f"{key} must be true or false, got {value!r}")
+
+
+def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {value!r}{near(value, allowed)}"
+        )
+    return str(value)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a table is wanted, got {value!r}")
+    return value
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_word(value: Any, word: str) -> bool:
+    return isinstance(value, str) and value == word

@@ -1,0 +1,211 @@
+"""correlation="exact" against the dense joint Gaussian, and its robust form against dense sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from afafilter import (
+    LinearSDE,
+    StudentT,
+    adaptive_filter,
+    adaptive_smoother,
+    kalman_filter,
+    rts_smoother,
+)
+from tests.adaptive.test_estimators import BOTH, assert_same, integral
+from tests.conftest import MODELS, draw_data, irregular_times
+from tests.oracles import dense_posterior
+
+
+def is_causal(estimator):
+    return estimator is adaptive_filter
+
+
+@BOTH
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_is_the_flat_prior_kalman_filter_and_smoother(model, t, estimator, missing):
+    flat = replace(model, prior="diffuse")
+    z = draw_data(model, t, missing=missing)
+    found = estimator(flat, t, z, correlation="exact")
+    mean, cov = dense_posterior(flat, t, z, causal=is_causal(estimator))
+    assert_same(found.mean, mean)
+    assert_same(found.cov, cov)
+    other = (kalman_filter if is_causal(estimator) else rts_smoother)(flat, t, z)
+    assert_same(found.mean, other.mean)
+    assert_same(found.cov, other.cov)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["general", "constant_velocity", "unstable", "stiff"])
+def test_off_the_grid_with_error_bars_and_delay(name, estimator):
+    model, t = replace(MODELS[name], prior="diffuse"), irregular_times()
+    if name == "general":
+        model = replace(model, delay=0.4)
+    z = draw_data(model, t, missing=0.2)
+    queries = np.array([-0.2, 0.0, 0.3, t[4], t[4], 2.1, t[-1], t[-1] + 1.0])
+    if name == "general":
+        queries = queries[1:]
+    noise = np.stack([(0.3 + k % 3) * model.R for k in range(len(t))])
+    options = {"query_times": queries, "obs_cov": noise}
+    found = estimator(model, t, z, correlation="exact", **options)
+    mean, cov = dense_posterior(model, t, z, causal=is_causal(estimator), **options)
+    if is_causal(estimator):  # before the data only the flat prior's own time differs
+        seen = queries >= t[0]
+        found_mean, found_cov, mean, cov = found.mean[seen], found.cov[seen], mean[seen], cov[seen]
+    else:
+        found_mean, found_cov = found.mean, found.cov
+    assert_same(found_mean, mean)
+    assert_same(found_cov, cov)
+
+
+def joint_estimate(model, t, z, i, weights, *, causal):
+    """Dense GLS over pulled observations: H_ij = C Phi(t_j - t_i) and their joint covariance.
+
+    weights : (T,) each divides its observation's R.
+    """
+    A, Q, C = model.A, model.Q, model.C
+    use = [j for j in range(len(t)) if (j <= i or not causal) and weights[j] > 0]
+    p = len(C)
+    H = np.vstack([C @ expm(A * (t[j] - t[i])) for j in use])
+    S = np.zeros((len(use) * p, len(use) * p))
+    for a, j in enumerate(use):
+        for b, k in enumerate(use):
+            block = np.zeros((p, p))
+            if j == k:
+                block += model.R / weights[j]
+            if t[j] <= t[i] and t[k] <= t[i]:
+                gap = t[i] - max(t[j], t[k])
+                V = integral(lambda s: expm(A * s) @ Q @ expm(A * s).T, gap)
+                block += C @ expm(A * (t[j] - t[i])) @ V @ expm(A * (t[k] - t[i])).T @ C.T
+            elif t[j] > t[i] and t[k] > t[i]:
+                first = min(t[j], t[k])
+                V = integral(lambda s: expm(A * s) @ Q @ expm(A * s).T, first - t[i])
+                block += C @ expm(A * (t[j] - first)) @ V @ expm(A * (t[k] - first)).T @ C.T
+            S[a * p : (a + 1) * p, b * p : (b + 1) * p] = block
+    y = np.concatenate([z[j] for j in use])
+    cov = np.linalg.inv(H.T @ np.linalg.solve(S, H))
+    return cov @ H.T @ np.linalg.solve(S, y), cov
+
+
+ROBUST = {
+    "square": LinearSDE([[-0.3, -1.0], [0.6, -0.5]], [[0.3, 0.1], [0.1, 0.2]], np.diag([0.5, 0.4])),
+    "velocity": LinearSDE([[0.0, 1.0], [0.0, 0.0]], np.diag([0.0, 0.4]), [[0.3]], C=[[1.0, 0.0]]),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", ROBUST)
+def test_every_query_reweights_its_whole_history(estimator, name):
+    model, causal = ROBUST[name], is_causal(estimator)
+    t = np.array([0.0, 0.3, 0.3, 0.9, 1.4, 2.0])
+    z = draw_data(model, t, 4)
+    z[2] += 8.0
+    weight, rounds = StudentT(3.0), 3
+    found = estimator(
+        model, t, z, correlation="exact", weight=weight, anchor="estimate", iterations=rounds,
+        return_weights=True,
+    )  # fmt: skip
+    for i in range(3, len(t)):
+        weights = np.ones(len(t))
+        a, _ = joint_estimate(model, t, z, i, weights, causal=causal)
+        for _ in range(rounds):
+            for j in range(len(t)):
+                tau = t[i] - t[j]
+                H = model.C @ expm(-model.A * tau)
+                sign = -1.0 if tau >= 0 else 1.0
+                V = integral(
+                    lambda s, g=sign: expm(g * model.A * s) @ model.Q @ expm(g * model.A * s).T,
+                    abs(tau),
+                )
+                r = z[j] - H @ a
+                S = model.R + model.C @ V @ model.C.T
+                weights[j] = weight(r @ np.linalg.solve(S, r), len(r))
+            a, cov = joint_estimate(model, t, z, i, weights, causal=causal)
+        used = weights * ((np.arange(len(t)) <= i) | (not causal))
+        assert_same(found.weights[i], used)
+        assert_same(found.mean[i], a)
+        assert_same(found.cov[i], cov)
+
+
+@BOTH
+@pytest.mark.parametrize("window", [None, 5])
+def test_neighbouring_queries_keep_their_own_weights(estimator, window):
+    """Given the weights it reports, every estimate is the posterior with noise R / weight."""
+    model = replace(ROBUST["velocity"], prior="diffuse")
+    t = np.sort(np.random.default_rng(3).uniform(0.0, 12.0, 45))
+    t[7] = t[6]
+    z = draw_data(model, t, 1, missing=0.2)
+    z[::9] += 6.0
+    options = {"weight": StudentT(2.0), "anchor": "estimate", "iterations": 2, "window": window}
+    found = estimator(model, t, z, correlation="exact", return_weights=True, **options)
+    assert (found.weights[found.weights > 0] < 0.5).any()
+    for i in range(6, len(t)):
+        use = np.flatnonzero(found.weights[i] > 0)
+        at = {
+            "query_times": t[i : i + 1],
+            "obs_cov": model.R / found.weights[i, use][:, None, None],
+        }
+        mean, cov = dense_posterior(model, t[use], z[use], causal=False, **at)
+        assert_same(found.mean[i], mean[0])
+        assert_same(found.cov[i], cov[0])
+
+
+@BOTH
+def test_window_forgets_older_observations(estimator):
+    model, t = replace(MODELS["constant_velocity"], prior="diffuse"), irregular_times()
+    z = draw_data(model, t)
+    found = estimator(model, t, z, correlation="exact", window=4)
+    for i in (3, 5, 9):
+        near = slice(max(i - 3, 0), i + 1 if is_causal(estimator) else i + 5)
+        mean, cov = dense_posterior(model, t[near], z[near], causal=is_causal(estimator))
+        row = i - max(i - 3, 0)
+        assert_same(found.mean[i], mean[row])
+        assert_same(found.cov[i], cov[row])
+
+
+@BOTH
+def test_many_paths_share_their_covariance(estimator):
+    model, t = MODELS["general"], irregular_times()
+    z = draw_data(model, t, n_paths=5)
+    found = estimator(model, t, z, correlation="exact")
+    for k in range(5):
+        assert_same(found.mean[k], estimator(model, t, z[k], correlation="exact").mean, 1e-12)
+    assert found.cov.strides[0] == 0
+
+
+def test_an_outlier_costs_the_robust_form_little():
+    model, t = MODELS["spiral"], 0.1 * np.arange(60)
+    z = draw_data(model, t, 2)
+    spoilt = z.copy()
+    spoilt[25] += 40.0
+    clean = adaptive_filter(model, t, z, correlation="exact").mean[26:30]
+    options = {"weight": StudentT(4.0), "anchor": "estimate", "iterations": 50}
+    plain = adaptive_filter(model, t, spoilt, correlation="exact").mean[26:30]
+    robust = adaptive_filter(model, t, spoilt, correlation="exact", **options).mean[26:30]
+    assert np.abs(robust - clean).max() < 0.25 * np.abs(plain - clean).max()
+
+
+def test_long_series_in_linear_time():
+    model = replace(MODELS["oscillator"], prior="diffuse")
+    t = np.sort(np.random.default_rng(0).uniform(0.0, 2000.0, 20000))
+    z = np.random.default_rng(1).standard_normal((20000, 1))
+    found = adaptive_filter(model, t, z, correlation="exact")
+    other = kalman_filter(model, t, z)
+    assert_same(found.mean, other.mean)
+    smooth = adaptive_smoother(model, t, z, correlation="exact")
+    assert_same(smooth.mean, rts_smoother(model, t, z).mean)
+
+
+def test_kalman_is_not_used():
+    from pathlib import Path
+
+    import afafilter
+
+    sources = list((Path(afafilter.__file__).parent / "adaptive").rglob("*.py"))
+    assert len(sources) > 15
+    for file in sources:
+        assert "kalman" not in file.read_text().replace("Kalman", ""), file

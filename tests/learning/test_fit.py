@@ -1,0 +1,481 @@
+"""Maximum likelihood fits: gradients in the parameters, known optima, recovery, refusals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from afafilter import (
+    DiscreteModel,
+    FitWarning,
+    LinearSDE,
+    Prior,
+    fit,
+    held_out_score,
+    likelihood_ratio,
+    simulate,
+)
+from afafilter import families as f
+from afafilter.learning.families import Family
+from afafilter.learning.parameters.matrices import MatrixParameters
+from afafilter.learning.parameters.parametrisation import FamilyParameters
+from afafilter.likelihood.loglik import PriorArrays, evaluate, prepare
+from tests.conftest import MODELS, draw_data, irregular_times
+from tests.oracles import dense_loglik
+
+NILE = sm.datasets.nile.load().data["volume"].to_numpy(float)
+YEARS = np.arange(1871.0, 1971.0)
+SUNSPOTS = sm.datasets.sunspots.load().data["SUNACTIVITY"].to_numpy(float)
+LOCAL_LEVEL = f.brownian() + f.noise()
+
+FAMILIES: dict[str, Family] = {
+    "local level": LOCAL_LEVEL,
+    "ou": f.ornstein_uhlenbeck() + f.constant() + f.noise(),
+    "cycle": f.cycle() + f.noise(),
+    "undamped cycle": f.cycle(damped=False) + f.noise(),
+    "oscillator": f.oscillator() + f.noise(),
+    "matern32": f.matern(1.5) + f.noise(),
+    "matern52": f.matern(2.5) + f.constant() + f.noise(),
+    "velocity": f.constant_velocity() + f.noise(),
+    "trend and seasonal": f.local_linear_trend() + f.seasonal(3.0, 2) + f.noise(),
+    "two cycles": f.cycle() + f.cycle() + f.noise(),
+    "spiral": f.spiral(),
+    "tied": (f.ornstein_uhlenbeck() + f.matern(0.5) + f.noise()).tie(
+        "ou.process_var", "matern.variance"
+    ),
+}
+
+
+def slope(value: Callable[[float], float], step: float) -> float:
+    d = [(value(h) - value(-h)) / (2 * h) for h in (step, step / 2)]
+    return (4 * d[1] - d[0]) / 3
+
+
+def check_gradient(par: Any, data: Any, theta: np.ndarray) -> None:
+    def value(point: np.ndarray) -> float:
+        return evaluate(par.system(point), data, gradient=False)[0]
+
+    grad = par.pull(theta, evaluate(par.system(theta), data)[1])
+    for i in range(len(theta)):
+        unit = par.typical[i] * np.eye(len(theta))[i]
+        along = slope(lambda h, unit=unit: value(theta + h * unit), 2e-3)
+        exact = grad[i] * par.typical[i]
+        assert exact == pytest.approx(along, rel=1e-6, abs=1e-6), par.names[i]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_gradient(name: str) -> None:
+    family = FAMILIES[name]
+    t = irregular_times(25)
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((25, family.obs_dim)) + 1.0
+    z[rng.random(z.shape) < 0.1] = np.nan
+    par = FamilyParameters(family, family.guess(t, z), 1.0)
+    theta = par.start() + 0.3 * par.typical * rng.standard_normal(len(par.names))
+    check_gradient(par, prepare(t, z, family.obs_dim, None), theta)
+
+
+@pytest.mark.parametrize("name", ["spiral", "general", "oscillator", "unstable", "proper_prior"])
+def test_matrix_gradient(name: str) -> None:
+    model = MODELS[name]
+    t = irregular_times(16)
+    z = draw_data(model, t, missing=0.1)
+    free = ["A", "Q", "R", "C", "drift", "offset"]
+    if isinstance(model.prior, Prior):
+        free += ["prior mean", "prior cov"]
+    par = MatrixParameters(model, free, (1.0, 0.5))
+    rng = np.random.default_rng(1)
+    theta = par.start() + 0.03 * par.typical * rng.standard_normal(len(par.names))
+    check_gradient(par, prepare(t, z, model.obs_dim, None), theta)
+
+
+def test_natural_parameters_and_their_jacobian() -> None:
+    model = MODELS["proper_prior"]
+    par = MatrixParameters(model, ["A", "Q", "R", "prior cov"], (1.0, 0.5), stable=True)
+    theta = par.start()
+    fitted = par.model(theta)
+    np.testing.assert_allclose(fitted.A, model.A, atol=1e-12)
+    np.testing.assert_allclose(fitted.Q, model.Q, atol=1e-12)
+    J = par.jacobian(theta)
+    for k in range(len(theta)):
+        unit = np.eye(len(theta))[k]
+        column = (par.natural(theta + 1e-5 * unit) - par.natural(theta - 1e-5 * unit)) / 2e-5
+        np.testing.assert_allclose(J[:, k], column, atol=1e-8)
+    rng = np.random.default_rng(0)
+    for _ in range(20):  # whatever theta is, A is stable
+        A = par.model(theta + rng.standard_normal(len(theta))).A
+        assert np.linalg.eigvals(A).real.max() < 0
+
+
+def test_families_are_the_models_of_the_textbook() -> None:
+    """Stationary covariances written into the families solve A P + P A^T + Q = 0."""
+    for family in FAMILIES.values():
+        values = {n: 0.4 + 0.1 * k for k, n in enumerate(family.parameters)}
+        system = family.system(family.complete({**values, **family.start}))
+        assert isinstance(system.prior, PriorArrays)
+        P, flat = system.prior.cov, system.prior.flat
+        keep = np.eye(len(P)) - flat @ flat.T
+        residual = keep @ (system.A @ P + P @ system.A.T + system.Q) @ keep
+        np.testing.assert_allclose(residual, 0, atol=1e-13 * max(1.0, np.abs(system.Q).max()))
+
+
+def test_nile_reaches_the_known_optimum() -> None:
+    """Durbin & Koopman (2012), sec. 2.10: 15099 and 1469.1; statsmodels' likelihood there."""
+    result = fit(LOCAL_LEVEL, YEARS, NILE)
+    assert result.converged
+    assert result.params["obs_var"] == pytest.approx(15099, rel=1e-4)
+    assert result.params["process_var"] == pytest.approx(1469.1, rel=2e-4)
+    peer = sm.tsa.UnobservedComponents(NILE, "llevel", use_exact_diffuse=True)
+    at_ours = peer.loglike([result.params["obs_var"], result.params["process_var"]])
+    assert result.loglik == pytest.approx(at_ours, abs=1e-8)
+    assert result.loglik >= peer.fit(disp=0).llf
+    assert result.aic == pytest.approx(4 - 2 * result.loglik)
+
+
+def test_observed_information_against_the_dense_likelihood() -> None:
+    result = fit(LOCAL_LEVEL, YEARS[:40], NILE[:40])
+
+    def value(q: float, r: float) -> float:
+        model = LinearSDE([[0.0]], [[q]], [[r]])
+        return dense_loglik(model, YEARS[:40], NILE[:40, None])
+
+    x = np.array([result.params["process_var"], result.params["obs_var"]])
+    h = 0.02 * x
+    H = np.empty((2, 2))
+    for i in range(2):
+        for j in range(2):
+            e, g = h * np.eye(2)[i], h * np.eye(2)[j]
+            H[i, j] = (
+                value(*(x + e + g))
+                - value(*(x + e - g))
+                - value(*(x - e + g))
+                + value(*(x - e - g))
+            ) / (4 * h[i] * h[j])
+    np.testing.assert_allclose(result.cov, np.linalg.inv(-H), rtol=5e-3)
+
+
+def test_sunspots_as_a_damped_cycle() -> None:
+    """At the optimum no direction improves; the period is the known eleven to twelve years."""
+    family = f.cycle() + f.constant() + f.noise()
+    result = fit(family, np.arange(309.0), SUNSPOTS)
+    assert result.converged
+    assert 10.5 < 2 * np.pi / result.params["frequency"] < 12.5
+    assert result.boundary == ("obs_var",)
+    assert np.isnan(result.std_errors["obs_var"])
+    peer = sm.tsa.UnobservedComponents(
+        SUNSPOTS - result.params["offset"], cycle=True, stochastic_cycle=True, damped_cycle=True,
+        irregular=True,
+    )  # fmt: skip
+    peer.ssm.loglikelihood_burn = 0
+    rho = np.exp(-result.params["decay"])
+    shock = result.params["process_var"] * (1 - rho**2) / (2 * result.params["decay"])
+    peer.ssm.initialize_stationary()
+    theirs = peer.loglike([0.0, shock, result.params["frequency"], rho])
+    assert result.loglik == pytest.approx(theirs, abs=1e-6)
+
+
+def test_constraints_fixed_and_tied_parameters() -> None:
+    t = np.arange(60.0)
+    truth = (f.ornstein_uhlenbeck() + f.noise()).model(rate=0.3, process_var=0.5, obs_var=0.2)
+    z = simulate(truth, t, rng=np.random.default_rng(0)).z[0]
+    family = f.ornstein_uhlenbeck() + f.noise()
+    free = fit(family, t, z)
+    fixed = fit(family.fix(rate=0.3), t, z)
+    named = fit(family.at(rate=0.3), t, z, free=["process_var", "obs_var"])
+    assert set(fixed.params) == {"process_var", "obs_var"}
+    assert fixed.loglik == pytest.approx(named.loglik, abs=1e-6)
+    assert fixed.loglik <= free.loglik + 1e-9
+    tied = fit(family.tie("process_var", "obs_var"), t, z)
+    assert tied.model.Q[0, 0] == tied.model.R[0, 0] == tied.params["process_var"]
+    test = likelihood_ratio(fixed, free)
+    assert test.df == 1
+    assert test.statistic == pytest.approx(2 * (free.loglik - fixed.loglik))
+    assert 0 < test.p_value < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_free_matrices_recover_the_truth(seed: int) -> None:
+    """A, Q, R and drift of an irregular, gappy, multi-path record: every z score plausible."""
+    truth = LinearSDE(
+        [[-0.5, 1.0], [-1.0, -0.5]], [[0.3, 0.1], [0.1, 0.4]], [[0.2, 0.0], [0.0, 0.3]],
+        drift=[0.3, 0.1],
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    t = np.cumsum(rng.exponential(0.5, 150))
+    t[10] = t[9]
+    z = simulate(truth, t, 3, rng=rng, missing=0.1).z
+    start = LinearSDE(-np.eye(2), np.eye(2), np.eye(2))
+    result = fit(start, t, z)
+    assert result.converged
+    assert not result.unidentified
+    true = [*truth.A.ravel(), 0.3, 0.1, 0.4, 0.2, 0.0, 0.3, 0.3, 0.1]
+    scores = (np.array(list(result.params.values())) - true) / np.sqrt(np.diag(result.cov))
+    assert np.abs(scores).max() < 4
+    assert 0.2 < np.mean(scores**2) < 3
+
+
+def test_masks_and_discrete_models() -> None:
+    """An AR(2) with noise in companion form: only its own coefficients move."""
+    rng = np.random.default_rng(3)
+    truth = DiscreteModel([[1.2, -0.5], [1.0, 0.0]], np.diag([1.0, 0.0]), [[1.0, 0.0]], [[0.3]])
+    z = simulate(truth, np.arange(400.0), rng=rng).z[0]
+    start = DiscreteModel([[0.5, -0.1], [1.0, 0.0]], np.diag([0.5, 0.0]), [[1.0, 0.0]], [[1.0]])
+    free = {"F": [[True, True], [False, False]], "Q": [True, False], "R": None}
+    result = fit(start, None, z, free=free)
+    assert list(result.params) == ["F[0,0]", "F[0,1]", "Q[0,0]", "R[0,0]"]
+    assert result.converged
+    assert result.model.F[1].tolist() == [1.0, 0.0]
+    peer = sm.tsa.SARIMAX(z[:, 0], order=(2, 0, 0), measurement_error=True)
+    theirs = peer.fit(disp=0, start_params=[1.2, -0.5, 0.3, 1.0])
+    assert result.loglik == pytest.approx(theirs.llf, abs=1e-3)
+    assert result.loglik >= theirs.llf - 1e-6
+    ours = [result.params[k] for k in ("F[0,0]", "F[0,1]", "R[0,0]", "Q[0,0]")]
+    np.testing.assert_allclose(ours, theirs.params, atol=0.02)
+
+
+def test_scale_and_time_unit_change_nothing() -> None:
+    """Ten times the values and a thousandth of the time unit: the same fit, rescaled."""
+    a = fit(LOCAL_LEVEL, YEARS, NILE)
+    b = fit(LOCAL_LEVEL, YEARS * 1000, NILE * 10)
+    assert b.params["obs_var"] == pytest.approx(100 * a.params["obs_var"], rel=1e-4)
+    assert b.params["process_var"] == pytest.approx(0.1 * a.params["process_var"], rel=1e-3)
+    # 100 densities of ten times the value, one of them integrated over the flat start
+    assert b.loglik == pytest.approx(a.loglik - 99 * np.log(10), abs=1e-5)
+
+
+def test_obs_cov_and_multi_start() -> None:
+    rng = np.random.default_rng(8)
+    t = np.arange(80.0)
+    noise = rng.uniform(0.1, 2.0, 80)
+    x = np.cumsum(rng.standard_normal(80))
+    z = x + np.sqrt(noise) * rng.standard_normal(80)
+    covs = noise[:, None, None]
+    family = f.brownian()
+    result = fit(family, t, z, obs_cov=covs, starts=3, rng=np.random.default_rng(0))
+    assert list(result.params) == ["process_var"]
+    assert len(result.starts) == 3
+    assert result.starts[0] == max(result.starts)
+    peak = result.loglik
+    for q in np.array([0.97, 1.03]) * result.params["process_var"]:
+        assert dense_loglik(LinearSDE([[0.0]], [[q]], [[1.0]]), t, z[:, None], covs) < peak
+
+
+def test_unidentified_directions_are_named() -> None:
+    """With C free, the scale of the state is arbitrary: C, Q and R cannot all be found."""
+    t = np.arange(120.0)
+    z = simulate(MODELS["ou"], t, rng=np.random.default_rng(1)).z[0]
+    start = LinearSDE([[-0.5]], [[1.0]], [[0.5]])
+    with pytest.warns(FitWarning, match="do not determine"):
+        result = fit(start, t, z - z.mean(), free=["A", "Q", "R", "C"])
+    assert len(result.unidentified) == 1
+    assert "C[0,0]" in result.unidentified[0]
+    assert "Q[0,0]" in result.unidentified[0]
+    assert np.isnan(result.std_errors["C[0,0]"])
+    assert np.isfinite(result.std_errors["A[0,0]"])
+
+
+def test_non_convergence_is_said() -> None:
+    with pytest.warns(FitWarning, match="did not converge"):
+        result = fit(f.cycle() + f.noise(), np.arange(309.0), SUNSPOTS - 50, max_iter=2)
+    assert not result.converged
+    assert "NOT CONVERGED" in result.summary()
+
+
+def test_profile_intervals() -> None:
+    """At both ends the best log-likelihood with the parameter held there has dropped by 1.92."""
+    result = fit(LOCAL_LEVEL, YEARS, NILE)
+    for name in result.params:
+        ends = result.profile(name)
+        assert ends[0] < result.params[name] < ends[1]
+        for end in ends:
+            held = fit(LOCAL_LEVEL.fix({name: end}), YEARS, NILE)
+            assert result.loglik - held.loglik == pytest.approx(1.9207, abs=2e-3)
+
+
+def test_profile_reaches_zero_where_zero_is_plausible() -> None:
+    rng = np.random.default_rng(2)
+    z = 0.05 * np.cumsum(rng.standard_normal(60)) + rng.standard_normal(60)
+    result = fit(LOCAL_LEVEL, np.arange(60.0), z)
+    low, high = result.profile("process_var")
+    assert low == pytest.approx(0.0, abs=1e-6)
+    assert high > result.params["process_var"]
+
+
+def test_bootstrap_spread_agrees_with_the_information() -> None:
+    rng = np.random.default_rng(4)
+    t = np.cumsum(rng.exponential(1.0, 150))
+    family = f.ornstein_uhlenbeck() + f.noise()
+    truth = family.model(rate=0.4, process_var=1.0, obs_var=0.3)
+    z = simulate(truth, t, 2, rng=rng, missing=0.1).z
+    result = fit(family, t, z)
+    draws = result.bootstrap(40, np.random.default_rng(1))
+    assert draws.shape == (40, 3)
+    spread = np.nanstd(draws, axis=0)
+    errors = np.array(list(result.std_errors.values()))
+    assert (spread / errors > 0.6).all()
+    assert (spread / errors < 1.6).all()
+    again = result.bootstrap(3, np.random.default_rng(1))
+    np.testing.assert_array_equal(again, draws[:3])
+
+
+def test_coverage_of_wald_intervals() -> None:
+    """200 data sets, three parameters: nominal 95 % intervals, estimates without bias."""
+    family = f.ornstein_uhlenbeck() + f.noise()
+    values = {"rate": 0.5, "process_var": 1.0, "obs_var": 0.3}
+    truth = family.model(values)
+    t = np.cumsum(np.random.default_rng(0).exponential(0.7, 200))
+    sets = simulate(truth, t, 200, rng=np.random.default_rng(1)).z
+    hits = np.zeros(3)
+    estimates = []
+    for z in sets:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FitWarning)
+            result = fit(family, t, z)
+        ends = result.interval()
+        hits += [ends[n][0] <= values[n] <= ends[n][1] for n in values]
+        estimates.append([np.log(result.params[n]) for n in values])
+    assert (hits / 200 >= 0.90).all()
+    assert (hits / 200 <= 0.99).all()
+    bias = np.mean(estimates, axis=0) - np.log(list(values.values()))
+    error = np.std(estimates, axis=0) / np.sqrt(200)
+    assert (np.abs(bias) < 3 * error).all()
+
+
+def test_student_t_noise_resists_outliers() -> None:
+    rng = np.random.default_rng(6)
+    truth = LOCAL_LEVEL.model(process_var=0.5, obs_var=1.0)
+    t = np.arange(200.0)
+    z = simulate(truth, t, rng=rng, x0=[0.0]).z[0]
+    struck = rng.choice(200, 20, replace=False)
+    z[struck] += 15 * rng.standard_normal((20, 1))
+    robust = fit(LOCAL_LEVEL, t, z, method="student_t")
+    plain = fit(LOCAL_LEVEL, t, z)
+    assert robust.converged
+    assert 0.3 < robust.params["process_var"] < 0.9
+    assert 0.3 < robust.params["obs_var"] < 1.5 < plain.params["obs_var"]
+    assert robust.dof == robust.params["dof"] < 5
+    assert robust.weights is not None
+    assert robust.weights.shape == (200,)
+    assert np.median(robust.weights[struck]) < 0.3 < np.median(np.delete(robust.weights, struck))
+
+
+def test_student_t_bound_gradient_and_gaussian_limit() -> None:
+    from afafilter.learning.student_t import StudentBound
+
+    result = fit(LOCAL_LEVEL, YEARS, NILE, method="student_t", dof=5.0)
+    assert result.loglik < fit(LOCAL_LEVEL, YEARS, NILE).loglik
+    open_ = fit(LOCAL_LEVEL, YEARS, NILE, method="student_t")  # the Nile has no heavy tails
+    assert open_.dof == np.inf
+    assert open_.loglik == pytest.approx(-633.46456, abs=1e-4)
+    outlying = NILE.copy()
+    outlying[[20, 50]] += 3000
+    heavy = fit(LOCAL_LEVEL, YEARS, outlying, method="student_t")
+    theta = heavy.theta * 1.2
+    _, grad = StudentBound(heavy.problem, None)(theta)
+    for i, unit in enumerate(np.eye(3) * heavy.problem.parametrisation.typical):
+
+        def value(h: float, unit: np.ndarray = unit) -> float:
+            return StudentBound(heavy.problem, None)(theta + h * unit)[0]
+
+        exact = grad[i] * heavy.problem.parametrisation.typical[i]
+        assert exact == pytest.approx(slope(value, 1e-3), rel=1e-5, abs=1e-5)
+
+
+def test_held_out_score_is_the_conditional_density() -> None:
+    model = LinearSDE([[0.0]], [[1469.1]], [[15099.0]])
+    whole = dense_loglik(model, YEARS[:40], NILE[:40, None])
+    head = dense_loglik(model, YEARS[:30], NILE[:30, None])
+    assert held_out_score(model, YEARS[:40], NILE[:40], 30) == pytest.approx((whole - head) / 10)
+    with pytest.raises(ValueError, match="start must be below"):
+        held_out_score(model, YEARS, NILE, 100)
+    with pytest.raises(ValueError, match="no observation"):
+        held_out_score(model, YEARS[:3], np.array([1.0, 2.0, np.nan]), 2)
+
+
+def test_tables() -> None:
+    result = fit(LOCAL_LEVEL, YEARS, NILE)
+    frame = result.to_pandas()
+    assert list(frame.columns) == ["value", "std_error", "lower", "upper"]
+    low, high = result.interval()["obs_var"]
+    assert frame.loc["obs_var", ["lower", "upper"]].tolist() == [low, high]
+    assert low < result.params["obs_var"] < high
+    text = result.summary()
+    assert "obs_var" in text
+    assert "converged" in text
+    assert r"obs\_var &" in result.to_latex()
+    assert result.to_latex().count(r"\\") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"z": np.full(20, np.nan)}, ValueError, "every value is missing"),
+        ({"z": np.ones(20)}, ValueError, "constant"),
+        ({"t": np.arange(3.0), "z": [1.0, 2.0, 1.5]}, ValueError, "too few data"),
+        ({"t": None}, TypeError, "t is needed"),
+        ({"model": "llevel"}, TypeError, "model must be"),
+        ({"method": "mcmc"}, ValueError, "method must be one of"),
+        ({"free": ["rate"]}, ValueError, "free must name"),
+        ({"free": {"obs_var": None}}, ValueError, "names, not masks"),
+        ({"starts": 2}, TypeError, "rng must be"),
+        ({"max_iter": 0}, ValueError, "max_iter"),
+        ({"tolerance": 0.0}, ValueError, "tolerance"),
+        ({"dof": 3.0}, ValueError, "dof is for"),
+        ({"model": LOCAL_LEVEL.fix(process_var=1.0, obs_var=1.0)}, ValueError, "nothing to fit"),
+        ({"z": np.ones((20, 3))}, ValueError, "z must have shape"),
+    ],
+)
+def test_refusals(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    rng = np.random.default_rng(0)
+    given: dict[str, Any] = {
+        "model": LOCAL_LEVEL, "t": np.arange(20.0), "z": rng.standard_normal(20), **change
+    }  # fmt: skip
+    with pytest.raises(error, match=message):
+        fit(given.pop("model"), given.pop("t"), given.pop("z"), **given)
+
+
+def test_refusals_of_matrices_and_families() -> None:
+    rng = np.random.default_rng(0)
+    t, z = np.arange(30.0), rng.standard_normal((30, 2))
+    model = MODELS["spiral"]
+    with pytest.raises(ValueError, match="free must name"):
+        fit(model, t, z, free=["F"])
+    with pytest.raises(ValueError, match="mask of shape"):
+        fit(model, t, z, free={"A": [True]})
+    with pytest.raises(ValueError, match="R cannot be free"):
+        fit(model, t, z, free=["R"], obs_cov=np.tile(np.eye(2), (30, 1, 1)))
+    with pytest.raises(ValueError, match="only when the model has a Prior"):
+        fit(model, t, z, free=["prior mean"])
+    with pytest.raises(ValueError, match="needs a stable A"):
+        fit(MODELS["unstable"], t, z, free=["A"], stable=True)
+    with pytest.raises(ValueError, match="does not exist at the start"):
+        fit(LinearSDE([[0.0]], [[1.0]], [[0.0]]), t, z[:, 0], free=["Q"])
+    with pytest.raises(ValueError, match="unknown parameter"):
+        LOCAL_LEVEL.fix(rate=1.0)
+    with pytest.raises(ValueError, match="obs_var must be >= 0"):
+        LOCAL_LEVEL.fix(obs_var=-1.0)
+    with pytest.raises(ValueError, match="rate must be > 0"):
+        f.ornstein_uhlenbeck().at(rate=0.0)
+    with pytest.raises(ValueError, match="cannot lead"):
+        LOCAL_LEVEL.tie("obs_var", "obs_var")
+    with pytest.raises(ValueError, match="same number of values"):
+        f.spiral() + f.noise()
+    with pytest.raises(ValueError, match="missing"):
+        LOCAL_LEVEL.model(obs_var=1.0)
+    with pytest.raises(ValueError, match=r"nu must be 0\.5"):
+        f.matern(1.0)
+    result = fit(LOCAL_LEVEL, YEARS, NILE)
+    with pytest.raises(ValueError, match="unknown parameter"):
+        result.profile("rate")
+    with pytest.raises(ValueError, match="level must lie"):
+        result.interval(1.0)
+
+
+def test_families_without_state_make_no_model() -> None:
+    with pytest.raises(ValueError, match="no state that moves: add a component"):
+        (f.constant() + f.noise()).model(offset=1.0, obs_var=2.0)

@@ -1,0 +1,530 @@
+"""Studies: the same numbers however they are run, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+import afafilter
+from afafilter import Estimate, LinearSDE, Outliers, Scenario, Shell, Study, compare, theory
+from afafilter.studies.cells import describe
+
+T = 0.1 * np.arange(16)
+
+
+def raw(model, t, z):
+    return Estimate(t, z, np.broadcast_to(model.R, (*z.shape[:-1], *model.R.shape)), label="raw")
+
+
+def shrunk(model, t, z, *, factor=0.9):
+    cov = np.broadcast_to(factor * model.R, (*z.shape[:-1], *model.R.shape))
+    return Estimate(t, factor * z, cov, label="shrunk")
+
+
+def fails_when_quiet(model, t, z):
+    if model.Q[0, 0] < 0.2:
+        raise ValueError("too quiet")
+    return raw(model, t, z)
+
+
+def spiral(process_var):
+    return LinearSDE.isotropic(0.1, 1.0, process_var=process_var, obs_var=1.0)
+
+
+MODELS = {"quiet": spiral(0.1), "loud": spiral(0.5)}
+ESTIMATORS = {"raw": raw, "shrunk": partial(shrunk, factor=0.8)}
+SCENARIOS = {
+    "clean": Scenario(T, 20, x0=Shell(5.0, 1.0)),
+    "outliers": Scenario(T, 20, x0=Shell(5.0, 1.0), outliers=Outliers(0.2), burn_in=4),
+}
+
+
+def make(**changes) -> Study:
+    options = {"models": MODELS, "estimators": ESTIMATORS, "scenarios": SCENARIOS, "seeds": 2}
+    return Study(**(options | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study run without interruption, one process."""
+    return make().run(tmp_path_factory.mktemp("study"), progress=False)
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_the_grid_is_complete_and_in_order(finished):
+    frame = finished.frame
+    places = frame[["model", "scenario", "seed"]].drop_duplicates()
+    expected = [(m, s, k) for m in MODELS for s in SCENARIOS for k in (0, 1)]
+    assert list(places.itertuples(index=False, name=None)) == expected
+    assert set(frame["estimator"]) == {"raw", "shrunk"}
+    assert finished.unfinished == ()
+    assert len(finished.errors) == 0
+    assert (finished.times["seconds"] > 0).all()
+
+
+def test_a_cell_is_a_comparison(finished):
+    """Same numbers as `compare` with the cell's seed."""
+    alone = compare(
+        ESTIMATORS, MODELS["loud"], T, 20, rng=np.random.default_rng(1), x0=Shell(5.0, 1.0),
+        outliers=Outliers(0.2), steps=slice(4, None), progress=False,
+    )  # fmt: skip
+    cell = finished.frame.query("model == 'loud' and scenario == 'outliers' and seed == 1")
+    same(alone.scores, cell[alone.scores.columns].reset_index(drop=True))
+
+
+def test_numbers_do_not_depend_on_jobs(finished, tmp_path):
+    same(make().run(tmp_path, progress=False, n_jobs=2).frame, finished.frame)
+
+
+def test_numbers_do_not_depend_on_dask(finished, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        result = make().run(tmp_path, progress=False)
+        workers = client.run(lambda dask_worker: dask_worker.state.log)
+    assert sum(len(log) > 0 for log in workers.values()) == 2
+    same(result.frame, finished.frame)
+
+
+def test_an_interrupted_run_resumes_where_it_stopped(finished, tmp_path):
+    """Delete some cells: they alone are computed again."""
+    study = make()
+    study.run(tmp_path, progress=False)
+    gone = {study.cells[k].key for k in (1, 6)}
+    before = {}
+    for cell in study.cells:
+        path = tmp_path / f"{cell.key}.json"
+        if cell.key in gone:
+            path.unlink()
+        else:
+            before[path] = path.stat().st_mtime_ns
+    partial_result = study.result(tmp_path)
+    assert {c.key for c in partial_result.unfinished} == gone
+    assert len(partial_result.frame) == len(finished.frame) * 6 // 8
+    again = make().run(tmp_path, progress=False)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    same(again.frame, finished.frame)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_study as ts
+
+class Slow:
+    def __init__(self, log):
+        self.log = str(log)
+    def __call__(self, model, t, z):
+        if len(z) == 20:
+            time.sleep(0.1)
+            with open(self.log, "a") as file:
+                file.write("x")
+        return ts.raw(model, t, z)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    study = ts.make(estimators={{"slow": Slow(folder / "calls"), **ts.ESTIMATORS}}, seeds=3)
+    result = study.run(folder / "cells", n_jobs=int(sys.argv[2]), progress=False)
+    result.frame.to_pickle(folder / "frame.pkl")
+"""
+
+
+def test_killed_run_loses_and_repeats_nothing(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    command = [sys.executable, str(script), str(tmp_path)]
+    cells = tmp_path / "cells"
+    process = subprocess.Popen([*command, "2"], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(cells.glob("[!.]*.json"))) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.read_bytes() for path in cells.glob("[!.]*.json")}
+    assert 4 <= len(done) < 12
+    assert not (tmp_path / "frame.pkl").exists()
+    calls = len((tmp_path / "calls").read_text())
+
+    subprocess.run([*command, "1"], check=True, timeout=120)
+    assert {path: path.read_bytes() for path in done} == done
+    assert len((tmp_path / "calls").read_text()) - calls == 12 - len(done)
+    resumed = pd.read_pickle(tmp_path / "frame.pkl")
+    assert len(list(cells.glob("[!.]*.json"))) == 12
+    whole = make(seeds=3).run(tmp_path / "other", progress=False).frame
+    same(resumed.query("estimator != 'slow'").reset_index(drop=True), whole)
+
+
+def test_progress_is_shown_on_request_and_otherwise_only_on_terminals(tmp_path, capsys):
+    study = make(seeds=1)
+    study.run(tmp_path)
+    assert capsys.readouterr().err == ""
+    study.run(tmp_path / "again", progress=True)
+    out, err = capsys.readouterr()
+    assert "4/4" in err
+    assert out == ""
+
+
+def test_a_truncated_file_is_computed_again(finished, tmp_path):
+    study = make()
+    study.run(tmp_path, progress=False)
+    path = tmp_path / f"{study.cells[3].key}.json"
+    path.write_text(path.read_text()[:100])
+    same(study.run(tmp_path, progress=False).frame, finished.frame)
+
+
+def test_growing_a_study_keeps_its_cells(tmp_path):
+    small = make(seeds=1)
+    small.run(tmp_path, progress=False)
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    large = make(models=MODELS | {"new": spiral(0.9)}, seeds=[0, 5])
+    assert {c.key for c in small.cells} < {c.key for c in large.cells}
+    large.run(tmp_path, progress=False)
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": MODELS | {"loud": spiral(0.51)}},
+        {"models": MODELS | {"loud": (spiral(0.5), spiral(0.4))}},
+        {"estimators": ESTIMATORS | {"shrunk": partial(shrunk, factor=0.81)}},
+        {"estimators": ESTIMATORS | {"shrunk": lambda m, t, z: shrunk(m, t, z, factor=0.8)}},
+        {"scenarios": {k: replace(v, n_paths=21) for k, v in SCENARIOS.items()}},
+        {"scenarios": {k: replace(v, x0=Shell(5.0, 1.1)) for k, v in SCENARIOS.items()}},
+        {"levels": (0.5, 0.9)},
+        {"energy": True},
+    ],
+)
+def test_whatever_changes_the_numbers_changes_the_key(changes):
+    loud = {c.key for c in make().cells if c.model == "loud"}
+    assert not loud & {c.key for c in make(**changes).cells}
+
+
+def test_keys_are_the_same_in_another_process():
+    code = "import test_study as t; print(*[c.key for c in t.make(estimators=t.KEYED).cells])"
+    keys = []
+    for seed in ("1", "2"):
+        folders = (Path(__file__).parent, Path(afafilter.__file__).parents[1])
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONHASHSEED": seed
+        }  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        keys.append(run.stdout.split())
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 8
+
+
+def test_keys_do_not_depend_on_where_a_module_of_the_package_lies(monkeypatch):
+    """Else every stored cell would be computed anew after a move."""
+
+    def keys() -> list[str]:
+        robust = partial(afafilter.adaptive_filter, weight=afafilter.StudentT(4.0))
+        estimators = {"kalman": afafilter.kalman_filter, "robust": robust}
+        return [cell.key for cell in make(estimators=estimators).cells]
+
+    before = keys()
+    own = (
+        afafilter.kalman_filter, afafilter.adaptive_filter, afafilter.StudentT, LinearSDE, Shell,
+        Outliers, Scenario,
+    )  # fmt: skip
+    for value in own:
+        assert value.__module__.startswith("afafilter.")
+        monkeypatch.setattr(value, "__module__", "afafilter.elsewhere.deeper")
+    assert keys() == before
+    assert describe(afafilter.kalman_filter) == "afafilter.kalman_filter"
+    assert describe(afafilter.StudentT(4.0)) == {"class": "afafilter.StudentT", "nu": 4.0}
+    monkeypatch.setattr(afafilter.kalman_filter, "__module__", "afafilters.kalman")
+    assert keys() != before
+
+
+def test_public_names_tell_functions_and_classes_apart():
+    values = [getattr(afafilter, name) for name in afafilter.__all__]
+    named = [value for value in values if hasattr(value, "__qualname__")]
+    assert len(named) > 50
+    assert {describe(value) for value in named} == {
+        f"afafilter.{value.__qualname__}" for value in named
+    }
+
+
+def test_what_a_function_of_the_package_encloses_is_in_the_key():
+    one, other = (theory.calibrated(partial(shrunk, factor=x)) for x in (0.8, 0.9))
+    assert describe(one) == describe(theory.calibrated(partial(shrunk, factor=0.8)))
+    assert describe(one) != describe(other)
+
+
+def _closure(words):
+    def estimator(model, t, z):
+        return raw(model, t, z) if "a" in {"a", "b", "c", *words} else None
+
+    return estimator
+
+
+KEYED = {"lambda": lambda m, t, z: raw(m, t, z), "closure": _closure({"p", "q", "r"})}
+
+
+def test_failures_are_recorded_and_the_rest_finishes(tmp_path):
+    """One estimator fails in one model; one scenario cannot be simulated at all."""
+    scenarios = SCENARIOS | {"impossible": Scenario(T, 20, x0=np.zeros(3))}
+    study = make(estimators=ESTIMATORS | {"picky": fails_when_quiet}, scenarios=scenarios)
+    result = study.run(tmp_path, n_jobs=2, progress=False)
+    errors = result.errors
+    assert set(errors.query("scenario == 'impossible'")["estimator"]) == set(study.estimators)
+    assert errors.query("scenario == 'impossible'")["error"].str.contains("x0").all()
+    rest = errors.query("scenario != 'impossible'")
+    assert (rest["error"] == "ValueError: too quiet").all()
+    assert set(zip(rest["model"], rest["estimator"])) == {("quiet", "picky")}
+    assert len(rest) == 4
+    fine = result.frame.query("estimator == 'picky' and model == 'loud' and metric == 'rmse'")
+    assert fine.query("scenario != 'impossible'")["value"].notna().all()
+    pooled = result.pooled().query("model == 'quiet' and estimator == 'picky'")
+    assert pooled["value"].isna().all()
+    assert result.table().shape == (6, 3)
+    gaps = result.differences("raw")
+    assert len(gaps.query("estimator == 'picky'")) == 2
+
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    study.run(tmp_path, progress=False)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == stamps
+    study.run(tmp_path, progress=False, retry_failed=True)
+    changed = sum(p.stat().st_mtime_ns != stamps[p] for p in tmp_path.iterdir())
+    assert changed == 4 + 4
+
+
+def test_pooling_over_seeds(finished):
+    pooled = finished.pooled("rmse").set_index(["model", "scenario", "estimator"])
+    frame = finished.frame.query("metric == 'rmse' and component == 'all'")
+    mean = frame["value"].pow(2).groupby([frame[c] for c in pooled.index.names]).mean().pow(0.5)
+    np.testing.assert_allclose(pooled["value"], mean.loc[pooled.index], rtol=1e-12)
+    table = finished.table()
+    assert table.loc[("loud", "clean"), "raw"] == pooled.loc[("loud", "clean", "raw"), "value"]
+    gap = finished.differences("raw").set_index(["model", "scenario"])
+    wide = table["shrunk"] - table["raw"]
+    np.testing.assert_allclose(gap["difference"], wide.loc[gap.index], rtol=1e-9)
+    assert (gap["low"] < gap["difference"]).all()
+    assert (gap["difference"] < gap["high"]).all()
+    with pytest.raises(ValueError, match="reference"):
+        finished.differences("Kalman")
+    with pytest.raises(ValueError, match="metric"):
+        finished.pooled("mse")
+
+
+def test_columns_and_files(tmp_path):
+    columns = {"quiet": {"process_var": 0.1}, "loud": {"process_var": 0.5}}
+    columns |= {"clean": {"rate": 0.0}, "outliers": {"rate": 0.2}}
+    result = make(columns=columns).run(tmp_path / "cells", progress=False)
+    assert set(zip(result.frame["process_var"], result.frame["rate"])) == {
+        (0.1, 0.0), (0.1, 0.2), (0.5, 0.0), (0.5, 0.2),
+    }  # fmt: skip
+    assert result.pooled()["rate"].notna().all()
+    assert result.differences("raw")["process_var"].notna().all()
+    result.to_csv(tmp_path / "out.csv")
+    back = pd.read_csv(tmp_path / "out.csv", keep_default_na=True)
+    back["error"] = ""
+    pd.testing.assert_frame_equal(back, result.frame, check_dtype=False)
+    pytest.importorskip("pyarrow")
+    result.to_parquet(tmp_path / "out.parquet")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "out.parquet"), result.frame, check_dtype=False
+    )
+
+
+def test_mismatch_is_a_pair(tmp_path):
+    study = make(models={"wrong R": (spiral(0.5), replace(spiral(0.5), R=0.1 * np.eye(2)))})
+    result = study.run(tmp_path, progress=False)
+    nees = result.pooled("nees").set_index(["scenario", "estimator"])["value"]
+    assert nees["clean", "raw"] == pytest.approx(10.0, rel=0.1)
+
+
+def test_cell_files_are_plain_json_with_their_place(tmp_path):
+    study = make(seeds=1)
+    study.run(tmp_path, progress=False)
+    for cell in study.cells:
+        content = json.loads((tmp_path / f"{cell.key}.json").read_text())
+        assert content["cell"] == cell._asdict()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        f"{c.key}.json" for c in study.cells
+    )
+
+
+def test_bad_studies_are_refused_before_anything_starts():
+    with pytest.raises(ValueError, match="grid is empty"):
+        make(models={})
+    with pytest.raises(ValueError, match="grid is empty"):
+        make(scenarios={})
+    with pytest.raises(ValueError, match="grid is empty"):
+        make(seeds=[])
+    with pytest.raises(ValueError, match="at least one estimator"):
+        make(estimators={})
+    with pytest.raises(TypeError, match="estimators"):
+        make(estimators={"kalman": "kalman_filter"})
+    with pytest.raises(TypeError, match="models"):
+        make(models={"a": 3})
+    with pytest.raises(TypeError, match="Scenario"):
+        make(scenarios={"a": T})
+    with pytest.raises(ValueError, match="differ"):
+        make(seeds=[1, 1])
+    with pytest.raises(ValueError, match="seeds"):
+        make(seeds=[-1])
+    with pytest.raises(ValueError, match="levels"):
+        make(levels=(90,))
+    with pytest.raises(ValueError, match="columns"):
+        make(columns={"nobody": {}})
+    with pytest.raises(ValueError, match="burn_in"):
+        Scenario(T, 3, burn_in=16)
+    with pytest.raises(ValueError, match="n_paths"):
+        Scenario(T, 0)
+    with pytest.raises(TypeError, match="cannot tell"):
+        make(estimators={"a": partial(raw, extra=iter(()))})
+
+
+TOML = """
+seeds = [3, 4]
+levels = [0.5, 0.9]
+
+[models.spiral]
+preset = "spiral"
+obs_var = 1.0
+vary.process_var = [0.1, 0.5]
+
+[models.own]
+A = [[-0.5, 0.0], [0.0, -0.25]]
+Q = [[1.0, 0.0], [0.0, 2.0]]
+R = [[0.2, 0.0], [0.0, 0.2]]
+prior = { mean = [0.0, 1.0], cov = [[4.0, 0.0], [0.0, 4.0]] }
+assumed.R = [[0.4, 0.0], [0.0, 0.4]]
+
+[estimators.afa]
+function = "adaptive_filter"
+
+[estimators."robust AFA"]
+function = "adaptive_filter"
+weight = { name = "StudentT", nu = 4.0 }
+anchor = "estimate"
+anchor_cov = "R"
+
+[scenarios.ring]
+t = { step = 0.1, count = 12 }
+n_paths = 5
+x0 = { radius = 20.0, spread = 3.0 }
+outliers = { rate = 0.1, scale = 10.0 }
+burn_in = 4
+vary."outliers.rate" = [0.0, 0.2]
+vary.missing = [0.0, 0.1]
+
+[scenarios.list]
+t = [0.0, 0.5, 0.7]
+x0 = [1.0, 2.0]
+"""
+
+
+def test_toml_is_the_same_study_as_python(tmp_path):
+    from afafilter import StudentT, adaptive_filter
+    from afafilter import spiral as preset
+
+    path = tmp_path / "study.toml"
+    path.write_text(TOML)
+    study = Study.from_toml(path)
+    assert list(study.models) == ["spiral process_var=0.1", "spiral process_var=0.5", "own"]
+    assert list(study.scenarios)[1] == "ring outliers.rate=0 missing=0.1"
+    assert len(study.cells) == 3 * 5 * 2
+
+    def robust(model, t, z):
+        return adaptive_filter(
+            model, t, z, weight=StudentT(4.0), anchor="estimate", anchor_cov=model.R
+        )
+
+    own = LinearSDE(np.diag([-0.5, -0.25]), np.diag([1.0, 2.0]), 0.2 * np.eye(2))
+    by_hand = Study(
+        {"spiral process_var=0.5": preset(process_var=0.5, obs_var=1.0),
+         "own": (own, replace(own, R=0.4 * np.eye(2)))},
+        {"afa": adaptive_filter, "robust AFA": robust},
+        {"ring outliers.rate=0.2 missing=0.1": Scenario(
+            0.1 * np.arange(12), 5, Shell(20.0, 3.0), Outliers(0.2, 10.0), 0.1, 4)},
+        [3, 4], (0.5, 0.9),
+    )  # fmt: skip
+    expected = by_hand.run(tmp_path / "hand", progress=False).frame
+    got = study.run(tmp_path / "toml", progress=False).frame
+    assert set(got["outliers_rate"].dropna()) == {0.0, 0.2}
+    assert set(got["process_var"].dropna()) == {0.1, 0.5}
+    part = got[
+        got["model"].isin(by_hand.models) & got["scenario"].isin(by_hand.scenarios)
+    ].reset_index(drop=True)
+    same(part[expected.columns], expected)
+    assert (expected["error"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("levels", "levles", r"study.toml: unknown key 'levles'"),
+        ("obs_var", "obs_variance", r"\[models.spiral process_var=0.1\]: unknown key"),
+        ('preset = "spiral"', 'preset = "helix"', r"preset must be one of .*got 'helix'"),
+        ('"adaptive_filter"\n\n', '"kalman"\n\n', r"\[estimators.afa\]: function must be one of"),
+        ('"StudentT"', '"Student"', r"\[estimators.robust AFA\]: weight must be one of"),
+        ("nu = 4.0", "nu = -4.0", r"\[estimators.robust AFA\]: .*nu"),
+        ("nu = 4.0", "Nu = 4.0", r"\[estimators.robust AFA\]: weight: unknown key 'Nu'"),
+        ("name =", "nam =", r"\[estimators.robust AFA\]: weight: .*did you mean 'name'"),
+        ('name = "StudentT", ', "", r"\[estimators.robust AFA\]: weight: key 'name' is missing"),
+        ('anchor = "estimate"', 'anchor = "x"', r"\[estimators.robust AFA\]: anchor must be one"),
+        ('anchor = "estimate"', 'method = "x"', r"\[estimators.robust AFA\]: method must be one"),
+        ('anchor = "estimate"', "iterations = 0", r"\[estimators.robust AFA\]: iterations must"),
+        ('anchor = "estimate"', 'step = "x"', r"\[estimators.robust AFA\]: step must be"),
+        (
+            "count = 12",
+            'count = "60"',
+            r"\[scenarios.ring .*t.count must be a whole number, got '60'",
+        ),
+        ("step = 0.1", 'step = "0.1"', r"\[scenarios.ring .*t.step must be"),
+        ("anchor =", "ancor =", r"unknown key 'ancor'"),
+        ("burn_in = 4", "burn_in = 12", r"\[scenarios.ring .*burn_in"),
+        ("t = [0.0, 0.5, 0.7]", "", r"\[scenarios.list\]: t is missing"),
+        ("[0.0, 0.5, 0.7]", "[0.0, 0.5, 0.3]", r"\[scenarios.list\]: t must not decrease"),
+        ("vary.missing = [0.0, 0.1]", "vary.missing = []", r"vary.missing must be a list"),
+        ("radius", "raduis", r"unknown key 'raduis'"),
+        ("seeds = [3, 4]", "seeds = ", r"not valid TOML"),
+        ("seeds = [3, 4]", "seeds = []", r"grid is empty"),
+        ("-0.5, 0.0]", "-0.5]", r"\[models.own\]: A must be a rectangular"),
+    ],
+)
+def test_bad_toml(tmp_path, old, new, message):
+    path = tmp_path / "study.toml"
+    assert old in TOML
+    path.write_text(TOML.replace(old, new))
+    with pytest.raises((ValueError, TypeError), match=message):
+        Study.from_toml(path)
+
+
+def test_toml_without_estimators(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text("seeds = 1\n[models.a]\npreset = 'spiral'\n")
+    with pytest.raises(ValueError, match=r"study.toml: .*\[estimators.<name>\]"):
+        Study.from_toml(path)
