@@ -1,0 +1,100 @@
+// The recurrence behind sums of exponentials: with weights sum_k c_k e^{-s_k tau} of an observation tau ago,
+//
+//     state_k(t + dt) = e^{-(s_k + rate) dt} state_k(t),     sum(t) = Re sum_k c_k state_k(t).
+#pragma once
+#include <cmath>
+#include <complex>
+#include <type_traits>
+
+#include "array.h"
+#include "vec.h"
+
+namespace afa {
+
+constexpr double NEGLIGIBLE_EXPONENT = 300.0;   // e^-300 of a state is dropped: its successors would be subnormal
+
+inline double real_part(double x) { return x; }
+inline double real_part(std::complex<double> x) { return x.real(); }
+
+// States (D, K) and factors (K,), real and imaginary parts apart, padded by zeros to whole registers.
+template <class C> struct Lines {
+    static constexpr bool COMPLEX = !std::is_same_v<C, double>;
+    int64_t K, padded;
+    Scratch<double, 0> re, im;
+    Lines(int64_t rows, int64_t k)
+        : K(k), padded((k + LANES<double> - 1) / LANES<double> * LANES<double>), re(rows * padded),
+          im(COMPLEX ? rows * padded : 1) {}
+    bool is_there() const { return re.entries != nullptr && im.entries != nullptr; }
+    void set(int64_t row, int64_t k, C x) {
+        if constexpr (COMPLEX) re[row * padded + k] = x.real(), im[row * padded + k] = x.imag();
+        else re[row * padded + k] = x;
+    }
+    C get(int64_t row, int64_t k) const {
+        if constexpr (COMPLEX) return {re[row * padded + k], im[row * padded + k]};
+        else return re[row * padded + k];
+    }
+    // row = factor row + entry
+    void advance(int64_t row, const Lines& factor, double entry) {
+        constexpr int N = LANES<double>;
+        for (int64_t k = 0; k < padded; k += N) {
+            double *a = &re[row * padded + k], *b = COMPLEX ? &im[row * padded + k] : nullptr;
+            const auto x = load<N>(a), f = load<N>(&factor.re[k]);
+            if constexpr (COMPLEX) {
+                const auto y = load<N>(b), g = load<N>(&factor.im[k]);
+                store<N>(a, f * x - g * y + entry);
+                store<N>(b, f * y + g * x);
+            } else store<N>(a, f * x + entry);
+        }
+    }
+    // Re sum_k coefs_k row_k
+    double answer(int64_t row, const Lines& coefs) const {
+        constexpr int N = LANES<double>;
+        Vec<double, N> total = {};
+        for (int64_t k = 0; k < padded; k += N) {
+            total += load<N>(&coefs.re[k]) * load<N>(&re[row * padded + k]);
+            if constexpr (COMPLEX) total -= load<N>(&coefs.im[k]) * load<N>(&im[row * padded + k]);
+        }
+        double out = 0.0;
+        for (int l = 0; l < N; l++) out += total[l];
+        return out;
+    }
+};
+
+// Advance the states num (D, K), den (K,) over t (T,), answering each query on the way: query q comes after
+// observations 0, ..., visible_q - 1. clock: the time of the states; that of the last observation is returned (NaN
+// where memory is out).
+template <class C>
+double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, double den_rate, In<1> t, In<1> weight,
+             In<2> signal, In<1> t_query, Index<1> visible, double clock, View<C, 2> num, View<C, 1> den, Out<2> num_out,
+             Out<1> den_out) {
+    const int64_t K = rates.shape[0], D = num.shape[0];
+    Lines<C> states(D + 1, K), num_step(1, K), den_step(1, K), ahead(1, K);   // the last state is the denominator's
+    if (!states.is_there() || !num_step.is_there() || !den_step.is_there() || !ahead.is_there()) return NAN;
+    for (int64_t c = 0; c <= D; c++)
+        for (int64_t k = 0; k < K; k++) states.set(c, k, c < D ? num.row(c)[k] : den[k]);
+    double known = -1.0;
+    int64_t o = 0;
+    for (int64_t q = 0; q < t_query.shape[0]; q++) {
+        for (; o < visible[q]; o++) {
+            const double dt = t[o] - clock, num_factor = std::exp(-num_rate * dt), den_factor = std::exp(-den_rate * dt);
+            for (int64_t k = 0; dt != known && k < K; k++) {
+                const C factor = real_part(rates[k]) * dt < NEGLIGIBLE_EXPONENT ? std::exp(-rates[k] * dt) : C(0);
+                num_step.set(0, k, num_factor * factor), den_step.set(0, k, den_factor * factor);
+            }
+            known = dt;
+            for (int64_t c = 0; c < D; c++) states.advance(c, num_step, weight[o] * signal.row(o)[c]);
+            states.advance(D, den_step, weight[o]);
+            clock = t[o];
+        }
+        const double dt = t_query[q] - clock;
+        for (int64_t k = 0; k < K; k++) ahead.set(0, k, dt == 0.0 ? coefs[k] : coefs[k] * std::exp(-rates[k] * dt));
+        const double num_ahead = std::exp(-num_rate * dt);
+        for (int64_t c = 0; c < D; c++) num_out.row(q)[c] = num_ahead * states.answer(c, ahead);
+        den_out[q] = std::exp(-den_rate * dt) * states.answer(D, ahead);
+    }
+    for (int64_t c = 0; c <= D; c++)
+        for (int64_t k = 0; k < K; k++) (c < D ? num.row(c)[k] : den[k]) = states.get(c, k);
+    return clock;
+}
+
+}  // namespace afa
