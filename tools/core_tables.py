@@ -80,9 +80,10 @@ def tables(name: str) -> Iterator[str]:
         ("EXP_SERIES", economised(EXP, exp_series, -0.5, 0.5)),
     ):
         yield f"    static constexpr {name} {series}[] = {{{listed(terms)}}};"
-    if name == "double":
-        yield f"    static constexpr double SINE[] = {{{listed(economised(SINE, 7, 0, QUARTER**2))}}};"
-        yield f"    static constexpr double COSINE[] = {{{listed(economised(COSINE, 8, 0, QUARTER**2))}}};"
+    for series, terms in (("SINE", (SINE, 7)), ("COSINE", (COSINE, 8))):
+        if name == "double":
+            entries = listed(economised(*terms, 0.0, QUARTER**2))
+            yield f"    static constexpr double {series}[] = {{{entries}}};"
     yield "};"
 
 
