@@ -68,17 +68,35 @@ template <int D, bool SMOOTH, class Number = double> struct StateSpace {
 };
 
 // An observation at work. across: columns of H; Y: columns of H L, for rows of H whose noise is independent;
-// scale R = low noise low^T, mix the inverse of low; link: covariance of e_a with later components.
-template <int D, int P> struct ShownSpace {
-    Columns<D, P> across, Y;
-    Columns<P, P> link;
-    Scratch<double, P * P> low, mix;
-    Scratch<double, P> noise;
-    Scratch<double, D> phi;
+// scale R = low noise low^T, mix the inverse of low; link: covariance of e_a with later components; seen: 1 or 0.
+template <int D, int P, class Number = double> struct ShownSpace {
+    Columns<D, P, Number> Y;
+    Columns<D, P, double, Columns<D, P, Number>::W> across;
+    Columns<P, P, Number> link, cov;
+    Scratch<Number, P * P> low, mix;
+    Scratch<Number, P> noise, seen;
+    Scratch<Number, D> phi;
     ShownSpace(int64_t d_, int64_t p_)
-        : across(static_cast<int>(d_), static_cast<int>(p_)), Y(static_cast<int>(d_), static_cast<int>(p_)),
-          link(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_), mix(p_ * p_), noise(p_), phi(d_) {}
+        : Y(static_cast<int>(d_), static_cast<int>(p_)), across(static_cast<int>(d_), static_cast<int>(p_)),
+          link(static_cast<int>(p_), static_cast<int>(p_)), cov(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_),
+          mix(p_ * p_), noise(p_), seen(p_), phi(d_) {}
 };
+
+// f(Size<D>, Size<P>) with the dimensions as template arguments where there is an instance of them.
+template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
+    if (p <= 1) {
+        if (d == 1) return f(Size<1>(d), Size<1>(p));
+        if (d == 2) return f(Size<2>(d), Size<1>(p));
+        if (d == 3) return f(Size<3>(d), Size<1>(p));
+        if (d == 4) return f(Size<4>(d), Size<1>(p));
+    } else if (p == 2) {
+        if (d == 1) return f(Size<1>(d), Size<2>(p));
+        if (d == 2) return f(Size<2>(d), Size<2>(p));
+        if (d == 3) return f(Size<3>(d), Size<2>(p));
+        if (d == 4) return f(Size<4>(d), Size<2>(p));
+    }
+    return f(Size<0>(d), Size<0>(p));
+}
 
 // ---------------------------------------------------------------- predict
 
@@ -119,19 +137,19 @@ AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, 
 // ---------------------------------------------------------------- update
 
 // Take up an observation that shows H x, H (p, d) by rows.
-template <int D, int P>
-AFA_INLINE void face(const double* H, ShownSpace<D, P>& shown, Size<D> d_, Size<P> p_) {
+template <int D, int P, class Number>
+AFA_INLINE void face(const double* H, ShownSpace<D, P, Number>& shown, Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_;
     for (int i = 0; i < d; i++)
         for (int a = 0; a < p; a++) shown.across.set(i, a, H[a * d + i]);
 }
 
-// S (p, p) = H P H^T + scale R and Y = H L, after `face`.
-template <int D, int P, class C>
-AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double* S, ShownSpace<D, P>& shown, Size<D> d_,
+// cov = H P H^T + scale R and Y = H L, after `face`.
+template <int D, int P, class C, class Number>
+AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ShownSpace<D, P, Number>& shown, Size<D> d_,
                                Size<P> p_) {
     const int d = d_, p = p_;
-    using Shows = Columns<D, P>;
+    using Shows = Columns<D, P, Number>;
     using Pack = typename Shows::Pack;
     constexpr int W = Shows::W;
     AFA_UNROLL
@@ -148,37 +166,71 @@ AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double
             Pack s = scale * Shows::read(R + a * p, b, p);
             AFA_UNROLL
             for (int j = 0; j < d; j++) s += shown.Y.at(j, a) * shown.Y(j, b);
-            store_some<W>(S + a * p + b * W, s, p - b * W);
+            shown.cov(a, b) = s;
         }
 }
+// The same for one series, S (p, p).
+template <int D, int P, class C>
+AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double* S, ShownSpace<D, P>& shown, Size<D> d,
+                               Size<P> p) {
+    innovation_cov(R, scale, A, shown, d, p);
+    write_columns(shown.cov, 0, 0, S, p, p);
+}
 
-// scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the seen components;
-// whether any of them are correlated. A pivot that is only rounding is 0.
-template <int D, int P>
-AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ShownSpace<D, P>& shown, Size<P> p_) {
+// scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the components that are seen
+// (shown.seen); whether any may be correlated. A pivot that is only rounding is 0.
+template <int D, int P, class Number>
+AFA_INLINE bool split_noise(const double* R, Number scale, ShownSpace<D, P, Number>& shown, Size<P> p_) {
     const int p = p_;
     auto [low, mix, noise] = std::tie(shown.low, shown.mix, shown.noise);
+    const Number zero = spread<Number>(0.0);
     bool correlated = false;
+    for (int a = 0; a < p; a++)
+        for (int c = 0; c < a; c++) correlated = correlated || R[a * p + c] != 0.0;
     for (int a = 0; a < p; a++) {
-        for (int c = 0; c < p; c++) mix[a * p + c] = c == a ? 1.0 : 0.0;
-        if (!seen[a]) continue;
-        const double whole = scale * R[a * p + a];
-        double pivot = whole;
-        for (int c = 0; c < a; c++) {
-            if (!seen[c]) continue;
-            double s = scale * R[a * p + c];
-            for (int e = 0; e < c; e++)
-                if (seen[e]) s -= low[a * p + e] * low[c * p + e] * noise[e];
-            const double share = s != 0.0 && noise[c] > 0.0 ? s / noise[c] : 0.0;
+        const Number whole = scale * R[a * p + a];
+        Number pivot = whole;
+        for (int c = 0; c < p; c++) mix[a * p + c] = spread<Number>(c == a ? 1.0 : 0.0);
+        for (int c = 0; c < a && correlated; c++) {
+            Number s = scale * R[a * p + c];
+            for (int e = 0; e < c; e++) s -= low[a * p + e] * low[c * p + e] * noise[e];
+            const Number share = where_positive(Number(noise[c] * shown.seen[a]), Number(s / noise[c]), zero);
             low[a * p + c] = share;
-            if (share == 0.0) continue;
-            correlated = true;
             pivot -= share * share * noise[c];
             for (int e = 0; e <= c; e++) mix[a * p + e] -= share * mix[c * p + e];
         }
-        noise[a] = pivot > 4 * p * EPS * whole ? pivot : 0.0;
+        noise[a] = where_positive(Number((pivot - 4 * p * EPS * whole) * shown.seen[a]), pivot, zero);
     }
     return correlated;
+}
+// The same for one series.
+template <int D, int P>
+AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ShownSpace<D, P>& shown, Size<P> p_) {
+    const int p = p_;
+    for (int a = 0; a < p; a++) shown.seen[a] = seen[a] ? 1.0 : 0.0;
+    return split_noise(R, scale, shown, p_);
+}
+// Y <- rows of H after low^-1, so that their noise is independent.
+template <int D, int P, class Number>
+AFA_INLINE void make_independent(ShownSpace<D, P, Number>& shown, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_;
+    for (int a = 1; a < p; a++)
+        for (int c = 0; c < a; c++)
+            for (int j = 0; j < d; j++)
+                shown.Y.set(j, a, shown.Y.at(j, a) - shown.low[a * p + c] * shown.Y.at(j, c));
+}
+
+// phi = column a of Y^T, and f = phi^T phi + noise, the variance of component a given those before it.
+template <int D, int P, class Number>
+AFA_INLINE Number innovation_variance(ShownSpace<D, P, Number>& shown, int a, Size<D> d_) {
+    const int d = d_;
+    Number f = shown.noise[a];
+    AFA_UNROLL
+    for (int j = 0; j < d; j++) {
+        shown.phi[j] = shown.Y.at(j, a);
+        f += shown.phi[j] * shown.phi[j];
+    }
+    return f;
 }
 
 // Condition the first d columns of A, block b of theirs, on one component: with g = L phi, returns g / sqrt(f)
@@ -195,6 +247,9 @@ AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled
     return scaled * moved;
 }
 
+// A variance below this share of the whole counts as none: the innovation is known exactly.
+constexpr double KNOWN = 1e-28;
+
 // Condition L on the seen components, after `innovation_cov` and `split_noise` (correlated: what it said).
 //
 // Fills W (p, d), K (p, p) and, with SMOOTH, V = B U (p, d), all by columns, zeros where nothing is seen.
@@ -208,11 +263,7 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
     auto& Y = shown.Y;
     auto& phi = shown.phi;
     double half = 0.0;
-    if (correlated)   // rows of H after low^-1
-        for (int j = 0; j < d; j++)
-            for (int a = 0; a < p; a++)
-                for (int c = 0; c < a; c++)
-                    if (seen[a] && seen[c]) Y.set(j, a, Y.at(j, a) - shown.low[a * p + c] * Y.at(j, c));
+    if (correlated) make_independent(shown, d_, p_);
     AFA_UNROLL
     for (int a = 0; a < p; a++) {
         for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
@@ -223,13 +274,8 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
             }
             continue;
         }
-        double f = shown.noise[a];                                       // f = phi^T phi + noise
-        AFA_UNROLL
-        for (int j = 0; j < d; j++) {
-            phi[j] = Y.at(j, a);
-            f += phi[j] * phi[j];
-        }
-        if (!(f > 1e-28 * S[a * p + a])) return NAN;
+        const double f = innovation_variance(shown, a, d_);
+        if (!(f > KNOWN * S[a * p + a])) return NAN;
         const double width = std::sqrt(f), scaled = 1.0 / width, shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
         for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
         for (int c = 0; c < a; c++)

@@ -8,11 +8,14 @@ namespace afa {
 //
 // Number = double: a pack holds W entries of one column, so that what happens to a column happens to W of
 // its entries at a time. Number = a vector: entry by entry, for as many matrices side by side as it has lanes.
-template <int COLUMNS, int ROWS, class Number_ = double> struct Columns {
+template <class Number> constexpr int pack_width(int rows) {
+    const int wanted = rows == 0 ? 8 : rows == 1 ? 1 : rows == 2 ? 2 : rows <= 4 ? 4 : 8;
+    return !std::is_same_v<Number, double> ? 1 : wanted < LANES<double> ? wanted : LANES<double>;
+}
+template <int COLUMNS, int ROWS, class Number_ = double, int W_ = pack_width<Number_>(ROWS)> struct Columns {
     using Number = Number_;
     static constexpr bool ALONE = std::is_same_v<Number, double>;
-    static constexpr int MOST = LANES<double>, WANTED = ROWS == 0 ? 8 : ROWS == 1 ? 1 : ROWS == 2 ? 2 : ROWS <= 4 ? 4 : 8;
-    static constexpr int W = !ALONE ? 1 : WANTED < MOST ? WANTED : MOST;
+    static constexpr int W = W_;
     using Pack = std::conditional_t<ALONE, Vec<double, W>, Number>;
     using Shared = std::conditional_t<ALONE, Vec<double, W>, double>;   // a pack of what all lanes share
     static constexpr int BLOCKS = ROWS == 0 ? 0 : (ROWS + W - 1) / W;

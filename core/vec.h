@@ -107,6 +107,29 @@ template <class V> AFA_INLINE bool all_between(V x, double low, double high) {
         return all != 0;
     }
 }
+// Natural logarithm of positive numbers, lane by lane, to about an ulp.
+//
+// x = 2^n m, sqrt(1/2) < m <= sqrt(2), s = (m - 1) / (m + 1): log m = 2 (s + s^3 / 3 + s^5 / 5 + ...), |s| < 0.1716.
+template <class V> AFA_INLINE V log_of(V x) {
+    if constexpr (std::is_same_v<V, double>) return std::log(x);
+    else {
+        using Bits = Vec<uint64_t, lanes_of<V>>;
+        constexpr double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45;   // their sum is log 2
+        const Bits bits = reinterpret_cast<Bits>(x), exponent = (bits >> 52) | 0x4330000000000000u;
+        V n = reinterpret_cast<V>(exponent) - (0x1p52 + 1023.0);
+        V m = reinterpret_cast<V>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
+        const V above = m - 1.4142135623730951;
+        m = where_positive(above, V(0.5 * m), m);
+        n = where_positive(above, V(n + 1.0), n);
+        const V f = m - 1.0, s = f / (m + 1.0), w = s * s;
+        V sum = w * (1.0 / 21.0) + 1.0 / 19.0;
+        for (const double c : {17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0}) sum = sum * w + 1.0 / c;
+        const V y = n * LN2_HIGH + (2.0 * s + (2.0 * s * w * sum + n * LN2_LOW));
+        if (__builtin_expect(all_between(x, 0x1p-1022, HUGE_VAL), 1)) return y;
+        for (int l = 0; l < lanes_of<V>; l++) x[l] = std::log(x[l]);
+        return x;
+    }
+}
 
 // ---------------------------------------------------------------- memory
 
@@ -125,6 +148,7 @@ alignas(64) constexpr int64_t MASKS[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
 // The first n (any number) of N entries, zeros beyond; nothing beyond is touched.
 template <int N, class T> AFA_INLINE Vec<T, N> load_some(const T* p, int n) {
     if (n >= N) return load<N>(p);
+    if (n <= 0) return Vec<T, N>{};
     if constexpr (N == 1) return T(0);
     else {
         const bool known = __builtin_constant_p(n);
@@ -150,6 +174,7 @@ template <int N, class T> AFA_INLINE Vec<T, N> load_some(const T* p, int n) {
 }
 template <int N, class T> AFA_INLINE void store_some(T* p, Vec<T, N> x, int n) {
     if (n >= N) return store<N>(p, x);
+    if (n <= 0) return;
     if constexpr (N > 1) {
 #if defined(__AVX512F__)
         if constexpr (N * sizeof(T) == 64) {

@@ -1,0 +1,285 @@
+// Filter and smoother of several paths side by side, each with covariances and gaps of its own.
+//
+// The recursions of kalman.h with a vector for every number: what one path skips (a missing component, a row
+// without a pivot) is multiplied by 0 instead. The chain of nodes is the same for all. Means go along, so that
+// no gains need be kept but what the smoother wants.
+#pragma once
+#include "kalman.h"
+
+namespace afa {
+
+using Beside = Vec<double, LANES<double>>;
+using Kept = VecOf<double, LANES<double>>::loose;   // the same in NumPy's memory, which is aligned to its items only
+
+// How many paths go side by side.
+inline int64_t lanes() { return LANES<double>; }
+
+// What the filter leaves for the smoother, per node; lanes last. mean (N, d, .), updated; e (N, p, .), the
+// innovations with unit variance; by columns, L, the updated root, and for the step into the node T, D (N, d, d, .)
+// and V (N, p, d, .).
+struct LaneMemory {
+    Out<3> mean, e;
+    Out<4> L, T, D, V;
+    auto members() { return std::tie(mean, e, L, T, D, V); }
+    static Kept* row(const Out<3>& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
+    static Kept* row(const Out<4>& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
+};
+constexpr const char* LANE_MEMORY =
+    "kept_mean(n,d,lanes) e(n,p,lanes) L(n,d,d,lanes) T(n,d,d,lanes) D(n,d,d,lanes) V(n,p,d,lanes) ";
+
+// Entries for several paths <-> memory, path by path.
+struct LaneRows {
+    int count;                          // paths, the first lanes
+    int64_t rows;                       // of an array (paths, rows, ...)
+    const int64_t* reached = nullptr;   // the least row of a path that is written; nullptr: all
+
+    // Row k of an array (paths, rows, n) <- the n numbers x; x has room for a whole number of vectors.
+    AFA_INLINE void write(const Beside* x, double* array, int64_t k, int n) const {
+        constexpr int L = LANES<double>;
+        for (int e = 0; e < n; e += L) {
+            const int some = n - e < L ? n - e : L;
+            AFA_UNROLL
+            for (int l = 0; l < L; l++) {
+                if (l >= count || (reached && k < reached[l])) continue;
+                Beside t;
+                AFA_UNROLL
+                for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
+                store_some<L>(array + (l * rows + k) * n + e, t, some);
+            }
+        }
+    }
+};
+
+// A mean x (d) and its covariance X X^T, X by columns: room to write them from.
+template <int D> struct LaneLaw {
+    Scratch<Beside, D * D> square;
+    explicit LaneLaw(int64_t d) : square(d * d) {}
+    template <class C, class N>
+    AFA_INLINE void write(const LaneRows& rows, int64_t k, const Beside* x, const C& X, double* mean, double* cov, N d_) {
+        const int d = d_;
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j <= i; j++) {
+                Beside t = {};
+                AFA_UNROLL
+                for (int c = 0; c < d; c++) t += X.at(c, i) * X.at(c, j);
+                square[i * d + j] = square[j * d + i] = t;
+            }
+        rows.write(x, mean, k, d);
+        rows.write(&square[0], cov, k, d * d);
+    }
+};
+
+template <bool SMOOTH, int D, int P>
+int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& L0, const In<2>& m0,
+                        const Flags<3>& seen, const In<2>& scale, const In<3>& z, const Out<3>& mean, const Out<4>& cov,
+                        const Out<3>& innovation, const Out<4>& S, const Out<2>& loglik, const LaneMemory& kept,
+                        Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_, paths = static_cast<int>(z.shape[0]);
+    const int64_t N = mean.shape[1];
+    const Beside zero = {}, one = zero + 1.0;
+    StateSpace<D, SMOOTH, Beside> space(d);
+    ShownSpace<D, P, Beside> shown(d, p);
+    LaneLaw<D> law(d);
+    auto& A = space.A;
+    auto& Y = shown.Y;
+    Scratch<Beside, D> x(d), before(d);
+    Scratch<Beside, P> v(p), rest(p), e(p);
+    const LaneRows nodes{paths, N, first.data};
+    int64_t start = N;
+    for (int l = 0; l < paths; l++) start = first[l] < start ? first[l] : start;
+    int64_t faced = -1;
+    for (int64_t k = start; k < N; k++) {
+        for (int l = 0; l < paths; l++) {   // path l sets out
+            if (first[l] != k) continue;
+            for (int i = 0; i < d; i++) {
+                x[i][l] = m0.row(l)[i];
+                if (SMOOTH && k > 0) LaneMemory::row(kept.mean, k - 1)[i][l] = m0.row(l)[i];
+                for (int j = 0; j < d; j++) {
+                    A(j, i)[l] = L0.row(l)[j * d + i];
+                    if (SMOOTH && k > 0) LaneMemory::row(kept.L, k - 1)[j * d + i][l] = L0.row(l)[j * d + i];
+                }
+            }
+        }
+        if (k > 0) {
+            const double *F = chain.F.row(chain.step[k]), *b = chain.b.row(chain.step[k]);
+            predict_root(F, chain.root.row(chain.step[k]), space, d_);
+            for (int i = 0; i < d; i++) before[i] = x[i];
+            for (int i = 0; i < d; i++) {                                      // m <- F m + b
+                Beside t = zero + b[i];
+                for (int j = 0; j < d; j++) t += F[j * d + i] * before[j];
+                x[i] = t;
+            }
+        }
+        if (SMOOTH)
+            for (int c = 0; c < d; c++)
+                for (int i = 0; i < d; i++) LaneMemory::row(kept.D, k)[c * d + i] = A(d + c, d + i);
+        const int64_t o = chain.obs[k];
+        if (o < 0 && SMOOTH)
+            for (int a = 0; a < p; a++) {
+                LaneMemory::row(kept.e, k)[a] = zero;
+                for (int i = 0; i < d; i++) LaneMemory::row(kept.V, k)[a * d + i] = zero;
+            }
+        if (o >= 0) {
+            const int64_t c = chain.cfg[o];
+            const double *H = chain.H.row(c), *R = chain.R.row(c), *off = chain.off.row(c);
+            if (c != faced) face(H, shown, d_, p_);
+            faced = c;
+            Beside strength = one;
+            for (int l = 0; l < paths; l++) strength[l] = scale.row(l)[o];
+            for (int a = 0; a < p; a++) {                                      // v = z - off - H m
+                Beside t = zero, there = zero;
+                for (int l = 0; l < paths; l++) {
+                    const bool is = seen.row(l)[o * p + a] && k >= first[l];
+                    there[l] = is ? 1.0 : 0.0;
+                    t[l] = is ? z.row(l)[o * p + a] : 0.0;
+                }
+                t -= off[a];
+                for (int i = 0; i < d; i++) t -= H[a * d + i] * x[i];
+                shown.seen[a] = there;
+                v[a] = rest[a] = where_positive(there, t, zero);
+            }
+            innovation_cov(R, strength, A, shown, d_, p_);
+            if (split_noise(R, strength, shown, p_)) {
+                make_independent(shown, d_, p_);
+                for (int a = 0; a < p; a++)
+                    for (int b = 0; b < a; b++) rest[a] -= shown.low[a * p + b] * rest[b];
+            }
+            Beside total = zero, worst = one;
+            AFA_UNROLL
+            for (int a = 0; a < p; a++) {
+                const Beside there = shown.seen[a], f = innovation_variance(shown, a, d_), width = root(f);
+                const Beside scaled = where_positive(there, Beside(1.0 / width), zero);
+                const Beside shrink = where_positive(there, Beside(1.0 / (f + width * root(shown.noise[a]))), zero);
+                const Beside unit = rest[a] * scaled;
+                e[a] = unit;
+                AFA_UNROLL
+                for (int i = 0; i < (SMOOTH ? 2 * d : d); i++) {
+                    const Beside gain = condition(A, i, shown.phi, scaled, shrink, d_);
+                    if (i < d) x[i] += gain * unit;                            // m <- m + W e
+                    else LaneMemory::row(kept.V, k)[a * d + i - d] = gain;
+                }
+                for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, shown.phi, scaled, shrink, d_) * unit;
+                const Beside margin = f - KNOWN * shown.cov(a, a);
+                worst = where_positive(Beside(there * (margin > zero ? zero : one)), -one, worst);
+                total += where_positive(there, Beside(LOG_2PI + log_of(f) + unit * unit), zero);
+            }
+            if (SMOOTH)
+                for (int a = 0; a < p; a++) LaneMemory::row(kept.e, k)[a] = e[a];
+            for (int l = 0; l < paths; l++) {
+                if (k < first[l]) continue;
+                if (!(worst[l] > 0.0)) return k;
+                loglik.row(l)[o] = -0.5 * total[l];
+                for (int a = 0; a < p; a++) {
+                    innovation.row(l)[o * p + a] = shown.seen[a][l] > 0.0 ? v[a][l] : NAN;
+                    for (int b = 0; b < p; b++) S.row(l)[(o * p + a) * p + b] = shown.cov(a, b)[l];
+                }
+            }
+        }
+        if (SMOOTH)
+            for (int i = 0; i < d; i++) {
+                LaneMemory::row(kept.mean, k)[i] = x[i];
+                for (int c = 0; c < d; c++) {
+                    LaneMemory::row(kept.L, k)[c * d + i] = A(c, i);
+                    LaneMemory::row(kept.T, k)[c * d + i] = A(c, d + i);
+                }
+            }
+        if (k == N - 1 || !SMOOTH) law.write(nodes, k, &x[0], A, mean.data, cov.data, d_);
+    }
+    return -1;
+}
+
+// Filter paths z (n, T, p), n at most LANES; path l from node first[l] on.
+//
+// L0 (n, d, d), by columns, m0 (n, d): root and mean at node first - 1 (at first = 0: before the first observation).
+// seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d) and cov (n, N, d, d), with
+// `smooth` of the last node only, innovations (n, T, p), S (n, T, p, p), loglik (n, T) and, with `smooth`, what is
+// kept. Returns -1, or a node at which an innovation covariance is singular.
+inline int64_t filter_lanes(Chain chain, Index<1> first, In<3> L0, In<2> m0, Flags<3> seen, In<2> scale, bool smooth,
+                            In<3> z, Out<3> mean, Out<4> cov, Out<3> innovation, Out<4> S, Out<2> loglik,
+                            LaneMemory kept) {
+    return with_sizes(mean.shape[2], z.shape[2], [&](auto d, auto p) {
+        return smooth ? filter_lanes_of<true>(chain, first, L0, m0, seen, scale, z, mean, cov, innovation, S, loglik, kept, d, p)
+                      : filter_lanes_of<false>(chain, first, L0, m0, seen, scale, z, mean, cov, innovation, S, loglik, kept, d, p);
+    });
+}
+
+template <int D, int P>
+void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>& mean, const Out<4>& cov, const Out<3>& Z0,
+                     const Out<2>& y0, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_, paths = static_cast<int>(mean.shape[0]);
+    const int64_t N = mean.shape[1];
+    Columns<2 * D, D, Beside> A(2 * d, d);
+    Columns<D, D, Beside> Z(d, d), LZ(d, d);
+    Scratch<Beside, 2 * D> scratch(2 * d);
+    Scratch<Beside, D> y(d), before(d), x(d);
+    LaneLaw<D> law(d);
+    const LaneRows nodes{paths, N, last.data};
+    for (int i = 0; i < d; i++) Z(i, i) += 1.0;
+    int64_t least = N - 1;
+    for (int l = 0; l < paths; l++) least = last[l] < least ? last[l] : least;
+    for (int64_t k = N - 1; k >= least; k--) {
+        if (k < N - 1) {
+            const Kept *T = LaneMemory::row(kept.T, k + 1), *D_ = LaneMemory::row(kept.D, k + 1),
+                         *V = LaneMemory::row(kept.V, k + 1), *e = LaneMemory::row(kept.e, k + 1),
+                         *L = LaneMemory::row(kept.L, k), *m = LaneMemory::row(kept.mean, k);
+            for (int i = 0; i < d; i++) before[i] = y[i];
+            AFA_UNROLL
+            for (int i = 0; i < d; i++) {
+                Beside t = {};
+                AFA_UNROLL
+                for (int j = 0; j < d; j++) t += T[j * d + i] * before[j];     // xi = T xi+ + V e
+                AFA_UNROLL
+                for (int a = 0; a < p; a++) t += V[a * d + i] * e[a];
+                y[i] = t;
+            }
+            AFA_UNROLL
+            for (int c = 0; c < d; c++)
+                AFA_UNROLL
+                for (int i = 0; i < d; i++) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
+                    Beside t = {};
+                    AFA_UNROLL
+                    for (int j = c; j < d; j++) t += T[j * d + i] * Z(c, j);
+                    A(c, i) = t;
+                    A(d + c, i) = D_[c * d + i];
+                }
+            triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
+            AFA_UNROLL
+            for (int c = 0; c < d; c++)
+                AFA_UNROLL
+                for (int i = 0; i < d; i++) Z(c, i) = A(c, i);
+            AFA_UNROLL
+            for (int i = 0; i < d; i++) {
+                Beside t = m[i];
+                AFA_UNROLL
+                for (int j = 0; j < d; j++) t += L[j * d + i] * y[j];          // m + L xi
+                x[i] = t;
+                AFA_UNROLL
+                for (int c = 0; c < d; c++) {
+                    Beside s = {};
+                    AFA_UNROLL
+                    for (int j = c; j < d; j++) s += L[j * d + i] * Z(c, j);
+                    LZ(c, i) = s;
+                }
+            }
+            law.write(nodes, k, &x[0], LZ, mean.data, cov.data, d_);
+        }
+        for (int l = 0; l < paths; l++) {
+            if (k != last[l]) continue;
+            for (int i = 0; i < d; i++) {
+                y0.row(l)[i] = y[i][l];
+                for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = Z(j, i)[l];
+            }
+        }
+    }
+}
+
+// Means (n, N, d) and cov (n, N, d, d) of nodes N - 2, ..., last[l] of path l.
+//
+// Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
+inline void smooth_lanes(LaneMemory kept, Index<1> last, Out<3> mean, Out<4> cov, Out<3> Z0, Out<2> y0) {
+    with_sizes(mean.shape[2], kept.e.shape[1], [&](auto d, auto p) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
+}
+
+}  // namespace afa

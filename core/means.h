@@ -1,0 +1,191 @@
+// Means of the Kalman filter and the RTS smoother, from the gains that the covariances left (covariances.h).
+//
+//     filter    m = F m + b,  v = z - H m - off,  e = K v,  m <- m + W e
+//     smooth    xi = T xi+ + V e,  m_s = m + L xi
+//
+// Number = double: one path, its components side by side in packs. Number = a vector: as many paths side by side
+// as it has lanes.
+#pragma once
+#include "kalman.h"
+
+namespace afa {
+
+// Paths side by side: the l-th lane is path path[l]; lanes beyond `count` repeat the last one and are not written.
+template <class Number> struct Paths {
+    static constexpr int MOST = lanes_of<Number>;
+    int count;
+    int64_t path[MOST];
+    Paths(int64_t start, int64_t paths) : count(static_cast<int>(paths - start < MOST ? paths - start : MOST)) {
+        for (int l = 0; l < MOST; l++) path[l] = start + (l < count ? l : count - 1);
+    }
+    // x <- row k of an array (paths, rows, n).
+    template <class C> AFA_INLINE void read(const double* array, int64_t rows, int64_t k, int n, C& x) const {
+        if constexpr (C::ALONE) {
+            AFA_UNROLL
+            for (int b = 0; b * C::W < n; b++) x(0, b) = C::read(array + (path[0] * rows + k) * n, b, n);
+        } else {
+            AFA_UNROLL
+            for (int i = 0; i < n; i++) {
+                Number t;
+                for (int l = 0; l < MOST; l++) t[l] = array[(path[l] * rows + k) * n + i];
+                x(0, i) = t;
+            }
+        }
+    }
+    // Row k of an array (paths, rows, n) <- x.
+    template <class C> AFA_INLINE void write(const C& x, double* array, int64_t rows, int64_t k, int n) const {
+        if constexpr (C::ALONE) {
+            AFA_UNROLL
+            for (int b = 0; b * C::W < n; b++)
+                store_some<C::W>(array + (path[0] * rows + k) * n + b * C::W, x(0, b), n - b * C::W);
+        } else {
+            for (int l = 0; l < count; l++) {
+                double* to = array + (path[l] * rows + k) * n;
+                AFA_UNROLL
+                for (int i = 0; i < n; i++) to[i] = x(0, i)[l];
+            }
+        }
+    }
+};
+
+// out += M x, M by columns (columns, rows); out and x are first columns.
+template <class C, class X, class N, class M>
+AFA_INLINE void add_product(const double* matrix, const X& x, C& out, N rows_, M columns_) {
+    const int rows = rows_, columns = columns_;
+    AFA_UNROLL
+    for (int b = 0; b * C::W < rows; b++) {
+        typename C::Pack t = out(0, b);
+        AFA_UNROLL
+        for (int j = 0; j < columns; j++) t += x.at(0, j) * C::read(matrix + j * rows, b, rows);
+        out(0, b) = t;
+    }
+}
+// x's first column <- 0.
+template <class C, class N> AFA_INLINE void clear(C& x, N n_) {
+    const int n = n_;
+    AFA_UNROLL
+    for (int b = 0; b * C::W < n; b++) x(0, b) = typename C::Pack{};
+}
+// x's components that are not seen <- 0 (their data may be NaN).
+template <class C, class N> AFA_INLINE void drop_unseen(const uint8_t* seen, C& x, N n_) {
+    const int n = n_;
+    AFA_UNROLL
+    for (int a = 0; a < n; a++)
+        if (!seen[a]) {
+            if constexpr (C::W == 1) x(0, a) = typename C::Pack{};
+            else x(0, a / C::W) = with_lane(x(0, a / C::W), a % C::W, 0.0);
+        }
+}
+
+template <class Number, int D, int P>
+void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Gains& gains, const In<3>& z,
+                     const Flags<2>& seen, const Out<3>& mean, const Out<3>& innovation, const Out<2>& loglik, Size<D> d_,
+                     Size<P> p_) {
+    const int d = d_, p = p_;
+    const int64_t N = mean.shape[1], T = z.shape[1];
+    Columns<1, D, Number> x(1, d), before(1, d);
+    using Shown = Columns<1, P, Number>;
+    Shown v(1, p), e(1, p);
+    Columns<D, P> across(d, p);
+    int64_t faced = -1;
+    for (int64_t start = 0; start < mean.shape[0]; start += lanes_of<Number>) {
+        const Paths<Number> paths(start, mean.shape[0]);
+        paths.read(m.data, 1, 0, d, x);
+        for (int64_t k = first; k < N; k++) {
+            const int64_t o = chain.obs[k];
+            if (o >= 0) paths.read(z.data, T, o, p, v);
+            if (k > 0) {                                                       // m <- F m + b
+                const int64_t u = chain.step[k];
+                AFA_UNROLL
+                for (int b = 0; b * before.W < d; b++) {
+                    before(0, b) = x(0, b);
+                    x(0, b) = x.read(chain.b.row(u), b, d) + typename Columns<1, D, Number>::Pack{};
+                }
+                add_product(chain.F.row(u), before, x, d_, d_);
+            }
+            if (o >= 0) {
+                const int64_t c = chain.cfg[o], g = gains.slot[k];
+                const double *H = chain.H.row(c), *off = chain.off.row(c);
+                if (c != faced && Shown::ALONE)
+                    for (int i = 0; i < d; i++)
+                        for (int a = 0; a < p; a++) across.set(i, a, H[a * d + i]);
+                faced = c;
+                AFA_UNROLL
+                for (int b = 0; b * Shown::W < p; b++) {                       // v = z - off - H m
+                    typename Shown::Pack t = v(0, b) - Shown::read(off, b, p);
+                    AFA_UNROLL
+                    for (int i = 0; i < d; i++) {
+                        if constexpr (Shown::ALONE) t -= x.at(0, i) * across(i, b);
+                        else t -= H[b * d + i] * x(0, i);
+                    }
+                    v(0, b) = t;
+                }
+                paths.write(v, innovation.data, T, o, p);
+                for (int a = 0; a < p; a++)
+                    if (!seen.row(o)[a])
+                        for (int l = 0; l < paths.count; l++) innovation[(paths.path[l] * T + o) * p + a] = NAN;
+                drop_unseen(seen.row(o), v, p_);
+                clear(e, p_);                                                  // e = K v
+                add_product(gains.K.row(g), v, e, p_, p_);
+                Number total = {};
+                AFA_UNROLL
+                for (int a = 0; a < p; a++) total += e.at(0, a) * e.at(0, a);
+                for (int l = 0; l < paths.count; l++)
+                    loglik[paths.path[l] * T + o] = gains.half[g] - 0.5 * lane(total, l);
+                add_product(gains.W.row(g), e, x, d_, p_);                     // m <- m + W e
+            }
+            paths.write(x, mean.data, N, k, d);
+        }
+    }
+}
+
+// Means (n, N, d) of paths z (n, T, p) that share covariances, innovations (n, T, p), NaN where nothing is seen,
+// and loglik (n, T); m (n, d) is the state at node first - 1.
+inline void filter_means(Chain chain, int64_t first, In<2> m, Gains gains, In<3> z, Flags<2> seen, Out<3> mean,
+                         Out<3> innovation, Out<2> loglik) {
+    with_sizes(mean.shape[2], z.shape[2], [&](auto d, auto p) {
+        if (mean.shape[0] == 1) filter_means_of<double>(chain, first, m, gains, z, seen, mean, innovation, loglik, d, p);
+        else filter_means_of<Vec<double, LANES<double>>>(chain, first, m, gains, z, seen, mean, innovation, loglik, d, p);
+    });
+}
+
+template <class Number, int D, int P>
+void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const In<3>& innovation, const Flags<2>& seen,
+                     const Out<3>& mean, const Out<2>& y, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_;
+    const int64_t N = mean.shape[1], T = innovation.shape[1];
+    Columns<1, D, Number> xi(1, d), before(1, d), x(1, d);
+    Columns<1, P, Number> v(1, p), e(1, p);
+    for (int64_t start = 0; start < mean.shape[0]; start += lanes_of<Number>) {
+        const Paths<Number> paths(start, mean.shape[0]);
+        clear(xi, d_);
+        for (int64_t k = N - 2; k >= last; k--) {
+            const int64_t s = gains.slot[k + 1], g = gains.slot[k], o = chain.obs[k + 1];
+            paths.read(mean.data, N, k, d, x);
+            AFA_UNROLL
+            for (int b = 0; b * before.W < d; b++) before(0, b) = xi(0, b);
+            clear(xi, d_);
+            add_product(gains.T.row(s), before, xi, d_, d_);                   // xi = T xi+ + V e
+            if (o >= 0) {
+                paths.read(innovation.data, T, o, p, v);
+                drop_unseen(seen.row(o), v, p_);
+                clear(e, p_);
+                add_product(gains.K.row(s), v, e, p_, p_);
+                add_product(gains.V.row(s), e, xi, d_, p_);
+            }
+            add_product(gains.root.row(g), xi, x, d_, d_);                     // m + L xi
+            paths.write(x, mean.data, N, k, d);
+        }
+        paths.write(xi, y.data, 1, 0, d);
+    }
+}
+
+// Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out. y (n, d) gets the mean of xi at `last`.
+inline void smooth_means(Chain chain, int64_t last, Gains gains, In<3> innovation, Flags<2> seen, Out<3> mean, Out<2> y) {
+    with_sizes(mean.shape[2], innovation.shape[2], [&](auto d, auto p) {
+        if (mean.shape[0] == 1) smooth_means_of<double>(chain, last, gains, innovation, seen, mean, y, d, p);
+        else smooth_means_of<Vec<double, LANES<double>>>(chain, last, gains, innovation, seen, mean, y, d, p);
+    });
+}
+
+}  // namespace afa
