@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: figures studies test lint docs bench clean
+.PHONY: figures studies test test-lowest sanitize lint docs bench clean
 .DELETE_ON_ERROR:
 
 # Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
-$(VENV)/.core: setup.cfg pyproject.toml
+$(VENV)/.core: setup.cfg pyproject.toml setup.py $(wildcard core/* tools/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) -e '.[parquet]'
 	touch $@
@@ -27,8 +27,23 @@ figures: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy & types=$$!; $(BIN)/afafilter compile --jobs 2 && wait $$types
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+SANITIZE := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 AFAFILTER_CORE=sanitize \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
+sanitize: $(VENV)/.test
+	AFAFILTER_LEVELS=sanitize $(BIN)/python setup.py -q build_ext --inplace
+	$(SANITIZE) $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/*/test_recursions.py)
+
+# The same tests with the lowest versions that setup.cfg declares.
+LOWEST := .venv-lowest
+test-lowest: setup.cfg
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tools/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(INSTALL) -e '.[test]' -c $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -62,5 +77,5 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks $(TASKS)
 
 clean:
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(LOWEST) build afafilter/_core/*.so dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	rm -rf docs/_build docs/generated docs/auto_examples docs/api/generated
