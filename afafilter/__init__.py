@@ -13,6 +13,7 @@ from typing import Any
 from afafilter._version import __version__ as __version__
 
 _HOME = {
+    "_core": ("core_info",),
     "adaptive.estimators": ("adaptive_filter", "adaptive_smoother"),
     "adaptive.extensions": ("adaptive_forecast", "confidence_gate", "spectral_bank"),
     "adaptive.linear_time.filter": (

@@ -4,6 +4,7 @@ from afafilter import datasets as datasets
 from afafilter import io as io
 from afafilter import plotting as plotting
 from afafilter import theory as theory
+from afafilter._core import core_info as core_info
 from afafilter._version import __version__ as __version__
 from afafilter.adaptive.estimators import adaptive_filter as adaptive_filter
 from afafilter.adaptive.estimators import adaptive_smoother as adaptive_smoother
