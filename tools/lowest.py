@@ -1,6 +1,6 @@
 """Prints the lowest versions that setup.cfg declares, as requirements for pip.
 
-    python tools/lowest.py > lowest.txt
+python tools/lowest.py > lowest.txt
 """
 
 from __future__ import annotations

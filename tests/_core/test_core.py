@@ -59,7 +59,12 @@ def read_only(array):
         (0, read_only, TypeError, "x is <class 'numpy.ndarray'>, wanted a writable float64 array"),
         (2, lambda a: a[0], ValueError, "psi has 1 axes, wanted 2"),
         (4, lambda a: a[:4], ValueError, "axis 0 of which has length 4, wanted T = 5 as in x"),
-        (3, lambda a: a[:, :1], ValueError, "axis 1 of root has length 1, wanted d = 2 as in x"),
+        (
+            3,
+            lambda a: a[:, :1].copy(),
+            ValueError,
+            "axis 1 of root has length 1, wanted d = 2 as in x",
+        ),
         (1, lambda a: a.transpose(0, 2, 1), ValueError, "Phi is not contiguous"),
         (2, misaligned, ValueError, "psi lies at an address that is no multiple of 8"),
     ],
