@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from afafilter import __version__
-from afafilter.cli.interface import main as command
+from afafilter.cli import main as command
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -63,7 +63,7 @@ def test_study_format(tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_estimators_and_commands_named_exist(page):
     from afafilter.catalog import CATALOG
-    from afafilter.cli.interface import main
+    from afafilter.cli import main
 
     text = (ROOT / page).read_text(encoding="utf-8")
     for command in re.findall(r"^ *(?:\$ )?afafilter ([a-z]+) ", text, flags=re.MULTILINE):

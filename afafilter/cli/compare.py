@@ -5,13 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from afafilter.io.files import refuse_existing, write_table
 from afafilter.io.sidecar import write_sidecar
-
-if TYPE_CHECKING:
-    pass
 
 
 def compare_command(

@@ -13,10 +13,8 @@ import numpy as np
 
 from afafilter._base.checks import Array, observations, scalar
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
-from afafilter.io.files import (
-    atomic_path,
-    table_path,
-)
+from afafilter.cli.shared import finish, measurements, prepare
+from afafilter.io.files import atomic_path, table_path
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import SECONDS, Series
 from afafilter.models.sde import LinearSDE
@@ -25,7 +23,6 @@ from afafilter.results import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-from afafilter.cli.shared import finish, measurements, prepare
 
 UNITS = {
     "ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours", "D": "days",

@@ -1,4 +1,4 @@
-"""The command `afafilter`: simulate, estimate, fit, compare, figures.
+"""The subcommands of `afafilter`: their arguments, options and help.
 
 Bad input ends with exit status 2 and one line on stderr, a task that failed with 1. Results are
 written whole or not at all, and never over a file that exists without --force.

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import scalar
-from afafilter.io.files import (
-    table_path,
-)
+from afafilter.cli.shared import finish, prepare
+from afafilter.io.files import table_path
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import read_times
-
-if TYPE_CHECKING:
-    pass
-
-from afafilter.cli.shared import finish, prepare
 
 
 def simulate_command(

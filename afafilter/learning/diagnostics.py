@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observations, positive_int
+from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from afafilter.learning.result import FitResult
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,6 @@ def diagnose(
     H(h), F(h, h), h = n / 3; N = n (skewness^2 / 6 + (kurtosis - 3)^2 / 24), chi-square with 2
     degrees of freedom. Missing values are left out: lags count observed residuals.
     """
-    from afafilter.learning.result import FitResult
     from afafilter.likelihood.loglik import prepare
 
     if isinstance(model, FitResult):

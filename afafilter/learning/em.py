@@ -12,17 +12,15 @@ where intervals are very short; maximum likelihood does not need it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.learning.optimise import Objective, Optimum, information, newton
+from afafilter.learning.problem import Problem
 from afafilter.likelihood.loglik import Chain, Data, Moments, chain_loglik, make_chain
 from afafilter.models.sde import LinearSDE
-
-if TYPE_CHECKING:
-    from afafilter.learning.problem import Problem
 
 
 class TransitionSums(NamedTuple):

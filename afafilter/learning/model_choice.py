@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import observations, positive_int
+from afafilter.learning.result import FitResult
 from afafilter.likelihood.loglik import DiscreteSystem, System, evaluate, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
-
-if TYPE_CHECKING:
-    from afafilter.learning.result import FitResult
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,14 @@ At the best weights the gradient of the bound is that of the Gaussian likelihood
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.learning.parameters.parametrisation import Parametrisation
+from afafilter.learning.problem import Problem
 from afafilter.likelihood.loglik import chain_loglik, evaluate, make_chain
-
-if TYPE_CHECKING:
-    from afafilter.learning.parameters.parametrisation import Parametrisation
-    from afafilter.learning.problem import Problem
 
 ROUNDS = 500
 SETTLED = 1e-9

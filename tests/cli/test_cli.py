@@ -28,9 +28,9 @@ from afafilter import (
 )
 from afafilter.catalog import CATALOG, estimator_from_spec
 from afafilter.cli import compile as compiling
+from afafilter.cli import main
 from afafilter.cli.compile import JOBS
 from afafilter.cli.estimate import observed
-from afafilter.cli.interface import main
 from afafilter.models import presets
 
 DATA = datasets.DATA
