@@ -151,31 +151,31 @@ template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P,
         }
 }
 
-// ---------------------------------------------------------------- matrices by rows, as NumPy keeps them
+// ---------------------------------------------------------------- matrices by rows, as NumPy keeps them (T: double, or a vector: side by side)
 
 // out (n, c) = a (n, m) b (m, c); out overlaps neither.
-template <class N, class M, class C>
-AFA_INLINE void multiply(const double* a, const double* b, double* out, N n, M m, C c) {
+template <class T, class N, class M, class C>
+AFA_INLINE void multiply(const T* a, const T* b, T* out, N n, M m, C c) {
     for (int i = 0; i < n; i++) {
-        for (int j = 0; j < c; j++) out[i * c + j] = 0.0;
+        for (int j = 0; j < c; j++) out[i * c + j] = T{};
         for (int k = 0; k < m; k++)
             for (int j = 0; j < c; j++) out[i * c + j] += a[i * m + k] * b[k * c + j];
     }
 }
 // out (n, c) += scale a (n, m) b^T, b (c, m).
-template <class N, class M, class C>
-AFA_INLINE void add_product_t(const double* a, const double* b, double scale, double* out, N n, M m, C c) {
+template <class T, class N, class M, class C>
+AFA_INLINE void add_product_t(const T* a, const T* b, double scale, T* out, N n, M m, C c) {
     for (int i = 0; i < n; i++)
         for (int j = 0; j < c; j++) {
-            double x = 0.0;
+            T x = T{};
             for (int k = 0; k < m; k++) x += a[i * m + k] * b[j * m + k];
             out[i * c + j] += scale * x;
         }
 }
 // out (n, c) = a^T b, a (m, n), b (m, c).
-template <class N, class M, class C>
-AFA_INLINE void t_multiply(const double* a, const double* b, double* out, N n, M m, C c) {
-    for (int i = 0; i < n * c; i++) out[i] = 0.0;
+template <class T, class N, class M, class C>
+AFA_INLINE void t_multiply(const T* a, const T* b, T* out, N n, M m, C c) {
+    for (int i = 0; i < n * c; i++) out[i] = T{};
     for (int k = 0; k < m; k++)
         for (int i = 0; i < n; i++)
             for (int j = 0; j < c; j++) out[i * c + j] += a[k * n + i] * b[k * c + j];

@@ -21,9 +21,9 @@ from afafilter._core import kalman_kernels as kernels
 from afafilter._core import kalman_lane_kernels as lane_kernels
 from afafilter._core import kalman_mean_kernels as mean_kernels
 from afafilter._core.lanes import LANES
-from afafilter._core.transition_kernels import semidefinite_root
 from afafilter.kalman import segments
 from afafilter.kalman.timeline import Index, Timeline
+from afafilter.linalg.discretiser import lower_roots
 
 UNSEEN_TOL = 1e-9
 """A state component counts as undetermined when it moves by more than this per unit of delta."""
@@ -348,9 +348,8 @@ def raise_singular(chain: kernels.Chain, node: int) -> None:
 
 def initial_root(P: Array) -> Array:
     """Columns of the lower root of a semidefinite matrix."""
-    out: Array = np.empty((1, *P.shape))
-    semidefinite_root(np.array(P, order="C")[None], out)
-    return np.asarray(out[0])
+    root: Array = lower_roots(P[None])[0]
+    return root
 
 
 def _regression(T: Array) -> tuple[Array, Array]:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter._core.kalman_kernels import Chain
-from afafilter._core.transition_kernels import by_columns
-from afafilter.linalg.discretiser import mostly_distinct
+from afafilter.linalg.discretiser import by_columns, mostly_distinct
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior
 from afafilter.models.sde import LinearSDE

@@ -36,6 +36,7 @@ from scipy.linalg import matrix_balance
 
 from afafilter._base.checks import Array
 from afafilter._base.threads import rows, spread
+from afafilter._core import core
 from afafilter.linalg.modes import Modes, modes
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -147,7 +148,7 @@ class Discretiser:
 
         def some(part: slice) -> None:
             tau, cell, found = taus[part], base[part], tuple(x[part] for x in out)
-            from_base(coefficients, tau - starts[cell], cell, *given, *found, roots)
+            core.from_base(coefficients, tau - starts[cell], cell, *given, *found, roots)
             with np.errstate(over="ignore", invalid="ignore"):
                 self._check_range(tau, *found)
 
@@ -283,6 +284,18 @@ class Discretiser:
         )
         ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
         return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
+
+
+def lower_roots(V: Array) -> Array:
+    """Columns of the lower roots of semidefinite V (n, d, d); null pivots make null columns."""
+    roots = np.empty(V.shape)
+    core.lower_roots(np.ascontiguousarray(V, dtype=np.float64), roots)
+    return roots
+
+
+def by_columns(Phi: Array, psi: Array, V: Array) -> tuple[Array, Array, Array]:
+    """Columns of Phi (n, d, d), psi, and columns of the lower roots of V (n, d, d)."""
+    return np.ascontiguousarray(np.swapaxes(Phi, -1, -2)), psi, lower_roots(V)
 
 
 def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
