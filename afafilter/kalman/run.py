@@ -23,7 +23,7 @@ from afafilter._core import kalman_mean_kernels as mean_kernels
 from afafilter._core.lanes import LANES
 from afafilter.kalman import segments
 from afafilter.kalman.timeline import Index, Timeline
-from afafilter.linalg.discretiser import lower_roots
+from afafilter.linalg.transitions import lower_roots
 
 UNSEEN_TOL = 1e-9
 """A state component counts as undetermined when it moves by more than this per unit of delta."""

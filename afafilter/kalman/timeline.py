@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter._core.kalman_kernels import Chain
-from afafilter.linalg.discretiser import by_columns, mostly_distinct
+from afafilter.linalg.discretiser import mostly_distinct
+from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior
 from afafilter.models.sde import LinearSDE

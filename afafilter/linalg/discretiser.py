@@ -36,8 +36,8 @@ from scipy.linalg import matrix_balance
 
 from afafilter._base.checks import Array
 from afafilter._base.threads import rows, spread
-from afafilter._core import core
 from afafilter.linalg.modes import Modes, modes
+from afafilter.linalg.transitions import by_columns, from_base
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
@@ -121,14 +121,10 @@ class Discretiser:
         """Columns of Phi, psi, and columns of the lower root of V over taus (n,)."""
         if len(taus) > 1:
             return self._each(taus, roots=True)
-        from afafilter._core.transition_kernels import by_columns
-
         return by_columns(*self(taus))
 
     def _each(self, taus: Array, roots: bool = False) -> tuple[Array, Array, Array]:
         """Over taus (n,), every one by itself."""
-        from afafilter._core.transition_kernels import by_columns, from_base
-
         n, d = len(taus), len(self.A)
         starts, base = np.zeros(0), np.zeros(0, np.intp)
         if n >= _MANY:
@@ -148,7 +144,7 @@ class Discretiser:
 
         def some(part: slice) -> None:
             tau, cell, found = taus[part], base[part], tuple(x[part] for x in out)
-            core.from_base(coefficients, tau - starts[cell], cell, *given, *found, roots)
+            from_base(coefficients, tau - starts[cell], cell, *given, *found, roots)
             with np.errstate(over="ignore", invalid="ignore"):
                 self._check_range(tau, *found)
 
@@ -284,18 +280,6 @@ class Discretiser:
         )
         ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
         return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
-
-
-def lower_roots(V: Array) -> Array:
-    """Columns of the lower roots of semidefinite V (n, d, d); null pivots make null columns."""
-    roots = np.empty(V.shape)
-    core.lower_roots(np.ascontiguousarray(V, dtype=np.float64), roots)
-    return roots
-
-
-def by_columns(Phi: Array, psi: Array, V: Array) -> tuple[Array, Array, Array]:
-    """Columns of Phi (n, d, d), psi, and columns of the lower roots of V (n, d, d)."""
-    return np.ascontiguousarray(np.swapaxes(Phi, -1, -2)), psi, lower_roots(V)
 
 
 def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import MODELS
-from oracles import mp_transition
 
-from afafilter._core import core
-from afafilter.linalg.discretiser import Discretiser, by_columns, lower_roots
+from afafilter.linalg.discretiser import Discretiser
+from afafilter.linalg.transitions import by_columns, lower_roots, transition_adjoint, transitions
 from afafilter.models.sde import LinearSDE
+from tests.conftest import MODELS
+from tests.oracles import mp_transition
 
 STEPS = np.array([0.0, 1e-7, 0.3, 1e-3, 2.0, 0.3, 9.0, 0.05, 0.7])
 """Lanes of one register with different numbers of doublings, and a rest."""
 
 
-def transitions(A, Q, u, steps):
-    n, d = len(steps), len(A)
-    out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
-    core.transitions(np.array(A), np.array(Q), np.array(u), steps, *out)
-    return out
-
-
 def test_transitions(model: LinearSDE) -> None:
     drift = np.random.default_rng(1).standard_normal(model.dim)
-    found = transitions(model.A, model.Q, drift, STEPS)
+    found = transitions(np.array(model.A), np.array(model.Q), drift, STEPS)
     reach = np.abs(model.A).sum(axis=0).max()
     for k, dt in enumerate(STEPS):
         exact = mp_transition(model.A, model.Q, drift, dt)
@@ -36,9 +29,11 @@ def test_transitions(model: LinearSDE) -> None:
 
 
 def test_lanes_do_not_know_their_neighbours(model: LinearSDE) -> None:
-    together = transitions(model.A, model.Q, model.drift, STEPS)
+    together = transitions(np.array(model.A), np.array(model.Q), np.array(model.drift), STEPS)
     for k in range(len(STEPS)):
-        alone = transitions(model.A, model.Q, model.drift, STEPS[k : k + 1])
+        alone = transitions(
+            np.array(model.A), np.array(model.Q), np.array(model.drift), STEPS[k : k + 1]
+        )
         for part, single in zip(together, alone):
             np.testing.assert_array_equal(part[k], single[0])
 
@@ -50,8 +45,7 @@ def test_adjoint(name: str) -> None:
     d, rng = model.dim, np.random.default_rng(3)
     A, Q, u = np.array(model.A), np.array(model.Q), rng.standard_normal(d)
     weights = [rng.standard_normal((len(STEPS), *shape)) for shape in ((d, d), (d,), (d, d))]
-    gA, gQ, gu = np.zeros((d, d)), np.zeros((d, d)), np.zeros(d)
-    core.transition_adjoint(A, Q, u, STEPS, *weights, gA, gQ, gu)
+    gA, gQ, gu = transition_adjoint((A, Q, u), STEPS, *weights)
     EA, EQ, Eu = (rng.standard_normal(x.shape) * (np.abs(x) + 0.1) for x in (A, Q, u))
     EQ, h, total, size = EQ + EQ.T, 1e-7, 0.0, 0.0
     for k, dt in enumerate(STEPS):
