@@ -16,70 +16,44 @@ Undamped components start diffuse, damped ones stationary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import positive_int, scalar
+from afafilter.learning.components import Block, Component, Param
 from afafilter.learning.start_values import Scales, data_scales
 from afafilter.likelihood.loglik import PriorArrays, System
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
+__all__ = [
+    "Block",
+    "Component",
+    "Family",
+    "Param",
+    "assemble",
+    "brownian",
+    "constant",
+    "constant_velocity",
+    "cycle",
+    "isotropic",
+    "local_linear_trend",
+    "matern",
+    "noise",
+    "ornstein_uhlenbeck",
+    "oscillator",
+    "seasonal",
+    "spiral",
+]
+
 NO_STATE = (
     "noise and constant alone have no state that moves: add a component such as brownian, "
     "ornstein_uhlenbeck or cycle"
 )
-DOMAINS = ("real", "positive", "nonnegative")
-
-
-class Block(NamedTuple):
-    """State of one component: matrices, stationary covariance, flat start directions.
-
-    R and offset are added to those of the other components. All must be computed by plain
-    arithmetic from the parameters: they are also called with complex numbers, whose tiny
-    imaginary parts carry the derivatives.
-    """
-
-    A: Any  # (d, d)
-    Q: Any  # (d, d)
-    C: Any  # (p, d)
-    cov: Any  # (d, d), 0 along flat directions
-    flat: Any  # (d, q)
-    R: Any = None  # (p, p)
-    offset: Any = None  # (p,)
-
-
-@dataclass(frozen=True)
-class Param:
-    """A parameter: its name, where it may lie, and how to guess it from data.
-
-    domain : "real"; "positive" (fitted by its logarithm); "nonnegative" (fitted by its square root,
-        can be or become 0).
-    """
-
-    name: str
-    domain: str
-    guess: Callable[[Scales, int], float]
-
-
-@dataclass(frozen=True)
-class Component:
-    """One summand of a family: `build(values) -> Block`, values in the order of `params`.
-
-    affine : whether the block is an affine function of the values. Its derivatives are then
-        computed once per fit instead of at every evaluation.
-    """
-
-    label: str
-    params: tuple[Param, ...]
-    build: Callable[..., Block]
-    obs_dim: int = 1
-    dim: int = 1
-    affine: bool = False
 
 
 @dataclass(frozen=True)

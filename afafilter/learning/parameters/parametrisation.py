@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
-from afafilter.learning.families import Block, Component, Family
+from afafilter.learning.components import Block, Component
+from afafilter.learning.families import Family
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.noise_levels import NoiseLevels
 from afafilter.learning.start_values import data_scales
