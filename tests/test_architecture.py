@@ -52,7 +52,7 @@ LONG_MODULES: dict[str, int] = {
     "afafilter.attention.blocks": 523,
     "afafilter.attention.tiles": 457,
     "afafilter.kalman.run": 402,
-    "afafilter.learning.families": 507,
+    "afafilter.learning.families": 481,
     "afafilter.likelihood.loglik": 505,
     "afafilter.linalg.discretiser": 452,
     "afafilter.studies.compare": 416,
