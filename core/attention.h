@@ -398,17 +398,19 @@ template <class T> int64_t attend(Pairs<T> p, Dynamics model, double log_toleran
 
 // ---------------------------------------------------------------- pairs, and what becomes of sums
 
-// log_p (B, K) = log P_ij up to a common factor, d2 (B, K) += |R|^2 / S: for weights of any kind and for those that
-// are wanted themselves. q (B, d), k (K, d) of one mode; tau is formed pair by pair. Exact acausal pairs carry
-// log E^2 in log_p. Where S is E^2 var_early and nothing else, its logarithm outlives it.
+// log_p (B, K) = log P_ij up to a common factor, d2 (B, K) += |R|^2 / S, or log(1 + |R|^2 / (scale S)) where the
+// exponent is not 0: for weights of any kind and for those that are wanted themselves. q (B, d), k (K, d) of one mode;
+// tau is formed pair by pair. Exact acausal pairs carry log E^2 in log_p. Where S is E^2 var_early and nothing else,
+// its logarithm outlives it.
 template <class T>
 int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const T, 2> k, In<1> t_query, In<1> t, Dynamics model) {
     constexpr int N = LANES<double>;
     const int64_t B = q.shape[0], K = k.shape[0], d = q.shape[1], w = PANEL<T>;
     const int64_t ld = (K + w - 1) / w * w;
     Scratch<T, 0> panels(ld * d), R(PAIR_ROWS * ld), ones(K);
-    Scratch<double, 0> lag(K);
-    if (!panels.entries || !R.entries || !lag.entries || !ones.entries) return -1;
+    Scratch<double, 0> lag(K), variance(K), log_variance(K);
+    if (!panels.entries || !R.entries || !ones.entries) return -1;
+    if (!lag.entries || !variance.entries || !log_variance.entries) return -1;
     std::fill(&ones[0], &ones[0] + K, T(1));
     turn_into_panels<T>(nullptr, 0, k.data, d, &ones[0], K, &panels[0]);
     const bool degenerate = model.process_var == 0.0 && model.var_late == 0.0;
@@ -428,10 +430,8 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
                 const Wide<double> S = growth + model.var_late + model.var_early * e * e;
                 const Wide<double> log_s = degenerate ? log_early - 2.0 * x : log2<double>(S) * LN_2;
                 const Wide<double> log_weight = model.query_late ? -log_s : -log_s - 2.0 * x;
-                for (int l = 0; l < left; l++) {
-                    E[j + l] = static_cast<T>(e[l]), log_row[j + l] = static_cast<T>(log_weight[l]);
-                    lag[j + l] = 1.0 / std::max(S[l], LEAST<T>);   // from here on: 1 / S
-                }
+                store_some<N>(&variance[j], S, left), store_some<N>(&log_variance[j], log_s, left);
+                for (int l = 0; l < left; l++) E[j + l] = static_cast<T>(e[l]), log_row[j + l] = static_cast<T>(log_weight[l]);
             }
             if (d == 0) continue;
             for (int64_t j = K; j < ld; j++) E[j] = T(0);
@@ -441,8 +441,17 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
                 else squares<T, false>(row, d, 1, &panels[j * d], d, E + j, ld);
             }
             T* out = d2.row(first + r);
-            for (int64_t j = 0; j < K; j++)
-                out[j] = static_cast<T>(std::min(static_cast<double>(out[j]) + static_cast<double>(E[j]) * lag[j], most));
+            for (int64_t j = 0; model.exponent == 0.0 && j < K; j++) {
+                const double squares = static_cast<double>(E[j]) / std::max(variance[j], LEAST<T>);
+                out[j] = static_cast<T>(std::min(static_cast<double>(out[j]) + squares, most));
+            }
+            for (int64_t j = 0; model.exponent != 0.0 && j < K; j += N) {
+                const int left = static_cast<int>(std::min<int64_t>(N, K - j));
+                Wide<double> X = load_some<N>(&variance[j], left);
+                for (int l = 0; l < left; l++) X[l] = std::max(X[l] + static_cast<double>(E[j + l]) / model.scale, DBL_MIN);
+                const Wide<double> log_ratio = log2<double>(X) * LN_2 - load_some<N>(&log_variance[j], left);
+                for (int l = 0; l < left; l++) out[j + l] = static_cast<T>(log_ratio[l]);
+            }
         }
     }
     return 0;

@@ -2,6 +2,7 @@
 //
 //     state_k(t + dt) = e^{-(s_k + rate) dt} state_k(t),     sum(t) = Re sum_k c_k state_k(t).
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <type_traits>
@@ -11,10 +12,9 @@
 
 namespace afa {
 
-constexpr double NEGLIGIBLE_EXPONENT = 300.0;   // e^-300 of a state is dropped: its successors would be subnormal
-
-inline double real_part(double x) { return x; }
-inline double real_part(std::complex<double> x) { return x.real(); }
+// e^{-x}; e^-300 of a state is dropped: its successors would be subnormal.
+inline double fading(double x) { return x < 300.0 ? std::exp(-x) : 0.0; }
+inline std::complex<double> fading(std::complex<double> x) { return x.real() < 300.0 ? std::exp(-x) : 0.0; }
 
 // States (D, K) and factors (K,), real and imaginary parts apart, padded by zeros to whole registers.
 template <class C> struct Lines {
@@ -32,6 +32,10 @@ template <class C> struct Lines {
     C get(int64_t row, int64_t k) const {
         if constexpr (COMPLEX) return {re[row * padded + k], im[row * padded + k]};
         else return re[row * padded + k];
+    }
+    // e^{-(rates + rate) dt}, both exponents together: either may be out of range by itself
+    void set_fading(View<const C, 1> rates, double rate, double dt) {
+        for (int64_t k = 0; k < K; k++) set(0, k, fading((rates[k] + rate) * dt));
     }
     // row = factor row + entry
     void advance(int64_t row, const Lines& factor, double entry) {
@@ -68,7 +72,7 @@ double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, do
              In<2> signal, In<1> t_query, Index<1> visible, double clock, View<C, 2> num, View<C, 1> den, Out<2> num_out,
              Out<1> den_out) {
     const int64_t K = rates.shape[0], D = num.shape[0];
-    Lines<C> states(D + 1, K), num_step(1, K), den_step(1, K), ahead(1, K);   // the last state is the denominator's
+    Lines<C> states(D + 1, K), num_step(1, K), den_step(1, K), ahead(1, K);   // last state: the denominator's
     if (!states.is_there() || !num_step.is_there() || !den_step.is_there() || !ahead.is_there()) return NAN;
     for (int64_t c = 0; c <= D; c++)
         for (int64_t k = 0; k < K; k++) states.set(c, k, c < D ? num.row(c)[k] : den[k]);
@@ -76,21 +80,22 @@ double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, do
     int64_t o = 0;
     for (int64_t q = 0; q < t_query.shape[0]; q++) {
         for (; o < visible[q]; o++) {
-            const double dt = t[o] - clock, num_factor = std::exp(-num_rate * dt), den_factor = std::exp(-den_rate * dt);
-            for (int64_t k = 0; dt != known && k < K; k++) {
-                const C factor = real_part(rates[k]) * dt < NEGLIGIBLE_EXPONENT ? std::exp(-rates[k] * dt) : C(0);
-                num_step.set(0, k, num_factor * factor), den_step.set(0, k, den_factor * factor);
-            }
+            const double dt = t[o] - clock;
+            if (dt != known) num_step.set_fading(rates, num_rate, dt), den_step.set_fading(rates, den_rate, dt);
             known = dt;
             for (int64_t c = 0; c < D; c++) states.advance(c, num_step, weight[o] * signal.row(o)[c]);
             states.advance(D, den_step, weight[o]);
             clock = t[o];
         }
-        const double dt = t_query[q] - clock;
-        for (int64_t k = 0; k < K; k++) ahead.set(0, k, dt == 0.0 ? coefs[k] : coefs[k] * std::exp(-rates[k] * dt));
-        const double num_ahead = std::exp(-num_rate * dt);
-        for (int64_t c = 0; c < D; c++) num_out.row(q)[c] = num_ahead * states.answer(c, ahead);
-        den_out[q] = std::exp(-den_rate * dt) * states.answer(D, ahead);
+        // before the first observation nothing has come in, and factors would grow without bound
+        const double dt = std::max(t_query[q] - clock, 0.0);
+        for (const bool of_num : {true, false}) {
+            const double rate = of_num ? num_rate : den_rate;
+            for (int64_t k = 0; k < K; k++) ahead.set(0, k, coefs[k] * (dt == 0.0 ? C(1) : fading((rates[k] + rate) * dt)));
+            if (!of_num) den_out[q] = states.answer(D, ahead);
+            else
+                for (int64_t c = 0; c < D; c++) num_out.row(q)[c] = states.answer(c, ahead);
+        }
     }
     for (int64_t c = 0; c <= D; c++)
         for (int64_t k = 0; k < K; k++) (c < D ? num.row(c)[k] : den[k]) = states.get(c, k);

@@ -49,8 +49,6 @@ EXCEPTIONS: dict[str, str] = {}
 LONG_MODULES: dict[str, int] = {
     "afafilter._core.kalman_flat_kernels": 403,
     "afafilter._core.likelihood_kernels": 682,
-    "afafilter.attention.blocks": 523,
-    "afafilter.attention.tiles": 457,
     "afafilter.kalman.run": 402,
     "afafilter.learning.families": 481,
     "afafilter.likelihood.loglik": 505,
@@ -73,8 +71,6 @@ MANY_PARAMETERS: dict[str, int] = {
     "afafilter._core.adaptive_kernels._sweep": 30,
     "afafilter._core.adaptive_kernels.sweep_shared": 16,
     "afafilter._core.adaptive_lane_kernels.sweep_each": 17,
-    "afafilter._core.attention_kernels.add_tile": 14,
-    "afafilter._core.exponential_kernels.sweep": 14,
     "afafilter._core.kalman_flat_kernels._filter_flat": 27,
     "afafilter._core.kalman_flat_kernels.filter_flat": 21,
     "afafilter._core.kalman_flat_kernels.smooth_flat": 11,

@@ -13,15 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import choice, positive_int, scalar
-from afafilter.attention.heads import (
-    AttentionResult,
-    Heads,
-    empty_result,
-    finish,
-    run_heads,
-    thread_count,
-)
+from afafilter._base.threads import available_threads
+from afafilter.attention.heads import AttentionResult, Request, isotropic, tensor
 from afafilter.attention.inputs import (
+    Inputs,
     Projections,
     check_noise,
     leading_axes,
@@ -29,13 +24,16 @@ from afafilter.attention.inputs import (
     per_mode,
     prepare,
     rotation,
+    times_matrix,
     value_rotation,
 )
 from afafilter.attention.law import law_of
-from afafilter.attention.modes import run_modes
+from afafilter.attention.prior import PRIORS
 from afafilter.weights import Weight, as_weight
 
 __all__ = ["AttentionResult", "isotropic_attention", "tensor_attention"]
+
+GATES = ("robust", "none")
 
 
 def isotropic_attention(
@@ -51,6 +49,11 @@ def isotropic_attention(
     query_var: ArrayLike = 0.0,
     value_decay: ArrayLike | None = None,
     value_frequency: ArrayLike | None = None,
+    value_process_var: ArrayLike | None = None,
+    value_key_var: ArrayLike | None = None,
+    value_query_var: ArrayLike | None = None,
+    prior: str = "dle",
+    gate: str = "robust",
     weight: Weight | None = None,
     inverse_temperature: ArrayLike = 1.0,
     causal: bool = True,
@@ -105,7 +108,8 @@ def isotropic_attention(
         lag gain: a diffusive model with beta > 1, or the future of a decaying one.
     projections : (W_q, W_k, W_v, W_o), each an array or None: x @ W before and after attention.
         A leading head axis in W makes heads; sum the output over it for the usual multi-head form.
-    residual_step : s: return q + s (out - q), the innovation step (before W_o).
+    residual_step : s: return v + s (out - v), the innovation step from the values (before W_o); the
+        output itself where v is missing. Not with t_query.
     return_weights : also form and return A.
     threads : default: all processors this process may use.
 
@@ -132,31 +136,35 @@ def isotropic_attention(
     channels: `weight=Power(nu=nu * n, kappa=1.0)`, `inverse_temperature=tau**2`,
     `backward="symmetric"`, decay = -mu.
     """
-    robust = as_weight(weight)
+    robust = as_weight(weight) if choice(gate, "gate", GATES) == "robust" else None
     inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
-    beta = per_head(inverse_temperature, "inverse_temperature", strict=True)
     p = {
-        "mu": per_head(decay, "decay"),
-        "mu_value": per_head(decay if value_decay is None else value_decay, "value_decay"),
-        "sigma2": per_head(process_var, "process_var"),
+        "decay": per_head(decay, "decay"),
+        "value_decay": per_head(decay if value_decay is None else value_decay, "value_decay"),
+        "process_var": per_head(process_var, "process_var"),
         "key_var": per_head(key_var, "key_var"),
         "query_var": per_head(query_var, "query_var"),
-        "beta": beta,
+        "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
         "omega": rotation(frequency, "frequency", inputs.k),
         "omega_value": value_rotation(frequency, value_frequency, inputs),
     }
     check_noise(p["key_var"], p["query_var"])
-    lead = leading_axes(inputs, p, ("omega", "omega_value"))
+    own = {"process": value_process_var, "key": value_key_var, "query": value_query_var}
+    if choice(prior, "prior", PRIORS) != "dle" or any(x is not None for x in own.values()):
+        for name, given in own.items():
+            other = p[f"{name}_var"]
+            name = f"value_{name}_var"
+            p[name] = other if given is None else per_head(given, name)
+        check_noise(p["value_key_var"], p["value_query_var"], "value_")
     side = choice(backward, "backward", ("exact", "symmetric"))
-    result = empty_result(inputs, lead, return_weights)
-    heads = Heads(
-        inputs, lead, p, law_of(robust, inputs.dim), None if causal else side,
-        None if window is None else positive_int(window, "window"),
-        scalar(window_tolerance, "window_tolerance", low=0.0), result,
+    request = Request(
+        inputs, leading_axes(inputs, p, ("omega", "omega_value")), p, law_of(robust, inputs.dim),
+        None if causal else side, None if window is None else positive_int(window, "window"),
+        scalar(window_tolerance, "window_tolerance", low=0.0), return_weights, _threads(threads),
+        prior,
     )  # fmt: skip
-    jobs = heads.stacked() if heads.share_weights() else heads.single(np.ndindex(lead))
-    run_heads(jobs, thread_count(threads))
-    return finish(inputs, result, residual_step, projections, robust is not None)
+    step = _checked_step(residual_step, inputs, t_query)
+    return _completed(isotropic(request), inputs, step, projections, robust is not None)
 
 
 def tensor_attention(
@@ -228,20 +236,64 @@ def tensor_attention(
         raise ValueError(f"k and v must have the same channels, got {inputs.dim} and {d} real ones")
     n = (d + 1) // 2
     p = {
-        "mu": per_mode(decay, "decay", n),
-        "sigma2": per_mode(process_var, "process_var", n),
+        "decay": per_mode(decay, "decay", n),
+        "process_var": per_mode(process_var, "process_var", n),
         "key_var": per_mode(key_var, "key_var", n),
         "query_var": per_mode(query_var, "query_var", n),
-        "prior": per_mode(prior_precision, "prior_precision", n),
+        "prior_precision": per_mode(prior_precision, "prior_precision", n),
         "omega": rotation(frequency, "frequency", inputs.v),
         "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
     }
     check_noise(p["key_var"], p["query_var"])
-    lead = leading_axes(inputs, p, set(p) - {"beta"})
     side = choice(backward, "backward", ("exact", "symmetric"))
-    result = run_modes(
-        inputs, lead, p, robust, None if causal else side,
-        None if window is None else positive_int(window, "window"),
-        return_weights, thread_count(threads),
+    request = Request(
+        inputs, leading_axes(inputs, p, set(p) - {"beta"}), p, law_of(robust, d),
+        None if causal else side, None if window is None else positive_int(window, "window"),
+        0.0, return_weights, _threads(threads),
     )  # fmt: skip
-    return finish(inputs, result, residual_step, projections, robust is not None)
+    step = _checked_step(residual_step, inputs, t_query)
+    return _completed(tensor(request), inputs, step, projections, robust is not None)
+
+
+def _threads(threads: int | None) -> int:
+    return available_threads() if threads is None else positive_int(threads, "threads")
+
+
+def _checked_step(
+    residual_step: float | None, inputs: Inputs, t_query: ArrayLike | None
+) -> float | None:
+    """The innovation step's length, where there are values to move from."""
+    if residual_step is None:
+        return None
+    step = scalar(residual_step, "residual_step")
+    if t_query is not None:
+        raise ValueError(
+            "residual_step moves from the values v, which have no value at t_query; "
+            "leave out t_query, or interpolate the output yourself"
+        )
+    return step
+
+
+def _completed(
+    result: AttentionResult,
+    inputs: Inputs,
+    step: float | None,
+    projections: Projections | None,
+    robust: bool,
+) -> AttentionResult:
+    """Unknown queries, innovation step, complex channels, output projection."""
+    output = result.output
+    if robust and inputs.q is not None and not inputs.q_complete:
+        lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), output.shape[:-1])
+        output[lost], result.precision[lost] = np.nan, 0.0
+        if result.weights is not None:
+            modes = result.weights.ndim > lost.ndim + 1
+            (np.moveaxis(result.weights, -2, -3) if modes else result.weights)[lost] = 0.0
+    if step is not None:
+        here = np.where(np.isnan(inputs.v).any(axis=-1, keepdims=True), output, inputs.v)
+        output = here + output.dtype.type(step) * (output - here)
+    if inputs.complex_values:
+        output = output.view(np.complex64 if output.dtype == np.float32 else np.complex128)
+    if projections is not None and projections[3] is not None:
+        output = times_matrix(output, projections[3], "o")
+    return result._replace(output=output)

@@ -1,26 +1,30 @@
-"""Heads of attention: from checked arguments to sweeps over tiles, and back to results."""
+"""Heads of attention: from checked arguments to sweeps over tiles, and back to results.
+
+`isotropic` and `tensor` are the prepared core: estimators enter here with arguments that they know
+to be right, `functions` after checking them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from math import log
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, positive_int, scalar
-from afafilter._base.threads import available_threads
-from afafilter.attention import tiles
-from afafilter.attention.blocks import sweep
-from afafilter.attention.inputs import Inputs, Numbers, Projections, times_matrix
+from afafilter._base.checks import Array
+from afafilter.attention.inputs import Inputs, Numbers
 from afafilter.attention.law import Law
-from afafilter.attention.threads import run
-from afafilter.linalg.rotation import to_rotating_frame
+from afafilter.attention.pairs import ModeHead
+from afafilter.attention.prior import Noise, log_prior
+from afafilter.attention.recursions import Floats, Index, rotated
+from afafilter.attention.sums import Head, Model
+from afafilter.attention.threads import Task, run
 
-BATCH_PAIRS = 100_000_000
-"""Pairs of query and key to prepare before computing them: bounds the memory of many heads."""
+BATCH_WORK = 10_000_000_000
+"""Multiplications to prepare before doing them: bounds the memory of many heads."""
 STACKED_COLUMNS = 512
 """Value columns of paths with equal weights that one sweep takes."""
 
@@ -42,173 +46,265 @@ class AttentionResult(NamedTuple):
     precision: NDArray[Any]
 
 
-def empty_result(inputs: Inputs, lead: tuple[int, ...], weights: bool) -> AttentionResult:
-    """Arrays that the sweeps fill."""
-    n, dtype = len(inputs.t_query), inputs.v.dtype
-    return AttentionResult(
-        np.empty((*lead, n, inputs.v.shape[-1]), dtype),
-        np.zeros((*lead, n, len(inputs.t)), dtype) if weights else None,
-        np.empty((*lead, n), dtype),
-    )
+class Request(NamedTuple):
+    """Everything that attention needs to know, checked.
 
-
-@dataclass(frozen=True, eq=False)
-class Heads:
-    """Prepares the heads one by one: drops missing keys, rotates, picks parameters."""
+    parameters : decay, process_var, key_var, query_var (and for isotropic attention value_decay)
+        one or one per leading index, for tensor attention with a last axis of modes, which also
+        has prior_precision; beta one or one per leading index; omega, omega_value (..., n).
+    lead : leading axes of the result.
+    prior : "dle", or another of `prior.PRIORS`; then, and where their noises differ from those of
+        queries and keys, value_process_var, value_key_var, value_query_var are parameters too.
+    """
 
     inputs: Inputs
     lead: tuple[int, ...]
-    p: dict[str, Array]
+    parameters: Mapping[str, Array]
     law: Law
     backward: str | None
-    window: int | None
-    tolerance: float
-    result: AttentionResult
-
-    def at(self, name: str, index: tuple[int, ...]) -> Any:
-        """A parameter of one head."""
-        value = self.p[name]
-        if name.startswith("omega"):
-            return np.broadcast_to(value, (*self.lead, value.shape[-1]))[index]
-        return float(np.broadcast_to(value, self.lead)[index])
-
-    def rows(self, x: Numbers, index: tuple[int, ...]) -> Numbers:
-        """Data of one head: not a broadcast view, which may not be written to.
-
-        Kernels would be compiled for it anew.
-        """
-        own = x.shape[:-2]
-        part = index[len(index) - len(own) :]
-        return np.asarray(x[tuple(i if n > 1 else 0 for i, n in zip(part, own))])
-
-    def single(self, indices: Any) -> Iterator[tiles.Head]:
-        """One head per leading index."""
-        inputs, result = self.inputs, self.result
-        robust = self.law.kind != "plain"
-        for index in indices:
-            t, seen, columns = inputs.t, inputs.n_visible, None
-            if inputs.known is not None:
-                known = np.broadcast_to(inputs.known, (*self.lead, len(t)))[index]
-                if not known.all():
-                    columns = np.flatnonzero(known)
-                    t, seen = t[columns], np.concatenate([[0], np.cumsum(known)])[seen]
-            pick: Any = slice(None) if columns is None else columns
-            omega, omega_value = self.at("omega", index), self.at("omega_value", index)
-            v = self.rows(inputs.v, index)[pick]
-            k = q = None
-            if robust:
-                assert inputs.k is not None
-                assert inputs.q is not None
-                k = self.rows(inputs.k, index)[pick]
-                if not np.array_equal(omega, omega_value):
-                    (v,) = to_rotating_frame([v], t, omega_value)
-                    (k,) = to_rotating_frame([k], t, omega)
-                elif inputs.k is inputs.v:
-                    k = v = to_rotating_frame([v], t, omega)[0]
-                else:
-                    k, v = to_rotating_frame([k, v], t, omega)
-                q = self.rows(inputs.q, index)
-                if not inputs.q_complete:
-                    q = np.nan_to_num(q)
-            else:
-                (v,) = to_rotating_frame([v], t, omega_value)
-            yield tiles.Head(
-                inputs.t_query, t, seen, q, k, v, None, omega, omega_value,
-                self.at("mu", index), self.at("mu_value", index), self.at("sigma2", index),
-                self.at("key_var", index), self.at("query_var", index), self.at("beta", index),
-                self.law, self.backward, self.window, self.tolerance,
-                result.output[index][:, None, :], result.precision[index][:, None],
-                None if result.weights is None else result.weights[index], columns,
-            )  # fmt: skip
-
-    def share_weights(self) -> bool:
-        """Whether all paths have the same weights, up to missing keys."""
-        return (
-            self.law.kind == "plain"
-            and len(self.lead) > 0
-            and self.result.weights is None
-            and self.window is None
-            and self.tolerance == 0
-            and all(x.ndim == (1 if name.startswith("omega") else 0) for name, x in self.p.items())
-        )
-
-    def stacked(self) -> Iterator[tiles.Head]:
-        """Groups of paths as columns of one head: their weights are computed once."""
-        inputs, m = self.inputs, self.inputs.v.shape[-1]
-        indices = list(np.ndindex(self.lead))
-        size = max(1, STACKED_COLUMNS // m)
-        origin = (0,) * len(self.lead)
-        par = {name: self.at(name, origin) for name in self.p}
-        values = np.broadcast_to(inputs.v, (*self.lead, *inputs.v.shape[-2:]))
-        flat = values.reshape(-1, *values.shape[-2:])
-        out = self.result.output.reshape(flat.shape[0], -1, m)
-        precision = self.result.precision.reshape(flat.shape[0], -1)
-        known = None
-        if inputs.known is not None:
-            known = np.broadcast_to(inputs.known, (*self.lead, len(inputs.t))).reshape(
-                len(flat), -1
-            )
-        for start in range(0, len(indices), size):
-            group = slice(start, min(start + size, len(indices)))
-            v = flat[group]
-            mask = None if known is None else known[group]
-            if mask is not None:
-                v = np.where(mask[..., None], v, 0)
-            (v,) = to_rotating_frame([v], inputs.t, par["omega_value"])
-            head = tiles.Head(
-                inputs.t_query, inputs.t, inputs.n_visible, None, None,
-                np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(len(inputs.t), -1),
-                None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype),
-                None, par["omega_value"], par["mu"], par["mu_value"], par["sigma2"],
-                par["key_var"], par["query_var"], par["beta"], self.law, self.backward, None, 0.0,
-                out[group].transpose(1, 0, 2), precision[group].T,
-            )  # fmt: skip
-            if mask is None or head.even_scale:
-                yield head
-            else:
-                yield from self.single(indices[group])
+    window: int | None = None
+    tolerance: float = 0.0
+    return_weights: bool = False
+    threads: int = 1
+    prior: str = "dle"
 
 
-def run_heads(heads: Iterator[tiles.Head], threads: int) -> None:
+def isotropic(request: Request) -> AttentionResult:
+    """Isotropic attention of all heads."""
+    inputs, lead = request.inputs, request.lead
+    n, dtype = len(inputs.t_query), inputs.v.dtype
+    result = AttentionResult(
+        np.empty((*lead, n, inputs.v.shape[-1]), dtype),
+        np.zeros((*lead, n, len(inputs.t)), dtype) if request.return_weights else None,
+        np.empty((*lead, n), dtype),
+    )
+    together = _shares_weights(request)
+    heads = _stacked(request, result) if together else _single(request, result, np.ndindex(lead))
+    _run(
+        (
+            head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
+            for head in heads
+        ),
+        request.threads,
+    )
+    return result
+
+
+def tensor(request: Request) -> AttentionResult:
+    """Tensor attention of all heads."""
+    inputs, lead = request.inputs, request.lead
+    n_query, d, dtype = len(inputs.t_query), inputs.v.shape[-1], inputs.v.dtype
+    n = (d + 1) // 2
+    result = AttentionResult(
+        np.empty((*lead, n_query, d), dtype),
+        np.zeros((*lead, n, n_query, len(inputs.t)), dtype) if request.return_weights else None,
+        np.empty((*lead, n_query, n), dtype),
+    )
+    heads = (_modal(request, result, index) for index in np.ndindex(lead))
+    _run((head.tasks() for head in heads), request.threads)
+    return result
+
+
+def _run(heads: Iterable[Iterator[Task]], threads: int) -> None:
     """Sweep all heads, preparing no more than a batch ahead."""
-    batch: list[tuple[int, Any]] = []
+    batch: list[Task] = []
     pending = 0
-    for head in heads:
-        for start, stop, cost in head.blocks():
-            batch.append((cost, partial(sweep, head, start, stop)))
-            pending += cost
-        if pending > BATCH_PAIRS:
+    for tasks in heads:
+        for task in tasks:
+            batch.append(task)
+            pending += task.work
+        if pending > BATCH_WORK:
             run(batch, threads)
             batch, pending = [], 0
     run(batch, threads)
 
 
-def thread_count(threads: int | None) -> int:
-    return available_threads() if threads is None else positive_int(threads, "threads")
+# ----------------------------------------------------------------------- one head per leading index
 
 
-def finish(
-    inputs: Inputs,
-    result: AttentionResult,
-    residual_step: float | None,
-    projections: Projections | None,
-    robust: bool,
-) -> AttentionResult:
-    """Unknown queries, residual step, complex channels, output projection."""
-    output = result.output
-    if robust and inputs.q is not None and not inputs.q_complete:
-        lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), output.shape[:-1])
-        output[lost], result.precision[lost] = np.nan, 0.0
-        if result.weights is not None:
-            modes = result.weights.ndim > lost.ndim + 1
-            (np.moveaxis(result.weights, -2, -3) if modes else result.weights)[lost] = 0.0
-    if residual_step is not None:
-        step = scalar(residual_step, "residual_step")
-        if inputs.q is None or inputs.q.shape[-1] != output.shape[-1]:
-            raise ValueError("residual_step needs q with as many channels as v")
-        output = inputs.q + output.dtype.type(step) * (output - inputs.q)
-    if inputs.complex_values:
-        output = output.view(np.complex64 if output.dtype == np.float32 else np.complex128)
-    if projections is not None and projections[3] is not None:
-        output = times_matrix(output, projections[3], "o")
-    return result._replace(output=output)
+def _at(request: Request, name: str, index: tuple[int, ...], channelled: bool) -> Any:
+    """A parameter of one head."""
+    value = request.parameters[name]
+    if channelled:
+        if value.ndim == 1:
+            return value
+        return np.broadcast_to(value, (*request.lead, value.shape[-1]))[index]
+    return float(value if value.ndim == 0 else np.broadcast_to(value, request.lead)[index])
+
+
+def _rows(x: Numbers, index: tuple[int, ...]) -> Numbers:
+    """Data of one head."""
+    own = x.shape[:-2]
+    part = index[len(index) - len(own) :]
+    return np.asarray(x[tuple(i if n > 1 else 0 for i, n in zip(part, own))])
+
+
+def _without_missing(request: Request, index: tuple[int, ...]) -> tuple[Array, Index, Index | None]:
+    """Times of one head's complete keys, how many of them queries see, and which keys they are."""
+    inputs = request.inputs
+    if inputs.known is not None:
+        known = np.broadcast_to(inputs.known, (*request.lead, len(inputs.t)))[index]
+        if not known.all():
+            columns = np.flatnonzero(known)
+            seen = np.concatenate([[0], np.cumsum(known)])[inputs.n_visible]
+            return inputs.t[columns], seen, columns
+    return inputs.t, inputs.n_visible, None
+
+
+def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator[Head]:
+    """One head per leading index."""
+    inputs, law = request.inputs, request.law
+    for index in indices:
+        at = partial(_at, request, index=index)
+        t, seen, columns = _without_missing(request, index)
+        pick: Any = slice(None) if columns is None else columns
+        omega, omega_value = at("omega", channelled=True), at("omega_value", channelled=True)
+        v = rotated(_rows(inputs.v, index)[pick], t, omega_value, -1.0)
+        k = q = None
+        if law.kind != "plain":
+            assert inputs.k is not None
+            assert inputs.q is not None
+            if inputs.k is inputs.v and np.array_equal(omega, omega_value):
+                k = v
+            else:
+                k = rotated(_rows(inputs.k, index)[pick], t, omega, -1.0)
+            q = _rows(inputs.q, index)
+            if not inputs.q_complete:
+                q = np.nan_to_num(q)
+        model = Model(*(at(name, channelled=False) for name in Model._fields))
+        yield Head(
+            inputs.t_query, t, seen, q, k, v, None, omega, omega_value, model, law,
+            _prior(request, index), request.backward, request.window, request.tolerance,
+            result.output[index][:, None, :], result.precision[index][:, None],
+            None if result.weights is None else result.weights[index], columns,
+        )  # fmt: skip
+
+
+def _prior(request: Request, index: tuple[int, ...]) -> Any:
+    """The prior weight of one head where it is not the precision of its distances."""
+    if request.prior == "dle" and "value_key_var" not in request.parameters:
+        return None
+    names = ("value_decay", "value_process_var", "value_key_var", "value_query_var")
+    noise = Noise(*(_at(request, name, index, False) for name in names))
+    return log_prior(request.prior, noise)
+
+
+def _as_mode(head: Head) -> ModeHead:
+    """A head as one mode of all channels."""
+    law, model = head.law, head.model
+
+    def one(x: float) -> Array:
+        return np.array([x])
+
+    power, log_weight = law.kind == "power", None
+    if power:
+        log_weight = partial(_log_power, log(law.peak), law.exponent)
+    elif law.weight is not None:
+        log_weight = partial(law.weight.log, dim=law.dim)
+    return ModeHead(
+        head.t_query, head.t, head.n_visible,
+        None if head.q is None else rotated(head.q, head.t_query, head.omega, -1.0)[None],
+        None if head.k is None else head.k[None], head.v[None],
+        one(model.decay), one(model.value_decay), one(model.process_var), one(model.key_var),
+        one(model.query_var), one(0.0), one(1.0), head.omega_out, model.beta,
+        log_weight, law.scale if power else None, head.log_prior, head.backward, head.window,
+        head.tolerance, head.out[:, 0], head.precision,
+        None if head.weights is None else head.weights[None], head.columns,
+    )  # fmt: skip
+
+
+def _log_power(log_peak: float, exponent: float, log_ratio: Floats) -> Floats:
+    """log peak (1 + d2 / scale)^-exponent of log(1 + d2 / scale)."""
+    return np.asarray(log_peak - exponent * log_ratio, dtype=log_ratio.dtype)
+
+
+# -------------------------------------------------------------------- paths that have equal weights
+
+
+def _shares_weights(request: Request) -> bool:
+    """Whether all paths have the same weights, up to missing keys."""
+    return (
+        request.law.kind == "plain"
+        and len(request.lead) > 0
+        and not request.return_weights
+        and request.prior == "dle"
+        and "value_key_var" not in request.parameters
+        and request.window is None
+        and request.tolerance == 0
+        and all(
+            x.ndim == (1 if name.startswith("omega") else 0)
+            for name, x in request.parameters.items()
+        )
+    )
+
+
+def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
+    """Groups of paths as columns of one head: their weights are computed once."""
+    inputs, lead = request.inputs, request.lead
+    n, m = inputs.v.shape[-2:]
+    size, paths = max(1, STACKED_COLUMNS // m), int(np.prod(lead))
+    par = request.parameters
+    flat = np.broadcast_to(inputs.v, (*lead, n, m)).reshape(paths, n, m)
+    out = result.output.reshape(paths, -1, m)
+    precision = result.precision.reshape(paths, -1)
+    known = None
+    if inputs.known is not None:
+        known = np.broadcast_to(inputs.known, (*lead, n)).reshape(paths, -1)
+    model = Model(*(float(par[name]) for name in Model._fields))
+    for start in range(0, paths, size):
+        group = slice(start, min(start + size, paths))
+        v = flat[group]
+        mask = None if known is None else known[group]
+        if mask is not None:
+            v = np.where(mask[..., None], v, 0)
+        v = rotated(v, inputs.t, par["omega_value"], -1.0)
+        head = Head(
+            inputs.t_query, inputs.t, inputs.n_visible, None, None,
+            np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(n, -1),
+            None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype),
+            par["omega_value"], par["omega_value"], model, request.law, None,
+            request.backward, None, 0.0,
+            out[group].transpose(1, 0, 2), precision[group].T,
+        )  # fmt: skip
+        if head.is_summable and (mask is None or head.even_scale):
+            yield head
+        else:
+            yield from _single(request, result, list(np.ndindex(lead))[group])
+
+
+# --------------------------------------------------------------------------------- every mode apart
+
+
+def _modal(request: Request, result: AttentionResult, index: tuple[int, ...]) -> ModeHead:
+    """Data and parameters of one head of tensor attention, without its missing keys."""
+    inputs, law = request.inputs, request.law
+    t, seen, columns = _without_missing(request, index)
+    pick: Any = slice(None) if columns is None else columns
+    at = partial(_at, request, index=index, channelled=True)
+    omega, d = at("omega"), inputs.v.shape[-1]
+
+    def modes(x: Numbers, times: Array) -> Floats:
+        """(N, d) real channels as (n, N, 2), an odd last one padded by zeros."""
+        x = rotated(x, times, omega, -1.0)
+        if d % 2:
+            x = np.concatenate([x, np.zeros((len(x), 1), x.dtype)], axis=1)
+        return np.ascontiguousarray(x.reshape(len(x), -1, 2).swapaxes(0, 1))
+
+    v = modes(_rows(inputs.v, index)[pick], t)
+    q = k = log_weight = None
+    if law.weight is not None:
+        assert inputs.k is not None
+        assert inputs.q is not None
+        k = v if inputs.k is inputs.v else modes(_rows(inputs.k, index)[pick], t)
+        q = modes(np.nan_to_num(_rows(inputs.q, index)), inputs.t_query)
+        log_weight = partial(law.weight.log, dim=law.dim)
+    share = np.full((d + 1) // 2, 2.0 / d)
+    share[-1] = (2 - d % 2) / d
+    decay = at("decay")
+    return ModeHead(
+        inputs.t_query, t, seen, q, k, v, decay, decay, at("process_var"), at("key_var"),
+        at("query_var"), at("prior_precision"), share, omega,
+        _at(request, "beta", index, False), log_weight, None, None, request.backward,
+        request.window, 0.0, result.output[index], result.precision[index],
+        None if result.weights is None else result.weights[index], columns,
+    )  # fmt: skip

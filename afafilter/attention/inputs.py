@@ -13,7 +13,7 @@ from afafilter._base.checks import Array, is_complete, real_array, times
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
 Numbers = NDArray[Any]
-Index = NDArray[np.intp]
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Inputs:
     """(N,) key times and (Nq,) query times since the first key."""
     t_query: Array
     n_visible: Index
+    """(Nq,) int64"""
 
     @property
     def dim(self) -> int:
@@ -130,14 +131,14 @@ def visible(
     """How many keys belong to the past of each query."""
     if n_visible is None:
         if on_grid:
-            return np.arange(1, len(t) + 1)
-        return np.searchsorted(t, t_query, side="right")
+            return np.arange(1, len(t) + 1, dtype=np.int64)
+        return np.searchsorted(t, t_query, side="right").astype(np.int64, copy=False)
     given = np.asarray(n_visible)
     if given.dtype.kind not in "iu":
         raise TypeError(f"n_visible must be whole numbers, got dtype {given.dtype}")
     if given.shape != t_query.shape:
         raise ValueError(f"n_visible must have shape {t_query.shape}, got {given.shape}")
-    seen = given.astype(np.intp)
+    seen = given.astype(np.int64)
     if seen.min() < 0 or seen.max() > len(t) or (np.diff(seen) < 0).any():
         raise ValueError(f"n_visible must not decrease and lie in 0..{len(t)}")
     past, future = seen > 0, seen < len(t)
@@ -193,17 +194,18 @@ def per_mode(value: ArrayLike, name: str, n: int) -> Array:
     return out
 
 
-def check_noise(key_var: Array, query_var: Array) -> None:
+def check_noise(key_var: Array, query_var: Array, prefix: str = "") -> None:
     try:
         total = key_var + query_var
     except ValueError:
         raise ValueError(
-            f"key_var and query_var must broadcast, got {key_var.shape} and {query_var.shape}"
+            f"{prefix}key_var and {prefix}query_var must broadcast, "
+            f"got {key_var.shape} and {query_var.shape}"
         ) from None
     if (total == 0).any():
         raise ValueError(
-            "key_var + query_var must be > 0: without noise a key at the query's own time has "
-            "infinite precision"
+            f"{prefix}key_var + {prefix}query_var must be > 0: without noise a key at the "
+            "query's own time has infinite precision"
         )
 
 

@@ -1,37 +1,31 @@
-"""The robust weight in the form that the tiles of attention use."""
+"""The robust weight in the form that attention uses."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from afafilter.weights import Exponential, Huber, PowerLaw, Threshold, Weight
+from afafilter.weights import PowerLaw, Weight
 
 
 class Law(NamedTuple):
-    """The robust weight in the form that the tiles use.
+    """The robust weight in the form that attention uses.
 
-    kind "plain": w = 1. "power": w = peak (1 + d2/scale)^-exponent. "general": `weight` itself;
-    there `scale` only says at which d2 the weight bends.
+    kind "plain": w = 1. "power": w = peak (1 + d2/scale)^-exponent. "general": `weight` itself.
+    dim : real components of a distance.
     """
 
     kind: str = "plain"
     scale: float = 1.0
-    exponent: float = 0.0
+    exponent: float = 1.0
     peak: float = 1.0
     weight: Weight | None = None
     dim: int = 1
 
 
 def law_of(weight: Weight | None, dim: int) -> Law:
-    """The tiles' form of a weight."""
+    """Attention's form of a weight for distances of so many real components."""
     if weight is None:
         return Law(dim=dim)
     if isinstance(weight, PowerLaw):
-        scale, exponent, peak = weight.power_form(dim)
-        return Law("power", scale, exponent, peak, weight, dim)
-    scale = 1.0
-    if isinstance(weight, Exponential):
-        scale = weight.nu
-    elif isinstance(weight, Huber | Threshold):
-        scale = weight.c**2
-    return Law("general", scale, 1.0, 1.0, weight, dim)
+        return Law("power", *weight.power_form(dim), weight, dim)
+    return Law("general", weight=weight, dim=dim)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter.attention.tiles import Workspace
+SERIAL_WORK = 6_000_000
+"""Multiplications below which starting threads costs more than it gains."""
 
-SERIAL_PAIRS = 2_000_000
-"""Below this many pairs, starting threads costs more than it gains."""
+
+class Task(NamedTuple):
+    """A piece of work: roughly how many multiplications, what to do, whether NumPy's BLAS helps."""
+
+    work: int
+    do: Callable[[], None]
+    uses_blas: bool = False
 
 
 @cache
@@ -23,24 +30,35 @@ def _blas() -> Any:
     return ThreadpoolController()
 
 
-def run(tasks: Sequence[tuple[int, Any]], threads: int) -> None:
-    """Do tasks (pairs to visit, function of a Workspace), the long ones first, over threads."""
-    queue = deque(sorted(tasks, key=lambda task: -task[0]))
-    threads = min(threads, len(queue)) if sum(cost for cost, _ in tasks) > SERIAL_PAIRS else 1
+def run(tasks: Sequence[Task], threads: int) -> None:
+    """Do all tasks, the long ones first; the first exception of any thread is raised."""
+    queue = deque(sorted(tasks, key=lambda task: -task.work))
+    threads = min(threads, len(queue)) if sum(task.work for task in tasks) > SERIAL_WORK else 1
+    errors: list[BaseException] = []
 
     def work() -> None:
-        space = Workspace()
-        with np.errstate(all="ignore"):
-            while queue:
-                try:
-                    _, task = queue.popleft()
-                except IndexError:
-                    return
-                task(space)
+        try:
+            with np.errstate(all="ignore"):
+                while queue:
+                    try:
+                        task = queue.popleft()
+                    except IndexError:
+                        return
+                    task.do()
+        except BaseException as error:
+            queue.clear()
+            errors.append(error)
 
     if threads <= 1:
         work()
-        return
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+    else:
+        alone = any(task.uses_blas for task in tasks)  # threads of ours and of BLAS would compete
+        with _blas().limit(limits=1, user_api="blas") if alone else nullcontext():
+            others = [Thread(target=work, daemon=True) for _ in range(threads - 1)]
+            for thread in others:
+                thread.start()
+            work()
+            for thread in others:
+                thread.join()
+    if errors:
+        raise errors[0]

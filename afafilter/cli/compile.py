@@ -118,12 +118,6 @@ def _attention(dtype: Any) -> None:
         )  # fmt: skip
 
 
-def _attention_weights(dtype: Any) -> None:
-    from afafilter._core.attention_kernels import power_weights
-
-    power_weights(np.ones((1, 8), dtype), np.ones((1, 8), dtype), dtype(2.5), dtype(1.0))
-
-
 def _simulate() -> None:
     from afafilter.models.presets import constant_velocity, spiral
     from afafilter.simulation.simulate import simulate
@@ -152,8 +146,6 @@ JOBS: dict[str, Callable[[], None]] = {
     "Kalman filter of paths with gaps of their own": _kalman_paths_with_gaps,
     "Kalman filter of many paths": _kalman_paths,
     "robust Kalman filter": _kalman_robust,
-    "weights of attention in double precision": lambda: _attention_weights(np.float64),
-    "weights of attention in single precision": lambda: _attention_weights(np.float32),
     "simulation": _simulate,
     "adaptive filter in linear time": _linear_time,
 }

@@ -17,7 +17,7 @@ from afafilter import (
     isotropic_attention,
     tensor_attention,
 )
-from afafilter.attention import threads, tiles
+from afafilter.attention import pairs, sums, threads
 
 WEIGHTS = [
     None, Power(3.0), Power(3.0, 1.0), Power(3.0, 0.5), StudentT(4.0), Rational(0.3), IMQ(2.0),
@@ -100,12 +100,11 @@ def paired(z):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles so small that a hundred points cross many of their borders."""
-    monkeypatch.setattr(tiles, "ROWS", 16)
-    monkeypatch.setattr(tiles, "KEYS", 12)
-    monkeypatch.setattr(tiles, "EDGE_KEYS", 5)
-    monkeypatch.setattr(tiles, "BAND", 48)
-    monkeypatch.setattr(tiles, "SCRATCH", 600)
+    """Blocks and tiles so small that a hundred points cross many of their borders."""
+    monkeypatch.setattr(pairs, "TILE", 16 * 12)
+    monkeypatch.setattr(pairs, "KEYS", 12)
+    monkeypatch.setattr(sums, "BAND", 48)
+    monkeypatch.setattr(sums, "LEAST_BAND", 16)
 
 
 PARAMETERS = {
@@ -487,9 +486,18 @@ def test_projections_and_residual_step():
             *z, t, **{**options, "frequency": np.ones(2)}, weight=Power(3.0)
         )
         np.testing.assert_allclose(got.output[h], paired(output) @ W_o[h], rtol=1e-10, atol=1e-12)
-    plain = isotropic_attention(x, x, x, t, **options, weight=Power(3.0)).output
-    stepped = isotropic_attention(x, x, x, t, **options, weight=Power(3.0), residual_step=0.3)
-    np.testing.assert_allclose(stepped.output, x + 0.3 * (plain - x), rtol=1e-13)
+
+
+@pytest.mark.parametrize("attention", [isotropic_attention, tensor_attention])
+def test_innovation_step_moves_from_the_values(attention):
+    q, k, v, t = data(30, missing=False)
+    v[4] = np.nan
+    options = {**PARAMETERS, "decay": 0.2, "weight": Power(3.0)}
+    output = attention(q, k, v, t, **options).output
+    stepped = attention(q, k, v, t, **options, residual_step=0.3).output
+    known = np.arange(30) != 4
+    np.testing.assert_allclose(stepped[known], (v + 0.3 * (output - v))[known], rtol=1e-13)
+    np.testing.assert_array_equal(stepped[4], output[4])
 
 
 # Limits
@@ -723,8 +731,7 @@ T = np.arange(5.0)
         ({"projections": (np.eye(2),)}, "projections must be"),
         ({"projections": (np.eye(3), None, None, None)}, "W_q must have shape"),
         ({"projections": (None, None, np.full((2, 2), np.nan), None)}, "finite"),
-        ({"projections": (None, None, np.eye(2)[:, :1], None), "residual_step": 0.5,
-          "k": np.zeros((5, 1))}, "residual_step needs q"),
+        ({"t_query": T, "residual_step": 0.5}, "residual_step moves from the values v"),
         ({"residual_step": "half"}, "residual_step"),
     ],
 )  # fmt: skip
@@ -751,29 +758,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
         def log(self, d2, dim):
             raise RuntimeError("broken weight")
 
-    monkeypatch.setattr(threads, "SERIAL_PAIRS", 0)
+    monkeypatch.setattr(threads, "SERIAL_WORK", 0)
     x = np.zeros((600, 2))
     with pytest.raises(RuntimeError, match="broken weight"):
         isotropic_attention(x, x, x, np.arange(600.0), **GOOD, weight=Broken(1.0), threads=2)
-
-
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 2e-13), (np.float32, 2e-5)])
-@pytest.mark.parametrize("beta", [1.0, 0.4])
-def test_compiled_powers_are_exact_to_rounding(dtype, bound, beta):
-    from afafilter._core.attention_kernels import power_weights
-
-    rng = np.random.default_rng(1)
-    S = np.exp(rng.uniform(-9, 9, (30, 301))).astype(dtype)
-    X = (S * (1 + np.exp(rng.uniform(-20, 6, S.shape)))).astype(dtype)
-    X[0] = S[0]
-    for exponent in (0.3, 1.0, 1.5, 2.5, 5.7):
-        exact = S.astype(np.longdouble) ** (exponent - 1) / X.astype(np.longdouble) ** exponent
-        W = X.copy()
-        power_weights(W, S, dtype(exponent), dtype(beta))
-        np.testing.assert_allclose(W / exact**beta, 1.0, rtol=bound)
-    small, large = (
-        dtype(10.0 ** (sign * (160 if dtype == np.float64 else 20))) for sign in (-1, 1)
-    )
-    S, W = np.full((1, 8), small), np.full((1, 8), large)  # their quotient is below every number
-    power_weights(W, S, dtype(0.5), dtype(beta))
-    np.testing.assert_allclose(W, 1.0, rtol=bound)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.rotation import turn
 from afafilter.models.sde import LinearSDE
@@ -146,26 +147,25 @@ class Bank:
     def _block(
         self, t: Array, valid: Bool, y: Array, queries: Array, visible: NDArray[np.int64]
     ) -> tuple[Array, Array]:
-        from afafilter._core.exponential_kernels import sweep
-
         paths, dim, n_terms = self.num.shape
         last = float(t[-1]) if len(t) else self.clock
         self._reframe(self.clock)
         angle = (t - self.frame)[:, None] * self.frequency
         cos, sin = np.cos(angle), np.sin(angle)
         signal = turn(y, cos, -sin)
-        entry = valid * np.exp(-self.growth * (t - self.origin))
+        entry = np.where(valid, np.exp(-self.growth * (t - self.origin)), 0.0)
         if len(queries) == 0:  # observations only: one silent query makes the kernel consume them
             asked, seen = np.array([last]), np.array([len(t)])
         else:
             asked, seen = queries, visible
-        num = np.empty((len(asked), paths * dim))
-        den = np.empty(len(asked))
-        self.clock = sweep(
-            self.rates, self.coefs, self.num_rate + 0.0, self.den_rate, t, entry,
-            np.ascontiguousarray(signal.swapaxes(0, 1)).reshape(len(t), paths * dim), asked, seen,
-            self.clock, self.num.reshape(paths * dim, n_terms), self.den, num, den,
-        )  # fmt: skip
+        signal = np.ascontiguousarray(signal.swapaxes(0, 1)).reshape(len(t), paths * dim)
+        num, den, self.clock = sweep(
+            Rates(self.rates, self.coefs, self.num_rate, self.den_rate),
+            Observed(np.ascontiguousarray(t), entry, signal, asked, seen),
+            self.clock,
+            self.num.reshape(paths * dim, n_terms),
+            self.den,
+        )
         out = num.reshape(-1, paths, dim).swapaxes(0, 1)[:, : len(queries)]
         if not np.array_equal(queries, t):
             angle = (queries - self.frame)[:, None] * self.frequency

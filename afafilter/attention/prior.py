@@ -1,0 +1,48 @@
+"""The prior weight of a key, before its distance is known: a function of the lag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+LogPrior = Callable[[F64, bool], F64]
+
+PRIORS = ("dle", "flat", "linear")
+
+
+class Noise(NamedTuple):
+    """Variances and decay that make a precision."""
+
+    decay: float
+    process_var: float
+    key_var: float
+    query_var: float
+
+
+def log_prior(kind: str, noise: Noise) -> LogPrior:
+    """log P of lags tau >= 0; its second argument says whether keys are pulled back exactly.
+
+    "dle": the model's, -log(V(tau) + eta^2 E^2 + gamma^2), the solution of the differential
+    Lyapunov equation. "flat": 0. "linear": its tangent for small mu and process_var,
+    -log(eta^2 + gamma^2) - sigma^2 tau / (eta^2 + gamma^2) (ALiBi).
+    """
+    if kind == "flat":
+        return lambda tau, exact: np.zeros_like(tau)
+    total = noise.key_var + noise.query_var
+    if kind == "linear":
+        return lambda tau, exact: -np.log(total) - noise.process_var / total * tau
+
+    def lyapunov(tau: F64, exact: bool) -> F64:
+        x = 2.0 * noise.decay * tau
+        grown = noise.process_var * (tau if noise.decay == 0 else -np.expm1(-x) / (2 * noise.decay))
+        late, early = noise.query_var, noise.key_var
+        if exact:
+            late, early = early, late
+        log_s = np.log(grown + late + early * np.exp(-x))
+        return -log_s - x if exact else -log_s
+
+    return lyapunov

@@ -1,0 +1,228 @@
+"""Attention by running sums over tiles, compiled: power laws whose weights stay in range.
+
+The core forms every factor from a reference time (core/attention.h); this module says which heads
+it may take, cuts them into blocks of rows, and puts common factors back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import exp, expm1, inf, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from afafilter.attention.inputs import Index
+from afafilter.attention.law import Law
+from afafilter.attention.pairs import limits
+from afafilter.attention.prior import LogPrior
+from afafilter.attention.recursions import (
+    F64,
+    Dynamics,
+    Floats,
+    Rows,
+    attend,
+    finish,
+    rotated,
+)
+from afafilter.attention.threads import Task
+
+BAND = 1024
+"""Most queries of a block: they share the columns made of far keys."""
+LEAST_BAND = 96
+"""Fewest queries of a block that is made so that every thread has some."""
+LARGEST = {np.dtype(kind): log(float(np.finfo(kind).max)) for kind in (np.float64, np.float32)}
+"""Logarithms of the largest numbers."""
+
+
+class Model(NamedTuple):
+    """Parameters of one head."""
+
+    decay: float
+    value_decay: float
+    process_var: float
+    key_var: float
+    query_var: float
+    beta: float
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One head or path: its data in the co-rotating frame, its parameters, and where results go."""
+
+    t_query: F64
+    t: F64
+    n_visible: Index
+    q: Floats | None
+    """(Nq, d), not rotated."""
+    k: Floats | None
+    """(N, d), rotated."""
+    v: Floats
+    """(N, m), rotated."""
+    known: Floats | None
+    """(N, g) ones and zeros: which of g groups of value columns key j serves. None: all."""
+    omega: F64
+    omega_out: F64
+    model: Model
+    law: Law
+    log_prior: LogPrior | None
+    backward: str | None
+    window: int | None
+    tolerance: float
+    out: Floats
+    """(Nq, paths, m / paths)"""
+    precision: Floats
+    """(Nq, paths)"""
+    weights: Floats | None = None
+    columns: Index | None = None
+    """Columns of `weights` that the keys have; None: all."""
+
+    def growth(self, tau: float) -> float:
+        """V(tau)."""
+        if self.model.decay < 1e-200:
+            return self.model.process_var * tau
+        return (
+            self.model.process_var
+            * -expm1(-2.0 * self.model.decay * tau)
+            / (2.0 * self.model.decay)
+        )
+
+    @cached_property
+    def longest(self) -> float:
+        """Longest lag between a query and a key."""
+        if not len(self.t) or not len(self.t_query):
+            return 0.0
+        ends = self.t_query[-1] - self.t[0], self.t[-1] - self.t_query[0]
+        return float(max(*ends, 0.0))
+
+    def sides(self) -> list[Dynamics]:
+        """The directions to sweep."""
+        common = (self.law.scale, self.law.exponent, self.model.beta)
+        model = (self.model.decay, self.model.value_decay, self.model.process_var)
+        past = Dynamics(*model, self.model.query_var, self.model.key_var, *common, True, True)
+        if self.backward is None:
+            return [past]
+        if self.backward == "symmetric":
+            return [past, past._replace(causal=False)]
+        return [
+            past,
+            Dynamics(*model, self.model.key_var, self.model.query_var, *common, False, False),
+        ]
+
+    @cached_property
+    def stays_in_range(self) -> bool:
+        """Whether no weight of a power law can leave the range of the floating point type."""
+        law, limit = self.law, 0.75 * LARGEST[self.v.dtype]
+        reach = 0.0
+        if law.kind == "power":
+            reach = (_longest_row(self.q) + _longest_row(self.k)) ** 2 / law.scale
+        for late, early in {(side.var_late, side.var_early) for side in self.sides()}:
+            ends = (
+                late + early,
+                (
+                    self.growth(self.longest)
+                    + late
+                    + early * exp(-2.0 * self.model.decay * self.longest)
+                ),
+            )
+            least, most = min(ends), max(ends)
+            if least <= 0.0 or not most + reach < inf:
+                return False
+            log_s = max(abs(log(least)), abs(log(most)))
+            size = log_s
+            if law.kind == "power":
+                log_x = max(abs(log(least)), abs(log(most + reach)))
+                size = abs(law.exponent - 1.0) * log_s + law.exponent * log_x
+            if self.model.beta * size > limit:
+                return False
+        # pulled back, values may grow faster than their weights fall
+        growing = self.model.value_decay - 2.0 * self.model.beta * self.model.decay
+        return self.backward != "exact" or growing * self.longest < 0.4 * LARGEST[self.v.dtype]
+
+    @property
+    def even_scale(self) -> bool:
+        """Whether sums over any part of the keys stay in range under one common scale."""
+        growth = (
+            2.0 * self.model.beta * self.model.decay * self.longest
+            if self.backward == "exact"
+            else 0.0
+        )
+        return self.stays_in_range and growth < 0.2 * LARGEST[self.v.dtype]
+
+    @property
+    def is_summable(self) -> bool:
+        """Whether running sums do."""
+        return (
+            self.law.kind != "general"
+            and self.weights is None
+            and self.log_prior is None
+            and self.stays_in_range
+        )
+
+    def tasks(self, threads: int) -> Iterator[Task]:
+        """Blocks of rows."""
+        size = len(self.t_query)
+        rows = min(max(-(-size // (2 * threads)), LEAST_BAND), BAND)
+        channels = self.v.shape[1] + (0 if self.q is None else self.q.shape[1])
+        for start in range(0, size, rows):
+            block = slice(start, min(start + rows, size))
+            keys = len(self.t) if self.backward else int(self.n_visible[block.stop - 1])
+            if self.window is not None:
+                keys = min(keys, (2 if self.backward else 1) * (self.window + rows))
+            work = (block.stop - start) * keys * channels
+            yield Task(work, lambda block=block: sweep(self, block))  # type: ignore[misc]
+
+
+def _longest_row(x: Floats | None) -> float:
+    """Largest |x_i| of rows (N, d)."""
+    if x is None or not len(x):
+        return 0.0
+    return sqrt(float(np.vecdot(x, x).max()))
+
+
+def sweep(head: Head, block: slice) -> None:
+    """Compute some output rows of one head."""
+    t_query, dtype = head.t_query[block], head.v.dtype
+    count, m = len(t_query), head.v.shape[1]
+    groups = head.out.shape[1] if head.known is None else head.known.shape[1]
+    q = k = np.empty((0, 0), dtype)
+    if head.q is None or head.k is None:
+        q, k = np.empty((count, 0), dtype), np.empty((len(head.t), 0), dtype)
+    else:
+        q, k = rotated(head.q[block], t_query, head.omega, -1.0), head.k
+    known = np.empty((len(head.t), 0), dtype) if head.known is None else head.known
+    # Queries before the first key: the common factor e^{-2 beta mu lag} of all their weights may
+    # underflow, so it is left out here and put back at the end.
+    lead = np.zeros(count)
+    if head.backward == "exact" and len(head.t) and t_query[0] < head.t[0]:
+        lead = np.maximum(head.t[0] - t_query, 0.0)
+    num, den = np.zeros((count, m)), np.zeros((count, max(known.shape[1], 1)))
+    log_tolerance = -inf
+    if head.tolerance > 0:
+        log_tolerance = log((0.5 if head.backward else 1.0) * head.tolerance)
+    for side in head.sides():
+        low, high = limits(head.n_visible[block], len(head.t), head.window, side.causal)
+        attend(
+            Rows(q, k, head.v, known, t_query, head.t, low, high, lead, num, den),
+            side, log_tolerance,
+        )  # fmt: skip
+    if den.shape[1] != groups:
+        den = np.repeat(den, groups, axis=1)
+    _write(head, block, num, den, lead)
+
+
+def _write(head: Head, block: slice, num: F64, den: F64, lead: F64) -> None:
+    """Normalise, put factors back, rotate to the query times, store."""
+    lift = head.model.value_decay * lead
+    scale = head.model.beta * log(head.law.peak) - 2.0 * head.model.beta * head.model.decay * lead
+    out, precision = head.out[block], head.precision[block]
+    if out.flags.c_contiguous and precision.flags.c_contiguous:
+        to = out.reshape(len(out), -1), precision
+    else:
+        to = np.empty(num.shape, out.dtype), np.empty(den.shape, out.dtype)
+    omega = head.omega_out if head.omega_out.any() else head.omega_out[:0]
+    finish(*to, num, den, head.t_query[block], omega, lift, scale)
+    if to[1] is not precision:
+        out[...], precision[...] = to[0].reshape(out.shape), to[1]
