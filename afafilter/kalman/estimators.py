@@ -3,8 +3,8 @@
     x_k = F_k x_{k-1} + b_k + w_k,   w_k ~ N(0, V_k)        one node of the timeline to the next
     z_k = H_k x_k + d_k + v_k,       v_k ~ N(0, R_k)
 
-All recursions run on square roots of covariances (see `_kalman_root_kernels`), a flat start is
-exact (`_kalman_flat_kernels`), and everything that paths share is computed once.
+All recursions run on square roots of covariances (see core/kalman.h), a flat start is
+exact (core/flat.h), and everything that paths share is computed once.
 """
 
 from __future__ import annotations

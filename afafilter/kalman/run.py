@@ -17,19 +17,13 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import spread
 from afafilter._core import kalman_flat_kernels as flat_kernels
-from afafilter._core import kalman_kernels as kernels
-from afafilter._core import kalman_lane_kernels as lane_kernels
-from afafilter._core import kalman_mean_kernels as mean_kernels
-from afafilter._core.lanes import LANES
-from afafilter.kalman import segments
+from afafilter.kalman import recursions, segments
+from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
 from afafilter.linalg.transitions import lower_roots
 
 UNSEEN_TOL = 1e-9
 """A state component counts as undetermined when it moves by more than this per unit of delta."""
-UNROLLED_WORK = 50_000
-"""Nodes times paths from which kernels are compiled for the very dimensions, up to UNROLLED."""
-UNROLLED = 8
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
@@ -91,6 +85,7 @@ def run(
     scale (n, T) multiplies the noise covariance of single observations; inf drops one. complete:
     whether z is known to have no gaps.
     """
+    z = np.ascontiguousarray(z)
     seen = np.ones((1, *z.shape[1:]), bool) if complete else ~np.isnan(z)
     if scale is None:
         group, first = group_paths(seen, len(z))
@@ -109,7 +104,6 @@ def run(
         np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
     )  # fmt: skip
     lone = n == G
-    unrolled = N * n >= UNROLLED_WORK and max(d, p) <= UNROLLED
     members = [np.array([g]) for g in range(n)] if lone else [
         np.flatnonzero(group == g) for g in range(G)
     ]  # fmt: skip
@@ -119,11 +113,11 @@ def run(
 
         def several(rows: slice) -> None:
             if not hasattr(room, "kept"):  # fresh pages cost as much as the recursion
-                room.kept = lane_kernels.memory(N if smooth else 1, d, p)
+                room.kept = recursions.lane_memory(N if smooth else 1, d, p)
             out.flat[rows] = _side_by_side(
                 line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
                 out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
-                room.kept, unrolled,
+                room.kept,
             )  # fmt: skip
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
@@ -136,7 +130,7 @@ def run(
         block = _Block(
             line, z[pick], seen[first[g]], scale[first_scale[g]], out.mean[pick], out.cov[g],
             out.innovation[pick], out.innovation_cov[g], out.loglik[pick], smooth,
-            unrolled, G == 1,
+            G == 1,
         )  # fmt: skip
         out.flat[g] = block.solve()
         if not (whole or lone):
@@ -150,7 +144,7 @@ def run(
 def _side_by_side(
     line: Timeline, z: Array, seen: ObsMask, scale: Array, mean: Array, cov: Array,
     innovation: Array, innovation_cov: Array, loglik: Array, smooth: bool,
-    kept: lane_kernels.Memory, unrolled: bool,
+    kept: recursions.LaneMemory,
 ) -> list[FlatStart | None]:  # fmt: skip
     """Up to LANES paths, each with covariances of its own; arguments as in `_Block`."""
     chain = line.chain
@@ -158,24 +152,23 @@ def _side_by_side(
     blocks = [
         _Block(
             line, z[l : l + 1], seen[l], scale[l], mean[l : l + 1], cov[l], innovation[l : l + 1],
-            innovation_cov[l], loglik[l : l + 1], smooth, False,
+            innovation_cov[l], loglik[l : l + 1], smooth,
         )
         for l in range(n)
     ]  # fmt: skip
     for block in blocks:
         block.begin()
     first = np.array([block.first for block in blocks])
-    state, shown = dimensions(d, z.shape[2], unrolled)
-    bad = lane_kernels.filter_lanes(
+    bad = recursions.filter_lanes(
         chain, first, np.stack([block.L for block in blocks]),
         np.concatenate([block.m for block in blocks]), seen, scale, smooth, z, mean, cov,
-        innovation, innovation_cov, loglik, kept, state, shown,
+        innovation, innovation_cov, loglik, kept,
     )  # fmt: skip
     if bad >= 0:
         raise_singular(chain, bad)
     Z, y = np.empty((n, d, d)), np.empty((n, d))
     if smooth:
-        lane_kernels.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y, state, shown)
+        recursions.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y)
     return [block.finish(Z[l], y[l : l + 1]) for l, block in enumerate(blocks)]
 
 
@@ -193,7 +186,6 @@ class _Block:
     innovation_cov: Array
     loglik: Array
     smooth: bool
-    unrolled: bool
     alone: bool = False
 
     def begin(self) -> None:
@@ -219,39 +211,30 @@ class _Block:
         chain, first, m = self.line.chain, self.first, self.m
         n, N, d = self.mean.shape
         p = self.z.shape[2]
-        gains = kernels.empty_gains(N, d, p) if self.flat is None else self.flat.gains
-        state, shown = dimensions(d, p, self.unrolled)
-        forward, back = mean_kernels.filter_means, mean_kernels.smooth_means
-        if n > 1:
-            forward, back = mean_kernels.filter_means_beside, mean_kernels.smooth_means_beside
+        gains = recursions.empty_gains(N, d, p) if self.flat is None else self.flat.gains
         cuts = segments.borders(first, chain, self.seen, self.scale) if self.alone else [first, N]
         bad = segments.filter_covariances(
             cuts, chain, self.L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
-            gains, state, shown,
+            gains,
         )  # fmt: skip
         if bad >= 0:
             raise_singular(chain, bad)
         last = max(first - 1, 0)
         Z, y = np.eye(d), np.zeros((n, d))
         if self.smooth:
-            Z = segments.smooth_covariances(cuts, last, gains, self.cov, state)
+            Z = segments.smooth_covariances(cuts, last, gains, self.cov)
 
         def means(rows: slice) -> None:
             mean, innovation = self.mean[rows], self.innovation[rows]
-            forward(
+            recursions.filter_means(
                 chain, first, m[rows], gains, self.z[rows], self.seen, mean, innovation,
-                self.loglik[rows], state, shown,
+                self.loglik[rows],
             )  # fmt: skip
             if self.smooth:
-                back(chain, last, gains, innovation, self.seen, mean, y[rows], state, shown)
+                recursions.smooth_means(chain, last, gains, innovation, self.seen, mean, y[rows])
 
         spread(means, _slices(n, N * (d + p)), n * N)
         return self.finish(Z, y)
-
-
-def dimensions(d: int, p: int, unrolled: bool) -> tuple[Any, Any]:
-    """d and p as the kernels take them (see `size` there)."""
-    return ((0,) * d, (0,) * p) if unrolled else (d, p)
 
 
 class _FlatBlock:
@@ -259,7 +242,7 @@ class _FlatBlock:
 
     def __init__(self, block: _Block) -> None:
         (_, N, d), p = block.mean.shape, block.z.shape[2]
-        self.block, self.gains = block, kernels.empty_gains(N, d, p)
+        self.block, self.gains = block, recursions.empty_gains(N, d, p)
         N, q = len(block.line.times), block.line.law.diffuse.shape[1]
         size, spare = min(N, 4 * q + 16), 0.0
         while True:
@@ -338,7 +321,7 @@ class _FlatBlock:
         self.start.unseen = self.start.M @ null
 
 
-def raise_singular(chain: kernels.Chain, node: int) -> None:
+def raise_singular(chain: recursions.Chain, node: int) -> None:
     """Say which observation is predicted exactly."""
     raise ValueError(
         f"R is singular and observation {chain.obs[node]} is predicted without error, so that its "

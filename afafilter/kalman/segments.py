@@ -10,13 +10,12 @@ Segments do not depend on the number of threads, so results do not either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import spread
-from afafilter._core import kalman_kernels as kernels
+from afafilter.kalman import recursions
 
 WARM_UP = 1024
 """Nodes on which a segment forgets its start."""
@@ -30,7 +29,7 @@ RETRY = 256
 """Nodes calculated anew before the next comparison."""
 
 
-def borders(first: int, chain: kernels.Chain, seen: ObsMask, scale: Array) -> list[int]:
+def borders(first: int, chain: recursions.Chain, seen: ObsMask, scale: Array) -> list[int]:
     """Where segments of nodes first, first + 1, ... begin, and the end of the last.
 
     Series of equal steps without gaps settle, and are not cut.
@@ -47,14 +46,14 @@ def borders(first: int, chain: kernels.Chain, seen: ObsMask, scale: Array) -> li
 
 
 def filter_covariances(
-    cuts: list[int], chain: kernels.Chain, L: Array, seen: ObsMask, scale: Array, smooth: bool,
-    P: Array, S: Array, gains: kernels.Gains, state: Any, shown: Any,
+    cuts: list[int], chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array, smooth: bool,
+    P: Array, S: Array, gains: recursions.Gains,
 ) -> int:  # fmt: skip
-    """`kernels.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
+    """`recursions.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
 
     def go(begin: int, end: int, L: Array) -> int:
-        return int(kernels.filter_covariances(
-            chain, begin, end, L, seen, scale, smooth, P, S, gains, state, shown
+        return int(recursions.filter_covariances(
+            chain, begin, end, L, seen, scale, smooth, P, S, gains
         ))  # fmt: skip
 
     if len(cuts) == 2:
@@ -65,7 +64,7 @@ def filter_covariances(
 
     def segment(i: int) -> None:
         if i > 0:
-            _warm_filter(cuts[i], chain, starts[i], seen, scale, state, shown)
+            _warm_filter(cuts[i], chain, starts[i], seen, scale)
         ends[i] = starts[i].copy()
         bad[i] = go(cuts[i], cuts[i + 1], ends[i])
 
@@ -96,9 +95,7 @@ def _again(
     return -1, L
 
 
-def _warm_filter(
-    end: int, chain: kernels.Chain, L: Array, seen: ObsMask, scale: Array, state: Any, shown: Any
-) -> None:
+def _warm_filter(end: int, chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array) -> None:
     """L (d, d) <- root at node end - 1, from WARM_UP nodes that begin with L."""
     nodes = slice(end - WARM_UP, end)
     obs = chain.obs[nodes]
@@ -108,26 +105,24 @@ def _warm_filter(
         step=chain.step[nodes], obs=np.where(obs < 0, -1, obs - rows.start), cfg=chain.cfg[rows]
     )
     d, p = L.shape[0], seen.shape[1]
-    kernels.filter_covariances(
+    recursions.filter_covariances(
         part, 0, WARM_UP, L, seen[rows], scale[rows], False, np.empty((WARM_UP, d, d)),
-        np.empty((rows.stop - rows.start, p, p)), kernels.empty_gains(WARM_UP, d, p), state, shown,
+        np.empty((rows.stop - rows.start, p, p)), recursions.empty_gains(WARM_UP, d, p),
     )  # fmt: skip
 
 
-def smooth_covariances(
-    cuts: list[int], last: int, gains: kernels.Gains, P: Array, state: Any
-) -> Array:
-    """`kernels.smooth_covariances` of all nodes from `last` on; Z (d, d) at `last`, by columns."""
+def smooth_covariances(cuts: list[int], last: int, gains: recursions.Gains, P: Array) -> Array:
+    """All nodes from `last` on; returns Z (d, d) at `last`, by columns."""
     d = P.shape[1]
     if len(cuts) == 2:
         whole = np.eye(d)
-        kernels.smooth_covariances(last, gains, P, whole, state)
+        recursions.smooth_covariances(last, gains, P, whole)
         return whole
 
     def go(begin: int, end: int, Z: Array) -> None:
         """Nodes end - 1, ..., begin; Z at node `end` becomes that at `begin`."""
         part = gains._replace(slot=gains.slot[begin : end + 1])
-        kernels.smooth_covariances(0, part, P[begin : end + 1], Z, state)
+        recursions.smooth_covariances(0, part, P[begin : end + 1], Z)
 
     ends = [last, *cuts[1:-1], len(P) - 1]
     starts = [np.eye(d) for _ in ends[1:]]
@@ -136,9 +131,8 @@ def smooth_covariances(
     def segment(i: int) -> None:
         if ends[i + 1] < ends[-1]:
             nodes = slice(ends[i + 1], ends[i + 1] + WARM_UP + 1)
-            kernels.smooth_covariances(
+            recursions.smooth_covariances(
                 0, gains._replace(slot=gains.slot[nodes]), np.empty((WARM_UP + 1, d, d)), starts[i],
-                state,
             )  # fmt: skip
         reached[i] = starts[i].copy()
         go(ends[i], ends[i + 1], reached[i])

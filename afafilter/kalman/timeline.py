@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
-from afafilter._core.kalman_kernels import Chain
+from afafilter.kalman.recursions import Chain
 from afafilter.linalg.discretiser import mostly_distinct
 from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel

@@ -1,0 +1,143 @@
+"""The compiled recursions of the Kalman filter and the RTS smoother, and what they work on.
+
+Formulas and sources stand in the core: `kalman.h` (steps), `covariances.h`, `means.h`, `lanes.h`.
+Matrices are kept by columns: F[u, j] is column j of F, and likewise V^1/2, L, W, K, T, V and D (not
+H). Dimensions: N nodes, T observations, n paths, state d, observation p.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._core import core
+
+
+class Chain(NamedTuple):
+    """Nodes in processing order and the matrices that they share.
+
+    step (N,) row of F (U, d, d), b (U, d), root (U, d, d) = V^1/2 for the step into the node, F and
+    root by columns; obs (N,) observation shown by the node or -1; cfg (T,) row of H (C, p, d),
+    off (C, p), R (C, p, p) for the observation.
+    """
+
+    step: NDArray[np.int64]
+    F: NDArray[np.float64]
+    b: NDArray[np.float64]
+    root: NDArray[np.float64]
+    obs: NDArray[np.int64]
+    cfg: NDArray[np.int64]
+    H: NDArray[np.float64]
+    off: NDArray[np.float64]
+    R: NDArray[np.float64]
+
+
+class Gains(NamedTuple):
+    """What the covariances leave for the means and for the smoother.
+
+    slot (N,) row of the rest for a node; equal consecutive nodes share one. By columns W (., p, d),
+    K (., p, p), root (., d, d) = L updated; half (.,) = -(n log 2 pi + log|S|) / 2; for the step
+    into the node, by columns, T (., d, d), V (., p, d), D (., d, d).
+    """
+
+    slot: NDArray[np.int64]
+    W: NDArray[np.float64]
+    K: NDArray[np.float64]
+    half: NDArray[np.float64]
+    root: NDArray[np.float64]
+    T: NDArray[np.float64]
+    V: NDArray[np.float64]
+    D: NDArray[np.float64]
+
+
+class LaneMemory(NamedTuple):
+    """What the filter of several paths leaves for the smoother, per node; lanes last.
+
+    mean (N, d, .), updated; e (N, p, .), the innovations with unit variance; by columns
+    L (N, d, d, .), the updated root, and for the step into the node T, D (N, d, d, .) and
+    V (N, p, d, .).
+    """
+
+    mean: NDArray[np.float64]
+    e: NDArray[np.float64]
+    L: NDArray[np.float64]
+    T: NDArray[np.float64]
+    D: NDArray[np.float64]
+    V: NDArray[np.float64]
+
+
+LANES: int = core.lanes()
+"""Paths with covariances of their own that `filter_lanes` takes at a time."""
+ONE_BLOCK = range(1 << 17, 1 << 22)
+"""Numbers that are allocated together."""
+
+
+def empty_gains(N: int, d: int, p: int) -> Gains:
+    """Room for the gains of N nodes.
+
+    From 1 MiB to 32 MiB they lie in one block: given back one by one they would return to the
+    system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
+    stays with the process, what is larger never does).
+    """
+    shapes = (p, d), (p, p), (), (d, d), (d, d), (p, d), (d, d)
+    sizes = [N * math.prod(shape) for shape in shapes]
+    if (whole := sum(sizes)) not in ONE_BLOCK:
+        parts = [np.empty((N, *shape)) for shape in shapes]
+    else:
+        block, ends = np.empty(whole), accumulate(sizes)
+        parts = [
+            block[end - size : end].reshape(N, *shape)
+            for end, size, shape in zip(ends, sizes, shapes, strict=True)
+        ]
+    W, K, half, root, T, V, D = parts
+    return Gains(np.empty(N, np.int64), W, K, half, root, T, V, D)
+
+
+def lane_memory(N: int, d: int, p: int) -> LaneMemory:
+    """Room for N nodes."""
+    shapes = (d,), (p,), (d, d), (d, d), (d, d), (p, d)
+    return LaneMemory(*(np.empty((N, *shape, LANES)) for shape in shapes))
+
+
+filter_covariances = core.filter_covariances
+"""(chain, first, stop, L, seen, scale, smooth, cov, S, gains) -> -1 or a singular node.
+
+Covariances cov (N, d, d) and S (T, p, p) of nodes first, ..., stop - 1 and the gains, for gaps
+seen (T, p) and noise covariances times scale (T,). L (d, d), by columns, is the root at node
+first - 1 (at first = 0: before the first observation) and becomes that at node stop - 1.
+"""
+smooth_covariances = core.smooth_covariances
+"""(last, gains, cov, Z): cov (N, d, d) of nodes N - 2, ..., last, filtered in, smoothed out.
+
+Z (d, d), by columns, is the root of xi's covariance at node N - 1 (the identity where nothing is
+known after it) and becomes that at node `last`.
+"""
+filter_means = core.filter_means
+"""(chain, first, m, gains, z, seen, mean, innovation, loglik): means of paths that share gains.
+
+m (n, d) is the state at node first - 1. Fills mean (n, N, d), innovation (n, T, p), NaN where
+nothing is seen, and loglik (n, T).
+"""
+smooth_means = core.smooth_means
+"""(chain, last, gains, innovation, seen, mean, y): mean (n, N, d), filtered in, smoothed out.
+
+y (n, d) gets the mean of xi at node `last`.
+"""
+filter_lanes = core.filter_lanes
+"""(chain, first, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept) -> node.
+
+At most LANES paths z (n, T, p) with gaps seen (n, T, p) and scale (n, T) of their own, path l from
+node first[l] on, where L0 (n, d, d), by columns, and m0 (n, d) are root and mean one node before.
+Fills mean (n, N, d) and cov (n, N, d, d) (with `smooth` of the last node only),
+innovation (n, T, p), S (n, T, p, p), loglik (n, T) and, with `smooth`, kept. Returns -1, or a node
+at which an innovation covariance is singular.
+"""
+smooth_lanes = core.smooth_lanes
+"""(kept, last, mean, cov, Z0, y0): nodes N - 2, ..., last[l] of path l, smoothed.
+
+Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
+"""
