@@ -3,6 +3,7 @@
     from afafilter import spiral, simulate, adaptive_filter, kalman_filter
 
 Everything public is listed in `__all__` and loaded when first used, so that the import is cheap.
+Ready-made models are listed where they are written, in `afafilter.models.presets`.
 """
 
 from __future__ import annotations
@@ -35,16 +36,6 @@ _HOME = {
     "learning.problem": ("FitWarning",),
     "learning.result": ("FitResult",),
     "models.discrete": ("DiscreteModel",),
-    "models.presets": (
-        "brownian",
-        "constant_velocity",
-        "damped_oscillator",
-        "matern",
-        "ornstein_uhlenbeck",
-        "random_stable",
-        "seasonal",
-        "spiral",
-    ),
     "models.priors": ("Prior",),
     "models.radial": ("RadialTangentialSDE",),
     "models.sde": ("LinearSDE",),
@@ -69,7 +60,7 @@ _MODULES = {
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *sorted(_OWNER), *_MODULES]
+_HERE = ["__version__", *sorted(_OWNER), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -77,11 +68,19 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module(f"afafilter.{_MODULES[name]}")
     elif name in _OWNER:
         value = getattr(importlib.import_module(f"afafilter.{_OWNER[name]}"), name)
-    else:
+    elif name.startswith("_") and name != "__all__":
         raise AttributeError(f"module 'afafilter' has no attribute {name!r}")
+    else:
+        presets = importlib.import_module("afafilter.models.presets")
+        if name == "__all__":
+            value = sorted([*_HERE, *presets.__all__])
+        elif name in presets.__all__:
+            value = getattr(presets, name)
+        else:
+            raise AttributeError(f"module 'afafilter' has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__getattr__("__all__"))

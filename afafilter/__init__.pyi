@@ -37,14 +37,7 @@ from afafilter.learning.model_choice import likelihood_ratio as likelihood_ratio
 from afafilter.learning.problem import FitWarning as FitWarning
 from afafilter.learning.result import FitResult as FitResult
 from afafilter.models.discrete import DiscreteModel as DiscreteModel
-from afafilter.models.presets import brownian as brownian
-from afafilter.models.presets import constant_velocity as constant_velocity
-from afafilter.models.presets import damped_oscillator as damped_oscillator
-from afafilter.models.presets import matern as matern
-from afafilter.models.presets import ornstein_uhlenbeck as ornstein_uhlenbeck
-from afafilter.models.presets import random_stable as random_stable
-from afafilter.models.presets import seasonal as seasonal
-from afafilter.models.presets import spiral as spiral
+from afafilter.models.presets import *  # noqa: F403
 from afafilter.models.priors import Prior as Prior
 from afafilter.models.radial import RadialTangentialSDE as RadialTangentialSDE
 from afafilter.models.sde import LinearSDE as LinearSDE

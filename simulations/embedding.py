@@ -39,7 +39,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     rng = np.random.default_rng(SEED)
     latent = _setups.paper_spiral(0.05)
     embed = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0][:, :2]
-    hidden = LinearSDE(latent.A, latent.Q, np.eye(DIM), C=embed, prior="diffuse")
+    hidden = LinearSDE(latent.A, Q=latent.Q, R=np.eye(DIM), C=embed, prior="diffuse")
     t = _setups.TIMES
     data = simulate(hidden, t, n_paths, rng=rng, x0=_setups.ring_start(rng, n_paths))
     basis = learned_basis(data.z)

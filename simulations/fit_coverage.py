@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from afafilter import FitWarning, fit, simulate
 from afafilter import families as f
-from afafilter.learning.families import Family
+from afafilter.learning.family import Family
 from afafilter.plotting import CYCLE, MARKERS, figure, paper_style
 from simulations._common import save
 

@@ -30,10 +30,10 @@ def noisier(model: LinearSDE, kept: int) -> LinearSDE:
     component that forgets within weeks then drowns all older observations: their errors are as
     large as its own stationary spread, in a direction that it fills alone.
     """
-    rest = LinearSDE(model.A[kept:, kept:], model.Q[kept:, kept:], model.R)
+    rest = LinearSDE(model.A[kept:, kept:], Q=model.Q[kept:, kept:], R=model.R)
     spread = model.C[:, kept:] @ rest.stationary_covariance() @ model.C[:, kept:].T
     return LinearSDE(
-        model.A[:kept, :kept], model.Q[:kept, :kept], model.R + spread, C=model.C[:, :kept]
+        model.A[:kept, :kept], Q=model.Q[:kept, :kept], R=model.R + spread, C=model.C[:, :kept]
     )
 
 

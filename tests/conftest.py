@@ -20,32 +20,32 @@ def _rotation(decay: float, frequency: float) -> np.ndarray:
 def _matern32() -> LinearSDE:
     lam, var = 1.3, 0.8
     A = np.array([[0.0, 1.0], [-(lam**2), -2 * lam]])
-    return LinearSDE(A, np.diag([0.0, 4 * lam**3 * var]), [[0.2]], C=[[1.0, 0.0]])
+    return LinearSDE(A, Q=np.diag([0.0, 4 * lam**3 * var]), R=[[0.2]], C=[[1.0, 0.0]])
 
 
 def _matern52() -> LinearSDE:
     lam, var = 0.9, 1.1
     A = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-(lam**3), -3 * lam**2, -3 * lam]])
     Q = np.diag([0.0, 0.0, 16 / 3 * lam**5 * var])
-    return LinearSDE(A, Q, [[0.1]], C=[[1.0, 0.0, 0.0]])
+    return LinearSDE(A, Q=Q, R=[[0.1]], C=[[1.0, 0.0, 0.0]])
 
 
 def _constant_velocity() -> LinearSDE:
     A = np.kron(np.array([[0.0, 1.0], [0.0, 0.0]]), np.eye(2))
     Q = np.kron(np.diag([0.0, 0.4]), np.eye(2))
     R = np.array([[0.5, 0.1], [0.1, 0.3]])
-    return LinearSDE(A, Q, R, C=np.hstack([np.eye(2), np.zeros((2, 2))]))
+    return LinearSDE(A, Q=Q, R=R, C=np.hstack([np.eye(2), np.zeros((2, 2))]))
 
 
 def _oscillator() -> LinearSDE:
     A = np.array([[0.0, 1.0], [-4.0, -0.3]])
-    return LinearSDE(A, np.diag([0.0, 0.5]), [[0.2]], C=[[1.0, 0.0]])
+    return LinearSDE(A, Q=np.diag([0.0, 0.5]), R=[[0.2]], C=[[1.0, 0.0]])
 
 
 def _stiff() -> LinearSDE:
     A = block_diag([[-1e3]], _rotation(0.05, 1.0))
     Q = np.diag([500.0, 0.2, 0.2])
-    return LinearSDE(A, Q, [[0.3]], C=[[1.0, 1.0, 0.0]])
+    return LinearSDE(A, Q=Q, R=[[0.3]], C=[[1.0, 1.0, 0.0]])
 
 
 def _general() -> LinearSDE:
@@ -55,14 +55,14 @@ def _general() -> LinearSDE:
     B = rng.standard_normal((4, 4))
     E = rng.standard_normal((3, 3))
     return LinearSDE(
-        A, 0.3 * B @ B.T, 0.2 * E @ E.T + 0.1 * np.eye(3), C=rng.standard_normal((3, 4)),
+        A, Q=0.3 * B @ B.T, R=0.2 * E @ E.T + 0.1 * np.eye(3), C=rng.standard_normal((3, 4)),
         drift=rng.standard_normal(4), offset=rng.standard_normal(3),
     )  # fmt: skip
 
 
 def _trend_and_ou() -> LinearSDE:
-    trend = LinearSDE([[0.0, 1.0], [0.0, 0.0]], np.diag([0.0, 0.01]), [[0.2]], C=[[1.0, 0.0]])
-    ou = LinearSDE([[-0.8]], [[0.5]], [[0.0]])
+    trend = LinearSDE([[0.0, 1.0], [0.0, 0.0]], Q=np.diag([0.0, 0.01]), R=[[0.2]], C=[[1.0, 0.0]])
+    ou = LinearSDE([[-0.8]], Q=[[0.5]], R=[[0.0]])
     return trend + ou
 
 
@@ -72,12 +72,12 @@ def _proper_prior() -> LinearSDE:
     root = rng.standard_normal((3, 3))
     prior = Prior(rng.standard_normal(3), root @ root.T + 0.2 * np.eye(3))
     Q = np.array([[0.4, 0.1, 0.0], [0.1, 0.3, 0.0], [0.0, 0.0, 0.2]])
-    return LinearSDE(A, Q, np.diag([0.5, 0.3, 0.4]), drift=[0.1, -0.2, 0.3], prior=prior)
+    return LinearSDE(A, Q=Q, R=np.diag([0.5, 0.3, 0.4]), drift=[0.1, -0.2, 0.3], prior=prior)
 
 
 MODELS: dict[str, LinearSDE] = {
-    "brownian": LinearSDE([[0.0]], [[0.5]], [[1.2]]),
-    "ou": LinearSDE([[-0.7]], [[0.9]], [[0.4]], drift=[0.3], offset=[-0.5]),
+    "brownian": LinearSDE([[0.0]], Q=[[0.5]], R=[[1.2]]),
+    "ou": LinearSDE([[-0.7]], Q=[[0.9]], R=[[0.4]], drift=[0.3], offset=[-0.5]),
     "spiral": LinearSDE.isotropic(0.1, 1.0, process_var=0.3, obs_var=0.5),
     "isotropic_undamped": LinearSDE.isotropic(0.0, 0.7, process_var=0.3, obs_var=0.5),
     "matern32": _matern32(),
@@ -85,10 +85,10 @@ MODELS: dict[str, LinearSDE] = {
     "constant_velocity": _constant_velocity(),
     "oscillator": _oscillator(),
     "unstable": LinearSDE(
-        [[0.4, 0.3], [0.1, -0.9]], [[0.3, 0.1], [0.1, 0.2]], [[0.5, 0.0], [0.0, 0.8]]
+        [[0.4, 0.3], [0.1, -0.9]], Q=[[0.3, 0.1], [0.1, 0.2]], R=[[0.5, 0.0], [0.0, 0.8]]
     ),
     "stiff": _stiff(),
-    "noiseless_rotation": LinearSDE(_rotation(0.0, 1.1), np.zeros((2, 2)), 0.6 * np.eye(2)),
+    "noiseless_rotation": LinearSDE(_rotation(0.0, 1.1), Q=np.zeros((2, 2)), R=0.6 * np.eye(2)),
     "general": _general(),
     "trend_and_ou": _trend_and_ou(),
     "proper_prior": _proper_prior(),

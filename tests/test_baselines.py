@@ -43,7 +43,7 @@ def test_filterpy_equals_dense_gaussian(name, f):
 
 def test_filterpy_with_noise_per_observation_and_discrete_model():
     rng = np.random.default_rng(1)
-    model = DiscreteModel([[0.9]], [[0.2]], [[1.0]], [[0.5]], b=[0.3], d=[-1.0])
+    model = DiscreteModel([[0.9]], Q=[[0.2]], H=[[1.0]], R=[[0.5]], b=[0.3], d=[-1.0])
     z, obs_cov = rng.standard_normal((6, 1)), rng.uniform(0.1, 2.0, (6, 1, 1))
     estimate = filterpy_smoother(model, np.arange(6.0), z, obs_cov=obs_cov)
     mean, cov = dense_posterior(model, np.arange(6), z, causal=False, obs_cov=obs_cov)
@@ -72,7 +72,7 @@ def test_filterpy_has_no_flat_prior():
 
 
 def test_filterpy_says_what_it_cannot_do():
-    known = LinearSDE([[0.0]], [[0.0]], [[1.0]], prior=Prior([0.0], [[0.0]]))
+    known = LinearSDE([[0.0]], Q=[[0.0]], R=[[1.0]], prior=Prior([0.0], [[0.0]]))
     with pytest.raises(ValueError, match="filterpy inverts the predicted covariance"):
         filterpy_smoother(known, [0.0, 1.0], [0.0, 1.0])
     with pytest.raises(ValueError, match="delay"):
@@ -90,7 +90,7 @@ def test_filterpy_says_what_it_cannot_do():
 def test_raw_is_the_flat_prior_posterior_of_one_observation(delay):
     C = np.array([[1.0, 0.5], [0.0, 2.0]])
     model = LinearSDE(
-        [[-0.2, 1.0], [-1.0, -0.2]], 0.3 * np.eye(2), [[0.4, 0.1], [0.1, 0.3]], C=C,
+        [[-0.2, 1.0], [-1.0, -0.2]], Q=0.3 * np.eye(2), R=[[0.4, 0.1], [0.1, 0.3]], C=C,
         drift=[0.1, 0.2], offset=[1.0, -1.0], delay=delay, prior="diffuse",
     )  # fmt: skip
     t = np.array([0.0, 0.3, 0.3, 2.0])
@@ -106,7 +106,7 @@ def test_raw_is_the_flat_prior_posterior_of_one_observation(delay):
 
 def test_raw_with_missing_components():
     """z = (x0 + x1/2, 2 x1): x1 needs the second only, x0 needs both."""
-    model = LinearSDE(np.zeros((2, 2)), np.eye(2), np.eye(2), C=[[1.0, 0.5], [0.0, 2.0]])
+    model = LinearSDE(np.zeros((2, 2)), Q=np.eye(2), R=np.eye(2), C=[[1.0, 0.5], [0.0, 2.0]])
     estimate = raw_observation(model, [0.0, 1.0], [[np.nan, 4.0], [3.0, np.nan]])
     np.testing.assert_array_equal(estimate.mean, [[np.nan, 2.0], [np.nan, np.nan]])
     np.testing.assert_allclose(estimate.cov[0], [[np.inf, 0.0], [0.0, 0.25]])
@@ -116,7 +116,7 @@ def test_raw_with_missing_components():
 def test_raw_needs_an_invertible_observation():
     with pytest.raises(ValueError, match=r"invertible observation matrix, got one of shape \(1, 2"):
         raw_observation(MODELS["matern32"], [0.0], [0.0])
-    flat = LinearSDE(np.zeros((2, 2)), np.eye(2), np.eye(2), C=np.ones((2, 2)))
+    flat = LinearSDE(np.zeros((2, 2)), Q=np.eye(2), R=np.eye(2), C=np.ones((2, 2)))
     with pytest.raises(ValueError, match="a singular one"):
         raw_observation(flat, [0.0], np.zeros((1, 2)))
 
@@ -128,7 +128,7 @@ def as_discrete(ssm, prior):
     """A statsmodels state-space representation in our words."""
     Q = ssm["selection"] @ ssm["state_cov"] @ ssm["selection"].T
     return DiscreteModel(
-        ssm["transition"], Q, ssm["design"], ssm["obs_cov"],
+        ssm["transition"], Q=Q, H=ssm["design"], R=ssm["obs_cov"],
         b=np.ravel(ssm["state_intercept"]), d=np.ravel(ssm["obs_intercept"]), prior=prior,
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def nile():
 
 def test_nile_local_level(nile):
     """As Brownian motion with noise; the likelihood is the published one."""
-    model = LinearSDE([[0.0]], [[1469.1]], [[15099.0]])
+    model = LinearSDE([[0.0]], Q=[[1469.1]], R=[[15099.0]])
     years = 1871.0 + np.arange(100)
     peer = sm.tsa.UnobservedComponents(nile, "llevel", use_exact_diffuse=True)
     theirs = peer.smooth([15099.0, 1469.1])

@@ -5,13 +5,17 @@ Checks run once, at the public door; inner loops trust their input.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
+
+T = TypeVar("T")
 
 MANY = 10_000
 """Numbers from which passes over them count."""
@@ -216,11 +220,46 @@ def observation_covariances(
     return covariance(obs_cov, "obs_cov", (n_times, obs_dim, obs_dim), definite=True)
 
 
+def generator(rng: Any, name: str = "rng") -> np.random.Generator:
+    """A generator: `rng` itself, or a fresh one from it where it is a whole number, the seed."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"{name} must be a seed >= 0 or a numpy Generator, got {rng}")
+        return np.random.default_rng(int(rng))
+    raise TypeError(
+        f"{name} must be a numpy Generator (np.random.default_rng(seed)) or a seed, got {rng!r}"
+    )
+
+
 def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     """One of the allowed words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return str(value)
+
+
+def rest_by_name(first: str, rest: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: one line of help where more than the first argument comes by position."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        construct: Callable[..., None] = cls.__init__
+
+        @wraps(construct)
+        def init(self: T, *positional: Any, **named: Any) -> None:
+            if len(positional) > 1:
+                raise TypeError(
+                    f"{cls.__name__} takes {first} alone by position, got {len(positional)} "
+                    "arguments; name the others, whose order differs from tool to tool: "
+                    f"{cls.__name__}({first}, {rest})"
+                )
+            construct(self, *positional, **named)
+
+        setattr(cls, "__init__", init)  # noqa: B010
+        return cls
+
+    return decorate
 
 
 def _given(array: Array) -> str:

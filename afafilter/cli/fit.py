@@ -16,15 +16,13 @@ from afafilter.cli.shared import measurements, prepare
 from afafilter.io.files import write_table
 from afafilter.io.model_toml import near, read_model, write_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
+from afafilter.learning import families
 from afafilter.learning.parameters.noise_levels import noise_levels
 
 if TYPE_CHECKING:
-    from afafilter.learning.families import Family
+    from afafilter.learning.family import Family
 
-FAMILIES = (
-    "brownian", "constant", "constant_velocity", "cycle", "isotropic", "local_linear_trend",
-    "matern", "noise", "ornstein_uhlenbeck", "oscillator", "seasonal", "spiral",
-)  # fmt: skip
+FAMILIES = tuple(name for name in families.__all__ if name != "Family")
 
 
 def fit_command(
@@ -104,7 +102,7 @@ def parse_family(text: str) -> Family:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         raise ValueError(f"--family must be names joined by +, got {text!r}") from None
-    from afafilter.learning.families import NO_STATE
+    from afafilter.learning.family import NO_STATE
 
     found = _family(tree, text)
     if found.dim == 0:
@@ -113,8 +111,6 @@ def parse_family(text: str) -> Family:
 
 
 def _family(node: ast.expr, text: str) -> Family:
-    from afafilter.learning import families
-
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _family(node.left, text) + _family(node.right, text)
     call = node if isinstance(node, ast.Call) else None

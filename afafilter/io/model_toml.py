@@ -37,13 +37,11 @@ from typing import Any
 
 import numpy as np
 
+from afafilter.models import presets
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
-PRESETS = (
-    "brownian", "constant_velocity", "damped_oscillator", "matern", "ornstein_uhlenbeck",
-    "random_stable", "seasonal", "spiral",
-)  # fmt: skip
+PRESETS = tuple(presets.__all__)
 MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior")
 EXTRAS = ("drift", "offset", "delay", "prior")
 
@@ -101,8 +99,6 @@ def _sum(options: dict[str, Any], where: str) -> LinearSDE:
 
 
 def _preset(options: dict[str, Any]) -> LinearSDE:
-    from afafilter.models import presets
-
     name = options.pop("preset")
     if name not in PRESETS:
         raise ValueError(

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, observations, positive_int, scalar
-from afafilter.learning.families import Family
+from afafilter._base.checks import Array, choice, generator, observations, positive_int, scalar
+from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
@@ -37,7 +37,7 @@ def fit(
     free: Sequence[str] | Mapping[str, ArrayLike | None] | None = None,
     method: str = "ml",
     starts: int = 1,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
     obs_cov: ArrayLike | None = None,
     stable: bool | None = None,
     dof: float | None = None,
@@ -59,7 +59,8 @@ def fit(
         only when named, since they merely change coordinates that A, Q and drift can change too.
     method : "ml" maximum likelihood; "em" expectation-maximisation (same optimum, slower, monotone;
         cannot leave Q = 0); "student_t" heavy-tailed measurement noise (variational).
-    starts, rng : number of starting points; those after the first are drawn around it by `rng`.
+    starts, rng : number of starting points; those after the first are drawn around it by `rng`, a
+        generator or the seed of one.
     obs_cov : (T, p, p) measurement covariances in place of R.
     stable : keep A stable by its parametrisation. None: where the prior is stationary and the
         whole of A is free.
@@ -94,8 +95,7 @@ def fit(
     max_iter = positive_int(max_iter, "max_iter")
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
     starts = positive_int(starts, "starts")
-    if starts > 1 and not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator when starts > 1, got {rng!r}")
+    drawn = generator(rng) if starts > 1 or rng is not None else None
     if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
         raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
     if t is None and not isinstance(model, DiscreteModel):
@@ -124,7 +124,7 @@ def fit(
             f"too few data: {data.n_obs} observed values for {len(theta)} parameters"
             + (f" and {flat * data.n_paths} diffuse start components" if flat else "")
         )
-    return solve(problem, theta, starts, rng)
+    return solve(problem, theta, starts, drawn)
 
 
 def _refuse_degenerate(z: Array, data: Data) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
-from afafilter.learning.families import Family
+from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import (
     FamilyParameters,
     Parametrisation,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afafilter._base.checks import Array
-from afafilter.learning.families import Family
+from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import Parametrisation
 from afafilter.likelihood.loglik import Data, evaluate
 from afafilter.models.discrete import DiscreteModel

@@ -108,7 +108,7 @@ class FitResult:
         which = list(self.params).index(_known(name, self.params))
         return profile(self.problem, self.theta, self.loglik, which, _level(level))
 
-    def bootstrap(self, n: int, rng: np.random.Generator) -> Array:
+    def bootstrap(self, n: int, rng: np.random.Generator | int) -> Array:
         """Parametric bootstrap: (n, k) estimates from data simulated under the fitted model.
 
         Same times, missing pattern and measurement covariances; diffuse starts are replaced by

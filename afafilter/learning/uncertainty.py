@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, generator
 from afafilter.learning.optimise import Objective, information
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.likelihood.loglik import chain_loglik, make_chain, prepare
@@ -92,11 +92,10 @@ def bootstrap(
     theta: Array,
     refit: Callable[[Problem], Array | None],
     n: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> Array:
     """Estimates (n, k) from data simulated under the model of theta; NaN where refit gives None."""
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator, got {rng!r}")
+    rng = generator(rng)
     missing = np.isnan(problem.z)
     out = np.full((n, len(theta)), np.nan)
     for k in range(n):

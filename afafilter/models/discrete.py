@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import solve_discrete_lyapunov
 
-from afafilter._base.checks import Array, choice, covariance, frozen, real_array, shaped
+from afafilter._base.checks import (
+    Array,
+    choice,
+    covariance,
+    frozen,
+    real_array,
+    rest_by_name,
+    shaped,
+)
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 
+@rest_by_name("F", "Q=..., H=..., R=...")
 @dataclass(frozen=True, eq=False)
 class DiscreteModel:
     """Linear Gaussian state-space model in discrete time.
@@ -23,6 +32,7 @@ class DiscreteModel:
     Parameters
     ----------
     F : (n, n); Q : (n, n); H : (p, n); R : (p, p); b : (n,) or None; d : (p,) or None.
+        All but F are given by name, since their order differs from tool to tool.
         An array named in `time_varying` has a leading axis of length T; entry 0 of F, Q and b is
         not used (the prior is the law of x_0).
     prior : `Prior`, "stationary" or "diffuse"; None = "stationary" if F, Q, b are constant and F
@@ -36,6 +46,7 @@ class DiscreteModel:
     """
 
     F: Array
+    _: KW_ONLY
     Q: Array
     H: Array
     R: Array
@@ -49,6 +60,7 @@ class DiscreteModel:
         def __init__(
             self,
             F: ArrayLike,
+            *,
             Q: ArrayLike,
             H: ArrayLike,
             R: ArrayLike,

@@ -5,6 +5,9 @@
 (`model_a + model_b`), give the noise to one of them and obs_var = 0 to the rest. Rates are in
 1/time, frequencies in radian/time. `prior` is that of `LinearSDE`: None means stationary where the
 model is stable, else diffuse.
+
+A new one is a function here whose name stands in `__all__`: the face of the package, model files
+and the command know it from there. Formulas that families share are in `afafilter.models.blocks`.
 """
 
 from __future__ import annotations
@@ -14,9 +17,22 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import positive_int, scalar
+from afafilter._base.checks import choice, generator, positive_int, scalar
+from afafilter.models import blocks
 from afafilter.models.priors import PriorLike
 from afafilter.models.sde import LinearSDE
+
+__all__ = [
+    "brownian",
+    "constant_velocity",
+    "damped_oscillator",
+    "elliptic_spiral",
+    "matern",
+    "ornstein_uhlenbeck",
+    "random_stable",
+    "seasonal",
+    "spiral",
+]
 
 
 def brownian(
@@ -40,7 +56,7 @@ def brownian(
     """
     d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
-    return LinearSDE(np.zeros((d, d)), q * np.eye(d), r * np.eye(d), prior=prior)
+    return _model(blocks.axes([blocks.brownian(q)] * d), r, prior)
 
 
 def ornstein_uhlenbeck(
@@ -61,7 +77,7 @@ def ornstein_uhlenbeck(
     """
     mu = scalar(rate, "rate", low=0.0, strict=True)
     q, r = _variances(process_var, obs_var)
-    return LinearSDE([[-mu]], [[q]], [[r]], prior=prior)
+    return _model(blocks.ornstein_uhlenbeck(mu, q), r, prior)
 
 
 def matern(
@@ -95,18 +111,11 @@ def matern(
     models, MLSP 2010.
     """
     nu = scalar(nu, "nu")
-    if nu not in (0.5, 1.5, 2.5):
+    if nu not in blocks.NU:
         raise ValueError(f"nu must be 0.5, 1.5 or 2.5, got {nu:g}")
-    lam = math.sqrt(2 * nu) / scalar(length, "length", low=0.0, strict=True)
+    scale = scalar(length, "length", low=0.0, strict=True)
     var = scalar(variance, "variance", low=0.0, strict=True)
-    order = int(nu - 0.5)
-    d = order + 1
-    A = np.eye(d, k=1)
-    A[-1] = [-math.comb(d, k) * lam ** (d - k) for k in range(d)]
-    Q = np.zeros((d, d))
-    ratio = math.factorial(order) ** 2 / math.factorial(2 * order)
-    Q[-1, -1] = var * ratio * (2 * lam) ** (2 * order + 1)
-    return LinearSDE(A, Q, [[_obs(obs_var)]], C=np.eye(1, d), prior=prior)
+    return _model(blocks.matern(scale, var, nu=nu), _obs(obs_var), prior)
 
 
 def constant_velocity(
@@ -132,11 +141,9 @@ def constant_velocity(
     Bar-Shalom, Li and Kirubarajan, Estimation with Applications to Tracking and Navigation,
     sec. 6.2.2.
     """
-    eye = np.eye(positive_int(dim, "dim"))
+    d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
-    A = np.kron(np.eye(2, k=1), eye)
-    Q = np.kron(np.diag([0.0, q]), eye)
-    return LinearSDE(A, Q, r * eye, C=np.kron([1.0, 0.0], eye), prior=prior)
+    return _model(blocks.axes([blocks.trend(0.0, q)] * d), r, prior)
 
 
 def damped_oscillator(
@@ -168,8 +175,7 @@ def damped_oscillator(
     mu = scalar(decay, "decay", low=0.0)
     w = scalar(frequency, "frequency", low=0.0, strict=True)
     q, r = _variances(process_var, obs_var)
-    A = np.array([[0.0, 1.0], [-(mu**2 + w**2), -2 * mu]])
-    return LinearSDE(A, np.diag([0.0, q]), [[r]], C=[[1.0, 0.0]], prior=prior)
+    return _model(blocks.damped_oscillator(mu, w, q), r, prior)
 
 
 def seasonal(
@@ -206,11 +212,10 @@ def seasonal(
     """
     base = 2 * math.pi / scalar(period, "period", low=0.0, strict=True)
     n = positive_int(harmonics, "harmonics")
-    rotation = LinearSDE.isotropic(
-        decay, base * np.arange(1, n + 1), process_var=process_var, obs_var=0.0
-    )
-    C = np.tile([[1.0, 0.0]], n)
-    return LinearSDE(rotation.A, rotation.Q, [[_obs(obs_var)]], C=C, prior=prior)
+    mu = scalar(decay, "decay", low=0.0)
+    q, r = _variances(process_var, obs_var)
+    frequencies = [base * k for k in range(1, n + 1)]
+    return _model(blocks.pairs(mu, frequencies, q, damped=mu > 0), r, prior)
 
 
 def spiral(
@@ -221,7 +226,9 @@ def spiral(
     obs_var: float = 0.5,
     prior: PriorLike = None,
 ) -> LinearSDE:
-    """The paper's 2-D system: eigenvalues -decay +- i frequency, isotropic noises, both observed.
+    """Circular 2-D spiral: eigenvalues -decay +- i frequency, isotropic noises, both observed.
+
+    The elliptical, non-normal spiral of the paper is `elliptic_spiral`.
 
     Parameters
     ----------
@@ -232,20 +239,57 @@ def spiral(
     ------
     ValueError, TypeError
         If a rate or variance is out of range or not one finite number.
-
-    References
-    ----------
-    Racioppo, Attention as an Adaptive Filter, arXiv:2509.04154, fig. 1.
     """
     omega = scalar(frequency, "frequency")
     return LinearSDE.isotropic(decay, omega, process_var=process_var, obs_var=obs_var, prior=prior)
+
+
+def elliptic_spiral(
+    decay: float = 0.1,
+    frequency: float = 1.0,
+    *,
+    process_var: float = 0.3,
+    obs_var: float = 0.5,
+    noise: str = "eigenbasis",
+    prior: PriorLike = None,
+) -> LinearSDE:
+    """The paper's 2-D system: an elliptical, non-normal spiral, both components observed.
+
+    A = S diag(-decay + i frequency, -decay - i frequency) S^-1 with S = [[1 + i, 1 - i], [1, 1]],
+    whose columns are neither orthogonal nor of one length (cond S = 2.6):
+    A = -decay I + frequency [[1, -2], [1, -1]], [[0.9, -2], [1, -1.1]] by default.
+
+    Parameters
+    ----------
+    decay : >= 0, 1/time. frequency : radian/time.
+    process_var : >= 0, state^2/time. obs_var : >= 0, state^2.
+    noise : "eigenbasis", noises that are isotropic in the eigenbasis, Q = process_var S S^H and
+        R = obs_var S S^H, S S^H = [[4, 2], [2, 2]]: the model is isotropic after whitening by R,
+        that is `spiral` in other coordinates; or "data", Q = process_var I and R = obs_var I.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a rate or variance is out of range or not one finite number, or noise another word.
+
+    References
+    ----------
+    Racioppo, Attention as an Adaptive Filter, arXiv:2509.04154v6, fig. 1 and sec. 5.
+    """
+    choice(noise, "noise", ("eigenbasis", "data"))
+    mu = scalar(decay, "decay", low=0.0)
+    omega = scalar(frequency, "frequency")
+    q, r = _variances(process_var, obs_var)
+    A = -mu * np.eye(2) + omega * np.array([[1.0, -2.0], [1.0, -1.0]])  # S diag(+-i) S^-1
+    shape = np.array([[4.0, 2.0], [2.0, 2.0]]) if noise == "eigenbasis" else np.eye(2)  # S S^H
+    return LinearSDE(A, Q=q * shape, R=r * shape, prior=prior)
 
 
 def random_stable(
     dim: int,
     obs_dim: int | None = None,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     slowest: float = 0.3,
     process_var: float = 1.0,
     obs_var: float = 1.0,
@@ -259,16 +303,15 @@ def random_stable(
     Parameters
     ----------
     dim : d >= 1. obs_dim : p >= 1; None: d observations through C = identity.
-    rng : source of randomness.
+    rng : source of randomness: a Generator, or the seed of one.
     slowest : > 0, 1/time. process_var : >= 0, state^2/time. obs_var : >= 0.
 
     Raises
     ------
     ValueError, TypeError
-        If a number is out of range, or rng is not a Generator.
+        If a number is out of range, or rng is neither a Generator nor a seed.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
+    rng = generator(rng)
     d = positive_int(dim, "dim")
     p = d if obs_dim is None else positive_int(obs_dim, "obs_dim")
     rate = scalar(slowest, "slowest", low=0.0, strict=True)
@@ -278,9 +321,14 @@ def random_stable(
     B = rng.standard_normal((d, d))
     E = rng.standard_normal((p, p))
     C = None if obs_dim is None else rng.standard_normal((p, d))
-    return LinearSDE(
-        A, q * B @ B.T / d, 0.5 * r * (E @ E.T / p + np.eye(p)), C=C, prior=prior
-    )  # fmt: skip
+    noise = 0.5 * r * (E @ E.T / p + np.eye(p))
+    return LinearSDE(A, Q=q * B @ B.T / d, R=noise, C=C, prior=prior)
+
+
+def _model(block: blocks.Block, obs_var: float, prior: PriorLike) -> LinearSDE:
+    """The block with white measurement noise."""
+    noise = obs_var * np.eye(len(block.C))
+    return LinearSDE(block.A, Q=block.Q, R=noise, C=block.C, prior=prior)
 
 
 def _variances(process_var: ArrayLike, obs_var: ArrayLike) -> tuple[float, float]:

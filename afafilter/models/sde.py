@@ -8,7 +8,7 @@ Everything is validated once, here; estimators trust what they get.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from afafilter._base.checks import (
     frozen,
     positive_int,
     real_array,
+    rest_by_name,
     scalar,
     shaped,
     square,
@@ -29,17 +30,20 @@ from afafilter._base.checks import (
 )
 from afafilter.linalg import discretiser
 from afafilter.linalg.modes import Modes, modes
+from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 
+@rest_by_name("A", "Q=..., R=..., C=...")
 @dataclass(frozen=True, eq=False)
 class LinearSDE:
     """Linear Ito SDE observed at discrete times through a linear map with Gaussian noise.
 
     Parameters
     ----------
-    A : (d, d) drift matrix, 1/time.
+    A : (d, d) drift matrix, 1/time. All other arguments are given by name, since their order
+        differs from tool to tool.
     Q : (d, d) diffusion B B^T, state^2/time, symmetric positive semidefinite.
     R : (p, p) measurement noise covariance, symmetric positive semidefinite (estimators that
         need it definite say so).
@@ -62,6 +66,7 @@ class LinearSDE:
     """
 
     A: Array
+    _: KW_ONLY
     Q: Array
     R: Array
     C: Array = None  # type: ignore[assignment]
@@ -77,6 +82,7 @@ class LinearSDE:
         def __init__(
             self,
             A: ArrayLike,
+            *,
             Q: ArrayLike,
             R: ArrayLike,
             C: ArrayLike | None = None,
@@ -241,10 +247,11 @@ class LinearSDE:
         F, b, V = self.transition(np.diff(grid, prepend=grid[0]))
         law = self.initial_law(float(grid[0]))
         flat = law.diffuse if law.diffuse.size else None
+        prior = Prior(law.mean, law.cov, None, flat)
+        steps = ("F", "Q", "b")
         return DiscreteModel(
-            F, V, self.C, self.R, b=b, d=self.offset, prior=Prior(law.mean, law.cov, None, flat),
-            time_varying=("F", "Q", "b"),
-        )  # fmt: skip
+            F, Q=V, H=self.C, R=self.R, b=b, d=self.offset, prior=prior, time_varying=steps
+        )
 
     @classmethod
     def isotropic(
@@ -282,12 +289,10 @@ class LinearSDE:
             omega = np.full(d // 2, omega)
         if d // 2 != len(omega):
             raise ValueError(f"dim must be {2 * len(omega)} or {2 * len(omega) + 1}, got {dim}")
-        A = -mu * np.eye(d)
-        for k, w in enumerate(omega):
-            A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -w, w
+        A = drift_of_pairs(mu, omega.tolist(), d)
         sigma2 = scalar(process_var, "process_var", low=0.0)
         eta2 = scalar(obs_var, "obs_var", low=0.0)
-        return cls(A, sigma2 * np.eye(d), eta2 * np.eye(d), prior=prior)
+        return cls(A, Q=sigma2 * np.eye(d), R=eta2 * np.eye(d), prior=prior)
 
     def __add__(self, other: LinearSDE) -> LinearSDE:
         """Independent states side by side, observed through the sum: z = z_a + z_b.
@@ -311,8 +316,8 @@ class LinearSDE:
             raise ValueError(f"models to add must share delay, got {self.delay} and {other.delay}")
         return LinearSDE(
             block_diag(self.A, other.A),
-            block_diag(self.Q, other.Q),
-            self.R + other.R,
+            Q=block_diag(self.Q, other.Q),
+            R=self.R + other.R,
             C=np.hstack([self.C, other.C]),
             drift=np.concatenate([self.drift, other.drift]),
             offset=self.offset + other.offset,

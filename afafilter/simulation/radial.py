@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, positive_int, real_array, scalar, times
+from afafilter._base.checks import Array, generator, positive_int, real_array, scalar, times
 from afafilter.models.radial import RadialTangentialSDE, directions
 from afafilter.results import Trajectories
 
@@ -21,7 +21,7 @@ def simulate_radial(
     t: ArrayLike,
     n_paths: int = 1,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     x0: ArrayLike,
     substep: float | None = None,
 ) -> Trajectories:
@@ -45,14 +45,13 @@ def simulate_radial(
     ------
     ValueError, TypeError
         x0 zero or of wrong shape, substep <= 0 or so short that more than 1e5 are needed between
-        two times, rng not a Generator.
+        two times, rng neither a Generator nor a seed.
 
     Notes
     -----
     Strong order 1/2 in the sub-step. O(n_paths T d) times the number of sub-steps.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    rng = generator(rng)
     grid = times(t)
     n_paths = positive_int(n_paths, "n_paths")
     d = model.dim
@@ -110,7 +109,7 @@ def radial_range(
     tau: float,
     *,
     n_paths: int = 20_000,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     substep: float | None = None,
 ) -> RadialRange:
     """Measure the closed-form covariance against simulation from |x(0)| = radius over tau > 0.

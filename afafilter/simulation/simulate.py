@@ -16,6 +16,7 @@ from afafilter._base.checks import (
     Array,
     ObsMask,
     choice,
+    generator,
     positive_int,
     read_only,
     real_array,
@@ -91,7 +92,7 @@ def simulate(
     t: ArrayLike | None = None,
     n_paths: int = 1,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     x0: ArrayLike | Literal["stationary"] | None = None,
     outliers: Outliers | None = None,
     missing: ArrayLike = 0.0,
@@ -106,10 +107,10 @@ def simulate(
         `DiscreteModel` they are labels only; left out: 0, 1, ... as long as its time-varying
         arrays.
     n_paths : number of independent paths n.
-    rng : generator. It only seeds one stream per purpose (start, steps, measurement noise,
-        outliers, missing), so that runs from equal generators share their standard normals
-        whatever the noise levels, outliers and missing rate are, and the first paths do not
-        depend on n.
+    rng : generator, or the seed of one. It only seeds one stream per purpose (start, steps,
+        measurement noise, outliers, missing), so that runs from equal generators share their
+        standard normals whatever the noise levels, outliers and missing rate are, and the first
+        paths do not depend on n.
     x0 : state at the first time used (t[0], or t[0] - delay). None: drawn from the model's prior,
         propagated to there. "stationary": drawn from the stationary law. (d,) or (n, d): that
         state.
@@ -125,7 +126,7 @@ def simulate(
     ------
     ValueError, TypeError
         Bad times, a diffuse prior without x0, wrong shapes, probabilities outside [0, 1],
-        outliers that scale with a zero R, rng that is not a Generator.
+        outliers that scale with a zero R, rng that is neither a Generator nor a seed.
 
     Notes
     -----
@@ -133,8 +134,7 @@ def simulate(
     result. Law: x(s + tau) | x(s) ~ N(Phi x + psi, V), arXiv:2509.04154 sec. 3; singular V and R
     are fine.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator (np.random.default_rng(seed)), got {rng!r}")
+    rng = generator(rng)
     n = positive_int(n_paths, "n_paths")
     if not isinstance(model, (LinearSDE, DiscreteModel)):
         return _radial(model, t, n, rng, x0, plain=outliers is None and not np.any(missing))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, positive_int, times
+from afafilter._base.checks import Array, generator, positive_int, times
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
 from afafilter.results import Trajectories
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences
@@ -316,7 +316,7 @@ def compare(
     t: ArrayLike,
     n_paths: int,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     n_jobs: int | None = None,
     x0: Any = None,
     outliers: Any = None,
@@ -366,8 +366,7 @@ def compare(
     """
     grid = times(t)
     n = positive_int(n_paths, "n_paths")
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator (np.random.default_rng(seed)), got {rng!r}")
+    rng = generator(rng)
     assumed = model if estimator_model is None else estimator_model
     named = checked_estimators(estimators, assumed, grid)
     chosen_steps(steps, len(grid))

@@ -34,7 +34,7 @@ def ours(inputs: Arrays, params: Params) -> Run:
     from afafilter import LinearSDE, Prior, rts_smoother
 
     x = inputs
-    model = LinearSDE(x["A"], x["Q"], x["R"], C=x["H"], prior=Prior(mean=x["m0"], cov=x["P0"]))
+    model = LinearSDE(x["A"], Q=x["Q"], R=x["R"], C=x["H"], prior=Prior(mean=x["m0"], cov=x["P0"]))
     shared = x["z"].ndim == 3 and not np.isnan(x["z"]).any()
 
     def run() -> Arrays:

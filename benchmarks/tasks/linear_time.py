@@ -32,7 +32,7 @@ def inputs(params: Params) -> Arrays:
     t = 0.1 * np.arange(N) if params["regular"] else np.cumsum(rng.exponential(0.1, N))
     law = LAWS[params["law"]]
     A = np.kron(np.eye(d // 2), [[-law["mu"], -OMEGA], [OMEGA, -law["mu"]]])
-    model = LinearSDE(A, law["sigma2"] * np.eye(d), law["eta2"] * np.eye(d))
+    model = LinearSDE(A, Q=law["sigma2"] * np.eye(d), R=law["eta2"] * np.eye(d))
     return {"A": A, "Q": model.Q, "R": model.R, "t": t, "z": simulate(model, t, rng=rng).z[0]}
 
 
@@ -40,7 +40,7 @@ def estimator(inputs: Arrays, params: Params, **options: Any) -> Run:
     """adaptive_filter or adaptive_smoother with the options."""
     from afafilter import LinearSDE, adaptive_filter, adaptive_smoother
 
-    model = LinearSDE(inputs["A"], inputs["Q"], inputs["R"])
+    model = LinearSDE(inputs["A"], Q=inputs["Q"], R=inputs["R"])
     estimate = adaptive_smoother if params["two_sided"] else adaptive_filter
 
     def run() -> Arrays:
@@ -81,7 +81,7 @@ def stream(inputs: Arrays, params: Params) -> Run:
     """AdaptiveFilterStream, one update per sample."""
     from afafilter import AdaptiveFilterStream, LinearSDE
 
-    model = LinearSDE(inputs["A"], inputs["Q"], inputs["R"])
+    model = LinearSDE(inputs["A"], Q=inputs["Q"], R=inputs["R"])
 
     def run() -> Arrays:
         state = AdaptiveFilterStream(model)

@@ -28,7 +28,7 @@ def ours(inputs: Arrays, params: Params) -> Run:
     """simulate: exact in law."""
     from afafilter import LinearSDE, simulate
 
-    model = LinearSDE(inputs["A"], inputs["Q"], inputs["R"])
+    model = LinearSDE(inputs["A"], Q=inputs["Q"], R=inputs["R"])
     rng = np.random.default_rng(1)
 
     def run() -> Arrays:

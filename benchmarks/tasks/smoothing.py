@@ -23,7 +23,7 @@ def inputs(params: Mapping[str, Any]) -> Arrays:
     d, T, n = params["d"], params["T"], params.get("paths", 1)
     model = random_stable(d, max(1, d // 2), rng=rng)
     m0, P0 = np.zeros(d), 2.0 * np.eye(d)
-    model = LinearSDE(model.A, model.Q, model.R, C=model.C, prior=Prior(mean=m0, cov=P0))
+    model = LinearSDE(model.A, Q=model.Q, R=model.R, C=model.C, prior=Prior(mean=m0, cov=P0))
     gaps = rng.exponential(0.1, T) if params.get("irregular") else np.full(T, 0.1)
     t = np.cumsum(gaps) - gaps[0]
     drawn = simulate(model, t, n, rng=rng, missing=params.get("missing", 0.0))

@@ -90,7 +90,7 @@ def paper_estimate(
 
 
 SQUARE = LinearSDE(
-    [[-0.3, -1.0], [0.6, -0.5]], [[0.3, 0.1], [0.1, 0.2]], [[0.5, 0.2], [0.2, 0.4]],
+    [[-0.3, -1.0], [0.6, -0.5]], Q=[[0.3, 0.1], [0.1, 0.2]], R=[[0.5, 0.2], [0.2, 0.4]],
     C=[[1.0, 0.4], [-0.2, 0.8]], drift=[0.3, -0.1], offset=[0.2, 0.5], delay=0.15,
 )  # fmt: skip
 SHORT = np.array([0.0, 0.2, 0.2, 0.7, 1.5, 1.8])
@@ -202,11 +202,11 @@ def isotropic_models():
     rng = np.random.default_rng(1)
     S = rng.standard_normal((4, 4))
     turned = LinearSDE(
-        -0.2 * np.eye(4) + S - S.T, 0.3 * np.eye(4), 0.5 * np.eye(4),
+        -0.2 * np.eye(4) + S - S.T, Q=0.3 * np.eye(4), R=0.5 * np.eye(4),
         C=1.7 * ortho_group.rvs(4, random_state=5), drift=rng.standard_normal(4),
         offset=rng.standard_normal(4), delay=0.3,
     )  # fmt: skip
-    odd = LinearSDE(-0.2 * np.eye(3) + (S - S.T)[:3, :3], 0.3 * np.eye(3), 0.5 * np.eye(3))
+    odd = LinearSDE(-0.2 * np.eye(3) + (S - S.T)[:3, :3], Q=0.3 * np.eye(3), R=0.5 * np.eye(3))
     names = ("spiral", "isotropic_undamped", "ou", "brownian")
     return {**{name: MODELS[name] for name in names}, "turned": turned, "odd": odd}
 
@@ -250,19 +250,19 @@ def modal_models():
     noise = S @ np.diag([0.5, 0.5, 0.4, 0.6]) @ S.T
     blocks = block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5]], [[-0.8]])
     mixed = LinearSDE(
-        S @ blocks @ np.linalg.inv(S), S @ np.diag([0.3, 0.3, 0.2, 0.7]) @ S.T, C @ noise @ C.T,
+        S @ blocks @ np.linalg.inv(S), Q=S @ np.diag([0.3, 0.3, 0.2, 0.7]) @ S.T, R=C @ noise @ C.T,
         C=C, drift=[0.1, 0.2, -0.3, 0.4], offset=[0.1, 0.0, 0.2, 0.3], delay=0.2,
     )  # fmt: skip
     axes = LinearSDE(
         S @ np.diag([-0.1, -0.5, -0.8, -2.0]) @ np.linalg.inv(S),
-        S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T, noise,
+        Q=S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T, R=noise,
     )  # fmt: skip
     repeated = LinearSDE(
-        np.diag([-0.1, -0.1, -2.0]), np.diag([0.3, 0.3, 0.0]), np.diag([0.5, 0.5, 0.1])
+        np.diag([-0.1, -0.1, -2.0]), Q=np.diag([0.3, 0.3, 0.0]), R=np.diag([0.5, 0.5, 0.1])
     )
     planes = LinearSDE(
         block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5, -2.0], [2.0, -0.5]]),
-        np.diag([0.3, 0.3, 0.2, 0.2]), np.diag([0.5, 0.5, 0.7, 0.7]),
+        Q=np.diag([0.3, 0.3, 0.2, 0.2]), R=np.diag([0.5, 0.5, 0.7, 0.7]),
     )  # fmt: skip
     return {"mixed": mixed, "axes": axes, "repeated": repeated, "planes": planes}
 
@@ -370,8 +370,8 @@ def test_shift_of_time_and_order_of_components(model, t, z_missing, estimator, c
     assert_same(moved.mean, base.mean, 1e-8)
     order, rows = np.arange(d)[::-1], np.arange(p)[::-1]
     turned = LinearSDE(
-        model.A[np.ix_(order, order)], model.Q[np.ix_(order, order)],
-        model.R[np.ix_(rows, rows)], C=model.C[np.ix_(rows, order)], drift=model.drift[order],
+        model.A[np.ix_(order, order)], Q=model.Q[np.ix_(order, order)],
+        R=model.R[np.ix_(rows, rows)], C=model.C[np.ix_(rows, order)], drift=model.drift[order],
         offset=model.offset[rows], prior="diffuse",
     )  # fmt: skip
     found = estimator(turned, t, z_missing[:, rows], **options)
@@ -416,10 +416,14 @@ def fast_models():
     return {
         "isotropic": LinearSDE.isotropic(10.0, 1.0, process_var=0.3, obs_var=0.5),
         "noise_free": LinearSDE.isotropic(10.0, 1.0, process_var=0.0, obs_var=0.5),
-        "general": LinearSDE([[-10, -1.0], [2, -8]], [[0.3, 0.1], [0.1, 0.2]], np.diag([0.5, 0.2])),
-        "wide": LinearSDE(S @ rates @ np.linalg.inv(S), np.eye(3), np.eye(2), C=C),
-        "wide_noise_free": LinearSDE(rates, np.zeros((3, 3)), np.eye(2), C=C),
-        "defective": LinearSDE([[0, 1.0], [-100, -20]], np.diag([0, 0.5]), [[0.2]], C=[[1.0, 0]]),
+        "general": LinearSDE(
+            [[-10, -1.0], [2, -8]], Q=[[0.3, 0.1], [0.1, 0.2]], R=np.diag([0.5, 0.2])
+        ),
+        "wide": LinearSDE(S @ rates @ np.linalg.inv(S), Q=np.eye(3), R=np.eye(2), C=C),
+        "wide_noise_free": LinearSDE(rates, Q=np.zeros((3, 3)), R=np.eye(2), C=C),
+        "defective": LinearSDE(
+            [[0, 1.0], [-100, -20]], Q=np.diag([0, 0.5]), R=[[0.2]], C=[[1.0, 0]]
+        ),
     }
 
 
@@ -450,7 +454,7 @@ def test_nothing_overflows_over_long_times(estimator, name, correlation):
 def test_fast_modes_match_the_dense_posterior_when_noise_free():
     rng = np.random.default_rng(4)
     model = LinearSDE(
-        block_diag([[-20.0]], [[-0.1]], [[-1.0]]), np.zeros((3, 3)), np.eye(2),
+        block_diag([[-20.0]], [[-0.1]], [[-1.0]]), Q=np.zeros((3, 3)), R=np.eye(2),
         C=rng.standard_normal((2, 3)), prior="diffuse",
     )  # fmt: skip
     t = np.arange(10) * 2.0
@@ -473,7 +477,7 @@ def test_large_process_noise_leaves_the_raw_observation():
 
 
 def test_unobservable_components_stay_undetermined():
-    model = LinearSDE(-np.eye(3), np.eye(3), [[0.5]], C=[[1.0, 0.0, 0.0]])
+    model = LinearSDE(-np.eye(3), Q=np.eye(3), R=[[0.5]], C=[[1.0, 0.0, 0.0]])
     t = irregular_times()
     z = draw_data(model, t)
     for correlation in ("independent", "exact"):
@@ -486,7 +490,7 @@ def test_unobservable_components_stay_undetermined():
 
 def test_redundant_rows_count_in_the_distance():
     """Two sensors of one component: the residual between them is part of d2."""
-    model = LinearSDE([[-0.5]], [[0.3]], np.diag([0.5, 0.2]), C=[[1.0], [1.0]])
+    model = LinearSDE([[-0.5]], Q=[[0.3]], R=np.diag([0.5, 0.2]), C=[[1.0], [1.0]])
     t, z = np.array([0.0, 1.0]), np.array([[0.3, 2.0], [0.1, 0.4]])
     found = adaptive_filter(
         model, t, z, weight=StudentT(3.0), anchor="estimate", correlation="exact",

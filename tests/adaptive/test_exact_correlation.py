@@ -92,8 +92,12 @@ def joint_estimate(model, t, z, i, weights, *, causal):
 
 
 ROBUST = {
-    "square": LinearSDE([[-0.3, -1.0], [0.6, -0.5]], [[0.3, 0.1], [0.1, 0.2]], np.diag([0.5, 0.4])),
-    "velocity": LinearSDE([[0.0, 1.0], [0.0, 0.0]], np.diag([0.0, 0.4]), [[0.3]], C=[[1.0, 0.0]]),
+    "square": LinearSDE(
+        [[-0.3, -1.0], [0.6, -0.5]], Q=[[0.3, 0.1], [0.1, 0.2]], R=np.diag([0.5, 0.4])
+    ),
+    "velocity": LinearSDE(
+        [[0.0, 1.0], [0.0, 0.0]], Q=np.diag([0.0, 0.4]), R=[[0.3]], C=[[1.0, 0.0]]
+    ),
 }
 
 

@@ -41,7 +41,7 @@ MATRICES = {
 
 def model_of(name, **options):
     A, Q = MATRICES[name]
-    return LinearSDE(A, Q, 0.3 * np.eye(len(A)), prior="diffuse", **options)
+    return LinearSDE(A, Q=Q, R=0.3 * np.eye(len(A)), prior="diffuse", **options)
 
 
 def exact(A, Q, noise, t0, t1):
@@ -192,7 +192,7 @@ def test_negative_courses_are_refused_and_touching_zero_is_legal():
 
 def test_forecast_pulls_every_observation_to_the_horizon():
     model = LinearSDE(
-        [[-0.3, 1.0], [-1.0, -0.1]], [[0.4, 0.1], [0.1, 0.2]], [[0.5, 0.1], [0.1, 0.3]],
+        [[-0.3, 1.0], [-1.0, -0.1]], Q=[[0.4, 0.1], [0.1, 0.2]], R=[[0.5, 0.1], [0.1, 0.3]],
         drift=[0.2, 0.1],
     )  # fmt: skip
     rng = np.random.default_rng(4)

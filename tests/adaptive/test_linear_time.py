@@ -105,7 +105,7 @@ MODELS = {
     "no decay": LinearSDE.isotropic(0.0, 1.5, process_var=0.2, obs_var=0.7, dim=3),
     "no process noise": LinearSDE.isotropic(0.3, 0.7, process_var=0.0, obs_var=0.7),
     "no noise, no decay": LinearSDE.isotropic(0.0, 0.7, process_var=0.0, obs_var=0.7),
-    "scalar": LinearSDE([[-0.4]], [[0.9]], [[0.2]], drift=[0.3], offset=[-0.2]),
+    "scalar": LinearSDE([[-0.4]], Q=[[0.9]], R=[[0.2]], drift=[0.3], offset=[-0.2]),
 }
 
 
@@ -115,7 +115,7 @@ def _general():
     S = np.zeros((5, 5))
     S[0, 1], S[1, 0], S[2, 3], S[3, 2] = -1.0, 1.0, -0.3, 0.3
     return LinearSDE(
-        U @ (S - 0.15 * np.eye(5)) @ U.T, 0.4 * np.eye(5), 0.3 * np.eye(5),
+        U @ (S - 0.15 * np.eye(5)) @ U.T, Q=0.4 * np.eye(5), R=0.3 * np.eye(5),
         drift=rng.standard_normal(5), offset=rng.standard_normal(5), delay=0.4,
     )  # fmt: skip
 
@@ -374,7 +374,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="missing in part"):
         linear_time_filter(model, t, np.where(np.arange(2) == 1, np.nan, z))
     with pytest.raises(ValueError, match="isotropic"):
-        linear_time_filter(LinearSDE(np.diag([-1.0, -2.0]), np.eye(2), np.eye(2)), t, z)
+        linear_time_filter(LinearSDE(np.diag([-1.0, -2.0]), Q=np.eye(2), R=np.eye(2)), t, z)
     with pytest.raises(TypeError, match="LinearSDE"):
         linear_time_filter(None, t, z)
     with pytest.raises(ValueError, match="equally spaced"):

@@ -44,7 +44,7 @@ def test_equals_posterior_of_the_single_observation(name, delay):
 
 def skewed_model() -> LinearSDE:
     return LinearSDE(
-        [[-0.3, 1.0], [0.0, -0.9]], [[0.5, 0.1], [0.1, 0.2]], [[0.4, 0.1], [0.1, 0.3]],
+        [[-0.3, 1.0], [0.0, -0.9]], Q=[[0.5, 0.1], [0.1, 0.2]], R=[[0.4, 0.1], [0.1, 0.3]],
         C=[[1.0, 0.5], [-0.2, 2.0]], drift=[0.3, -0.7], offset=[1.0, -2.0], prior="diffuse",
     )  # fmt: skip
 
@@ -122,7 +122,7 @@ def test_clear_errors():
     z = np.zeros((1, 2))
     with pytest.raises(ValueError, match="C must be invertible"):
         pull_forward(MODELS["matern32"], [0.0], [0.0], 1.0)
-    singular = LinearSDE(np.zeros((2, 2)), np.eye(2), np.eye(2), C=[[1.0, 1.0], [1.0, 1.0]])
+    singular = LinearSDE(np.zeros((2, 2)), Q=np.eye(2), R=np.eye(2), C=[[1.0, 1.0], [1.0, 1.0]])
     with pytest.raises(ValueError, match="rank 1"):
         pull_forward(singular, [0.0], z, 1.0)
     with pytest.raises(ValueError, match="adaptive_smoother"):

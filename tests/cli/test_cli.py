@@ -270,7 +270,7 @@ def test_only_missing_values_give_blanks(run: Run) -> None:
 
 def test_observed_leaves_open_only_what_needs_an_open_state() -> None:
     model = LinearSDE(
-        np.zeros((2, 2)), np.eye(2), np.eye(2), C=[[1.0, 0.0], [1.0, 2.0]], offset=[5.0, 0.0],
+        np.zeros((2, 2)), Q=np.eye(2), R=np.eye(2), C=[[1.0, 0.0], [1.0, 2.0]], offset=[5.0, 0.0],
         prior=Prior([0.0, 0.0], np.eye(2), diffuse=[[0.0], [1.0]]),
     )  # fmt: skip
     estimate = kalman_filter(model, [0.0], [[7.0, np.nan]])

@@ -64,7 +64,7 @@ def _sunspots(decay: float, frequency: float, q: float, r: float, mean: float) -
     stiffness = decay**2 + frequency**2
     A = [[0.0, 1.0], [-stiffness, -2 * decay]]
     return LinearSDE(
-        A, np.diag([0.0, q]), [[r]], C=[[1.0, 0.0]], drift=[0.0, stiffness * mean]
+        A, Q=np.diag([0.0, q]), R=[[r]], C=[[1.0, 0.0]], drift=[0.0, stiffness * mean]
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def _co2(q: float, r: float, seasonal: float, rate: float, short: float) -> Line
     A[6, 6] = -rate
     Q = np.diag([0.0, q, *[seasonal] * 4, short])
     start = Prior(np.zeros(7), np.diag([0.0] * 6 + [short / (2 * rate)]), None, np.eye(7)[:, :6])
-    return LinearSDE(A, Q, [[r]], C=[[1.0, 0, 1, 0, 1, 0, 1]], prior=start)
+    return LinearSDE(A, Q=Q, R=[[r]], C=[[1.0, 0, 1, 0, 1, 0, 1]], prior=start)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_matrices_prior_delay(tmp_path: Path) -> None:
     prior = { mean = [1, 2], cov = [[1, 0], [0, 1]], t0 = -1.0 }
     """
     wanted = LinearSDE(
-        [[0, 1], [-1, 0]], np.diag([0.0, 0.5]), [[0.2]], C=[[1, 0]], delay=0.5,
+        [[0, 1], [-1, 0]], Q=np.diag([0.0, 0.5]), R=[[0.2]], C=[[1, 0]], delay=0.5,
         prior=Prior([1, 2], np.eye(2), -1.0),
     )  # fmt: skip
     assert_same_model(read_model(put(tmp_path, text, "m.toml")), wanted)

@@ -102,8 +102,8 @@ def test_discrete_model_with_everything_varying(causal):
     root = rng.standard_normal((T, n, 1))  # singular Q
     noise = rng.standard_normal((T, p, p))
     model = DiscreteModel(
-        rng.standard_normal((T, n, n)) * 0.7, root @ root.swapaxes(1, 2),
-        rng.standard_normal((T, p, n)), noise @ noise.swapaxes(1, 2) + 0.1 * np.eye(p),
+        rng.standard_normal((T, n, n)) * 0.7, Q=root @ root.swapaxes(1, 2),
+        H=rng.standard_normal((T, p, n)), R=noise @ noise.swapaxes(1, 2) + 0.1 * np.eye(p),
         b=rng.standard_normal((T, n)), d=rng.standard_normal((T, p)), prior="diffuse",
         time_varying=("F", "Q", "H", "R", "b", "d"),
     )  # fmt: skip
@@ -120,14 +120,14 @@ def test_discrete_model_with_everything_varying(causal):
 @BOTH
 def test_unobservable_flat_direction_stays_open(causal):
     """Only the sum of two random walks is seen: it is determined, its parts never are."""
-    model = LinearSDE(np.zeros((2, 2)), np.diag([0.3, 0.7]), [[0.5]], C=[[1.0, 1.0]])
+    model = LinearSDE(np.zeros((2, 2)), Q=np.diag([0.3, 0.7]), R=[[0.5]], C=[[1.0, 1.0]])
     t = irregular_times(6)
     z = draw_data(model, t, seed=1)
     estimate = estimator(causal)(model, t, z)
     assert np.isnan(estimate.mean).all()
     assert np.isinf(estimate.std).all()
     assert np.isfinite(estimate.innovation[1:]).all()
-    total = LinearSDE([[0.0]], [[1.0]], [[0.5]])
+    total = LinearSDE([[0.0]], Q=[[1.0]], R=[[0.5]])
     assert estimate.loglik == pytest.approx(
         float(kalman_filter(total, t, z).loglik) - 0.5 * np.log(2.0), abs=1e-10
     )  # the seen direction has length sqrt(2)
@@ -195,7 +195,7 @@ def wide_model(d, p, prior):
     A = rng.standard_normal((d, d)) / np.sqrt(d) - 1.2 * np.eye(d)
     B, E = rng.standard_normal((d, d)), rng.standard_normal((p, p))
     return LinearSDE(
-        A, 0.3 * B @ B.T, 0.2 * E @ E.T + 0.1 * np.eye(p), C=rng.standard_normal((p, d)),
+        A, Q=0.3 * B @ B.T, R=0.2 * E @ E.T + 0.1 * np.eye(p), C=rng.standard_normal((p, d)),
         drift=rng.standard_normal(d), offset=rng.standard_normal(p), prior=prior,
     )  # fmt: skip
 
@@ -291,7 +291,7 @@ def test_segments_that_forget_agree_at_once(causal, cut):
 @BOTH
 def test_segments_of_a_series_that_never_forgets(causal, cut):
     """A constant: all but the first segment are calculated anew."""
-    model = LinearSDE([[0.0]], [[0.0]], [[1.0]], prior=Prior(mean=[0.0], cov=[[1e6]]))
+    model = LinearSDE([[0.0]], Q=[[0.0]], R=[[1.0]], prior=Prior(mean=[0.0], cov=[[1e6]]))
     t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
     z = np.random.default_rng(9).standard_normal((650, 1))
     whole, pieces, verdicts = whole_and_cut(model, t, z, causal, cut, 100)
@@ -321,7 +321,7 @@ def test_segments_report_the_same_singular_observation(causal, warm_up, cut):
     t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
     t[500] = t[499]
     cut(warm_up)
-    model = LinearSDE([[-1.0]], [[2.0]], [[0.0]])
+    model = LinearSDE([[-1.0]], Q=[[2.0]], R=[[0.0]])
     with pytest.raises(ValueError, match="R is singular and observation 500"):
         estimator(causal)(model, t, np.zeros((650, 1)))
 
@@ -387,7 +387,7 @@ def test_regular_series_with_a_gap(ratio):
     """Steady stretches are shortened; the answer is that of the full recursion, also when slow."""
     rng = np.random.default_rng(9)
     A = np.array([[-0.05, 1.0], [-1.0, -0.05]])
-    model = LinearSDE(A, ratio * np.eye(2), [[1.0]], C=[[1.0, 0.0]], drift=[0.1, 0.0])
+    model = LinearSDE(A, Q=ratio * np.eye(2), R=[[1.0]], C=[[1.0, 0.0]], drift=[0.1, 0.0])
     t = 0.1 * np.arange(4000)
     z = rng.standard_normal((4000, 1))
     z[1500:1510], z[3000] = np.nan, np.nan
@@ -429,7 +429,7 @@ def test_covariances_stay_semidefinite(noise, causal):
     rng = np.random.default_rng(13)
     A = np.diag([1.0, 1.0], 1)
     prior = Prior(np.zeros(3), 1e10 * np.eye(3))
-    model = LinearSDE(A, np.diag([0.0, 0.0, 1e-8]), [[noise]], C=[[1.0, 0.0, 0.0]], prior=prior)
+    model = LinearSDE(A, Q=np.diag([0.0, 0.0, 1e-8]), R=[[noise]], C=[[1.0, 0.0, 0.0]], prior=prior)
     t = np.cumsum(rng.exponential(1e-2, 300))
     estimate = estimator(causal)(model, t, rng.standard_normal((300, 1)))
     assert_semidefinite(estimate.cov)
@@ -439,7 +439,7 @@ def test_covariances_stay_semidefinite(noise, causal):
 def test_precise_observation_of_a_vague_state():
     """P0 / R = 1e16: the variance left must still be R, not rounding of P0."""
     prior = Prior(np.zeros(2), 1e8 * np.array([[1.0, 0.9], [0.9, 1.0]]))
-    model = LinearSDE(np.zeros((2, 2)), np.zeros((2, 2)), 1e-8 * np.eye(2), prior=prior)
+    model = LinearSDE(np.zeros((2, 2)), Q=np.zeros((2, 2)), R=1e-8 * np.eye(2), prior=prior)
     estimate = kalman_filter(model, [0.0], np.ones((1, 2)))
     np.testing.assert_allclose(estimate.cov[0], 1e-8 * np.eye(2), rtol=1e-6, atol=1e-16)
 
@@ -448,7 +448,7 @@ def test_noise_free_random_walk():
     """R = 0 with a flat start: the likelihood is that of the increments."""
     t = np.array([0.0, 0.5, 2.0, 2.3])
     z = np.array([1.0, 1.4, 0.2, 0.3])
-    model = LinearSDE([[0.0]], [[2.0]], [[0.0]])
+    model = LinearSDE([[0.0]], Q=[[2.0]], R=[[0.0]])
     estimate = rts_smoother(model, t, z)
     want = stats.norm(scale=np.sqrt(2.0 * np.diff(t))).logpdf(np.diff(z)).sum()
     assert estimate.loglik == pytest.approx(want - 0.5 * np.log(2 * np.pi), abs=1e-12)
@@ -457,7 +457,7 @@ def test_noise_free_random_walk():
 
 
 def test_observation_without_any_noise_is_refused():
-    model = LinearSDE([[0.0]], [[2.0]], [[0.0]])
+    model = LinearSDE([[0.0]], Q=[[2.0]], R=[[0.0]])
     with pytest.raises(ValueError, match="R is singular and observation 1"):
         kalman_filter(model, [0.0, 0.0], [1.0, 1.0])
 
@@ -494,7 +494,7 @@ def test_forecast_of_an_sde():
 def test_forecast_of_a_discrete_model():
     rng = np.random.default_rng(15)
     varying = DiscreteModel(
-        [[1.0, 1.0], [0.0, 0.9]], 0.1 * np.eye(2), rng.standard_normal((8, 1, 2)), [[0.3]],
+        [[1.0, 1.0], [0.0, 0.9]], Q=0.1 * np.eye(2), H=rng.standard_normal((8, 1, 2)), R=[[0.3]],
         time_varying="H",
     )  # fmt: skip
     z = rng.standard_normal((5, 1))
@@ -637,7 +637,9 @@ def test_bad_input(f, change, error, match):
 
 
 def test_bad_input_elsewhere():
-    discrete = DiscreteModel(np.eye(1), np.ones((3, 1, 1)), np.eye(1), np.eye(1), time_varying="Q")
+    discrete = DiscreteModel(
+        np.eye(1), Q=np.ones((3, 1, 1)), H=np.eye(1), R=np.eye(1), time_varying="Q"
+    )
     model, t, z = MODELS["ou"], [0.0, 1.0], [0.0, 1.0]
     with pytest.raises(ValueError, match="z must have T = 3 times"):
         kalman_filter(discrete, np.zeros((4, 1)))
@@ -653,6 +655,6 @@ def test_bad_input_elsewhere():
         forecast(model, t, z, horizon_times=[0.5])
     with pytest.raises(ValueError, match="prior t0 must not be after"):
         kalman_filter(replace(model, prior=Prior([0.0], [[1.0]], t0=0.5)), t, z)
-    singular = LinearSDE([[-1.0]], [[1.0]], [[0.0]])
+    singular = LinearSDE([[-1.0]], Q=[[1.0]], R=[[0.0]])
     with pytest.raises(ValueError, match="R must be positive definite for metric"):
         kalman_filter(singular, t, z, weight=IMQ(1.0))

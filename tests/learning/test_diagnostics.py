@@ -14,7 +14,7 @@ from tests.conftest import MODELS
 
 NILE = sm.datasets.nile.load().data["volume"].to_numpy(float)
 YEARS = np.arange(1871.0, 1971.0)
-MODEL = LinearSDE([[0.0]], [[1469.1]], [[15099.0]])
+MODEL = LinearSDE([[0.0]], Q=[[1469.1]], R=[[15099.0]])
 
 
 def test_nile_as_published_and_as_statsmodels() -> None:
@@ -82,7 +82,7 @@ def test_p_values_are_uniform_under_the_null() -> None:
 
 def test_each_check_finds_its_fault() -> None:
     rng = np.random.default_rng(1)
-    model = LinearSDE([[-50.0]], [[1e-6]], [[1.0]])  # white noise of variance 1
+    model = LinearSDE([[-50.0]], Q=[[1e-6]], R=[[1.0]])  # white noise of variance 1
     t = np.arange(300.0)
     white = rng.standard_normal(300)
     assert diagnose(model, t, 2 * white).nis_test.p_value < 1e-6

@@ -33,13 +33,17 @@ def test_free_matrices_by_em_reach_the_optimum_of_ml(kind: str) -> None:
     if kind == "continuous":
         t: Any = np.cumsum(rng.choice([0.5, 1.0, 0.0], 120, p=[0.5, 0.4, 0.1]))
         model: Any = LinearSDE(
-            [[-0.5, 0.8], [-0.8, -0.5]], 0.5 * np.eye(2), 0.1 * np.eye(2), prior=prior
+            [[-0.5, 0.8], [-0.8, -0.5]], Q=0.5 * np.eye(2), R=0.1 * np.eye(2), prior=prior
         )
         free = ["A", "Q", "R"]
     else:
         t = np.arange(120.0)
         model = DiscreteModel(
-            [[0.7, 0.3], [-0.3, 0.7]], 0.5 * np.eye(2), np.eye(2), 0.1 * np.eye(2), prior=prior
+            [[0.7, 0.3], [-0.3, 0.7]],
+            Q=0.5 * np.eye(2),
+            H=np.eye(2),
+            R=0.1 * np.eye(2),
+            prior=prior,
         )
         free = ["F", "Q", "b"]
     z = simulate(model, t, 2, rng=rng, missing=0.1).z
@@ -55,7 +59,11 @@ def test_m_step_of_a_discrete_model_is_shumway_and_stoffers() -> None:
     """At the closed-form maximum the gradient of the expected log-likelihood vanishes."""
     rng = np.random.default_rng(3)
     model = DiscreteModel(
-        [[0.8, 0.2], [-0.1, 0.6]], np.eye(2), [[1.0, 0.5]], [[0.4]], prior=Prior([0, 0], np.eye(2))
+        [[0.8, 0.2], [-0.1, 0.6]],
+        Q=np.eye(2),
+        H=[[1.0, 0.5]],
+        R=[[0.4]],
+        prior=Prior([0, 0], np.eye(2)),
     )
     z = simulate(model, np.arange(40.0), rng=rng, missing=0.2).z
     data = prepare(None, z, 1, None)

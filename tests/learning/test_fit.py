@@ -21,7 +21,7 @@ from afafilter import (
     simulate,
 )
 from afafilter import families as f
-from afafilter.learning.families import Family
+from afafilter.learning.family import Family
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.loglik import PriorArrays, evaluate, prepare
@@ -141,7 +141,7 @@ def test_observed_information_against_the_dense_likelihood() -> None:
     result = fit(LOCAL_LEVEL, YEARS[:40], NILE[:40])
 
     def value(q: float, r: float) -> float:
-        model = LinearSDE([[0.0]], [[q]], [[r]])
+        model = LinearSDE([[0.0]], Q=[[q]], R=[[r]])
         return dense_loglik(model, YEARS[:40], NILE[:40, None])
 
     x = np.array([result.params["process_var"], result.params["obs_var"]])
@@ -202,14 +202,14 @@ def test_constraints_fixed_and_tied_parameters() -> None:
 def test_free_matrices_recover_the_truth(seed: int) -> None:
     """A, Q, R and drift of an irregular, gappy, multi-path record: every z score plausible."""
     truth = LinearSDE(
-        [[-0.5, 1.0], [-1.0, -0.5]], [[0.3, 0.1], [0.1, 0.4]], [[0.2, 0.0], [0.0, 0.3]],
+        [[-0.5, 1.0], [-1.0, -0.5]], Q=[[0.3, 0.1], [0.1, 0.4]], R=[[0.2, 0.0], [0.0, 0.3]],
         drift=[0.3, 0.1],
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     t = np.cumsum(rng.exponential(0.5, 150))
     t[10] = t[9]
     z = simulate(truth, t, 3, rng=rng, missing=0.1).z
-    start = LinearSDE(-np.eye(2), np.eye(2), np.eye(2))
+    start = LinearSDE(-np.eye(2), Q=np.eye(2), R=np.eye(2))
     result = fit(start, t, z)
     assert result.converged
     assert not result.unidentified
@@ -222,9 +222,13 @@ def test_free_matrices_recover_the_truth(seed: int) -> None:
 def test_masks_and_discrete_models() -> None:
     """An AR(2) with noise in companion form: only its own coefficients move."""
     rng = np.random.default_rng(3)
-    truth = DiscreteModel([[1.2, -0.5], [1.0, 0.0]], np.diag([1.0, 0.0]), [[1.0, 0.0]], [[0.3]])
+    truth = DiscreteModel(
+        [[1.2, -0.5], [1.0, 0.0]], Q=np.diag([1.0, 0.0]), H=[[1.0, 0.0]], R=[[0.3]]
+    )
     z = simulate(truth, np.arange(400.0), rng=rng).z[0]
-    start = DiscreteModel([[0.5, -0.1], [1.0, 0.0]], np.diag([0.5, 0.0]), [[1.0, 0.0]], [[1.0]])
+    start = DiscreteModel(
+        [[0.5, -0.1], [1.0, 0.0]], Q=np.diag([0.5, 0.0]), H=[[1.0, 0.0]], R=[[1.0]]
+    )
     free = {"F": [[True, True], [False, False]], "Q": [True, False], "R": None}
     result = fit(start, None, z, free=free)
     assert list(result.params) == ["F[0,0]", "F[0,1]", "Q[0,0]", "R[0,0]"]
@@ -262,14 +266,14 @@ def test_obs_cov_and_multi_start() -> None:
     assert result.starts[0] == max(result.starts)
     peak = result.loglik
     for q in np.array([0.97, 1.03]) * result.params["process_var"]:
-        assert dense_loglik(LinearSDE([[0.0]], [[q]], [[1.0]]), t, z[:, None], covs) < peak
+        assert dense_loglik(LinearSDE([[0.0]], Q=[[q]], R=[[1.0]]), t, z[:, None], covs) < peak
 
 
 def test_unidentified_directions_are_named() -> None:
     """With C free, the scale of the state is arbitrary: C, Q and R cannot all be found."""
     t = np.arange(120.0)
     z = simulate(MODELS["ou"], t, rng=np.random.default_rng(1)).z[0]
-    start = LinearSDE([[-0.5]], [[1.0]], [[0.5]])
+    start = LinearSDE([[-0.5]], Q=[[1.0]], R=[[0.5]])
     with pytest.warns(FitWarning, match="do not determine"):
         result = fit(start, t, z - z.mean(), free=["A", "Q", "R", "C"])
     assert len(result.unidentified) == 1
@@ -387,7 +391,7 @@ def test_student_t_bound_gradient_and_gaussian_limit() -> None:
 
 
 def test_held_out_score_is_the_conditional_density() -> None:
-    model = LinearSDE([[0.0]], [[1469.1]], [[15099.0]])
+    model = LinearSDE([[0.0]], Q=[[1469.1]], R=[[15099.0]])
     whole = dense_loglik(model, YEARS[:40], NILE[:40, None])
     head = dense_loglik(model, YEARS[:30], NILE[:30, None])
     assert held_out_score(model, YEARS[:40], NILE[:40], 30) == pytest.approx((whole - head) / 10)
@@ -454,7 +458,7 @@ def test_refusals_of_matrices_and_families() -> None:
     with pytest.raises(ValueError, match="needs a stable A"):
         fit(MODELS["unstable"], t, z, free=["A"], stable=True)
     with pytest.raises(ValueError, match="does not exist at the start"):
-        fit(LinearSDE([[0.0]], [[1.0]], [[0.0]]), t, z[:, 0], free=["Q"])
+        fit(LinearSDE([[0.0]], Q=[[1.0]], R=[[0.0]]), t, z[:, 0], free=["Q"])
     with pytest.raises(ValueError, match="unknown parameter"):
         LOCAL_LEVEL.fix(rate=1.0)
     with pytest.raises(ValueError, match="obs_var must be >= 0"):

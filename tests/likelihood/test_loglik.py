@@ -164,7 +164,7 @@ def test_discrete_model(prior: Any) -> None:
     F = 0.5 * rng.standard_normal((3, 3)) / np.sqrt(3)
     root = rng.standard_normal((3, 3))
     model = DiscreteModel(
-        F, root @ root.T, rng.standard_normal((2, 3)), [[0.5, 0.1], [0.1, 0.3]],
+        F, Q=root @ root.T, H=rng.standard_normal((2, 3)), R=[[0.5, 0.1], [0.1, 0.3]],
         b=rng.standard_normal(3), d=rng.standard_normal(2), prior=prior,
     )  # fmt: skip
     z = rng.standard_normal((15, 2)) * 2
@@ -186,7 +186,7 @@ def test_discrete_model_with_time_varying_arrays() -> None:
     H = rng.standard_normal((T, 1, 2))
     R = rng.uniform(0.2, 1.0, (T, 1, 1))
     model = DiscreteModel(
-        F, root @ root.swapaxes(1, 2), H, R, d=[0.3], prior=Prior([1.0, 0.0], np.eye(2)),
+        F, Q=root @ root.swapaxes(1, 2), H=H, R=R, d=[0.3], prior=Prior([1.0, 0.0], np.eye(2)),
         time_varying=("F", "Q", "H", "R"),
     )  # fmt: skip
     z = rng.standard_normal((T, 1))
@@ -273,19 +273,19 @@ def test_tiny_measurement_noise_does_not_cost_digits() -> None:
     """A random walk almost without noise, far from 0: the flat start must not cancel."""
     rng = np.random.default_rng(1)
     z = 1e4 + np.cumsum(rng.standard_normal(50))
-    model = LinearSDE([[0.0]], [[1.0]], [[1e-10]], prior="diffuse")
+    model = LinearSDE([[0.0]], Q=[[1.0]], R=[[1e-10]], prior="diffuse")
     value, _ = evaluate(System.of(model), prepare(np.arange(50.0), z, 1, None), gradient=False)
     noiseless = -0.5 * (50 * np.log(2 * np.pi) + (np.diff(z) ** 2).sum())
     assert value == pytest.approx(noiseless, abs=1e-7)
 
 
 def test_singular_innovation_is_named() -> None:
-    model = LinearSDE([[0.0]], [[0.0]], [[0.0]], prior=Prior([0.0], [[1.0]]))
+    model = LinearSDE([[0.0]], Q=[[0.0]], R=[[0.0]], prior=Prior([0.0], [[1.0]]))
     with pytest.raises(np.linalg.LinAlgError, match=r"t\[1\]"):
         evaluate(System.of(model), prepare([0.0, 1.0], [0.1, 0.2], 1, None))
 
 
 def test_wrong_length_of_time_varying_arrays() -> None:
-    model = DiscreteModel(np.ones((4, 1, 1)), [[1.0]], [[1.0]], [[1.0]], time_varying="F")
+    model = DiscreteModel(np.ones((4, 1, 1)), Q=[[1.0]], H=[[1.0]], R=[[1.0]], time_varying="F")
     with pytest.raises(ValueError, match="length 3"):
         discrete_chain(DiscreteSystem.of(model), prepare(None, np.zeros((3, 1)), 1, None))

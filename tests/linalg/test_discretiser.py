@@ -177,7 +177,7 @@ def test_roots_by_columns(name, n):
 
 def test_one_interval_of_many_out_of_range():
     """V overflows long before Phi does: e^{2 tau} and e^{tau}, tau = 400."""
-    model = LinearSDE([[1.0]], [[1.0]], [[1.0]], prior="diffuse")
+    model = LinearSDE([[1.0]], Q=[[1.0]], R=[[1.0]], prior="diffuse")
     dt = np.random.default_rng(0).exponential(0.01, 3000)
     dt[1500] = 400.0
     for discretised in (model.discretiser.roots, model.transition):

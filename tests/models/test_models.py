@@ -17,7 +17,7 @@ STABLE = [[-1.0, 0.2], [0.0, -2.0]]
 
 
 def ou(rate=1.0, prior=None) -> LinearSDE:
-    return LinearSDE([[-rate]], [[0.5]], [[0.2]], prior=prior)
+    return LinearSDE([[-rate]], Q=[[0.5]], R=[[0.2]], prior=prior)
 
 
 # ------------------------------------------------------------------------------ what is refused
@@ -95,7 +95,7 @@ def test_bad_priors_are_refused_by_name(arguments, message):
 def test_other_number_types_are_cast(dtype):
     """An int8 A would overflow in A @ A, an unsigned one in -A."""
     one = np.array([[1, 0], [0, 1]]).astype(dtype)
-    model = LinearSDE(one, one, one, C=one, drift=one[0], offset=one[1])
+    model = LinearSDE(one, Q=one, R=one, C=one, drift=one[0], offset=one[1])
     for array in (model.A, model.Q, model.R, model.C, model.drift, model.offset):
         assert array.dtype == np.float64
     np.testing.assert_allclose(model.transition(2)[0], np.exp(2.0) * I2, rtol=1e-14)
@@ -103,13 +103,13 @@ def test_other_number_types_are_cast(dtype):
 
 def test_rounding_asymmetry_is_accepted_and_removed():
     Q = np.array([[1.0, 0.3], [0.3 + 1e-13, 1.0]])
-    model = LinearSDE(STABLE, Q, I2)
+    model = LinearSDE(STABLE, Q=Q, R=I2)
     assert (model.Q == model.Q.T).all()
 
 
 def test_models_cannot_be_changed_and_do_not_follow_their_input():
     A = np.array(STABLE)
-    model = LinearSDE(A, I2, I2, prior=Prior(np.zeros(2), I2))
+    model = LinearSDE(A, Q=I2, R=I2, prior=Prior(np.zeros(2), I2))
     A[0, 0] = 99.0
     assert model.A[0, 0] == -1.0
     for array in (model.A, model.Q, model.R, model.C, model.drift, model.offset, model.prior.cov):
@@ -226,7 +226,7 @@ def test_partly_flat_prior_at_an_earlier_time_gives_the_same_posterior():
 
 def test_flat_directions_that_merge_are_refused():
     model = LinearSDE(
-        np.diag([-1.0, -900.0]), I2, I2, prior=Prior(np.zeros(2), np.zeros((2, 2)), 0.0, I2)
+        np.diag([-1.0, -900.0]), Q=I2, R=I2, prior=Prior(np.zeros(2), np.zeros((2, 2)), 0.0, I2)
     )
     model.initial_law(0.01)
     with pytest.raises(ValueError, match="flat directions of the prior at t0 = 0 have merged"):
@@ -340,25 +340,25 @@ def test_discretize_refuses():
 
 def test_discrete_stationary_law():
     F = np.array([[0.5, 0.2], [-0.1, 0.8]])
-    model = DiscreteModel(F, I2, [[1.0, 0.0]], [[1.0]], b=[1.0, -1.0])
+    model = DiscreteModel(F, Q=I2, H=[[1.0, 0.0]], R=[[1.0]], b=[1.0, -1.0])
     assert model.prior == "stationary"
     mean, cov, _ = model.initial_law()
     np.testing.assert_allclose(F @ mean + [1.0, -1.0], mean, atol=1e-14)
     np.testing.assert_allclose(F @ cov @ F.T + I2, cov, atol=1e-13)
-    assert DiscreteModel(I2, I2, I2, I2).prior == "diffuse"
-    assert DiscreteModel(I2, I2, I2, I2).length is None
-    np.testing.assert_array_equal(DiscreteModel(I2, I2, I2, I2).initial_law().diffuse, I2)
+    assert DiscreteModel(I2, Q=I2, H=I2, R=I2).prior == "diffuse"
+    assert DiscreteModel(I2, Q=I2, H=I2, R=I2).length is None
+    np.testing.assert_array_equal(DiscreteModel(I2, Q=I2, H=I2, R=I2).initial_law().diffuse, I2)
 
 
 def test_time_axis_is_said_never_guessed():
     """Three steps of a 3-component model: the shapes alone could mean either."""
     F = np.stack([np.eye(3)] * 3)
-    model = DiscreteModel(F, np.eye(3), np.eye(3), np.eye(3), time_varying="F")
+    model = DiscreteModel(F, Q=np.eye(3), H=np.eye(3), R=np.eye(3), time_varying="F")
     assert model.length == 3
     assert model.prior == "diffuse"
     assert "time_varying=('F',)" in repr(model)
     with pytest.raises(ValueError, match=r"F must have shape \(3, 3\), got shape \(3, 3, 3\)"):
-        DiscreteModel(F, np.eye(3), np.eye(3), np.eye(3))
+        DiscreteModel(F, Q=np.eye(3), H=np.eye(3), R=np.eye(3))
 
 
 @pytest.mark.parametrize(
@@ -392,3 +392,17 @@ def test_bad_discrete_models(changes, kind, message):
     DiscreteModel(**good)
     with pytest.raises(kind, match=message):
         DiscreteModel(**(good | changes))
+
+
+def test_matrices_after_the_first_are_named():
+    """F, H, Q, R as other tools order them must not be taken for F, Q, H, R."""
+    one, two = np.eye(1), np.eye(2)
+    with pytest.raises(TypeError, match=r"takes F alone by position, got 4 .*F, Q=\.\.\., H="):
+        DiscreteModel(two, two, two, two)
+    with pytest.raises(TypeError, match=r"takes A alone by position, got 4 .*A, Q=\.\.\., R="):
+        LinearSDE(one, one, one, one)
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'R'"):
+        LinearSDE(one, Q=one)
+    model = pickle.loads(pickle.dumps(LinearSDE(-two, Q=two, R=two)))
+    np.testing.assert_array_equal(model.A, -two)
+    np.testing.assert_array_equal(replace(model, R=3 * two).R, 3 * two)

@@ -141,8 +141,10 @@ def test_bad_parameters_are_refused_by_name(call, message):
 
 
 def test_bad_types_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
-        presets.random_stable(2, rng=1)
+    with pytest.raises(TypeError, match=r"rng must be a numpy Generator .* or a seed"):
+        presets.random_stable(2, rng="one")
+    with pytest.raises(ValueError, match="rng must be a seed >= 0"):
+        presets.random_stable(2, rng=-1)
     with pytest.raises(TypeError, match="dim must be a whole number"):
         presets.brownian(dim=2.0)
     with pytest.raises(TypeError, match="rate must be real"):
@@ -157,3 +159,44 @@ def test_every_preset_takes_a_prior():
     ]  # fmt: skip
     for make in makers:
         assert make(prior="diffuse").prior == "diffuse"
+
+
+def test_elliptic_spiral_is_the_system_of_the_paper():
+    S = np.array([[1 + 1j, 1 - 1j], [1, 1]])
+    model = presets.elliptic_spiral(process_var=0.3, obs_var=0.5)
+    A = S @ np.diag([-0.1 + 1j, -0.1 - 1j]) @ np.linalg.inv(S)
+    np.testing.assert_allclose(model.A, A.real, atol=1e-15)
+    np.testing.assert_allclose(model.A, [[0.9, -2.0], [1.0, -1.1]], atol=1e-15)
+    np.testing.assert_allclose(model.Q, 0.3 * (S @ S.conj().T).real, rtol=1e-15)
+    np.testing.assert_allclose(model.R, 0.5 * (S @ S.conj().T).real, rtol=1e-15)
+    assert np.linalg.cond(S) == pytest.approx(2.618, abs=1e-3)
+    plain = presets.elliptic_spiral(0.2, 3.0, process_var=0.3, obs_var=0.5, noise="data")
+    np.testing.assert_allclose(np.linalg.eigvals(plain.A).real, -0.2)
+    np.testing.assert_allclose(sorted(np.linalg.eigvals(plain.A).imag), [-3.0, 3.0])
+    np.testing.assert_array_equal(plain.Q, 0.3 * np.eye(2))
+    np.testing.assert_array_equal(plain.R, 0.5 * np.eye(2))
+    with pytest.raises(ValueError, match="noise must be one of 'eigenbasis', 'data'"):
+        presets.elliptic_spiral(noise="state")
+
+
+def test_elliptic_spiral_whitened_is_the_circular_one():
+    model = presets.elliptic_spiral(0.1, 1.0, process_var=0.3, obs_var=0.5)
+    L = np.linalg.cholesky(model.R / 0.5)
+    inner = np.linalg.solve(L, model.A @ L)
+    circular = presets.spiral(0.1, 1.0, process_var=0.3, obs_var=0.5)
+    np.testing.assert_allclose(inner, circular.A, atol=1e-14)
+    np.testing.assert_allclose(np.linalg.solve(L, np.linalg.solve(L, model.Q).T), circular.Q)
+
+
+def test_listed_presets_are_known_everywhere():
+    import afafilter
+    from afafilter.io.model_toml import PRESETS
+
+    listed = {
+        name
+        for name in vars(presets)
+        if getattr(vars(presets)[name], "__module__", "") == presets.__name__
+        and not name.startswith("_")
+    }
+    assert listed == set(presets.__all__) == set(PRESETS)
+    assert all(getattr(afafilter, name) is getattr(presets, name) for name in listed)

@@ -274,11 +274,16 @@ def test_root_of_singular_and_badly_scaled_covariances() -> None:
 
 
 SPIRAL, BROWNIAN = MODELS["spiral"], MODELS["brownian"]
-NOISELESS = LinearSDE([[-1.0]], [[1.0]], [[0.0]])
+NOISELESS = LinearSDE([[-1.0]], Q=[[1.0]], R=[[0.0]])
 VARYING = DiscreteModel(
-    np.ones((3, 1, 1)), [[1.0]], [[1.0]], [[1.0]], prior=Prior([0.0], [[1.0]]), time_varying="F"
-)  # fmt: skip
-CONSTANT = DiscreteModel([[0.5]], [[1.0]], [[1.0]], [[1.0]])
+    np.ones((3, 1, 1)),
+    Q=[[1.0]],
+    H=[[1.0]],
+    R=[[1.0]],
+    prior=Prior([0.0], [[1.0]]),
+    time_varying="F",
+)
+CONSTANT = DiscreteModel([[0.5]], Q=[[1.0]], H=[[1.0]], R=[[1.0]])
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_toml_is_the_same_study_as_python(tmp_path):
             model, t, z, weight=StudentT(4.0), anchor="estimate", anchor_cov=model.R
         )
 
-    own = LinearSDE(np.diag([-0.5, -0.25]), np.diag([1.0, 2.0]), 0.2 * np.eye(2))
+    own = LinearSDE(np.diag([-0.5, -0.25]), Q=np.diag([1.0, 2.0]), R=0.2 * np.eye(2))
     by_hand = Study(
         {"spiral process_var=0.5": preset(process_var=0.5, obs_var=1.0),
          "own": (own, replace(own, R=0.4 * np.eye(2)))},

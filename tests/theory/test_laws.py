@@ -66,7 +66,7 @@ def test_reference_efficiencies_of_the_isotropic_case():
 )
 def test_error_law_agrees_with_monte_carlo(estimator):
     truth = LinearSDE(
-        [[-0.2, -1.0], [1.1, -0.3]], [[0.4, 0.1], [0.1, 0.2]], [[0.5, 0.1], [0.1, 0.8]],
+        [[-0.2, -1.0], [1.1, -0.3]], Q=[[0.4, 0.1], [0.1, 0.2]], R=[[0.5, 0.1], [0.1, 0.8]],
         drift=[0.3, -0.1], offset=[0.2, 0.4],
         prior=Prior(np.array([2.0, -1.0]), np.diag([0.5, 1.5])),
     )  # fmt: skip
@@ -184,7 +184,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match="observed must have shape"):
         theory.linear_map(spiral(), [0.0, 1.0], kalman_filter, observed=np.ones(2, bool))
     with pytest.raises(ValueError, match="truth must have"):
-        theory.error_covariance(spiral(), [0.0, 1.0], truth=LinearSDE([[-1.0]], [[1.0]], [[1.0]]))
+        theory.error_covariance(
+            spiral(), [0.0, 1.0], truth=LinearSDE([[-1.0]], Q=[[1.0]], R=[[1.0]])
+        )
     with pytest.raises(TypeError, match="model must be a LinearSDE"):
         theory.efficiency("spiral", [0.0, 1.0])
     with pytest.raises(ValueError, match="free must name"):

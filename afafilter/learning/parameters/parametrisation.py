@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
-from afafilter.learning.components import Block, Component
-from afafilter.learning.families import Family
+from afafilter.learning.family import Component, Family
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.noise_levels import NoiseLevels
 from afafilter.learning.start_values import data_scales
 from afafilter.likelihood.loglik import DiscreteSystem, PriorArrays, System
+from afafilter.models.blocks import Block
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 

@@ -1,0 +1,244 @@
+"""The machinery of families: components with named parameters, and their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import scalar
+from afafilter.learning.start_values import Scales, data_scales
+from afafilter.likelihood.loglik import PriorArrays, System
+from afafilter.models.blocks import Block
+from afafilter.models.priors import Prior
+from afafilter.models.sde import LinearSDE
+
+NO_STATE = (
+    "noise and constant alone have no state that moves: add a component such as brownian, "
+    "ornstein_uhlenbeck or cycle"
+)
+DOMAINS = ("real", "positive", "nonnegative")
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter: its name, where it may lie, and how to guess it from data.
+
+    domain : "real"; "positive" (fitted by its logarithm); "nonnegative" (fitted by its square root,
+        can be or become 0).
+    guess : of the sizes in the data and of the rank of the component among those of its kind.
+    amplitude : whether each axis of a component of several axes may have its own.
+    """
+
+    name: str
+    domain: str
+    guess: Callable[[Scales, int], float]
+    amplitude: bool = False
+
+
+@dataclass(frozen=True)
+class Component:
+    """One summand of a family: `build(values) -> Block`, values in the order of `params`.
+
+    affine : whether the block is an affine function of the values. Its derivatives are then
+        computed once per fit instead of at every evaluation.
+    """
+
+    label: str
+    params: tuple[Param, ...]
+    build: Callable[..., Block]
+    obs_dim: int = 1
+    dim: int = 1
+    affine: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """A sum of components with named parameters; some may be fixed or tied together.
+
+    Attributes
+    ----------
+    components : the summands.
+    start : starting values given by the caller; the others are guessed from the data.
+    fixed : values that do not move.
+    ties : follower name -> leader name; the follower always equals the leader.
+    """
+
+    components: tuple[Component, ...]
+    start: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dims = {c.obs_dim for c in self.components}
+        if len(dims) > 1:
+            raise ValueError(f"components must observe the same number of values, got {dims}")
+
+    @property
+    def obs_dim(self) -> int:
+        """Number of observed components p."""
+        return self.components[0].obs_dim
+
+    @property
+    def dim(self) -> int:
+        """Number of state components d."""
+        return sum(c.dim for c in self.components)
+
+    @property
+    def parameters(self) -> dict[str, Param]:
+        """All parameters by full name."""
+        several = sum(c.dim > 0 for c in self.components) > 1
+        seen: dict[str, int] = {}
+        out: dict[str, Param] = {}
+        for c in self.components:
+            seen[c.label] = count = seen.get(c.label, 0) + 1
+            label = c.label if count == 1 else f"{c.label}{count}"
+            for param in c.params:
+                bare = count == 1 and not (several and c.dim > 0)
+                out[param.name if bare else f"{label}.{param.name}"] = param
+        return out
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names that a fit may move: neither fixed nor followers of another."""
+        return tuple(n for n in self.parameters if n not in self.fixed and n not in self.ties)
+
+    def __add__(self, other: Family) -> Family:
+        """Independent components side by side.
+
+        Settings made before (start, fixed, ties) are carried over under the new names.
+        """
+        if not isinstance(other, Family):
+            return NotImplemented
+        total = Family(self.components + other.components)
+        renamed = list(total.parameters)
+        mine, theirs = list(self.parameters), list(other.parameters)
+        names = dict(zip(mine, renamed)), dict(zip(theirs, renamed[len(mine) :]))
+        merged: list[dict[str, Any]] = [{}, {}, {}]
+        for family, name in zip((self, other), names, strict=True):
+            for k, part in enumerate((family.start, family.fixed)):
+                merged[k].update({name[key]: value for key, value in part.items()})
+            merged[2].update({name[a]: name[b] for a, b in family.ties.items()})
+        return replace(total, start=merged[0], fixed=merged[1], ties=merged[2])
+
+    def at(self, values: Mapping[str, float] | None = None, **more: float) -> Family:
+        """The family with these starting values."""
+        return replace(self, start={**self.start, **self._checked(values, more)})
+
+    def fix(self, values: Mapping[str, float] | None = None, **more: float) -> Family:
+        """The family with these parameters held at these values."""
+        return replace(self, fixed={**self.fixed, **self._checked(values, more, fixed=True)})
+
+    def tie(self, leader: str, follower: str) -> Family:
+        """The family with `follower` always equal to `leader`."""
+        for name in (leader, follower):
+            self._known(name)
+        if leader == follower or leader in self.ties:
+            raise ValueError(f"tie: {leader!r} cannot lead {follower!r}")
+        return replace(self, ties={**self.ties, follower: leader})
+
+    def _known(self, name: str) -> Param:
+        parameters = self.parameters
+        if name not in parameters:
+            raise ValueError(f"unknown parameter {name!r}; this family has {', '.join(parameters)}")
+        return parameters[name]
+
+    def _checked(
+        self, values: Mapping[str, float] | None, more: Mapping[str, float], fixed: bool = False
+    ) -> dict[str, float]:
+        out = {}
+        for name, value in {**(values or {}), **more}.items():
+            domain = self._known(name).domain
+            low = -np.inf if domain == "real" else 0.0
+            strict = domain == "positive" or (domain == "nonnegative" and not fixed)
+            out[name] = scalar(value, name, low=low, strict=strict)
+        return out
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters from the free ones: fixed and tied values filled in."""
+        out = {**values, **self.fixed}
+        for follower, leader in self.ties.items():
+            out[follower] = out[leader]
+        missing = [name for name in self.parameters if name not in out]
+        if missing:
+            raise ValueError(f"values are missing for {', '.join(missing)}")
+        return {name: out[name] for name in self.parameters}
+
+    def blocks(self, values: Mapping[str, Any]) -> list[Block]:
+        """The block of every component; `values` complete and in order."""
+        numbers = iter(values.values())
+        return [c.build(*(next(numbers) for _ in c.params)) for c in self.components]
+
+    def system(self, values: Mapping[str, Any]) -> System:
+        """Plain arrays of the model (complex if a value is)."""
+        kind = complex if any(isinstance(x, complex) for x in values.values()) else float
+        return assemble(self.blocks(values), self.dim, self.obs_dim, kind)
+
+    def model(self, values: Mapping[str, float] | None = None, **more: float) -> LinearSDE:
+        """The model at these parameter values.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing, unknown or outside its domain, or no component has a state.
+        """
+        if self.dim == 0:
+            raise ValueError(NO_STATE)
+        given = self._checked({**self.start, **(values or {})}, more, fixed=True)
+        system = self.system(self.complete(given))
+        assert isinstance(system.prior, PriorArrays)
+        d, q = system.prior.flat.shape
+        prior: Any
+        if q in (0, d):
+            prior = "stationary" if q == 0 else "diffuse"
+        else:
+            prior = Prior(system.prior.mean, system.prior.cov, None, system.prior.flat)
+        return LinearSDE(
+            system.A, Q=system.Q, R=system.R, C=system.C, offset=system.offset, prior=prior
+        )
+
+    def guess(self, t: ArrayLike, z: ArrayLike) -> dict[str, float]:
+        """Starting values: those of `start`, the others guessed from the data."""
+        scales = data_scales(np.asarray(t, float), np.asarray(z, float), self.obs_dim)
+        return self.guess_from(scales)
+
+    def guess_from(self, scales: Scales) -> dict[str, float]:
+        """As `guess`, from the sizes found in the data."""
+        seen: dict[str, int] = {}
+        out: dict[str, float] = {}
+        names = iter(self.parameters)
+        for c in self.components:
+            rank = seen[c.label] = seen.get(c.label, -1) + 1
+            for param in c.params:
+                out[next(names)] = float(param.guess(scales, rank))
+        return self.complete({**out, **self.start})
+
+
+def assemble(blocks: list[Block], d: int, p: int, kind: type = float) -> System:
+    """The arrays of independent components side by side."""
+    A: Any = np.zeros((d, d), kind)
+    Q: Any = np.zeros((d, d), kind)
+    P: Any = np.zeros((d, d), kind)
+    C: Any = np.zeros((p, d), kind)
+    R: Any = np.zeros((p, p), kind)
+    offset: Any = np.zeros(p, kind)
+    flat = np.zeros((d, sum(b.flat.shape[1] for b in blocks)))
+    i = j = 0
+    for b in blocks:
+        k, m = b.flat.shape
+        if k:
+            place = slice(i, i + k)
+            A[place, place] = b.A
+            Q[place, place] = b.Q
+            P[place, place] = b.cov
+            C[:, place] = b.C
+            flat[place, j : j + m] = b.flat
+        if b.R is not None:
+            R += b.R
+        if b.offset is not None:
+            offset += b.offset
+        i, j = i + k, j + m
+    return System(A, Q, np.zeros(d), C, offset, R, PriorArrays(np.zeros(d), P, flat))
