@@ -49,10 +49,9 @@ EXCEPTIONS: dict[str, str] = {}
 LONG_MODULES: dict[str, int] = {
     "afafilter._core.kalman_flat_kernels": 403,
     "afafilter._core.likelihood_kernels": 682,
-    "afafilter.learning.families": 481,
     "afafilter.likelihood.loglik": 505,
     "afafilter.linalg.discretiser": 452,
-    "afafilter.studies.compare": 416,
+    "afafilter.studies.compare": 415,
 }
 """Modules above MODULE_LINES and their length. Numbers may only fall."""
 
