@@ -114,7 +114,7 @@ class Worker:
 
     def __init__(self, task: str, library: str, threads: int) -> None:
         env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        for name in ("OPENBLAS", "OMP", "MKL", "NUMBA"):
+        for name in ("OPENBLAS", "OMP", "MKL", "AFAFILTER"):
             env[f"{name}_NUM_THREADS"] = str(threads)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", task, library, str(threads)],

@@ -21,8 +21,8 @@ def available_threads() -> int:
 
 
 def thread_count() -> int:
-    """Threads to use: the cores that this process may run on, or NUMBA_NUM_THREADS if fewer."""
-    limit = os.environ.get("NUMBA_NUM_THREADS", "")
+    """Threads to use: the cores that this process may run on, or AFAFILTER_NUM_THREADS if fewer."""
+    limit = os.environ.get("AFAFILTER_NUM_THREADS", "")
     return max(1, min(available_threads(), int(limit) if limit.isdigit() else 64))
 
 

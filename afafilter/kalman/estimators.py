@@ -97,7 +97,7 @@ def kalman_filter(
     Threads share the paths, and one path of 40 000 times or more that does not settle: up to eight
     segments begin with a warm-up of 1024 nodes, and where two of them meet and covariances differ
     by more than 1e-13 the later one is calculated anew. Results do not depend on the number of
-    threads; NUMBA_NUM_THREADS limits it.
+    threads; AFAFILTER_NUM_THREADS limits it.
     """
     robust = _Robust(weight, anchor, metric, iterations)
     return _estimate("Kalman", False, model, t, z, obs_cov, query_times, robust)
