@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter._base.containers import takes_tables
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -21,10 +22,11 @@ from afafilter.results import Estimate
 Model = LinearSDE | DiscreteModel
 
 
+@takes_tables
 def filterpy_filter(
     model: Model,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     obs_cov: ArrayLike | None = None,
     diffuse_var: float = 1e7,
@@ -53,10 +55,11 @@ def filterpy_filter(
     return _filterpy("filterpy", False, model, t, z, obs_cov, diffuse_var)
 
 
+@takes_tables
 def filterpy_smoother(
     model: Model,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     obs_cov: ArrayLike | None = None,
     diffuse_var: float = 1e7,
@@ -69,8 +72,9 @@ def filterpy_smoother(
     return _filterpy("filterpy RTS", True, model, t, z, obs_cov, diffuse_var)
 
 
+@takes_tables
 def raw_observation(
-    model: Model, t: ArrayLike, z: ArrayLike, *, obs_cov: ArrayLike | None = None
+    model: Model, t: ArrayLike, z: ArrayLike | None = None, *, obs_cov: ArrayLike | None = None
 ) -> Estimate:
     """Each state from its own observation alone: C^-1 (z - b), predicted over the delay.
 
@@ -119,7 +123,7 @@ def raw_observation(
 
 
 def _filterpy(
-    label: str, smooth: bool, model: Model, t: ArrayLike, z: ArrayLike,
+    label: str, smooth: bool, model: Model, t: ArrayLike, z: ArrayLike | None,
     obs_cov: ArrayLike | None, diffuse_var: float,
 ) -> Estimate:  # fmt: skip
     from filterpy.kalman import KalmanFilter
@@ -171,7 +175,7 @@ def _filterpy(
 
 
 def _checked(
-    model: Model, t: ArrayLike, z: ArrayLike, obs_cov: ArrayLike | None
+    model: Model, t: ArrayLike, z: ArrayLike | None, obs_cov: ArrayLike | None
 ) -> tuple[Array, Array, Array]:
     """Times, observations and noise covariances (T, p, p)."""
     grid = times(t)

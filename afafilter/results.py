@@ -5,16 +5,18 @@ Time is the second-last axis of data; paths lead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask, positive_int, scalar
+from afafilter._base.stamps import Stamps
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,9 @@ class Estimate:
         observations (rows are queries), or None.
     label : str, name for tables and figures.
     info : further facts about the run (method chosen, iterations, error bounds...).
+    index : the stamps of the data (dates, whole numbers, labels of paths), where they were given
+        as more than floats; `to_pandas` and `to_xarray` come back with them. Times t count from
+        the first stamp in `index.unit`.
     """
 
     t: Array
@@ -68,6 +73,7 @@ class Estimate:
     weights: Array | None = None
     label: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    index: Stamps | None = None
 
     def __repr__(self) -> str:
         loglik = (
@@ -115,10 +121,17 @@ class Estimate:
         noise = rng.standard_normal((n, *self.mean.shape))
         return np.asarray(self.mean + np.einsum("...ij,...j->...i", root, noise))
 
-    def to_pandas(self, names: list[str] | None = None) -> pd.DataFrame:
+    def to_pandas(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """Tidy frame: one row per (path, time), columns t, <name>, <name>_sd per component.
 
-        The columns `path` (flattened leading axes) is present only when there are paths.
+        A column `path` (flattened leading axes) is there when there are paths. Where the data came
+        with stamps (`index`), rows are indexed by them instead, dates in the data's time zone, and
+        by the labels of the paths.
+
+        Raises
+        ------
+        ValueError
+            If `names` does not name every component.
         """
         import pandas as pd
 
@@ -129,13 +142,57 @@ class Estimate:
         means = self.mean.reshape(-1, len(self.t), d)
         stds = np.broadcast_to(self.std, self.mean.shape).reshape(means.shape)
         columns: dict[str, Any] = {}
-        if self.mean.ndim > 2:
-            columns["path"] = np.repeat(np.arange(len(means)), len(self.t))
-        columns["t"] = np.tile(self.t, len(means))
+        if self.index is None:
+            if self.mean.ndim > 2:
+                columns["path"] = np.repeat(np.arange(len(means)), len(self.t))
+            columns["t"] = np.tile(self.t, len(means))
         for i, name in enumerate(names):
             columns[name] = means[..., i].ravel()
             columns[f"{name}_sd"] = stds[..., i].ravel()
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, index=None if self.index is None else self._rows())
+
+    def _rows(self) -> pd.Index:
+        """Index of the tidy frame: stamps, and labels of paths before them."""
+        import pandas as pd
+
+        assert self.index is not None
+        stamps: Any = pd.Index(self.index.at(self.t), name=self.index.name)
+        if self.index.zone is not None:
+            stamps = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(self.index.zone)
+        if self.mean.ndim == 2:
+            return cast("pd.Index", stamps)
+        labels = self.index.paths or range(int(np.prod(self.mean.shape[:-2])))
+        return pd.MultiIndex.from_product(
+            [labels, stamps], names=[self.index.path_name, self.index.name]
+        )
+
+    def to_xarray(self, names: Sequence[str] | None = None) -> xr.Dataset:
+        """Dataset with variables mean and sd over (path, time, component), stamps as coordinate.
+
+        Dates are those of the data in UTC. Needs xarray.
+
+        Raises
+        ------
+        ImportError
+            Without xarray. ValueError if `names` does not name every component.
+        """
+        try:
+            import xarray as xr
+        except ImportError:
+            raise ImportError("to_xarray needs xarray: pip install xarray") from None
+        d = self.mean.shape[-1]
+        names = [f"x{i}" for i in range(d)] if names is None else list(names)
+        if len(names) != d:
+            raise ValueError(f"names must name the {d} components, got {len(names)} names")
+        time = "t" if self.index is None else self.index.name
+        dims = (*(f"path{i}" if i else "path" for i in range(self.mean.ndim - 2)), time, "state")
+        coords: dict[str, Any] = {"state": names}
+        coords[time] = self.t if self.index is None else self.index.at(self.t)
+        if self.index is not None and self.index.paths and self.mean.ndim == 3:
+            coords["path"] = list(self.index.paths)
+        sd = np.broadcast_to(self.std, self.mean.shape)
+        attrs = {"label": self.label}
+        return xr.Dataset({"mean": (dims, self.mean), "sd": (dims, sd)}, coords, attrs)
 
     def relabel(self, label: str) -> Estimate:
         """The same estimate under another name."""

@@ -66,7 +66,7 @@ def test_dates_and_text_are_refused_where_numbers_are_wanted():
     stamps = pd.date_range("2020-01-01", periods=3)
     for t in (stamps, stamps.tz_localize("UTC"), stamps.to_numpy(), list(stamps.date)):
         with pytest.raises(TypeError, match="must be numbers, got dates"):
-            afafilter.kalman_filter(model, t, z)
+            afafilter.simulate(model, t, rng=np.random.default_rng(0))
     with pytest.raises(TypeError, match="got text"):
         afafilter.kalman_filter(model, ["0", "1", "2"], z)
     with pytest.raises(ValueError, match="at least one path"):

@@ -31,10 +31,7 @@ def real_array(
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
     meets one type only. check=False: for callers that look for missing numbers themselves.
     """
-    try:
-        raw = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    raw = unmasked(value, name, allow_nan)
     if raw.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
     if raw.dtype.kind in "mM" or (raw.dtype.kind == "O" and _holds_dates(raw)):
@@ -45,10 +42,7 @@ def real_array(
     if raw.dtype.kind in "SU":
         raise TypeError(f"{name} must be numbers, got text")
     if raw.dtype.kind not in "buif":
-        try:
-            raw = raw.astype(np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}") from None
+        raw = _numbers_of(raw, name)
     if copy:
         out = np.array(raw, dtype=np.float64)
     else:
@@ -58,6 +52,49 @@ def real_array(
     elif check and not all_finite(out):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return out
+
+
+def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
+    """`value` as a plain array; what a masked array hides becomes NaN, where NaN is allowed.
+
+    The one place that knows of masks: whatever reads users' data without `real_array` comes here.
+    """
+    if isinstance(value, (list, tuple)) and any(isinstance(x, np.ma.MaskedArray) for x in value):
+        value = np.ma.stack([np.ma.asarray(x) for x in value])
+    if isinstance(value, np.ma.MaskedArray):
+        hidden: Any = value
+        if np.ma.is_masked(value):
+            if not allow_nan:
+                count = int(np.ma.getmaskarray(value).sum())
+                raise ValueError(
+                    f"{name} must not hold masked entries, got {count} of {value.size}: leave those "
+                    "rows out"
+                )
+            if value.dtype.kind in "fc":
+                return np.asarray(hidden.filled(np.nan))
+            if value.dtype.kind in "bui":
+                return np.asarray(hidden.astype(np.float64).filled(np.nan))
+            return np.asarray(hidden.astype(object).filled(None))
+        return np.asarray(value.data)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+
+
+def _numbers_of(raw: NDArray[Any], name: str) -> Array:
+    """Python objects as floats; None and the missing values of tables (pd.NA, pd.NaT) are NaN."""
+    if raw.dtype.kind == "O":
+        empty = [x is None or type(x).__name__ in ("NAType", "NaTType") for x in raw.flat]
+        if any(empty):
+            raw = raw.copy()
+            raw.flat[np.flatnonzero(empty)] = np.nan
+    try:
+        return raw.astype(np.float64)
+    except (TypeError, ValueError):
+        kinds = sorted({type(x).__name__ for x in raw.flat}) if raw.dtype.kind == "O" else []
+        got = f"objects ({', '.join(kinds[:3])})" if kinds else f"dtype {raw.dtype}"
+        raise TypeError(f"{name} must be numbers, got {got}") from None
 
 
 def read_only(x: NDArray[Any]) -> Any:
@@ -186,7 +223,7 @@ def times(value: ArrayLike, name: str = "t") -> Array:
 
 
 def observations(
-    z: ArrayLike,
+    z: ArrayLike | None,
     n_times: int,
     obs_dim: int,
     name: str = "z",
@@ -195,7 +232,7 @@ def observations(
     check: bool = True,
 ) -> Array:
     """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
-    out = real_array(z, name, allow_nan=True, copy=copy, check=check)
+    out = real_array(given(z, name), name, allow_nan=True, copy=copy, check=check)
     if out.ndim == 1 and obs_dim == 1 and out.shape[0] == n_times:
         return out[:, None]
     if out.ndim < 2 or out.shape[-2:] != (n_times, obs_dim):
@@ -209,6 +246,13 @@ def observations(
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one path, got shape {out.shape}")
     return out
+
+
+def given(z: ArrayLike | None, name: str = "z") -> ArrayLike:
+    """Data that are not left out."""
+    if z is None:
+        raise TypeError(f"{name} is missing: give t and {name}, or a table that holds its times")
+    return z
 
 
 def observation_covariances(

@@ -19,12 +19,14 @@ from afafilter._base.checks import (
     Array,
     choice,
     covariance,
+    given,
     observation_covariances,
     observations,
     positive_int,
     scalar,
     times,
 )
+from afafilter._base.containers import takes_tables
 from afafilter.adaptive.isotropic import Spans
 from afafilter.adaptive.linear_map import calibrate
 from afafilter.adaptive.methods import (
@@ -48,10 +50,11 @@ CORRELATIONS = ("independent", "exact")
 METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
 
 
+@takes_tables
 def adaptive_filter(
     model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     weight: Weight | None = None,
     anchor: str = "observation",
@@ -145,10 +148,11 @@ def adaptive_filter(
     )  # fmt: skip
 
 
+@takes_tables
 def adaptive_smoother(
     model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     weight: Weight | None = None,
     anchor: str = "observation",
@@ -182,7 +186,7 @@ def adaptive_smoother(
 
 
 def _estimate(
-    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike, *, causal: bool,
+    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike | None, *, causal: bool,
     weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
     inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
     obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
@@ -192,7 +196,7 @@ def _estimate(
         if weight is not None or not isinstance(model, LinearSDE):
             raise ValueError("calibrated needs plain weights of a LinearSDE: leave out weight")
         return calibrate(
-            adaptive_filter if causal else adaptive_smoother, model, t, z, step=step,
+            adaptive_filter if causal else adaptive_smoother, model, t, given(z), step=step,
             anchor=anchor, iterations=iterations, momentum=momentum, anchor_cov=anchor_cov,
             inverse_temperature=inverse_temperature, correlation=correlation, method=method,
             obs_cov=obs_cov, query_times=query_times, window=window, tolerance=tolerance,
@@ -249,7 +253,7 @@ def _estimate(
 
 
 def _radial(
-    model: Any, t: ArrayLike, z: ArrayLike, *, anchor_cov: ArrayLike | None,
+    model: Any, t: ArrayLike, z: ArrayLike | None, *, anchor_cov: ArrayLike | None,
     unsupported: dict[str, bool], **options: Any,
 ) -> Estimate:  # fmt: skip
     """AFA of a radial-tangential SDE, whose precision is diagonal plus rank one."""

@@ -20,6 +20,7 @@ from afafilter._base.checks import (
     scalar,
     times,
 )
+from afafilter._base.containers import takes_tables
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.radial_tiles import RadialKernel, Task, sweep
 from afafilter.models.radial import RadialTangentialSDE, directions, rank_one
@@ -29,10 +30,11 @@ from afafilter.weights import Weight, as_weight
 ANCHORS = ("observation", "estimate")
 
 
+@takes_tables
 def radial_adaptive_filter(
     model: RadialTangentialSDE,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     two_sided: bool = False,
     weight: Weight | None = None,

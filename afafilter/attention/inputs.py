@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, is_complete, real_array, times
+from afafilter._base.checks import Array, is_complete, real_array, times, unmasked
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
 Numbers = NDArray[Any]
@@ -48,7 +48,7 @@ class Inputs:
 
 def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
     """An argument (..., N, d) as real channels in float32 or float64."""
-    raw = np.asarray(value)
+    raw = unmasked(value, name)
     if raw.dtype.kind not in "buifc":
         raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}")
     if raw.ndim < 2 or raw.shape[-1] == 0 or (rows is not None and raw.shape[-2] != rows):
@@ -157,13 +157,16 @@ def project(
         raise ValueError("projections must be (W_q, W_k, W_v, W_o), each an array or None")
     out = []
     for x, W, name in zip((q, k, v), projections, ("q", "k", "v")):
-        out.append(None if x is None else np.asarray(x) if W is None else times_matrix(x, W, name))
+        if x is None or W is None:
+            out.append(None if x is None else unmasked(x, name))
+        else:
+            out.append(times_matrix(x, W, name))
     assert out[2] is not None
     return out[0], out[1], out[2]
 
 
 def times_matrix(x: ArrayLike, W: ArrayLike, name: str) -> Numbers:
-    a, b = np.asarray(x), np.asarray(W)
+    a, b = unmasked(x, name), unmasked(W, f"W_{name}", False)
     if b.dtype.kind not in "buifc" or not np.isfinite(b).all():
         raise ValueError(f"W_{name} must hold finite numbers")
     if b.ndim < 2 or a.ndim < 2 or a.shape[-1] != b.shape[-2]:

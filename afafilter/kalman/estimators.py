@@ -25,6 +25,7 @@ from afafilter._base.checks import (
     positive_int,
     times,
 )
+from afafilter._base.containers import takes_tables
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -35,6 +36,7 @@ ANCHORS = ("prediction", "estimate")
 METRICS = ("R", "raw", "innovation")
 
 
+@takes_tables
 def kalman_filter(
     model: Model,
     t: ArrayLike,
@@ -103,6 +105,7 @@ def kalman_filter(
     return _estimate("Kalman", False, model, t, z, obs_cov, query_times, robust)
 
 
+@takes_tables
 def rts_smoother(
     model: Model,
     t: ArrayLike,
@@ -137,6 +140,7 @@ def rts_smoother(
     return _estimate("RTS", True, model, t, z, obs_cov, query_times, robust)
 
 
+@takes_tables
 def forecast(
     model: Model,
     t: ArrayLike,

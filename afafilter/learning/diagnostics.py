@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observations, positive_int
+from afafilter._base.checks import Array, given, observations, positive_int
+from afafilter._base.containers import takes_tables
 from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -79,10 +80,11 @@ class Diagnostics:
         )
 
 
+@takes_tables
 def diagnose(
     model: LinearSDE | DiscreteModel | FitResult,
-    t: ArrayLike | None,
-    z: ArrayLike,
+    t: ArrayLike | None = None,
+    z: ArrayLike | None = None,
     *,
     obs_cov: ArrayLike | None = None,
     lags: int | None = None,
@@ -119,7 +121,7 @@ def diagnose(
         if n_params is None:
             n_params = max(len(model.params) - 1, 0)
         model = model.model
-    data = prepare(t, z, model.obs_dim, obs_cov)
+    data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     lead = values.shape[:-2]
     residuals = standardised_innovations(model, data.t, values, obs_cov)

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, generator, observations, positive_int, scalar
+from afafilter._base.checks import (
+    Array,
+    choice,
+    generator,
+    given,
+    observations,
+    positive_int,
+    scalar,
+)
+from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Problem
@@ -29,10 +38,11 @@ METHODS = ("ml", "em", "student_t")
 START_DOF = 4.0
 
 
+@takes_tables
 def fit(
     model: LinearSDE | DiscreteModel | Family,
-    t: ArrayLike | None,
-    z: ArrayLike,
+    t: ArrayLike | None = None,
+    z: ArrayLike | None = None,
     *,
     free: Sequence[str] | Mapping[str, ArrayLike | None] | None = None,
     method: str = "ml",
@@ -108,7 +118,7 @@ def fit(
         "free": free, "method": method, "stable": stable, "dof": dof,
         "max_iter": max_iter, "tolerance": tolerance,
     }  # fmt: skip
-    data = prepare(t, z, model.obs_dim, obs_cov)
+    data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     _refuse_degenerate(values, data)
     par = parametrisation(model, data.t, values, free, stable=stable, obs_cov=obs_cov is not None)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
+from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import (
     FamilyParameters,
@@ -133,10 +134,11 @@ def _mean(error: Array, loss: str) -> float:
     return float(np.sqrt(squares.sum(axis=-1)).sum() / seen.any(axis=-1).sum())
 
 
+@takes_tables
 def fit_afa(
     model: LinearSDE | Family,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     free: Sequence[str] | Mapping[str, ArrayLike | None] | None = None,
     settings: Sequence[str] | None = None,

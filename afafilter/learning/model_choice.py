@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import observations, positive_int
+from afafilter._base.containers import takes_tables
 from afafilter.learning.result import FitResult
 from afafilter.likelihood.loglik import DiscreteSystem, System, evaluate, prepare
 from afafilter.models.discrete import DiscreteModel
@@ -53,6 +54,7 @@ def likelihood_ratio(small: FitResult, large: FitResult, df: int | None = None) 
     return RatioTest(float(statistic), count, float(chi2.sf(max(statistic, 0.0), count)))
 
 
+@takes_tables
 def held_out_score(
     model: LinearSDE | DiscreteModel | FitResult, t: ArrayLike | None, z: ArrayLike, start: int,
     *, obs_cov: ArrayLike | None = None,

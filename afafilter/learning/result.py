@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class FitResult:
     starts : maximised log-likelihood per start, best first (one entry unless `starts` > 1).
     method : "ml", "em" or "student_t".
     dof : degrees of freedom of the measurement noise (method "student_t"), else inf.
+    time_unit : unit that dates were counted in, which `model` remembers; "" for other times.
     weights : (..., T) weight of each observation (method "student_t"), else None.
     """
 
@@ -69,11 +70,15 @@ class FitResult:
     refit: Callable[[Problem, Array], FitResult] = field(repr=False)
     dof: float = np.inf
     weights: Array | None = None
+    time_unit: str = ""
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
         """The fitted model."""
-        return self.problem.parametrisation.model(self.theta)
+        model = self.problem.parametrisation.model(self.theta)
+        if self.time_unit and isinstance(model, LinearSDE):
+            return replace(model, time_unit=self.time_unit)
+        return model
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""

@@ -8,7 +8,7 @@ Everything is validated once, here; estimators trust what they get.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from scipy.linalg import block_diag
 
 from afafilter._base.checks import (
     Array,
+    choice,
     covariance,
     frozen,
     positive_int,
@@ -28,11 +29,15 @@ from afafilter._base.checks import (
     square,
     times,
 )
+from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
 from afafilter.linalg.modes import Modes, modes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
+
+LATER = {"later": True}
+"""Metadata of a field that came after the first release: cells stored before know nothing of it."""
 
 
 @rest_by_name("A", "Q=..., R=..., C=...")
@@ -52,6 +57,8 @@ class LinearSDE:
     offset : (p,) observation bias b; None = 0.
     delay : >= 0; the observation stamped t shows the state at t - delay.
     prior : `Prior`, "stationary" or "diffuse"; None = "stationary" if A is stable, else "diffuse".
+    time_unit : unit that A, Q, drift and delay count time in ("s", "D", "Y", ...: a key of
+        `SECONDS`), so that dates are counted alike and other units refused; "" = not said.
 
     Raises
     ------
@@ -74,6 +81,7 @@ class LinearSDE:
     offset: Array = None  # type: ignore[assignment]
     delay: float = 0.0
     prior: PriorLike = None
+    time_unit: str = field(default="", metadata=LATER)
 
     # After construction C, drift and offset are always arrays and prior is never None.
 
@@ -90,9 +98,11 @@ class LinearSDE:
             offset: ArrayLike | None = None,
             delay: float = 0.0,
             prior: PriorLike = None,
+            time_unit: str = "",
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        choice(self.time_unit, "time_unit", ("", *SECONDS))
         A = square(self.A, "A")
         d = len(A)
         Q = covariance(self.Q, "Q", (d, d))
@@ -302,8 +312,8 @@ class LinearSDE:
         Raises
         ------
         ValueError
-            If the two observe a different number of components, have different delays, or
-            priors at different times.
+            If the two observe a different number of components, have different delays or units
+            of time, or priors at different times.
         """
         if not isinstance(other, LinearSDE):
             return NotImplemented
@@ -311,6 +321,11 @@ class LinearSDE:
             raise ValueError(
                 "models can be added when they observe the same components, "
                 f"got p = {self.obs_dim} and {other.obs_dim}"
+            )
+        if self.time_unit and other.time_unit and self.time_unit != other.time_unit:
+            raise ValueError(
+                "models to add must count time in the same unit, "
+                f"got {self.time_unit!r} and {other.time_unit!r}"
             )
         if self.delay != other.delay:
             raise ValueError(f"models to add must share delay, got {self.delay} and {other.delay}")
@@ -323,6 +338,7 @@ class LinearSDE:
             offset=self.offset + other.offset,
             delay=self.delay,
             prior=_join_priors(self, other),
+            time_unit=self.time_unit or other.time_unit,
         )
 
 

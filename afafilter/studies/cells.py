@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,19 @@ def describe(value: Any) -> Any:
         return describe(value.py_func)
     kind = {"class": _name(type(value))}
     if is_dataclass(value):
-        return kind | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        told = [f for f in fields(value) if not _as_before(f, getattr(value, f.name))]
+        return kind | {f.name: describe(getattr(value, f.name)) for f in told}
     if hasattr(value, "__dict__"):
         return kind | describe(vars(value))
     raise TypeError(
         f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
         "use a function, functools.partial or a dataclass"
     )
+
+
+def _as_before(field: Field[Any], value: Any) -> bool:
+    """Whether a field that older versions lack has its default: their cells stay valid."""
+    return bool(field.metadata.get("later")) and value == field.default
 
 
 def _array(value: Any) -> Any:
@@ -102,6 +109,8 @@ def _is_own(module: str) -> bool:
 
 def _function(value: types.FunctionType) -> Any:
     name = _name(value)
+    if _is_own(value.__module__):
+        value = inspect.unwrap(value)
     closure = [describe(cell.cell_contents) for cell in value.__closure__ or ()]
     if _is_own(value.__module__):
         return {"function": name, "closure": closure} if closure else name

@@ -229,7 +229,7 @@ class AdaptiveFilterStream:
         """Take the observation z (d,) stamped t: the estimate (d,) at t, its claimed cov (d, d)."""
         stamp = self._stamp(t)
         d = self._model.dim
-        row = observations(np.asarray(z)[None] if np.ndim(z) == 1 else z, 1, d)
+        row = observations(np.asanyarray(z)[None] if np.ndim(z) == 1 else z, 1, d)
         if row.shape != (1, d):
             raise ValueError(f"z must have shape ({d},), got {np.shape(z)}")
         seen = stamp - self._model.delay

@@ -1,0 +1,176 @@
+"""Users' tables as arrays: pandas, polars and xarray objects, dates, large whole numbers.
+
+`takes_tables` makes an estimator f(model, t, z, ...) accept them. It looks at the arguments once;
+arrays of floats pass untouched.
+
+- A pandas Series or frame, a polars frame or an xarray object alone, in place of t: its index (or
+  time column, or time coordinate) gives the times, its columns the values.
+- z a pandas object beside t: rows go together by their labels, never by their place alone.
+- Dates become elapsed time in the unit of the model (`time_unit`, days unless it says so), whole
+  numbers beyond 2^53 the difference to the first. The result keeps the stamps: `Estimate.index`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import choice, real_array, unmasked
+from afafilter._base.stamps import SECONDS, Stamps, parse_dates
+from afafilter._base.tables import (
+    TABLES,
+    aligned,
+    checked_dates,
+    if_counted,
+    labels_of,
+    library,
+    read_table,
+    stamps_of,
+    values_of,
+)
+from afafilter._base.time_scales import warn_if_apart
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ASKED = ("query_times", "horizon_times")
+
+
+class Taken(NamedTuple):
+    """What an estimator gets, and how its times came about."""
+
+    t: Any
+    z: Any
+    stamps: Stamps | None
+
+
+def takes_tables(function: F) -> F:
+    """The same function f(model, t, z, ...), for tables and dates too; see the top of this module.
+
+    One keyword is added, `time_unit`: the unit that dates are counted in, where neither the model
+    (its own `time_unit`) nor the default, days, says it.
+    """
+
+    @functools.wraps(function)
+    def outer(
+        model: Any, t: Any = None, z: Any = None, *more: Any, time_unit: str | None = None,
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
+            return function(model, t, z, *more, **options)
+        unit = chosen_unit(model, time_unit)
+        taken = take(t, z, unit, obs_dim=getattr(model, "obs_dim", None))
+        if taken.stamps is None:
+            return function(model, taken.t, taken.z, *more, **options)
+        if taken.stamps.dated:
+            warn_if_apart(model, taken.stamps.numbers, unit)
+        for name in ASKED:
+            if options.get(name) is not None:
+                options[name] = moments(options[name], taken.stamps, name)
+        found = function(_shifted(model, taken.stamps), taken.t, taken.z, *more, **options)
+        return _stamped(found, taken.stamps)
+
+    return cast(F, outer)
+
+
+def chosen_unit(model: Any, time_unit: str | None) -> str:
+    """The unit that dates are counted in: the model's, the one asked for, or days.
+
+    Raises
+    ------
+    ValueError
+        If the model and the caller say different ones, or no known one is said.
+    """
+    own = getattr(model, "time_unit", "")
+    if time_unit is None:
+        return own or "D"
+    choice(time_unit, "time_unit", tuple(SECONDS))
+    if own and own != time_unit:
+        raise ValueError(
+            f"time_unit must be {own!r}, the unit that the model counts time in, got {time_unit!r}"
+        )
+    return time_unit
+
+
+def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
+    """Times and observations as arrays, and the stamps that the times stand for (or None)."""
+    if z is None:
+        if library(t) not in TABLES:
+            return Taken(t, None, None)
+        values, read = read_table(t, unit, obs_dim)
+        return Taken(read.numbers, values, if_counted(read))
+    labels = labels_of(t) if library(t) == "pandas" else None
+    if library(z) == "pandas":
+        z = aligned(z, t, labels)
+    if library(z) in TABLES:
+        z = values_of(z)
+    stamps = stamps_of(t, unit)
+    if stamps is None:
+        return Taken(t if labels is None else np.asarray(t, dtype=np.float64), z, None)
+    return Taken(stamps.numbers, z, stamps)
+
+
+def _is_plain(t: Any) -> bool:
+    """Whether t is an array of floats that nothing suspicious begins."""
+    if type(t) is not np.ndarray or t.dtype != np.float64:
+        return False
+    return not (t.ndim == 1 and t.size > 1 and 150001 <= t[0] <= 29991231)
+
+
+def moments(value: Any, stamps: Stamps, name: str) -> NDArray[np.float64]:
+    """Times asked for, dates or numbers, on the scale of the data's.
+
+    Dates without a time zone are those of the data's clocks.
+    """
+    if not stamps.dated:
+        found = stamps_of(value, stamps.unit or "D", name)
+        if found is not None and found.dated:
+            raise TypeError(f"{name} must be numbers like the times of the data, got dates")
+        raw = np.atleast_1d(unmasked(value, name, allow_nan=False))
+        if stamps.shifted and raw.dtype.kind in "iu":
+            return stamps.count(raw.astype(np.int64))
+        return real_array(raw, name)
+    if library(value) in TABLES:
+        asked = stamps_of(value, stamps.unit, name)
+    else:
+        raw = np.atleast_1d(unmasked(value, name, allow_nan=False))
+        text = raw.dtype.kind in "UT" or (raw.dtype.kind == "O" and isinstance(raw[0], str))
+        asked = _spelled(raw, name) if text else stamps_of(raw, stamps.unit, name)
+    if asked is None:
+        return real_array(value, name)
+    values = checked_dates(asked.values, name)
+    if asked.zone is None:
+        values = stamps.from_wall(values)
+    elif stamps.zone is None:
+        raise TypeError(f"{name} must be dates without a time zone, like those of the data")
+    return stamps.count(values)
+
+
+def _spelled(raw: NDArray[Any], name: str) -> Stamps:
+    values, east = parse_dates([str(x) for x in raw])
+    wrong = np.flatnonzero(np.isnat(values))
+    if wrong.size:
+        raise ValueError(f"{name} must be numbers or ISO dates, got {str(raw[wrong[0]])!r}")
+    return Stamps(values, zone=east)
+
+
+def _shifted(model: Any, stamps: Stamps) -> Any:
+    """The model, whose prior's own time counts like the data's: from the first whole number on."""
+    t0 = getattr(getattr(model, "prior", None), "t0", None)
+    if t0 is None or stamps.dated or not stamps.shifted:
+        return model
+    return replace(model, prior=replace(model.prior, t0=float(int(t0) - int(stamps.values[0]))))
+
+
+def _stamped(found: Any, stamps: Stamps) -> Any:
+    """A result with the stamps (an `Estimate`) or the unit (a `FitResult`) of its data."""
+    names = getattr(type(found), "__dataclass_fields__", {})
+    if "index" in names:
+        return replace(found, index=stamps)
+    if "time_unit" in names and stamps.unit:
+        return replace(found, time_unit=stamps.unit)
+    return found

@@ -1,0 +1,366 @@
+"""Time stamps as users have them, and the numbers that estimators count: there and back, exactly.
+
+Stamps are dates (datetime64, with or without a time zone) or whole numbers too large for a float
+(nanoseconds since 1970). Differences are taken in whole numbers first and become floats only then,
+so that neighbouring stamps keep their distance; the way back gives the very stamps that came in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array
+
+SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "D": 86400.0,
+    "W": 7 * 86400.0,
+    "Y": 365.25 * 86400.0,
+}
+"""Seconds per unit of time; "Y" is the Julian year."""
+UNIT_WORDS = {
+    "ns": "nanoseconds",
+    "us": "microseconds",
+    "ms": "milliseconds",
+    "s": "seconds",
+    "min": "minutes",
+    "h": "hours",
+    "D": "days",
+    "W": "weeks",
+    "Y": "years",
+}
+EXACT = 2**53
+"""Whole numbers up to here are floats without loss."""
+
+_ISO = re.compile(
+    r"\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:?\d{2}(?::?\d{2}(?:[.,]\d+)?)?"
+    r"(?:\s?(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?))?)?)?$"
+)
+_ZONE = re.compile(r"\s?(?:(Z|z|UTC)|([+-])(\d{2}):?(\d{2})?)$")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass(frozen=True, eq=False)
+class Stamps:
+    """Stamps (T,) of data and how they are counted.
+
+    Attributes
+    ----------
+    values : (T,) datetime64 (UTC where there is a zone), int64, or float64 as they are.
+    unit : unit of the numbers, a key of `SECONDS`; "" = whatever the stamps count themselves.
+    zone : None; minutes east of UTC, (T,) int16; or anything that pandas takes as a time zone.
+    name : what the user calls the time.
+    paths : labels of the paths, for data that hold several.
+    path_name : what the user calls the paths.
+    """
+
+    values: NDArray[Any]
+    unit: str = ""
+    zone: Any = None
+    name: str = "t"
+    paths: tuple[Any, ...] = ()
+    path_name: str = "path"
+    columns: tuple[str, ...] = field(default=())
+
+    @property
+    def dated(self) -> bool:
+        """Whether the stamps are dates."""
+        return self.values.dtype.kind == "M"
+
+    @property
+    def shifted(self) -> bool:
+        """Whether times count from the first stamp: of dates and whole numbers beyond 2^53."""
+        if self.values.dtype.kind == "i" and self.values.size:
+            return max(abs(int(self.values.min())), abs(int(self.values.max()))) > EXACT
+        return self.dated
+
+    def __repr__(self) -> str:
+        ends = f"{self.values[0]} .. {self.values[-1]}" if len(self.values) else "none"
+        unit = f", unit {self.unit!r}" if self.unit else ""
+        zone = "" if self.zone is None or isinstance(self.zone, np.ndarray) else f", {self.zone}"
+        return f"Stamps({len(self.values)}: {ends}{unit}{zone})"
+
+    @property
+    def numbers(self) -> Array:
+        """(T,) the times that estimators count: floats, since the first stamp where `shifted`."""
+        return self.count(self.values)
+
+    def count(self, values: NDArray[Any]) -> Array:
+        """Other stamps of this kind as numbers on the same scale."""
+        if self.dated:
+            return np.asarray(elapsed(values, self.values[0], self.unit))
+        if self.shifted:
+            return np.asarray((values - self.values[0]).astype(np.float64))
+        return np.asarray(values, dtype=np.float64)
+
+    def at(self, t: Array) -> NDArray[Any]:
+        """The stamps of times t (...,): the given ones where t is one of `numbers`."""
+        own = self.numbers
+        if len(own) == len(t) and np.array_equal(own, t):
+            return self.values
+        if not self.shifted:
+            whole = self.values.dtype.kind == "i" and bool((t == np.floor(t)).all())
+            return t.astype(np.int64) if whole else t
+        if self.dated:
+            out = _moments(self.values[0], t, SECONDS[self.unit])
+        else:
+            out = self.values[0] + np.round(t).astype(np.int64)
+        k = np.clip(np.searchsorted(own, t), 0, len(own) - 1)
+        return np.where(own[k] == t, self.values[k].astype(out.dtype), out)
+
+    def from_wall(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Dates on the clocks of the data's time zone in UTC; as they are without a zone."""
+        if self.zone is None:
+            return values
+        if isinstance(self.zone, np.ndarray):
+            first = self.zone[0].astype("timedelta64[m]")
+            east = self.minutes_east(values - first)
+            assert east is not None
+            return np.asarray(values - east.astype("timedelta64[m]"))
+        import pandas as pd
+
+        here = pd.DatetimeIndex(values.astype("datetime64[us]")).tz_localize(self.zone)
+        utc: NDArray[Any] = here.tz_convert("UTC").tz_localize(None).to_numpy()
+        return utc
+
+    def minutes_east(self, values: NDArray[Any]) -> NDArray[np.int64] | None:
+        """UTC offsets (...,) in minutes of dates `values`; None without a zone."""
+        if self.zone is None:
+            return None
+        if isinstance(self.zone, np.ndarray):
+            k = np.clip(np.searchsorted(self.values, values, side="right") - 1, 0, None)
+            return np.asarray(self.zone[k], dtype=np.int64)
+        import pandas as pd
+
+        here = pd.DatetimeIndex(values.astype("datetime64[us]"), tz="UTC").tz_convert(self.zone)
+        wall = here.tz_localize(None).to_numpy().astype("datetime64[us]")
+        east: NDArray[np.int64] = (wall - values.astype("datetime64[us]")) // np.timedelta64(1, "m")
+        return east
+
+    def text(self, values: NDArray[Any]) -> NDArray[np.str_]:
+        """Dates (T,) as ISO 8601, as short as all of them allow, with the offset of their zone."""
+        east = self.minutes_east(values)
+        if east is None:
+            return iso_text(values)
+        wall = iso_text(values + east.astype("timedelta64[m]"), shortest="s")
+        suffix = np.array([f"{'-' if m < 0 else '+'}{abs(m) // 60:02}:{abs(m) % 60:02}"
+                           for m in np.unique(east)])  # fmt: skip
+        return np.strings.add(wall, suffix[np.searchsorted(np.unique(east), east)])
+
+
+def elapsed(stamps: Any, start: Any, unit: str) -> Any:
+    """Time from `start` (datetime64) to `stamps` in `unit`: whole numbers first, then a float."""
+    gone = np.asarray(stamps - start)
+    step, count = np.datetime_data(gone.dtype)
+    ticks = gone.astype(np.int64).astype(np.float64)
+    if step in _PER_SECOND:
+        return ticks * count / (_PER_SECOND[step] * SECONDS[unit])
+    return ticks * (count * SECONDS[{"m": "min"}.get(step, step)] / SECONDS[unit])
+
+
+def _moments(start: Any, t: Array, seconds: float) -> NDArray[Any]:
+    """Dates of times t after `start`, to what a float can tell: whole seconds where it may be."""
+    gone = np.asarray(t, dtype=np.float64) * seconds
+    step, _ = np.datetime_data(np.asarray(start).dtype)
+    fine = "ns" if step == "ns" else "us"
+    doubt = np.maximum(16 * np.finfo(float).eps * np.abs(gone), 0.5 / _PER_SECOND[fine])
+    out = np.round(gone * _PER_SECOND[fine])
+    for coarse in ("ms", "s"):
+        whole = np.round(gone * _PER_SECOND[coarse]) / _PER_SECOND[coarse]
+        near = np.abs(whole - gone) <= doubt
+        out = np.where(near, np.round(whole * _PER_SECOND[fine]), out)
+    begin = np.asarray(start).astype(f"datetime64[{fine}]")
+    return np.asarray(begin + out.astype(np.int64).astype(f"timedelta64[{fine}]"))
+
+
+def iso_text(values: NDArray[Any], shortest: str = "D") -> NDArray[np.str_]:
+    """Dates as ISO 8601 in the coarsest unit (from `shortest` on) that tells all of them."""
+    for unit in ("D", "s", "ms", "us"):
+        if unit == "D" and shortest != "D":
+            continue
+        short = values.astype(f"datetime64[{unit}]")
+        if (short == values).all():
+            return np.datetime_as_string(short, unit=unit)
+    return np.datetime_as_string(values.astype("datetime64[ns]"), unit="ns")
+
+
+# ---------------------------------------------------------------------------------- dates from text
+
+
+def parse_dates(
+    cells: Sequence[str], pattern: str | None = None
+) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
+    """Dates (UTC) and, where cells tell it, their minutes east of UTC; NaT for what is none.
+
+    Parameters
+    ----------
+    cells : ISO 8601 such as 2024-01-31, 2024-01-31T10:00:00.5+02:00 (a blank may stand for the T,
+        a slash for the dash), or text in `pattern`.
+    pattern : as for `datetime.strptime`, e.g. "%d.%m.%Y %H:%M"; None = ISO 8601.
+    """
+    if pattern is not None:
+        return _by_pattern(cells, pattern)
+    text = np.array(cells, dtype=np.str_)
+    if text.size and _plain_iso(text):
+        with contextlib.suppress(ValueError):  # a day that no calendar has
+            return text.astype(f"datetime64[{_resolution(text)}]"), None
+    return _one_by_one(cells)
+
+
+def _plain_iso(text: NDArray[np.str_]) -> bool:
+    """Whether numpy reads all cells as they stand: ISO 8601 with dashes and without zones."""
+    width = text.dtype.itemsize // 4
+    if width < 7:
+        return False
+    codes = np.ascontiguousarray(text).view(np.uint32).reshape(len(text), width)
+    digit = (codes >= 48) & (codes <= 57)
+    if not (digit[:, :4].all() and (codes[:, 4] == 45).all()):
+        return False
+    if width == 7:
+        return bool(digit[:, 5:7].all())
+    ok = digit[:, 5:7].all() and digit[:, 8:10].all() and (codes[:, 7] == 45).all()
+    if not ok or width == 10:
+        return bool(ok)
+    if width < 16:
+        return False
+    ends = (codes[:, 10] == 84) | (codes[:, 10] == 32) | (codes[:, 10] == 0)
+    rest = codes[:, 11:]
+    allowed = ((rest >= 48) & (rest <= 58)) | (rest == 46) | (rest == 0)
+    return bool(ends.all() and allowed.all())
+
+
+def _resolution(text: NDArray[np.str_]) -> str:
+    return "ns" if text.dtype.itemsize // 4 > len("2024-01-31T10:00:00.123456") else "us"
+
+
+def _one_by_one(
+    cells: Sequence[str],
+) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
+    bare: list[str] = []
+    east = np.zeros(len(cells), dtype=np.int16)
+    zoned = np.zeros(len(cells), dtype=bool)
+    for k, cell in enumerate(cells):
+        text = cell.strip().replace("/", "-")
+        if not _ISO.match(text):
+            bare.append("NaT")
+            continue
+        zone = _ZONE.search(text) if len(text) > 10 else None
+        if zone is not None:
+            zoned[k] = True
+            text = text[: zone.start()]
+            if zone[2]:
+                minutes = 60 * int(zone[3]) + int(zone[4] or 0)
+                east[k] = -minutes if zone[2] == "-" else minutes
+        bare.append(text.replace(",", "."))
+    longest = max(map(len, bare), default=0)
+    unit = "ns" if longest > len("2024-01-31T10:00:00.123456") else "us"
+    out = np.array([_moment(text, unit) for text in bare], dtype=f"datetime64[{unit}]")
+    if not zoned.any():
+        return out, None
+    out = np.where(zoned, out - east.astype("timedelta64[m]"), out)
+    if not zoned[~np.isnat(out)].all():
+        raise ValueError("some dates have a time zone and some have none: write it on all or none")
+    return out, east
+
+
+def _moment(text: str, unit: Any) -> Any:
+    try:
+        return np.datetime64(text, unit)
+    except ValueError:
+        return np.datetime64("NaT", unit)
+
+
+def _by_pattern(
+    cells: Sequence[str], pattern: str
+) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
+    from datetime import datetime, timedelta
+
+    out = np.empty(len(cells), dtype="datetime64[us]")
+    east = np.zeros(len(cells), dtype=np.int16)
+    zoned = False
+    for k, cell in enumerate(cells):
+        try:
+            moment = datetime.strptime(cell.strip(), pattern)
+        except ValueError:
+            out[k] = np.datetime64("NaT")
+            continue
+        offset = moment.utcoffset()
+        if offset is not None:
+            zoned = True
+            east[k] = offset // timedelta(minutes=1)
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+        out[k] = np.datetime64(moment, "us")
+    return out, (east if zoned else None)
+
+
+def calendar_numbers(values: NDArray[Any]) -> NDArray[Any] | None:
+    """Dates that whole numbers such as 20240131 or 202401 (all of one kind) spell, or None."""
+    if len(values) < 2 or not np.isfinite(values).all() or (values != np.floor(values)).any():
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low >= 15000101 and high <= 29991231:
+        pieces = 10000, 100
+    elif low >= 150001 and high <= 299912:
+        pieces = 100, 1
+    else:
+        return None
+    whole = values.astype(np.int64)
+    year, rest = whole // pieces[0], whole % pieces[0]
+    month, day = (rest // 100, rest % 100) if pieces[0] == 10000 else (rest, np.ones_like(rest))
+    if ((month < 1) | (month > 12) | (day < 1) | (day > 31)).any():
+        return None
+    first = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
+    dates = first.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
+    if (dates.astype("datetime64[M]") != first).any():
+        return None
+    return np.asarray(dates.astype("datetime64[us]"))
+
+
+def looks_like_unix(values: NDArray[Any]) -> str | None:
+    """ "s", "ms", "us" or "ns" where numbers look like a Unix time of 1990 to 2100, else None."""
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    low, high = float(np.min(values)), float(np.max(values))
+    for unit, per in _PER_SECOND.items():
+        if 631152000 * per <= low and high <= 4102444800 * per:
+            return unit
+    return None
+
+
+def unix_dates(values: NDArray[Any], unit: str) -> NDArray[Any]:
+    """Dates (UTC) of Unix times: whole numbers exactly, others to the microsecond."""
+    if values.dtype.kind in "iu":
+        fine = "us" if unit == "s" else unit
+        return (values.astype(np.int64) * (_PER_SECOND[fine] // _PER_SECOND[unit])).astype(
+            f"datetime64[{fine}]"
+        )
+    ticks = np.round(values * (10**6 / _PER_SECOND[unit]))
+    return ticks.astype(np.int64).astype("datetime64[us]")
+
+
+def unit_in_name(name: str) -> str | None:
+    """The unit that a column's name tells in brackets: "t [s]", "time (days)"."""
+    found = re.search(r"[\[(]\s*([A-Za-zµ]+)\s*[\])]\s*$", name)
+    if found is None:
+        return None
+    word = found[1]
+    if word in SECONDS:
+        return word
+    plain = word.lower().rstrip("s")
+    known = {"sec": "s", "second": "s", "min": "min", "minute": "min", "hr": "h", "hour": "h",
+             "h": "h", "d": "D", "day": "D", "week": "W", "w": "W", "yr": "Y", "year": "Y",
+             "msec": "ms", "millisecond": "ms", "m": "ms" if word == "ms" else ""}  # fmt: skip
+    return known.get(plain) or None

@@ -1,0 +1,315 @@
+"""Tables of pandas, polars, xarray and pyarrow, read into arrays and the stamps of their rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import real_array, unmasked
+from afafilter._base.stamps import EXACT, SECONDS, Stamps, calendar_numbers
+
+TABLES = ("pandas", "polars", "xarray", "pyarrow")
+TIME_NAMES = ("t", "time", "times", "date", "dates", "datetime", "timestamp")
+"""Names by which a column counts as the time where nothing else says which one is."""
+
+
+def library(value: Any) -> str:
+    """The library whose object this is: the first part of its type's module."""
+    return type(value).__module__.partition(".")[0]
+
+
+def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
+    """Stamps of times that are dates or whole numbers beyond 2^53; None for other numbers.
+
+    Warns where whole numbers spell calendar dates, as 20240131 does.
+    """
+    if isinstance(t, np.ma.MaskedArray):
+        t = unmasked(t, name, allow_nan=False)
+    if library(t) == "pandas":
+        return if_counted(index_stamps(labels_of(t), unit, getattr(t, "name", None) or name))
+    raw = np.asarray(t) if library(t) != "polars" else t.to_numpy()
+    if raw.ndim != 1 or not raw.size:
+        return None
+    if raw.dtype.kind == "O":
+        return date_objects(raw, unit, name)
+    if raw.dtype.kind == "M":
+        return Stamps(checked_dates(raw, name), unit, name=name)
+    if raw.dtype.kind in "iu" and max(abs(int(raw.min())), abs(int(raw.max()))) > EXACT:
+        return Stamps(raw.astype(np.int64), "", name=name)
+    if raw.dtype.kind in "iuf" and calendar_numbers(raw) is not None:
+        warnings.warn(
+            f"{name} holds whole numbers that spell dates ({raw[0]:.0f} ... {raw[-1]:.0f}) and are "
+            "taken as plain numbers: give dates (numpy.datetime64, pandas.to_datetime) if dates "
+            "are meant",
+            stacklevel=4,
+        )
+    return None
+
+
+def if_counted(stamps: Stamps) -> Stamps | None:
+    """The stamps, where they are more than the numbers that estimators see."""
+    kept = stamps.values.dtype.kind in "Mi" or stamps.columns or stamps.paths
+    return stamps if kept else None
+
+
+# ------------------------------------------------------------------------------------------- pandas
+
+
+def labels_of(value: Any) -> Any:
+    """The times that a pandas object stands for: an index itself, the values of a Series."""
+    import pandas as pd
+
+    if isinstance(value, pd.DataFrame):
+        if value.shape[1] != 1:
+            raise ValueError(f"t must be one column, got a frame of {value.shape[1]}")
+        value = value.iloc[:, 0]
+    return value if isinstance(value, pd.Index) else pd.Index(value)
+
+
+def aligned(z: Any, t: Any, labels: Any) -> Any:
+    """z with its rows in the order of the times t, by labels where they are needed."""
+    import pandas as pd
+
+    if isinstance(z, pd.Index):
+        return z.to_numpy()
+    index = z.index
+    if isinstance(t, (pd.Series, pd.DataFrame)):
+        if index.equals(t.index):
+            return z
+        if t.index.is_unique and index.is_unique and set(index) == set(t.index):
+            return z.reindex(t.index)
+        raise ValueError("z and t must have the same index; pass arrays to join rows as they are")
+    if isinstance(index, pd.RangeIndex) or index.is_monotonic_increasing:
+        return z
+    stamps = pd.Index(np.asarray(t)) if labels is None else labels
+    if index.is_unique and len(index) == len(stamps) and index.isin(stamps).all():
+        return z.reindex(stamps)
+    raise ValueError(
+        "the index of z is neither in order nor that of the times t: sort it (z.sort_index()), or "
+        "pass z.to_numpy() if its rows are meant in their order"
+    )
+
+
+def read_table(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.float64], Stamps]:
+    kind = library(table)
+    if kind == "pandas":
+        return _pandas_table(table, unit)
+    if kind == "xarray":
+        return _xarray(table, unit, obs_dim)
+    if kind == "pyarrow":
+        return _pandas_table(table.to_pandas(), unit)
+    return _polars(table, unit)
+
+
+def _pandas_table(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
+    import pandas as pd
+
+    if isinstance(table, pd.Index):
+        raise TypeError("z is missing: an index holds times only")
+    frame = table.to_frame() if isinstance(table, pd.Series) else table
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"a Series or DataFrame is wanted, got {type(table).__name__}")
+    if isinstance(frame.index, pd.MultiIndex):
+        return _panel(frame, unit)
+    index = frame.index
+    if isinstance(index, pd.RangeIndex) and index.start == 0 and frame.shape[1] > 1:
+        column = time_column({str(c): frame[c].dtype.kind for c in frame.columns})
+        if column is not None:
+            index = pd.Index(frame.iloc[:, column])
+            frame = frame.drop(columns=frame.columns[column])
+    stamps = index_stamps(index, unit, index.name)
+    names = tuple(str(name) for name in frame.columns)
+    return values_of(frame), replace(stamps, columns=names)
+
+
+def time_column(kinds: dict[str, str]) -> int | None:
+    """Place of the column that must be the time: the only one of dates, or one so called."""
+    dates = [k for k, kind in enumerate(kinds.values()) if kind == "M"]
+    if len(dates) == 1:
+        return dates[0]
+    named = [k for k, name in enumerate(kinds) if name.strip().lower() in TIME_NAMES]
+    return named[0] if len(named) == 1 else None
+
+
+def _panel(frame: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
+    """Paths by the first level of the index, their common times by the last."""
+    index = frame.index
+    if index.nlevels != 2:
+        raise ValueError(f"an index of two levels (path, time) is wanted, got {index.nlevels}")
+    labels = list(dict.fromkeys(index.get_level_values(0)))
+    pieces = [frame.xs(label, level=0) for label in labels]
+    for label, piece in zip(labels, pieces):
+        if not piece.index.equals(pieces[0].index):
+            raise ValueError(
+                f"paths must share their times, but {label!r} differs from {labels[0]!r}: estimate "
+                "them one by one (frame.groupby(level=0)), or read them by io.read_panel"
+            )
+    stamps = index_stamps(pieces[0].index, unit, index.names[1])
+    values = np.stack([values_of(piece) for piece in pieces])
+    columns = tuple(str(name) for name in frame.columns)
+    return values, replace(
+        stamps, paths=tuple(labels), path_name=index.names[0] or "path", columns=columns
+    )
+
+
+def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
+    import pandas as pd
+
+    name = "t" if name is None else str(name)
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if isinstance(index, pd.TimedeltaIndex):
+        seconds = np.asarray(index / pd.Timedelta(seconds=1), dtype=np.float64)
+        return Stamps(seconds / SECONDS[unit], name=name)
+    if index.dtype == object:
+        found = date_objects(index.to_numpy(), unit, name)
+        if found is None:
+            raise TypeError(f"{name} (the index) must be dates or numbers, got {index[0]!r}")
+        return found
+    if isinstance(index.dtype, pd.DatetimeTZDtype):
+        values = index.tz_convert("UTC").tz_localize(None).to_numpy()
+        return Stamps(checked_dates(values, name), unit, index.tz, name)
+    values = index.to_numpy()
+    if values.dtype.kind == "M":
+        return Stamps(checked_dates(values, name), unit, name=name)
+    if values.dtype.kind in "iu" and values.size:
+        return Stamps(values.astype(np.int64), name=name)
+    if values.dtype.kind != "f":
+        raise TypeError(
+            f"{name} (the index) must be dates or numbers, got {index.dtype}: set the index by "
+            "frame.set_index(pandas.to_datetime(...))"
+        )
+    return Stamps(values, name=name)
+
+
+def values_of(table: Any) -> NDArray[np.float64]:
+    """The numbers (T, p) or (T,) of a table, missing entries as NaN."""
+    if library(table) == "pandas":
+        import pandas as pd
+
+        if isinstance(table, pd.DataFrame):
+            columns = [real_array(_column(table.iloc[:, k]), f"column {name!r}", allow_nan=True)
+                       for k, name in enumerate(table.columns)]  # fmt: skip
+            return np.stack(columns, axis=-1) if columns else np.empty((len(table), 0))
+        return real_array(_column(table), f"column {table.name!r}", allow_nan=True)
+    if library(table) == "xarray":
+        return real_array(table.to_numpy(), "z", allow_nan=True)
+    frame = table.to_frame() if hasattr(table, "to_frame") else table
+    names = frame.columns if library(table) == "polars" else frame.column_names
+    columns = [real_array(_filled(frame[name]), f"column {name!r}", allow_nan=True)
+               for name in names]  # fmt: skip
+    return np.stack(columns, axis=-1)
+
+
+def _column(series: Any) -> Any:
+    if series.dtype.kind in "biuf" and not isinstance(series.dtype, np.dtype):
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return series.to_numpy()
+
+
+def _filled(series: Any) -> Any:
+    """A polars column, whose nulls become NaN."""
+    if hasattr(series, "null_count") and series.null_count() and series.dtype.is_numeric():
+        return series.cast(float).to_numpy()
+    return series.to_numpy()
+
+
+# ----------------------------------------------------------------------------------- polars, xarray
+
+
+def _polars(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
+    if not hasattr(table, "columns"):
+        raise TypeError("z is missing: a polars Series has no times; give t and z")
+    kinds = {name: "M" if table[name].dtype.is_temporal() else "f" for name in table.columns}
+    place = time_column(kinds)
+    if place is None:
+        raise ValueError(
+            f"one column must hold the times: dates, or one called {', '.join(TIME_NAMES[:3])}; "
+            f"the columns are {', '.join(table.columns)}"
+        )
+    name = table.columns[place]
+    column = table[name]
+    raw = column.to_numpy()
+    rest = table.drop(name)
+    if raw.dtype.kind == "M":
+        zone = getattr(column.dtype, "time_zone", None)
+        stamps = Stamps(checked_dates(raw, name), unit, zone, name)
+    else:
+        stamps = stamps_of(raw, unit, name) or Stamps(real_array(raw, name), name=name)
+    return values_of(rest), replace(stamps, columns=tuple(rest.columns))
+
+
+def _xarray(
+    table: Any, unit: str, obs_dim: int | None
+) -> tuple[NDArray[np.float64], Stamps]:  # fmt: skip
+    names: tuple[str, ...] = ()
+    if hasattr(table, "data_vars"):
+        names = tuple(str(name) for name in table.data_vars)
+        table = table.to_dataarray("variable")
+        table = table.transpose(*(d for d in table.dims if d != "variable"), "variable")
+    kinds = {str(d): table[d].dtype.kind if d in table.coords else "" for d in table.dims}
+    place = time_column(kinds)
+    if place is None and len(kinds) == 1:
+        place = 0
+    if place is None:
+        raise ValueError(
+            f"one dimension must be the time: dates, or called time; they are {', '.join(kinds)}"
+        )
+    name = str(table.dims[place])
+    others = [d for d in table.dims if d != name]
+    if len(others) == 1 and obs_dim == 1 and not names:  # paths of one component
+        z = table.transpose(others[0], name).to_numpy()[..., None]
+    else:
+        z = table.transpose(*others[:-1], name, *others[-1:]).to_numpy()
+        z = z[:, None] if z.ndim == 1 else z
+    raw = table[name].to_numpy()
+    if raw.dtype.kind == "M":
+        stamps = Stamps(checked_dates(raw, name), unit, name=name)
+    else:
+        stamps = stamps_of(raw, unit, name) or Stamps(real_array(raw, name), name=name)
+    columns = names or tuple(f"z{i}" for i in range(z.shape[-1]))
+    return real_array(z, "z", allow_nan=True), replace(stamps, columns=columns)
+
+
+# -------------------------------------------------------------------------------------------- dates
+
+
+def date_objects(raw: NDArray[Any], unit: str, name: str) -> Stamps | None:
+    """Python dates (with a time zone or without) or None for other objects."""
+    import datetime
+
+    first: Any = raw.flat[0]
+    dates: Any = (datetime.date, np.datetime64)
+    if not isinstance(first, dates):
+        return None
+    zone = getattr(first, "tzinfo", None)
+    try:
+        if zone is not None:
+            utc = datetime.UTC
+            raw = np.array([x.astimezone(utc).replace(tzinfo=None) for x in raw])
+        fine = "ns" if library(first) == "pandas" and first.nanosecond else "us"
+        values = np.asarray(raw, dtype=f"datetime64[{fine}]")
+    except (ValueError, AttributeError, TypeError):
+        raise TypeError(f"{name} must be dates of one kind, got {first!r} among others") from None
+    return Stamps(checked_dates(values, name), unit, zone, name)
+
+
+def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
+    """Dates in a unit of fixed length, none missing, in order."""
+    if np.isnat(values).any():
+        raise ValueError(f"{name} must not hold missing dates (NaT), got one in row "
+                         f"{int(np.argmax(np.isnat(values)))}")  # fmt: skip
+    if np.datetime_data(values.dtype)[0] not in ("s", "ms", "us", "ns"):
+        values = values.astype("datetime64[us]")
+    back = np.flatnonzero(values[1:] < values[:-1])
+    if back.size:
+        k = int(back[0]) + 1
+        raise ValueError(
+            f"{name} must not decrease, got {values[k]} after {values[k - 1]}; sort the rows by "
+            "time first (frame.sort_index())"
+        )
+    return values

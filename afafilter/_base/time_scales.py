@@ -1,0 +1,54 @@
+"""Is the unit of time the one that the model counts in? What its rates and the sampling say."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter._base.stamps import UNIT_WORDS
+
+APART = 1e4
+"""Sampling and time scale of a model that differ by more than this factor are hardly meant."""
+
+
+def apart(A: Array, t: Array) -> str | None:
+    """In words, how the time scales of the drift A and the sampling at t differ absurdly; or None.
+
+    The scales are 1 / |eigenvalue| of A. All of them shorter than the usual step by `APART`: the
+    model has forgotten everything at the next observation. All longer than the whole record by as
+    much: nothing of its motion can be seen. A without eigenvalues other than 0 has no time scale.
+    """
+    gaps = np.diff(t)
+    gaps = gaps[gaps > 0]
+    rates = np.abs(np.linalg.eigvals(A))
+    rates = rates[rates > 1e-12 * max(float(np.abs(A).max()), 1e-300)]
+    if not gaps.size or not rates.size:
+        return None
+    step, span = float(np.median(gaps)), float(t[-1] - t[0])
+    if rates.min() * step > APART:
+        return (
+            f"the model's slowest time scale is {1 / rates.min():.3g}, the usual step of the data "
+            f"{step:.3g}"
+        )
+    if rates.max() * span < 1 / APART:
+        return (
+            f"the model's fastest time scale is {1 / rates.max():.3g}, the record {span:.3g} long"
+        )
+    return None
+
+
+def warn_if_apart(model: Any, t: Array, unit: str = "", remedy: str = "time_unit") -> None:
+    """Warn where `apart` finds something; models without a drift matrix pass."""
+    A = getattr(model, "A", None)
+    if A is None:
+        return
+    said = apart(A, t)
+    if said is not None:
+        word = UNIT_WORDS.get(unit, "")
+        counted = f" (dates are counted in {word})" if word else ""
+        warnings.warn(
+            f"{said}{counted}: is the unit of time right? {remedy} says another one", stacklevel=4
+        )
