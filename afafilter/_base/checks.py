@@ -67,8 +67,8 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
             if not allow_nan:
                 count = int(np.ma.getmaskarray(value).sum())
                 raise ValueError(
-                    f"{name} must not hold masked entries, got {count} of {value.size}: leave those "
-                    "rows out"
+                    f"{name} must not hold masked entries, got {count} of {value.size}: leave "
+                    "those rows out"
                 )
             if value.dtype.kind in "fc":
                 return np.asarray(hidden.filled(np.nan))
