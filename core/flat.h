@@ -1,0 +1,247 @@
+// The part of a series in which flat directions are not yet determined: exact diffuse start.
+//
+//     x_k = m_k + M_k delta + N_k gamma + noise,   noise ~ N(0, L L^T),   delta (c,), gamma (q - c,) without prior
+//
+// Of the flat directions delta have been seen by some observation and gamma by none (see rank.h). Given delta this
+// is the ordinary recursion; M is carried like c more means without data. Every whitened innovation
+// e = E delta + noise is one more row of the regression T delta = s. T (c, c) is lower triangular with a full
+// diagonal: the observation that sees a new direction brings a row of its own, any other one is rotated in (Givens),
+// and what the rotation leaves of its right side is its residual. No row is ever dropped. Once T is safely inverted, delta
+// is integrated out and the ordinary filter goes on (de Jong, Annals of Statistics 19 (1991) 1073-1083). No number is ever
+// made big, and the origin of gamma is moved to where the observation that first sees it wants it, so that the
+// data's level does not cancel.
+//
+// Likelihood: -(n log 2 pi + log|S| + log|T|^2 + residuals^2) / 2, the flat measure being that of the orthonormal
+// columns D of the prior (Durbin & Koopman 2012, section 7.2). Directions that the data leave open are left out.
+//
+// L, F, W, K, V, the gains and directions (M, N) are kept by columns; T, E and rotations by rows.
+#pragma once
+#include "kalman.h"
+#include "rank.h"
+
+namespace afa {
+
+// T that is better conditioned than this (columns scaled) is inverted at once, a worse one when that adds no
+// standard deviation greater than the square root of COLLAPSE_GAIN times what is there.
+constexpr double COLLAPSE_COND = 1e3, COLLAPSE_GAIN = 1e6;
+// An origin is moved where the observation sees the direction by more than this much of its size.
+constexpr double ORIGIN = 1e-3;
+
+// What is known at a node: count of delta; directions (q, d), delta's first; T (q, q), s (n, q).
+struct FlatState {
+    int d, p, q, count = 0;
+    double* M;
+    double *T, *s, *L, *m;
+    int64_t paths;
+};
+
+// Work space of one observation. E (p, q): delta's share in the prediction; taken (p): direction that a component
+// closed, or -1; slack (q): rounding of T_jj in EPS.
+struct FlatWork {
+    OpenDirections open, ahead;
+    StateSpace<0, true> space;
+    ShownSpace<0, 0> shown;
+    Scratch<double, 0> row, left, slack, inverse, column;
+    Scratch<int64_t, 0> taken;
+    FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
+        : open(d, q), ahead(d, q), space(d), shown(p, d), row(q), left(n), slack(q), inverse(q * q), column(d), taken(p) {}
+};
+
+// ---------------------------------------------------------------- steps
+
+// m (n, d) <- F m + b and M <- F M for the directions already seen.
+inline void predict_flat(const double* F, const double* b, FlatState& x, double* column) {
+    const int d = x.d;
+    auto move = [&](double* v, const double* shift) {
+        for (int i = 0; i < d; i++) column[i] = shift != nullptr ? shift[i] : 0.0;
+        for (int l = 0; l < d; l++)
+            for (int i = 0; i < d; i++) column[i] += F[l * d + i] * v[l];
+        for (int i = 0; i < d; i++) v[i] = column[i];
+    };
+    for (int j = 0; j < x.count; j++) move(x.M + j * d, nullptr);
+    for (int64_t path = 0; path < x.paths; path++) move(x.m + path * d, b);
+}
+
+// Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M.
+//
+// turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat.
+template <class Turn>
+inline void see_directions(const double* H, const double* off, const uint8_t* seen, const double* z, int64_t stride,
+                           FlatState& x, double* E, FlatWork& work, Turn turn) {
+    const int d = x.d;
+    OpenDirections& open = work.open;
+    for (int a = 0; a < x.p; a++) {
+        const double* h = H + a * d;
+        for (int j = 0; j < x.q; j++) E[a * x.q + j] = 0.0;
+        work.taken[a] = -1;
+        if (!seen[a]) continue;
+        if (open.first < open.q && look(h, open)) {
+            int best = open.first;
+            double clearest = 0.0, noise = 0.0;
+            for (int j = open.first; j < open.q; j++) {
+                noise = larger(noise, open.noise[j]);
+                if (std::fabs(open.w[j]) / open.noise[j] > clearest)
+                    best = j, clearest = std::fabs(open.w[j]) / open.noise[j];
+            }
+            for (int64_t path = 0; clearest > ORIGIN && path < x.paths; path++) {
+                double* m = x.m + path * d;
+                double v = z[path * stride + a] - off[a];
+                for (int i = 0; i < d; i++) v -= h[i] * m[i];
+                for (int i = 0; i < d; i++) m[i] += open.direction(best)[i] * (v / open.w[best]);
+            }
+            const int j = open.first;
+            take_direction(h, open, turn);
+            work.slack[j] = noise;
+            for (int i = 0; i < d; i++) x.M[j * d + i] = open.direction(j)[i];
+            work.taken[a] = j;
+            x.count = open.first;
+        }
+        for (int j = 0; j < x.count; j++)
+            for (int i = 0; i < d; i++) E[a * x.q + j] += h[i] * x.M[j * d + i];
+    }
+}
+
+// Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over.
+inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack) {
+    const int q = x.q;
+    for (int j = count - 1; j >= 0; j--) {
+        if (row[j] == 0.0) continue;
+        double* T = x.T + j * q;
+        const double length = std::hypot(T[j], row[j]), c = T[j] / length, s = row[j] / length;
+        for (int i = 0; i <= j; i++) {
+            const double t = T[i];
+            T[i] = c * t + s * row[i], row[i] = c * row[i] - s * t;
+        }
+        for (int64_t path = 0; path < x.paths; path++) {
+            double& right = x.s[path * q + j];
+            const double t = right;
+            right = c * t + s * left[path], left[path] = c * left[path] - s * t;
+        }
+        slack[j] *= std::fabs(c);
+    }
+}
+
+// Condition m, M, L (the first columns of space.A) and T delta = s on observation z (n rows `stride` apart).
+//
+// Fills S (p, p), E (p, q), the innovations v (n rows, `stride` apart) given delta = 0, loglik (n entries, `every`
+// apart) and W, K, V. Returns NaN where an innovation is known exactly.
+template <class Turn>
+inline double update_flat(const double* H, const double* off, const double* R, double scale, const uint8_t* seen,
+                          const double* z, int64_t stride, FlatState& x, double* S, double* E, double* v, double* loglik,
+                          int64_t every, double* W, double* K, double* V, FlatWork& work, Turn turn) {
+    const int d = x.d, p = x.p, q = x.q;
+    const Size<0> D(d), P(p);
+    const int before = x.count;
+    see_directions(H, off, seen, z, stride, x, E, work, turn);
+    face(H, work.shown, D, P);
+    innovation_cov(R, scale, work.space.A, S, work.shown, D, P);
+    const bool correlated = split_noise(R, scale, seen, work.shown, P);
+    const double half = update_root<true>(seen, S, work.space.A, W, K, V, work.shown, correlated, D, P);
+    if (std::isnan(half)) return half;
+    for (int64_t path = 0; path < x.paths; path++) {
+        const double* m = x.m + path * d;
+        for (int a = 0; a < p; a++) {
+            double& e = v[path * stride + a];
+            e = NAN;
+            if (!seen[a]) continue;
+            e = z[path * stride + a] - off[a];
+            for (int i = 0; i < d; i++) e -= H[a * d + i] * m[i];
+        }
+        loglik[path * every] = half;
+    }
+    int count = before;
+    double *row = &work.row[0], *left = &work.left[0], volume = 0.0;
+    for (int j = 0; j < before; j++) volume += std::log(std::fabs(x.T[j * q + j]));
+    for (int a = 0; a < p; a++) {
+        if (!seen[a]) continue;
+        const int64_t own = work.taken[a];
+        if (own >= 0) count = static_cast<int>(own) + 1;
+        for (int j = 0; j < count; j++) {                                    // row = K E,  M <- M - W row
+            row[j] = 0.0;
+            for (int c = 0; c <= a; c++) row[j] += K[c * p + a] * E[c * q + j];
+            for (int i = 0; i < d; i++) x.M[j * d + i] -= W[a * d + i] * row[j];
+        }
+        for (int64_t path = 0; path < x.paths; path++) {                     // left = K v,  m <- m + W left
+            left[path] = 0.0;
+            for (int c = 0; c <= a; c++)
+                if (seen[c]) left[path] += K[c * p + a] * v[path * stride + c];
+            for (int i = 0; i < d; i++) x.m[path * d + i] += W[a * d + i] * left[path];
+        }
+        if (own >= 0) {
+            for (int j = 0; j < count; j++) x.T[own * q + j] = row[j];
+            for (int64_t path = 0; path < x.paths; path++) x.s[path * q + own] = left[path];
+            work.slack[own] *= K[a * p + a];
+        } else {
+            rotate_in(row, count, left, x, &work.slack[0]);
+            for (int64_t path = 0; path < x.paths; path++) loglik[path * every] -= 0.5 * left[path] * left[path];
+        }
+    }
+    for (int j = 0; j < count; j++) volume -= std::log(std::fabs(x.T[j * q + j]));
+    for (int64_t path = 0; path < x.paths; path++) loglik[path * every] += volume;
+    return half;
+}
+
+// inverse (q, q) = T^-1, T (count, count) lower triangular, both with rows of q.
+inline void invert_lower(const double* T, double* inverse, int count, int q) {
+    for (int j = 0; j < count; j++)
+        for (int i = 0; i < count; i++) {
+            double x = i == j ? 1.0 : 0.0;
+            for (int l = j; l < i; l++) x -= T[i * q + l] * inverse[l * q + j];
+            inverse[i * q + j] = i < j ? 0.0 : x / T[i * q + i];
+        }
+}
+
+// Whether delta can be integrated out without losing digits; fills inverse = T^-1.
+inline bool can_collapse(const FlatState& x, const double* L, double* inverse) {
+    const int d = x.d, q = x.q, count = x.count;
+    invert_lower(x.T, inverse, count, q);
+    double cond = 0.0;
+    for (int j = 0; j < count; j++) {
+        double column = 0.0, row = 0.0;
+        for (int i = 0; i < count; i++) {
+            column += x.T[i * q + j] * x.T[i * q + j];
+            row += inverse[j * q + i] * inverse[j * q + i];
+        }
+        cond = larger(cond, std::sqrt(column * row));
+    }
+    if (cond <= COLLAPSE_COND) return true;
+    for (int i = 0; i < d; i++) {
+        double given = 0.0, added = 0.0;
+        for (int j = 0; j < d; j++) given += L[j * d + i] * L[j * d + i];
+        for (int j = 0; j < count; j++) {
+            double t = 0.0;
+            for (int l = j; l < count; l++) t += x.M[l * d + i] * inverse[l * q + j];
+            added += t * t;
+        }
+        if (!(added <= COLLAPSE_GAIN * given)) return false;
+    }
+    return true;
+}
+
+// L, m <- state with delta = T^-1 (s + omega), omega ~ N(0, I), integrated out: x = m + M delta + L xi becomes
+// m' + L' xi'. rotation (d + c, d + c) gives (xi, T^-1 omega) in terms of xi' and of what is independent of it.
+inline void integrate_out(FlatState& x, double* L, const double* inverse, double* rotation) {
+    const int d = x.d, q = x.q, c = x.count, wide = d + c;
+    Columns<0, 0> A(wide, d + wide);
+    Scratch<double, 0> v(wide);
+    for (int j = 0; j < d; j++) {
+        for (int i = 0; i < d; i++) A.set(j, i, L[j * d + i]);
+        A.set(j, d + j, 1.0);
+    }
+    for (int j = 0; j < c; j++) {
+        for (int i = 0; i < d; i++) {
+            double t = 0.0;
+            for (int l = j; l < c; l++) t += x.M[l * d + i] * inverse[l * q + j];
+            A.set(d + j, i, t);
+            for (int64_t path = 0; path < x.paths; path++) x.m[path * d + i] += t * x.s[path * q + j];
+        }
+        for (int l = j; l < c; l++) A.set(d + j, 2 * d + l, inverse[l * q + j]);
+    }
+    triangularise(A, v, Size<0>(d), Size<0>(wide), Size<0>(wide));
+    for (int j = 0; j < d; j++)
+        for (int i = 0; i < d; i++) L[j * d + i] = A.at(j, i);
+    for (int i = 0; i < wide; i++)
+        for (int j = 0; j < wide; j++) rotation[i * wide + j] = A.at(j, d + i);
+}
+
+}  // namespace afa

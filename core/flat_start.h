@@ -1,0 +1,237 @@
+// Whole series along a flat start: filter until delta is integrated out, smoother back from there, reports.
+//
+// Symbols as in flat.h. Per node k of the flat part, c of them, kept for the smoother and for reports: directions
+// (c, q, d), the first count[k] of which some observation up to k has seen, `touch` (c, q, d) how far rounding
+// moves a component along each (EPS), T (c, q, q) and s (n, c, q).
+#pragma once
+#include "flat.h"
+
+namespace afa {
+
+struct FlatKept {
+    Out<3> M, touch, T, s, E;            // E (T, p, q)
+    View<int64_t, 1> count;
+    Out<2> turned;                       // (q, q): the columns D in terms of the final directions' delta and gamma
+    auto members() { return std::tie(M, touch, T, s, E, count, turned); }
+};
+constexpr const char* KEPT = "M(c,q,d) touch(c,q,d) T(c,q,q) s(paths,c,q) E(T,p,q) count(c) turned(q,q) ";
+
+inline double stamp_at(const In<1>& times, int64_t k) {
+    return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
+}
+
+// The node after k at which an open direction is next seen, the number of nodes if none ever is.
+inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Flags<2>& seen, int64_t k,
+                          const OpenDirections& now, OpenDirections& ahead) {
+    const int64_t nodes = chain.step.shape[0], p = seen.shape[1];
+    ahead.copy(now);
+    for (k++; k < nodes; k++) {
+        carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, ahead);
+        const int64_t o = chain.obs[k];
+        if (o < 0) continue;
+        const double* H = chain.H.row(chain.cfg[o]);
+        for (int64_t a = 0; a < p; a++)
+            if (seen.row(o)[a] && look(H + a * ahead.d, ahead)) return k;
+    }
+    return k;
+}
+
+// directions (nodes - from, r, d) and touch at the nodes from `from` on, of those that are open after node from - 1.
+inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, double steps,
+                       Out<3> directions, Out<3> touch) {
+    const int d = static_cast<int>(start.shape[1]), r = static_cast<int>(start.shape[0]);
+    OpenDirections open(d, r);
+    open_directions(start.data, open);
+    std::memcpy(&open.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
+    open.steps = steps;
+    for (int64_t k = from; k < chain.step.shape[0]; k++) {
+        carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+        for (int j = 0; j < r; j++)
+            for (int i = 0; i < d; i++) {
+                directions.row(k - from)[j * d + i] = open.direction(j)[i];
+                touch.row(k - from)[j * d + i] = rounding(open, j, i);
+            }
+    }
+}
+
+// Nodes 0, 1, ... until delta is integrated out and what is open will not be seen, or as many as `kept` holds.
+//
+// L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
+// integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
+// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d): Omega.
+// outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: greatest relative
+// rounding of a T_jj, steps of the open directions.
+inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
+                        Out<2> s, Flags<2> seen, In<1> scale, In<3> z, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
+                        Out<2> loglik, FlatKept kept, Out<3> error, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
+    const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
+    const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];
+    const Size<0> D(d), D2(2 * d);
+    FlatState x{d, p, q, 0, M.data, T.data, s.data, L.data, m.data, n};
+    FlatWork work(d, p, q, n);
+    OpenDirections& open = work.open;
+    auto& A = work.space.A;
+    open_directions(M.data, open);
+    for (int64_t i = 0; i < q * q; i++) kept.turned[i] = i % (q + 1) == 0 ? 1.0 : 0.0;
+    read_columns(L.data, A, D, D);
+    outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;
+    int64_t k = 0, sight = -1;
+    for (; k < nodes && k < room; k++) {
+        auto turn = [&](int a, int b, double c, double s_) {
+            auto rotate = [&](double* u, double* v, int64_t size) {
+                for (int64_t i = 0; i < size; i++) {
+                    const double g = u[i], h = v[i];
+                    u[i] = c * g + s_ * h, v[i] = c * h - s_ * g;
+                }
+            };
+            rotate(kept.turned.row(a), kept.turned.row(b), q);
+            for (int64_t earlier = 0; earlier < k; earlier++) {
+                rotate(kept.M.row(earlier) + a * d, kept.M.row(earlier) + b * d, d);
+                double *u = kept.touch.row(earlier) + a * d, *v = kept.touch.row(earlier) + b * d;
+                for (int i = 0; i < d; i++) {
+                    const double g = u[i], h = v[i];
+                    u[i] = std::fabs(c) * g + std::fabs(s_) * h, v[i] = std::fabs(c) * h + std::fabs(s_) * g;
+                }
+            }
+        };
+        const int64_t o = chain.obs[k];
+        gains.slot[k] = k;
+        if (k > 0) {
+            const double* F = chain.F.row(chain.step[k]);
+            predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, D);
+            predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
+            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+        }
+        write_columns(A, d, d, gains.D.row(k), D, D);
+        if (o >= 0) {
+            const int64_t c = chain.cfg[o];
+            const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[o], seen.row(o),
+                                            z.data + o * p, obs * p, x, S.row(o), kept.E.row(o), innovation.data + o * p,
+                                            loglik.data + o, obs, gains.W.row(k), gains.K.row(k), gains.V.row(k), work, turn);
+            if (std::isnan(half)) {
+                outcome[2] = k;
+                break;
+            }
+        }
+        write_columns(A, 0, 0, L.data, D, D);
+        write_columns(A, 0, 0, gains.root.row(k), D, D);
+        write_columns(A, 0, d, gains.T.row(k), D, D);
+        if ((o >= 0 || x.count == 0) && (x.count == q || sight <= k) && can_collapse(x, L.data, &work.inverse[0])) {
+            if (x.count < q && sight <= k) sight = next_sight(chain, times, sizes, seen, k, open, work.ahead);
+            if (x.count == q || sight == nodes) {
+                outcome[1] = 1;
+                integrate_out(x, L.data, &work.inverse[0], rotation.data);
+                read_columns(L.data, A, D, D);
+                write_columns(A, 0, 0, gains.root.row(k), D, D);
+            }
+        }
+        gram(A, P.row(k), D, D);
+        for (int64_t path = 0; path < n; path++)
+            std::memcpy(mean.data + (path * nodes + k) * d, m.data + path * d, sizeof(double) * static_cast<size_t>(d));
+        for (int j = x.count; j < q; j++) std::memcpy(M.data + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
+        if (outcome[1] == 1) {
+            k++;
+            break;
+        }
+        std::memcpy(kept.M.row(k), M.data, sizeof(double) * static_cast<size_t>(q * d));
+        for (int j = 0; j < q; j++)
+            for (int i = 0; i < d; i++) kept.touch.row(k)[j * d + i] = j < x.count ? 0.0 : rounding(open, j, i);
+        std::memcpy(kept.T.row(k), T.data, sizeof(double) * static_cast<size_t>(q * q));
+        for (int64_t path = 0; path < n; path++)
+            std::memcpy(kept.s.data + (path * room + k) * q, s.data + path * q, sizeof(double) * static_cast<size_t>(q));
+        kept.count[k] = x.count;
+    }
+    outcome[0] = k, outcome[3] = x.count;
+    facts[0] = 0.0, facts[1] = open.steps;
+    for (int j = 0; j < x.count; j++) facts[0] = larger(facts[0], EPS * work.slack[j] / std::fabs(T[j * q + j]));
+    std::memcpy(error.data, &open.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
+}
+
+// Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.
+//
+// At each of k nodes: M (k, q, d), of which `count` columns count, T (k, q, q), s (n, k, q), m (n, k, d), P (k, d, d).
+inline void settle(In<3> M, In<3> T, In<3> s, Index<1> count, Out<3> m, Out<3> P) {
+    const int64_t k = M.shape[0], n = m.shape[0];
+    const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
+    Scratch<double, 0> inverse(q * q), root(q * d);
+    for (int64_t at = 0; at < k; at++) {
+        const int c = static_cast<int>(count[at]);
+        invert_lower(T.row(at), &inverse[0], c, q);
+        for (int j = 0; j < c; j++)
+            for (int i = 0; i < d; i++) {
+                root[j * d + i] = 0.0;
+                for (int l = j; l < c; l++) root[j * d + i] += M.row(at)[l * d + i] * inverse[l * q + j];
+            }
+        double* cov = P.row(at);
+        for (int i = 0; i < d; i++)
+            for (int l = 0; l < d; l++)
+                for (int j = 0; j < c; j++) cov[i * d + l] += root[j * d + i] * root[j * d + l];
+        for (int64_t path = 0; path < n; path++)
+            for (int j = 0; j < c; j++)
+                for (int i = 0; i < d; i++)
+                    m.data[(path * k + at) * d + i] += root[j * d + i] * s.data[(path * k + at) * q + j];
+    }
+}
+
+// Nodes last - 1, ..., 0 from the joint law of (xi, delta) after node `last` (Park & Kailath 1995 for the root).
+//
+// J (d + c, d + c), by rows, is its root, y (n, d + c) its means; c = count of the end. innovation holds those given
+// delta = 0; mean (n, N, d) and P (N, d, d), filtered given delta = 0, become the smoothed marginals.
+inline void smooth_flat(Chain chain, int64_t last, Gains gains, In<3> M, In<3> E, In<3> innovation, Flags<2> seen, Out<2> J,
+                        Out<2> y, Out<3> mean, Out<3> P) {
+    const int d = static_cast<int>(M.shape[2]), q = static_cast<int>(M.shape[1]), wide = static_cast<int>(J.shape[0]);
+    const int c = wide - d, p = static_cast<int>(innovation.shape[2]);
+    const int64_t paths = innovation.shape[0], nodes = mean.shape[1], obs = innovation.shape[1];
+    Columns<0, 0> A(wide + d, wide), X(wide, d);
+    Scratch<double, 0> v(wide + d), joint(d * wide), fresh(d);
+    for (int64_t k = last - 1; k >= 0; k--) {
+        const int64_t o = chain.obs[k + 1];
+        const double *T = gains.T.row(k + 1), *V = gains.V.row(k + 1), *K = gains.K.row(k + 1), *D = gains.D.row(k + 1);
+        for (int i = 0; i < d; i++) {                                        // xi = T xi' + V K (v - E delta) + D eta
+            for (int l = 0; l < wide; l++) joint[i * wide + l] = l < d ? T[l * d + i] : 0.0;
+            if (o < 0) continue;
+            for (int a = 0; a < p; a++)
+                for (int b = 0; b <= a; b++)
+                    for (int j = 0; j < c; j++) joint[i * wide + d + j] -= V[a * d + i] * K[b * p + a] * E.row(o)[b * q + j];
+        }
+        for (int l = 0; l < wide; l++) {                                     // [joint J, D; (0 I) J, 0]
+            for (int i = 0; i < d; i++) {
+                double t = 0.0;
+                for (int j = 0; j < wide; j++) t += joint[i * wide + j] * J[j * wide + l];
+                A.set(l, i, t);
+            }
+            for (int j = d; j < wide; j++) A.set(l, j, J[j * wide + l]);
+        }
+        for (int l = 0; l < d; l++)
+            for (int i = 0; i < wide; i++) A.set(wide + l, i, i < d ? D[l * d + i] : 0.0);
+        triangularise(A, v, Size<0>(wide), Size<0>(wide + d), Size<0>(wide + d));
+        for (int i = 0; i < wide; i++)
+            for (int l = 0; l < wide; l++) J[i * wide + l] = A.at(l, i);
+        const double *root = gains.root.row(k), *moved = M.row(k);
+        for (int l = 0; l < wide; l++)
+            for (int i = 0; i < d; i++) {                                    // (L, M) J
+                double t = 0.0;
+                for (int j = 0; j < wide; j++) t += (j < d ? root[j * d + i] : moved[(j - d) * d + i]) * J[j * wide + l];
+                X.set(l, i, t);
+            }
+        gram(X, P.row(k), Size<0>(d), Size<0>(wide));
+        for (int64_t path = 0; path < paths; path++) {
+            double *own = y.row(path), *m = mean.data + (path * nodes + k) * d;
+            for (int i = 0; i < d; i++) {
+                fresh[i] = 0.0;
+                for (int l = 0; l < wide; l++) fresh[i] += joint[i * wide + l] * own[l];
+            }
+            for (int a = 0; o >= 0 && a < p; a++) {
+                double e = 0.0;
+                for (int b = 0; b <= a; b++)
+                    if (seen.row(o)[b]) e += K[b * p + a] * innovation.data[(path * obs + o) * p + b];
+                for (int i = 0; i < d; i++) fresh[i] += V[a * d + i] * e;
+            }
+            for (int i = 0; i < d; i++) own[i] = fresh[i];
+            for (int j = 0; j < wide; j++)
+                for (int i = 0; i < d; i++) m[i] += (j < d ? root[j * d + i] : moved[(j - d) * d + i]) * own[j];
+        }
+    }
+}
+
+}  // namespace afa

@@ -1,0 +1,121 @@
+// One node at a time for many paths, each with its own covariance: what reweighting needs. Symbols as in flat.h.
+#pragma once
+#include "flat.h"
+
+namespace afa {
+
+// Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), the error of
+// open directions (n, q, d, d) after so many steps (n), and count (n) of those seen; -1 once delta is integrated out.
+struct FlatPaths {
+    Out<3> L;
+    Out<2> m;
+    Out<3> M, T;
+    Out<2> s;
+    Out<4> error;
+    Out<1> steps;
+    View<int64_t, 1> count;
+    auto members() { return std::tie(L, m, M, T, s, error, steps, count); }
+};
+constexpr const char* PATHS =
+    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) steps(paths) count(paths) ";
+
+// One path, with what `work` needs of it; a path without open directions has none to look at.
+inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
+    const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
+    const int count = static_cast<int>(all.count[path]);
+    OpenDirections& open = work.open;
+    open.first = count < 0 ? q : count, open.steps = all.steps[path];
+    for (int j = open.first; j < q; j++) {
+        std::memcpy(open.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(open.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
+    }
+    read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
+    return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
+}
+inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
+    const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
+    OpenDirections& open = work.open;
+    all.steps[path] = open.steps;
+    for (int j = open.first; j < q; j++) {
+        std::memcpy(all.M.row(path) + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(all.error.row(path) + j * d * d, open.error(j), sizeof(double) * static_cast<size_t>(d * d));
+    }
+    write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
+}
+
+// Carry every path over one step of length tau; stamp: size of its time stamps.
+inline void predict_all(Chain chain, int64_t k, double tau, double stamp, ComponentSizes sizes, FlatPaths all) {
+    const int64_t d = all.m.shape[1], p = chain.H.shape[1], q = all.s.shape[1];
+    const double* F = chain.F.row(chain.step[k]);
+    FlatWork work(d, p, q, 1);
+    for (int64_t path = 0; path < all.m.shape[0]; path++) {
+        FlatState x = take_path(all, path, static_cast<int>(p), work);
+        predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, Size<0>(d));
+        predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
+        carry_directions(F, tau, stamp, sizes, work.open);
+        leave_path(all, path, work);
+    }
+}
+
+// Innovations v (n, p) of observation o, the covariance S (n, p, p) of its prediction without measurement noise, and
+// whether (n, p) the data so far determine the prediction.
+inline void innovations_all(Chain chain, int64_t o, In<3> z, FlatPaths all, Out<2> v, Out<3> S, View<uint8_t, 2> known) {
+    const int64_t d_ = all.m.shape[1], p_ = v.shape[1], q_ = all.s.shape[1];
+    const int d = static_cast<int>(d_), p = static_cast<int>(p_), q = static_cast<int>(q_);
+    const double *H = chain.H.row(chain.cfg[o]), *off = chain.off.row(chain.cfg[o]), *R = chain.R.row(chain.cfg[o]);
+    FlatWork work(d_, p_, q_, 1);
+    Scratch<double, 0> share(p * q);
+    face(H, work.shown, Size<0>(d_), Size<0>(p_));
+    for (int64_t path = 0; path < v.shape[0]; path++) {
+        const FlatState x = take_path(all, path, p, work);
+        innovation_cov(R, 0.0, work.space.A, S.row(path), work.shown, Size<0>(d_), Size<0>(p_));
+        invert_lower(x.T, &work.inverse[0], x.count, q);
+        for (int a = 0; a < p; a++) {
+            const double* h = H + a * d;
+            known.row(path)[a] = !look(h, work.open);
+            double& e = v.row(path)[a];
+            e = z.row(path)[o * p + a] - off[a];
+            for (int i = 0; i < d; i++) e -= h[i] * x.m[i];
+            for (int j = 0; j < x.count; j++) {                              // share = E T^-1
+                share[a * q + j] = 0.0;
+                for (int l = j; l < x.count; l++) {
+                    double seen = 0.0;
+                    for (int i = 0; i < d; i++) seen += h[i] * x.M[l * d + i];
+                    share[a * q + j] += seen * work.inverse[l * q + j];
+                }
+                e -= share[a * q + j] * x.s[j];
+            }
+            for (int c = 0; c <= a; c++) {
+                for (int j = 0; j < x.count; j++) S.row(path)[a * p + c] += share[a * q + j] * share[c * q + j];
+                S.row(path)[c * p + a] = S.row(path)[a * p + c];
+            }
+        }
+    }
+}
+
+// Condition every path on observation o, noise covariance times scale (n); seen (n, p). Whether an innovation was
+// known exactly.
+inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all) {
+    const int64_t d = all.m.shape[1], p = z.shape[2], q = all.s.shape[1];
+    const int64_t c = chain.cfg[o];
+    FlatWork work(d, p, q, 1);
+    Scratch<double, 0> S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), rotation((d + q) * (d + q));
+    double loglik = 0.0;
+    for (int64_t path = 0; path < z.shape[0]; path++) {
+        FlatState x = take_path(all, path, static_cast<int>(p), work);
+        const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[path], seen.row(path),
+                                        z.row(path) + o * p, 0, x, &S[0], &E[0], &v[0], &loglik, 0, &W[0], &K[0], &V[0], work,
+                                        [](int, int, double, double) {});
+        if (std::isnan(half)) return true;
+        leave_path(all, path, work);
+        if (all.count[path] < 0) continue;
+        all.count[path] = x.count;
+        if (x.count == q && can_collapse(x, x.L, &work.inverse[0])) {
+            integrate_out(x, x.L, &work.inverse[0], &rotation[0]);
+            all.count[path] = -1;
+        }
+    }
+    return false;
+}
+
+}  // namespace afa

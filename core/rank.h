@@ -1,0 +1,209 @@
+// What is determined, and what only rounding touches: the one place where that is decided.
+//
+// A flat direction n of the state (a column, x = ... + n gamma, gamma without prior) is seen by a row h where h n
+// differs from 0 by more than rounding. Rounding is not measured against h n itself, nor against another
+// component, but followed from where it arises: every column n carries a bound Omega (d, d) on the second moment
+// of its own error, in units of EPS^2, and
+//
+//     h n = 0   where   |h n| <= RANK EPS ( sqrt(h Omega h^T) + |h| |n| ).
+//
+// A step x -> F x, F = e^{A tau}, moves what there is and adds a rounding of F n. The entries of F are as exact as
+// A and tau let them be: within a set of components that drive each other (a strongly connected `block` of A) an
+// entry is right to EPS (1 + rate tau) of the largest one, counted in the components' own units; so that
+// sin(pi k), which is 1e-16 k in floating point, is 0. Errors of several steps may all have one sign: with
+// (a + b)^2 <= (1 + 1/k) a^2 + (1 + k) b^2, equal for b = a / k,
+//
+//     Omega <- (1 + 1/k) F Omega F^T + (1 + k) diag(added)^2      in the k-th step.
+//
+// Everything scales with the units of components, rows, time and gamma: no number here has a unit.
+#pragma once
+#include <tuple>
+
+#include "array.h"
+#include "linalg.h"
+
+namespace afa {
+
+// Roundings by which h n may differ from 0 before it counts as seen, beyond the bound itself.
+constexpr double RANK = 32.0;
+// A direction that has decayed by this much is at an end: the squares of its error underflow.
+constexpr double DECAYED = 1e-140;
+
+// Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
+// rate, 1/time: the norm of A in these units (0 for steps F that are given as they are).
+struct ComponentSizes {
+    Index<1> block;
+    In<1> unit, rate;
+    auto members() { return std::tie(block, unit, rate); }
+};
+constexpr const char* SIZES = "block(d) unit(d) rate(d) ";
+
+// Directions at work: q columns of d entries, of which those from `first` on are open.
+struct OpenDirections {
+    int d, q, first = 0;
+    double steps = 0;                        // k
+    Scratch<double, 0> N, Omega;             // (q, d) and (q, d, d)
+    Scratch<double, 0> w, noise;             // (q): h n, and its rounding in EPS
+    Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
+    Scratch<double, 0> size, moved;          // (d, d)
+    Scratch<double, 0> column;               // (d)
+
+    OpenDirections(int64_t d_, int64_t q_)
+        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), w(q_), noise(q_),
+          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), column(d_) {}
+    double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
+    double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
+    void copy(const OpenDirections& from) {
+        first = from.first, steps = from.steps;
+        std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
+        std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
+    }
+};
+
+// Begin with the columns of D (q, d), by columns, right to one rounding each.
+inline void open_directions(const double* D, OpenDirections& open) {
+    const int d = open.d;
+    open.first = 0, open.steps = 0;
+    for (int j = 0; j < open.q; j++)
+        for (int i = 0; i < d; i++) {
+            const double x = D[j * d + i];
+            open.direction(j)[i] = x;
+            for (int l = 0; l < d; l++) open.error(j)[i * d + l] = i == l ? x * x : 0.0;
+        }
+}
+
+inline bool is_identity(const double* F, int d) {
+    for (int i = 0; i < d; i++)
+        for (int l = 0; l < d; l++)
+            if (F[l * d + i] != (i == l ? 1.0 : 0.0)) return false;
+    return true;
+}
+
+// size (d, d): rounding of the entries of F (by columns) in EPS, with `largest` (d, d) as work space: (1 + rate (tau + stamp / RANK)) max |F| over
+// the pair of blocks, in the components' units. stamp: size of the time stamps, whose own rounding is EPS stamp.
+inline void step_sizes(const double* F, double tau, double stamp, const ComponentSizes& sizes, double* largest, double* size,
+                       int d) {
+    for (int i = 0; i < d * d; i++) largest[i] = 0.0;                       // by pairs of blocks
+    for (int l = 0; l < d; l++)
+        for (int i = 0; i < d; i++) {
+            double& most = largest[sizes.block[i] * d + sizes.block[l]];
+            most = larger(most, std::fabs(F[l * d + i]) * sizes.unit[l] / sizes.unit[i]);
+        }
+    for (int i = 0; i < d; i++)
+        for (int l = 0; l < d; l++) {
+            const double rate = larger(sizes.rate[i], sizes.rate[l]);
+            size[i * d + l] = largest[sizes.block[i] * d + sizes.block[l]] * (sizes.unit[i] / sizes.unit[l]) *
+                              (1.0 + rate * (tau + stamp / RANK));
+        }
+}
+
+// n <- F n for all open directions, F by columns.
+inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open) {
+    const int d = open.d;
+    if (open.first == open.q || is_identity(F, d)) return;
+    open.steps += 1.0;
+    step_sizes(F, tau, stamp, sizes, &open.moved[0], &open.size[0], d);
+    const double grown = 1.0 + 1.0 / open.steps, fresh = 1.0 + open.steps;
+    double* x = &open.column[0];
+    for (int j = open.first; j < open.q; j++) {
+        double *n = open.direction(j), *Omega = open.error(j), *added = &open.added[j * d], *half = &open.moved[0];
+        double largest = 0.0;
+        for (int i = 0; i < d; i++) {
+            x[i] = added[i] = 0.0;
+            for (int l = 0; l < d; l++) {
+                x[i] += F[l * d + i] * n[l];
+                added[i] += open.size[i * d + l] * std::fabs(n[l]);
+            }
+            largest = larger(largest, std::fabs(x[i]));
+        }
+        for (int i = 0; i < d; i++) n[i] = largest < DECAYED ? 0.0 : x[i];
+        for (int i = 0; i < d * d; i++) half[i] = 0.0;
+        for (int l = 0; l < d; l++)                                          // F Omega
+            for (int i = 0; i < d; i++)
+                if (const double f = F[l * d + i]; f != 0.0)
+                    for (int c = 0; c < d; c++) half[i * d + c] += f * Omega[l * d + c];
+        for (int i = 0; i < d * d; i++) Omega[i] = 0.0;
+        for (int l = 0; l < d; l++)                                          // F Omega F^T
+            for (int c = 0; c < d; c++)
+                if (const double f = grown * F[l * d + c]; f != 0.0)
+                    for (int i = 0; i < d; i++) Omega[i * d + c] += half[i * d + l] * f;
+        for (int i = 0; i < d; i++) Omega[i * d + i] += fresh * added[i] * added[i];
+        if (largest < DECAYED)
+            for (int i = 0; i < d * d; i++) Omega[i] = 0.0;
+    }
+}
+
+// w_j = h n_j for the open directions, 0 where only rounding is left, and its rounding `noise`; whether any is seen.
+inline bool look(const double* h, OpenDirections& open) {
+    const int d = open.d;
+    bool any = false;
+    for (int j = open.first; j < open.q; j++) {
+        const double *n = open.direction(j), *Omega = open.error(j);
+        double x = 0.0, size = 0.0, square = 0.0;
+        for (int i = 0; i < d; i++) {
+            x += h[i] * n[i];
+            size += std::fabs(h[i] * n[i]);
+            if (h[i] != 0.0)
+                for (int l = 0; l < d; l++) square += h[i] * Omega[i * d + l] * h[l];
+        }
+        open.noise[j] = std::sqrt(square > 0.0 ? square : 0.0) + size;
+        open.w[j] = std::fabs(x) <= RANK * EPS * open.noise[j] ? 0.0 : x;
+        any = any || open.w[j] != 0.0;
+    }
+    return any;
+}
+
+// How far rounding moves component i along direction j, in EPS.
+inline double rounding(OpenDirections& open, int j, int i) {
+    const double square = open.error(j)[i * open.d + i];
+    return std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]);
+}
+
+// After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
+//
+// turn(j, l, cos, sin) is called for every rotation (n_j, n_l) <- (cos n_j + sin n_l, cos n_l - sin n_j), so that what
+// else is counted along these directions follows. What h would show of the errors of the others has been turned
+// away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
+template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
+    const int d = open.d, first = open.first;
+    double* w = &open.w[0];
+    for (int i = first * d; i < open.q * d; i++) open.turned[i] = 0.0;
+    for (int j = first + 1; j < open.q; j++) {
+        if (w[j] == 0.0) continue;
+        const double length = std::hypot(w[first], w[j]), c = w[first] / length, s = w[j] / length;
+        double *a = open.direction(first), *b = open.direction(j);
+        double *A = open.error(first), *B = open.error(j), *fresh = &open.turned[j * d];
+        for (int i = 0; i < d; i++) {
+            const double x = a[i], y = b[i];
+            if (c != 0.0) fresh[i] += std::fabs(s * x) + std::fabs(c * y);   // an exchange rounds nothing
+            a[i] = c * x + s * y, b[i] = c * y - s * x;
+        }
+        for (int i = 0; i < d * d; i++) {
+            const double x = A[i], y = B[i];
+            A[i] = c * c * x + s * s * y, B[i] = s * s * x + c * c * y;
+        }
+        w[first] = length, w[j] = 0.0;
+        turn(first, j, c, s);
+    }
+    const double seen = w[first];
+    const double* n = open.direction(first);
+    double* u = &open.column[0];
+    for (int j = first + 1; j < open.q; j++) {
+        double *Omega = open.error(j), *fresh = &open.turned[j * d], v = 0.0;
+        bool turned = false;
+        for (int i = 0; i < d; i++) turned = turned || fresh[i] != 0.0;
+        if (!turned) continue;
+        for (int i = 0; i < d; i++) {
+            u[i] = 0.0;
+            for (int l = 0; l < d; l++) u[i] += Omega[i * d + l] * h[l] / seen;
+            v += h[i] * u[i] / seen;
+        }
+        for (int i = 0; i < d; i++)                                          // Pi Omega Pi^T
+            for (int l = 0; l < d; l++) Omega[i * d + l] += n[i] * v * n[l] - n[i] * u[l] - u[i] * n[l];
+        for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i];
+    }
+    open.first++;
+    return seen;
+}
+
+}  // namespace afa
