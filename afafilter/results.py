@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, positive_int, scalar
 from afafilter._base.stamps import Stamps
+from afafilter._base.unknown import OpenLaw, through
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,8 @@ class Estimate:
     index : the stamps of the data (dates, whole numbers, labels of paths), where they were given
         as more than floats; `to_pandas` and `to_xarray` come back with them. Times t count from
         the first stamp in `index.unit`.
+    open_laws : where components are undetermined, what is known of functionals of them (`through`
+        asks); empty if nothing is.
     """
 
     t: Array
@@ -74,6 +78,7 @@ class Estimate:
     label: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     index: Stamps | None = None
+    open_laws: tuple[OpenLaw, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         loglik = (
@@ -86,6 +91,28 @@ class Estimate:
     def std(self) -> Array:
         """Standard deviations (..., T, d)."""
         return np.sqrt(np.diagonal(self.cov, axis1=-2, axis2=-1))
+
+    def through(self, H: ArrayLike) -> tuple[Array, Array]:
+        """Mean (..., T, p) and covariance (..., T, p, p) of H x, H (p, d) or (T, p, d).
+
+        A functional can be determined where the components that it takes in are not: two levels of
+        which only the sum was seen have mean NaN each, their sum has not. What is undetermined has
+        mean NaN, variance inf and covariances 0.
+
+        Raises
+        ------
+        ValueError
+            If H has another number of columns than the state has components.
+        """
+        matrix = np.asarray(H, dtype=np.float64)
+        T, d = self.mean.shape[-2:]
+        if (
+            matrix.ndim not in (2, 3)
+            or matrix.shape[-1] != d
+            or matrix.shape[:-2] not in ((), (T,))
+        ):
+            raise ValueError(f"H must have shape (p, {d}) or ({T}, p, {d}), got {matrix.shape}")
+        return through(matrix, self.mean, self.cov, self.open_laws)
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Central Gaussian interval per component: (lower, upper), each (..., T, d).

@@ -12,11 +12,12 @@ PyMethodDef* flat_methods() {
     static const std::string filter = chain + gains + "times(N) " + sizes +
                                       "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
-                                      kept + "error(q,d,d) rotation(*) outcome(4) facts(2)";
+                                      kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(2)";
     static const std::string smooth = chain + "last " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
-    static const std::string carry = chain + "times(N) " + sizes + "from start(r,d) error(r,d,d) steps directions(k,r,d) touch(k,r,d)";
+    static const std::string carry = chain + "times(N) " + sizes + "from start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
+    static const std::string move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d)";
     static const std::string predict = chain + "k tau stamp " + sizes + paths;
     static const std::string innovations = chain + "o z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
     static const std::string update = chain + "o z(paths,T,p) seen(paths,p) scale(paths) " + paths;
@@ -25,6 +26,8 @@ PyMethodDef* flat_methods() {
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),
         bind<&carry_open>("carry_open", carry.c_str()),
         bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k) m(n,k,d) P(k,d,d)"),
+        bind<&rank_rounding>("rank_rounding", ""),
+        bind<&move_directions>("move_directions", move.c_str()),
         bind<&predict_all>("predict_all", predict.c_str()),
         bind<&innovations_all>("innovations_all", innovations.c_str()),
         bind<&update_all>("update_all", update.c_str()),

@@ -44,7 +44,7 @@ struct FlatWork {
     Scratch<double, 0> row, left, slack, inverse, column;
     Scratch<int64_t, 0> taken;
     FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
-        : open(d, q), ahead(d, q), space(d), shown(p, d), row(q), left(n), slack(q), inverse(q * q), column(d), taken(p) {}
+        : open(d, q), ahead(d, q), space(d), shown(d, p), row(q), left(n), slack(q), inverse(q * q), column(d), taken(p) {}
 };
 
 // ---------------------------------------------------------------- steps
@@ -64,12 +64,14 @@ inline void predict_flat(const double* F, const double* b, FlatState& x, double*
 
 // Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M.
 //
-// turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat.
-template <class Turn>
+// turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat;
+// shift(path, j, by) says so to whoever keeps earlier means.
+template <class Turn, class Shift>
 inline void see_directions(const double* H, const double* off, const uint8_t* seen, const double* z, int64_t stride,
-                           FlatState& x, double* E, FlatWork& work, Turn turn) {
+                           FlatState& x, double* E, FlatWork& work, Turn turn, Shift shift) {
     const int d = x.d;
     OpenDirections& open = work.open;
+    const int before = x.count;
     for (int a = 0; a < x.p; a++) {
         const double* h = H + a * d;
         for (int j = 0; j < x.q; j++) E[a * x.q + j] = 0.0;
@@ -87,7 +89,10 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
                 double* m = x.m + path * d;
                 double v = z[path * stride + a] - off[a];
                 for (int i = 0; i < d; i++) v -= h[i] * m[i];
-                for (int i = 0; i < d; i++) m[i] += open.direction(best)[i] * (v / open.w[best]);
+                const double by = v / open.w[best];
+                if (std::isnan(by)) continue;
+                for (int i = 0; i < d; i++) m[i] += open.direction(best)[i] * by;
+                shift(path, best, by);
             }
             const int j = open.first;
             take_direction(h, open, turn);
@@ -96,8 +101,10 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
             work.taken[a] = j;
             x.count = open.first;
         }
-        for (int j = 0; j < x.count; j++)
+        for (int j = 0; j < before; j++)
             for (int i = 0; i < d; i++) E[a * x.q + j] += h[i] * x.M[j * d + i];
+        double noise;
+        for (int j = before; j < x.count; j++) E[a * x.q + j] = shown(h, open, j, noise);
     }
 }
 
@@ -125,14 +132,15 @@ inline void rotate_in(double* row, int count, double* left, FlatState& x, double
 //
 // Fills S (p, p), E (p, q), the innovations v (n rows, `stride` apart) given delta = 0, loglik (n entries, `every`
 // apart) and W, K, V. Returns NaN where an innovation is known exactly.
-template <class Turn>
+template <class Turn, class Shift>
 inline double update_flat(const double* H, const double* off, const double* R, double scale, const uint8_t* seen,
                           const double* z, int64_t stride, FlatState& x, double* S, double* E, double* v, double* loglik,
-                          int64_t every, double* W, double* K, double* V, FlatWork& work, Turn turn) {
+                          int64_t every, double* W, double* K, double* V, FlatWork& work, Turn turn,
+                          Shift shift) {
     const int d = x.d, p = x.p, q = x.q;
     const Size<0> D(d), P(p);
     const int before = x.count;
-    see_directions(H, off, seen, z, stride, x, E, work, turn);
+    see_directions(H, off, seen, z, stride, x, E, work, turn, shift);
     face(H, work.shown, D, P);
     innovation_cov(R, scale, work.space.A, S, work.shown, D, P);
     const bool correlated = split_noise(R, scale, seen, work.shown, P);

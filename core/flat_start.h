@@ -1,8 +1,8 @@
 // Whole series along a flat start: filter until delta is integrated out, smoother back from there, reports.
 //
 // Symbols as in flat.h. Per node k of the flat part, c of them, kept for the smoother and for reports: directions
-// (c, q, d), the first count[k] of which some observation up to k has seen, `touch` (c, q, d) how far rounding
-// moves a component along each (EPS), T (c, q, q) and s (n, c, q).
+// (c, q, d), the first count[k] of which some observation up to k has seen, `touch` (c, q, d) up to where an
+// entry of the open ones counts as 0, T (c, q, q) and s (n, c, q).
 #pragma once
 #include "flat.h"
 
@@ -36,16 +36,17 @@ inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes
     return k;
 }
 
-// directions (nodes - from, r, d) and touch at the nodes from `from` on, of those that are open after node from - 1.
-inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, double steps,
+// directions (nodes - from, r, d) and touch at the nodes from `from` on, where they are `start`.
+inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, In<2> peak, double steps,
                        Out<3> directions, Out<3> touch) {
     const int d = static_cast<int>(start.shape[1]), r = static_cast<int>(start.shape[0]);
     OpenDirections open(d, r);
     open_directions(start.data, open);
     std::memcpy(&open.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
+    std::memcpy(&open.peak[0], peak.data, sizeof(double) * static_cast<size_t>(peak.size()));
     open.steps = steps;
     for (int64_t k = from; k < chain.step.shape[0]; k++) {
-        carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+        if (k > from) carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
         for (int j = 0; j < r; j++)
             for (int i = 0; i < d; i++) {
                 directions.row(k - from)[j * d + i] = open.direction(j)[i];
@@ -58,12 +59,12 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 //
 // L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
 // integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
-// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d): Omega.
+// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak (q, d): see rank.h.
 // outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: greatest relative
 // rounding of a T_jj, steps of the open directions.
 inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
                         Out<2> s, Flags<2> seen, In<1> scale, In<3> z, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
-                        Out<2> loglik, FlatKept kept, Out<3> error, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
+                        Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
     const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
     const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];
     const Size<0> D(d), D2(2 * d);
@@ -94,6 +95,11 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
                 }
             }
         };
+        auto shift = [&](int64_t path, int j, double by) {
+            for (int64_t earlier = 0; earlier < k; earlier++)
+                for (int i = 0; i < d; i++)
+                    mean.data[(path * nodes + earlier) * d + i] += kept.M.row(earlier)[j * d + i] * by;
+        };
         const int64_t o = chain.obs[k];
         gains.slot[k] = k;
         if (k > 0) {
@@ -107,7 +113,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
             const int64_t c = chain.cfg[o];
             const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[o], seen.row(o),
                                             z.data + o * p, obs * p, x, S.row(o), kept.E.row(o), innovation.data + o * p,
-                                            loglik.data + o, obs, gains.W.row(k), gains.K.row(k), gains.V.row(k), work, turn);
+                                            loglik.data + o, obs, gains.W.row(k), gains.K.row(k), gains.V.row(k), work, turn, shift);
             if (std::isnan(half)) {
                 outcome[2] = k;
                 break;
@@ -145,6 +151,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     facts[0] = 0.0, facts[1] = open.steps;
     for (int j = 0; j < x.count; j++) facts[0] = larger(facts[0], EPS * work.slack[j] / std::fabs(T[j * q + j]));
     std::memcpy(error.data, &open.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
+    std::memcpy(peak.data, &open.peak[0], sizeof(double) * static_cast<size_t>(q * d));
 }
 
 // Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.

@@ -4,20 +4,21 @@
 
 namespace afa {
 
-// Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), the error of
-// open directions (n, q, d, d) after so many steps (n), and count (n) of those seen; -1 once delta is integrated out.
+// Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d) and peak
+// (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out.
 struct FlatPaths {
     Out<3> L;
     Out<2> m;
     Out<3> M, T;
     Out<2> s;
     Out<4> error;
+    Out<3> peak;
     Out<1> steps;
     View<int64_t, 1> count;
-    auto members() { return std::tie(L, m, M, T, s, error, steps, count); }
+    auto members() { return std::tie(L, m, M, T, s, error, peak, steps, count); }
 };
 constexpr const char* PATHS =
-    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) steps(paths) count(paths) ";
+    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) steps(paths) count(paths) ";
 
 // One path, with what `work` needs of it; a path without open directions has none to look at.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
@@ -28,6 +29,7 @@ inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) 
     for (int j = open.first; j < q; j++) {
         std::memcpy(open.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
         std::memcpy(open.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
+        std::memcpy(&open.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
     }
     read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
     return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
@@ -39,6 +41,7 @@ inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
     for (int j = open.first; j < q; j++) {
         std::memcpy(all.M.row(path) + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
         std::memcpy(all.error.row(path) + j * d * d, open.error(j), sizeof(double) * static_cast<size_t>(d * d));
+        std::memcpy(all.peak.row(path) + j * d, &open.peak[j * d], sizeof(double) * static_cast<size_t>(d));
     }
     write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
 }
@@ -105,7 +108,7 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
         FlatState x = take_path(all, path, static_cast<int>(p), work);
         const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[path], seen.row(path),
                                         z.row(path) + o * p, 0, x, &S[0], &E[0], &v[0], &loglik, 0, &W[0], &K[0], &V[0], work,
-                                        [](int, int, double, double) {});
+                                        [](int, int, double, double) {}, [](int64_t, int, double) {});
         if (std::isnan(half)) return true;
         leave_path(all, path, work);
         if (all.count[path] < 0) continue;

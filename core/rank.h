@@ -26,8 +26,9 @@ namespace afa {
 
 // Roundings by which h n may differ from 0 before it counts as seen, beyond the bound itself.
 constexpr double RANK = 32.0;
-// A direction that has decayed by this much is at an end: the squares of its error underflow.
-constexpr double DECAYED = 1e-140;
+inline double rank_rounding() { return RANK * EPS; }
+// A block along which a direction has decayed by this much, by fifty decades, has forgotten it.
+constexpr double DECAYED = 1e-50;
 
 // Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
 // rate, 1/time: the norm of A in these units (0 for steps F that are given as they are).
@@ -42,14 +43,14 @@ constexpr const char* SIZES = "block(d) unit(d) rate(d) ";
 struct OpenDirections {
     int d, q, first = 0;
     double steps = 0;                        // k
-    Scratch<double, 0> N, Omega;             // (q, d) and (q, d, d)
+    Scratch<double, 0> N, Omega, peak;       // (q, d), (q, d, d) and (q, d): the largest that an entry of N has been
     Scratch<double, 0> w, noise;             // (q): h n, and its rounding in EPS
     Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
     Scratch<double, 0> size, moved;          // (d, d)
     Scratch<double, 0> column;               // (d)
 
     OpenDirections(int64_t d_, int64_t q_)
-        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), w(q_), noise(q_),
+        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_),
           added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), column(d_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
@@ -57,6 +58,7 @@ struct OpenDirections {
         first = from.first, steps = from.steps;
         std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
+        std::memcpy(&peak[0], &from.peak[0], sizeof(double) * static_cast<size_t>(q * d));
     }
 };
 
@@ -68,6 +70,7 @@ inline void open_directions(const double* D, OpenDirections& open) {
         for (int i = 0; i < d; i++) {
             const double x = D[j * d + i];
             open.direction(j)[i] = x;
+            open.peak[j * d + i] = std::fabs(x);
             for (int l = 0; l < d; l++) open.error(j)[i * d + l] = i == l ? x * x : 0.0;
         }
 }
@@ -97,6 +100,24 @@ inline void step_sizes(const double* F, double tau, double stamp, const Componen
         }
 }
 
+// Set to 0 the blocks along which direction j has decayed to nothing.
+inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
+    const int d = open.d;
+    double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j);
+    double* kept = &open.column[0];                                          // by block: whether an entry is left
+    for (int i = 0; i < d; i++) kept[i] = 0.0;
+    for (int i = 0; i < d; i++) {
+        const double size = std::fabs(n[i]);
+        if (size >= DECAYED * peak[i] && size > 0.0) kept[sizes.block[i]] = 1.0;
+        peak[i] = larger(peak[i], size);
+    }
+    for (int i = 0; i < d; i++) {
+        if (kept[sizes.block[i]] == 1.0) continue;
+        n[i] = 0.0;
+        for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
+    }
+}
+
 // n <- F n for all open directions, F by columns.
 inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open) {
     const int d = open.d;
@@ -107,16 +128,14 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
     double* x = &open.column[0];
     for (int j = open.first; j < open.q; j++) {
         double *n = open.direction(j), *Omega = open.error(j), *added = &open.added[j * d], *half = &open.moved[0];
-        double largest = 0.0;
         for (int i = 0; i < d; i++) {
             x[i] = added[i] = 0.0;
             for (int l = 0; l < d; l++) {
                 x[i] += F[l * d + i] * n[l];
                 added[i] += open.size[i * d + l] * std::fabs(n[l]);
             }
-            largest = larger(largest, std::fabs(x[i]));
         }
-        for (int i = 0; i < d; i++) n[i] = largest < DECAYED ? 0.0 : x[i];
+        for (int i = 0; i < d; i++) n[i] = x[i];
         for (int i = 0; i < d * d; i++) half[i] = 0.0;
         for (int l = 0; l < d; l++)                                          // F Omega
             for (int i = 0; i < d; i++)
@@ -128,35 +147,61 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
                 if (const double f = grown * F[l * d + c]; f != 0.0)
                     for (int i = 0; i < d; i++) Omega[i * d + c] += half[i * d + l] * f;
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh * added[i] * added[i];
-        if (largest < DECAYED)
-            for (int i = 0; i < d * d; i++) Omega[i] = 0.0;
+        forget(sizes, open, j);
     }
 }
 
-// w_j = h n_j for the open directions, 0 where only rounding is left, and its rounding `noise`; whether any is seen.
-inline bool look(const double* h, OpenDirections& open) {
+// h n_j, 0 where only rounding is left, which is `noise` in EPS.
+inline double shown(const double* h, OpenDirections& open, int j, double& noise) {
     const int d = open.d;
+    const double *n = open.direction(j), *Omega = open.error(j);
+    double x = 0.0, size = 0.0, square = 0.0;
+    for (int i = 0; i < d; i++) {
+        x += h[i] * n[i];
+        size += std::fabs(h[i] * n[i]);
+        if (h[i] != 0.0)
+            for (int l = 0; l < d; l++) square += h[i] * Omega[i * d + l] * h[l];
+    }
+    noise = std::sqrt(square > 0.0 ? square : 0.0) + size;
+    return std::fabs(x) <= RANK * EPS * noise ? 0.0 : x;
+}
+// w_j = h n_j for the open directions and its rounding `noise`; whether any of them is seen.
+inline bool look(const double* h, OpenDirections& open) {
     bool any = false;
     for (int j = open.first; j < open.q; j++) {
-        const double *n = open.direction(j), *Omega = open.error(j);
-        double x = 0.0, size = 0.0, square = 0.0;
-        for (int i = 0; i < d; i++) {
-            x += h[i] * n[i];
-            size += std::fabs(h[i] * n[i]);
-            if (h[i] != 0.0)
-                for (int l = 0; l < d; l++) square += h[i] * Omega[i * d + l] * h[l];
-        }
-        open.noise[j] = std::sqrt(square > 0.0 ? square : 0.0) + size;
-        open.w[j] = std::fabs(x) <= RANK * EPS * open.noise[j] ? 0.0 : x;
+        open.w[j] = shown(h, open, j, open.noise[j]);
         any = any || open.w[j] != 0.0;
     }
     return any;
 }
 
-// How far rounding moves component i along direction j, in EPS.
+// Entry i of direction j counts as 0 up to this size.
 inline double rounding(OpenDirections& open, int j, int i) {
     const double square = open.error(j)[i * open.d + i];
-    return std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]);
+    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]));
+}
+
+// n <- F n and `touch` (what counts as 0) after one step: k steps F (k, d, d), by columns, of lengths tau between
+// stamps of a size, directions and touch (k, q, d).
+inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch) {
+    const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
+    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d);
+    for (int64_t k = 0; k < F.shape[0]; k++) {
+        const double* step = F.row(k);
+        if (is_identity(step, d)) continue;
+        step_sizes(step, tau[k], stamp[k], sizes, &largest[0], &size[0], d);
+        for (int j = 0; j < q; j++) {
+            double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
+            for (int i = 0; i < d; i++) {
+                moved[i] = rough[i] = 0.0;
+                for (int l = 0; l < d; l++) {
+                    moved[i] += step[l * d + i] * n[l];
+                    rough[i] += std::fabs(step[l * d + i]) * t[l] + RANK * EPS * size[i * d + l] * std::fabs(n[l]);
+                }
+            }
+            for (int i = 0; i < d; i++) n[i] = moved[i], t[i] = rough[i];
+        }
+    }
 }
 
 // After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
@@ -177,6 +222,9 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             const double x = a[i], y = b[i];
             if (c != 0.0) fresh[i] += std::fabs(s * x) + std::fabs(c * y);   // an exchange rounds nothing
             a[i] = c * x + s * y, b[i] = c * y - s * x;
+            double &p = open.peak[first * d + i], &r = open.peak[j * d + i];
+            const double before = p;
+            p = std::fabs(c) * p + std::fabs(s) * r, r = std::fabs(c) * r + std::fabs(s) * before;
         }
         for (int i = 0; i < d * d; i++) {
             const double x = A[i], y = B[i];

@@ -102,7 +102,7 @@ class ExactDiffuse:
             if not n:
                 return 0.0
             X, size = self._regressors(range(n))
-            null = null_space(X, size)
+            null, _ = null_space(X, size)
             L = mpmath.cholesky(self.S)
             total = n * mpmath.log(2 * mpmath.pi) + 2 * sum(mpmath.log(L[i, i]) for i in range(n))
             r = mpmath.lu_solve(L, self.y)
@@ -128,7 +128,7 @@ class ExactDiffuse:
             mean, cov = H * self.mean(time), H * self.cov(time, time) * H.T
             G, G_size = self.rows(H, time)
             X, X_size = self._regressors(used)
-            null = null_space(X, X_size)
+            null, null_size = null_space(X, X_size)
             if used:
                 cross = mpmath.matrix(H.rows, len(used))
                 for j, i in enumerate(used):
@@ -149,7 +149,7 @@ class ExactDiffuse:
                     load = _solve(K, (G * basis - back.T * W).T)
                     mean = mean + load.T * mpmath.lu_solve(K, W.T * r)
                     cov = cov + load.T * load
-            return _report(mean, cov, G * null, G_size * _abs(null))
+            return _report(mean, cov, G * null, G_size * null_size)
 
     def _regressors(self, used: Any) -> tuple[Matrix, Matrix]:
         used = list(used)
@@ -160,8 +160,11 @@ class ExactDiffuse:
         return X, size
 
 
-def null_space(X: Matrix, size: Matrix) -> Matrix:
-    """Basis of {v: X v = 0}, an entry of X being zero below ROUNDING times its size."""
+def null_space(X: Matrix, size: Matrix) -> tuple[Matrix, Matrix]:
+    """Basis of {v: X v = 0} and the sizes of its entries.
+
+    An entry of X is zero below ROUNDING times its size.
+    """
     X, size = X.copy(), size.copy()
     n, q = X.rows, X.cols
     pivots: list[tuple[int, int]] = []
@@ -187,12 +190,13 @@ def null_space(X: Matrix, size: Matrix) -> Matrix:
                 size[k, c] += abs(f) * size[i, c]
             X[k, j] = mpmath.mpf(0)
         pivots.append(where)
-    null = mpmath.zeros(q, len(free))
+    null, null_size = mpmath.zeros(q, len(free)), mpmath.zeros(q, len(free))
     for c, j in enumerate(free):
-        null[j, c] = 1
+        null[j, c] = null_size[j, c] = 1
         for i, l in pivots:
             null[l, c] = -X[i, j] / X[i, l]
-    return null
+            null_size[l, c] = size[i, j] / abs(X[i, l])
+    return null, null_size
 
 
 def complement(null: Matrix) -> Matrix:
@@ -230,7 +234,11 @@ def _transition(A: Matrix, Q: Matrix, u: Matrix, tau: Any) -> tuple[Matrix, Matr
     power, noise, drive = mpmath.eye(d), Q, u
     Phi, V, psi = power, noise, drive
     for k in range(1, int(mpmath.mp.dps * 1.2)):
-        power, drive, noise = power * A / k, A * drive / (k + 1), (A * noise + noise * A.T) / (k + 1)
+        power, drive, noise = (
+            power * A / k,
+            A * drive / (k + 1),
+            (A * noise + noise * A.T) / (k + 1),
+        )
         Phi, psi, V = Phi + power, psi + drive, V + noise
     for _ in range(doublings):
         V = Phi * V * Phi.T + V

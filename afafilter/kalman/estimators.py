@@ -26,6 +26,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.unknown import chosen
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -200,12 +201,14 @@ def forecast(
         found = replace(
             full, t=full.t[-steps:], mean=full.mean[..., -steps:, :],
             cov=full.cov[..., -steps:, :, :],
+            open_laws=chosen(full.open_laws, np.arange(total - steps, total)),
         )  # fmt: skip
         H, d, R = (_rows(model, name, total)[-steps:] for name in ("H", "d", "R"))
-    mean = np.einsum("...ij,...j->...i", H, found.mean) + d
-    cov = H @ found.cov @ np.swapaxes(H, -1, -2) + R
-    info = {**found.info, "observation_mean": mean, "observation_cov": cov}
-    return Estimate(found.t, found.mean, found.cov, label="Forecast", info=info)
+    mean, cov = found.through(H)
+    info = {**found.info, "observation_mean": mean + d, "observation_cov": cov + R}
+    return Estimate(
+        found.t, found.mean, found.cov, label="Forecast", info=info, open_laws=found.open_laws
+    )
 
 
 class _Robust(NamedTuple):
@@ -315,14 +318,15 @@ def _estimate(
             scale = 1.0 / w
     found = run(line, flat, smooth, scale, complete)
     if not moved:
-        mean, cov = ask.at_observations(line, found)
+        answer = ask.at_observations(line, found)
     elif smooth:
-        mean, cov = ask.smoothed(model, line, found, asked)
+        answer = ask.smoothed(model, line, found, asked)
     else:
         used = np.arange(1, len(grid) + 1)
         if query_times is not None:
             used = np.searchsorted(grid, asked, side="right")
-        mean, cov = ask.filtered(model, line, found, asked, used)
+        answer = ask.filtered(model, line, found, asked, used)
+    mean, cov, open_laws = answer
 
     def per_path(value: Array) -> Array:
         """(G, ...) covariances as (..., ...): a view where all paths share one."""
@@ -339,4 +343,5 @@ def _estimate(
         loglik=steps.sum(axis=-1), loglik_steps=steps,
         innovation=found.innovation.reshape(data.shape),
         innovation_cov=per_path(found.innovation_cov), label=label, info=info,
+        open_laws=open_laws,
     )  # fmt: skip

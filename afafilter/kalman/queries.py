@@ -7,101 +7,160 @@ independent of x(t0): the model run backwards, dx = -(A x + u) ds + noise.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.kalman.run import FlatStart, Run, mark_unseen, settle
+from afafilter._base.unknown import OpenLaw
+from afafilter.kalman.flat_start import FlatStart, settle
+from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline, unique_steps
 from afafilter.linalg import discretiser
+from afafilter.linalg.subspaces import ROUNDING, carry
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
 
-def at_observations(line: Timeline, run: Run) -> tuple[Array, Array]:
-    """Mean (n, T, d) and cov (G, T, d, d) at the nodes that show observations."""
+class Answer(NamedTuple):
+    """Mean (n, k, d), cov (G, k, d, d), undetermined where they are, and the laws behind those."""
+
+    mean: Array
+    cov: Array
+    open_laws: tuple[OpenLaw, ...]
+
+
+def at_observations(line: Timeline, run: Run) -> Answer:
+    """Laws at the nodes that show observations."""
+    laws = []
+    whole = len(line.times) == len(line.seen_at)
+    shown = np.full(len(line.times), -1)
+    shown[line.seen_at] = np.arange(len(line.seen_at))
     for g, flat in enumerate(run.flat):
         if flat is None:
             continue
-        rows = _members(run, g)
-        c = flat.M.shape[0]
-        mean, cov = _report(flat, run.mean[rows, :c], run.cov[g, :c], np.arange(c))
-        run.mean[rows, :c], run.cov[g, :c] = mean, cov
-    if len(line.times) == len(line.seen_at):
-        return run.mean, run.cov
-    return run.mean[:, line.seen_at], run.cov[:, line.seen_at]
+        rows, c = _members(run, g), len(flat.M)
+        for node in (np.arange(c), np.arange(c, flat.last)):
+            if len(node):
+                law = _report(run, g, rows, flat, node)
+                kept = shown[node] >= 0
+                laws.append(_rows(law, kept, shown[node[kept]]))
+    mean, cov = run.mean, run.cov
+    if not whole:
+        mean, cov = mean[:, line.seen_at], cov[:, line.seen_at]
+    return Answer(mean, cov, _kept(laws))
 
 
 def filtered(
     model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: Array, used: Index
-) -> tuple[Array, Array]:
+) -> Answer:
     """Laws at `asked` given the first `used` observations."""
     assert isinstance(model, LinearSDE)
     early = int(np.searchsorted(used, 0, side="right"))
     node = line.seen_at[used[early:] - 1]
     dt = asked[early:] - line.times[node]
-    steps, index = unique_steps(dt, np.maximum(np.abs(asked[early:]), np.abs(line.times[node])))
+    stamps = np.maximum(np.abs(asked[early:]), np.abs(line.times[node]))
+    steps, index = unique_steps(dt, stamps)
     Phi, psi, V = (part[index] for part in model.transition(steps))
     mean = np.einsum("kij,nkj->nki", Phi, run.mean[:, node]) + psi
     cov = Phi @ run.cov[:, node] @ np.swapaxes(Phi, -1, -2) + V
+    laws = []
     for g, flat in enumerate(run.flat):
         if flat is None:
             continue
-        rows, open_ = _members(run, g), np.flatnonzero(node < flat.M.shape[0])
-        at = node[open_]
-        mean[np.ix_(rows, open_)], cov[g, open_] = settle(
-            mean[np.ix_(rows, open_)], cov[g, open_], Phi[open_] @ flat.M[at], flat.T[at],
-            flat.s[:, at],
-        )  # fmt: skip
+        rows, c = _members(run, g), len(flat.M)
+        for part in (np.flatnonzero(node < c), np.flatnonzero((node >= c) & (node < flat.last))):
+            if not len(part):
+                continue
+            at, where = node[part], np.ix_(rows, part)
+            moves = Phi[part], dt[part], stamps[part], line.sizes
+            some, some_cov = mean[where], cov[g, part]
+            if at[0] < c:
+                M = carry(*moves, flat.M[at], flat.rounding[at])[0]
+                some, some_cov = settle(
+                    M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov
+                )
+            opened = carry(*moves, *flat.open_at(at))
+            law = OpenLaw(rows, part, some, some_cov, *opened)
+            mean[where], cov[g, part] = law.report()
+            laws.append(law)
     if early:
-        before, spread = _prior_laws(model, line, asked[:early])
-        shape = (len(mean), *before.shape)
-        mean = np.concatenate([np.broadcast_to(before, shape), mean], axis=1)
-        cov = np.concatenate([np.broadcast_to(spread, (len(cov), *spread.shape)), cov], axis=1)
-    return mean, cov
+        law = _prior_laws(model, line, asked[:early], np.arange(len(mean)))
+        before, spread = law.report()
+        shape = (len(cov), *spread.shape)
+        mean = np.concatenate([before, mean], axis=1)
+        cov = np.concatenate([np.broadcast_to(spread, shape), cov], axis=1)
+        laws = [law, *(other._replace(at=other.at + early) for other in laws)]
+    return Answer(mean, cov, _kept(laws))
 
 
-def smoothed(
-    model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: Array
-) -> tuple[Array, Array]:
+def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: Array) -> Answer:
     """Laws at `asked` given all observations."""
     assert isinstance(model, LinearSDE)
     node = np.maximum(line.asked, 0)
     mean, cov = run.mean[:, node], run.cov[:, node]
     early = int(np.count_nonzero(line.asked < 0))
-    Phi, psi, V = _backward(model, line.times[0] - asked[:early])
+    back = line.times[0] - asked[:early]
+    Phi, psi, V = _backward(model, back)
     with np.errstate(over="ignore", invalid="ignore"):
         mean[:, :early] = np.einsum("kij,nkj->nki", Phi, mean[:, :early]) + psi
         cov[:, :early] = Phi @ cov[:, :early] @ np.swapaxes(Phi, -1, -2) + V
+    laws = []
     for g, flat in enumerate(run.flat):
         if flat is None:
             continue
-        assert flat.unseen is not None
-        rows, open_ = _members(run, g), np.flatnonzero(node < flat.M.shape[0])
-        at = node[open_]
-        move = np.broadcast_to(np.eye(model.dim), (len(open_), model.dim, model.dim)).copy()
-        move[: min(early, len(open_))] = Phi[: len(open_)]
-        mean[np.ix_(rows, open_)], cov[g, open_] = mark_unseen(
-            mean[np.ix_(rows, open_)], cov[g, open_], move @ flat.unseen[at], move @ flat.M[at]
-        )
-    return mean, cov
+        rows, c = _members(run, g), len(flat.M)
+        for part in (np.flatnonzero(node < c), np.flatnonzero((node >= c) & (node < flat.last))):
+            if not len(part):
+                continue
+            directions, rounding = flat.open_at(node[part])
+            move = part < early
+            if move.any():
+                stamp = np.maximum(np.abs(asked[part[move]]), np.abs(line.times[0]))
+                directions[move], rounding[move] = carry(
+                    Phi[part[move]], back[part[move]], stamp, line.sizes, directions[move],
+                    rounding[move],
+                )  # fmt: skip
+            law = OpenLaw(rows, part, mean[np.ix_(rows, part)], cov[g, part], directions, rounding)
+            mean[np.ix_(rows, part)], cov[g, part] = law.report()
+            laws.append(law)
+    return Answer(mean, cov, _kept(laws))
 
 
-def _report(flat: FlatStart, mean: Array, cov: Array, node: Index) -> tuple[Array, Array]:
-    if flat.unseen is None:
-        return settle(mean, cov, flat.M[node], flat.T[node], flat.s[:, node])
-    return mark_unseen(mean, cov, flat.unseen[node], flat.M[node])
+def _report(run: Run, g: int, rows: Index, flat: FlatStart, node: Index) -> OpenLaw:
+    """Report the laws of group g at consecutive nodes, in place."""
+    part = slice(node[0], node[-1] + 1)
+    mean, cov = run.mean[rows, part], np.array(run.cov[g, part])
+    if node[0] < len(flat.M) and not flat.smoothed:
+        mean, cov = settle(flat.M, flat.T, flat.s, flat.count, mean, cov)
+    law = OpenLaw(rows, node, mean, cov, *flat.open_at(node))
+    run.mean[rows, part], run.cov[g, part] = law.report()
+    return law
+
+
+def _rows(law: OpenLaw, kept: Array, at: Index) -> OpenLaw:
+    return OpenLaw(
+        law.paths, at, law.mean[:, kept], law.cov[kept], law.directions[kept], law.rounding[kept]
+    )
+
+
+def _kept(laws: list[OpenLaw]) -> tuple[OpenLaw, ...]:
+    """Those that leave anything open."""
+    return tuple(law for law in laws if len(law.at) and law.moved().any())
 
 
 def _members(run: Run, g: int) -> Index:
     return np.flatnonzero(run.group == g)
 
 
-def _prior_laws(model: LinearSDE, line: Timeline, asked: Array) -> tuple[Array, Array]:
-    """Laws without data, (k, d) and (k, d, d)."""
+def _prior_laws(model: LinearSDE, line: Timeline, asked: Array, paths: Index) -> OpenLaw:
+    """Laws without data."""
     mean0, cov0, D = line.law
+    k, at = len(asked), np.arange(len(asked))
     if model.prior == "stationary":
-        k = len(asked)
-        return np.broadcast_to(mean0, (k, *mean0.shape)), np.broadcast_to(cov0, (k, *cov0.shape))
+        none = np.zeros((k, 0, model.dim))
+        mean = np.broadcast_to(mean0, (len(paths), k, *mean0.shape))
+        return OpenLaw(paths, at, mean, np.broadcast_to(cov0, (k, *cov0.shape)), none, none)
     gap = asked - line.times[0]
     back = _backward(model, np.maximum(-gap, 0.0))
     ahead = model.transition(np.maximum(gap, 0.0))
@@ -111,8 +170,11 @@ def _prior_laws(model: LinearSDE, line: Timeline, asked: Array) -> tuple[Array, 
     V = np.where(past[:, None, None], back[2], ahead[2])
     with np.errstate(over="ignore", invalid="ignore"):
         cov = Phi @ cov0 @ np.swapaxes(Phi, -1, -2) + V
-        moved = Phi @ D
-        return mark_unseen(Phi @ mean0 + psi, cov, moved, moved)
+        mean = np.broadcast_to(Phi @ mean0 + psi, (len(paths), k, model.dim))
+        start = np.broadcast_to(D.T, (k, *D.T.shape))
+        stamp = np.maximum(np.abs(asked), np.abs(line.times[0]))
+        opened = carry(Phi, np.abs(gap), stamp, line.sizes, start, ROUNDING * np.abs(start))
+    return OpenLaw(paths, at, mean, cov, *opened)
 
 
 def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array]:

@@ -141,3 +141,22 @@ smooth_lanes = core.smooth_lanes
 
 Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
 """
+filter_flat = core.filter_flat
+"""(chain, gains, times, sizes, L, m, M, T, s, seen, scale, z, P, S, mean, innovation, loglik, kept,
+error, peak, rotation, outcome, facts): nodes from 0 on while flat directions are open.
+
+See core/flat_start.h; `flat_start` alone calls it.
+"""
+smooth_flat = core.smooth_flat
+"""(chain, last, gains, M, E, innovation, seen, J, y, mean, P): back through the flat start."""
+carry_open = core.carry_open
+"""(chain, times, sizes, first, start, error, peak, steps, directions, rounding): open directions
+(r, d) at every node from `first` on, where they are `start`."""
+settle = core.settle
+"""(M, T, s, count, mean, cov): add to x = m + M delta + noise what T delta = s says of delta."""
+predict_all = core.predict_all
+"""(chain, k, tau, stamp, sizes, paths): carry every path over the step into node k."""
+innovations_all = core.innovations_all
+"""(chain, o, z, paths, v, S, known): innovations of observation o before it is used."""
+update_all = core.update_all
+"""(chain, o, z, seen, scale, paths): condition every path on observation o, noise times scale."""

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter._core import kalman_step_kernels as kernels
+from afafilter._base.unknown import image
+from afafilter.kalman import recursions
+from afafilter.kalman.flat_start import initial_root, raise_singular
 from afafilter.kalman.queries import at_observations
-from afafilter.kalman.run import initial_root, raise_singular, run
+from afafilter.kalman.run import run
 from afafilter.kalman.timeline import Timeline
 from afafilter.weights import Weight
 
@@ -42,21 +44,27 @@ def find_weights(
 def _causal_weights(
     line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
 ) -> tuple[Array, Array]:
-    chain, (mean0, cov0, D) = line.chain, line.law
+    chain, (mean0, cov0, D), t = line.chain, line.law, line.times
     n, T, p = z.shape
-    q = D.shape[1]
-    L, m = np.tile(initial_root(cov0), (n, 1, 1)), np.tile(mean0, (n, 1))
-    M, triangle, s = np.tile(D, (n, 1, 1)), np.zeros((n, q, q)), np.zeros((n, q))
-    largest, open_ = np.zeros((n, q)), np.full(n, q > 0)
+    d, q = D.shape
+    error = np.zeros((q, d, d))
+    np.einsum("qii->qi", error)[:] = D.T**2
+    L, m, M, triangle, s, error, peak = (
+        np.array(np.broadcast_to(part, (n, *part.shape)), order="C")
+        for part in (
+            initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T),
+        )
+    )  # fmt: skip
+    state = L, m, M, triangle, s, error, peak, np.zeros(n), np.full(n, 0 if q else -1, np.int64)
     v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
     w, rounds = np.ones((n, T)), np.zeros(1)
-    state = (L, m, M, triangle, s, largest, open_)
     for k, o in enumerate(chain.obs):
         if k > 0:
-            kernels.predict_all(chain, k, L, m, M, triangle)
+            stamp = max(abs(t[k]), abs(t[k - 1]))
+            recursions.predict_all(chain, k, t[k] - t[k - 1], stamp, line.sizes, state)
         if o < 0:
             continue
-        kernels.innovations_all(chain, o, z, *state, v, S, known)
+        recursions.innovations_all(chain, o, z, state, v, S, known)
         R = chain.R[chain.cfg[o]]
         usable = known & ~np.isnan(v)
         if anchor == "prediction":
@@ -67,7 +75,7 @@ def _causal_weights(
             rounds = np.maximum(rounds, taken)
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
-        if kernels.update_all(chain, o, z, seen, 1.0 / np.where(dropped, 1.0, w[:, o]), *state):
+        if recursions.update_all(chain, o, z, seen, 1.0 / np.where(dropped, 1.0, w[:, o]), state):
             raise_singular(chain, k)
     return w, rounds
 
@@ -107,8 +115,8 @@ def _smoothed_weights(
     for count in range(iterations):
         with np.errstate(divide="ignore"):
             scale = None if count == 0 else 1.0 / w[active]
-        mean, _ = at_observations(line, run(line, z[active], True, scale))
-        residual = z[active] - off - np.einsum("tpd,ntd->ntp", H, mean)
+        mean, _, open_laws = at_observations(line, run(line, z[active], True, scale))
+        residual = z[active] - off - image(H, mean, open_laws)
         fresh = _weights(weight, residual, _metric(metric, R), ~np.isnan(residual))
         moving = np.abs(fresh - w[active]).max(axis=1) > CONVERGED
         w[active] = fresh

@@ -16,32 +16,15 @@ import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import spread
-from afafilter._core import kalman_flat_kernels as flat_kernels
 from afafilter.kalman import recursions, segments
+from afafilter.kalman.flat_start import FlatBlock, FlatStart, initial_root, raise_singular
 from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
-from afafilter.linalg.transitions import lower_roots
 
-UNSEEN_TOL = 1e-9
-"""A state component counts as undetermined when it moves by more than this per unit of delta."""
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
-
-
-@dataclass
-class FlatStart:
-    """The nodes at the start of a group where delta is not integrated out (see flat kernels).
-
-    M (c, d, q), T (c, q, q), s (n, c, q) after each node. For a smoothed run `unseen` (c, d, r) is
-    what the directions that the whole series leaves open do to the state.
-    """
-
-    M: Array
-    T: Array
-    s: Array
-    unseen: Array | None = None
 
 
 @dataclass
@@ -191,7 +174,7 @@ class _Block:
     def begin(self) -> None:
         """Root L (d, d), by columns, and means m (n, d) at node `first` - 1: after a flat start."""
         law, n = self.line.law, len(self.mean)
-        self.flat = _FlatBlock(self) if law.diffuse.shape[1] else None
+        self.flat = FlatBlock(self) if law.diffuse.shape[1] else None
         if self.flat is None:
             self.L, self.m, self.first = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0
         else:
@@ -235,148 +218,6 @@ class _Block:
 
         spread(means, _slices(n, N * (d + p)), n * N)
         return self.finish(Z, y)
-
-
-class _FlatBlock:
-    """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
-
-    def __init__(self, block: _Block) -> None:
-        (_, N, d), p = block.mean.shape, block.z.shape[2]
-        self.block, self.gains = block, recursions.empty_gains(N, d, p)
-        N, q = len(block.line.times), block.line.law.diffuse.shape[1]
-        size, spare = min(N, 4 * q + 16), 0.0
-        while True:
-            singular = self._filter(size, spare)
-            if singular >= 0:
-                # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
-                if spare:
-                    raise_singular(block.line.chain, singular)
-                spare = 1.0
-            elif self.integrated or size == N:
-                break
-            else:
-                size = min(N, 4 * size)
-        kept = self.done - self.integrated
-        self.start = FlatStart(self.Ms[:kept], self.Ts[:kept], self.ss[:, :kept])
-
-    def _filter(self, size: int, spare: float) -> int:
-        block = self.block
-        law, (n, _, d), (T, p) = block.line.law, block.mean.shape, block.seen.shape
-        D = law.diffuse
-        q = D.shape[1]
-        self.L, self.m = initial_root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
-        self.M, self.T, self.s = np.array(D, order="C"), np.zeros((q, q)), np.zeros((n, q))
-        self.Ms, self.Ts = np.empty((size, d, q)), np.empty((size, q, q))
-        self.Es, self.ss = np.empty((T, p, q)), np.empty((n, size, q))
-        self.rotation = np.empty((d + q, d + q))
-        self.done, self.integrated, singular = flat_kernels.filter_flat(
-            block.line.chain, self.gains, self.L, self.m, self.M, self.T, self.s, block.seen,
-            block.scale, block.smooth, block.z, block.cov, block.innovation_cov, block.mean,
-            block.innovation, block.loglik, self.Ms, self.Es, self.Ts, self.ss, self.rotation,
-        )  # fmt: skip
-        return int(singular)
-
-    def report_innovations(self) -> None:
-        """Innovations are known given delta = 0; report them with delta as known before each."""
-        block, q = self.block, self.T.shape[0]
-        obs = block.line.chain.obs[: self.done]
-        nodes = np.flatnonzero(obs >= 0)
-        T = np.zeros((len(nodes), q, q))
-        s = np.zeros((len(block.z), len(nodes), q))
-        later = nodes > 0
-        T[later] = self.Ts[nodes[later] - 1]
-        s[:, later] = self.ss[:, nodes[later] - 1]
-        seen = obs[nodes]
-        block.innovation[:, seen], block.innovation_cov[seen] = settle(
-            block.innovation[:, seen], block.innovation_cov[seen], -self.Es[seen], T, s
-        )
-
-    def smooth(self, Z: Array, y: Array) -> None:
-        """Smooth back through the flat start.
-
-        Where delta was integrated out: Z (d, d), by columns, and y (n, d), what the later data say
-        about xi'.
-        """
-        block, last = self.block, self.done - 1
-        mean, cov = block.mean, block.cov
-        d, q = self.M.shape
-        J, joint = np.eye(d + q), np.zeros((len(mean), d + q))
-        null: Array = np.zeros((q, 0))
-        if self.integrated:
-            J[:d, :d] = Z.T
-            J = self.rotation @ J
-            joint += y @ self.rotation[:, :d].T
-            joint[:, d:] += np.linalg.solve(self.T, self.s.T).T
-        else:
-            inverse, nulls = _regression(self.T[None])
-            J[d:, d:], null = inverse[0], nulls[0]
-            joint[:, d:] = self.s @ J[d:, d:].T
-            mean[:, last] += joint[:, d:] @ self.M.T
-            moved = self.M @ J[d:, d:]
-            cov[last] += moved @ moved.T
-        flat_kernels.smooth_flat(
-            block.line.chain, last, self.gains, self.Ms, self.Es, block.innovation, block.seen, J,
-            joint, mean, cov,
-        )  # fmt: skip
-        self.start.unseen = self.start.M @ null
-
-
-def raise_singular(chain: recursions.Chain, node: int) -> None:
-    """Say which observation is predicted exactly."""
-    raise ValueError(
-        f"R is singular and observation {chain.obs[node]} is predicted without error, so that its "
-        "likelihood is not defined; give R (or obs_cov) a positive variance there"
-    )
-
-
-def initial_root(P: Array) -> Array:
-    """Columns of the lower root of a semidefinite matrix."""
-    root: Array = lower_roots(P[None])[0]
-    return root
-
-
-def _regression(T: Array) -> tuple[Array, Array]:
-    """Pseudo-inverses (k, q, q) and open directions (k, q, q; 0: none) of T (k, q, q)."""
-    q = T.shape[-1]
-    size = np.sqrt((T**2).sum(axis=-2))
-    size[size == 0] = 1.0
-    U, values, Vt = np.linalg.svd(T / size[:, None, :])
-    filled = np.count_nonzero(np.diagonal(T, axis1=-2, axis2=-1), axis=-1)
-    used = np.arange(q) < filled[:, None]
-    V = np.swapaxes(Vt, -1, -2) / size[:, :, None]
-    inverse = (V * np.where(used, 1 / np.where(used, values, 1.0), 0.0)[:, None, :]) @ np.swapaxes(
-        U, -1, -2
-    )
-    null = np.where(used[:, None, :], 0.0, V)
-    length = np.sqrt((null**2).sum(axis=-2, keepdims=True))
-    return inverse, null / np.where(length == 0, 1.0, length)
-
-
-def settle(m: Array, P: Array, M: Array, T: Array, s: Array) -> tuple[Array, Array]:
-    """Report x = m + M delta + noise with delta as far as T delta = s determines it.
-
-    m (n, k, d), P (k, d, d), M (k, d, q), T (k, q, q), s (n, k, q).
-    """
-    inverse, null = _regression(T)
-    root = M @ inverse
-    mean = m + np.einsum("kij,nkj->nki", root, s)
-    return mark_unseen(mean, P + root @ np.swapaxes(root, -1, -2), M @ null, M)
-
-
-def mark_unseen(mean: Array, cov: Array, unseen: Array, M: Array) -> tuple[Array, Array]:
-    """NaN means, infinite variances and zero covariances where `unseen` (k, d, r) moves the state.
-
-    M (k, d, q) sets the scale below which movement is rounding.
-    """
-    scale = np.maximum(1.0, np.abs(M).max(axis=(-1, -2), initial=0.0))
-    with np.errstate(invalid="ignore"):
-        known = np.abs(unseen).sum(axis=-1) <= UNSEEN_TOL * scale[:, None]
-    known &= np.isfinite(np.diagonal(cov, axis1=-2, axis2=-1))
-    mean = np.where(known, mean, np.nan)
-    cov = np.where(known[..., :, None] & known[..., None, :], cov, 0.0)
-    rows, components = np.nonzero(~known)
-    cov[rows, components, components] = np.inf
-    return mean, cov
 
 
 def _slices(n: int, size: int) -> list[slice]:

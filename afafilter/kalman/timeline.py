@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter.kalman.recursions import Chain
 from afafilter.linalg.discretiser import mostly_distinct
+from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior
@@ -23,7 +24,7 @@ class Timeline(NamedTuple):
 
     times (N,); chain: steps and observation rows for the kernels; law of the state at node 0 before
     any observation; seen_at (T,) node that shows observation k; asked (Nq,) node of each query, -1
-    where the query lies before node 0.
+    where the query lies before node 0; sizes: how exact the steps are (what flat starts need).
     """
 
     times: Array
@@ -31,6 +32,7 @@ class Timeline(NamedTuple):
     law: InitialLaw
     seen_at: Index
     asked: Index
+    sizes: ComponentSizes
 
 
 def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
@@ -108,7 +110,7 @@ def sde_timeline(
     )  # fmt: skip
     where = np.searchsorted(times, asked)
     where[asked < times[0]] = -1
-    return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where)
+    return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where, model.component_sizes)
 
 
 def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> Timeline:
@@ -125,7 +127,8 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
         np.arange(n) if showing else np.zeros(n), model.H, model.d,
         model.R if obs_cov is None else obs_cov,
     )  # fmt: skip
-    return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64))
+    sizes = component_sizes(model.F, given=True)
+    return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64), sizes)
 
 
 def _chain(

@@ -32,6 +32,7 @@ from afafilter._base.checks import (
 from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
 from afafilter.linalg.modes import Modes, modes
+from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
@@ -186,6 +187,11 @@ class LinearSDE:
     def discretiser(self) -> discretiser.Discretiser:
         """What `transition` needs besides the intervals, computed once."""
         return discretiser.Discretiser(self.A, self.Q, self.drift)
+
+    @cached_property
+    def component_sizes(self) -> ComponentSizes:
+        """What rank decisions need to know of the dynamics, computed once."""
+        return component_sizes(self.A)
 
     def stationary_covariance(self) -> Array:
         """Covariance P (d, d) of the stationary law, A P + P A^T + Q = 0; state^2.

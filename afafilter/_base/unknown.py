@@ -1,0 +1,136 @@
+"""What flat directions leave undetermined: NaN means, infinite variances, and functionals of both.
+
+A law with open directions is
+
+    x = mean + N gamma + e,   e ~ N(0, cov),   gamma (r,) without prior,
+
+and what it says of a functional h x depends on h N alone: where that is zero, h x is known, with
+mean h mean and variance h cov h, although components of x may not be; where it is not, nothing at
+all is known of h x. Zero means: not larger than |h| times the rounding of N, which comes with N
+(`afafilter.linalg.subspaces`).
+
+Reported are NaN for an undetermined mean, inf for its variance and 0 for its covariances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array, ObsMask
+
+Index = NDArray[np.intp]
+
+
+class OpenLaw(NamedTuple):
+    """Laws with open directions, at some times of some paths.
+
+    paths (n,) positions among the flattened paths, at (k,) on the time axis; mean (n, k, d) and
+    cov (k, d, d) given gamma = 0; directions (k, r, d), each a row, and up to where an entry of
+    them counts as zero, rounding (k, r, d).
+    """
+
+    paths: Index
+    at: Index
+    mean: Array
+    cov: Array
+    directions: Array
+    rounding: Array
+
+    def moved(self, H: Array | None = None) -> ObsMask:
+        """Which rows of H (p, d) or (k, p, d), of x itself by default, gamma moves: (k, p)."""
+        if H is None:
+            moved, rounding = self.directions, self.rounding
+        else:
+            turned = np.swapaxes(H, -1, -2)
+            moved, rounding = self.directions @ turned, self.rounding @ np.abs(turned)
+        return np.asarray(~(np.abs(moved) <= rounding).all(axis=-2))
+
+    def report(self) -> tuple[Array, Array]:
+        """mean (n, k, d) and cov (k, d, d) as they are reported."""
+        return mark(self.mean, self.cov, self.moved())
+
+
+def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:
+    """NaN means, infinite variances and zero covariances where unknown (..., d).
+
+    mean (..., d), cov (..., d, d): leading axes are those of `unknown`, means may have more.
+    """
+    unknown = unknown | ~np.isfinite(np.diagonal(cov, axis1=-2, axis2=-1))
+    mean = np.where(unknown, np.nan, mean)
+    cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
+    np.einsum("...ii->...i", cov)[unknown] = np.inf
+    return mean, cov
+
+
+def image(H: Array, mean: Array, open_laws: Sequence[OpenLaw] = ()) -> Array:
+    """H x (..., T, p) from the means (..., T, d), NaN where it is undetermined.
+
+    H : (p, d) or (T, p, d). open_laws: what is known where components are undetermined but
+    functionals of them may not be.
+    """
+    H = np.broadcast_to(H, (mean.shape[-2], *H.shape[-2:]))
+    unknown = np.isnan(mean)
+    out: Array = np.einsum("tpd,...td->...tp", H, np.where(unknown, 0.0, mean))
+    if not unknown.any():
+        return out
+    out[_touched(H, unknown)] = np.nan
+    flat = out.reshape(-1, *out.shape[-2:])
+    for law in open_laws:
+        G = H[law.at]
+        known = np.einsum("kpd,nkd->nkp", G, law.mean)
+        flat[np.ix_(law.paths, law.at)] = np.where(law.moved(G), np.nan, known)
+    return out
+
+
+def through(
+    H: Array, mean: Array, cov: Array, open_laws: Sequence[OpenLaw] = ()
+) -> tuple[Array, Array]:
+    """Mean (..., T, p) and covariance (..., T, p, p) of H x, undetermined where they are.
+
+    Parameters
+    ----------
+    H : (p, d) or (T, p, d).
+    mean, cov : (..., T, d) and (..., T, d, d) as reported, NaN and inf where undetermined.
+    open_laws : as for `image`.
+    """
+    H = np.broadcast_to(H, (mean.shape[-2], *H.shape[-2:]))
+    turned = np.swapaxes(H, -1, -2)
+    unknown = np.isinf(np.diagonal(cov, axis1=-2, axis2=-1))
+    if not unknown.any():
+        return image(H, mean), H @ cov @ turned
+    pair = unknown[..., :, None] | unknown[..., None, :]
+    spread = H @ np.where(pair, 0.0, cov) @ turned
+    where = _touched(H, unknown)
+    _, spread = mark(np.zeros(where.shape), spread, where)
+    flat = spread.reshape(-1, *spread.shape[-3:])
+    for law in open_laws:
+        G = H[law.at]
+        known = G @ law.cov @ np.swapaxes(G, -1, -2)
+        flat[np.ix_(law.paths, law.at)] = mark(np.zeros(known.shape[:-1]), known, law.moved(G))[1]
+    return image(H, mean, open_laws), spread
+
+
+def _touched(H: Array, unknown: ObsMask) -> ObsMask:
+    """Which rows of H (T, p, d) take in an unknown component (..., T, d)."""
+    return np.einsum("tpd,...td->...tp", (H != 0).astype(float), unknown.astype(float)) > 0
+
+
+def chosen(open_laws: Sequence[OpenLaw], times: Index) -> tuple[OpenLaw, ...]:
+    """The laws at some (k,) of the times, which become times 0, 1, ..."""
+    out = []
+    for law in open_laws:
+        place = {int(t): k for k, t in enumerate(times)}
+        kept = np.array([i for i, t in enumerate(law.at) if int(t) in place], dtype=np.intp)
+        if len(kept):
+            at = np.array([place[int(law.at[i])] for i in kept], dtype=np.intp)
+            out.append(
+                OpenLaw(
+                    law.paths, at, law.mean[:, kept], law.cov[kept], law.directions[kept],
+                    law.rounding[kept],
+                )
+            )  # fmt: skip
+    return tuple(out)

@@ -1,0 +1,216 @@
+"""The start of a series, in which flat directions are not yet determined (core/flat.h).
+
+    x_k = m_k + M_k delta + N_k gamma + noise,   T delta = s + N(0, I)
+
+delta are the flat directions that some observation has seen, gamma those that none has. The
+kernels keep both beside the ordinary recursion until delta is safely integrated out; directions
+that no later observation sees stay open to the end and are carried along for the reports.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from afafilter._base.checks import Array, ObsMask
+from afafilter._base.unknown import Index, OpenLaw
+from afafilter.kalman import recursions
+from afafilter.kalman.timeline import Timeline
+from afafilter.linalg.transitions import lower_roots
+
+DOUBTFUL = 1e-6
+"""Relative rounding of what determines a flat direction beyond which a warning is given."""
+
+
+class BarelyDetermined(RuntimeWarning):
+    """Flat directions are seen so weakly that rounding shows in the result."""
+
+
+class Block(Protocol):
+    """One group of paths with the same gaps, as `afafilter.kalman.run` has it."""
+
+    line: Timeline
+    z: Array
+    seen: ObsMask
+    scale: Array
+    mean: Array
+    cov: Array
+    innovation: Array
+    innovation_cov: Array
+    loglik: Array
+    smooth: bool
+
+
+@dataclass
+class FlatStart:
+    """The nodes where delta is not integrated out, and the directions open after them.
+
+    M, rounding (c, q, d) directions as rows, T (c, q, q), s (n, c, q), count (c,) of directions
+    seen, after each node (for a smoothed run: by the whole series); later, later_rounding
+    (N - c, r, d): what no observation sees, at the nodes from c on.
+    """
+
+    M: Array
+    rounding: Array
+    T: Array
+    s: Array
+    count: Any
+    later: Array
+    later_rounding: Array
+    smoothed: bool = False
+
+    def open_at(self, node: Index) -> tuple[Array, Array]:
+        """Open directions and rounding (k, r, d) at nodes, all before c or none."""
+        c = len(self.M)
+        if len(node) and node[0] >= c:
+            return self.later[node - c], self.later_rounding[node - c]
+        unseen = np.arange(self.M.shape[1]) >= self.count[node][:, None]
+        directions = np.where(unseen[..., None], self.M[node], 0.0)
+        return directions, np.where(unseen[..., None], self.rounding[node], 0.0)
+
+    @property
+    def last(self) -> int:
+        """The number of nodes at which something is open, counted from the first one."""
+        c = len(self.M)
+        return c + len(self.later) if self.later.shape[1] else c
+
+
+class FlatBlock:
+    """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
+
+    def __init__(self, block: Block) -> None:
+        (_, N, d), p = block.mean.shape, block.z.shape[2]
+        self.block, self.gains = block, recursions.empty_gains(N, d, p)
+        q = block.line.law.diffuse.shape[1]
+        size, spare = min(N, 4 * q + 16), 0.0
+        while True:
+            singular = self._filter(size, spare)
+            if singular >= 0:
+                # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
+                if spare:
+                    raise_singular(block.line.chain, singular)
+                spare = 1.0
+            elif self.integrated or size == N:
+                break
+            else:
+                size = min(N, 4 * size)
+        kept, r = self.done - self.integrated, q - self.count
+        later = np.empty((N - kept, r, d)), np.empty((N - kept, r, d))
+        if self.integrated and r:
+            recursions.carry_open(
+                block.line.chain, block.line.times, block.line.sizes, kept, self.M[self.count :],
+                self.error[self.count :], self.peak[self.count :], self.steps, *later,
+            )  # fmt: skip
+        self.start = FlatStart(
+            self.Ms[:kept], self.rounding[:kept], self.Ts[:kept], self.ss[:, :kept],
+            self.counts[:kept], *later,
+        )  # fmt: skip
+        if self.doubt > DOUBTFUL:
+            warnings.warn(
+                "the data determine some flat directions of the start only through what rounding "
+                f"leaves of them (relative error about {self.doubt:.0e}); give a proper prior, or "
+                "observations that tell them apart",
+                BarelyDetermined,
+                stacklevel=2,
+            )
+
+    def _filter(self, size: int, spare: float) -> int:
+        block = self.block
+        line, law = block.line, block.line.law
+        (n, _, d), (T, p), D = block.mean.shape, block.seen.shape, law.diffuse
+        q = D.shape[1]
+        self.L, self.m = initial_root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
+        self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
+        self.Ms, self.rounding = np.empty((size, q, d)), np.empty((size, q, d))
+        self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
+        self.Es, self.counts = np.empty((T, p, q)), np.empty(size, np.int64)
+        turned, self.error, self.peak = np.empty((q, q)), np.empty((q, d, d)), np.empty((q, d))
+        rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(2)
+        recursions.filter_flat(
+            line.chain, self.gains, line.times, line.sizes, self.L, self.m, self.M, self.T, self.s,
+            block.seen, block.scale, block.z, block.cov, block.innovation_cov, block.mean,
+            block.innovation, block.loglik,
+            (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned), self.error,
+            self.peak, rotation, outcome, facts,
+        )  # fmt: skip
+        self.done, integrated, singular, self.count = (int(x) for x in outcome)
+        self.integrated, (self.doubt, self.steps) = bool(integrated), (float(x) for x in facts)
+        wide = d + self.count
+        self.rotation = rotation[: wide**2].reshape(wide, wide)
+        return singular
+
+    def report_innovations(self) -> None:
+        """Innovations are known given delta = 0; report them with delta as known before each."""
+        block, q = self.block, self.T.shape[0]
+        obs = block.line.chain.obs[: self.done]
+        nodes = np.flatnonzero(obs >= 0)
+        seen, before = obs[nodes], nodes - 1
+        T, s = np.zeros((len(nodes), q, q)), np.zeros((len(block.z), len(nodes), q))
+        count = np.zeros(len(nodes), np.int64)
+        later = before >= 0
+        T[later], s[:, later] = self.Ts[before[later]], self.ss[:, before[later]]
+        count[later] = self.counts[before[later]]
+        E = np.ascontiguousarray(np.swapaxes(-self.Es[seen], -1, -2))
+        v, S = block.innovation[:, seen], block.innovation_cov[seen]
+        v, S = settle(E, T, s, count, v, S)
+        fresh = np.arange(q) >= count[:, None]
+        directions = np.where(fresh[..., None], E, 0.0)
+        law = OpenLaw(np.arange(len(v)), seen, v, S, directions, np.zeros_like(directions))
+        block.innovation[:, seen], block.innovation_cov[seen] = law.report()
+
+    def smooth(self, Z: Array, y: Array) -> None:
+        """Smooth back through the flat start.
+
+        Where delta was integrated out: Z (d, d), by columns, and y (n, d), what the later data say
+        about xi'.
+        """
+        block, last, c = self.block, self.done - 1, self.count
+        d = self.M.shape[1]
+        J, joint = np.eye(d + c), np.zeros((len(block.mean), d + c))
+        inverse = solve_triangular(self.T[:c, :c], np.eye(c), lower=True) if c else np.eye(0)
+        delta = self.s[:, :c] @ inverse.T
+        if self.integrated:
+            J[:d, :d] = Z.T
+            J = self.rotation @ J
+            joint += y @ self.rotation[:, :d].T
+            joint[:, d:] += delta
+        else:
+            J[d:, d:], joint[:, d:] = inverse, delta
+            block.mean[:, last] += delta @ self.M[:c]
+            moved = self.M[:c].T @ inverse
+            block.cov[last] += moved @ moved.T
+        recursions.smooth_flat(
+            block.line.chain, last, self.gains, self.Ms, self.Es, block.innovation, block.seen,
+            np.ascontiguousarray(J), joint, block.mean, block.cov,
+        )  # fmt: skip
+        self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
+
+
+def settle(
+    M: Array, T: Array, s: Array, count: Any, mean: Array, cov: Array
+) -> tuple[Array, Array]:
+    """Mean (n, k, d) and cov (k, d, d) of m + M delta + noise, with what T delta = s says of delta.
+
+    M (k, q, d), the first count (k,) of which count, T (k, q, q), s (n, k, q).
+    """
+    mean, cov = np.array(mean, order="C"), np.array(cov, order="C")
+    recursions.settle(*(np.ascontiguousarray(part) for part in (M, T, s, count)), mean, cov)
+    return mean, cov
+
+
+def raise_singular(chain: recursions.Chain, node: int) -> None:
+    """Say which observation is predicted exactly."""
+    raise ValueError(
+        f"R is singular and observation {chain.obs[node]} is predicted without error, so that its "
+        "likelihood is not defined; give R (or obs_cov) a positive variance there"
+    )
+
+
+def initial_root(P: Array) -> Array:
+    """Columns of the lower root of a semidefinite matrix."""
+    root: Array = lower_roots(P[None])[0]
+    return root
