@@ -7,6 +7,7 @@ error under the true model follows from the weights without simulation.
 
 from __future__ import annotations
 
+from afafilter.adaptive.linear_map import LinearMap, linear_map
 from afafilter.theory.laws import (
     TUNABLE,
     ErrorCovariance,
@@ -22,11 +23,13 @@ from afafilter.theory.laws import (
 __all__ = [
     "TUNABLE",
     "ErrorCovariance",
+    "LinearMap",
     "TunedAFA",
     "calibrated",
     "efficiency",
     "equivalent_weights",
     "error_covariance",
     "isotropic_mse",
+    "linear_map",
     "tune",
 ]

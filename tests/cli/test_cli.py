@@ -672,7 +672,7 @@ def test_help_has_examples(run: Run) -> None:
 
 def test_as_a_real_process(tmp_path: Path) -> None:
     """No traceback, one line, nothing on stdout; and a good run says where it wrote."""
-    command = [sys.executable, "-m", "afafilter.cli.interface"]
+    command = [sys.executable, "-m", "afafilter.cli"]
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
