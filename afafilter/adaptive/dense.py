@@ -1,33 +1,44 @@
 """Full-matrix AFA: any C, any missing pattern, one tile of queries at a time.
 
 Each query solves the least-squares problem  min_x sum_j s_ij |T_ij y_j - G_ij x|^2  over its
-whitened pairs (see `_pull_forward`) by QR of the stacked rows: the condition number is not squared,
-and the rank tells which components the data determine.
+whitened pairs (see `geometry`) by orthogonal triangularisation of the stacked rows: the condition
+number is not squared, and the rank tells which components the data determine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
-    Channel,
     Coordinates,
     Index,
-    Rows,
+    Queries,
     channel,
     coordinates,
     free_path,
-    pair_rows,
+    make_flow,
+    make_queries,
+    make_sight,
+)
+from afafilter.adaptive.recursions import (
+    BUNDLE,
+    Walk,
+    one_by_one,
+    pair_distances,
+    pair_equations,
+    pair_log_dets,
+    pair_shares,
+    plain_triangles,
+    side_by_side,
+    weighted_triangles,
 )
 from afafilter.models.sde import LinearSDE
-from afafilter.weights import Weight
+from afafilter.weights import Dim, Weight
 
 RANK_RTOL = 1e-11
 """Singular values below this, relative to the largest after scaling the columns, count as zero."""
@@ -35,8 +46,8 @@ RANK_RTOL = 1e-11
 LEAK_TOL = 1e-9
 """A component counts as determined when undetermined directions reach it by less than this."""
 
-TILE_NUMBERS = 2**21
-"""Numbers (float64) that the largest array of a tile may hold."""
+TILE_NUMBERS = 2**20
+"""Numbers (float64) that the equations of a tile may hold."""
 
 
 class Plan(NamedTuple):
@@ -58,56 +69,46 @@ class Plan(NamedTuple):
     own: Index
     R: Array
     anchor_cov: Array | None
-    lags: Lags
     uniform_noise: bool
     path: Array
     seen: Array
 
 
-class Lags(NamedTuple):
-    """Numbering of equal lags: ticks of a regular grid, or nothing."""
+class Pattern(NamedTuple):
+    """The observations that see something of the state, for paths that miss the same ones.
 
-    query: NDArray[np.int64] | None
-    stamp: NDArray[np.int64] | None
-    step: float
-
-
-@dataclass
-class Group:
-    """Observations with the same missing pattern, for paths that share it.
-
-    js : (n,) their indices; channel : how they see the state; y : (P, n, r) rotated observations;
-    rest : (P, n) squared length of what the redundant rows add; dim : observed components.
+    js : (n,) their indices; walk : how the queries see them, in that numbering; y : (P, n, r)
+    whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
+    number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa}.
     """
 
+    plan: Plan
     js: Index
-    channel: Channel
+    walk: Walk
     y: Array
     rest: Array
-    dim: int
-
-
-@dataclass
-class Part:
-    """The pairs of one group in one tile: rows, allowed (nq, n), log det of the information."""
-
-    group: Group
-    rows: Rows
-    allowed: ObsMask
-    columns: Index
-    log_det: Array | None
+    dim: Dim
+    kappa: Array
 
 
 class Tile(NamedTuple):
-    """Consecutive queries, their pairs, and the units e^{-kappa} (nq, d) of their states."""
+    """Whole bundles of consecutive queries: their pairs with the observations low <= j < low + n.
+
+    walk : of these queries; pairs : (bundles, n, r (d + r), 8) equations; used : (bundles, n, 8)
+    whether a query uses an observation; log_det : alike, of each pair's information on x, or None.
+    """
 
     queries: slice
-    parts: list[Part]
+    walk: Walk
+    low: int
+    pairs: Array
+    used: ObsMask
+    log_det: Array | None
     kappa: Array
 
 
 class Solution(NamedTuple):
-    """In the coordinates and units of the tile, leading P or 1 paths.
+    """In the coordinates and units of the queries, leading P or 1 paths.
 
     mean (P, nq, d); cov (., nq, d, d); null (., nq, d, d): columns span what is not determined;
     shares (., nq, T) of the information, or None.
@@ -119,33 +120,11 @@ class Solution(NamedTuple):
     shares: Array | None
 
 
-def make_lags(stamps: Array, times: Array) -> Lags:
-    """Ticks when all times lie on one regular grid (gaps allowed) to within rounding."""
-    both = np.sort(np.concatenate([stamps, times]))
-    steps = np.diff(both)
-    tol = 32 * np.finfo(float).eps * max(np.abs(both).max(), 1e-300)
-    steps = steps[steps > tol]
-    if not len(steps):
-        return Lags(None, None, 0.0)
-    start = both[0]
-    count = np.rint((both[-1] - start) / steps.min())
-    step = float((both[-1] - start) / count)
-    if count > 4 * len(both):
-        return Lags(None, None, 0.0)
-    ticks = [np.rint((x - start) / step) for x in (times, stamps)]
-    off = max(
-        np.abs(x - start - k * step).max() for x, k in zip((times, stamps), ticks, strict=True)
-    )
-    if off > tol:
-        return Lags(None, None, 0.0)
-    return Lags(ticks[0].astype(np.int64), ticks[1].astype(np.int64), step)
-
-
 def make_plan(
     model: LinearSDE, stamps: Array, times: Array, first: Index, last: Index, own: Index,
     R: Array, anchor_cov: Array | None, uniform_noise: bool,
 ) -> Plan:  # fmt: skip
-    """Coordinates and lag numbering for these queries and observations; anchor_cov in z units."""
+    """Coordinates for these queries and observations; anchor_cov in z units."""
     span = float(max(times.max(), stamps.max()) - min(times.min(), stamps.min()))
     coords = coordinates(model, span)
     if anchor_cov is not None:
@@ -155,14 +134,18 @@ def make_plan(
     both = np.concatenate([stamps, times])
     path = free_path(coords, both, float(both.min() if coords.sign > 0 else both.max()))
     return Plan(
-        model, coords, stamps, times, first, last, own, R, anchor_cov, make_lags(stamps, times),
-        uniform_noise, path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
+        model, coords, stamps, times, first, last, own, R, anchor_cov, uniform_noise,
+        path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
     )  # fmt: skip
 
 
-def make_groups(plan: Plan, z: Array, seen: ObsMask) -> list[Group]:
-    """Observations z (P, T, p) by their missing pattern seen (T, p), shared by the paths."""
-    out = []
+def make_pattern(plan: Plan, z: Array, seen: ObsMask, *, chain: bool) -> Pattern | None:
+    """Observations z (P, T, p) of paths that see the same components (T, p); None: there are none.
+
+    chain : the first time counts even if nothing is seen there: a flat state begins with it.
+    """
+    found, width = [], np.zeros(len(seen), np.int64)
+    ranks = np.zeros(len(seen), np.int64)
     for pattern in np.unique(seen, axis=0):
         if not pattern.any():
             continue
@@ -170,178 +153,138 @@ def make_groups(plan: Plan, z: Array, seen: ObsMask) -> list[Group]:
         R = plan.R[:1] if plan.uniform_noise else plan.R[js]
         R = R[:, pattern][:, :, pattern]
         how = channel(plan.coords, plan.model.C[pattern], R[0] if plan.uniform_noise else R)
-        centred = (z[:, js] - plan.seen[js] - plan.model.offset)[..., pattern]
-        white = (how.whiten @ centred[..., None])[..., 0]
-        rest = np.sum(white[..., how.rank :] ** 2, axis=-1)
-        out.append(Group(js, how, white[..., : how.rank], rest, int(pattern.sum())))
-    return out
+        width[js], ranks[js] = pattern.sum(), how.rank
+        if how.rank:
+            centred = (z[:, js] - plan.seen[js] - plan.model.offset)[..., pattern]
+            found.append((js, how, (how.whiten @ centred[..., None])[..., 0]))
+    some = ranks > 0
+    some[0] |= chain
+    js = np.flatnonzero(some)
+    if not len(js):
+        return None
+    n, r, row = len(js), max(int(ranks.max()), 1), np.cumsum(some) - 1
+    y, rest = np.zeros((len(z), n, r)), np.zeros((len(z), n))
+    for mine, how, white in found:
+        y[:, row[mine], : how.rank] = white[..., : how.rank]
+        rest[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
+    stamps = plan.stamps[js]
+    sight = make_sight(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
+    ends = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
+    queries = make_queries(plan.coords, stamps, plan.times, *ends, plan.anchor_cov)
+    walk = Walk(make_flow(plan.coords, stamps), sight, queries, plan.coords.sign < 0)
+    alike = (width[js] == width[js[0]]).all()
+    dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
+    return Pattern(plan, js, walk, y, rest, dim, queries.reach[:, None] * plan.coords.quiet)
 
 
-def tiles(plan: Plan, groups: list[Group]) -> Iterator[slice]:
-    """Consecutive queries whose pairs fit the memory bound."""
-    d = plan.model.dim
-    budget = max(TILE_NUMBERS // (d * max((g.channel.rank for g in groups), default=1)), 1)
-    start, n = 0, len(plan.times)
+def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
+    """Consecutive queries whose equations fit the memory bound."""
+    walk = pattern.walk
+    r, d = walk.sight.C.shape[1:]
+    budget = max(TILE_NUMBERS // (BUNDLE * r * (d + r)), 1)
+    first, last = walk.queries.first, walk.queries.last
+    start, n = 0, len(first)
     while start < n:
-        stop = start + 1
+        stop = min(start + BUNDLE, n)
         while stop < n:
-            width = plan.last[start : stop + 1].max() - plan.first[start : stop + 1].min()
-            if (stop + 1 - start) * width > budget:
+            more = slice(start, min(stop + BUNDLE, n))
+            width = last[more].max() - first[more].min()
+            if -(-(more.stop - start) // BUNDLE) * width > budget:
                 break
-            stop += 1
-        yield slice(start, stop)
+            stop = more.stop
+        yield _tile(pattern, slice(start, stop), determinants)
         start = stop
 
 
-def make_tile(plan: Plan, groups: list[Group], queries: slice, *, determinants: bool) -> Tile:
-    """Geometry of every pair of these queries with the observations they may use."""
-    first, last = plan.first[queries], plan.last[queries]
-    reach = np.zeros(len(first))
-    chosen = []
-    for group in groups:
-        columns = np.flatnonzero((group.js >= first.min()) & (group.js < last.max()))
-        if not len(columns) or not group.channel.rank:
-            continue
-        js = group.js[columns]
-        allowed = (js >= first[:, None]) & (js < last[:, None])
-        lag = plan.coords.sign * (plan.times[queries, None] - plan.stamps[js])
-        reach = np.maximum(reach, np.max(lag, axis=1, initial=0.0, where=allowed))
-        chosen.append((group, columns, allowed))
-    kappa = reach[:, None] * plan.coords.quiet
-    parts = []
-    for group, columns, allowed in chosen:
-        rows = _tile_rows(plan, group, queries, columns, allowed, kappa)
-        log_det = _log_det(plan.coords, rows.G, kappa) if determinants else None
-        parts.append(Part(group, rows, allowed, columns, log_det))
-    return Tile(queries, parts, kappa)
+def _tile(pattern: Pattern, at: slice, determinants: bool) -> Tile:
+    whole, plan = pattern.walk, pattern.plan
+    queries = Queries(*(part[at] for part in whole.queries))
+    walk = whole._replace(queries=queries)
+    low = int(queries.first.min())
+    n = max(int(queries.last.max()) - low, 1)
+    pairs = pair_equations(walk, low, n)
+    j = np.arange(low, low + n)[:, None]
+    ends = [side_by_side(end[None, :, None])[0] for end in (queries.first, queries.last)]
+    used: ObsMask = np.asarray((j >= ends[0]) & (j < ends[1]))
+    kappa = pattern.kappa[at]
+    log_det = None
+    if determinants:
+        unit, rank = np.exp(np.minimum(kappa, DECAY_FLOOR)), whole.sight.rank[low : low + n]
+        log_det = np.where(used, pair_log_dets(pairs, unit, plan.coords.W_inv, rank), 0.0)
+    return Tile(at, walk, low, pairs, used, log_det, kappa)
 
 
-def _tile_rows(
-    plan: Plan, group: Group, queries: slice, columns: Index, allowed: ObsMask, kappa: Array
-) -> Rows:
-    js = group.js[columns]
-    C, shared = group.channel.C, group.channel.C.ndim == 2
-    lag = plan.times[queries, None] - plan.stamps[js]
-    if not shared or kappa.any():
-        picked = pair_rows(
-            plan.coords, C if shared else C[np.broadcast_to(columns, allowed.shape)[allowed]],
-            lag[allowed], plan.anchor_cov, kappa[np.nonzero(allowed)[0]],
-        )  # fmt: skip
-    else:
-        if plan.lags.query is not None and plan.lags.stamp is not None:
-            number = plan.lags.query[queries, None] - plan.lags.stamp[js]
-            unit = plan.lags.step
-        else:
-            far = max(np.abs(plan.times).max(), np.abs(plan.stamps).max(), 1e-300)
-            unit = 16 * np.finfo(float).eps * far
-            number = np.rint(lag / unit)
-        distinct, inverse = np.unique(number[allowed], return_inverse=True)
-        rows = pair_rows(plan.coords, C, distinct * unit, plan.anchor_cov, None)
-        picked = Rows(*(part[inverse] for part in rows))
-    full = []
-    for part in picked:
-        array = np.zeros((*allowed.shape, *part.shape[1:]))
-        array[allowed] = part
-        full.append(array)
-    return Rows(*full)
-
-
-def _log_det(coords: Coordinates, G: Array, kappa: Array) -> Array:
-    """log pseudo-determinant of the pair's information on x, per row: log det(P) / r."""
-    G = G * np.exp(np.minimum(kappa, DECAY_FLOOR))[:, None, None, :]
-    triangle = np.linalg.qr(np.swapaxes(G @ coords.W_inv, -1, -2), mode="r")
-    with np.errstate(divide="ignore"):
-        diagonal = np.log(np.abs(np.diagonal(triangle, axis1=-2, axis2=-1)))
-    return np.asarray(2.0 * diagonal.mean(axis=-1))
-
-
-def distances(part: Part, paths: slice, anchor: Array) -> Array:
-    """Squared Mahalanobis distances d2 (P, nq, n) of the pairs from anchors (P, nq, d)."""
-    from afafilter._core.adaptive_kernels import pair_distances
-
-    y = np.ascontiguousarray(part.group.y[paths][:, part.columns])
-    rest = np.ascontiguousarray(part.group.rest[paths][:, part.columns])
-    d2 = np.empty((len(anchor), *part.allowed.shape))
-    pair_distances(*part.rows, y, rest, np.ascontiguousarray(anchor), part.allowed, d2)
-    return d2
+def _data(pattern: Pattern, tile: Tile, paths: slice) -> Array:
+    n = tile.pairs.shape[1]
+    return pattern.y[paths, tile.low : tile.low + n]
 
 
 def log_scales(
-    tile: Tile, paths: slice, anchor: Array | None, weight: Weight | None, beta: float
-) -> list[Array]:
-    """Log of the scalar factor of each pair's precision, (P or 1, nq, n), -inf where not allowed.
+    pattern: Pattern, tile: Tile, paths: slice, anchor: Array | None, weight: Weight | None,
+    beta: float,
+) -> Array:  # fmt: skip
+    """Log of the scalar factor of each pair's precision (P or 1, bundles, n, 8), -inf: not used.
 
-    A query whose anchor is not determined (NaN) keeps the plain weights.
+    A query whose anchor (nq, d) is not determined (NaN) keeps the plain weights.
     """
-    out = []
-    for part in tile.parts:
-        scale = np.where(part.allowed, 0.0, -np.inf)[None]
-        if part.log_det is not None:
-            scale = scale + (beta - 1.0) * np.where(part.allowed, part.log_det, 0.0)
-        if weight is not None and anchor is not None:
-            d2 = distances(part, paths, anchor)
-            log_w = weight.log(np.where(np.isnan(d2), 0.0, d2), part.group.dim)
-            log_w = np.where(np.isnan(anchor).any(axis=-1, keepdims=True), 0.0, log_w)
-            scale = scale + beta * log_w
-        out.append(scale)
-    return out
+    scale = np.where(tile.used, 0.0, -np.inf)[None]
+    if tile.log_det is not None:
+        scale = scale + (beta - 1.0) * tile.log_det
+    if weight is None or anchor is None:
+        return scale
+    rows = slice(tile.low, tile.low + tile.pairs.shape[1])
+    known = ~np.isnan(anchor).any(axis=-1, keepdims=True)
+    lanes = side_by_side(np.where(known, anchor, 0.0))
+    d2 = pair_distances(
+        tile.pairs, _data(pattern, tile, paths), pattern.rest[paths, rows], lanes
+    )  # fmt: skip
+    dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
+    log_w = weight.log(d2, dim)
+    if not known.all():
+        log_w = np.where(side_by_side(known.astype(np.float64)) > 0, log_w, 0.0)
+    return np.asarray(scale + beta * log_w)
+
+
+def solve_plain(pattern: Pattern, paths: slice) -> Solution:
+    """zbar and (sum P)^-1 of every query, all weights 1."""
+    y = np.moveaxis(pattern.y[paths], 0, -1)
+    rows = plain_triangles(pattern.walk, y)
+    d = rows.shape[1]
+    solve, null = scaled_solver(rows[..., :d])
+    mean = np.moveaxis(solve @ rows[..., d:], -1, 0)
+    return Solution(mean, (solve @ np.swapaxes(solve, -1, -2))[None], null[None], None)
 
 
 def solve_independent(
-    plan: Plan, tile: Tile, paths: slice, n_paths: int, scales: list[Array], *, shares: bool
+    pattern: Pattern, tile: Tile, paths: slice, scale: Array, *, shares: bool
 ) -> Solution:
-    """zbar and (sum s P)^-1 of every query, the pairs counted as independent."""
+    """zbar and (sum s P)^-1 of the tile's queries, the pairs counted as independent."""
     n_queries, d = tile.kappa.shape
-    lead = scales[0].shape[0] if scales else 1
-    top = np.full((lead, n_queries), -np.inf)
-    for scale in scales:
-        np.maximum(top, scale.max(axis=-1), out=top)
+    top = scale.max(axis=-2, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
-    roots = [np.exp(0.5 * (scale - top[..., None])) for scale in scales]
-    fit = _fit_shared if lead == 1 else _fit_each
-    mean, triangle, solve, null = fit(tile.parts, roots, paths, (n_paths, n_queries, d))
-    cov = solve @ np.swapaxes(solve, -1, -2) * np.exp(-top)[..., None, None]
-    share = _shares(plan, tile.parts, roots, triangle, solve) if shares else None
+    root = np.exp(0.5 * (scale - top))
+    y = _data(pattern, tile, paths)
+    y = np.moveaxis(y, 0, -1)[None] if len(scale) == 1 else y[..., None]
+    rows = weighted_triangles(tile.pairs, y, root, d, n_queries)
+    triangle = rows[..., :d]
+    solve, null = scaled_solver(triangle)
+    mean = solve @ rows[..., d:]
+    mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
+    size = one_by_one(np.exp(-top), n_queries)
+    cov = solve @ np.swapaxes(solve, -1, -2) * size[..., None]
+    share = None
+    if shares:
+        rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
+        share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
     return Solution(mean, cov, null, share)
 
 
-def _fit_shared(
-    parts: list[Part], roots: list[Array], paths: slice, shape: tuple[int, int, int]
-) -> tuple[Array, Array, Array, Array]:
-    """Means, triangular factor, its solver and null directions; all paths weigh alike."""
-    n_paths, n_queries, d = shape
-    blocks = [np.zeros((n_queries, d, d))]
-    for part, root in zip(parts, roots, strict=True):
-        blocks.append((root[0, ..., None, None] * part.rows.G).reshape(n_queries, -1, d))
-    Q, triangle = np.linalg.qr(np.concatenate(blocks, axis=-2))
-    solve, null = scaled_solver(triangle)
-    target = np.zeros(shape)
-    start = d
-    for part, root in zip(parts, roots, strict=True):
-        n, r = part.rows.T.shape[1:3]
-        picked = Q[:, start : start + n * r].reshape(n_queries, n, r, d)
-        start += n * r
-        maps = np.swapaxes(picked, -1, -2) * root[0, ..., None, None] @ part.rows.T
-        flat = np.moveaxis(maps, 1, 0).reshape(n, n_queries * d, r).swapaxes(1, 2)
-        y = part.group.y[paths][:, part.columns].reshape(n_paths, n * r)
-        target += (y @ flat.reshape(n * r, n_queries * d)).reshape(shape)
-    mean = (solve @ target[..., None])[..., 0]
-    return mean, triangle[None], solve[None], null[None]
-
-
-def _fit_each(
-    parts: list[Part], roots: list[Array], paths: slice, shape: tuple[int, int, int]
-) -> tuple[Array, Array, Array, Array]:
-    """As `_fit_shared`, every path with weights of its own."""
-    from afafilter._core.adaptive_kernels import weighted_triangles
-
-    tri = np.zeros((*shape, shape[-1] + 1))
-    for part, root in zip(parts, roots, strict=True):
-        y = np.ascontiguousarray(part.group.y[paths][:, part.columns])
-        weighted_triangles(*part.rows, y, np.broadcast_to(root, (len(y), *root.shape[1:])), tri)
-    triangle = tri[..., :-1]
-    solve, null = scaled_solver(triangle)
-    return (solve @ tri[..., -1:])[..., 0], triangle, solve, null
+def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
+    """Numbers (L, bundles, n, 8) of pairs as (L, nq, T), zero where there is no pair."""
+    lead, n = len(values), tile.pairs.shape[1]
+    out = np.zeros((lead, len(tile.kappa), len(pattern.plan.stamps)))
+    out[..., pattern.js[tile.low : tile.low + n]] = one_by_one(values, len(tile.kappa))
+    return out
 
 
 def scaled_solver(triangle: Array) -> tuple[Array, Array]:
@@ -361,11 +304,11 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     return X, scale[..., :, None] * free
 
 
-def finish(plan: Plan, tile: Tile, solution: Solution) -> tuple[Array, Array, ObsMask]:
+def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array, ObsMask]:
     """Mean and covariance of x, and which components are not determined (NaN, variance inf)."""
-    turn = plan.coords.W
-    W = turn * np.exp(-tile.kappa)[:, None, :]
-    mean = (W @ solution.mean[..., None])[..., 0] + plan.path[tile.queries] @ turn.T
+    turn = pattern.plan.coords.W
+    W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
+    mean = (W @ solution.mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
     cov = W @ solution.cov @ np.swapaxes(W, -1, -2)
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     reach = np.abs(W @ solution.null) > LEAK_TOL * (np.abs(turn) @ np.abs(solution.null))
@@ -377,21 +320,8 @@ def finish(plan: Plan, tile: Tile, solution: Solution) -> tuple[Array, Array, Ob
     return mean, cov, unknown
 
 
-def to_tile(plan: Plan, tile: Tile, x: Array) -> Array:
-    """States (P, nq, d) in the coordinates and units of the tile; all NaN where one is."""
-    inner = (x - plan.path[tile.queries] @ plan.coords.W.T) @ plan.coords.W_inv.T
-    return np.asarray(inner * np.exp(np.minimum(tile.kappa, DECAY_FLOOR)))
-
-
-def _shares(
-    plan: Plan, parts: list[Part], roots: list[Array], triangle: Array, solve: Array
-) -> Array:
-    """tr[(sum s P)^-1 s_ij P_ij] / rank: the share of each observation in the information."""
-    lead, n_queries = solve.shape[:2]
-    out = np.zeros((lead, n_queries, len(plan.stamps)))
-    rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
-    for part, root in zip(parts, roots, strict=True):
-        spread = part.rows.G @ solve[..., None, :, :]
-        share = np.einsum("...ab,...ab->...", spread, spread) * root**2 / rank[..., None]
-        out[..., part.group.js[part.columns]] = share
-    return out
+def to_tile(pattern: Pattern, queries: slice, x: Array) -> Array:
+    """States (P, nq, d) in the coordinates and units of the queries; all NaN where one is."""
+    plan = pattern.plan
+    inner = (x - plan.path[queries] @ plan.coords.W.T) @ plan.coords.W_inv.T
+    return np.asarray(inner * np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR)))

@@ -10,104 +10,67 @@ paper, which counts errors as independent.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
-from afafilter.adaptive.dense import LEAK_TOL, Group, Plan, Solution, Tile, scaled_solver
-from afafilter.adaptive.geometry import DECAY_FLOOR, Index
+from afafilter.adaptive.dense import (
+    LEAK_TOL,
+    Pattern,
+    Plan,
+    Solution,
+    Tile,
+    scaled_solver,
+    spread_out,
+)
+from afafilter.adaptive.geometry import DECAY_FLOOR
+from afafilter.adaptive.recursions import Chain, Stops, sweep_each, sweep_shared
 from afafilter.linalg import discretiser
 
 
-class Chain(NamedTuple):
-    """Transitions along the observations and to the queries, in the coordinates xi.
-
-    first, split, last : (Tq,) query i has the past first <= j < split and future split <= j < last.
-    F, V : (T, d, d) to each stamp from the one before; Fq, Vq : (Tq, d, d) from the last past stamp
-    to the query; Fn, Vn from the query to the first future stamp.
-    H : (T, r, d), ranks : (T,), y : (P, T, r) observations with unit noise.
-    """
-
-    first: Index
-    split: Index
-    last: Index
-    F: Array
-    V: Array
-    Fq: Array
-    Vq: Array
-    Fn: Array
-    Vn: Array
-    H: Array
-    ranks: NDArray[np.int64]
-    y: Array
-
-
-def make_chain(plan: Plan, groups: list[Group], n_paths: int) -> Chain:
-    """Everything the recursions need, for the observations of one missing pattern."""
-    n, d = len(plan.stamps), plan.model.dim
-    shown = np.searchsorted(plan.stamps, plan.times, side="right")
-    split = np.clip(shown, plan.first, plan.last)
-    past = plan.times - plan.stamps[np.maximum(split - 1, 0)]
-    ahead = plan.stamps[np.minimum(split, n - 1)] - plan.times
-    F, V = _moves(plan, np.diff(plan.stamps, prepend=plan.stamps[0]))
-    Fq, Vq = _moves(plan, np.where(split > plan.first, past, 0.0))
-    Fn, Vn = _moves(plan, np.where(split < plan.last, ahead, 0.0))
-    width = max((g.channel.rank for g in groups), default=0)
-    H, y = np.zeros((n, width, d)), np.zeros((n_paths, n, width))
-    ranks = np.zeros(n, dtype=np.int64)
-    for group in groups:
-        r = group.channel.rank
-        H[group.js, :r], y[:, group.js, :r], ranks[group.js] = group.channel.C, group.y, r
-    return Chain(plan.first, split, plan.last, F, V, Fq, Vq, Fn, Vn, H, ranks, y)
+def make_chain(pattern: Pattern) -> tuple[Chain, Stops]:
+    """Transitions along the observations of one missing pattern and to the queries, in xi."""
+    flow, sight, queries, _ = pattern.walk
+    first, split, last, n = queries.first, queries.split, queries.last, len(flow.stamps)
+    past = queries.times - flow.stamps[np.maximum(split - 1, 0)]
+    ahead = flow.stamps[np.minimum(split, n - 1)] - queries.times
+    F, V = _moves(pattern.plan, np.diff(flow.stamps, prepend=flow.stamps[0]))
+    Fq, Vq = _moves(pattern.plan, np.where(split > first, past, 0.0))
+    Fn, Vn = _moves(pattern.plan, np.where(split < last, ahead, 0.0))
+    return Chain(F, V, sight.C, sight.rank), Stops(first, split, last, Fq, Vq, Fn, Vn)
 
 
 def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
     coords = plan.coords
-    distinct, inverse = np.unique(np.maximum(lag, 0.0), return_inverse=True)
     Phi, _, V = discretiser.transition(
-        coords.sign * coords.L, coords.Q, np.zeros(len(coords.L)), distinct
+        coords.sign * coords.L, coords.Q, np.zeros(len(coords.L)), np.maximum(lag, 0.0)
     )
-    return Phi[inverse], V[inverse]
+    return Phi, V
 
 
 def solve_exact(
-    plan: Plan, chain: Chain, tile: Tile, paths: slice, n_paths: int, scales: list[Array] | None
-) -> Solution:
-    """Estimates of the tile's queries; scales = log robust weights of its parts, None = all 1."""
-    from afafilter._core.adaptive_kernels import sweep_shared
-    from afafilter._core.adaptive_lane_kernels import sweep_each
-
-    q = tile.queries
-    n, d = len(tile.kappa), plan.model.dim
-    moves = (chain.Fq[q], chain.Vq[q], chain.Fn[q], chain.Vn[q])
-    ranges = (chain.first[q], chain.split[q], chain.last[q])
-    along = (chain.F, chain.V, chain.H, chain.ranks)
-    lead = () if scales is None else (n_paths,)
-    m = n_paths if scales is None else 1
-    a, B = np.empty((*lead, n, d, m)), np.empty((*lead, n, d, d))
-    P, tri = np.empty_like(B), np.empty((*lead, n, d, d + m))
+    pattern: Pattern, chain: tuple[Chain, Stops], queries: slice, paths: slice,
+    reweighted: tuple[Tile, Array] | None,
+) -> Solution:  # fmt: skip
+    """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
+    d = pattern.plan.model.dim
+    along, stops = chain[0], Stops(*(part[queries] for part in chain[1]))
     weights = None
-    if scales is None:
-        y = np.ascontiguousarray(np.moveaxis(chain.y[paths], 0, -1))
-        sweep_shared(*ranges, *along, y, *moves, a, B, P, tri)
-        a, B, P, tri = a[None], B[None], P[None], tri[None]
+    if reweighted is None:
+        a, B, P, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
     else:
-        weights = np.zeros((n_paths, n, len(plan.stamps)))
-        for part, scale in zip(tile.parts, scales, strict=True):
-            weights[..., part.group.js[part.columns]] = np.exp(scale)
-        y = np.ascontiguousarray(chain.y[paths])[..., None]
-        sweep_each(*ranges, *along, y, weights, *moves, a, B, P, tri)
+        tile, scale = reweighted
+        w = np.exp(scale)
+        weights = spread_out(pattern, tile, w)
+        a, B, P, tri = sweep_each(along, stops, pattern.y[paths], tile.low, w)
     X, null = scaled_solver(tri[..., :d])
     mean = a + B @ (X @ tri[..., d:])
     spread = B @ X
     cov = P + spread @ np.swapaxes(spread, -1, -2)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
-    unit = np.exp(np.minimum(tile.kappa, DECAY_FLOOR))
+    unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
     return Solution(
         mean * unit, cov * unit[:, :, None] * unit[:, None, :],
-        _leaks(plan, B, null) * unit[:, :, None], weights,
+        _leaks(pattern.plan, B, null) * unit[:, :, None], weights,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ information is G^T G, its information vector G^T T y_j, and the squared Mahalano
 anchor a is |T y_j - G a|^2 (plus what the redundant rows of a tall C add). This is the paper's P_ij
 (arXiv:2509.04154, sec. 4) for an invertible C, and beyond the paper for any other.
 
-Two forms of one formula keep it finite. Time is reversed where A expands more than it contracts, so
+The equations themselves are formed in the core (`core/pairs.h`) from what is prepared here. Two
+forms of one formula keep them finite. Time is reversed where A expands more than it contracts, so
 that "against the flow" always means that e^{-A tau} grows.
   with the flow (lag < 0): H = C Phi(|tau|), S = R + C V(|tau|) C^T, as they stand;
   against it (lag >= 0): with U an orthonormal basis of the rows of C Phi(-tau), and
@@ -66,11 +67,58 @@ class Coordinates(NamedTuple):
     quiet: Array
 
 
-class Rows(NamedTuple):
-    """Whitened equations T y = G xi + N(0, I): G (n, r, d), T (n, r, r)."""
+class Flow(NamedTuple):
+    """Observations in order of time, and the steps that lead to each from the one before.
 
-    G: Array
-    T: Array
+    stamps : (n,); rate, quiet : (d,) growth rate and unit rate of each coordinate; phi, root :
+    (n, d, d) e^{L s} and the lower root of V(s) over the steps s; turn, back : (n, d, d)
+    E = e^{(L - rate) s}, by blocks, and its inverse.
+    """
+
+    stamps: Array
+    rate: Array
+    quiet: Array
+    phi: Array
+    turn: Array
+    back: Array
+    root: Array
+
+
+class Sight(NamedTuple):
+    """How the observations see the state.
+
+    rank : (n,); C : (n, r, d), rows beyond the rank zero; inverse : (n, d, d), C^-1 where the rank
+    is d, or (0, d, d); echelon : (K, n, r, d) rotation^T C, for each order of growth; rotation :
+    (K, n, r, r) its transpose, or (0, n, r, r) where it is the identity; change : (K - 1,) lags,
+    relative to the longest, at which the order changes.
+    """
+
+    rank: Index
+    C: Array
+    inverse: Array
+    echelon: Array
+    rotation: Array
+    change: Array
+
+
+class Queries(NamedTuple):
+    """Queries i, which use the observations first <= j < last; those before split are the past.
+
+    reach : (Tq,) longest lag against the flow. turn, back, root : (Tq, d, d) as in `Flow`, over the
+    lag to the nearest observation of the past and of the future.
+    """
+
+    times: Array
+    reach: Array
+    first: Index
+    split: Index
+    last: Index
+    turn_past: Array
+    back_past: Array
+    root_past: Array
+    turn_next: Array
+    back_next: Array
+    root_next: Array
 
 
 class Channel(NamedTuple):
@@ -190,129 +238,112 @@ def _echelon(C: Array) -> tuple[Array, Array]:
     return np.asarray(q), np.where(np.abs(upper) > 1e-13 * column, upper, 0.0)
 
 
-def pair_rows(
-    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array | None
-) -> Rows:
-    """Whitened equations of the pairs at lags (n,), observed by C (r, d) or (n, r, d), r > 0.
-
-    anchor_cov : (d, d) extra covariance of the query's state in xi coordinates, or None.
-    kappa : (n, d) or None: the equations are in the state e^{kappa} xi of their query.
-    """
-    n, (r, d) = len(lag), C.shape[-2:]
-    G, T = np.empty((n, r, d)), np.empty((n, r, r))
-    lag = coords.sign * lag
-    kappa = np.zeros((n, d)) if kappa is None else kappa
-    for side, rows_of in ((lag >= 0, _against), (lag < 0, _along)):
-        if side.any():
-            part = C if C.ndim == 2 else C[side]
-            G[side], T[side] = rows_of(coords, part, np.abs(lag[side]), anchor_cov, kappa[side])
-    return Rows(G, T)
-
-
-def _along(
-    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array
-) -> tuple[Array, Array]:
-    Phi, _, V = discretiser.transition(coords.L, coords.Q, np.zeros(len(coords.L)), lag)
-    H = C @ Phi
-    S = np.eye(C.shape[-2]) + C @ V @ np.swapaxes(C, -1, -2)
-    if anchor_cov is not None:
-        S = S + H @ anchor_cov @ np.swapaxes(H, -1, -2)
-    white = lower_inverse(np.asarray(np.linalg.cholesky(S)))
-    return white @ (H * np.exp(-kappa)[:, None, :]), white
-
-
-def _against(
-    coords: Coordinates, C: Array, lag: Array, anchor_cov: Array | None, kappa: Array
-) -> tuple[Array, Array]:
-    V = discretiser.transition(coords.L, coords.Q, np.zeros(len(coords.L)), lag)[2]
-    if anchor_cov is not None:
-        V = V + anchor_cov
-    r, d = C.shape[-2:]
-    if r == d:
-        M = _flow(coords, lag, kappa) @ np.linalg.inv(C)
-        white = _whitener(V, M)
-        return white, white @ M
-    white, G = np.empty((len(lag), r, r)), np.empty((len(lag), r, d))
-    for order, pairs in _orders(coords, lag, kappa):
-        part = C if C.ndim == 2 else C[pairs]
-        turn = np.eye(r)
-        if kappa.any():
-            turn, upper = _echelon(part[..., order])
-            part = upper[..., np.argsort(order)]
-        U, M = _directions(coords, part, lag[pairs], kappa[pairs], order)
-        Ut = np.swapaxes(U, -1, -2)
-        whitener = _whitener(Ut @ V[pairs] @ U, M)
-        G[pairs], white[pairs] = whitener @ Ut, whitener @ M @ np.swapaxes(turn, -1, -2)
-    return G, white
-
-
-def _orders(coords: Coordinates, lag: Array, kappa: Array) -> list[tuple[Index, Index]]:
-    """Coordinates by the growth of H = C Phi(-lag) e^{-kappa}, and the pairs of that order."""
-    if not kappa.any():
-        return [(np.arange(kappa.shape[1]), np.arange(len(lag)))]
+def make_flow(coords: Coordinates, stamps: Array) -> Flow:
+    """Steps between the observations, n >= 1."""
     rate = np.repeat([c for _, _, c in coords.groups], [b - a for a, b, _ in coords.groups])
-    order = np.argsort(rate * lag[:, None] + kappa, axis=1, kind="stable")
-    distinct, member = np.unique(order, axis=0, return_inverse=True)
-    member = member.reshape(-1)
-    return [(row, np.flatnonzero(member == k)) for k, row in enumerate(distinct)]
+    lag = np.diff(stamps, prepend=stamps[0])
+    Phi, root = _moves(coords, lag)
+    return Flow(stamps, rate, coords.quiet, Phi, *_turns(coords, lag), root)
 
 
-def _flow(coords: Coordinates, lag: Array, kappa: Array) -> Array:
-    """e^{kappa} Phi(lag), its growth and decay stopped at the floor."""
-    out = np.zeros((len(lag), *coords.L.shape))
-    for a, b, c in coords.groups:
-        growth = np.clip(c * lag + kappa[:, a], -DECAY_FLOOR, DECAY_FLOOR)
-        out[:, a:b, a:b] = _turn(coords.L[a:b, a:b], c, lag) * np.exp(growth)[:, None, None]
-    return out
+def make_queries(
+    coords: Coordinates, stamps: Array, times: Array, first: Index, last: Index,
+    anchor_cov: Array | None,
+) -> Queries:  # fmt: skip
+    """What the walk from each query begins with; anchor_cov (d, d) in xi coordinates, or None."""
+    n = len(stamps)
+    split = np.clip(np.searchsorted(stamps, times, side="right"), first, last)
+    lags, starts = [], []
+    for past, at in ((True, np.maximum(split - 1, 0)), (False, np.minimum(split, n - 1))):
+        lag = np.where(split > first if past else split < last, np.abs(times - stamps[at]), 0.0)
+        lags.append(lag)
+        Phi, root = _moves(coords, lag)
+        if anchor_cov is not None:
+            values, vectors = np.linalg.eigh(anchor_cov)
+            extra = vectors * np.sqrt(np.maximum(values, 0.0))
+            against = past == (coords.sign > 0)
+            root = _joined_root(
+                root, np.broadcast_to(extra, root.shape) if against else Phi @ extra
+            )
+        starts += [*_turns(coords, lag), root]
+    some = first < last
+    ends = [stamps[np.minimum(at, n - 1)] for at in (first, np.maximum(last - 1, 0))]
+    reach = np.maximum(coords.sign * (times - ends[0]), coords.sign * (times - ends[1]))
+    reach = np.where(some, np.maximum(reach, 0.0), 0.0)
+    return Queries(times, reach, first, split, last, *starts)
 
 
-def _turn(block: Array, rate: float, lag: Array) -> Array:
-    """e^{(block - rate I) lag}: the flow of one subspace without its common growth."""
-    k = len(block)
-    if k == 1:
-        return np.ones((len(lag), 1, 1))
-    return discretiser.transition(block - rate * np.eye(k), np.zeros((k, k)), np.zeros(k), lag)[0]
+def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: int) -> Sight:
+    """The channels of the observations js, put together; the others see nothing."""
+    d = len(coords.L)
+    r = max((found.rank for _, found in channels), default=1)
+    rank, C = np.zeros(n, np.int64), np.zeros((n, r, d))
+    for js, found in channels:
+        rank[js], C[js, : found.rank] = found.rank, found.C
+    inverse = np.zeros((n if r == d else 0, d, d))
+    if r == d:
+        inverse[rank == d] = np.linalg.inv(C[rank == d])
+    if r == d and (rank == d).all():
+        return Sight(rank, C, inverse, np.zeros((1, n, r, d)), np.zeros((0, n, r, r)), np.zeros(0))
+    if not coords.quiet.any():
+        return Sight(rank, C, inverse, C[None], np.zeros((0, n, r, r)), np.zeros(0))
+    orders, change = _orders(coords)
+    echelon, rotation = np.zeros((len(orders), n, r, d)), np.zeros((len(orders), n, r, r))
+    for k, order in enumerate(orders):
+        for js, found in channels:
+            q, upper = _echelon(found.C[..., order])
+            echelon[k, js, : found.rank] = upper[..., np.argsort(order)]
+            rotation[k, js, : found.rank, : found.rank] = np.swapaxes(q, -1, -2)
+    return Sight(rank, C, inverse, echelon, rotation, change)
 
 
-def _directions(
-    coords: Coordinates, C: Array, lag: Array, kappa: Array, order: Index
-) -> tuple[Array, Array]:
-    """U (n, d, r) orthonormal rows of H = C Phi(-lag) e^{-kappa}, and M = (H U)^-1 (n, r, r).
+def _orders(coords: Coordinates) -> tuple[list[Index], Array]:
+    """Orders of the coordinates by the growth of C Phi(-lag) e^{-kappa}, the fastest first.
 
-    C is in echelon form when its coordinates are taken in this order, the fastest growing first.
+    The growth is -(rate lag + quiet reach): the order depends on lag / reach alone.
     """
-    n, (r, d) = len(lag), C.shape[-2:]
-    growth = np.empty((n, 1, d))
-    H = np.zeros((n, r, d))
-    for a, b, c in coords.groups:
-        growth[:, 0, a:b] = -c * lag[:, None] - kappa[:, a:b]
-        H[:, :, a:b] = C[..., a:b] @ _turn(-coords.L[a:b, a:b], -c, lag)
-    touched = (C != 0).reshape(-1, r, d).any(axis=0)
-    top = np.where(touched, growth, -np.inf).max(axis=-1)
-    H *= np.exp(np.minimum(growth - top[..., None], 0.0))
-    sorted_U, triangle = np.linalg.qr(np.swapaxes(H[..., order], -1, -2))
-    U = sorted_U[:, np.argsort(order)]
-    size = np.exp(-np.clip(top, -DECAY_FLOOR, DECAY_FLOOR))
-    return U, lower_inverse(np.swapaxes(triangle, -1, -2)) * size[:, None, :]
+    rate = np.repeat([c for _, _, c in coords.groups], [b - a for a, b, _ in coords.groups])
+    slope, start = rate[:, None] - rate, coords.quiet - coords.quiet[:, None]
+    meet = np.divide(start, slope, out=np.full_like(slope, np.inf), where=slope != 0)
+    edges = np.array([0.0, *np.unique(meet[(meet > 0) & (meet < 1)]), 1.0])
+    orders, change = [], []
+    for low, high in pairwise(edges):
+        order = np.argsort(rate * 0.5 * (low + high) + coords.quiet, kind="stable")
+        if orders and np.array_equal(order, orders[-1]):
+            continue
+        if orders:
+            change.append(low)
+        orders.append(order)
+    return orders, np.array(change)
 
 
-def _whitener(V: Array, M: Array) -> Array:
-    """Lower triangular W with W (V + M M^T) W^T = I."""
-    try:
-        lower: Array = np.asarray(np.linalg.cholesky(V + M @ np.swapaxes(M, -1, -2)))
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(V)
-        root = vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]
-        stacked = np.concatenate([np.swapaxes(root, -1, -2), np.swapaxes(M, -1, -2)], axis=-2)
-        lower = np.swapaxes(np.linalg.qr(stacked, mode="r"), -1, -2)
-    return lower_inverse(lower)
+def _turns(coords: Coordinates, lag: Array) -> tuple[Array, Array]:
+    """E = e^{(L - rate) lag} (n, d, d), the flow without the growth of its blocks, and E^-1."""
+    out = []
+    for sign in (1.0, -1.0):
+        turn = np.zeros((len(lag), *coords.L.shape))
+        for a, b, c in coords.groups:
+            k = b - a
+            if k == 1:
+                turn[:, a, a] = 1.0
+                continue
+            block = sign * (coords.L[a:b, a:b] - c * np.eye(k))
+            turn[:, a:b, a:b] = discretiser.transition(block, np.zeros((k, k)), np.zeros(k), lag)[0]
+        out.append(turn)
+    return out[0], out[1]
 
 
-def lower_inverse(lower: Array) -> Array:
-    """Inverse of lower triangular matrices (..., r, r), row by row: exact zeros, small errors."""
-    out = np.zeros_like(lower)
-    for i in range(lower.shape[-1]):
-        out[..., i, :i] = -(lower[..., i : i + 1, :i] @ out[..., :i, :i])[..., 0, :]
-        out[..., i, i] = 1.0
-        out[..., i, : i + 1] /= lower[..., i, i, None]
-    return out
+def _moves(coords: Coordinates, lag: Array) -> tuple[Array, Array]:
+    """e^{L lag} and the lower root of V(lag), both (n, d, d)."""
+    columns, _, root = discretiser.Discretiser(coords.L, coords.Q, np.zeros(len(coords.L))).roots(
+        lag
+    )
+    return np.ascontiguousarray(columns.swapaxes(1, 2)), np.ascontiguousarray(root.swapaxes(1, 2))
+
+
+def _joined_root(a: Array, b: Array) -> Array:
+    """Lower root of a a^T + b b^T, diagonal >= 0."""
+    stacked = np.concatenate([np.swapaxes(a, -1, -2), np.swapaxes(b, -1, -2)], axis=-2)
+    lower = np.swapaxes(np.linalg.qr(stacked, mode="r"), -1, -2)
+    sign = np.where(np.diagonal(lower, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+    return np.ascontiguousarray(lower * sign[..., None, :])

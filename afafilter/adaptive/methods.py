@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, covariance, scalar
-from afafilter.adaptive.dense import make_lags, make_plan
+from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.isotropic import Isotropic, Spans, isotropic_form, run_isotropic, run_linear
 from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
@@ -75,8 +75,7 @@ def run_method(
 
 def _modes_pay(spans: Spans, n_paths: int, plain: bool) -> bool:
     """Whether modes beat full matrices, which serve all paths at once when weights are plain."""
-    lags_repeat = make_lags(spans.stamps, spans.times).query is not None
-    return not plain or n_paths <= (MODAL_PATHS if lags_repeat else 25 * MODAL_PATHS)
+    return not plain or n_paths <= MODAL_PATHS
 
 
 def _run_isotropic(

@@ -11,20 +11,21 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.dense import (
     TILE_NUMBERS,
-    Group,
+    Pattern,
     Plan,
     Solution,
     Tile,
     finish,
     log_scales,
-    make_groups,
-    make_tile,
+    make_pattern,
     solve_independent,
+    solve_plain,
     tiles,
     to_tile,
 )
-from afafilter.adaptive.exact import Chain, make_chain, solve_exact
+from afafilter.adaptive.exact import make_chain, solve_exact
 from afafilter.adaptive.geometry import Index
+from afafilter.adaptive.recursions import Chain, Stops, side_by_side
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Weight
 
@@ -45,6 +46,11 @@ class Settings:
     exact: bool
     return_weights: bool
     before: Index
+
+    @property
+    def rests(self) -> bool:
+        """Whether the first estimate is the last: the anchor moves all the way in one step."""
+        return self.step == 1.0 and self.momentum == 0.0
 
 
 @dataclass
@@ -108,22 +114,26 @@ def _merge(total: list[float], part: list[float]) -> None:
 
 
 def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Outcome:
-    groups = make_groups(plan, z, seen)
     n_paths, d, n_queries = len(z), plan.model.dim, len(plan.times)
     reweighted = settings.weight is not None
     lead = n_paths if reweighted else 1
     weights = np.zeros((lead, n_queries, len(plan.stamps))) if settings.return_weights else None
-    outcome = Outcome(np.empty((n_paths, n_queries, d)), np.empty((lead, n_queries, d, d)), weights)
+    outcome = Outcome(
+        np.full((n_paths, n_queries, d), np.nan), np.zeros((lead, n_queries, d, d)), weights
+    )
+    np.einsum("...aa->...a", outcome.cov)[...] = np.inf
+    pattern = make_pattern(plan, z, seen, chain=settings.exact)
+    if pattern is None:
+        return outcome
     own = own_observation(plan.model, z, plan.own)
-    chain = make_chain(plan, groups, n_paths) if settings.exact else None
-    for tile in _tiles(plan, groups, settings):
-        queries = tile.queries
-        for paths in _chunks(n_paths, len(tile.kappa), groups, d, reweighted):
-            start = to_tile(plan, tile, own[paths, queries])
-            solution, change = _iterate(plan, chain, tile, paths, start, settings)
+    chain = make_chain(pattern) if settings.exact else None
+    for queries, tile in _tiles(pattern, settings):
+        for paths in _chunks(n_paths, queries.stop - queries.start, pattern, reweighted):
+            start = to_tile(pattern, queries, own[paths, queries])
+            solution, change = _iterate(pattern, chain, queries, tile, paths, start, settings)
             where = paths if reweighted else slice(None)
             outcome.mean[paths, queries], outcome.cov[where, queries], _ = finish(
-                plan, tile, solution
+                pattern, queries, solution
             )
             if weights is not None and solution.shares is not None:
                 weights[where, queries] = solution.shares
@@ -131,22 +141,20 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Out
     return outcome
 
 
-def _tiles(plan: Plan, groups: list[Group], settings: Settings) -> Iterator[Tile]:
-    if settings.exact and settings.weight is None:
-        n = len(plan.times)
-        yield Tile(slice(0, n), [], np.zeros((n, plan.model.dim)))
+def _tiles(pattern: Pattern, settings: Settings) -> Iterator[tuple[slice, Tile | None]]:
+    """Queries that are solved together, and their pairs where weights have to be formed."""
+    unit = settings.weight is None and settings.beta == 1.0
+    if unit and (settings.exact or (not settings.return_weights and settings.rests)):
+        yield slice(0, len(pattern.plan.times)), None
         return
-    for queries in tiles(plan, groups):
-        yield make_tile(plan, groups, queries, determinants=settings.beta != 1.0)
+    for tile in tiles(pattern, determinants=settings.beta != 1.0):
+        yield tile.queries, tile
 
 
-def _chunks(
-    n_paths: int, n_queries: int, groups: list[Group], d: int, reweighted: bool
-) -> list[slice]:
-    per_path = 4 * n_queries * (sum(len(g.js) for g in groups) + d)
-    if not reweighted:
-        per_path = n_queries * d
-    size = max(int(4 * TILE_NUMBERS // max(per_path, 1)), 1)
+def _chunks(n_paths: int, n_queries: int, pattern: Pattern, reweighted: bool) -> list[slice]:
+    d = pattern.plan.model.dim
+    per_path = 4 * n_queries * (len(pattern.js) + d) if reweighted else n_queries * d * d
+    size = max(int(8 * TILE_NUMBERS // max(per_path, 1)), 1)
     return [slice(k, min(k + size, n_paths)) for k in range(0, n_paths, size)]
 
 
@@ -167,39 +175,42 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
 
 
 def _iterate(
-    plan: Plan, chain: Chain | None, tile: Tile, paths: slice, own: Array, settings: Settings
-) -> tuple[Solution, list[float]]:
+    pattern: Pattern, chain: tuple[Chain, Stops] | None, queries: slice, tile: Tile | None,
+    paths: slice, own: Array, settings: Settings,
+) -> tuple[Solution, list[float]]:  # fmt: skip
     """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar. States are the tile's."""
     weight, beta = settings.weight, settings.beta
 
-    def solve(scales: list[Array]) -> tuple[Solution, Array]:
+    def solve(scale: Array | None) -> tuple[Solution, Array]:
         if chain is not None:
-            weights = None if scales is plain and weight is None else scales
-            solution = solve_exact(plan, chain, tile, paths, len(own), weights)
+            given = None if tile is None or scale is None else (tile, scale)
+            solution = solve_exact(pattern, chain, queries, paths, given)
+        elif tile is None or scale is None:
+            solution = solve_plain(pattern, paths)
         else:
             solution = solve_independent(
-                plan, tile, paths, len(own), scales, shares=settings.return_weights
+                pattern, tile, paths, scale, shares=settings.return_weights
             )
-        unknown = finish(plan, tile, solution)[2].any(axis=-1, keepdims=True)
+        unknown = finish(pattern, queries, solution)[2].any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
-    plain = log_scales(tile, paths, None, None, beta)
-    if weight is None and settings.step == 1.0 and settings.momentum == 0.0:
+    plain = None if tile is None else log_scales(pattern, tile, paths, None, None, beta)
+    if weight is None and settings.rests:
         return solve(plain)[0], []
     a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
-    if settings.anchor == "prediction":
-        before = settings.before[tile.queries, None]
-        earlier = [
-            np.where(part.group.js[part.columns] < before, scale, -np.inf)
-            for part, scale in zip(tile.parts, plain, strict=True)
-        ]
-        a = solve(earlier)[1]
+    if settings.anchor == "prediction" and tile is not None and plain is not None:
+        before = np.searchsorted(pattern.js, settings.before[queries])
+        j = np.arange(tile.low, tile.low + tile.pairs.shape[1])[:, None]
+        earlier = j < side_by_side(before[None, :, None])[0]
+        a = solve(np.where(earlier, plain, -np.inf))[1]
     missing = np.isnan(a).any(axis=-1, keepdims=True)
     if missing.any():
         a = np.where(missing, solve(plain)[1], a)
 
     def zbar(anchor: Array) -> tuple[Solution, Array]:
-        return solve(log_scales(tile, paths, anchor, weight, beta))
+        if tile is None:
+            return solve(None)
+        return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
 
     solution, a, change = move_anchor(a, zbar, settings)
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change

@@ -18,7 +18,6 @@ from afafilter._base.checks import (
     choice,
     generator,
     positive_int,
-    read_only,
     real_array,
     scalar,
     times,
@@ -27,6 +26,7 @@ from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Trajectories
+from afafilter.simulation.recursions import observe, propagate
 
 if TYPE_CHECKING:
     from afafilter.models.radial import RadialTangentialSDE
@@ -313,12 +313,8 @@ def _fill(
     states: Array, z: Array, plan: _Plan, steps: np.random.Generator, noise: np.random.Generator
 ) -> None:
     """Propagate states[:, 0] and observe, block of paths by block of paths."""
-    from afafilter._core.simulate_kernels import observe, propagate
-
-    Phi, psi, step_root = (read_only(np.ascontiguousarray(table)) for table in plan.step[:3])
-    C, offset, noise_root = (
-        read_only(np.ascontiguousarray(table)) for table in plan.observation[:3]
-    )
+    Phi, psi, step_root = (np.ascontiguousarray(table) for table in plan.step[:3])
+    C, offset, noise_root = (np.ascontiguousarray(table) for table in plan.observation[:3])
     n = len(states)
     block = max(1, _BLOCK // max(states[0].size, z[0].size))
     for low in range(0, n, block):

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from afafilter import DiscreteModel, LinearSDE, Outliers, Prior, simulate
-from afafilter._core.simulate_kernels import observe, propagate
+from afafilter.simulation.recursions import observe, propagate
 from afafilter.simulation.simulate import covariance_root
 from tests.conftest import MODELS
 from tests.oracles import Joint, joint_gaussian

@@ -1,0 +1,300 @@
+// AFA with full matrices: least squares over the equations of all pairs, by orthogonal triangularisation.
+//
+// min_x sum_j s_ij |T_ij y_j - G_ij x|^2 for every query i (P. Racioppo, arXiv:2509.04154, section 4). The condition
+// number is not squared, and the rank of the triangle tells what the data determine. Queries lie side by side in
+// BUNDLEs: arrays end in an axis of that length. A pair's equation is kept as G (r, d) and then T (r, r).
+#pragma once
+#include "pairs.h"
+
+namespace afa {
+
+// Calls f with a compile-time dimension for small states: f(std::integral_constant<int, D>).
+template <class F> void by_dimension(int64_t d, F&& f) {
+    switch (d) {
+    case 2: return f(std::integral_constant<int, 2>());
+    case 4: return f(std::integral_constant<int, 4>());
+    default: return f(std::integral_constant<int, 0>());
+    }
+}
+
+using Loose = VecOf<double, W>::loose;   // a pack anywhere in memory
+
+// Least squares in triangular form, R x = s: triangle (d + m, d) holds R^T above and the columns s of m data below.
+template <int D> struct Triangle {
+    static constexpr int MOST = 8;   // equations that wait to be rotated in together
+    int d_;
+    int waiting = 0;
+    Scratch<Pack, D * MOST> rows;    // (d, MOST): column c is the left side of equation c
+    Scratch<Pack, D> head, beta, live;
+
+    explicit Triangle(int64_t d) : d_(static_cast<int>(d)), rows(d * MOST), head(d), beta(d), live(d) {}
+    AFA_INLINE int dim() const { return D ? D : d_; }
+
+    // The left sides that wait become part of R; what the rotation was stays in rows, head, beta.
+    AFA_INLINE void factor(Loose* triangle, int64_t stride) {
+        const int d = dim();
+        AFA_UNROLL
+        for (int a = 0; a < d; a++)
+            for (int c = waiting; c < MOST; c++) rows[a * MOST + c] = Pack{};
+        AFA_UNROLL
+        for (int a = 0; a < d; a++) {
+            Pack rest = {};
+            AFA_UNROLL
+            for (int c = 0; c < MOST; c++) rest += rows[a * MOST + c] * rows[a * MOST + c];
+            Loose& entry = triangle[(a * d + a) * stride];
+            Pack pivot = entry, unit = spread<Pack>(1.0);
+            if (__builtin_expect(!all_between(Pack(pivot * pivot + rest), 0x1p-900, 0x1p+900), 0))
+                unit = rescale(a, pivot, rest);
+            const Pack norm = root(Pack(pivot * pivot + rest));
+            head[a] = pivot + norm;
+            live[a] = rest;
+            beta[a] = where_positive(rest, Pack(1.0 / (norm * head[a])), Pack{});
+            entry = norm * unit;
+            AFA_UNROLL
+            for (int b = a + 1; b < d; b++) rotate(triangle[(b * d + a) * stride], &rows[b * MOST], a);
+        }
+    }
+    // Row a of the left sides in units of its largest entry, where squares would lose digits, or all of them.
+    Pack rescale(int a, Pack& pivot, Pack& rest) {
+        Pack unit = magnitude(pivot);
+        for (int c = 0; c < MOST; c++) unit = larger(unit, magnitude(rows[a * MOST + c]));
+        unit = where_positive(unit, unit, spread<Pack>(1.0));
+        pivot /= unit;
+        rest = Pack{};
+        for (int c = 0; c < MOST; c++) {
+            rows[a * MOST + c] /= unit;
+            rest += rows[a * MOST + c] * rows[a * MOST + c];
+        }
+        return unit;
+    }
+    AFA_INLINE void rotate(Loose& to, Pack* row, int a) {
+        const Pack entry = to;
+        Pack dot = head[a] * entry;
+        AFA_UNROLL
+        for (int c = 0; c < MOST; c++) dot += rows[a * MOST + c] * row[c];
+        dot *= beta[a];
+        to = where_positive(live[a], Pack(head[a] * dot - entry), entry);
+        AFA_UNROLL
+        for (int c = 0; c < MOST; c++) row[c] -= dot * rows[a * MOST + c];
+    }
+    // The right sides of one data column follow; s: its d entries.
+    AFA_INLINE void follow(Loose* s, int64_t stride, Pack* right) {
+        const int d = dim();
+        AFA_UNROLL
+        for (int a = 0; a < d; a++) rotate(s[a * stride], right, a);
+    }
+};
+
+// Estimates with weights 1, all data columns y (n, r, m) at once: triangle (bundles, d + m, d, BUNDLE), zeros at first.
+template <int D>
+void plain_part(const Flow& flow, const Sight& sight, const Queries& queries, bool reversed, const In<3>& y,
+                const Out<3>& triangle, int64_t from, int64_t to) {
+    Walk<D> walk(flow, sight, queries);
+    Triangle<D> sum(walk.dim());
+    const int d = walk.dim();
+    const int64_t r = walk.r, m = y.shape[2];
+    constexpr int64_t STRIDE = BUNDLE / W;
+    Scratch<Pack, 0> T(Triangle<D>::MOST * r);
+    int64_t seen[Triangle<D>::MOST] = {};
+    Pack right[Triangle<D>::MOST];
+    for (int64_t b = from; b < to; b++)
+        for (int64_t part = 0; part < STRIDE; part++) {
+            Loose* here = reinterpret_cast<Loose*>(triangle.row(b)) + part;
+            walk.take(b * BUNDLE + part * W);
+            const auto flush = [&] {
+                if (sum.waiting == 0) return;
+                sum.factor(here, STRIDE);
+                for (int64_t path = 0; path < m; path++) {
+                    for (int c = 0; c < Triangle<D>::MOST; c++) right[c] = Pack{};
+                    for (int c = 0; c < sum.waiting; c++)
+                        for (int64_t e = 0; e < r; e++) right[c] += T[c * r + e] * y.data[(seen[c] * r + e) * m + path];
+                    sum.follow(here + (d + path) * d * STRIDE, STRIDE, right);
+                }
+                sum.waiting = 0;
+            };
+            const auto equation = [&](int64_t j) {
+                const int rank = static_cast<int>(sight.rank[j]);
+                for (int a = 0; a < rank; a++) {
+                    const int c = sum.waiting++;
+                    AFA_UNROLL
+                    for (int k = 0; k < d; k++) sum.rows[k * Triangle<D>::MOST + c] = walk.G[a * d + k];
+                    for (int64_t e = 0; e < r; e++) T[c * r + e] = walk.T[a * r + e];
+                    seen[c] = j;
+                    if (sum.waiting == Triangle<D>::MOST) flush();
+                }
+            };
+            walk.sides(reversed, equation);
+            flush();
+        }
+}
+
+inline void plain_triangles(Flow flow, Sight sight, Queries queries, bool reversed, In<3> y, Out<4> triangle) {
+    by_dimension(flow.rate.shape[0], [&](auto D) {
+        const Out<3> flat{triangle.data, {triangle.shape[0], triangle.shape[1], triangle.shape[2] * triangle.shape[3]}};
+        plain_part<decltype(D)::value>(flow, sight, queries, reversed, y, flat, 0, triangle.shape[0]);
+    });
+}
+
+// The equations of all pairs of these queries with the observations low, low + 1, ...: pairs (bundles, n, r (d + r), BUNDLE).
+inline void pair_equations(Flow flow, Sight sight, Queries queries, bool reversed, int64_t low, Out<4> pairs) {
+    by_dimension(flow.rate.shape[0], [&](auto D) {
+        constexpr int dim = decltype(D)::value;
+        constexpr int64_t STRIDE = BUNDLE / W;
+        Walk<dim> walk(flow, sight, queries);
+        const int64_t d = walk.dim(), r = walk.r, n = pairs.shape[1], numbers = pairs.shape[2];
+        std::memset(pairs.data, 0, static_cast<size_t>(pairs.size()) * sizeof(double));
+        for (int64_t b = 0; b < pairs.shape[0]; b++)
+            for (int64_t part = 0; part < STRIDE; part++) {
+                Loose* here = reinterpret_cast<Loose*>(pairs.row(b)) + part;
+                walk.take(b * BUNDLE + part * W);
+                walk.sides(reversed, [&](int64_t j) {
+                    if (j < low || j >= low + n) return;
+                    Loose* to = here + (j - low) * numbers * STRIDE;
+                    for (int64_t i = 0; i < r * d; i++) to[i * STRIDE] += walk.G[i];   // past and future: one of the two is zero
+                    for (int64_t i = 0; i < r * r; i++) to[(r * d + i) * STRIDE] += walk.T[i];
+                });
+            }
+    });
+}
+
+// d2 (P, bundles, n, BUNDLE) = |T y - G a|^2 + rest: y (P, n, r), rest (P, n), anchors a (P, bundles, d, BUNDLE).
+inline void pair_distances(In<4> pairs, In<3> y, In<2> rest, In<4> anchor, Out<4> d2) {
+    const int64_t n = pairs.shape[1], r = y.shape[2], d = anchor.shape[2], numbers = pairs.shape[2];
+    constexpr int64_t STRIDE = BUNDLE / W;
+    by_dimension(d, [&](auto D) {
+        const Size<decltype(D)::value> dim(d);
+        Scratch<Pack, decltype(D)::value> a(d);
+        for (int64_t p = 0; p < y.shape[0]; p++)
+            for (int64_t b = 0; b < pairs.shape[0]; b++)
+                for (int64_t part = 0; part < STRIDE; part++) {
+                    const int64_t at = p * pairs.shape[0] + b;
+                    for (int k = 0; k < dim; k++) a[k] = load<W>(anchor.data + (at * d + k) * BUNDLE + part * W);
+                    const double* equation = pairs.row(b) + part * W;
+                    double* out = d2.data + at * n * BUNDLE + part * W;
+                    for (int64_t j = 0; j < n; j++, equation += numbers * BUNDLE, out += BUNDLE) {
+                        Pack total = spread<Pack>(rest[p * n + j]);
+                        for (int64_t i = 0; i < r; i++) {
+                            Pack e = {};
+                            for (int64_t l = 0; l < r; l++)
+                                e += y.data[(p * n + j) * r + l] * load<W>(equation + (r * d + i * r + l) * BUNDLE);
+                            for (int k = 0; k < dim; k++) e -= a[k] * load<W>(equation + (i * d + k) * BUNDLE);
+                            total += e * e;
+                        }
+                        store<W>(out, total);
+                    }
+                }
+    });
+}
+
+// Adds the equations root (T y = G x) of all pairs to triangle (P, bundles, (d + m) d, BUNDLE), with the same root
+// (P, bundles, n, BUNDLE) for each of m data columns y (P, n, r, m).
+inline void weighted_triangles(In<4> pairs, In<4> y, In<4> root, Out<4> triangle, int64_t d) {
+    const int64_t n = pairs.shape[1], r = y.shape[2], m = y.shape[3], numbers = pairs.shape[2];
+    constexpr int64_t STRIDE = BUNDLE / W;
+    by_dimension(d, [&](auto D) {
+        using Sum = Triangle<decltype(D)::value>;
+        Sum sum(d);
+        Pack right[Sum::MOST], weight[Sum::MOST] = {};
+        const double *transform[Sum::MOST] = {}, *data[Sum::MOST] = {};
+        for (int64_t p = 0; p < y.shape[0]; p++)
+            for (int64_t b = 0; b < pairs.shape[0]; b++)
+                for (int64_t part = 0; part < STRIDE; part++) {
+                    const int64_t at = p * pairs.shape[0] + b;
+                    Loose* to = reinterpret_cast<Loose*>(triangle.data + at * triangle.shape[2] * BUNDLE) + part;
+                    const double* equation = pairs.row(b) + part * W;
+                    const auto flush = [&] {
+                        sum.factor(to, STRIDE);
+                        for (int64_t path = 0; path < m; path++) {
+                            for (int c = 0; c < Sum::MOST; c++) right[c] = Pack{};
+                            for (int c = 0; c < sum.waiting; c++) {
+                                for (int64_t l = 0; l < r; l++)
+                                    right[c] += data[c][l * m + path] * load<W>(transform[c] + l * BUNDLE);
+                                right[c] *= weight[c];
+                            }
+                            sum.follow(to + (d + path) * d * STRIDE, STRIDE, right);
+                        }
+                        sum.waiting = 0;
+                    };
+                    for (int64_t j = 0; j < n; j++, equation += numbers * BUNDLE) {
+                        const Pack w = load<W>(root.data + (at * n + j) * BUNDLE + part * W);
+                        for (int64_t i = 0; i < r; i++) {
+                            const int c = sum.waiting;
+                            weight[c] = w;
+                            transform[c] = equation + (r * d + i * r) * BUNDLE;
+                            data[c] = y.row(p) + j * r * m;
+                            for (int k = 0; k < sum.dim(); k++)
+                                sum.rows[k * Sum::MOST + c] = w * load<W>(equation + (i * d + k) * BUNDLE);
+                            if (++sum.waiting == Sum::MOST) flush();
+                        }
+                    }
+                    if (sum.waiting > 0) flush();
+                }
+    });
+}
+
+// Rows r of a pair's equation that is kept in r (d + r) numbers.
+inline int64_t rows_of(int64_t numbers, int64_t d) {
+    int64_t r = 1;
+    while (r * (d + r) < numbers) r++;
+    return r;
+}
+
+// |G X|^2 root^2 (P, bundles, n, BUNDLE): what each pair adds to tr X^T (sum of root^2 G^T G) X; X (P, bundles, d d, BUNDLE).
+inline void pair_shares(In<4> pairs, In<4> X, In<4> root, Out<4> share, int64_t d) {
+    const int64_t n = pairs.shape[1], numbers = pairs.shape[2], r = rows_of(numbers, d);
+    for (int64_t p = 0; p < X.shape[0]; p++)
+        for (int64_t b = 0; b < pairs.shape[0]; b++)
+            for (int64_t j = 0; j < n; j++)
+                for (int64_t part = 0; part < BUNDLE; part += W) {
+                    const int64_t at = p * pairs.shape[0] + b;
+                    const double* G = pairs.row(b) + j * numbers * BUNDLE + part;
+                    const double* x = X.data + at * d * d * BUNDLE + part;
+                    Pack total = {};
+                    for (int64_t i = 0; i < r; i++)
+                        for (int64_t c = 0; c < d; c++) {
+                            Pack e = {};
+                            for (int64_t k = 0; k < d; k++)
+                                e += load<W>(G + (i * d + k) * BUNDLE) * load<W>(x + (k * d + c) * BUNDLE);
+                            total += e * e;
+                        }
+                    const Pack w = load<W>(root.data + (at * n + j) * BUNDLE + part);
+                    store<W>(share.data + (at * n + j) * BUNDLE + part, Pack(total * w * w));
+                }
+}
+
+// log det^{1/r} of the information on x of each pair (the product of its nonzero eigenvalues), with G in units
+// (bundles, d, BUNDLE) of its states and turned to x: log|G unit W^-1| row by row, by Gram-Schmidt.
+inline void pair_log_dets(In<4> pairs, In<3> unit, In<2> inverse, Index<1> rank, Out<3> logs) {
+    const int64_t n = pairs.shape[1], numbers = pairs.shape[2], d = inverse.shape[0], r = rows_of(numbers, d);
+    Scratch<Pack, 0> row(r * d);
+    for (int64_t b = 0; b < pairs.shape[0]; b++)
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t part = 0; part < BUNDLE; part += W) {
+                const double* G = pairs.row(b) + j * numbers * BUNDLE + part;
+                Pack sum = {};
+                for (int64_t a = 0; a < rank[j]; a++) {
+                    for (int64_t c = 0; c < d; c++) {
+                        Pack x = {};
+                        for (int64_t k = 0; k < d; k++)
+                            x += load<W>(G + (a * d + k) * BUNDLE) * load<W>(unit.row(b) + k * BUNDLE + part) * inverse[k * d + c];
+                        row[a * d + c] = x;
+                    }
+                    for (int64_t e = 0; e < 2 * a; e++) {   // all rows before, twice
+                        const int64_t before = e % a;
+                        Pack dot = {}, square = {};
+                        for (int64_t c = 0; c < d; c++) {
+                            dot += row[before * d + c] * row[a * d + c];
+                            square += row[before * d + c] * row[before * d + c];
+                        }
+                        dot = where_positive(square, Pack(dot / square), Pack{});
+                        for (int64_t c = 0; c < d; c++) row[a * d + c] -= dot * row[before * d + c];
+                    }
+                    Pack square = {};
+                    for (int64_t c = 0; c < d; c++) square += row[a * d + c] * row[a * d + c];
+                    for (int l = 0; l < W; l++) sum[l] += std::log(square[l]);
+                }
+                store<W>(logs.data + (b * n + j) * BUNDLE + part, Pack(sum / static_cast<double>(rank[j])));
+            }
+}
+
+}  // namespace afa

@@ -1,0 +1,460 @@
+// What single observations say about the state elsewhere: the whitened equations of all pairs.
+//
+// In coordinates xi in which the flow is block diagonal and contracts (time is reversed where it must be), an
+// observation y = C xi_j + N(0, I), seen from the query i at the lag tau = |t_i - s_j|, is the equation
+//
+//     T y = G xi_i + N(0, I)                                                    (r rows, r the rank of C)
+//
+// (P. Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, section 4, for any C). Queries lie side by
+// side in the lanes. A walk goes from them to observations ever farther away, so that the transitions of all
+// lanes compose from steps that they share, and no matrix exponential is formed (differential Lyapunov equation):
+//
+//     against the flow, x_i = Phi x_j + w:   Phi(tau + s) = Phi(tau) Phi(s),  V(tau + s) = V(tau) + Phi(tau) V(s) Phi(tau)^T
+//     along it,         x_j = Phi x_i + w:   Phi(tau + s) = Phi(s) Phi(tau),  V(tau + s) = Phi(s) V(tau) Phi(s)^T + V(s)
+//
+// V is carried by its root, so that it stays definite to the last digit. Phi = e^{c tau} E, c the mean growth of
+// each block: E neither grows nor decays, and the growth is taken exactly from the lag.
+#pragma once
+#include <tuple>
+
+#include "array.h"
+#include "vec.h"
+
+namespace afa {
+
+using Pack = Vec<double, LANES<double>>;
+constexpr int W = LANES<double>;
+constexpr int BUNDLE = 8;   // queries that lie side by side in memory: a whole number of packs on every machine
+constexpr double FLOOR = 300.0;   // factors e^x go from e^-300 to e^300: past that a state is known to 1e-130, or not at all
+
+// Observations in order of time. Entry k of phi, root: Phi and the lower root of V over the step from stamp
+// k - 1 to k; of turn, back: E over it and its inverse. quiet: the decay that the units of a coordinate follow, or 0.
+struct Flow {
+    In<1> stamps, rate, quiet;
+    In<3> phi, turn, back, root;
+    auto members() { return std::tie(stamps, rate, quiet, phi, turn, back, root); }
+};
+// How observations see xi: C (rows beyond the rank are zero), and C^-1 where the rank is d. echelon: rotation^T C,
+// whose later rows do not see what grows fastest, one for every order of growth; the order at a lag is how many
+// of `change` are below lag / reach.
+struct Sight {
+    Index<1> rank;
+    In<3> C, inverse;
+    In<4> echelon, rotation;
+    In<1> change;
+    auto members() { return std::tie(rank, C, inverse, echelon, rotation, change); }
+};
+// Queries, and E, its inverse and the root of V over the lag to their nearest observation in the past
+// (split - 1) and in the future (split). Query i uses the observations first <= j < last; reach: its longest lag.
+struct Queries {
+    In<1> times, reach;
+    Index<1> first, split, last;
+    In<3> turn_past, back_past, root_past, turn_next, back_next, root_next;
+    auto members() {
+        return std::tie(times, reach, first, split, last, turn_past, back_past, root_past, turn_next, back_next,
+                        root_next);
+    }
+};
+
+// e^x, |x| <= 700: x = n log 2 + y, e^y by its Taylor series (|y| <= 0.35: 4e-18), 2^n by its exponent.
+AFA_INLINE Pack exponential(Pack x) {
+    typedef Vec<uint64_t, W> Bits;
+    const double magic = 0x1.8p52;
+    const Pack shifted = x * 1.4426950408889634 + magic, n = shifted - magic;
+    const Pack y = x - n * 0x1.62e42fefa38p-1 - n * 0x1.ef35793c7673p-45;
+    Pack p = spread<Pack>(1.0 / 6227020800.0);
+    constexpr double TERMS[] = {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0};
+    for (double term : TERMS) p = p * y + 1.0 / term;
+    p = (p * y + 1.0) * y + 1.0;
+    const Bits power = reinterpret_cast<Bits>(shifted) << 52;
+    return reinterpret_cast<Pack>(reinterpret_cast<Bits>(p) + power);
+}
+AFA_INLINE Pack clip(Pack x, double low, double high) {
+    x = larger(x, spread<Pack>(low));
+    return x < high ? x : spread<Pack>(high);
+}
+
+// [L | X] <- [L | X] Theta with Theta orthogonal, so that the first `pivots` rows of X become zero: L (rows, pivots),
+// lower triangular with a diagonal >= 0, stays so. Householder reflections of columns (Golub & Van Loan, section
+// 5.1): u = (L_aa + |row|, X_a), beta = 2 / u^T u, every row b <- b - beta (b u) u. X (rows, columns) is work space.
+template <class Number, class Pivots, class Rows, class Columns>
+AFA_INLINE void append(Number* L, int stride, Number* X, int step, Pivots pivots, Rows rows, Columns columns) {
+    AFA_UNROLL
+    for (int a = 0; a < pivots; a++) {
+        Number rest = {}, head = L[a * stride + a], unit = spread<Number>(1.0);
+        AFA_UNROLL
+        for (int c = 0; c < columns; c++) rest += X[a * step + c] * X[a * step + c];
+        if (__builtin_expect(!all_between(Number(head * head + rest), 0x1p-900, 0x1p+900), 0)) {
+            unit = magnitude(head);   // squares would lose digits, or all of them
+            for (int c = 0; c < columns; c++) unit = larger(unit, magnitude(X[a * step + c]));
+            unit = where_positive(unit, unit, spread<Number>(1.0));
+            head /= unit;
+            rest = Number{};
+            for (int c = 0; c < columns; c++) {
+                X[a * step + c] /= unit;
+                rest += X[a * step + c] * X[a * step + c];
+            }
+        }
+        const Number norm = root(Number(head * head + rest)), u = head + norm;
+        const Number beta = where_positive(rest, Number(1.0 / (norm * u)), Number{});
+        L[a * stride + a] = norm * unit;
+        AFA_UNROLL
+        for (int b = a + 1; b < rows; b++) {
+            const Number entry = L[b * stride + a];
+            Number dot = u * entry;
+            AFA_UNROLL
+            for (int c = 0; c < columns; c++) dot += X[a * step + c] * X[b * step + c];
+            dot *= beta;
+            L[b * stride + a] = where_positive(rest, Number(u * dot - entry), entry);
+            AFA_UNROLL
+            for (int c = 0; c < columns; c++) X[b * step + c] -= dot * X[a * step + c];
+        }
+    }
+}
+// Inverse of a lower triangular matrix (n, n), row by row: exact zeros, small errors.
+template <class N> AFA_INLINE void invert_lower(const Pack* L, Pack* out, N n) {
+    AFA_UNROLL
+    for (int i = 0; i < n; i++) {
+        const Pack pivot = 1.0 / L[i * n + i];
+        AFA_UNROLL
+        for (int k = 0; k < n; k++) {
+            Pack x = {};
+            AFA_UNROLL
+            for (int m = k; m < i; m++) x -= L[i * n + m] * out[m * n + k];
+            out[i * n + k] = k < i ? x * pivot : k == i ? pivot : Pack{};
+        }
+    }
+}
+
+// One pack of queries on its way through the observations. D: dimension of the state (0: at run time).
+template <int D> struct Walk {
+    const Flow& flow;
+    const Sight& sight;
+    const Queries& queries;
+    int d_;
+    int r;                                       // most rows of an observation
+    bool partial, whole, level;                  // are there ranks < d, = d; do all coordinates grow alike
+    int64_t query[W];                            // of each lane
+    Pack time, reach, from, to;                  // from <= j < to: observations of this side
+    Scratch<Pack, D * D> turn, back, noise;      // E, E^-1, root of V
+    Scratch<Pack, D> growth, factor;             // c tau + kappa, and e^ of it
+    Scratch<Pack, D * D> G, T;                   // the equation: (r, d), (r, r)
+    Scratch<Pack, D * D> H, U, M, L, X, out, kept_G, kept_T;   // work space
+    Scratch<Pack, D> size;
+
+    Walk(const Flow& f, const Sight& s, const Queries& q)
+        : flow(f), sight(s), queries(q), d_(static_cast<int>(f.rate.shape[0])), r(static_cast<int>(s.C.shape[1])), partial(false),
+          whole(s.inverse.shape[0] > 0), level(true), turn(d_ * d_), back(d_ * d_), noise(d_ * d_), growth(d_),
+          factor(d_), G(d_ * d_), T(d_ * d_), H(d_ * d_), U(d_ * d_), M(d_ * d_), L(d_ * d_), X(d_ * d_),
+          out(d_ * d_), kept_G(d_ * d_), kept_T(d_ * d_), size(d_) {
+        const int d = dim();
+        for (int64_t j = 0; j < s.rank.shape[0]; j++) partial = partial || s.rank[j] < d;
+        for (int k = 1; k < d; k++) level = level && f.rate[k] == f.rate[0] && f.quiet[k] == f.quiet[0];
+    }
+
+    AFA_INLINE int dim() const { return D ? D : d_; }
+
+    // Takes the queries first, ..., first + W - 1; those beyond the last see nothing.
+    void take(int64_t start) {
+        const int64_t n = queries.times.shape[0];
+        double t[W], far[W];
+        for (int l = 0; l < W; l++) {
+            query[l] = start + l < n ? start + l : -1;
+            t[l] = query[l] < 0 ? 0.0 : queries.times[query[l]];
+            far[l] = query[l] < 0 ? 0.0 : queries.reach[query[l]];
+        }
+        time = load<W>(t);
+        reach = load<W>(far);
+    }
+
+    // Past and future, each from the query outwards; reversed: time is, so that the past lies along the flow.
+    template <class F> void sides(bool reversed, F&& equation) {
+        if (reversed) {
+            side<true, false>(equation);
+            side<false, true>(equation);
+        } else {
+            side<true, true>(equation);
+            side<false, false>(equation);
+        }
+    }
+    // Observations of one side, nearest first: equation(j) sees G and T, zero in lanes that do not use j.
+    template <bool PAST, bool AGAINST, class F> void side(F&& equation) {
+        const int d = dim();
+        int64_t low = INT64_MAX, high = 0, begins[W];
+        double first[W], stop[W];
+        for (int l = 0; l < W; l++) {
+            const int64_t q = query[l];
+            const int64_t a = q < 0 ? 0 : PAST ? queries.first[q] : queries.split[q];
+            const int64_t b = q < 0 ? 0 : PAST ? queries.split[q] : queries.last[q];
+            first[l] = static_cast<double>(a);
+            stop[l] = static_cast<double>(b);
+            begins[l] = a < b ? (PAST ? b - 1 : a) : -1;
+            if (a < b) low = a < low ? a : low, high = b > high ? b : high;
+        }
+        if (low >= high) return;
+        from = load<W>(first);
+        to = load<W>(stop);
+        for (int i = 0; i < d * d; i++) turn[i] = back[i] = noise[i] = Pack{};
+        for (int64_t k = 0; k < high - low; k++) {
+            const int64_t j = PAST ? high - 1 - k : low + k;
+            for (int l = 0; l < W; l++)
+                if (begins[l] == j) begin<PAST>(l);
+            const Pack apart = time - flow.stamps[j];
+            look<AGAINST>(j, magnitude(apart));
+            equation(j);
+            if (k + 1 < high - low) advance<AGAINST>(PAST ? j : j + 1);
+        }
+    }
+
+    template <bool PAST> void begin(int l) {
+        const int d = dim();
+        const int64_t at = query[l] * d * d;
+        const double *E = (PAST ? queries.turn_past : queries.turn_next).data + at;
+        const double *B = (PAST ? queries.back_past : queries.back_next).data + at;
+        const double *N = (PAST ? queries.root_past : queries.root_next).data + at;
+        for (int i = 0; i < d * d; i++) {
+            turn[i] = with_lane(turn[i], l, E[i]);
+            back[i] = with_lane(back[i], l, B[i]);
+            noise[i] = with_lane(noise[i], l, N[i]);
+        }
+    }
+
+    // Farther away by the step that leads to stamp k.
+    template <bool AGAINST> void advance(int64_t k) {
+        const int d = dim();
+        const double *E = flow.turn.row(k), *B = flow.back.row(k), *V = flow.root.row(k), *F = flow.phi.row(k);
+        bool noisy = false;
+        for (int i = 0; i < d * d; i++) noisy = noisy || V[i] != 0.0;
+        if constexpr (AGAINST) {
+            if (noisy) {   // X = Phi(tau) root V(s)
+                AFA_UNROLL
+                for (int i = 0; i < d; i++)
+                    AFA_UNROLL
+                    for (int c = 0; c < d; c++) {
+                        Pack x = {};
+                        AFA_UNROLL
+                        for (int e = c; e < d; e++) x += turn[i * d + e] * V[e * d + c];
+                        X[i * d + c] = factor[i] * x;
+                    }
+                append(&noise[0], d, &X[0], d, d, d, d);
+            }
+        } else {
+            AFA_UNROLL
+            for (int i = 0; i < d; i++)   // X = Phi(s) root V(tau)
+                AFA_UNROLL
+                for (int c = 0; c < d; c++) {
+                    Pack x = {};
+                    AFA_UNROLL
+                    for (int e = c; e < d; e++) x += F[i * d + e] * noise[e * d + c];
+                    X[i * d + c] = x;
+                }
+            AFA_UNROLL
+            for (int i = 0; i < d * d; i++) noise[i] = spread<Pack>(V[i]);
+            append(&noise[0], d, &X[0], d, d, d, d);
+        }
+        compose(&turn[0], E);
+        if (AGAINST && partial) compose(&back[0], B);
+    }
+    // A <- A B for a B that all lanes share.
+    void compose(Pack* A, const double* B) {
+        const int d = dim();
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int c = 0; c < d; c++) {
+                Pack x = {};
+                AFA_UNROLL
+                for (int e = 0; e < d; e++) x += A[i * d + e] * B[e * d + c];
+                out[i * d + c] = x;
+            }
+        AFA_UNROLL
+        for (int i = 0; i < d * d; i++) A[i] = out[i];
+    }
+
+    // G and T of observation j at these lags.
+    template <bool AGAINST> void look(int64_t j, Pack lag) {
+        const int d = dim();
+        const int rank = static_cast<int>(sight.rank[j]);
+        grow(lag, AGAINST ? 1.0 : -1.0, AGAINST ? -FLOOR : -2 * FLOOR);
+        if constexpr (AGAINST) {
+            if (whole && rank == d) against_whole(sight.inverse.row(j));
+            else against_partial(j, rank, lag);
+        } else along(sight.C.row(j), rank);
+        const Pack row = spread<Pack>(static_cast<double>(j));
+        const auto used = (row >= from) & (row < to);
+        AFA_UNROLL
+        for (int a = 0; a < r; a++) {
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) G[a * d + k] = used && a < rank ? G[a * d + k] : Pack{};
+            for (int b = 0; b < r; b++) T[a * r + b] = used && a < rank && b < rank ? T[a * r + b] : Pack{};
+        }
+    }
+    // growth = c lag + sign kappa; factor = e^growth, from e^low on (below -300: 0).
+    void grow(Pack lag, double sign, double low) {
+        const int d = dim();
+        AFA_UNROLL
+        for (int k = 0; k < d; k++) {
+            const double c = flow.rate[k], q = flow.quiet[k];
+            if (k > 0 && c == flow.rate[k - 1] && q == flow.quiet[k - 1]) {
+                growth[k] = growth[k - 1];
+                factor[k] = factor[k - 1];
+                continue;
+            }
+            growth[k] = c * lag + (sign * q) * reach;
+            if (c == 0.0 && q == 0.0) {
+                factor[k] = spread<Pack>(1.0);
+                continue;
+            }
+            const Pack bounded = clip(growth[k], low, FLOOR);
+            factor[k] = bounded < -FLOOR ? Pack{} : exponential(bounded);
+        }
+    }
+
+    // U^T x_i = M y + noise: white (V + M M^T) white^T = I, here with U = I and M = e^kappa Phi C^-1.
+    void against_whole(const double* inverse) {
+        const int d = dim();
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int c = 0; c < d; c++) {
+                Pack x = {};
+                AFA_UNROLL
+                for (int e = 0; e < d; e++) x += turn[i * d + e] * inverse[e * d + c];
+                M[i * d + c] = X[i * d + c] = factor[i] * x;
+                L[i * d + c] = noise[i * d + c];
+            }
+        append(&L[0], d, &X[0], d, d, d, d);
+        invert_lower(&L[0], &G[0], d);
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int c = 0; c < d; c++) {
+                Pack x = {};
+                AFA_UNROLL
+                for (int e = 0; e <= i; e++) x += G[i * d + e] * M[e * d + c];
+                T[i * r + c] = x;
+            }
+    }
+
+    // With U an orthonormal basis of the rows of H = C Phi^-1 e^-kappa and M = (H U)^-1: the directions of H are
+    // used, never its size. Each order of growth has an echelon form of its own.
+    void against_partial(int64_t j, int rank, Pack lag) {
+        const int d = dim();
+        const int64_t n = sight.rank.shape[0], orders = sight.echelon.shape[0];
+        const bool rotated = sight.rotation.shape[0] > 0;
+        for (int64_t o = 0; o < orders; o++) {
+            const int64_t at = o * n + j;
+            by_directions(sight.echelon.data + at * r * d, rotated ? sight.rotation.data + at * r * r : nullptr, rank);
+            if (orders == 1) return;
+            Pack passed = {};   // how many changes of order lie between query and observation
+            for (int64_t c = 0; c + 1 < orders; c++)
+                passed += lag > sight.change[c] * reach ? spread<Pack>(1.0) : Pack{};
+            const auto here = passed == spread<Pack>(static_cast<double>(o));
+            for (int i = 0; i < d * d; i++) kept_G[i] = here ? G[i] : kept_G[i];
+            for (int i = 0; i < r * r; i++) kept_T[i] = here ? T[i] : kept_T[i];
+        }
+        for (int i = 0; i < d * d; i++) G[i] = kept_G[i];
+        for (int i = 0; i < r * r; i++) T[i] = kept_T[i];
+    }
+    void by_directions(const double* C, const double* rotation, int rank) {
+        const int d = dim();
+        for (int a = 0; a < rank; a++) {
+            // Row a of C E^-1, each coordinate by its growth relative to the fastest that the row sees.
+            Pack top = -growth[0];
+            if (!level) {
+                top = spread<Pack>(-INFINITY);
+                for (int k = 0; k < d; k++)
+                    if (C[a * d + k] != 0.0) top = larger(top, -growth[k]);
+            }
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) {
+                Pack x = {};
+                AFA_UNROLL
+                for (int e = 0; e < d; e++) x += C[a * d + e] * back[e * d + k];
+                U[a * d + k] = level ? x : x * exponential(clip(-growth[k] - top, -2 * FLOOR, 0.0));
+            }
+            size[a] = exponential(clip(-top, -FLOOR, FLOOR));
+            // Gram-Schmidt, twice (Golub & Van Loan, section 5.2.7): C E^-1 = H U^T, H lower triangular.
+            for (int b = 0; b < rank; b++) H[a * rank + b] = Pack{};
+            for (int pass = 0; pass < 2; pass++)
+                for (int b = 0; b < a; b++) {
+                    Pack dot = {};
+                    AFA_UNROLL
+                    for (int k = 0; k < d; k++) dot += U[b * d + k] * U[a * d + k];
+                    H[a * rank + b] += dot;
+                    AFA_UNROLL
+                    for (int k = 0; k < d; k++) U[a * d + k] -= dot * U[b * d + k];
+                }
+            Pack square = {};
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) square += U[a * d + k] * U[a * d + k];
+            H[a * rank + a] = root(square);
+            const Pack scale = 1.0 / H[a * rank + a];
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) U[a * d + k] *= scale;
+        }
+        invert_lower(&H[0], &M[0], rank);
+        for (int a = 0; a < rank; a++) {
+            for (int b = 0; b < rank; b++) L[a * rank + b] = M[a * rank + b] = M[a * rank + b] * size[b];
+            AFA_UNROLL
+            for (int c = 0; c < d; c++) {   // X = U^T root V
+                Pack x = {};
+                AFA_UNROLL
+                for (int e = c; e < d; e++) x += U[a * d + e] * noise[e * d + c];
+                X[a * d + c] = x;
+            }
+        }
+        append(&L[0], rank, &X[0], d, rank, rank, d);
+        whitened(&U[0], &M[0], rank);
+        if (rotation == nullptr) return;
+        for (int a = 0; a < rank; a++)
+            for (int b = 0; b < rank; b++) {
+                Pack x = {};
+                for (int e = 0; e < rank; e++) x += T[a * r + e] * rotation[e * r + b];
+                M[a * rank + b] = x;
+            }
+        for (int a = 0; a < rank; a++)
+            for (int b = 0; b < rank; b++) T[a * r + b] = M[a * rank + b];
+    }
+
+    // y = H xi_i + noise of covariance I + C V C^T, H = C Phi e^-kappa.
+    void along(const double* C, int rank) {
+        const int d = dim();
+        for (int a = 0; a < rank; a++) {
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) {
+                Pack h = {}, x = {};
+                AFA_UNROLL
+                for (int e = 0; e < d; e++) h += C[a * d + e] * turn[e * d + k];
+                AFA_UNROLL
+                for (int e = k; e < d; e++) x += C[a * d + e] * noise[e * d + k];
+                U[a * d + k] = h * factor[k];
+                X[a * d + k] = x;
+            }
+            for (int b = 0; b < rank; b++) M[a * rank + b] = L[a * rank + b] = spread<Pack>(a == b ? 1.0 : 0.0);
+        }
+        append(&L[0], rank, &X[0], d, rank, rank, d);
+        whitened(&U[0], &M[0], rank);
+    }
+
+    // G = L^-1 rows, T = L^-1 lower.
+    void whitened(const Pack* rows, const Pack* lower, int rank) {
+        const int d = dim();
+        invert_lower(&L[0], &X[0], rank);
+        for (int a = 0; a < rank; a++) {
+            AFA_UNROLL
+            for (int k = 0; k < d; k++) {
+                Pack x = {};
+                for (int e = 0; e <= a; e++) x += X[a * rank + e] * rows[e * d + k];
+                G[a * d + k] = x;
+            }
+            for (int b = 0; b < rank; b++) {
+                Pack x = {};
+                for (int e = b; e <= a; e++) x += X[a * rank + e] * lower[e * rank + b];
+                T[a * r + b] = x;
+            }
+        }
+    }
+};
+
+}  // namespace afa

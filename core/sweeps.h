@@ -1,0 +1,389 @@
+// Exact correlation: generalised least squares along a chain of observations, in one sweep.
+//
+// The errors of pulled observations share process noise. Given the state theta at the first observation, flat,
+// the state is x = a + B theta + e, Cov(e) = P, and R theta = s + N(0, I) holds what the observations so far say
+// about theta: each is predicted from those before it (Kalman filter, conditional on theta), so that its
+// residual is news; theta is estimated from the residuals by least squares (generalised least squares by
+// prewhitening: Harvey, "Forecasting, structural time series models and the Kalman filter", section 3.4.1).
+// What lies in a query's future comes as equations in its own state (backward information filter in root
+// form: Bierman, "Factorization methods", chapter 10).
+//
+// Number = double: m data columns, the same weights for all. Number = Pack: neighbouring queries side by
+// side, which share dynamics and data and differ in their weights.
+#pragma once
+#include "dense.h"
+
+namespace afa {
+
+// Observations in order: F, V lead to each from the one before; y_k = H_k x + N(0, I / w), rank_k rows.
+struct Chain {
+    In<3> F, V, H;
+    Index<1> rank;
+    auto members() { return std::tie(F, V, H, rank); }
+};
+// Queries use the observations first <= k < last, their past ends at split. Fq, Vq lead from the last past
+// observation to the query, Fn, Vn from the query to the first future one.
+struct Stops {
+    Index<1> first, split, last;
+    In<3> Fq, Vq, Fn, Vn;
+    auto members() { return std::tie(first, split, last, Fq, Vq, Fn, Vn); }
+};
+// Of every query: a (P, n, d, m), B and P (P, n, d, d), and [R | s] (P, n, d, d + m).
+struct Found {
+    Out<4> a, B, P, tri;
+    auto members() { return std::tie(a, B, P, tri); }
+};
+
+// Least squares R x = s: t (d + m, d) holds R^T, the m columns s below it.
+template <int D, int M, class Number> struct Equations {
+    static constexpr int MOST = 8;   // rows that wait to be rotated in together
+    static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0;
+    int d_, m_, waiting = 0;
+    Scratch<Number, WIDTH * D> t;
+    Scratch<Number, WIDTH * MOST> rows;   // (d + m, MOST)
+
+    Equations(int64_t d, int64_t m)
+        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), t((d + m) * d), rows((d + m) * MOST) {}
+    AFA_INLINE int dim() const { return D ? D : d_; }
+    AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
+    void clear() {
+        for (int i = 0; i < width() * dim(); i++) t[i] = Number{};
+        waiting = 0;
+    }
+    AFA_INLINE Number& left(int i, int k) { return t[k * dim() + i]; }   // R_ik, k >= i; from k = d on, s_i
+    __attribute__((noinline)) void settle() {
+        const int d = dim(), all = width();
+        if (waiting == 0) return;
+        for (int k = 0; k < all; k++)
+            for (int c = waiting; c < MOST; c++) rows[k * MOST + c] = Number{};
+        append(&t[0], d, &rows[0], MOST, d, all, MOST);
+        waiting = 0;
+    }
+    // The next equation: coefficients, then right sides, are put to rows[k * MOST + column].
+    AFA_INLINE int next() {
+        if (waiting == MOST) settle();
+        return waiting++;
+    }
+};
+
+// What a sweep knows: x = [B | a] (d, d + m), P (d, d), [R | s]; the rest is work space.
+template <int D, int M, class Number> struct Sweep {
+    static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0, MOST = Equations<D, M, Number>::MOST;
+    int d_, m_;
+    Equations<D, M, Number> known;
+    Scratch<Number, WIDTH * D> x, work;
+    Scratch<Number, D * D> P, root_;
+    Scratch<Number, WIDTH> row;
+    Scratch<Number, 2 * D> gain;
+
+    Sweep(int64_t d, int64_t m)
+        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), known(d, m), x(d * (d + m)), work(d * (d + m)), P(d * d),
+          root_(d * d), row(d + m), gain(2 * d) {}
+    AFA_INLINE int dim() const { return D ? D : d_; }
+    AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
+
+    // theta is the state: x = theta.
+    void start() {
+        const int d = dim(), all = width();
+        known.clear();
+        for (int i = 0; i < d * all; i++) x[i] = Number{};
+        for (int i = 0; i < d * d; i++) P[i] = Number{};
+        for (int i = 0; i < d; i++) x[i * all + i] = spread<Number>(1.0);
+    }
+    // x <- F x, P <- F P F^T + V (Sarkka & Svensson, "Bayesian filtering and smoothing", section 6.3).
+    void predict(const double* F, const double* V) {
+        const int d = dim(), all = width();
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j < all; j++) {
+                Number total = {};
+                AFA_UNROLL
+                for (int l = 0; l < d; l++) total += F[i * d + l] * x[l * all + j];
+                work[i * all + j] = total;
+            }
+        AFA_UNROLL
+        for (int i = 0; i < d * all; i++) x[i] = work[i];
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j < d; j++) {
+                Number total = {};
+                AFA_UNROLL
+                for (int l = 0; l < d; l++) total += F[i * d + l] * P[l * d + j];
+                work[i * d + j] = total;
+            }
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j <= i; j++) {
+                Number total = spread<Number>(0.5 * (V[i * d + j] + V[j * d + i]));
+                AFA_UNROLL
+                for (int l = 0; l < d; l++) total += F[j * d + l] * work[i * d + l];
+                P[i * d + j] = P[j * d + i] = total;
+            }
+    }
+    // Uses y = h x + N(0, 1 / w), y of every column: K = P h^T / S, S = h P h^T + 1 / w; the residual
+    // (y - h a) - h B theta, of variance S, is an equation in theta. w = 0: nothing happens.
+    void update(const double* h, const double* y, Number w) {
+        const int d = dim(), all = width();
+        Number f = spread<Number>(1.0);                                        // w S
+        AFA_UNROLL
+        for (int i = 0; i < d; i++) {
+            Number total = {};
+            AFA_UNROLL
+            for (int l = 0; l < d; l++) total += h[l] * P[i * d + l];
+            gain[i] = total;
+            f += w * (h[i] * total);
+        }
+        const Number share = 1.0 / f, weight = w * share, scale = root(weight);
+        AFA_UNROLL
+        for (int j = 0; j < all; j++) {
+            Number total = {};
+            AFA_UNROLL
+            for (int l = 0; l < d; l++) total += h[l] * x[l * all + j];
+            row[j] = j < d ? total : y[j - d] - total;
+        }
+        AFA_UNROLL
+        for (int i = 0; i < d; i++) {
+            const Number k = gain[i] * weight;
+            gain[d + i] = k;
+            AFA_UNROLL
+            for (int j = 0; j < all; j++) x[i * all + j] += j < d ? -k * row[j] : k * row[j];
+        }
+        // Joseph's (I - K h) P (I - K h)^T + K K^T / w, in the order that cannot lose definiteness; K / w = P h^T / f
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int l = 0; l < d; l++) P[i * d + l] -= gain[d + i] * gain[l];
+        AFA_UNROLL
+        for (int i = 0; i < d; i++) {
+            Number total = gain[i] * share;
+            AFA_UNROLL
+            for (int l = 0; l < d; l++) total -= h[l] * P[i * d + l];
+            work[i] = total;
+        }
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int l = 0; l < d; l++) P[i * d + l] += work[i] * gain[d + l];
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int l = 0; l < i; l++) P[i * d + l] = P[l * d + i] = 0.5 * (P[i * d + l] + P[l * d + i]);
+        const int c = known.next();
+        AFA_UNROLL
+        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = scale * row[j];
+    }
+    // Equations [Y | s] in F x + N(0, V) as equations in x: (I + Y V Y^T)^{-1/2} [Y F | s].
+    void retreat(const double* F, const double* V) {
+        const int d = dim(), all = width();
+        known.settle();
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j < d; j++) {
+                Number total = {};
+                AFA_UNROLL
+                for (int l = i; l < d; l++) total += (0.5 * (V[l * d + j] + V[j * d + l])) * known.left(i, l);
+                work[i * all + j] = total;
+            }
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)   // Cholesky factor of I + Y V Y^T, its diagonal inverted
+            AFA_UNROLL
+            for (int j = 0; j <= i; j++) {
+                Number total = spread<Number>(i == j ? 1.0 : 0.0);
+                AFA_UNROLL
+                for (int l = j; l < d; l++) total += work[i * all + l] * known.left(j, l);
+                AFA_UNROLL
+                for (int l = 0; l < j; l++) total -= root_[i * d + l] * root_[j * d + l];
+                root_[i * d + j] = i == j ? Number(1.0 / root(total)) : Number(total * root_[j * d + j]);
+            }
+        AFA_UNROLL
+        for (int i = 0; i < d; i++)
+            AFA_UNROLL
+            for (int j = 0; j < all; j++) {
+                Number total = j < d ? Number{} : known.left(i, j);
+                if (j < d)
+                    AFA_UNROLL
+                    for (int l = i; l < d; l++) total += F[l * d + j] * known.left(i, l);
+                AFA_UNROLL
+                for (int l = 0; l < i; l++) total -= root_[i * d + l] * work[l * all + j];
+                work[i * all + j] = total * root_[i * d + i];
+            }
+        known.clear();
+        for (int i = 0; i < d; i++) {
+            const int c = known.next();
+            AFA_UNROLL
+            for (int j = 0; j < all; j++) known.rows[j * MOST + c] = work[i * all + j];
+        }
+    }
+    // Equations size (h x = y) join those about the future.
+    void collect(const double* h, const double* y, Number size) {
+        const int d = dim(), all = width(), c = known.next();
+        AFA_UNROLL
+        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = size * (j < d ? h[j] : y[j - d]);
+    }
+};
+
+// Lane l of a sweep (of a pack of queries, or of one) as a sweep of its own.
+template <int D, int M, class Number>
+void take_lane(Sweep<D, M, Number>& from, int l, Sweep<D, M, double>& to) {
+    const int d = from.dim(), all = from.width();
+    from.known.settle();
+    for (int i = 0; i < d * all; i++) to.x[i] = lane(from.x[i], l), to.known.t[i] = lane(from.known.t[i], l);
+    for (int i = 0; i < d * d; i++) to.P[i] = lane(from.P[i], l);
+    to.known.waiting = 0;
+}
+// The equations of a sweep as rows (d, d + m), to `out`.
+template <int D, int M> void write_rows(Sweep<D, M, double>& s, double* out) {
+    const int d = s.dim(), all = s.width();
+    s.known.settle();
+    for (int i = 0; i < d; i++)
+        for (int k = 0; k < all; k++) out[i * all + k] = k < i ? 0.0 : s.known.left(i, k);
+}
+// Leaves what is known at query q (equations `future` (d, d + m) included) in entry `at` of what is found.
+template <int D, int M>
+void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, const double* future, const Found& found, int64_t at) {
+    const int d = s.dim(), all = s.width(), m = all - d;
+    if (begun) s.predict(stops.Fq.row(q), stops.Vq.row(q));
+    if (future != nullptr)
+        for (int i = 0; i < d; i++) s.update(future + i * all, future + i * all + d, 1.0);
+    double *a = found.a.data + at * d * m, *B = found.B.data + at * d * d, *P = found.P.data + at * d * d;
+    for (int i = 0; i < d; i++) {
+        for (int j = 0; j < m; j++) a[i * m + j] = s.x[i * all + d + j];
+        for (int j = 0; j < d; j++) B[i * d + j] = s.x[i * all + j], P[i * d + j] = s.P[i * d + j];
+    }
+    write_rows(s, found.tri.data + at * d * all);
+}
+
+// Queries start <= q < stop, in order, that use the same observations begin <= k < end (end = 0: none lie ahead).
+template <int D, int M>
+void sweep_group(const Chain& chain, const Stops& stops, const In<3>& y, const Found& found, int64_t start, int64_t stop,
+                 int64_t begin, int64_t end, Sweep<D, M, double>& s, Sweep<D, M, double>& own, double* future) {
+    const int64_t d = s.dim(), m = s.width() - d, size = d * s.width();
+    const auto see = [&](int64_t k, auto&& use) {
+        for (int64_t i = 0; i < chain.rank[k]; i++) use(chain.H.row(k) + i * d, y.row(k) + i * m);
+    };
+    int64_t q = stop - 1;
+    while (q >= start && stops.split[q] >= end) q--;
+    s.start();
+    for (int64_t k = end - 1; q >= start; k--) {
+        see(k, [&](const double* h, const double* z) { s.collect(h, z, 1.0); });
+        for (; q >= start && stops.split[q] == k; q--) {
+            take_lane(s, 0, own);
+            own.retreat(stops.Fn.row(q), stops.Vn.row(q));
+            write_rows(own, future + (q - start) * size);
+        }
+        if (q >= start) s.retreat(chain.F.row(k), chain.V.row(k));
+    }
+    s.start();
+    q = start;
+    for (int64_t k = begin; q < stop; k++) {
+        for (; q < stop && stops.split[q] <= k; q++) {
+            take_lane(s, 0, own);
+            finish(own, stops, q, k > begin, stops.split[q] < end ? future + (q - start) * size : nullptr, found, q);
+        }
+        if (q == stop) break;
+        if (k > begin) s.predict(chain.F.row(k), chain.V.row(k));
+        see(k, [&](const double* h, const double* z) { s.update(h, z, 1.0); });
+    }
+}
+
+template <int D, int M> void sweep_groups(const Chain& chain, const Stops& stops, const In<3>& y, const Found& found) {
+    const int64_t n = stops.split.shape[0], d = chain.H.shape[2], m = y.shape[2];
+    Sweep<D, M, double> s(d, m), own(d, m);
+    bool causal = true;
+    for (int64_t q = 0; q < n; q++) causal = causal && stops.split[q] >= stops.last[q];
+    Scratch<double, 0> future(causal ? 1 : n * d * (d + m));
+    for (int64_t begin = 0, stop = 0; begin < n; begin = stop) {
+        for (stop = begin + 1; stop < n && stops.first[stop] == stops.first[begin] &&
+                               (causal || stops.last[stop] == stops.last[begin]);)
+            stop++;
+        const int64_t end = causal ? 0 : stops.last[begin];
+        sweep_group(chain, stops, y, found, begin, stop, stops.first[begin], end, s, own, &future[0]);
+    }
+}
+// Weights 1: one sweep for all queries that use the same observations, or have none ahead; y (T, r, m).
+inline void sweep_shared(Chain chain, Stops stops, In<3> y, Found found) {
+    if (y.shape[2] != 1) return sweep_groups<0, 0>(chain, stops, y, found);
+    by_dimension(chain.H.shape[2], [&](auto D) { sweep_groups<decltype(D)::value, 1>(chain, stops, y, found); });
+}
+
+// One pack of queries q0, q0 + 1, ... of one path, with the weights w (n, BUNDLE) of the observations from `low` on.
+template <int D>
+void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t low, const double* w, int64_t q0,
+                int count, const Found& found, int64_t at, Sweep<D, 1, Pack>& s, Sweep<D, 1, double>& own, double* future) {
+    const int64_t d = s.dim(), r = chain.H.shape[1], size = d * s.width();
+    int64_t begin = stops.first[q0], middle = stops.split[q0], end = stops.last[q0], nearest = middle;
+    double first[W] = {}, last[W] = {};
+    for (int l = 0; l < count; l++) {
+        const int64_t q = q0 + l;
+        first[l] = static_cast<double>(stops.first[q]);
+        last[l] = static_cast<double>(stops.last[q]);
+        begin = stops.first[q] < begin ? stops.first[q] : begin;
+        end = stops.last[q] > end ? stops.last[q] : end;
+        middle = stops.split[q] > middle ? stops.split[q] : middle;
+        nearest = stops.split[q] < nearest ? stops.split[q] : nearest;
+    }
+    const Pack from = load<W>(first), to = load<W>(last);
+    // of the observation k in each lane, 0 where the query does not use it
+    const auto weights = [&](int64_t k) {
+        const Pack number = spread<Pack>(static_cast<double>(k));
+        return (number >= from) & (number < to) ? load<W>(w + (k - low) * BUNDLE) : Pack{};
+    };
+    s.start();
+    for (int64_t k = end - 1; k >= nearest; k--) {
+        const Pack size_k = root(weights(k));
+        for (int64_t i = 0; i < chain.rank[k]; i++) s.collect(chain.H.row(k) + i * d, y + k * r + i, size_k);
+        for (int l = 0; l < count; l++) {
+            const int64_t q = q0 + l;
+            if (stops.split[q] != k || k >= stops.last[q]) continue;
+            take_lane(s, l, own);
+            own.retreat(stops.Fn.row(q), stops.Vn.row(q));
+            write_rows(own, future + l * size);
+        }
+        if (k > nearest) s.retreat(chain.F.row(k), chain.V.row(k));
+    }
+    s.start();
+    for (int64_t k = begin; k <= middle; k++) {
+        for (int l = 0; l < count; l++) {
+            const int64_t q = q0 + l;
+            if (stops.split[q] != k) continue;
+            own.start();
+            if (k > stops.first[q]) take_lane(s, l, own);
+            finish(own, stops, q, k > stops.first[q], k < stops.last[q] ? future + l * size : nullptr, found, at + q);
+        }
+        if (k == middle) break;
+        if (k > begin) s.predict(chain.F.row(k), chain.V.row(k));
+        for (int l = 0; l < count; l++) {   // a query whose window begins here
+            if (k != stops.first[q0 + l] || k == begin) continue;
+            s.known.settle();
+            for (int64_t i = 0; i < size; i++) {
+                s.x[i] = with_lane(s.x[i], l, i % (d + 2) == 0 ? 1.0 : 0.0);   // [I | 0], rows of d + 1
+                s.known.t[i] = with_lane(s.known.t[i], l, 0.0);
+            }
+            for (int64_t i = 0; i < d * d; i++) s.P[i] = with_lane(s.P[i], l, 0.0);
+        }
+        const Pack here = weights(k);
+        for (int64_t i = 0; i < chain.rank[k]; i++) s.update(chain.H.row(k) + i * d, y + k * r + i, here);
+    }
+}
+
+// Weights w (P, bundles, n, BUNDLE) of their own for every path and query; y (P, T, r).
+inline void sweep_each(Chain chain, Stops stops, In<3> y, int64_t low, In<4> w, Found found) {
+    by_dimension(chain.H.shape[2], [&](auto D) {
+        const int64_t n = stops.split.shape[0], d = chain.H.shape[2];
+        Sweep<decltype(D)::value, 1, Pack> s(d, 1);
+        Sweep<decltype(D)::value, 1, double> own(d, 1);
+        Scratch<double, 0> future(W * d * (d + 1));
+        for (int64_t p = 0; p < y.shape[0]; p++)
+            for (int64_t q = 0; q < n; q += W) {
+                const double* weights = w.row(p) + (q / BUNDLE * w.shape[2]) * BUNDLE + q % BUNDLE;
+                const int count = static_cast<int>(n - q < W ? n - q : W);
+                sweep_pack(chain, stops, y.row(p), low, weights, q, count, found, p * n, s, own, &future[0]);
+            }
+    });
+}
+
+}  // namespace afa
