@@ -182,10 +182,12 @@ def _checked(
     T, p = len(grid), model.obs_dim
     if isinstance(model, DiscreteModel) and model.length not in (None, T):
         raise ValueError(f"t must have length {model.length} as the model's arrays, got {T}")
-    R = _rows(model.R, T, 2) if obs_cov is None else (
-        observation_covariances(obs_cov, T, p, np.eye(p))
+    data = observations(z, T, p)
+    if obs_cov is None:
+        return grid, data, _rows(model.R, T, 2)
+    return grid, data, observation_covariances(
+        obs_cov, T, p, np.eye(p), data
     )  # fmt: skip
-    return grid, observations(z, T, p), R
 
 
 def _rows(value: Array, length: int, core: int) -> Array:

@@ -21,6 +21,10 @@ MANY = 10_000
 """Numbers from which passes over them count."""
 SYMMETRY_RTOL = 1e-9
 """Largest asymmetry of a covariance, relative to its largest entry, that counts as rounding."""
+SEMIDEFINITE_ATOL = 1e-9
+"""How far below 0, per dimension, an eigenvalue of a correlation matrix may lie by rounding."""
+ROUNDING_SQUARED = 1e-28
+"""Variances below this part of the largest entry are squares of rounding errors."""
 
 
 def real_array(
@@ -192,17 +196,45 @@ def covariance(
             f"{name} must be symmetric, got asymmetry {np.abs(out - transposed).max():.3g}"
         )
     out = 0.5 * (out + transposed)
-    lowest = np.linalg.eigvalsh(out)[..., 0]
-    if (lowest < -1e-12 * shape[-1] * scale).any():
+    sd, correlation = correlations(out)
+    lowest = np.linalg.eigvalsh(correlation)[..., 0]
+    indefinite = np.asarray((lowest < -SEMIDEFINITE_ATOL * shape[-1]) | (sd < 0).any(axis=-1))
+    if indefinite.any():
+        worst = np.linalg.eigvalsh(out[indefinite])[..., 0].min()
         raise ValueError(
-            f"{name} must be positive semidefinite, got smallest eigenvalue {lowest.min():.3g}"
+            f"{name} must be positive semidefinite, got smallest eigenvalue {worst:.3g}"
         )
-    if definite and (lowest <= 1e-15 * scale).any():
+    singular = ~is_definite(out) if definite else np.zeros(out.shape[:-2], dtype=bool)
+    if singular.any():
+        worst = np.linalg.eigvalsh(out[singular])[..., 0].min()
         raise ValueError(
             f"{name} must be positive definite, got a singular matrix "
-            f"(smallest eigenvalue {lowest.min():.3g})"
+            f"(smallest eigenvalue {worst:.3g})"
         )
     return out
+
+
+def correlations(cov: Array) -> tuple[Array, Array]:
+    """Standard deviations (..., d) and correlation matrices (..., d, d) of symmetric cov.
+
+    So the unit of a component decides nothing. A variance of 0, up to rounding of the largest one,
+    has standard deviation 0 and its covariances count against the largest; a variance below 0 has
+    standard deviation -1.
+    """
+    variance = np.diagonal(cov, axis1=-2, axis2=-1)
+    largest = np.abs(cov).max(axis=(-1, -2))[..., None]
+    # Squares of rounding errors are no variances; errors of differences may be below 0.
+    null = np.abs(variance) <= np.where(variance < 0, 1e-12, ROUNDING_SQUARED) * largest
+    sd = np.where(null, 0.0, np.where(variance < 0, -1.0, np.sqrt(np.abs(variance))))
+    unit = np.where(sd > 0, sd, np.sqrt(np.where(largest > 0, largest, 1.0)))
+    return sd, cov / unit[..., :, None] / unit[..., None, :]
+
+
+def is_definite(cov: Array) -> ObsMask:
+    """Whether symmetric matrices (..., d, d) are positive definite: decided on correlations."""
+    sd, correlation = correlations(cov)
+    lowest = np.linalg.eigvalsh(correlation)[..., 0]
+    return np.asarray((sd > 0).all(axis=-1) & (lowest > cov.shape[-1] * np.finfo(float).eps))
 
 
 def times(value: ArrayLike, name: str = "t") -> Array:
@@ -256,12 +288,37 @@ def given(z: ArrayLike | None, name: str = "z") -> ArrayLike:
 
 
 def observation_covariances(
-    obs_cov: ArrayLike | None, n_times: int, obs_dim: int, default: Array
+    obs_cov: ArrayLike | None,
+    n_times: int,
+    obs_dim: int,
+    default: Array,
+    data: Array | None = None,
+    *,
+    definite: bool = False,
 ) -> Array:
-    """Per-observation noise (T, p, p), or the model's R broadcast (a read-only view)."""
+    """Per-observation noise (T, p, p), or the model's R broadcast (a read-only view).
+
+    A variance of 0, an exact measurement, is legal unless definite. data (..., T, p): where a
+    component is missing from every path its variance and covariances may be NaN; they become 1
+    and 0, which nothing uses.
+    """
     if obs_cov is None:
         return np.broadcast_to(default, (n_times, obs_dim, obs_dim))
-    return covariance(obs_cov, "obs_cov", (n_times, obs_dim, obs_dim), definite=True)
+    shape = (n_times, obs_dim, obs_dim)
+    given = real_array(obs_cov, "obs_cov", allow_nan=True)
+    unknown = np.isnan(given)
+    if given.shape == shape and data is not None and unknown.any():
+        open_ = np.isnan(data).all(axis=tuple(range(data.ndim - 2)))  # (T, p)
+        unused = open_ & unknown.any(axis=-1)
+        given[unused[:, :, None] | unused[:, None, :]] = 0.0
+        given[unused[:, :, None] & np.eye(obs_dim, dtype=bool)] = 1.0
+        if np.isnan(given).any():
+            k, i, j = np.argwhere(np.isnan(given))[0]
+            raise ValueError(
+                f"obs_cov must be finite where something is observed, got NaN in obs_cov[{k}, {i}, "
+                f"{j}] beside an observation; NaN is for missing components only"
+            )
+    return covariance(given, "obs_cov", shape, definite=definite)
 
 
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:

@@ -216,7 +216,7 @@ def _estimate(
     grid = times(t)
     p = model.obs_dim
     data = observations(z, len(grid), p)
-    R = observation_covariances(obs_cov, len(grid), p, model.R)
+    R = observation_covariances(obs_cov, len(grid), p, model.R, data, definite=True)
     if obs_cov is None:
         require_definite(model.R)
     weight = as_weight(weight)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, covariance, scalar
+from afafilter._base.checks import Array, covariance, is_definite, scalar
 from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.isotropic import Isotropic, Spans, isotropic_form, run_isotropic, run_linear
@@ -111,11 +111,11 @@ def past(
 
 
 def require_definite(R: Array) -> None:
-    values = np.linalg.eigvalsh(R)
-    if values[0] <= 1e-15 * values[-1] or values[-1] <= 0:
+    if not is_definite(R):
+        smallest = np.linalg.eigvalsh(R)[0]
         raise ValueError(
             "R must be positive definite for adaptive estimators, got a singular matrix "
-            f"(smallest eigenvalue {values[0]:.3g}); give R a small positive variance"
+            f"(smallest eigenvalue {smallest:.3g}); give R a small positive variance"
         )
 
 

@@ -88,7 +88,7 @@ def pull_forward(
     absent = np.isnan(data)
     if (absent.any(-1) & ~absent.all(-1)).any():
         raise ValueError("z must not have rows that are missing in part: NaN the whole row")
-    R = observation_covariances(obs_cov, len(grid), d, model.R)
+    R = observation_covariances(obs_cov, len(grid), d, model.R, data, definite=True)
     lag = scalar(target, "target") - (grid - model.delay)
     later = lag < 0
     Phi, psi, V = np.empty((len(grid), d, d)), np.empty((len(grid), d)), np.empty((len(grid), d, d))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import observations, times
+from afafilter._base.checks import is_definite, observations, times
 from afafilter.models.sde import LinearSDE
 from afafilter.models.structured_noise import StructuredNoise, structured_covariance
 from afafilter.results import Estimate
@@ -45,7 +45,7 @@ def structured_adaptive_filter(
         raise ValueError(f"C must be invertible, got shape {model.C.shape}")
     if model.delay:
         raise ValueError("delay must be 0 with structured noise")
-    if np.linalg.eigvalsh(model.R)[0] <= 0:
+    if not is_definite(model.R):
         raise ValueError("R must be positive definite, got a singular matrix")
     absent = np.isnan(data)
     if (absent.any(-1) & ~absent.all(-1)).any():

@@ -74,11 +74,11 @@ def _error_bars(series: Series, errors: Sequence[str]) -> tuple[Series, Array]:
     if series.z.ndim > 2:
         raise ValueError("--errors cannot be combined with --by: paths must share their noise")
     z, sd = series.z[:, :p], series.z[:, p:]
-    wrong = ~np.isnan(z) & ~(sd > 0)
+    wrong = ~np.isnan(z) & ~(sd >= 0)
     if wrong.any():
         k, i = np.argwhere(wrong)[0]
         raise ValueError(
-            f"standard errors must be positive where there is a value, got {sd[k, i]:g} in "
+            f"standard errors must be >= 0 where there is a value, got {sd[k, i]:g} in "
             f"{errors[i]!r} at time {series.t[k]:g}"
         )
     variances = np.where(np.isnan(z), 1.0, sd) ** 2

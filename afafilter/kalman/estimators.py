@@ -191,7 +191,7 @@ def forecast(
         T, total = len(labels), len(labels) + steps
         R_all = None
         if obs_cov is not None:
-            given = observation_covariances(obs_cov, T, model.obs_dim, model.R)
+            given = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
             R_all = np.concatenate([given, _rows(model, "R", total)[T:]])
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
         full = _estimate(
@@ -290,7 +290,7 @@ def _estimate(
     robust = robust.checked()
     R = None
     if obs_cov is not None:
-        R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R)
+        R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
     lead, flat = data.shape[:-2], data.reshape(-1, *data.shape[-2:])
     asked = grid if query_times is None else times(query_times, "query_times")
     if isinstance(model, LinearSDE):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array, ObsMask, is_definite
 from afafilter._base.unknown import image
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import initial_root, raise_singular
@@ -29,7 +29,7 @@ def find_weights(
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     """Weights (n, T) of the observations z (n, T, p), 1 where nothing is observed, and facts."""
     R = line.chain.R
-    if metric == "R" and (np.linalg.eigvalsh(R)[:, 0] <= 1e-15 * np.abs(R).max()).any():
+    if metric == "R" and not is_definite(R).all():
         raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
     if smooth and anchor == "estimate":
         w, rounds = _smoothed_weights(line, z, weight, metric, iterations)

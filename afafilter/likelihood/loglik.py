@@ -171,7 +171,7 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
     values = observations(z, len(grid), obs_dim)
     covs = None
     if obs_cov is not None:
-        covs = _plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim)))
+        covs = _plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim), values))
     flat = values.reshape(-1, len(grid), obs_dim)
     present = ~np.isnan(flat)
     patterns: dict[bytes, list[int]] = {}
