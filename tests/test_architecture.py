@@ -47,28 +47,18 @@ EXCEPTIONS: dict[str, str] = {}
 """Imports that break a rule today, as the rule reports them, and why. May only shrink."""
 
 LONG_MODULES: dict[str, int] = {
-    "afafilter._core.likelihood_kernels": 682,
-    "afafilter.likelihood.loglik": 505,
     "afafilter.linalg.discretiser": 452,
     "afafilter.studies.compare": 415,
 }
 """Modules above MODULE_LINES and their length. Numbers may only fall."""
 
 LONG_BODIES: dict[str, int] = {
-    "afafilter._core.likelihood_kernels.filter_pass": 106,
-    "afafilter._core.likelihood_kernels.score_pass": 204,
-    "afafilter._core.transition_adjoint_kernels._pull_back": 94,
     "afafilter.learning.optimise.maximise": 97,
 }
 """Functions above BODY_LINES and the length of their bodies. Numbers may only fall."""
 
 MANY_PARAMETERS: dict[str, int] = {
     "afafilter._core.kalman_root_kernels.update_root": 11,
-    "afafilter._core.likelihood_kernels.filter_pass": 16,
-    "afafilter._core.likelihood_kernels.score_group": 15,
-    "afafilter._core.likelihood_kernels.score_pass": 13,
-    "afafilter._core.likelihood_kernels.score_sde": 16,
-    "afafilter._core.transition_adjoint_kernels._pull_back": 15,
     "afafilter.adaptive.estimators._estimate": 19,
     "afafilter.cli.estimate.estimate_command": 14,
     "afafilter.cli.fit.fit_command": 14,

@@ -177,9 +177,9 @@ def compile_kernels(jobs: int = 1) -> Iterator[str]:
 
 def cache_directory() -> str | None:
     """Where compiled kernels are kept; None where nothing can be written."""
-    from afafilter._core.small_matrix_kernels import column_norm
+    from afafilter._core.kalman_root_kernels import triangularise
 
-    path: str | None = column_norm.stats.cache_path
+    path: str | None = triangularise.stats.cache_path
     return path
 
 

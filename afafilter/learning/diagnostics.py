@@ -115,7 +115,7 @@ def diagnose(
     H(h), F(h, h), h = n / 3; N = n (skewness^2 / 6 + (kurtosis - 3)^2 / 24), chi-square with 2
     degrees of freedom. Missing values are left out: lags count observed residuals.
     """
-    from afafilter.likelihood.loglik import prepare
+    from afafilter.likelihood.data import prepare
 
     if isinstance(model, FitResult):
         if n_params is None:

@@ -19,7 +19,10 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter.learning.optimise import Objective, Optimum, information, newton
 from afafilter.learning.problem import Problem
-from afafilter.likelihood.loglik import Chain, Data, Moments, chain_loglik, make_chain
+from afafilter.likelihood.chain import Chain
+from afafilter.likelihood.data import Data
+from afafilter.likelihood.loglik import chain_loglik, make_chain
+from afafilter.likelihood.recursions import Moments
 from afafilter.models.sde import LinearSDE
 
 
@@ -224,7 +227,9 @@ def expected_loglik(chain: Chain, expected: Expectations) -> tuple[float, Chain]
         gV[used] = -0.5 * (n[:, None, None] * inverse - inverse @ M @ inverse)
     part, gH, gs, gR = _observed(chain, expected.observations)
     first, gm, gP = _start(chain, expected)
-    grad = Chain(gF, gb, gV, chain.index, gH, gs, gR, gm, gP, np.zeros_like(chain.flat))
+    grad = chain._replace(
+        F=gF, b=gb, V=gV, H=gH, shift=gs, R=gR, mean=gm, cov=gP, flat=np.zeros_like(chain.flat)
+    )
     return value + part + first, grad
 
 

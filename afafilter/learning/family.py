@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import scalar
 from afafilter.learning.start_values import Scales, data_scales
-from afafilter.likelihood.loglik import PriorArrays, System
+from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.models.blocks import Block
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE

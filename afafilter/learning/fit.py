@@ -30,7 +30,7 @@ from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import solve
-from afafilter.likelihood.loglik import Data, prepare
+from afafilter.likelihood.data import Data, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import observations, positive_int
 from afafilter._base.containers import takes_tables
 from afafilter.learning.result import FitResult
-from afafilter.likelihood.loglik import DiscreteSystem, System, evaluate, prepare
+from afafilter.likelihood.chain import DiscreteSystem, System
+from afafilter.likelihood.data import prepare
+from afafilter.likelihood.loglik import evaluate
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 

@@ -9,7 +9,8 @@ from typing import Any
 from afafilter._base.checks import Array
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import Parametrisation
-from afafilter.likelihood.loglik import Data, evaluate
+from afafilter.likelihood.data import Data
+from afafilter.likelihood.loglik import evaluate
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 

@@ -11,7 +11,8 @@ import numpy as np
 from afafilter._base.checks import Array, generator
 from afafilter.learning.optimise import Objective, information
 from afafilter.learning.problem import FitWarning, Problem
-from afafilter.likelihood.loglik import chain_loglik, make_chain, prepare
+from afafilter.likelihood.data import prepare
+from afafilter.likelihood.loglik import chain_loglik, make_chain
 from afafilter.models.sde import LinearSDE
 
 FAR = 15.0

@@ -10,7 +10,9 @@ import pytest
 from afafilter import DiscreteModel, FitWarning, LinearSDE, Prior, fit, simulate
 from afafilter import families as f
 from afafilter.learning.em import _expect, expected_loglik
-from afafilter.likelihood.loglik import DiscreteSystem, System, evaluate, make_chain, prepare
+from afafilter.likelihood.chain import DiscreteSystem, System
+from afafilter.likelihood.data import prepare
+from afafilter.likelihood.loglik import evaluate, make_chain
 from tests.conftest import MODELS, draw_data, irregular_times
 from tests.learning.test_fit import LOCAL_LEVEL, NILE, YEARS, slope
 

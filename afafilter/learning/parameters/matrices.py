@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import solve_continuous_lyapunov
 
 from afafilter._base.checks import Array
-from afafilter.likelihood.loglik import DiscreteSystem, PriorArrays, System
+from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE

@@ -15,7 +15,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.io.model_toml import model_from_table, parameters, read_toml
-from afafilter.likelihood.loglik import PriorArrays, System
+from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 

@@ -19,7 +19,7 @@ from afafilter.learning.family import Component, Family
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.noise_levels import NoiseLevels
 from afafilter.learning.start_values import data_scales
-from afafilter.likelihood.loglik import DiscreteSystem, PriorArrays, System
+from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.models.blocks import Block
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE

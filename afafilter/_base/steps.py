@@ -1,0 +1,81 @@
+"""Which time steps are equal: the one home of that question.
+
+Time stamps carry their own rounding, eps |t|. Steps between them are equal where they differ by no
+more than that rounding, pairwise and never transitively, and never a step that the stamps resolve.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array
+
+_EPS = float(np.finfo(np.float64).eps)
+_SAMPLE = 512  # steps by which a set is judged
+
+
+def rounding(stamps: Array) -> Array:
+    """By how much two steps that end at these stamps may differ through rounding alone."""
+    return 2 * _EPS * np.abs(stamps)
+
+
+def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
+    """Whether so many of x (n,) differ, by more than slack, that searching equal ones is no use.
+
+    Judged from _SAMPLE of them; a set too small for that is worth searching.
+    """
+    if len(x) < 4 * _SAMPLE:
+        return False
+    some = slice(None, None, len(x) // _SAMPLE)
+    apart = np.diff(np.sort(x[some])) > np.max(slack)
+    return bool(np.count_nonzero(apart) > 0.75 * len(apart))
+
+
+def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
+    """Distinct steps (k,) and which one each gap is (n,).
+
+    Parameters
+    ----------
+    gaps : (n,) time from one stamp to the next, >= 0.
+    stamps : (n,) the later end of each, with the rounding of which gaps are compared.
+
+    Notes
+    -----
+    All gaps of a step lie within one rounding of each other, and the step is their mean: the
+    elapsed time is kept. A gap of zero only equals zero. Where most of many gaps differ each is a
+    step of its own, in order, so that what is made of them is read in order too.
+    """
+    if len(gaps) == 0:
+        return np.zeros(1), np.zeros(0, np.int64)
+    slack = rounding(stamps)
+    widest = slack.max()
+    if gaps.min() > widest and gaps.max() - gaps.min() <= widest:
+        return np.array([gaps.mean()]), np.zeros(len(gaps), np.int64)
+    if mostly_distinct(gaps, widest):
+        return gaps, np.arange(len(gaps))
+    order = np.argsort(gaps, kind="stable")
+    label = np.cumsum(_starts(gaps[order], slack[order]))
+    index = np.empty(len(gaps), np.int64)
+    index[order] = label - 1
+    return np.bincount(index, gaps) / np.bincount(index), index
+
+
+def _starts(gaps: Array, slack: Array) -> Any:
+    """Where a new step begins among ascending gaps: too far from the first one of the step."""
+    apart = np.diff(gaps, prepend=-np.inf)
+    before = np.concatenate([[0.0], slack[:-1]])
+    fresh = (apart > np.maximum(slack, before)) | ((gaps > 0) & (gaps == apart))
+    chains = np.append(np.flatnonzero(fresh), len(gaps))
+    for start, stop in pairwise(chains):
+        width = gaps[stop - 1] - gaps[start]
+        while width > slack[start:stop].max():
+            # Neighbours chain together: cut where they leave the rounding of the chain's first.
+            start += max(
+                1, int(np.searchsorted(gaps[start:stop], gaps[start] + slack[start], "right"))
+            )
+            fresh[start] = True
+            width = gaps[stop - 1] - gaps[start]
+    return fresh

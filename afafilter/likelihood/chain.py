@@ -1,0 +1,254 @@
+"""Plain arrays of models, the discrete-time chain that they make on a grid, and the way back.
+
+A gradient by the arrays of a chain (see `afafilter.likelihood.recursions`) is carried to those of
+the model: through the exact discretisation in reverse mode, and through the law of the first state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
+
+from afafilter._base.checks import Array
+from afafilter.likelihood.data import Data, plain
+from afafilter.linalg import discretiser
+from afafilter.linalg.subspaces import ComponentSizes, component_sizes
+from afafilter.linalg.transitions import transition_adjoint, transitions
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.priors import Prior
+from afafilter.models.sde import LinearSDE
+
+COMPILED_REACH = 1e4
+"""||A|| dt up to which the core's discretisation loses no more than about 1e-12."""
+
+
+class PriorArrays(NamedTuple):
+    """Law of the state at t0 (None: the first time): mean, covariance, flat basis (d, q)."""
+
+    mean: Array
+    cov: Array
+    flat: Array
+    t0: float | None = None
+
+
+PriorSpec = PriorArrays | str
+
+
+class System(NamedTuple):
+    """Plain arrays of a `LinearSDE`; as a gradient, the derivative by each of them."""
+
+    A: Array
+    Q: Array
+    drift: Array
+    C: Array
+    offset: Array
+    R: Array
+    prior: PriorSpec
+    delay: float = 0.0
+    vector: Array | None = None
+    """A, Q, prior cov, C, R and offset end to end, where a gradient holds them so."""
+
+    @classmethod
+    def of(cls, model: LinearSDE) -> System:
+        """The arrays of a model, writable."""
+        A, Q, drift, C, offset, R = (
+            plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
+        )
+        return cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
+
+
+class DiscreteSystem(NamedTuple):
+    """Plain arrays of a `DiscreteModel`; each as given, or with a leading time axis."""
+
+    F: Array
+    Q: Array
+    b: Array
+    H: Array
+    d: Array
+    R: Array
+    prior: PriorSpec
+    time_varying: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: DiscreteModel) -> DiscreteSystem:
+        """The arrays of a model, writable."""
+        F, Q, b, H, d, R = (
+            plain(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
+        )
+        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
+
+
+def _prior(prior: Any) -> PriorSpec:
+    if isinstance(prior, Prior):
+        law = prior.law
+        return PriorArrays(plain(law.mean), plain(law.cov), plain(law.diffuse), prior.t0)
+    return str(prior)
+
+
+class Chain(NamedTuple):
+    """Discrete-time system of T observations; as a gradient, the derivative by each array.
+
+    K distinct transitions F, b, V, `index` (T,) the one that leads into each observation; C rows of
+    H, shift, R, `row` (T,) the one that shows it; law of the first state. times and sizes say how
+    exact the transitions are, which decides what flat directions are seen.
+    """
+
+    F: Array  # (K, d, d)
+    b: Array  # (K, d)
+    V: Array  # (K, d, d)
+    index: Any  # (T,)
+    H: Array  # (C, p, d)
+    shift: Array  # (C, p)
+    R: Array  # (C, p, p)
+    row: Any  # (T,)
+    mean: Array  # (d,)
+    cov: Array  # (d, d)
+    flat: Array  # (d, q)
+    times: Array  # (T,)
+    sizes: ComponentSizes
+
+
+def _shown(T: int, *arrays: Array) -> tuple[Any, ...]:
+    """H, shift, R with one common leading length, 1 or T, and the row of each observation."""
+    count = max(len(array) for array in arrays)
+    row = np.arange(T) if count > 1 else np.zeros(T, np.int64)
+    return (*(_repeated(array, count) for array in arrays), row)
+
+
+def _repeated(array: Array, count: int) -> Array:
+    if len(array) == count:
+        return array
+    return plain(np.broadcast_to(array, (count, *array.shape[1:])))
+
+
+def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
+    """Of a chain with q flat directions: without any nobody asks."""
+    if q:
+        return component_sizes(A, given=given)
+    d = A.shape[-1]
+    return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d))
+
+
+def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
+    """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
+    A, Q, u = system.A, system.Q, system.drift
+    if np.abs(A).sum(axis=0).max() * data.longest <= COMPILED_REACH:
+        F, b, V = transitions(A, Q, u, data.steps)
+    else:
+        F, b, V = discretiser.transition(A, Q, u, data.steps)
+    mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
+    R = system.R[None] if data.obs_cov is None else data.obs_cov
+    shown = _shown(len(data.t), system.C[None], system.offset[None], R)
+    sizes = _sizes(A, flat.shape[1])
+    chain = Chain(F, b, V, data.index, *shown, mean, cov, flat, data.t, sizes)
+
+    def pullback(g: Chain) -> System:
+        gA, gQ, gu = transition_adjoint((A, Q, u), data.steps, g.F, g.b, g.V)
+        pA, pQ, pu, prior = prior_pullback(g.mean, g.cov, g.flat)
+        if pA is not None:
+            gA, gQ, gu = gA + pA, gQ + pQ, gu + pu
+        gR = g.R.sum(axis=0) if data.obs_cov is None else np.zeros_like(system.R)
+        return System(gA, gQ, gu, g.H.sum(axis=0), g.shift.sum(axis=0), gR, prior, 0.0)
+
+    return chain, pullback
+
+
+def _sde_prior(system: System, t_first: float) -> Any:
+    """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
+    A, Q, u, prior = system.A, system.Q, system.drift, system.prior
+    d = len(A)
+    if isinstance(prior, PriorArrays):
+        if prior.t0 is None or prior.t0 == t_first:
+            return (
+                prior.mean, prior.cov, prior.flat,
+                lambda gm, gP, gD: (None, None, None, PriorArrays(gm, gP, gD)),
+            )  # fmt: skip
+        if prior.t0 > t_first:
+            raise ValueError(
+                f"prior t0 must not be after the first time, got t0 = {prior.t0:g} "
+                f"and first time {t_first:g}"
+            )
+        gap = np.array([t_first - prior.t0])
+        (F,), (b,), (V,) = discretiser.transition(A, Q, u, gap)
+
+        def propagated(gm: Array, gP: Array, gD: Array) -> Any:
+            gF = np.outer(gm, prior.mean) + 2 * gP @ F @ prior.cov + gD @ prior.flat.T
+            parts = transition_adjoint((A, Q, u), gap, gF[None], gm[None], gP[None])
+            return *parts, PriorArrays(F.T @ gm, F.T @ gP @ F, F.T @ gD)
+
+        return F @ prior.mean + b, F @ prior.cov @ F.T + V, F @ prior.flat, propagated
+    if prior == "diffuse":
+        return np.zeros(d), np.zeros((d, d)), np.eye(d), lambda *_: (None, None, None, "diffuse")
+    if not discretiser.is_stable(A):
+        raise np.linalg.LinAlgError("a stationary prior needs a stable A")
+    mean = np.linalg.solve(A, -u)
+    P = discretiser.stationary_covariance(A, Q)
+
+    def stationary(gm: Array, gP: Array, gD: Array) -> Any:
+        y = np.linalg.solve(A.T, gm)
+        Y = solve_continuous_lyapunov(A.T, -gP)
+        Y = 0.5 * (Y + Y.T)
+        return 2 * Y @ P - np.outer(y, mean), Y, -y, "stationary"
+
+    return mean, P, np.zeros((d, 0)), stationary
+
+
+def discrete_chain(
+    system: DiscreteSystem, data: Data
+) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
+    """The chain of a discrete-time system, and the map from chain to system gradients."""
+    T = len(data.t)
+    varying = system.time_varying
+    moving = bool({"F", "Q", "b"} & set(varying))
+    lead = {name: len(getattr(system, name)) for name in varying}
+    if any(length != T for length in lead.values()):
+        raise ValueError(f"time-varying arrays must have the data's length {T}, got {lead}")
+
+    def spread(name: str) -> Array:
+        value: Array = getattr(system, name)
+        if name in varying:
+            return value
+        count = T if moving and name in ("F", "Q", "b") else 1
+        return plain(np.broadcast_to(value, (count, *value.shape)))
+
+    n = system.F.shape[-1]
+    mean: Any
+    if system.prior == "diffuse":
+        mean, cov, flat = np.zeros(n), np.zeros((n, n)), np.eye(n)
+    elif system.prior == "stationary":
+        if np.abs(np.linalg.eigvals(system.F)).max() >= 1:
+            raise np.linalg.LinAlgError("a stationary prior needs a stable F")
+        mean = np.linalg.solve(np.eye(n) - system.F, system.b)
+        P = solve_discrete_lyapunov(system.F, system.Q)
+        cov, flat = 0.5 * (P + P.T), np.zeros((n, 0))
+    else:
+        assert isinstance(system.prior, PriorArrays)
+        mean, cov, flat, _ = system.prior
+    index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
+    R = spread("R") if data.obs_cov is None else data.obs_cov
+    shown = _shown(T, spread("H"), spread("d"), R)
+    sizes = _sizes(system.F, flat.shape[1], given=True)
+    moves = spread("F"), spread("b"), spread("Q")
+    chain = Chain(*moves, index, *shown, mean, cov, flat, data.t, sizes)
+
+    def pullback(g: Chain) -> DiscreteSystem:
+        gF, gb, gV, gH, gd, gR = (
+            part if name in varying else part.sum(axis=0)
+            for name, part in zip("FbQHdR", (g.F, g.b, g.V, g.H, g.shift, g.R), strict=True)
+        )
+        prior: PriorSpec = system.prior
+        if isinstance(prior, PriorArrays):
+            prior = PriorArrays(g.mean, g.cov, g.flat)
+        elif prior == "stationary":
+            y = np.linalg.solve((np.eye(n) - system.F).T, g.mean)
+            Y = solve_discrete_lyapunov(system.F.T, g.cov)
+            Y = 0.5 * (Y + Y.T)
+            gF, gb, gV = gF + np.outer(y, mean) + 2 * Y @ system.F @ cov, gb + y, gV + Y
+        if data.obs_cov is not None:
+            gR = np.zeros_like(system.R)
+        return DiscreteSystem(gF, gV, gb, gH, gd, gR, prior, varying)
+
+    return chain, pullback

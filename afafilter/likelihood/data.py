@@ -1,0 +1,91 @@
+"""Observations, prepared once for many evaluations of the likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, ObsMask, observation_covariances, observations, times
+from afafilter._base.steps import distinct_steps
+
+
+@dataclass(frozen=True)
+class Group:
+    """Paths that share one missing pattern and one noise scale."""
+
+    z: Array  # (T, p, n), 0 where missing
+    mask: ObsMask  # (T, p)
+    scale: Array  # (T,)
+    paths: Any  # (n,) positions among the flattened paths
+
+
+@dataclass(frozen=True)
+class Data:
+    """Observations, prepared once for many evaluations."""
+
+    t: Array
+    steps: Array
+    index: Any
+    groups: tuple[Group, ...]
+    n_obs: int
+    n_paths: int
+    obs_cov: Array | None
+    longest: float
+
+    def rescaled(self, scale: Array) -> Data:
+        """The same data with measurement noise scale (n_paths, T) times R."""
+        groups = []
+        for group in self.groups:
+            for column, path in enumerate(group.paths):
+                z = np.ascontiguousarray(group.z[:, :, column : column + 1])
+                groups.append(Group(z, group.mask, np.array(scale[path]), np.array([path])))
+        return replace(self, groups=tuple(groups))
+
+
+def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike | None) -> Data:
+    """Validate data and group paths by missing pattern.
+
+    t None: time steps 0, 1, 2... (discrete models).
+    """
+    if t is None:
+        shape = np.shape(z)
+        t = np.arange(shape[0] if len(shape) == 1 else shape[-2])
+    grid = times(t)
+    values = observations(z, len(grid), obs_dim)
+    covs = None
+    if obs_cov is not None:
+        covs = plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim), values))
+    flat = values.reshape(-1, len(grid), obs_dim)
+    present = ~np.isnan(flat)
+    patterns: dict[bytes, list[int]] = {}
+    for k, mask in enumerate(present):
+        patterns.setdefault(mask.tobytes(), []).append(k)
+    groups = tuple(
+        Group(
+            np.ascontiguousarray(np.where(present[members], flat[members], 0.0).transpose(1, 2, 0)),
+            present[members[0]].copy(),
+            np.ones(len(grid)),
+            np.array(members),
+        )
+        for members in patterns.values()
+        if present[members[0]].any()
+    )
+    steps, index = steps_of(grid)
+    longest = float(steps.max())
+    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs, longest)
+
+
+def steps_of(t: Array) -> tuple[Array, Any]:
+    """Distinct intervals of a grid, and which one leads into each time (the first: none, 0)."""
+    if len(t) == 1:
+        return np.zeros(1), np.zeros(1, np.int64)
+    steps, index = distinct_steps(np.diff(t), t[1:])
+    return steps, np.concatenate([index[:1], index])
+
+
+def plain(array: Any) -> Array:
+    """A writable C-ordered copy in double precision, as the kernels take them."""
+    return np.array(array, dtype=np.float64, order="C")
