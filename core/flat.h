@@ -103,8 +103,11 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
         }
         for (int j = 0; j < before; j++)
             for (int i = 0; i < d; i++) E[a * x.q + j] += h[i] * x.M[j * d + i];
-        double noise;
-        for (int j = before; j < x.count; j++) E[a * x.q + j] = shown(h, open, j, noise);
+        for (int j = before; j < x.count; j++) {
+            double noise;
+            const double show = shown(h, open, j, noise);
+            E[a * x.q + j] = is_rounding(show, noise) ? 0.0 : show;
+        }
     }
 }
 

@@ -78,7 +78,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;
     int64_t k = 0, sight = -1;
     for (; k < nodes && k < room; k++) {
-        auto turn = [&](int a, int b, double c, double s_) {
+        auto turn = [&](int a, int b, double c, double s_, double slip) {
             auto rotate = [&](double* u, double* v, int64_t size) {
                 for (int64_t i = 0; i < size; i++) {
                     const double g = u[i], h = v[i];
@@ -91,7 +91,8 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
                 double *u = kept.touch.row(earlier) + a * d, *v = kept.touch.row(earlier) + b * d;
                 for (int i = 0; i < d; i++) {
                     const double g = u[i], h = v[i];
-                    u[i] = std::fabs(c) * g + std::fabs(s_) * h, v[i] = std::fabs(c) * h + std::fabs(s_) * g;
+                    u[i] = std::fabs(c) * g + std::fabs(s_) * h;
+                    v[i] = std::fabs(c) * h + std::fabs(s_) * g + slip * std::fabs(kept.M.row(earlier)[a * d + i]);
                 }
             }
         };

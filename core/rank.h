@@ -18,6 +18,7 @@
 // Everything scales with the units of components, rows, time and gamma: no number here has a unit.
 #pragma once
 #include <tuple>
+#include <utility>
 
 #include "array.h"
 #include "linalg.h"
@@ -151,7 +152,7 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
     }
 }
 
-// h n_j, 0 where only rounding is left, which is `noise` in EPS.
+// h n_j and its rounding `noise` in EPS.
 inline double shown(const double* h, OpenDirections& open, int j, double& noise) {
     const int d = open.d;
     const double *n = open.direction(j), *Omega = open.error(j);
@@ -163,14 +164,18 @@ inline double shown(const double* h, OpenDirections& open, int j, double& noise)
             for (int l = 0; l < d; l++) square += h[i] * Omega[i * d + l] * h[l];
     }
     noise = std::sqrt(square > 0.0 ? square : 0.0) + size;
-    return std::fabs(x) <= RANK * EPS * noise ? 0.0 : x;
+    return x;
 }
+inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * EPS * noise; }
+
 // w_j = h n_j for the open directions and its rounding `noise`; whether any of them is seen.
+//
+// Where one is, the others take part in the rotation that follows with what they show, rounding or not.
 inline bool look(const double* h, OpenDirections& open) {
     bool any = false;
     for (int j = open.first; j < open.q; j++) {
         open.w[j] = shown(h, open, j, open.noise[j]);
-        any = any || open.w[j] != 0.0;
+        any = any || !is_rounding(open.w[j], open.noise[j]);
     }
     return any;
 }
@@ -206,32 +211,44 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
 
 // After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
 //
-// turn(j, l, cos, sin) is called for every rotation (n_j, n_l) <- (cos n_j + sin n_l, cos n_l - sin n_j), so that what
-// else is counted along these directions follows. What h would show of the errors of the others has been turned
+// turn(j, l, cos, sin, slip) is called for every rotation (n_j, n_l) <- (cos n_j + sin n_l, cos n_l - sin n_j), so that
+// what else is counted along these directions follows; slip: how far rounding may have turned it. What h would show of the errors of the others has been turned
 // away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
     const int d = open.d, first = open.first;
-    double* w = &open.w[0];
+    double *w = &open.w[0], *noise = &open.noise[0];
     for (int i = first * d; i < open.q * d; i++) open.turned[i] = 0.0;
-    for (int j = first + 1; j < open.q; j++) {
-        if (w[j] == 0.0) continue;
-        const double length = std::hypot(w[first], w[j]), c = w[first] / length, s = w[j] / length;
-        double *a = open.direction(first), *b = open.direction(j);
+    auto rotate = [&](int j, double c, double s, double slip) {
+        double *a = open.direction(first), *b = open.direction(j), *p = &open.peak[first * d], *r = &open.peak[j * d];
         double *A = open.error(first), *B = open.error(j), *fresh = &open.turned[j * d];
         for (int i = 0; i < d; i++) {
-            const double x = a[i], y = b[i];
+            const double x = a[i], y = b[i], most = p[i];
             if (c != 0.0) fresh[i] += std::fabs(s * x) + std::fabs(c * y);   // an exchange rounds nothing
             a[i] = c * x + s * y, b[i] = c * y - s * x;
-            double &p = open.peak[first * d + i], &r = open.peak[j * d + i];
-            const double before = p;
-            p = std::fabs(c) * p + std::fabs(s) * r, r = std::fabs(c) * r + std::fabs(s) * before;
+            p[i] = std::fabs(c) * most + std::fabs(s) * r[i], r[i] = std::fabs(c) * r[i] + std::fabs(s) * most;
         }
         for (int i = 0; i < d * d; i++) {
             const double x = A[i], y = B[i];
             A[i] = c * c * x + s * s * y, B[i] = s * s * x + c * c * y;
         }
+        turn(first, j, c, s, slip);
+    };
+    int clearest = first;
+    for (int j = first + 1; j < open.q; j++)
+        if (std::fabs(w[j]) * noise[clearest] > std::fabs(w[clearest]) * noise[j]) clearest = j;
+    if (clearest != first) {                                                 // the clearest one first: angles are exact
+        rotate(clearest, 0.0, 1.0, 0.0);
+        std::swap(w[first], w[clearest]);
+        std::swap(noise[first], noise[clearest]);
+    }
+    for (int j = first + 1; j < open.q; j++) {
+        if (w[j] == 0.0) continue;
+        const double x = j == clearest ? -w[j] : w[j];                       // an exchange changed its sign
+        const double length = std::hypot(w[first], x), c = w[first] / length, s = x / length;
+        const double slip = RANK * EPS * (std::fabs(c) * noise[j] + std::fabs(s) * noise[first]) / length;
+        noise[first] = std::fabs(c) * noise[first] + std::fabs(s) * noise[j];
         w[first] = length, w[j] = 0.0;
-        turn(first, j, c, s);
+        rotate(j, c, s, slip);
     }
     const double seen = w[first];
     const double* n = open.direction(first);

@@ -161,16 +161,8 @@ def _steps(count: float, option: str) -> int:
 
 def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
-    known = np.isfinite(np.diagonal(estimate.cov, axis1=-2, axis2=-1))
-    needed = np.abs(model.C) > 0
-    open_ = np.asarray((~known[..., None, :] & needed).any(axis=-1))
-    pair = known[..., :, None] & known[..., None, :]
-    mean = np.where(known, estimate.mean, 0.0) @ model.C.T + model.offset
-    cov = model.C @ np.where(pair, estimate.cov, 0.0) @ model.C.T
-    cov = np.where(open_[..., :, None] | open_[..., None, :], 0.0, cov)
-    cov += np.where(open_[..., None] & np.eye(model.obs_dim, dtype=bool), np.inf, 0.0)
-    open_ = np.broadcast_to(open_, mean.shape)
-    return Estimate(estimate.t, np.where(open_, np.nan, mean), cov, label=estimate.label)
+    mean, cov = estimate.through(model.C)
+    return Estimate(estimate.t, mean + model.offset, cov, label=estimate.label)
 
 
 def _estimate_frame(found: Estimate, seen: Estimate, series: Series) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from afafilter.kalman import recursions
 from afafilter.kalman.timeline import Timeline
 from afafilter.linalg.transitions import lower_roots
 
-DOUBTFUL = 1e-6
+DOUBTFUL = 1e-5
 """Relative rounding of what determines a flat direction beyond which a warning is given."""
 
 

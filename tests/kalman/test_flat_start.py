@@ -1,0 +1,431 @@
+"""Exact diffuse starts against 60-digit arithmetic: what is determined, and what that says.
+
+The laws hold by themselves: the order of sensors, the origin, units and rows without data change
+nothing. Published numbers are those of the dense Gaussian law with 60 digits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from diffuse_oracle import ExactDiffuse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.linalg import block_diag
+
+from afafilter import (
+    DiscreteModel,
+    LinearSDE,
+    brownian,
+    forecast,
+    kalman_filter,
+    rts_smoother,
+    seasonal,
+    simulate,
+    spiral,
+)
+from afafilter.kalman.flat_start import BarelyDetermined
+from afafilter.weights import StudentT
+
+VELOCITY = np.array([[0.0, 1.0], [0.0, 0.0]])
+
+
+def two_sensors(sds, process_var=1.0):
+    """Constant velocity, its position seen by two sensors."""
+    return LinearSDE(
+        VELOCITY, Q=np.diag([0.0, process_var]), R=np.diag(np.square(sds)),
+        C=[[1.0, 0.0], [1.0, 0.0]], prior="diffuse",
+    )  # fmt: skip
+
+
+def sensor_data(gap, sds=(1e-2, 1e-5), level=5e6):
+    t = np.array([0.0, gap, gap + 1])
+    data = simulate(two_sensors(sds), t, rng=np.random.default_rng(1), x0=[level, 1.0])
+    return t, data.z.reshape(3, 2)
+
+
+def scaled(model, units, time=1.0):
+    """The same model with components counted in other units, and time too."""
+    S = np.diag(np.asarray(units, dtype=float))
+    back = np.diag(1 / np.asarray(units, dtype=float))
+    return LinearSDE(
+        S @ model.A @ back / time, Q=S @ model.Q @ S / time, R=model.R, C=model.C @ back,
+        prior="diffuse",
+    )  # fmt: skip
+
+
+def assert_exact(model, t, z, tol=1e-8):
+    """Likelihood, last filtered and first smoothed law are the oracle's; also of what is seen."""
+    exact = ExactDiffuse(model, t, z)
+    forward, both = kalman_filter(model, t, z), rts_smoother(model, t, z)
+    loglik = exact.loglik()
+    for estimate, at in ((forward, -1), (both, 0), (both, len(t) // 2)):
+        assert float(estimate.loglik) == pytest.approx(loglik, abs=tol, rel=tol)
+        mean, cov = exact.law(t[at])
+        assert_law(estimate.mean[at], estimate.cov[at], mean, cov)
+        seen, spread = estimate.through(model.C)
+        assert_law(seen[at], spread[at], *exact.law(t[at], H=model.C))
+
+
+def assert_law(mean, cov, want, want_cov):
+    np.testing.assert_array_equal(np.isnan(mean), np.isnan(want))
+    np.testing.assert_array_equal(np.isinf(np.diag(cov)), np.isnan(want))
+    sd = np.sqrt(np.diag(want_cov))
+    known = np.isfinite(sd)
+    assert (np.abs(mean - want)[known] <= 1e-6 * sd[known] + 1e-9 * np.abs(want[known])).all()
+    np.testing.assert_allclose(np.sqrt(np.diag(cov))[known], sd[known], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- rows that are not independent
+
+
+@pytest.mark.parametrize(
+    ("gap", "sds", "want"),
+    [
+        (1, (1e-2, 1e-5), 7.357662879589),
+        (16, (1e-2, 1e-5), 3.583412963362),
+        (18, (1e-2, 1e-5), 3.411468199621),
+        (16, (1e-2, 1e-3), 3.526000881614),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_vague_sensor_beside_a_precise_one(gap, sds, want, swapped):
+    """Every row keeps its residual, whatever the order in which sensors are listed."""
+    t, z = sensor_data(gap, sds)
+    if swapped:
+        sds, z = sds[::-1], z[:, ::-1].copy()
+    model = two_sensors(sds)
+    assert ExactDiffuse(model, t, z).loglik() == pytest.approx(want, abs=1e-9)
+    for estimator in (kalman_filter, rts_smoother):
+        assert float(estimator(model, t, z).loglik) == pytest.approx(want, abs=1e-7)
+    assert_exact(model, t, z)
+
+
+@pytest.mark.parametrize("level", [0.0, 5e6, -3e9])
+def test_the_origin_does_not_matter(level):
+    t = np.array([0.0, 16.0, 17.0])
+    z = np.array([[0.25, 0.5], [40.0, 40.25], [43.0, 43.5]])
+    model = two_sensors((0.5, 2.0**-10))
+    want = float(kalman_filter(model, t, z).loglik)
+    assert float(kalman_filter(model, t, z + level).loglik) == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize("time", [2.0**-40, 1.0, 2.0**17, 2.0**50])
+def test_units_do_not_matter(time):
+    t, z = sensor_data(16, (1e-2, 1e-4))
+    model = two_sensors((1e-2, 1e-4))
+    want = kalman_filter(model, t, z)
+    units = np.array([2.0**10, 2.0**-9])
+    found = kalman_filter(scaled(model, units, time), t * time, z)
+    # The flat measure is that of the state's own units.
+    assert float(found.loglik) == pytest.approx(float(want.loglik) + np.log(units).sum(), abs=1e-7)
+    np.testing.assert_allclose(found.mean[1:], want.mean[1:] * units, rtol=1e-9)
+    np.testing.assert_array_equal(np.isnan(found.mean), np.isnan(want.mean))
+
+
+def test_three_sensors_of_one_state_at_once():
+    """A redundant start: one row determines the state, two keep their residuals."""
+    model = LinearSDE([[0.0]], Q=[[0.0]], R=np.diag([1e-8, 1.0, 1e4]), C=np.ones((3, 1)))
+    assert_exact(model, np.array([0.0]), np.array([[7.0, 8.5, -60.0]]))
+
+
+# ---------------------------------------------------------------- what is not determined
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.7e9])
+@pytest.mark.parametrize("unit", [1.0, 86400.0])
+def test_the_sine_of_the_shortest_period_is_never_seen(unit, shift):
+    """sin(pi k) is 1e-16 k in floating point: a seasonal of even period without that state."""
+    whole = brownian(0.01, 0.09) + seasonal(12, 6, process_var=0.001)
+    whole = LinearSDE(whole.A / unit, Q=whole.Q / unit, R=whole.R, C=whole.C, prior="diffuse")
+    kept = np.arange(whole.dim) < whole.dim - 1
+    F, _, V = (part[..., kept] for part in whole.transition(unit))
+    short = DiscreteModel(F[kept], Q=V[kept], R=whole.R, H=whole.C[:, kept], prior="diffuse")
+    t, z = shift + unit * np.arange(60.0), np.random.default_rng(0).standard_normal((60, 1))
+    for estimator in (kalman_filter, rts_smoother):
+        found, want = estimator(whole, t, z), estimator(short, z)
+        assert float(found.loglik) == pytest.approx(float(want.loglik), abs=1e-8)
+        part = found.mean[..., kept], found.cov[:, kept][..., kept]
+        np.testing.assert_array_equal(np.isnan(part[0]), np.isnan(want.mean))
+        known = np.isfinite(want.mean)
+        np.testing.assert_allclose(part[0][known], want.mean[known], atol=1e-9)
+        np.testing.assert_allclose(part[1][-1], want.cov[-1], atol=1e-9)
+        assert np.isnan(found.mean[:, -1]).all()
+        assert np.isinf(found.cov[:, -1, -1]).all()
+    ahead = t[-1] + unit * np.arange(1.0, 14.0)
+    fore = forecast(whole, t, z, horizon_times=ahead).info
+    want = forecast(short, z, steps=13).info
+    for name in ("observation_mean", "observation_cov"):
+        np.testing.assert_allclose(fore[name], want[name], atol=1e-9)
+    half = forecast(whole, t, z, horizon_times=ahead[:2] + 0.5 * unit).info
+    assert np.isnan(half["observation_mean"]).all()  # between the steps that state does show
+    assert np.isinf(half["observation_cov"]).all()
+
+
+def test_the_discrete_form_knows_it_too():
+    model = replace(brownian(0.01, 0.09) + seasonal(4, 2, process_var=0.001), prior="diffuse")
+    t, z = np.arange(30.0), np.random.default_rng(1).standard_normal((30, 1))
+    want = kalman_filter(model, t, z)
+    F, _, V = model.transition(1.0)
+    for discrete in (
+        model.discretize(t), DiscreteModel(F, Q=V, H=model.C, R=model.R, prior="diffuse")
+    ):  # fmt: skip
+        found = kalman_filter(discrete, z)
+        assert float(found.loglik) == pytest.approx(float(want.loglik), abs=1e-9)
+        np.testing.assert_array_equal(np.isnan(found.mean), np.isnan(want.mean))
+        assert np.isnan(found.mean[-1]).sum() == 1
+
+
+@pytest.mark.parametrize("late", [30.0, 20.0, 12.0])
+def test_states_that_differ_by_what_has_decayed(late):
+    model = LinearSDE(
+        np.diag([-0.5, -1.0, 0.0]), Q=np.diag([0.0, 1.0, 0.0]), R=[[1e-4]], C=[[1.0, 1.0, 1.0]],
+        prior="diffuse",
+    )  # fmt: skip
+    t, z = np.array([0.0, 0.0, 0.0, late, late]), np.zeros((5, 1))
+    estimate = rts_smoother(model, t, z)
+    if late == 30.0:
+        assert float(estimate.loglik) == pytest.approx(7.978364719998, abs=1e-10)
+    assert np.isinf(np.diagonal(estimate.cov, axis1=-2, axis2=-1)).all()
+    assert_exact(model, t, z)
+
+
+def test_a_direction_seen_after_it_has_decayed():
+    """Thirty decay times later the first observation still determines the start, nothing else."""
+    model = LinearSDE([[-1.0]], Q=[[0.5]], R=[[0.1]], prior="diffuse")
+    t, z = np.array([0.0, 30.0, 30.5]), np.array([[np.nan], [0.4], [0.7]])
+    assert_exact(model, t, z)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 86400.0, 86400e9])
+@pytest.mark.parametrize("order", [2, 3])
+def test_what_one_value_cannot_determine(unit, order):
+    """The first values are missing: position is known from one value, its derivatives are not."""
+    A = np.diag(np.ones(order - 1), 1)
+    Q = np.zeros((order, order))
+    Q[-1, -1] = 0.1
+    model = LinearSDE(A, Q=Q, R=[[0.25]], C=np.eye(order)[:1], prior="diffuse")
+    model = scaled(model, unit ** -np.arange(0.0, order), unit)
+    t = unit * np.arange(6.0)
+    z = np.array([[np.nan], [2.5], [np.nan], [3.0], [np.nan], [np.nan]])
+    filtered = kalman_filter(model, t, z)
+    for k, known in ((0, 0), (1, 1), (2, 0)):
+        np.testing.assert_array_equal(np.isfinite(filtered.mean[k]), np.arange(order) < known)
+    assert np.isfinite(filtered.mean[3]).all() == (order == 2)
+    assert_exact(model, t, z)
+
+
+def test_barely_determined_is_said():
+    """Two cycles that differ by 1e-11: their sum is known, their parts have four digits left."""
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+    def cycles(apart):
+        return LinearSDE(
+            block_diag(turn, (1 + apart) * turn), Q=np.zeros((4, 4)), R=[[1.0]],
+            C=[[1.0, 0.0, 1.0, 0.0]], prior="diffuse",
+        )  # fmt: skip
+
+    t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
+    with pytest.warns(BarelyDetermined, match="give a proper prior"):
+        kalman_filter(cycles(1e-11), t, z)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_exact(cycles(1e-4), t, z)
+        assert np.isnan(kalman_filter(cycles(1e-15), t, z).mean).all()
+
+
+# ---------------------------------------------------------------- functionals
+
+
+def test_a_sum_is_known_where_its_parts_are_not():
+    model = LinearSDE(
+        np.zeros((2, 2)), Q=np.diag([0.3, 0.7]), R=[[0.5]], C=[[1.0, 1.0]], prior="diffuse"
+    )
+    total = LinearSDE([[0.0]], Q=[[1.0]], R=[[0.5]], prior="diffuse")
+    t, z = np.arange(5.0), np.array([[1.0], [2.0], [4.0], [5.0], [4.0]])
+    for estimator in (kalman_filter, rts_smoother):
+        found, want = estimator(model, t, z), estimator(total, t, z)
+        assert np.isnan(found.mean).all()
+        mean, cov = found.through(model.C)
+        np.testing.assert_allclose(mean, want.mean, atol=1e-12)
+        np.testing.assert_allclose(cov, want.cov, atol=1e-12)
+        difference, spread = found.through([[1.0, -1.0]])
+        assert np.isnan(difference).all()
+        assert np.isinf(spread).all()
+    ahead = np.array([4.0, 4.5, 9.0])
+    fore = forecast(model, t, z, horizon_times=ahead)
+    want = forecast(total, t, z, horizon_times=ahead)
+    for name in ("observation_mean", "observation_cov"):
+        np.testing.assert_allclose(fore.info[name], want.info[name], atol=1e-12)
+    many = forecast(
+        model, t, np.stack([z, z + 1, np.where(z == 2.0, np.nan, z)]), horizon_times=ahead
+    )
+    np.testing.assert_allclose(many.info["observation_mean"][0], want.info["observation_mean"])
+    np.testing.assert_allclose(many.info["observation_mean"][1], 1 + want.info["observation_mean"])
+
+
+def test_a_state_that_is_never_seen_leaves_forecasts_alone():
+    model = LinearSDE(np.zeros((2, 2)), Q=np.eye(2), R=[[1.0]], C=[[1.0, 0.0]], prior="diffuse")
+    alone = LinearSDE([[0.0]], Q=[[1.0]], R=[[1.0]], prior="diffuse")
+    t, z = np.arange(4.0), np.array([[1.0], [2.0], [4.0], [5.0]])
+    found = forecast(model, t, z, horizon_times=[4.0, 5.0])
+    want = forecast(alone, t, z, horizon_times=[4.0, 5.0])
+    for name in ("observation_mean", "observation_cov"):
+        np.testing.assert_allclose(found.info[name], want.info[name], atol=1e-12)
+    assert np.isinf(found.cov[:, 1, 1]).all()
+    F = DiscreteModel(np.eye(2), Q=np.eye(2), H=[[1.0, 0.0]], R=[[1.0]], prior="diffuse")
+    steps = forecast(F, z, steps=2)
+    np.testing.assert_allclose(
+        steps.info["observation_cov"], want.info["observation_cov"], atol=1e-12
+    )
+
+
+def test_queries_between_and_before():
+    model = LinearSDE(
+        np.zeros((2, 2)), Q=np.diag([0.3, 0.7]), R=[[0.5]], C=[[1.0, 1.0]], prior="diffuse"
+    )
+    t, z = np.array([0.0, 1.0, 3.0]), np.array([[1.0], [2.0], [4.0]])
+    asked = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 4.0])
+    exact = ExactDiffuse(model, t, z)
+    forward = kalman_filter(model, t, z, query_times=asked).through(model.C)
+    both = rts_smoother(model, t, z, query_times=asked).through(model.C)
+    assert np.isnan(forward[0][0]).all()
+    for k, at in enumerate(asked[1:], 1):
+        assert_law(forward[0][k], forward[1][k], *exact.law(at, at, H=model.C))
+        assert_law(both[0][k], both[1][k], *exact.law(at, H=model.C))
+
+
+# ---------------------------------------------------------------- other uses
+
+
+def test_a_noise_free_mode_decays_below_the_smallest_number():
+    """355 decay times without process noise: the covariance ends in subnormal numbers."""
+    model = replace(spiral(decay=1.0, process_var=0.0, obs_var=0.5), prior="diffuse")
+    t = 0.1 * np.arange(5000)
+    z = np.random.default_rng(2).standard_normal((3, 5000, 2))
+    z[1:][np.random.default_rng(3).random((2, 5000, 2)) < 0.3] = np.nan
+    for estimator in (kalman_filter, rts_smoother):
+        estimate = estimator(model, t, z)
+        assert np.isfinite(estimate.mean[:, 20:]).all()
+        assert (np.diagonal(estimate.cov[:, -1], axis1=-2, axis2=-1) == 0).all()
+        early = estimator(model, t[:200], z[:, :200])
+        drift = estimate.loglik_steps[:, 200:] - stats_of_noise(z[:, 200:], 0.5)
+        np.testing.assert_allclose(drift, 0.0, atol=1e-6)
+        np.testing.assert_allclose(estimate.loglik_steps[:, :200], early.loglik_steps, atol=1e-9)
+
+
+def stats_of_noise(z, variance):
+    """Log density of pure noise, observation by observation."""
+    terms = -0.5 * (np.log(2 * np.pi * variance) + z**2 / variance)
+    return np.nansum(terms, axis=-1)
+
+
+@pytest.mark.parametrize("anchor", ["prediction", "estimate"])
+def test_robust_filters_start_flat_by_the_same_rule(anchor):
+    """With weights of nearly one they give the plain answer, also where one state is never seen."""
+    model = replace(brownian(0.01, 0.09) + seasonal(4, 2, process_var=0.001), prior="diffuse")
+    t, z = np.arange(30.0), np.random.default_rng(1).standard_normal((30, 1))
+    want = kalman_filter(model, t, z)
+    found = kalman_filter(model, t, z, weight=StudentT(1e9), anchor=anchor)
+    assert float(found.loglik) == pytest.approx(float(want.loglik), abs=1e-5)
+    np.testing.assert_array_equal(np.isnan(found.mean), np.isnan(want.mean))
+    smooth = rts_smoother(model, t, z, weight=StudentT(1e9), anchor=anchor)
+    np.testing.assert_allclose(smooth.mean, rts_smoother(model, t, z).mean, atol=1e-5)
+
+
+# ---------------------------------------------------------------- laws
+
+BLOCKS = {
+    "walk": ([[0.0]], [[1.0]]),
+    "velocity": (VELOCITY, np.diag([0.0, 1.0])),
+    "acceleration": (np.diag([1.0, 1.0], 1), np.diag([0.0, 0.0, 1.0])),
+    "decay": ([[-0.7]], [[1.0]]),
+    "pair": (np.diag([-1.0, -5.0]), np.diag([0.0, 1.0])),
+    "shortest": ([[0.0, -np.pi], [np.pi, 0.0]], 0.1 * np.eye(2)),
+    "cycle": ([[-0.1, -1.1], [1.1, -0.1]], np.zeros((2, 2))),
+}
+GAPS = st.sampled_from([0.0, 0.25, 1.0, 1.0, 2.0, 7.0])
+SMALL = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+
+
+@st.composite
+def cases(draw, longest=6):
+    """A model of one or two blocks, one or two sensors, times and data with gaps."""
+    chosen = draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=2))
+    A, Q = (block_diag(*(BLOCKS[name][k] for name in chosen)) for k in (0, 1))
+    d, p = len(A), draw(st.integers(1, 2))
+    entries = st.sampled_from([0.0, 1.0, 1.0, -1.0, 0.5])
+    C = np.array(draw(st.lists(entries, min_size=p * d, max_size=p * d))).reshape(p, d)
+    sds = 10.0 ** np.array(draw(st.lists(st.integers(-4, 0), min_size=p, max_size=p)))
+    R = np.diag(sds**2)
+    if p == 2 and draw(st.booleans()):
+        R[0, 1] = R[1, 0] = 0.7 * sds[0] * sds[1]
+    gaps = draw(st.lists(GAPS, min_size=1, max_size=longest - 1))
+    t = np.concatenate([[0.0], np.cumsum(gaps)])
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    z = 3 * rng.standard_normal((len(t), p))
+    gone = draw(st.lists(st.integers(0, 3), min_size=z.size, max_size=z.size))
+    z[np.array(gone).reshape(z.shape) == 0] = np.nan
+    return LinearSDE(A, Q=Q, R=R, C=C, prior="diffuse"), t, z
+
+
+def assert_same(found, want, units=1.0, shift=0.0, noise=1e-6):
+    """Equal laws, relative to their own standard deviations; units as in `scaled`."""
+    assert float(found.loglik) == pytest.approx(float(want.loglik) + shift, abs=1e-6, rel=1e-7)
+    np.testing.assert_array_equal(np.isnan(found.mean), np.isnan(want.mean))
+    sd = want.std * units
+    known = np.isfinite(sd)
+    off = np.abs(found.mean - want.mean * units)[known]
+    assert (off <= noise * sd[known] + 1e-9 * np.abs(found.mean[known])).all()
+    np.testing.assert_allclose(found.std[known], sd[known], rtol=1e-6, atol=1e-12)
+
+
+@settings(SMALL, max_examples=12)
+@given(cases(longest=4))
+def test_against_sixty_digits(case):
+    assert_exact(*case)
+
+
+@SMALL
+@given(cases())
+def test_the_order_of_sensors_does_not_matter(case):
+    model, t, z = case
+    swapped = replace(model, C=model.C[::-1], R=model.R[::-1, ::-1])
+    for estimator in (kalman_filter, rts_smoother):
+        assert_same(estimator(swapped, t, z[:, ::-1].copy()), estimator(model, t, z))
+
+
+@SMALL
+@given(cases(), st.integers(-20, 20), st.integers(-20, 20), st.integers(-12, 12))
+def test_neither_do_units(case, first, step, time):
+    model, t, z = case
+    units = 2.0 ** (first + step * np.arange(model.dim) / 4).round()
+    want, other = rts_smoother(model, t, z), scaled(model, units, 2.0**time)
+    found = rts_smoother(other, t * 2.0**time, z)
+    whole = np.isfinite(want.mean[-1]).all()
+    shift = np.log(units).sum() if whole else float(found.loglik) - float(want.loglik)
+    assert_same(found, want, units, shift)
+
+
+@SMALL
+@given(cases(), st.lists(st.integers(0, 5), min_size=1, max_size=3), st.booleans())
+def test_rows_without_data_change_nothing(case, where, between):
+    model, t, z = case
+    at = np.unique(np.minimum(where, len(t) - 1))
+    stamps = t[at]
+    if between:
+        later = t[np.minimum(at + 1, len(t) - 1)]
+        stamps = 0.5 * (stamps + later)
+    place = np.searchsorted(t, stamps, side="right")
+    t2 = np.insert(t, place, stamps)
+    z2 = np.insert(z, place, np.nan, axis=0)
+    kept = np.delete(np.arange(len(t2)), place + np.arange(len(place)))
+    want, found = rts_smoother(model, t, z), rts_smoother(model, t2, z2)
+    part = replace(found, mean=found.mean[kept], cov=found.cov[kept])
+    assert_same(part, want)
