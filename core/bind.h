@@ -207,6 +207,7 @@ template <auto F> PyMethodDef bind(const char* name, const char* signature) {
 // Method tables, each ended by an empty entry: one for every file bind_*.cpp.
 PyMethodDef* model_methods();
 PyMethodDef* kalman_methods();
+PyMethodDef* lane_methods();
 PyMethodDef* flat_methods();
 PyMethodDef* likelihood_methods();
 PyMethodDef* attention_methods();

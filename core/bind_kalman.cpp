@@ -3,7 +3,6 @@
 
 #include "bind.h"
 #include "covariances.h"
-#include "lanes.h"
 #include "means.h"
 
 namespace afa {
@@ -17,20 +16,11 @@ PyMethodDef* kalman_methods() {
                                      "z(paths,T,p) seen(T,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T)";
     static const std::string back =
         chain + "last " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
-    static const std::string kept = LANE_MEMORY;
-    static const std::string filtered_lanes =
-        chain + "first(paths) L0(paths,d,d) m0(paths,d) seen(paths,T,p) scale(paths,T) smooth z(paths,T,p) mean(paths,N,d) "
-                "cov(paths,N,d,d) innovation(paths,T,p) S(paths,T,p,p) loglik(paths,T) " + kept;
-    static const std::string smoothed_lanes =
-        kept + "last(paths) mean(paths,N,d) cov(paths,N,d,d) Z0(paths,d,d) y0(paths,d)";
     static PyMethodDef table[] = {
         bind<&filter_covariances>("filter_covariances", covariances.c_str()),
         bind<&smooth_covariances>("smooth_covariances", smoothed.c_str()),
         bind<&filter_means>("filter_means", means.c_str()),
         bind<&smooth_means>("smooth_means", back.c_str()),
-        bind<&filter_lanes>("filter_lanes", filtered_lanes.c_str()),
-        bind<&smooth_lanes>("smooth_lanes", smoothed_lanes.c_str()),
-        bind<&lanes>("lanes", ""),
         {nullptr, nullptr, 0, nullptr},
     };
     return table;

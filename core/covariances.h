@@ -181,31 +181,30 @@ template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, co
         }
         // Z Z^T <- T Z Z^T T^T + D D^T  (Bierman 1977, chapter X)
         const double *T = gains.T.row(s), *noise = gains.D.row(s), *L = gains.root.row(g);
-        AFA_UNROLL
-        for (int c = 0; c < d; c++)
-            AFA_UNROLL
-            for (int b = 0; b < blocks; b++) {
-                Pack x = {};
+        each<D>(0, d, [&](int c) {
+            in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
+                constexpr int G = decltype(group)::COUNT;
+                Pack x[G] = {};
+                add_columns<G, Cols>(x, T, b, d, c, d, [&](int j) { return Z.at(c, j); });
                 AFA_UNROLL
-                for (int j = c; j < d; j++) x += Z.at(c, j) * Cols::read(T + j * d, b, d);
-                A(c, b) = x;
-                A(d + c, b) = Cols::read(noise + c * d, b, d);
-            }
+                for (int g = 0; g < G; g++) {
+                    A(c, b + g) = x[g];
+                    A(d + c, b + g) = Cols::read(noise + c * d, b + g, d);
+                }
+            });
+        });
         triangularise(A, v, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
-        AFA_UNROLL
-        for (int c = 0; c < d; c++)
-            AFA_UNROLL
-            for (int b = 0; b < blocks; b++) Z(c, b) = A(c, b);
+        each<D>(0, d, [&](int c) { each<D>(0, blocks, [&](int b) { Z(c, b) = A(c, b); }); });
         // P = (L Z) (L Z)^T
-        AFA_UNROLL
-        for (int c = 0; c < d; c++)
-            AFA_UNROLL
-            for (int b = 0; b < blocks; b++) {
-                Pack x = {};
+        each<D>(0, d, [&](int c) {
+            in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
+                constexpr int G = decltype(group)::COUNT;
+                Pack x[G] = {};
+                add_columns<G, Cols>(x, L, b, d, c, d, [&](int j) { return Z.at(c, j); });
                 AFA_UNROLL
-                for (int j = c; j < d; j++) x += Z.at(c, j) * Cols::read(L + j * d, b, d);
-                LZ(c, b) = x;
-            }
+                for (int g = 0; g < G; g++) LZ(c, b + g) = x[g];
+            });
+        });
         gram(LZ, cov.row(k), d_, d_);
         settled = has_settled(Z, run, trace, d_);
     }

@@ -112,25 +112,23 @@ AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, 
     constexpr int W = Cols::W;
     Cols& A = space.A;
     auto& before = space.spare;
-    AFA_UNROLL
-    for (int c = 0; c < d; c++) {
-        AFA_UNROLL
-        for (int b = 0; b * W < d; b++) before(0, b) = A(c, b);
-        AFA_UNROLL
-        for (int b = 0; b < blocks; b++) {
-            Pack x = {};
-            if (b * W < d) {
-                AFA_UNROLL
-                for (int j = 0; j < d; j++) x += before.at(0, j) * Cols::read(F + j * d, b, d);   // F L
-                A(d + c, b) = Cols::read(root + c * d, b, d) + Pack{};                             // V^1/2
-            } else A(d + c, b) = Pack{};
-            if (SMOOTH && b == (d + c) / W) {                                                      // I
-                const Pack one = with_lane(Pack{}, (d + c) % W, 1.0);
-                x += W == 1 ? spread<Pack>(1.0) : one;
+    each<D>(0, d, [&](int c) {
+        each<D>(0, (d + W - 1) / W, [&](int b) { before(0, b) = A(c, b); });
+        in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
+            constexpr int G = decltype(group)::COUNT;
+            Pack x[G] = {};
+            if (b * W < d) add_columns<G, Cols>(x, F, b, d, 0, d, [&](int j) { return before.at(0, j); });   // F L
+            AFA_UNROLL
+            for (int g = 0; g < G; g++) {
+                A(d + c, b + g) = Cols::read(root + c * d, b + g, d) + Pack{};                                // V^1/2
+                if (SMOOTH && b + g == (d + c) / W) {                                                         // I
+                    if constexpr (W == 1) x[g] += spread<Pack>(1.0);
+                    else x[g] += with_lane(Pack{}, (d + c) % W, 1.0);
+                }
+                A(c, b + g) = x[g];
             }
-            A(c, b) = x;
-        }
-    }
+        });
+    });
     triangularise(A, space.v, d_, Size<2 * D>(2 * d), d_);
 }
 
@@ -152,22 +150,20 @@ AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ShownS
     using Shows = Columns<D, P, Number>;
     using Pack = typename Shows::Pack;
     constexpr int W = Shows::W;
-    AFA_UNROLL
-    for (int j = 0; j < d; j++)
+    each<D>(0, d, [&](int j) {
         for (int b = 0; b * W < p; b++) {
             Pack y = {};
-            AFA_UNROLL
-            for (int i = 0; i < d; i++) y += A.at(j, i) * shown.across(i, b);
+            each<D>(0, d, [&](int i) { y += A.at(j, i) * shown.across(i, b); });
             shown.Y(j, b) = y;
         }
-    AFA_UNROLL
-    for (int a = 0; a < p; a++)
+    });
+    each<D>(0, p, [&](int a) {
         for (int b = 0; b * W < p; b++) {
             Pack s = scale * Shows::read(R + a * p, b, p);
-            AFA_UNROLL
-            for (int j = 0; j < d; j++) s += shown.Y.at(j, a) * shown.Y(j, b);
+            each<D>(0, d, [&](int j) { s += shown.Y.at(j, a) * shown.Y(j, b); });
             shown.cov(a, b) = s;
         }
+    });
 }
 // The same for one series, S (p, p).
 template <int D, int P, class C>
@@ -225,11 +221,10 @@ template <int D, int P, class Number>
 AFA_INLINE Number innovation_variance(ShownSpace<D, P, Number>& shown, int a, Size<D> d_) {
     const int d = d_;
     Number f = shown.noise[a];
-    AFA_UNROLL
-    for (int j = 0; j < d; j++) {
+    each<D>(0, d, [&](int j) {
         shown.phi[j] = shown.Y.at(j, a);
         f += shown.phi[j] * shown.phi[j];
-    }
+    });
     return f;
 }
 
@@ -239,16 +234,14 @@ template <class C, class Phi, class Number, class N>
 AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled, Number shrink, N d_) {
     const int d = d_;
     typename C::Pack moved = {};
-    AFA_UNROLL
-    for (int j = 0; j < d; j++) moved += phi[j] * A(j, b);
+    each<C::BLOCKS>(0, d, [&](int j) { moved += phi[j] * A(j, b); });
     const typename C::Pack less = shrink * moved;
-    AFA_UNROLL
-    for (int j = 0; j < d; j++) A(j, b) -= phi[j] * less;
+    each<C::BLOCKS>(0, d, [&](int j) { A(j, b) -= phi[j] * less; });
     return scaled * moved;
 }
 
 // A variance below this share of the whole counts as none: the innovation is known exactly.
-constexpr double KNOWN = 1e-28;
+constexpr double KNOWN_EXACTLY = 1e-28;
 
 // Condition L on the seen components, after `innovation_cov` and `split_noise` (correlated: what it said).
 //
@@ -264,7 +257,6 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
     auto& phi = shown.phi;
     double half = 0.0;
     if (correlated) make_independent(shown, d_, p_);
-    AFA_UNROLL
     for (int a = 0; a < p; a++) {
         for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
         if (!seen[a]) {
@@ -275,23 +267,21 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
             continue;
         }
         const double f = innovation_variance(shown, a, d_);
-        if (!(f > KNOWN * S[a * p + a])) return NAN;
+        if (!(f > KNOWN_EXACTLY * S[a * p + a])) return NAN;
         const double width = std::sqrt(f), scaled = 1.0 / width, shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
         for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
         for (int c = 0; c < a; c++)
             if (seen[c])
                 for (int j = 0; j <= c; j++) K[j * p + a] -= shown.link.at(c, a) * K[j * p + c];
         for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
-        AFA_UNROLL
-        for (int b = 0; b < blocks; b++) {
+        each<D>(0, blocks, [&](int b) {
             const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
-            AFA_UNROLL
-            for (int l = 0; l < W; l++) {
+            each<W>(0, W, [&](int l) {
                 const int i = b * W + l;
                 if (i < d) W_[a * d + i] = lane(gain, l);
                 else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
-            }
-        }
+            });
+        });
         for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
         half -= 0.5 * (LOG_2PI + std::log(f));
     }

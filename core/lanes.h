@@ -57,15 +57,13 @@ template <int D> struct LaneLaw {
     template <class C, class N>
     AFA_INLINE void write(const LaneRows& rows, int64_t k, const Beside* x, const C& X, double* mean, double* cov, N d_) {
         const int d = d_;
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int j = 0; j <= i; j++) {
+        each<D>(0, d, [&](int i) {
+            each<D>(0, i + 1, [&](int j) {
                 Beside t = {};
-                AFA_UNROLL
-                for (int c = 0; c < d; c++) t += X.at(c, i) * X.at(c, j);
+                each<D>(0, d, [&](int c) { t += X.at(c, i) * X.at(c, j); });
                 square[i * d + j] = square[j * d + i] = t;
-            }
+            });
+        });
         rows.write(x, mean, k, d);
         rows.write(&square[0], cov, k, d * d);
     }
@@ -147,24 +145,22 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                     for (int b = 0; b < a; b++) rest[a] -= shown.low[a * p + b] * rest[b];
             }
             Beside total = zero, worst = one;
-            AFA_UNROLL
-            for (int a = 0; a < p; a++) {
+            each<D>(0, p, [&](int a) {
                 const Beside there = shown.seen[a], f = innovation_variance(shown, a, d_), width = root(f);
                 const Beside scaled = where_positive(there, Beside(1.0 / width), zero);
                 const Beside shrink = where_positive(there, Beside(1.0 / (f + width * root(shown.noise[a]))), zero);
                 const Beside unit = rest[a] * scaled;
                 e[a] = unit;
-                AFA_UNROLL
-                for (int i = 0; i < (SMOOTH ? 2 * d : d); i++) {
+                each<D>(0, (SMOOTH ? 2 * d : d), [&](int i) {
                     const Beside gain = condition(A, i, shown.phi, scaled, shrink, d_);
                     if (i < d) x[i] += gain * unit;                            // m <- m + W e
                     else LaneMemory::row(kept.V, k)[a * d + i - d] = gain;
-                }
+                });
                 for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, shown.phi, scaled, shrink, d_) * unit;
-                const Beside margin = f - KNOWN * shown.cov(a, a);
+                const Beside margin = f - KNOWN_EXACTLY * shown.cov(a, a);
                 worst = where_positive(Beside(there * (margin > zero ? zero : one)), -one, worst);
                 total += where_positive(there, Beside(LOG_2PI + log_of(f) + unit * unit), zero);
-            }
+            });
             if (SMOOTH)
                 for (int a = 0; a < p; a++) LaneMemory::row(kept.e, k)[a] = e[a];
             for (int l = 0; l < paths; l++) {
@@ -225,44 +221,32 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
                          *V = LaneMemory::row(kept.V, k + 1), *e = LaneMemory::row(kept.e, k + 1),
                          *L = LaneMemory::row(kept.L, k), *m = LaneMemory::row(kept.mean, k);
             for (int i = 0; i < d; i++) before[i] = y[i];
-            AFA_UNROLL
-            for (int i = 0; i < d; i++) {
+            each<D>(0, d, [&](int i) {
                 Beside t = {};
-                AFA_UNROLL
-                for (int j = 0; j < d; j++) t += T[j * d + i] * before[j];     // xi = T xi+ + V e
-                AFA_UNROLL
-                for (int a = 0; a < p; a++) t += V[a * d + i] * e[a];
+                each<D>(0, d, [&](int j) { t += T[j * d + i] * before[j]; });     // xi = T xi+ + V e
+                each<D>(0, p, [&](int a) { t += V[a * d + i] * e[a]; });
                 y[i] = t;
-            }
-            AFA_UNROLL
-            for (int c = 0; c < d; c++)
-                AFA_UNROLL
-                for (int i = 0; i < d; i++) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
+            });
+            each<D>(0, d, [&](int c) {
+                each<D>(0, d, [&](int i) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
                     Beside t = {};
-                    AFA_UNROLL
-                    for (int j = c; j < d; j++) t += T[j * d + i] * Z(c, j);
+                    each<D>(c, d, [&](int j) { t += T[j * d + i] * Z(c, j); });
                     A(c, i) = t;
                     A(d + c, i) = D_[c * d + i];
-                }
+                });
+            });
             triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
-            AFA_UNROLL
-            for (int c = 0; c < d; c++)
-                AFA_UNROLL
-                for (int i = 0; i < d; i++) Z(c, i) = A(c, i);
-            AFA_UNROLL
-            for (int i = 0; i < d; i++) {
+            each<D>(0, d, [&](int c) { each<D>(0, d, [&](int i) { Z(c, i) = A(c, i); }); });
+            each<D>(0, d, [&](int i) {
                 Beside t = m[i];
-                AFA_UNROLL
-                for (int j = 0; j < d; j++) t += L[j * d + i] * y[j];          // m + L xi
+                each<D>(0, d, [&](int j) { t += L[j * d + i] * y[j]; });          // m + L xi
                 x[i] = t;
-                AFA_UNROLL
-                for (int c = 0; c < d; c++) {
+                each<D>(0, d, [&](int c) {
                     Beside s = {};
-                    AFA_UNROLL
-                    for (int j = c; j < d; j++) s += L[j * d + i] * Z(c, j);
+                    each<D>(c, d, [&](int j) { s += L[j * d + i] * Z(c, j); });
                     LZ(c, i) = s;
-                }
-            }
+                });
+            });
             law.write(nodes, k, &x[0], LZ, mean.data, cov.data, d_);
         }
         for (int l = 0; l < paths; l++) {

@@ -4,6 +4,16 @@
 
 namespace afa {
 
+// f(i) for i = begin, ..., end - 1; unrolled where the length is known when compiled (SIZE > 0). Loops of unknown length
+// stay loops: unrolled they would be slower, and many times as long.
+template <int SIZE, class F> AFA_INLINE void each(int begin, int end, F&& f) {
+    if constexpr (SIZE > 0) {
+        AFA_UNROLL
+        for (int i = begin; i < end; i++) f(i);
+    } else
+        for (int i = begin; i < end; i++) f(i);
+}
+
 // COLUMNS columns of ROWS entries (0: known at run time), each padded to whole packs, zeros beyond.
 //
 // Number = double: a pack holds W entries of one column, so that what happens to a column happens to W of
@@ -19,6 +29,7 @@ template <int COLUMNS, int ROWS, class Number_ = double, int W_ = pack_width<Num
     using Pack = std::conditional_t<ALONE, Vec<double, W>, Number>;
     using Shared = std::conditional_t<ALONE, Vec<double, W>, double>;   // a pack of what all lanes share
     static constexpr int BLOCKS = ROWS == 0 ? 0 : (ROWS + W - 1) / W;
+    typedef double Plain __attribute__((may_alias));                     // an entry of a pack in memory
 
     Size<BLOCKS> blocks_;
     Scratch<Pack, COLUMNS * BLOCKS> packs;
@@ -29,15 +40,33 @@ template <int COLUMNS, int ROWS, class Number_ = double, int W_ = pack_width<Num
     AFA_INLINE const Pack& operator()(int c, int b) const { return packs[c * blocks() + b]; }
     AFA_INLINE Number at(int c, int i) const {
         if constexpr (W == 1) return packs[c * blocks() + i];
+        else if constexpr (BLOCKS == 0) return reinterpret_cast<const Plain*>(&packs[0])[c * blocks() * W + i];
         else return packs[c * blocks() + i / W][i % W];
     }
     AFA_INLINE void set(int c, int i, Number x) {
         if constexpr (W == 1) packs[c * blocks() + i] = x;
+        else if constexpr (BLOCKS == 0) reinterpret_cast<Plain*>(&packs[0])[c * blocks() * W + i] = x;
         else packs[c * blocks() + i / W][i % W] = x;
     }
     // Block b of n entries that lie in memory side by side, the same for all lanes.
     static AFA_INLINE Shared read(const double* p, int b, int n) { return load_some<W>(p + b * W, n - b * W); }
 };
+
+// f(Group<G>, b) for the blocks b = begin, ..., end - 1 of columns, G of them at a time: sums of several blocks do not
+// wait for each other, and what multiplies them is fetched once. BLOCKS: their number where it is known, else 0.
+template <int G> struct Group {
+    static constexpr int COUNT = G;
+};
+template <int BLOCKS, class F> AFA_INLINE void in_groups(int begin, int end, F&& f) {
+    if constexpr (BLOCKS > 0) {
+        AFA_UNROLL
+        for (int b = begin; b < end; b++) f(Group<1>(), b);
+    } else {
+        int b = begin;
+        for (; b + 1 < end; b += 2) f(Group<2>(), b);
+        if (b < end) f(Group<1>(), b);
+    }
+}
 
 // Sums of squares beyond this range have lost digits, or all of them.
 constexpr double LEAST_SQUARE = 0x1p-900, LARGEST_SQUARE = 0x1p+900;
@@ -79,20 +108,17 @@ AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Reach reach_
     const int rows = rows_, width = width_, reach = reach_, blocks = A.blocks();
     const double tiny = 8 * width * EPS;
     const Number zero = spread<Number>(0.0), one = spread<Number>(1.0);
-    AFA_UNROLL
-    for (int j = 0; j < rows; j++) {
+    each<C::BLOCKS>(0, rows, [&](int j) {
         const int end = width < reach + j + 1 ? width : reach + j + 1;
         Number done = zero, rest = zero, unit = one;
-        AFA_UNROLL
-        for (int c = 0; c < j; c++) {
+        each<C::BLOCKS>(0, j, [&](int c) {
             const Number x = A.at(c, j);
             done += x * x;
-        }
-        AFA_UNROLL
-        for (int c = j; c < end; c++) {
+        });
+        each<C::BLOCKS>(j, end, [&](int c) {
             v[c] = A.at(c, j);
             rest += v[c] * v[c];
-        }
+        });
         if (__builtin_expect(!all_between(Number(done + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
             unit = rescale_row(A, v, j, end, done, rest);
         const Number pivot = rest - (tiny * tiny) * (done + rest);
@@ -100,55 +126,82 @@ AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Reach reach_
         const Number flip = where_positive(Number(v[j]), one, -one);
         const Number first = v[j] + flip * norm;                        // u_j
         const Number beta = where_positive(pivot, 1.0 / (rest + norm * magnitude(Number(v[j]))), zero);
-        AFA_UNROLL
-        for (int b = j / W; b < blocks; b++) {                          // rows above are zero from column j on
-            const Pack head = A(j, b);
-            Pack dots = first * head;
+        in_groups<C::BLOCKS>(j / W, blocks, [&](auto group, int b) {    // rows above are zero from column j on
+            constexpr int G = decltype(group)::COUNT;
+            Pack head[G], dots[G];
             AFA_UNROLL
-            for (int c = j + 1; c < end; c++) dots += v[c] * A(c, b);
-            dots *= beta;
-            if (b == j / W) {                                           // row j: exactly (norm, 0, 0, ...)
-                if constexpr (W == 1) dots = unit;
-                else dots = with_lane(dots, j % W, unit);
+            for (int g = 0; g < G; g++) {
+                head[g] = A(j, b + g);
+                dots[g] = first * head[g];
             }
-            A(j, b) = flip * (first * dots - head);
+            each<C::BLOCKS>(j + 1, end, [&](int c) {
+                AFA_UNROLL
+                for (int g = 0; g < G; g++) dots[g] += v[c] * A(c, b + g);
+            });
             AFA_UNROLL
-            for (int c = j + 1; c < end; c++) A(c, b) -= v[c] * dots;
-        }
-    }
+            for (int g = 0; g < G; g++) {
+                dots[g] *= beta;
+                if (b + g == j / W) {                                   // row j: exactly (norm, 0, 0, ...)
+                    if constexpr (W == 1) dots[g] = unit;
+                    else dots[g] = with_lane(dots[g], j % W, unit);
+                }
+                A(j, b + g) = flip * (first * dots[g] - head[g]);
+            }
+            each<C::BLOCKS>(j + 1, end, [&](int c) {
+                AFA_UNROLL
+                for (int g = 0; g < G; g++) A(c, b + g) -= v[c] * dots[g];
+            });
+        });
+    });
 }
 
 // out (columns, n) <- entries row, ..., row + n - 1 of the columns first, first + 1, ... of A.
 template <class C, class M, class N>
 AFA_INLINE void write_columns(const C& A, int first, int row, double* out, M columns_, N n_) {
     const int columns = columns_, n = n_;
-    AFA_UNROLL
-    for (int c = 0; c < columns; c++)
-        AFA_UNROLL
-        for (int i = 0; i < n; i++) out[c * n + i] = A.at(first + c, row + i);
+    each<C::BLOCKS>(0, columns, [&](int c) { each<C::BLOCKS>(0, n, [&](int i) { out[c * n + i] = A.at(first + c, row + i); }); });
 }
 // The first columns of A <- those given (columns, n), zeros below.
 template <class C, class M, class N> AFA_INLINE void read_columns(const double* given, C& A, M columns_, N n_) {
     const int columns = columns_, n = n_, blocks = A.blocks();
-    AFA_UNROLL
-    for (int c = 0; c < columns; c++)
-        AFA_UNROLL
-        for (int b = 0; b < blocks; b++) A(c, b) = C::read(given + c * n, b, n);
+    each<C::BLOCKS>(0, columns, [&](int c) { each<C::BLOCKS>(0, blocks, [&](int b) { A(c, b) = C::read(given + c * n, b, n); }); });
 }
 
 // P (n, n) = L L^T, L the first `columns` columns of A.
 template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P, N n_, M columns_) {
     const int n = n_, columns = columns_;
     constexpr int W = C::W;
-    AFA_UNROLL
-    for (int i = 0; i < n; i++)
-        AFA_UNROLL
-        for (int b = 0; b * W < n; b++) {
-            typename C::Pack x = {};
+    each<C::BLOCKS>(0, n, [&](int i) {
+        in_groups<C::BLOCKS>(0, (n + W - 1) / W, [&](auto group, int b) {
+            constexpr int G = decltype(group)::COUNT;
+            typename C::Pack x[G] = {};
+            each<C::BLOCKS>(0, columns, [&](int c) {
+                AFA_UNROLL
+                for (int g = 0; g < G; g++) x[g] += A.at(c, i) * A(c, b + g);
+            });
             AFA_UNROLL
-            for (int c = 0; c < columns; c++) x += A.at(c, i) * A(c, b);
-            store_some<W>(P + i * n + b * W, x, n - b * W);
-        }
+            for (int g = 0; g < G; g++) store_some<W>(P + i * n + (b + g) * W, x[g], n - (b + g) * W);
+        });
+    });
+}
+
+// t, G blocks of a column from block b on, += M x, M by columns (columns, rows) in memory; x(j) for j >= begin.
+template <int G, class C, class X>
+AFA_INLINE void add_columns(typename C::Pack (&t)[G], const double* matrix, int b, int rows, int begin, int columns, X&& x) {
+    if (C::BLOCKS == 0 && (b + G) * C::W <= rows) {   // whole blocks: nothing to be masked
+        const double* from = matrix + b * C::W;
+        for (int j = begin; j < columns; j++)
+            AFA_UNROLL
+            for (int g = 0; g < G; g++) {
+                const typename C::Shared whole = load<C::W>(from + j * rows + g * C::W);
+                t[g] += x(j) * whole;
+            }
+        return;
+    }
+    each<C::BLOCKS>(begin, columns, [&](int j) {
+        AFA_UNROLL
+        for (int g = 0; g < G; g++) t[g] += x(j) * C::read(matrix + j * rows, b + g, rows);
+    });
 }
 
 // ---------------------------------------------------------------- matrices by rows, as NumPy keeps them (T: double, or a vector: side by side)

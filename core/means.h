@@ -21,28 +21,25 @@ template <class Number> struct Paths {
     // x <- row k of an array (paths, rows, n).
     template <class C> AFA_INLINE void read(const double* array, int64_t rows, int64_t k, int n, C& x) const {
         if constexpr (C::ALONE) {
-            AFA_UNROLL
-            for (int b = 0; b * C::W < n; b++) x(0, b) = C::read(array + (path[0] * rows + k) * n, b, n);
+            each<C::BLOCKS>(0, (n + C::W - 1) / C::W, [&](int b) { x(0, b) = C::read(array + (path[0] * rows + k) * n, b, n); });
         } else {
-            AFA_UNROLL
-            for (int i = 0; i < n; i++) {
+            each<C::BLOCKS>(0, n, [&](int i) {
                 Number t;
                 for (int l = 0; l < MOST; l++) t[l] = array[(path[l] * rows + k) * n + i];
                 x(0, i) = t;
-            }
+            });
         }
     }
     // Row k of an array (paths, rows, n) <- x.
     template <class C> AFA_INLINE void write(const C& x, double* array, int64_t rows, int64_t k, int n) const {
         if constexpr (C::ALONE) {
-            AFA_UNROLL
-            for (int b = 0; b * C::W < n; b++)
+            each<C::BLOCKS>(0, (n + C::W - 1) / C::W, [&](int b) {
                 store_some<C::W>(array + (path[0] * rows + k) * n + b * C::W, x(0, b), n - b * C::W);
+            });
         } else {
             for (int l = 0; l < count; l++) {
                 double* to = array + (path[l] * rows + k) * n;
-                AFA_UNROLL
-                for (int i = 0; i < n; i++) to[i] = x(0, i)[l];
+                each<C::BLOCKS>(0, n, [&](int i) { to[i] = x(0, i)[l]; });
             }
         }
     }
@@ -52,29 +49,30 @@ template <class Number> struct Paths {
 template <class C, class X, class N, class M>
 AFA_INLINE void add_product(const double* matrix, const X& x, C& out, N rows_, M columns_) {
     const int rows = rows_, columns = columns_;
-    AFA_UNROLL
-    for (int b = 0; b * C::W < rows; b++) {
-        typename C::Pack t = out(0, b);
+    in_groups<C::BLOCKS>(0, out.blocks(), [&](auto group, int b) {
+        constexpr int G = decltype(group)::COUNT;
+        typename C::Pack t[G];
         AFA_UNROLL
-        for (int j = 0; j < columns; j++) t += x.at(0, j) * C::read(matrix + j * rows, b, rows);
-        out(0, b) = t;
-    }
+        for (int g = 0; g < G; g++) t[g] = out(0, b + g);
+        add_columns<G, C>(t, matrix, b, rows, 0, columns, [&](int j) { return x.at(0, j); });
+        AFA_UNROLL
+        for (int g = 0; g < G; g++) out(0, b + g) = t[g];
+    });
 }
 // x's first column <- 0.
 template <class C, class N> AFA_INLINE void clear(C& x, N n_) {
     const int n = n_;
-    AFA_UNROLL
-    for (int b = 0; b * C::W < n; b++) x(0, b) = typename C::Pack{};
+    each<C::BLOCKS>(0, (n + C::W - 1) / C::W, [&](int b) { x(0, b) = typename C::Pack{}; });
 }
 // x's components that are not seen <- 0 (their data may be NaN).
 template <class C, class N> AFA_INLINE void drop_unseen(const uint8_t* seen, C& x, N n_) {
     const int n = n_;
-    AFA_UNROLL
-    for (int a = 0; a < n; a++)
+    each<C::BLOCKS>(0, n, [&](int a) {
         if (!seen[a]) {
             if constexpr (C::W == 1) x(0, a) = typename C::Pack{};
             else x(0, a / C::W) = with_lane(x(0, a / C::W), a % C::W, 0.0);
         }
+    });
 }
 
 template <class Number, int D, int P>
@@ -96,11 +94,10 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
             if (o >= 0) paths.read(z.data, T, o, p, v);
             if (k > 0) {                                                       // m <- F m + b
                 const int64_t u = chain.step[k];
-                AFA_UNROLL
-                for (int b = 0; b * before.W < d; b++) {
+                each<D>(0, (d + before.W - 1) / before.W, [&](int b) {
                     before(0, b) = x(0, b);
                     x(0, b) = x.read(chain.b.row(u), b, d) + typename Columns<1, D, Number>::Pack{};
-                }
+                });
                 add_product(chain.F.row(u), before, x, d_, d_);
             }
             if (o >= 0) {
@@ -110,16 +107,14 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
                     for (int i = 0; i < d; i++)
                         for (int a = 0; a < p; a++) across.set(i, a, H[a * d + i]);
                 faced = c;
-                AFA_UNROLL
-                for (int b = 0; b * Shown::W < p; b++) {                       // v = z - off - H m
+                each<D>(0, (p + Shown::W - 1) / Shown::W, [&](int b) {                       // v = z - off - H m
                     typename Shown::Pack t = v(0, b) - Shown::read(off, b, p);
-                    AFA_UNROLL
-                    for (int i = 0; i < d; i++) {
+                    each<D>(0, d, [&](int i) {
                         if constexpr (Shown::ALONE) t -= x.at(0, i) * across(i, b);
                         else t -= H[b * d + i] * x(0, i);
-                    }
+                    });
                     v(0, b) = t;
-                }
+                });
                 paths.write(v, innovation.data, T, o, p);
                 for (int a = 0; a < p; a++)
                     if (!seen.row(o)[a])
@@ -128,8 +123,7 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
                 clear(e, p_);                                                  // e = K v
                 add_product(gains.K.row(g), v, e, p_, p_);
                 Number total = {};
-                AFA_UNROLL
-                for (int a = 0; a < p; a++) total += e.at(0, a) * e.at(0, a);
+                each<D>(0, p, [&](int a) { total += e.at(0, a) * e.at(0, a); });
                 for (int l = 0; l < paths.count; l++)
                     loglik[paths.path[l] * T + o] = gains.half[g] - 0.5 * lane(total, l);
                 add_product(gains.W.row(g), e, x, d_, p_);                     // m <- m + W e
@@ -162,8 +156,7 @@ void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const
         for (int64_t k = N - 2; k >= last; k--) {
             const int64_t s = gains.slot[k + 1], g = gains.slot[k], o = chain.obs[k + 1];
             paths.read(mean.data, N, k, d, x);
-            AFA_UNROLL
-            for (int b = 0; b * before.W < d; b++) before(0, b) = xi(0, b);
+            each<D>(0, (d + before.W - 1) / before.W, [&](int b) { before(0, b) = xi(0, b); });
             clear(xi, d_);
             add_product(gains.T.row(s), before, xi, d_, d_);                   // xi = T xi+ + V e
             if (o >= 0) {
