@@ -23,6 +23,8 @@ from afafilter.models.sde import LinearSDE
 
 COMPILED_REACH = 1e4
 """||A|| dt up to which the core's discretisation loses no more than about 1e-12."""
+FAINT = 16.0
+"""Decay times in one step from which the compiled Phi - I has too few digits of a flat start."""
 
 
 class PriorArrays(NamedTuple):
@@ -135,11 +137,13 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    if np.abs(A).sum(axis=0).max() * data.longest <= COMPILED_REACH:
+    mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
+    reach = np.abs(A).sum(axis=0).max() * data.longest
+    faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
+    if reach <= COMPILED_REACH and not faint:
         F, b, V = transitions(A, Q, u, data.steps)
     else:
         F, b, V = discretiser.transition(A, Q, u, data.steps)
-    mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
     R = system.R[None] if data.obs_cov is None else data.obs_cov
     shown = _shown(len(data.t), system.C[None], system.offset[None], R)
     sizes = _sizes(A, flat.shape[1])
@@ -154,6 +158,11 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
         return System(gA, gQ, gu, g.H.sum(axis=0), g.shift.sum(axis=0), gR, prior, 0.0)
 
     return chain, pullback
+
+
+def _decay(A: Array) -> float:
+    """The fastest rate at which a mode decays."""
+    return float(-np.linalg.eigvals(A).real.min())
 
 
 def _sde_prior(system: System, t_first: float) -> Any:

@@ -1,0 +1,52 @@
+"""At a flat start the likelihood that is maximised is the filter's, whatever is determined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flat_cases import SMALL, cases, two_sensors
+from hypothesis import given
+
+from afafilter import LinearSDE, brownian, kalman_filter, seasonal
+from afafilter.likelihood.chain import System
+from afafilter.likelihood.data import prepare
+from afafilter.likelihood.loglik import evaluate
+
+
+def loglik(model, t, z):
+    return evaluate(System.of(model), prepare(t, z, model.obs_dim, None))[0]
+
+
+def assert_the_filters(model, t, z):
+    want = float(kalman_filter(model, t, z).loglik)
+    assert loglik(model, t, z) == pytest.approx(want, abs=1e-8, rel=1e-9)
+
+
+@SMALL
+@given(cases())
+def test_on_all_models(case):
+    assert_the_filters(*case)
+
+
+@pytest.mark.parametrize(
+    ("gap", "sds"), [(1, (1e-5, 1e-2)), (16, (1e-2, 1e-5)), (18, (1e-2, 1e-5)), (16, (1e-3, 1e-2))]
+)
+def test_a_vague_sensor_beside_a_precise_one(gap, sds):
+    t, rng = np.array([0.0, gap, gap + 1]), np.random.default_rng(1)
+    path = 5e6 + t + np.array([0.0, 40.0, 43.0])
+    assert_the_filters(two_sensors(sds), t, path[:, None] + sds * rng.standard_normal((3, 2)))
+
+
+def test_the_sine_of_the_shortest_period_is_never_seen():
+    model = replace(brownian(0.01, 0.09) + seasonal(12, 6, process_var=0.001), prior="diffuse")
+    t, z = np.arange(60.0), np.random.default_rng(0).standard_normal((60, 1))
+    assert_the_filters(model, t, z)
+
+
+@pytest.mark.parametrize("late", [8.0, 30.0, 90.0])
+def test_a_direction_seen_after_it_has_decayed(late):
+    model = LinearSDE(np.diag([-1.0, -0.2]), Q=np.eye(2), R=[[0.1]], C=[[1, 0.5]], prior="diffuse")
+    t = np.array([0.0, late, late + 0.5, late + 2.0])
+    assert_the_filters(model, t, np.array([[np.nan], [0.4], [0.7], [-0.2]]))
