@@ -232,6 +232,14 @@ _NAMES: dict[str, Callable[..., Weight]] = {
     "huber": Huber,
     "threshold": Threshold,
 }
+USUAL: dict[str, dict[str, float]] = {
+    "student_t": {"nu": 4.0},
+    "imq": {"c": 2.0},
+    "huber": {"c": 2.0},
+    "threshold": {"c": 3.0},
+    "exponential": {"nu": 9.0},
+}
+"""Parameters that a weight given by its word alone has."""
 _CLASS_NAMES = {str(kind.__name__): name for name, kind in _NAMES.items()}
 
 
@@ -265,10 +273,22 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
     return kind(**parameters)
 
 
-def as_weight(weight: Weight | None, name: str = "weight") -> Weight | None:
-    """The argument unchanged, or TypeError when it is no weight."""
+def as_weight(weight: Weight | str | None, name: str = "weight") -> Weight | None:
+    """A weight as it is; that of a word, with the usual parameter where there is one.
+
+    Words: those of `weight_from_name`; "student_t" has nu = 4, "imq" c = 2, "huber" c = 2,
+    "threshold" c = 3 and "exponential" nu = 9 unless the object itself is given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An unknown word, one whose parameters have no usual value, or what is no weight.
+    """
+    if isinstance(weight, str):
+        return weight_from_name(weight, **USUAL.get(_CLASS_NAMES.get(weight, weight), {}))
     if weight is not None and (isinstance(weight, type) or not isinstance(weight, Weight)):
         raise TypeError(
-            f"{name} must be None or a weight such as Power(nu=4.0) or Huber(c=2.0), got {weight!r}"
+            f"{name} must be None, a word such as 'student_t' or a weight such as Power(nu=4.0), "
+            f"got {weight!r}"
         )
     return weight

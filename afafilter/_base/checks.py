@@ -95,6 +95,8 @@ def _numbers_of(raw: NDArray[Any], name: str) -> Array:
             raw.flat[np.flatnonzero(empty)] = np.nan
     try:
         return raw.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be numbers that floats can hold (below 1.8e308)") from None
     except (TypeError, ValueError):
         kinds = sorted({type(x).__name__ for x in raw.flat}) if raw.dtype.kind == "O" else []
         got = f"objects ({', '.join(kinds[:3])})" if kinds else f"dtype {raw.dtype}"

@@ -56,7 +56,7 @@ def adaptive_filter(
     t: ArrayLike,
     z: ArrayLike | None = None,
     *,
-    weight: Weight | None = None,
+    weight: Weight | str | None = None,
     anchor: str = "observation",
     iterations: int = 1,
     step: float = 1.0,
@@ -154,7 +154,7 @@ def adaptive_smoother(
     t: ArrayLike,
     z: ArrayLike | None = None,
     *,
-    weight: Weight | None = None,
+    weight: Weight | str | None = None,
     anchor: str = "observation",
     iterations: int = 1,
     step: float = 1.0,
@@ -187,7 +187,7 @@ def adaptive_smoother(
 
 def _estimate(
     model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike | None, *, causal: bool,
-    weight: Weight | None, anchor: str, iterations: int, step: float, momentum: float,
+    weight: Weight | str | None, anchor: str, iterations: int, step: float, momentum: float,
     inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
     obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
     tolerance: float, return_weights: bool, calibrated: bool,

@@ -37,7 +37,7 @@ def radial_adaptive_filter(
     z: ArrayLike | None = None,
     *,
     two_sided: bool = False,
-    weight: Weight | None = None,
+    weight: Weight | str | None = None,
     anchor: str = "observation",
     iterations: int = 1,
     step: float = 1.0,

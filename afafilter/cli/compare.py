@@ -6,7 +6,8 @@ import tomllib
 from collections.abc import Generator
 from pathlib import Path
 
-from afafilter.io.files import refuse_existing, write_table
+from afafilter.io.files import refuse_existing
+from afafilter.io.output import write_table
 from afafilter.io.sidecar import write_sidecar
 
 

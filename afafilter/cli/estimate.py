@@ -5,41 +5,45 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, observations, scalar
+from afafilter._base.checks import Array, observations
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
-from afafilter.cli.shared import finish, measurements, prepare
-from afafilter.io.files import atomic_path, table_path
+from afafilter.cli.queries import asked_times
+from afafilter.cli.reading import Reading, read, together, with_components
+from afafilter.cli.rows import Rows, observed, rows_of
+from afafilter.cli.shared import checked_target, finish, prepare, stage
 from afafilter.io.model_toml import read_model
-from afafilter.io.series import SECONDS, Series
+from afafilter.io.series import Panel, Series
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-UNITS = {
-    "ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours", "D": "days",
-    "W": "weeks", "Y": "years",
-}  # fmt: skip
-MOST_QUERIES = 10_000_000
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the estimate besides the states at the times of the data."""
+
+    query_times: str | None = None
+    forecast: float | None = None
+    levels: tuple[float, ...] = ()
+    figure: Path | None = None
+    form: str | None = None
+
+
 def estimate_command(
-    data: Path, target: Path, force: bool, *, model: Path, estimator: str, time: str | None,
-    values: Sequence[str] | None, by: str | None, errors: Sequence[str] | None, time_unit: str,
-    query_times: str | None, forecast: float | None, figure: Path | None, settings: Sequence[str],
-    **options: Any,
+    reading: Reading, target: Path, force: bool, *, model: Path, estimator: str, wanted: Wanted,
+    settings: Sequence[str], options: Mapping[str, Any],
 ) -> Iterator[str]:  # fmt: skip
     """Behind `afafilter estimate`."""
-    prepare(table_path(target), force, figure, inputs=(data, model))
+    figure = wanted.figure
+    prepare(checked_target(target), force, figure, inputs=(reading.data, model))
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
     spec = _estimator_options(options, settings)
@@ -48,46 +52,96 @@ def estimate_command(
     function = estimator_from_spec(estimator, spec)
     resolved = _resolved(function, options)
     system = read_model(model)
-    p = system.obs_dim
-    series, noise = measurements(data, p, time, values, by, errors, time_unit)
-    asked = _query(series, query_times, forecast)
+    with stage(f"reading {reading.data}", _size(reading.data)):
+        panel = with_components(read(reading, system), system.obs_dim, reading)
+    total = sum(len(series.t) for series in panel.series)
+    pieces: list[Rows | None] = [None] * len(panel.series)
+    loglik, label, drawn = None, "", None
+    for series, members in together(panel):
+        with stage(f"estimating {total} rows", total):
+            found, asked = _run(function, system, series, wanted, estimator)
+        label = found.label
+        if found.loglik is not None:
+            loglik = (loglik or 0.0) + float(np.sum(found.loglik))
+        weight = function.keywords.get("weight")
+        rows = rows_of(found, system, series, wanted.levels, weight, asked is not None)
+        for k, piece in zip(members, rows):
+            pieces[k] = piece
+        if drawn is None and figure is not None:
+            drawn = _figure(figure, force, function, system, series, asked, found)
+    table = _joined(panel, [piece for piece in pieces if piece is not None])
+    config = {
+        "command": "estimate", "model": system, "estimator": estimator, "options": resolved,
+        "label": label, **reading.config(), "values": panel.columns,
+        "time_unit": panel.series[0].time_unit or None, "query_times": wanted.query_times,
+        "forecast": wanted.forecast, "levels": wanted.levels, "loglik": loglik, "seed": None,
+    }  # fmt: skip
+    if figure is not None:
+        yield f"wrote {figure}"
+    if loglik is not None:
+        yield f"log-likelihood {loglik:.4f}{_because(estimator, system, panel)}"
+    with stage(f"writing {target}", total):
+        said = finish(table, target, force, config, wanted.form)
+    yield said
+
+
+def _run(
+    function: partial[Estimate], system: LinearSDE, series: Series, wanted: Wanted, name: str
+) -> tuple[Estimate, Array | None]:
+    """One estimate, and the times that were asked for (None: those of the data)."""
+    asked = asked_times(series, wanted.query_times, wanted.forecast)
     extra: dict[str, Any] = {}
     if asked is not None:
         extra["query_times"] = asked
-    if noise is not None:
-        extra["obs_cov"] = noise
+    if series.obs_cov is not None:
+        extra["obs_cov"] = series.obs_cov
     unknown = set(extra) - set(options_of(function.func))
     if unknown:
-        raise ValueError(f"estimator {estimator!r} takes no {', '.join(sorted(unknown))}")
-    z = observations(series.z, len(series.t), p)
-    found = function(system, series.t, z, **extra)
-    seen = observed(found, system)
-    frame = _estimate_frame(found, seen, series)
-    if series.paths:
-        frame["path"] = np.repeat(np.asarray(series.paths), len(found.t))
-        if by not in frame:
-            frame = frame.rename(columns={"path": by})
-    config = {
-        "command": "estimate", "data": data, "model": system, "estimator": estimator,
-        "options": resolved, "label": found.label, "time": time,
-        "values": series.columns, "errors": errors, "by": by,
-        "time_unit": series.time_unit or None, "query_times": query_times, "forecast": forecast,
-        "loglik": found.loglik, "seed": None,
-    }  # fmt: skip
-    if figure is not None:
-        dense = _between(series.t if asked is None else np.union1d(series.t, asked))
-        if (
-            dense is not None
-            and "query_times" in options_of(function.func)
-            and (resolved.get("anchor") != "observation")
-        ):
-            drawn = function(system, series.t, z, **(extra | {"query_times": dense}))
-            seen = observed(drawn, system)
-        _draw(figure, force, seen, series, by)
-        yield f"wrote {figure}"
-    if found.loglik is not None:
-        yield f"log-likelihood {np.sum(found.loglik):.4f}"
-    yield finish(frame, target, force, config)
+        raise ValueError(f"estimator {name!r} takes no {', '.join(sorted(unknown))}")
+    z = observations(series.z, len(series.t), system.obs_dim)
+    return function(system, series.t, z, **extra), asked
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size // 50
+    except OSError:
+        return 0
+
+
+def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:
+    """The columns of all paths, one below the other, with their labels."""
+    table: dict[str, Any] = {}
+    if panel.labels:
+        counts = [len(piece.time) for piece in pieces]
+        table[panel.by] = np.repeat(np.asarray(panel.labels), counts)
+    stamps = panel.series[0].stamps
+    name = "t" if stamps is None else stamps.name
+    table[name] = np.concatenate([piece.time for piece in pieces])
+    if panel.series[0].dates is not None:
+        table["t" if name != "t" else "elapsed"] = np.concatenate([p.elapsed for p in pieces])
+    for column in pieces[0].columns:
+        table[column] = np.concatenate([piece.columns[column] for piece in pieces])
+    return table
+
+
+def _because(estimator: str, system: LinearSDE, panel: Panel) -> str:
+    """Why filterpy's likelihood is another one than that of the Kalman filter."""
+    if not estimator.startswith("filterpy"):
+        return ""
+    open_ = system.initial_law(float(panel.series[0].t[0])).diffuse.shape[1]
+    if not open_:
+        return ""
+    from afafilter.kalman.estimators import kalman_filter
+
+    exact = 0.0
+    for s, _ in together(panel):
+        one = kalman_filter(system, s.t, s.z, obs_cov=s.obs_cov).loglik
+        exact += 0.0 if one is None else float(np.sum(one))
+    return (
+        f" (filterpy has no flat prior and starts {open_} state{'s' * (open_ > 1)} with the "
+        f"variance 1e7 instead; the exact diffuse likelihood, as kalman gives it, is {exact:.4f})"
+    )
 
 
 def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +158,7 @@ def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> d
             raise ValueError(f"--set wants KEY=VALUE, got {setting!r}")
         try:
             spec[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             spec[key.strip()] = text
     return spec
 
@@ -122,59 +176,24 @@ def _resolved(function: partial[Estimate], options: Mapping[str, Any]) -> dict[s
     return defaults | found
 
 
-def _query(series: Series, text: str | None, forecast: float | None) -> Array | None:
-    """The times asked for, or None for those of the data."""
-    if text is None and forecast is None:
-        return None
-    if text is None:
-        asked = series.t
-    elif text.count(":") == 2 and (series.dates is None or "T" not in text.upper()):
-        *ends, by = (part.strip() for part in text.split(":"))
-        low, high = series.time_of(ends)
-        try:
-            step = scalar(float(by), "STEP")
-        except ValueError:
-            raise ValueError(
-                f"--query-times START:STOP:STEP needs a number as STEP, got {by!r}"
-            ) from None
-        if step <= 0 or high < low:
-            raise ValueError(f"--query-times START:STOP:STEP must go upwards, got {text!r}")
-        asked = low + step * np.arange(_steps((high - low) / step, "--query-times") + 1)
-    else:
-        asked = series.time_of([part.strip() for part in text.split(",")])
-    if forecast is not None:
-        gaps = np.diff(np.unique(series.t))
-        gap = float(np.median(gaps)) if gaps.size else forecast
-        ahead = series.t[-1] + gap * np.arange(1, _steps(forecast / gap, "--forecast") + 1)
-        if not ahead.size:
-            raise ValueError(f"--forecast must reach one step ({gap:g}), got {forecast:g}")
-        asked = np.concatenate([asked, ahead])
-    return np.sort(asked)
+# ------------------------------------------------------------------------------------------- figure
 
 
-def _steps(count: float, option: str) -> int:
-    """Whole steps in a range, refused before they fill the memory."""
-    if not count < MOST_QUERIES:
-        raise ValueError(f"{option} asks for {count:.3g} times; at most {MOST_QUERIES:,} are taken")
-    return int(np.floor(count + 1e-9))
+def _figure(
+    path: Path, force: bool, function: partial[Estimate], system: LinearSDE, series: Series,
+    asked: Array | None, found: Estimate,
+) -> Path:  # fmt: skip
+    """Draw data and estimate; between distant observations by the model, not by straight lines."""
+    from afafilter.cli.draw import draw_series
 
-
-def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
-    """The estimate of C x + b: what an observation without noise would show."""
-    mean, cov = estimate.through(model.C)
-    return Estimate(estimate.t, mean + model.offset, cov, label=estimate.label)
-
-
-def _estimate_frame(found: Estimate, seen: Estimate, series: Series) -> pd.DataFrame:
-    frame = found.to_pandas()
-    fit = seen.to_pandas([f"{name}_fit" for name in series.columns])
-    for name in fit.columns.difference(["path", "t"], sort=False):
-        frame[name] = fit[name]
-    if series.dates is not None:
-        elapsed = (frame["t"].to_numpy() - series.t[0]) * SECONDS[series.time_unit]
-        dates = series.dates[0] + np.round(1e3 * elapsed).astype("timedelta64[ms]")
-        frame.insert(list(frame.columns).index("t"), "date", dates)
-    return frame
+    seen = observed(found, system)
+    dense = _between(series.t if asked is None else np.union1d(series.t, asked))
+    plain = function.keywords.get("anchor") != "observation"
+    if dense is not None and plain and "query_times" in options_of(function.func):
+        extra = {} if series.obs_cov is None else {"obs_cov": series.obs_cov}
+        z = observations(series.z, len(series.t), system.obs_dim)
+        seen = observed(function(system, series.t, z, query_times=dense, **extra), system)
+    return draw_series(path, seen, series, force)
 
 
 def _between(t: Array, points: int = 400) -> Array | None:
@@ -185,28 +204,3 @@ def _between(t: Array, points: int = 400) -> Array | None:
         return None
     wide = t[after] - t[after - 1] > (t[-1] - t[0]) / points
     return np.union1d(t, fine[wide]) if wide.any() else None
-
-
-def _draw(path: Path, force: bool, seen: Estimate, series: Series, by: str | None) -> None:
-    import os
-
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    import afafilter.plotting as plotting
-
-    p = len(series.columns)
-    with plotting.paper_style():
-        fig, axes = plotting.figure(p, 1, height=0.6 + 1.6 * p, squeeze=False, sharex=True)
-        for i, (ax, name) in enumerate(zip(axes[:, 0], series.columns)):
-            plotting.observations(series.t, series.z, i, ax=ax)
-            plotting.band(seen, i, ax=ax)
-            ax.set_ylabel(name)
-        axes[0, 0].legend()
-        if series.paths:
-            axes[0, 0].set_title(f"{by} = {series.paths[0]}, the first of {len(series.paths)}")
-        axis = "time"
-        if series.dates is not None:
-            start = str(series.dates[0])[:16].replace("T00:00", "")
-            axis = f"{UNITS[series.time_unit]} since {start}"
-        axes[-1, 0].set_xlabel(axis)
-        with atomic_path(path, force=force) as temporary:
-            fig.savefig(temporary, format=path.suffix[1:].lower())

@@ -1,85 +1,66 @@
-"""What several commands do: refuse early, read measurements, write a table and its record."""
+"""What several commands do: refuse early, write a table and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from afafilter.io.files import foresee, refuse_existing
+from afafilter.io.output import table_path, write_table
+from afafilter.io.sidecar import plain, sidecar_path, versions, write_sidecar
 
-from afafilter._base.checks import Array
-from afafilter.io.files import refuse_existing, write_table
-from afafilter.io.series import PARQUET_SUFFIXES, Series, read_series
-from afafilter.io.sidecar import sidecar_path, write_sidecar
-
-if TYPE_CHECKING:
-    import pandas as pd
+STDOUT = Path("-")
 
 
 def prepare(
     target: Path, force: bool, *more: Path | None, inputs: Sequence[Path | None] = ()
 ) -> None:
     """Refuse, before anything is computed, what could not or must not be written afterwards."""
-    outputs = [target, sidecar_path(target), *(path for path in more if path is not None)]
-    read = {path.resolve() for path in inputs if path is not None}
+    outputs = [path for path in more if path is not None]
+    if target != STDOUT:
+        outputs = [target, sidecar_path(target), *outputs]
+    read = {path.resolve() for path in inputs if path is not None and path != STDOUT}
     for path in outputs:
         if path.resolve() in read:
             raise ValueError(f"{path} is read as input and would be overwritten: choose another -o")
-    refuse_existing(outputs, force=force)
-    for path in outputs:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"no such directory: {path.parent}")
-    if target.suffix.lower() in PARQUET_SUFFIXES:
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise ValueError("Parquet needs pyarrow: pip install 'afafilter[parquet]'") from None
+    refuse_existing([path for path in outputs if not path.is_dir()], force=force)
+    foresee(outputs)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ValueError(
+            f"two results would be written to one file: {', '.join(map(str, outputs))}"
+        )
 
 
-def finish(frame: pd.DataFrame, target: Path, force: bool, config: Mapping[str, Any]) -> str:
-    write_table(frame, target, force)
+def finish(
+    table: Mapping[str, Any], target: Path, force: bool, config: Mapping[str, Any],
+    form: str | None = None,
+) -> str:  # fmt: skip
+    """Write a result and the record of how it came about; the line that says so."""
+    record = {"config": plain(config), "versions": versions()}
+    write_table(table, target, force, metadata=record, suffix=form)
+    rows = len(next(iter(table.values())))
+    if target == STDOUT:
+        return f"wrote {rows} rows"
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
-    return f"wrote {target} ({len(frame)} rows) and {sidecar}"
+    return f"wrote {target} ({rows} rows) and {sidecar}"
 
 
-def measurements(
-    data: Path, p: int, time: str | None, values: Sequence[str] | None, by: str | None,
-    errors: Sequence[str] | None, time_unit: str,
-) -> tuple[Series, Array | None]:  # fmt: skip
-    """A series with p value columns, and the noise (T, p, p) where standard errors are given."""
-    wanted = None if values is None else [*values, *(errors or ())]
-    if errors is not None and values is None:
-        raise ValueError("--errors needs --values, in the same order")
-    if errors is not None and len(errors) != len(values or ()):
-        raise ValueError(
-            f"--errors must name one column per value, got {len(errors)} for {len(values or ())}"
-        )
-    series, noise = read_series(data, time, wanted, by=by, time_unit=time_unit), None
-    if errors is not None:
-        series, noise = _error_bars(series, errors)
-    if len(series.columns) != p:
-        raise ValueError(
-            f"the model observes {p} component{'s' * (p > 1)}, but there are "
-            f"{len(series.columns)} value columns ({', '.join(series.columns)}): "
-            "choose with --values"
-        )
-    return series, noise
+def checked_target(target: Path) -> Path:
+    """The target, if a table can be written there."""
+    return table_path(target)
 
 
-def _error_bars(series: Series, errors: Sequence[str]) -> tuple[Series, Array]:
-    """Split off the standard errors; per-observation covariances (T, p, p)."""
-    p = len(errors)
-    if series.z.ndim > 2:
-        raise ValueError("--errors cannot be combined with --by: paths must share their noise")
-    z, sd = series.z[:, :p], series.z[:, p:]
-    wrong = ~np.isnan(z) & ~(sd >= 0)
-    if wrong.any():
-        k, i = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"standard errors must be >= 0 where there is a value, got {sd[k, i]:g} in "
-            f"{errors[i]!r} at time {series.t[k]:g}"
-        )
-    variances = np.where(np.isnan(z), 1.0, sd) ** 2
-    return replace(series, z=z, columns=series.columns[:p]), variances[..., None] * np.eye(p)
+@contextmanager
+def stage(words: str, rows: int = 0) -> Iterator[None]:
+    """Say on a terminal what is going on, while it lasts, where there is much of it."""
+    show = rows >= 100_000 and sys.stderr.isatty()
+    if show:
+        print(f"{words} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if show:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import scalar
-from afafilter.cli.shared import finish, prepare
-from afafilter.io.files import table_path
+from afafilter.cli.shared import checked_target, finish, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import read_times
 
+if TYPE_CHECKING:
+    from afafilter.simulation.simulate import Outliers
+
 
 def simulate_command(
-    model: Path, target: Path, force: bool, *, count: int | None, dt: float, start: float,
-    times: Path | None, time: str | None, time_unit: str, paths: int, seed: int | None,
-    x0: str | None, missing: float, outlier_rate: float | None, outlier_scale: float | None,
-    outlier_law: str, outlier_df: float | None,
-) -> Iterator[str]:  # fmt: skip
-    """Behind `afafilter simulate`."""
-    import pandas as pd
+    model: Path, target: Path, force: bool, options: Mapping[str, Any], form: str | None = None
+) -> Iterator[str]:
+    """Behind `afafilter simulate`; options by their names."""
+    from afafilter.simulation.simulate import simulate
 
-    from afafilter.simulation.simulate import Outliers, simulate
-
-    prepare(table_path(target), force, inputs=(model, times))
+    times = options["times"]
+    prepare(checked_target(target), force, inputs=(model, times))
     system = read_model(model)
-    if (count is None) == (times is None):
+    if (options["count"] is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
     if times is not None:
-        t = read_times(times, time, time_unit=time_unit)
+        t = read_times(
+            times, options["time"], time_unit=options["time_unit"] or system.time_unit or None
+        )
     else:
-        assert count is not None
-        first, step = scalar(start, "--start"), scalar(dt, "--dt", low=0.0)
-        t = np.asarray(first + step * np.arange(count), dtype=np.float64)
-    outliers = None
-    if outlier_rate is not None:
-        outliers = Outliers(outlier_rate, outlier_scale, outlier_law, outlier_df)  # type: ignore[arg-type]
-    elif outlier_scale is not None or outlier_df is not None:
-        raise ValueError("outliers need --outlier-rate")
+        first, step = scalar(options["start"], "--start"), scalar(options["dt"], "--dt", low=0.0)
+        t = np.asarray(first + step * np.arange(options["count"]), dtype=np.float64)
+    outliers = _outliers(options)
+    paths, seed, x0 = options["paths"], options["seed"], options["x0"]
+    missing = options["missing"]
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     drawn = simulate(
         system, t, paths, rng=np.random.default_rng(seed), x0=_start(x0), outliers=outliers,
@@ -57,9 +54,22 @@ def simulate_command(
     config = {
         "command": "simulate", "model": system, "n": len(t), "paths": paths, "seed": seed,
         "x0": x0, "missing": missing, "outliers": outliers,
-        "times": {"start": start, "dt": dt} if times is None else times,
+        "times": {"start": options["start"], "dt": options["dt"]} if times is None else times,
+        "time_unit": system.time_unit or None,
     }  # fmt: skip
-    yield finish(pd.DataFrame(columns), target, force, config) + f", seed {seed}"
+    yield finish(columns, target, force, config, form) + f", seed {seed}"
+
+
+def _outliers(options: Mapping[str, Any]) -> Outliers | None:
+    """The contamination that --outlier-rate and its companions describe."""
+    from afafilter.simulation.simulate import Outliers
+
+    scale, df = options["outlier_scale"], options["outlier_df"]
+    if options["outlier_rate"] is not None:
+        return Outliers(options["outlier_rate"], scale, options["outlier_law"], df)
+    if scale is not None or df is not None:
+        raise ValueError("outliers need --outlier-rate")
+    return None
 
 
 def _start(text: str | None) -> Any:

@@ -6,15 +6,21 @@ Nothing is ever half written. Models and studies are described in TOML: see `rea
 
 from __future__ import annotations
 
-from afafilter.io.files import atomic_path, write_table
+from afafilter.io.dialect import Dialect
+from afafilter.io.files import atomic_path
 from afafilter.io.model_toml import read_model, write_model
-from afafilter.io.series import Series, read_series
+from afafilter.io.output import read_metadata, write_table
+from afafilter.io.series import Panel, Series, read_panel, read_series
 from afafilter.io.sidecar import write_sidecar
 
 __all__ = [
+    "Dialect",
+    "Panel",
     "Series",
     "atomic_path",
+    "read_metadata",
     "read_model",
+    "read_panel",
     "read_series",
     "write_model",
     "write_sidecar",

@@ -1,18 +1,16 @@
-"""Files written whole or not at all, and tables of results."""
+"""Files written whole or not at all, refused before the work where that can be foreseen."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from afafilter.io.series import CSV_SUFFIXES, PARQUET_SUFFIXES
-
-if TYPE_CHECKING:
-    import pandas as pd
+LONGEST_NAME = 255 - 32
+"""Characters of a file's name that leave room for the temporary one."""
 
 
 @contextmanager
@@ -25,13 +23,21 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     ------
     FileExistsError
         If the file exists and `force` is False.
+    OSError
+        What goes wrong with the temporary file, told of `path`.
     """
     path = Path(path)
     refuse_existing([path], force=force)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:100]}-{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and temporary.name in f"{error.filename} {error.strerror}":
+            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,39 +45,27 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
 def refuse_existing(paths: Sequence[Path], *, force: bool) -> None:
     """Raise FileExistsError for the first of `paths` that exists, unless `force`."""
     for path in paths:
-        if path.exists() and not force:
+        if not force and os.path.lexists(path):
             raise FileExistsError(f"{path} exists already; force overwrites it")
 
 
-def write_table(frame: pd.DataFrame, path: str | Path, force: bool = False) -> Path:
-    """Write a frame as CSV or Parquet, by the suffix, all or nothing. Returns the path.
+def foresee(paths: Sequence[Path]) -> None:
+    """Refuse what could not be written later: directories, folders that are not there or closed.
 
     Raises
     ------
-    FileExistsError
-        If the file exists and `force` is False.
-    ValueError
-        Unknown suffix, or Parquet without pyarrow.
+    OSError
+        The message names the target.
     """
-    path = table_path(path)
-    with atomic_path(path, force=force) as temporary:
-        if path.suffix.lower() in PARQUET_SUFFIXES:
-            try:
-                frame.to_parquet(temporary, index=False)
-            except ImportError:
-                raise ValueError(
-                    "Parquet needs pyarrow: pip install 'afafilter[parquet]'"
-                ) from None
-        else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            frame.to_csv(temporary, index=False, sep=separator)
-    return path
-
-
-def table_path(path: str | Path) -> Path:
-    """The path, if its suffix says how to write a table."""
-    path = Path(path)
-    known = CSV_SUFFIXES + PARQUET_SUFFIXES
-    if path.suffix.lower() not in known:
-        raise ValueError(f"{path}: the file name must end in one of {', '.join(known)}")
-    return path
+    for path in paths:
+        if "\0" in str(path):
+            raise ValueError(f"a file's name must not hold NUL bytes, got {str(path)!r}")
+        if len(path.name) > LONGEST_NAME:
+            raise ValueError(f"{path.name[:40]}...: the file name is too long")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a directory; name a file in it")
+        folder = path.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such directory: {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{path}: the directory {folder} cannot be written to")

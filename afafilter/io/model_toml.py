@@ -42,8 +42,8 @@ from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 PRESETS = tuple(presets.__all__)
-MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior")
-EXTRAS = ("drift", "offset", "delay", "prior")
+MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit")
+EXTRAS = ("drift", "offset", "delay", "prior", "time_unit")
 
 
 def read_model(path: str | Path) -> LinearSDE:
@@ -126,6 +126,8 @@ def model_table(model: LinearSDE) -> dict[str, Any]:
             table[name] = getattr(model, name).tolist()
     if model.delay:
         table["delay"] = model.delay
+    if model.time_unit:
+        table["time_unit"] = model.time_unit
     prior = model.prior
     if isinstance(prior, Prior):
         table["prior"] = {"mean": prior.mean.tolist(), "cov": prior.cov.tolist()}
@@ -178,6 +180,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         try:
             return tomllib.load(file)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
+        except ValueError as error:  # a whole number of more digits than Python converts
             raise ValueError(f"{path}: not valid TOML: {error}") from None
 
 

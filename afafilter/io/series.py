@@ -1,28 +1,23 @@
-"""Measurements from CSV and Parquet, with errors that name the line."""
+"""Measurements from files: which columns are times, values, paths and errors, and what they say."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, choice, real_array
-
-CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-PARQUET_SUFFIXES = (".parquet", ".pq")
-MISSING = {"", "na", "nan", "n/a", "null", "none"}
-SECONDS = {
-    "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "D": 86400.0, "W": 7 * 86400.0,
-    "Y": 365.25 * 86400.0,
-}  # fmt: skip
-"""Seconds per unit of time; "Y" is the Julian year."""
+from afafilter._base.checks import Array, choice
+from afafilter._base.containers import moments
+from afafilter._base.stamps import SECONDS, Stamps, unit_in_name
+from afafilter.io.dialect import Dialect
+from afafilter.io.source import Table, read_table
+from afafilter.io.times import read_times_of, require_sorted
+from afafilter.io.values import numbers_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +30,12 @@ class Series:
     z : (T, p) values, or (n, T, p) when the file holds several paths; NaN = missing.
     columns : p names. name : what it is. units : of the values.
     source, licence : where it comes from, and on what terms.
-    dates : (T,) datetime64 when the file gives dates, else None.
-    time_unit : unit of t when it comes from dates: a key of `SECONDS`.
+    dates : (T,) datetime64 (UTC where they have a zone) when the file gives dates, else None.
+    time_unit : unit of t, a key of `SECONDS`; "" where nobody said it.
     paths : what tells the n paths apart, in their order; empty for one path.
+    obs_cov : (T, p, p) measurement covariances from columns of standard errors, or None.
+    stamps : the times as the file has them: dates, zone, name of the column.
+    path_name : name of the column that tells paths apart.
     """
 
     t: Array
@@ -47,11 +45,14 @@ class Series:
     units: str = ""
     source: str = ""
     licence: str = ""
-    dates: NDArray[np.datetime64] | None = None
+    dates: NDArray[Any] | None = None
     time_unit: str = ""
     paths: tuple[Any, ...] = ()
+    obs_cov: Array | None = None
+    stamps: Stamps | None = None
+    path_name: str = ""
 
-    def time_of(self, moments: Sequence[str | float]) -> Array:
+    def time_of(self, asked: Sequence[str | float]) -> Array:
         """Numbers or dates (ISO 8601, for a series with dates) on the scale of `t`.
 
         Raises
@@ -60,46 +61,105 @@ class Series:
             If one is neither a number nor, for a series with dates, a date.
         """
         out = []
-        for moment in moments:
+        for moment in asked:
             try:
                 out.append(float(moment))
                 continue
             except ValueError:
                 pass
-            if self.dates is None:
+            if self.dates is None or self.stamps is None:
                 raise ValueError(f"times must be numbers like those of the data, got {moment!r}")
             try:
-                date = np.datetime64(str(moment), "us")
+                elapsed = float(moments([str(moment)], self.stamps, "times")[0])
             except ValueError:
                 raise ValueError(f"times must be numbers or ISO dates, got {moment!r}") from None
-            out.append(float(self.t[0]) + float(_elapsed(date, self.dates[0], self.time_unit)))
-        return real_array(out, "times")
+            out.append(float(self.t[0]) + elapsed)
+        return np.array(out, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Several paths, each with times of its own.
+
+    Attributes
+    ----------
+    series : one `Series` per path. labels : what tells them apart. by : the column that does.
+    """
+
+    series: tuple[Series, ...]
+    labels: tuple[Any, ...]
+    by: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values."""
+        return self.series[0].columns
+
+    def aligned(self) -> tuple[Array, Array]:
+        """All paths on one grid, for `fit`: t (T,) since each path's first time, z (n, T, p).
+
+        Times that a path does not have are missing there. Since each path begins at its own first
+        time, start laws and likelihood are those of the paths by themselves.
+        """
+        starts = [s.t - s.t[0] for s in self.series]
+        grid = _merged(starts)
+        z = np.full((len(starts), len(grid), len(self.columns)), np.nan)
+        for path, t, series in zip(z, starts, self.series):
+            path[_places(grid, t)] = series.z
+        return grid, z
+
+
+def _merged(times: Sequence[Array]) -> Array:
+    """The union of times, each as often as any one of them repeats it."""
+    most: dict[float, int] = {}
+    for t in times:
+        values, counts = np.unique(t, return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist()):
+            most[value] = max(most.get(value, 0), count)
+    stamps = np.array(sorted(most))
+    return np.repeat(stamps, [most[value] for value in stamps.tolist()])
+
+
+def _places(grid: Array, t: Array) -> NDArray[np.intp]:
+    first = np.searchsorted(grid, t)
+    repeat = np.arange(len(t)) - np.searchsorted(t, t)
+    return np.asarray(first + repeat)
 
 
 def read_series(
     path: str | Path,
-    time: str | None = None,
+    time: str | Sequence[str] | None = None,
     values: Sequence[str] | str | None = None,
     *,
     by: str | None = None,
-    time_unit: str = "D",
+    errors: Sequence[str] | str | None = None,
+    time_unit: str | None = None,
+    dialect: Dialect | None = None,
 ) -> Series:
-    """Measurements from CSV (.csv, .tsv, .txt) or Parquet (.parquet, .pq).
+    """Measurements from CSV (.csv, .tsv, .txt, also .gz, .bz2, .xz), JSON lines or Parquet.
 
     Parameters
     ----------
-    path : the file. CSV: UTF-8, a header line, fields separated by comma, semicolon or tab (found
-        from the header); lines before the header that start with # are skipped.
-    time : name of the time column; None = the first column. Numbers are taken as they are. Dates
-        (ISO 8601) become the time since the first one in `time_unit`.
-    values : names of the value columns; None = all columns but `time` and `by`. Blank, NA, NaN and
-        null mean missing.
-    by : name of a column that tells paths apart, each with the same times; None = one path.
-    time_unit : "ms", "s", "min", "h", "D", "W" or "Y" (365.25 days).
+    path : the file; "-" reads CSV from stdin. Separator, decimal comma, lines above the header, a
+        row of units below it and empty columns are found; `dialect` says what cannot be.
+    time : name of the time column, or two for date and time of day; None = the index of a frame in
+        Parquet, else the first column that is not `by`. Dates (ISO 8601, or whole numbers that
+        spell them, such as 20240131) become the time since the first one in `time_unit`; other
+        numbers are taken as they are.
+    values : names of the value columns; None = all others. Blank, NA, #N/A, NaN and null mean
+        missing.
+    by : name of a column that tells paths apart, each with the same times (`read_panel` takes
+        other ones); None = one path.
+    errors : columns with the standard error of each value, in their order (`Series.obs_cov`).
+    time_unit : "ns", "us", "ms", "s", "min", "h", "D" (default), "W" or "Y" (365.25 days) that
+        dates are counted in; of numbers, the unit that they have.
+    dialect : what cannot be found by itself, see `Dialect`.
 
     Returns
     -------
     Series
+        Files of `afafilter simulate` (path, t, x0.., z0.., outlier) need no names: paths, times and
+        observations are known.
 
     Raises
     ------
@@ -109,256 +169,219 @@ def read_series(
     OSError
         If the file cannot be read.
     """
-    path = Path(path)
-    choice(time_unit, "time_unit", tuple(SECONDS))
-    table = _read_table(path)
-    names = [values] if isinstance(values, str) else values
-    time = table.names[0] if time is None else time
-    if names is None:
-        names = [name for name in table.names if name not in (time, by)]
-    if not names:
-        raise ValueError(f"{path}: no value column beside the time column {time!r}")
-    wanted = [time, *([] if by is None else [by]), *names]
-    for name in wanted:
-        _require(table, name)
-        if wanted.count(name) > 1:
-            raise ValueError(f"{path}: column {name!r} is asked for twice")
-    t, dates = _times(table, time, time_unit)
-    z = np.stack([_numbers(table, name) for name in names], axis=-1)
-    labels: tuple[Any, ...] = ()
-    if by is None:
-        _require_sorted(table, time, t, ", or name the column that tells paths apart")
-    else:
-        paths = _paths(table, by, t)
-        labels = tuple(table.columns[by][rows[0]] for rows in paths)
-        t, z = t[paths[0]], z[paths]
-        dates = None if dates is None else dates[paths[0]]
-        _require_sorted(table, time, t, "", rows=paths[0])
-    return Series(
-        t, z, tuple(names), name=path.stem, dates=dates,
-        time_unit="" if dates is None else time_unit, paths=labels,
+    panel = read_panel(path, by, time, values, errors=errors, time_unit=time_unit, dialect=dialect)
+    first = panel.series[0]
+    if not panel.labels:
+        return first
+    for label, other in zip(panel.labels, panel.series):
+        if (
+            other.stamps is None
+            or first.stamps is None
+            or not np.array_equal(other.stamps.values, first.stamps.values)
+        ):
+            raise ValueError(
+                f"{path}: paths must share their times, but {panel.by} = {label} differs from "
+                f"{panel.by} = {panel.labels[0]}; io.read_panel reads paths with times of their own"
+            )
+    if first.obs_cov is not None:
+        raise ValueError("errors cannot be combined with paths: they must share their noise")
+    return replace(first, z=np.stack([s.z for s in panel.series]), paths=panel.labels)
+
+
+def read_panel(
+    path: str | Path,
+    by: str | None = None,
+    time: str | Sequence[str] | None = None,
+    values: Sequence[str] | str | None = None,
+    *,
+    errors: Sequence[str] | str | None = None,
+    time_unit: str | None = None,
+    dialect: Dialect | None = None,
+) -> Panel:
+    """Paths with times of their own, told apart by the column `by`; arguments of `read_series`.
+
+    Where there is no such column (by None, and none is known), one path without label.
+
+    Raises
+    ------
+    ValueError, OSError
+        As for `read_series`.
+    """
+    table, chosen = _opened(path, time, values, by, errors, dialect)
+    stamps = read_times_of(table, chosen.time, time_unit, dialect or Dialect())
+    t, z, sd = stamps.numbers, numbers_of(table, chosen.values), numbers_of(table, chosen.errors)
+    whole = Series(
+        t, z, chosen.values, name=_name(path), dates=stamps.values if stamps.dated else None,
+        time_unit=stamps.unit, stamps=stamps, units=_units(table, chosen.values),
+        path_name=chosen.by or "",
     )  # fmt: skip
+    if chosen.by is None:
+        require_sorted(table, chosen.time, t, ", or name the column that tells paths apart")
+        return Panel((_with_errors(table, whole, sd, chosen),), (), "")
+    series, labels = [], []
+    for rows in _paths(table, chosen.by):
+        require_sorted(table, chosen.time, t[rows], "", rows=rows)
+        own = _taken(stamps, rows)
+        one = replace(
+            whole, t=own.numbers if own.shifted else t[rows], z=z[rows], stamps=own,
+            dates=own.values if own.dated else None,
+        )  # fmt: skip
+        series.append(_with_errors(table, one, sd[rows], chosen, rows))
+        labels.append(_label(table, chosen.by, rows[0]))
+    return Panel(tuple(series), tuple(labels), chosen.by)
 
 
-def read_times(path: str | Path, time: str | None = None, *, time_unit: str = "D") -> Array:
+def read_times(
+    path: str | Path,
+    time: str | None = None,
+    *,
+    time_unit: str | None = None,
+    dialect: Dialect | None = None,
+) -> Array:
     """The time column (T,) alone, as `read_series` reads it; values are not looked at."""
-    choice(time_unit, "time_unit", tuple(SECONDS))
-    table = _read_table(Path(path))
-    name = table.names[0] if time is None else time
-    _require(table, name)
-    t, _ = _times(table, name, time_unit)
-    _require_sorted(table, name, t)
+    _check_unit(time_unit)
+    table = read_table(path, dialect or Dialect())
+    own = own_layout(table.names)
+    names = _time_names(table, time, None, own)
+    t = read_times_of(table, names, time_unit, dialect or Dialect()).numbers
+    require_sorted(table, names, t)
     return t
 
 
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """Raw columns: lists of strings (CSV) or arrays (Parquet); `lines` number the rows."""
-
-    path: Path
-    columns: Mapping[str, Any]
-    lines: Sequence[int]
-    line_word: str
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.columns)
-
-    def where(self, row: int) -> str:
-        return f"{self.path}, {self.line_word} {self.lines[row]}"
-
-    def shown(self, name: str, row: int) -> str:
-        return str(self.columns[name][row])
+# ------------------------------------------------------------------------- which column is which
 
 
-def _read_table(path: Path) -> _Table:
-    suffix = path.suffix.lower()
-    if suffix in CSV_SUFFIXES:
-        table = _read_csv(path)
-    elif suffix in PARQUET_SUFFIXES:
-        table = _read_parquet(path)
+@dataclass(frozen=True)
+class Chosen:
+    """Names of the columns: times (one, or date and time of day), values, errors, paths."""
+
+    time: tuple[str, ...]
+    values: tuple[str, ...]
+    errors: tuple[str, ...]
+    by: str | None
+
+
+def _opened(
+    path: str | Path, time: str | Sequence[str] | None, values: Sequence[str] | str | None,
+    by: str | None, errors: Sequence[str] | str | None, dialect: Dialect | None,
+) -> tuple[Table, Chosen]:  # fmt: skip
+    named = tuple(_list(time)) + tuple(_list(values)) + tuple(_list(errors))
+    wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
+    table = read_table(path, dialect or Dialect(), wanted)
+    own = own_layout(table.names)
+    if own is not None and values is None and by is None and own.by is not None:
+        by = own.by
+    if by is None and len(table.index) == 2 and time is None:
+        by = table.index[0]
+    times = _time_names(table, time, by, own)
+    if errors is not None and values is None:
+        raise ValueError("errors (--errors) need values (--values), in the same order")
+    if values is None:
+        taken = {*times, by}
+        chosen = [n for n in (own.values if own and by == own.by else table.names)
+                  if n not in taken]  # fmt: skip
     else:
-        known = ", ".join(CSV_SUFFIXES + PARQUET_SUFFIXES)
-        raise ValueError(f"{path}: the file name must end in one of {known}")
-    if not table.lines:
-        raise ValueError(f"{path}: no rows of data")
-    return table
-
-
-def _read_csv(path: Path) -> _Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            skipped, header = 0, file.readline()
-            while header.startswith("#"):
-                skipped, header = skipped + 1, file.readline()
-            if not header.strip():
-                raise ValueError(f"{path}: the file is empty")
-            delimiter = max(",;\t", key=header.count)
-            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{path}: two columns are called {name!r}")
-            if _holds_data(names):
-                raise ValueError(
-                    f"{path}, line {skipped + 1}: a header with the names of the columns is "
-                    f"wanted, got data ({header.strip()[:40]})"
-                )
-            rows, lines = [], []
-            reader = csv.reader(file, delimiter=delimiter)
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                line = skipped + 1 + reader.line_num
-                if len(row) != len(names):
-                    raise ValueError(
-                        f"{path}, line {line}: {len(row)} fields, but the header has {len(names)}"
-                    )
-                rows.append(row)
-                lines.append(line)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
-        except csv.Error as error:
-            raise ValueError(f"{path}: not readable as CSV: {error}") from None
-    columns = zip(*rows) if rows else ([] for _ in names)
-    return _Table(path, dict(zip(names, columns)), lines, "line")
-
-
-def _holds_data(names: Sequence[str]) -> bool:
-    """Whether a first line is data: a number or a date, and then only numbers and blanks."""
-    first = _number(names[0])
-    if first is None:
-        try:
-            date.fromisoformat(names[0][:10])
-        except ValueError:
-            return False
-    elif math.isnan(first):
-        return False
-    return all(_number(name) is not None for name in names[1:])
-
-
-def _read_parquet(path: Path) -> _Table:
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(path)
-    except ImportError:
+        chosen = _list(values)
+    if not chosen:
+        raise ValueError(f"{table.path}: no value column beside the time column {times[0]!r}")
+    sd = _list(errors)
+    if errors is not None and len(sd) != len(chosen):
         raise ValueError(
-            f"{path}: Parquet needs pyarrow: pip install 'afafilter[parquet]'"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as Parquet: {error}") from None
-    if frame.index.name is not None:
-        frame = frame.reset_index()
-    columns: dict[str, Any] = {}
-    for name in frame.columns:
-        column = frame[name]
-        if pd.api.types.is_datetime64_any_dtype(column):
-            if column.dt.tz is not None:
-                column = column.dt.tz_convert(None)
-            columns[str(name)] = column.to_numpy().astype("datetime64[us]")
-        elif pd.api.types.is_numeric_dtype(column):
-            columns[str(name)] = column.to_numpy(dtype=float, na_value=np.nan)
-        else:
-            columns[str(name)] = ["" if pd.isna(cell) else str(cell) for cell in column]
-    return _Table(path, columns, range(1, len(frame) + 1), "row")
-
-
-def _require(table: _Table, name: str) -> None:
-    if name not in table.names:
-        raise ValueError(
-            f"{table.path}: no column {name!r}; the columns are {', '.join(table.names)}"
+            f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
         )
+    seen = set()
+    for name in [*times, *([] if by is None else [by]), *chosen, *sd]:
+        table.require(name)
+        if name in seen:
+            raise ValueError(f"{table.path}: column {name!r} is asked for twice")
+        seen.add(name)
+    return table, Chosen(times, tuple(chosen), tuple(sd), by)
 
 
-def _require_sorted(
-    table: _Table, name: str, t: Array, remedy: str = "", *, rows: NDArray[np.intp] | None = None
-) -> None:
-    """ValueError at the first decrease; `rows` are the rows of the table that t was taken from."""
-    back = np.flatnonzero(np.diff(t) < 0)
-    if back.size:
-        later = int(back[0]) + 1
-        before, at = (k if rows is None else int(rows[k]) for k in (later - 1, later))
-        raise ValueError(
-            f"{table.where(at)}: time {table.shown(name, at)} comes after "
-            f"{table.shown(name, before)}; sort the rows by time{remedy}"
-        )
-
-
-def _numbers(table: _Table, name: str) -> Array:
-    """A column as floats, blanks as NaN."""
-    column = table.columns[name]
-    if isinstance(column, np.ndarray) and column.dtype.kind == "M":
-        raise ValueError(f"{table.path}: column {name!r} holds dates, not numbers")
-    if isinstance(column, np.ndarray):
-        out = column.astype(float)
-    else:
-        out = np.empty(len(column))
-        for row, cell in enumerate(column):
-            number = _number(cell)
-            if number is None:
-                raise ValueError(f"{table.where(row)}: {name} must be a number, got {cell!r}")
-            out[row] = number
-    if np.isinf(out).any():
-        row = int(np.argmax(np.isinf(out)))
-        raise ValueError(f"{table.where(row)}: {name} must be finite; leave a missing value blank")
-    return out
-
-
-def _number(cell: str) -> float | None:
-    """NaN for a blank, None for what is no number."""
-    cell = cell.strip()
-    if cell.lower() in MISSING:
-        return math.nan
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
+def own_layout(names: Sequence[str]) -> Chosen | None:
+    """The columns of a table that `afafilter simulate` wrote; None for any other."""
+    text = " ".join(names)
+    if not re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", text):
         return None
+    values = tuple(name for name in names if name.startswith("z"))
+    return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
 
 
-def _times(table: _Table, name: str, unit: str) -> tuple[Array, NDArray[np.datetime64] | None]:
-    column = table.columns[name]
-    stamps: Any
-    if isinstance(column, np.ndarray) and column.dtype.kind == "M":
-        stamps = column
-    elif isinstance(column, np.ndarray) or _number(column[0]) is not None:
-        stamps = _numbers(table, name)
-    else:
-        stamps = _dates(table, name)
-    absent = np.isnat(stamps) if stamps.dtype.kind == "M" else np.isnan(stamps)
-    if absent.any():
-        raise ValueError(f"{table.where(int(np.argmax(absent)))}: {name} (the time) is missing")
-    if stamps.dtype.kind != "M":
-        return stamps, None
-    return _elapsed(stamps, stamps[0], unit), stamps
+def _time_names(
+    table: Table, time: str | Sequence[str] | None, by: str | None, own: Chosen | None
+) -> tuple[str, ...]:
+    if time is not None:
+        names = tuple(_list(time))
+        if len(names) > 2:
+            raise ValueError(f"time must name one column, or date and time of day, got {names}")
+        for name in names:
+            table.require(name)
+        return names
+    if own is not None:
+        return own.time
+    if table.index:
+        return (table.index[-1],)
+    first = next((name for name in table.names if name != by), None)
+    if first is None:
+        raise ValueError(f"{table.path}: no time column beside {by!r}")
+    return (first,)
 
 
-def _dates(table: _Table, name: str) -> NDArray[np.datetime64]:
-    import pandas as pd
-
-    cells = [str(cell).strip() for cell in table.columns[name]]
-    parsed = pd.to_datetime(pd.Series(cells), format="ISO8601", errors="coerce", utc=True)
-    wrong = [k for k in np.flatnonzero(parsed.isna()) if cells[k].lower() not in MISSING]
-    if wrong:
-        raise ValueError(
-            f"{table.where(int(wrong[0]))}: {name} must be a number or an ISO date "
-            f"(2024-01-31), got {cells[wrong[0]]!r}"
-        )
-    return parsed.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+def _list(names: Sequence[str] | str | None) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _elapsed(stamps: Any, start: Any, unit: str) -> Any:
-    return (stamps - start) / np.timedelta64(1, "us") / (1e6 * SECONDS[unit])
+def _check_unit(time_unit: str | None) -> None:
+    if time_unit is not None:
+        choice(time_unit, "time_unit", tuple(SECONDS))
 
 
-def _paths(table: _Table, by: str, t: Array) -> NDArray[np.intp]:
-    """Rows (n, T) of each path, in order of appearance; ValueError unless all share their times."""
+def _name(path: str | Path) -> str:
+    return "stdin" if str(path) == "-" else Path(path).name.split(".")[0]
+
+
+def _units(table: Table, names: Sequence[str]) -> str:
+    found = [table.units.get(name, "") for name in names]
+    return ", ".join(dict.fromkeys(unit for unit in found if unit))
+
+
+def _label(table: Table, by: str, row: int) -> Any:
+    value = table.columns[by][row]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _taken(stamps: Stamps, rows: NDArray[np.intp]) -> Stamps:
+    zone = stamps.zone[rows] if isinstance(stamps.zone, np.ndarray) else stamps.zone
+    return replace(stamps, values=stamps.values[rows], zone=zone)
+
+
+def _paths(table: Table, by: str) -> list[NDArray[np.intp]]:
+    """Rows of each path, in order of appearance."""
     labels = np.asarray(table.columns[by])
     _, first, which = np.unique(labels, return_index=True, return_inverse=True)
-    paths = [np.flatnonzero(which == k) for k in np.argsort(first)]
-    for rows in paths[1:]:
-        if len(rows) != len(paths[0]) or (t[rows] != t[paths[0]]).any():
-            raise ValueError(
-                f"{table.path}: paths must share their times, but {by} = {labels[rows[0]]} differs "
-                f"from {by} = {labels[paths[0][0]]}"
-            )
-    return np.stack(paths)
+    order = np.argsort(which, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(which))[:-1])
+    return [groups[k] for k in np.argsort(first)]
+
+
+def _with_errors(
+    table: Table, series: Series, sd: Array, chosen: Chosen, rows: Any = None
+) -> Series:
+    if not chosen.errors:
+        return series
+    wrong = ~np.isnan(series.z) & ~(sd > 0)
+    if wrong.any():
+        k, i = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{table.where(int(k if rows is None else rows[k]))}: standard errors must be positive "
+            f"where there is a value, got {sd[k, i]:g} in {chosen.errors[i]!r}"
+        )
+    variances = np.where(np.isnan(series.z), 1.0, sd) ** 2
+    return replace(series, obs_cov=variances[..., None] * np.eye(len(chosen.errors)))
+
+
+def unit_of(series: Series) -> str:
+    """The unit of a series' times: said, or written in brackets behind the column's name."""
+    if series.time_unit or series.stamps is None:
+        return series.time_unit
+    return unit_in_name(series.stamps.name) or ""

@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    libraries = {name: version(name) for name in ("numpy", "scipy", "pandas", "numba")}
+    libraries = {name: version(name) for name in ("numpy", "scipy", "pandas")}
     return {"afafilter": __version__, "python": platform.python_version(), **libraries}
 
 

@@ -45,7 +45,7 @@ def kalman_filter(
     *,
     obs_cov: ArrayLike | None = None,
     query_times: ArrayLike | None = None,
-    weight: Weight | None = None,
+    weight: Weight | str | None = None,
     anchor: str = "prediction",
     metric: str = "R",
     iterations: int = 50,
@@ -114,7 +114,7 @@ def rts_smoother(
     *,
     obs_cov: ArrayLike | None = None,
     query_times: ArrayLike | None = None,
-    weight: Weight | None = None,
+    weight: Weight | str | None = None,
     anchor: str = "prediction",
     metric: str = "R",
     iterations: int = 50,
@@ -212,13 +212,13 @@ def forecast(
 
 
 class _Robust(NamedTuple):
-    weight: Weight | None = None
+    weight: Any = None
     anchor: str = "prediction"
     metric: str = "R"
     iterations: int = 50
 
     def checked(self) -> _Robust:
-        as_weight(self.weight)
+        weight = as_weight(self.weight)
         choice(self.anchor, "anchor", ANCHORS)
         choice(self.metric, "metric", METRICS)
         if self.anchor == "estimate" and self.metric == "innovation":
@@ -226,7 +226,7 @@ class _Robust(NamedTuple):
                 "metric 'innovation' goes with anchor 'prediction'; 'estimate' takes 'R' or 'raw'"
             )
         positive_int(self.iterations, "iterations")
-        return self
+        return self._replace(weight=weight)
 
 
 def _rows(model: DiscreteModel, name: str, total: int) -> Array:

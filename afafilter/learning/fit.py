@@ -40,7 +40,7 @@ START_DOF = 4.0
 
 @takes_tables
 def fit(
-    model: LinearSDE | DiscreteModel | Family,
+    model: LinearSDE | DiscreteModel | Family | str,
     t: ArrayLike | None = None,
     z: ArrayLike | None = None,
     *,
@@ -59,7 +59,8 @@ def fit(
     Parameters
     ----------
     model : a `LinearSDE` or `DiscreteModel` to start from, or a `Family` of models
-        (see `afafilter.families`), whose starting values are guessed unless given.
+        (see `afafilter.families`), also in words, such as "brownian + noise", whose starting
+        values are guessed unless given.
     t : (T,) non-decreasing times; None for a `DiscreteModel`.
     z : (..., T, p) observations, NaN = missing; leading axes are independent paths.
     free : what may move. Of a family: parameter names. Of a `LinearSDE`: any of "A", "Q", "R",
@@ -106,6 +107,10 @@ def fit(
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
     starts = positive_int(starts, "starts")
     drawn = generator(rng) if starts > 1 or rng is not None else None
+    if isinstance(model, str):
+        from afafilter.learning.family_text import parse_family
+
+        model = parse_family(model)
     if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
         raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
     if t is None and not isinstance(model, DiscreteModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,7 @@ from afafilter import (
     weights,
 )
 from afafilter.catalog import CATALOG, estimator_from_spec
-from afafilter.cli import compile as compiling
 from afafilter.cli import main
-from afafilter.cli.compile import JOBS
 from afafilter.cli.estimate import observed
 from afafilter.models import presets
 
@@ -53,29 +50,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def config_of(path: str) -> Any:
     return json.loads(Path(path).read_text())["config"]
-
-
-# ----------------------------------------------------------------------------------------- compile
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_everything_to_compile_runs(job: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        JOBS[job]()
-
-
-def test_compile_reports_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "JOBS", {"simulation": JOBS["simulation"]})
-    lines = run("compile").stdout.splitlines()
-    assert lines[0].startswith(" 1 of 1  simulation (")
-    assert lines[1].startswith("compiled in ")
-    assert "jobs" in run("compile", "--jobs", 0, status=2).stderr
-
-
-def test_compile_needs_a_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "cache_directory", lambda: None)
-    assert "NUMBA_CACHE_DIR" in run("compile", status=2).stderr
 
 
 # ---------------------------------------------------------------------------------------- simulate
@@ -206,7 +180,7 @@ def test_dated_data_take_ranges_of_numbers_and_of_dates(run: Run) -> None:
             "-o", f"e{k}.csv", "--figure", f"e{k}.svg")  # fmt: skip
         frame = pd.read_csv(f"e{k}.csv")
         np.testing.assert_allclose(frame["t"], [0, 2, 4, 6, 8, 10])
-        assert list(frame["date"])[1] == "2020-01-03"
+        assert list(frame["day"])[1] == "2020-01-03"
     assert "days since 2020-01-01<" in Path("e0.svg").read_text()
     run("estimate", "d.csv", "--model", DATA / "nile.toml", "--query-times",
         "2020-01-01T12:00:00", "--time-unit", "h", "-o", "f.csv")  # fmt: skip
@@ -548,7 +522,7 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "query": (["estimate", "d.csv", *ONE, "--query-times", "soon"], "times must be numbers"),
     "query range": (["estimate", "d.csv", *ONE, "--query-times", "3:1:1"], "go upwards"),
     "forecast": (["estimate", "d.csv", *ONE, "--forecast", -1], "--forecast"),
-    "errors": (["estimate", "d.csv", *ONE, "--errors", "x"], "--errors needs --values"),
+    "errors": (["estimate", "d.csv", *ONE, "--errors", "x"], "errors (--errors) need values"),
     "error bars": (
         ["estimate", "three.csv", *ONE, "--values", "x", "--errors", "y"], "must be positive",
     ),
@@ -572,12 +546,12 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "no sum": (["fit", "d.csv", "--family", "noise +"], "names joined by +"),
     "family argument": (["fit", "d.csv", "--family", "seasonal(x) + noise"], "family 'seasonal'"),
     "family arguments": (
-        ["fit", "d.csv", "--family", "brownian(3) + noise"],
-        "family 'brownian' takes no arguments, got brownian(3)",
+        ["fit", "d.csv", "--family", "brownian(rate=3) + noise"],
+        "family 'brownian' takes (dim=1, diagonal=False), got brownian(rate=3)",
     ),
     "family signature": (
         ["fit", "d.csv", "--family", "seasonal + noise"],
-        "family 'seasonal' takes (period, harmonics=1), got seasonal",
+        "family 'seasonal' takes (period, harmonics=1, dim=1, diagonal=False), got seasonal",
     ),
     "no state": (["fit", "d.csv", "--family", "noise"], "no state that moves: add a component"),
     "no states": (["fit", "d.csv", "--family", "constant + noise"], "no state that moves"),
@@ -665,7 +639,7 @@ def test_internal_errors_have_status_1_and_debug_shows_them(
 
 
 def test_help_has_examples(run: Run) -> None:
-    for command in ("simulate", "estimate", "fit", "compare", "figures", "compile"):
+    for command in ("simulate", "estimate", "fit", "compare", "figures", "completion"):
         assert f"afafilter {command} " in run(command, "--help").stdout
     assert "afafilter, version" in run("--version").stdout
 

@@ -1,0 +1,106 @@
+"""Options that several commands share; nothing but click is imported: help comes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+ESTIMATORS = (
+    "kalman", "rts", "wolf", "irkf", "irks", "afa", "afa-smoother", "afa-exact",
+    "afa-exact-smoother", "filterpy", "filterpy-rts", "raw",
+)  # fmt: skip
+WEIGHTS = ("exponential", "power", "student_t", "rational", "imq", "huber", "threshold")
+
+
+def known(words: Sequence[str]) -> Callable[..., list[str]]:
+    """Completion of an option that takes one of these words, or several after commas."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + word for word in words if word.startswith(last)]
+
+    return complete
+
+
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """Comma separated names."""
+    if value is None:
+        return None
+    names = tuple(part.strip() for part in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} is not a list of names separated by commas")
+    return names
+
+
+def _sep(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    words = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
+    return None if value is None else words.get(value, value)
+
+
+def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which every command reads measurements."""
+    options = [
+        click.option("--time", callback=names, help="Name of the time column (numbers or dates), "
+                     "or two: date,clock. Default: the first column."),
+        click.option("--values", callback=names, help="Names of the value columns. Default: all "
+                     "others."),
+        click.option("--by", help="Name of a column that tells paths apart, each with times of "
+                     "its own."),
+        click.option("--errors", callback=names, help="Columns with the standard error of each "
+                     "value."),
+        click.option("--time-unit", help="Unit that dates are turned into, and that numbers have: "
+                     "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D."),
+        click.option("--time-format", help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
+                     "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
+                     "dates or numbers."),
+        click.option("--sep", callback=_sep, help="Character between fields, or tab, space. "
+                     "Default: found."),
+        click.option("--decimal", help="Decimal point or comma. Default: found."),
+        click.option("--header", type=click.IntRange(0), help="Line with the names of the columns; "
+                     "0: there is none, they are called 0, 1, .... Default: found."),
+        click.option("--na", callback=names, help="Further words that mean missing, e.g. -9999."),
+        click.option("--encoding", default="utf-8", show_default=True, help="Of the text, e.g. "
+                     "cp1252."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def some(ctx: click.Context, option: click.Parameter, jobs: int) -> int:
+    """A number of workers."""
+    if jobs == 0:
+        raise click.BadParameter("must not be 0; -1 means all cores")
+    return jobs
+
+
+def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Percentages separated by commas."""
+    if value is None:
+        return ()
+    try:
+        levels = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 50,90,95") from None
+    for level in levels:
+        if not 0 < level < 100:
+            raise click.BadParameter(f"levels are percentages between 0 and 100, got {level:g}")
+    return levels
+
+
+JOBS = click.option(
+    "--jobs", default=1, show_default=True, callback=some, help="Workers; -1 = all cores."
+)
+FORCE = click.option("--force", is_flag=True, help="Overwrite files that exist.")
+OUTPUT = click.option(
+    "-o", "--output", type=FILE,
+    help="Where to write (.csv, .tsv, .jsonl or .parquet; - is stdout).",
+)  # fmt: skip
+FORMAT = click.option(
+    "--format", "form", type=click.Choice(["csv", "tsv", "jsonl", "parquet"]),
+    help="Of stdout, where -o is -.",
+)  # fmt: skip

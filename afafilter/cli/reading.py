@@ -1,0 +1,157 @@
+"""Measurements as the command's options name them, and the unit of time that all agree on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter._base.stamps import SECONDS
+from afafilter._base.time_scales import warn_if_apart
+from afafilter.io.dialect import Dialect
+from afafilter.io.series import Panel, Series, read_panel, unit_of
+from afafilter.io.sidecar import sidecar_path
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where measurements come from: the options --time ... --encoding, resolved."""
+
+    data: Path
+    time: tuple[str, ...] | None = None
+    values: tuple[str, ...] | None = None
+    by: str | None = None
+    errors: tuple[str, ...] | None = None
+    time_unit: str | None = None
+    dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
+
+    def config(self) -> dict[str, Any]:
+        """For the record beside a result."""
+        return {"data": self.data, "time": self.time, "by": self.by, "errors": self.errors}
+
+    def words(self) -> str:
+        """The options again, for a command that goes on with the same data."""
+        d = self.dialect
+        given = {
+            "--time": self.time, "--values": self.values, "--by": self.by, "--errors": self.errors,
+            "--time-unit": self.time_unit, "--sep": d.sep, "--decimal": d.decimal,
+            "--time-format": d.time_format, "--header": d.header,
+            "--encoding": None if d.encoding == "utf-8" else d.encoding,
+            "--na": d.missing or None,
+        }  # fmt: skip
+        said = []
+        for key, value in given.items():
+            if value is not None:
+                said += [key, ",".join(value) if isinstance(value, tuple) else str(value)]
+        return shlex.join(said)
+
+
+def taken(data: Path, options: dict[str, Any]) -> Reading:
+    """The reading options, taken out of a command's options."""
+    dialect = Dialect(
+        options.pop("sep"),
+        options.pop("decimal"),
+        options.pop("header"),
+        options.pop("encoding"),
+        options.pop("na") or (),
+        options.pop("time_format"),
+    )
+    names = ("time", "values", "by", "errors", "time_unit")
+    return Reading(data, dialect=dialect, **{name: options.pop(name) for name in names})
+
+
+def read(reading: Reading, model: Any = None) -> Panel:
+    """The measurements as paths, in the model's unit of time; one path where nothing tells them.
+
+    Raises
+    ------
+    ValueError
+        What `read_series` refuses; a unit of time that is not the model's.
+    """
+    own = getattr(model, "time_unit", "")
+    unit = reading.time_unit
+    if unit is not None and own and unit != own:
+        raise ValueError(
+            f"--time-unit must be {own}, the unit that the model counts time in, got {unit}"
+        )
+    panel = read_panel(
+        reading.data, reading.by, reading.time, reading.values, errors=reading.errors,
+        time_unit=unit or own or None, dialect=reading.dialect,
+    )  # fmt: skip
+    first = panel.series[0]
+    said = _recorded_unit(reading.data) or unit_of(first)
+    if own and said and said != own:
+        raise ValueError(
+            f"{reading.data} counts time in {said}, the model in {own}: convert one of them"
+        )
+    _say_missing(reading, panel)
+    if model is not None:
+        warn_if_apart(model, first.t, unit_of(first), "--time-unit")
+    return panel
+
+
+def _recorded_unit(data: Path) -> str:
+    """The unit of time that the record beside a file tells, if there is one."""
+    beside = sidecar_path(data)
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))["config"]
+        unit = config.get("time_unit") if config.get("command") == "simulate" else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return unit if unit in SECONDS else ""
+
+
+def _say_missing(reading: Reading, panel: Panel) -> None:
+    seen = np.any([np.isfinite(s.z).any(axis=0) for s in panel.series], axis=0)
+    unseen = [name for name, ok in zip(panel.columns, seen) if not ok]
+    if unseen:
+        what = "nothing was observed: " if len(unseen) == len(seen) else ""
+        warnings.warn(f"{reading.data}: {what}no value in {', '.join(unseen)}", stacklevel=2)
+
+
+def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
+    """The panel, if it has as many value columns as the model observes."""
+    if len(panel.columns) != p:
+        shown = ", ".join(panel.columns[:8]) + (", ..." if panel.columns[8:] else "")
+        raise ValueError(
+            f"the model observes {p} component{'s' * (p > 1)}, but there are "
+            f"{len(panel.columns)} value columns ({shown}): choose with --values"
+        )
+    return panel
+
+
+def together(panel: Panel) -> list[tuple[Series, list[int]]]:
+    """Paths with the same times and no errors of their own as one series (n, T, p) each."""
+    groups: dict[Any, list[int]] = {}
+    for k, series in enumerate(panel.series):
+        key: Any = k if series.obs_cov is not None else series.t.tobytes()
+        groups.setdefault(key, []).append(k)
+    out = []
+    for members in groups.values():
+        first = panel.series[members[0]]
+        if panel.labels:
+            z: Array = np.stack([panel.series[k].z for k in members])
+            labels = tuple(panel.labels[k] for k in members)
+            first = replace(first, z=z, paths=labels)
+        out.append((first, members))
+    return out
+
+
+def shared(panel: Panel, names: Sequence[str] = ()) -> tuple[Array, Array, Array | None]:
+    """Times, observations and noise for `fit`: paths on one grid, each from its own first time."""
+    if not panel.labels:
+        (one,) = panel.series
+        return one.t, one.z, one.obs_cov
+    if any(s.obs_cov is not None for s in panel.series):
+        raise ValueError("--errors cannot be combined with --by here: paths must share their noise")
+    first = panel.series[0]
+    if all(np.array_equal(s.t, first.t) for s in panel.series):
+        return first.t, np.stack([s.z for s in panel.series]), None
+    return (*panel.aligned(), None)

@@ -1,0 +1,227 @@
+"""How a text table is written: found from its first lines, unless the caller says it.
+
+Instruments and spreadsheets write a preamble above the header, a row of units below it, decimal
+commas, semicolons, empty columns. What cannot be told is refused with the option that tells it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SEPARATORS = ("\t", ";", "|", ",")
+MISSING = frozenset(
+    ("", "na", "nan", "n/a", "null", "none", "nil", "<na>", "nat", "#n/a", "#n/a n/a", "#na",
+     "#null!", "#value!", "#div/0!", "-nan", "1.#qnan", "-1.#ind", "1.#ind", "-", "--", "?")
+)  # fmt: skip
+"""Cells that say that a value is missing, in lower case."""
+HEAD_LINES = 200
+_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?$")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{1,4})?(?:$|[T ])|\d{1,2}:\d{2}")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What the caller says of a text table; None = to be found.
+
+    Attributes
+    ----------
+    sep : one character between the fields; "\\t" for a tab.
+    decimal : "." or ",".
+    header : number of the line with the names, from 1; 0 = there is none, columns are called
+        0, 1, 2...
+    encoding : of the text.
+    missing : further cells that mean "missing", e.g. ("-9999",).
+    time_format : how times are written: a pattern as for `datetime.strptime`; "unix" ("unix-ms",
+        "unix-us", "unix-ns") for seconds since 1970; "number" for numbers as they are; None =
+        ISO 8601 or numbers.
+    """
+
+    sep: str | None = None
+    decimal: str | None = None
+    header: int | None = None
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = ()
+    time_format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sep is not None and len(self.sep) != 1:
+            raise ValueError(f"sep must be one character (tab for a tab), got {self.sep!r}")
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"decimal must be '.' or ',', got {self.decimal!r}")
+        if self.header is not None and (isinstance(self.header, bool) or self.header < 0):
+            raise ValueError(f"header must be a line number, or 0 for none, got {self.header}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dialect with everything found: `first` is the line (from 0) where data begin."""
+
+    sep: str
+    decimal: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    first: int
+    kept: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """NaN for a missing value, None for what is no number."""
+    cell = cell.strip()
+    if cell.lower() in MISSING:
+        return math.nan
+    if decimal == ",":
+        if "." in cell:
+            return None
+        cell = cell.replace(",", ".")
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def find(path: Path | str, lines: Sequence[str], given: Dialect) -> Found:
+    """The dialect of a table that begins with these lines.
+
+    Raises
+    ------
+    ValueError
+        No header (the message names the option for files without), two columns of a name.
+    """
+    used = [k for k, line in enumerate(lines) if line.strip() and not line.startswith("#")]
+    if not used:
+        raise ValueError(f"{path}: the file is empty")
+    if given.header:
+        if given.header > len(lines):
+            raise ValueError(f"{path}: header is line {given.header}, but there are {len(lines)}")
+        used = [k for k in used if k >= given.header - 1]
+    sep = given.sep or _separator([lines[k] for k in used])
+    rows = {k: _cells(lines[k], sep) for k in used}
+    head = used[0] if given.header is not None else _header_line(used, rows, given)
+    decimal = given.decimal or _decimal(sep, [rows[k] for k in used if k > head])
+    if given.header == 0:
+        width = len(rows[head])
+        return Found(sep, decimal, tuple(map(str, range(width))), (), head, tuple(range(width)))
+    names = [name.strip() for name in rows[head]]
+    below = [k for k in used if k > head]
+    if given.header is None and _holds_data(names, decimal):
+        raise ValueError(
+            f"{path}, line {head + 1}: a header with the names of the columns is wanted, got data "
+            f"({lines[head].strip()[:40]}): --header 0 (header=0) reads a file without, "
+            f"--header {head + 1} takes this line as names"
+        )
+    units: tuple[str, ...] = ()
+    if len(below) > 1 and _holds_units(rows[below[0]], rows[below[1]], decimal):
+        units, below = tuple(cell.strip() for cell in rows[below[0]]), below[1:]
+    kept = [k for k, name in enumerate(names) if name or _is_used(k, [rows[b] for b in below])]
+    names = _named(names, kept)
+    _refuse_twice(path, [names[k] for k in kept])
+    first = below[0] if below else head + 1
+    return Found(sep, decimal, tuple(names), units, first, tuple(kept))
+
+
+def _cells(line: str, sep: str) -> list[str]:
+    return next(csv.reader([line], delimiter=sep), [])
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """The separator that most lines hold equally often."""
+
+    def rank(sep: str) -> tuple[float, int]:
+        counts = Counter(line.count(sep) for line in lines)
+        counts.pop(0, None)
+        if not counts:
+            return 0.0, 0
+        count, times = counts.most_common(1)[0]
+        return times / len(lines), count
+
+    best = max(SEPARATORS, key=lambda sep: (rank(sep)[0] > 0.5, sep != ",", rank(sep)))
+    return best if rank(best)[0] > 0 else ","
+
+
+def _header_line(used: Sequence[int], rows: dict[int, list[str]], given: Dialect) -> int:
+    """The first line as wide as most are; the one before it, if that has the names."""
+    widths = Counter(len(rows[k]) for k in used)
+    usual = max(widths, key=lambda w: (widths[w], w == len(rows[used[0]])))
+    if widths[usual] == 1 or usual == 1:
+        return used[0]
+    place = next(i for i, k in enumerate(used) if len(rows[k]) == usual)
+    decimal = given.decimal or "."
+    while place + 1 < len(used) and _is_preamble(rows[used[place]], rows[used[place + 1]], usual):
+        place += 1
+    names = rows[used[place]]
+    if place and _holds_data(names, decimal) and not _holds_data(rows[used[place - 1]], decimal):
+        return used[place - 1]
+    return used[place]
+
+
+def _is_preamble(row: Sequence[str], after: Sequence[str], usual: int) -> bool:
+    """Whether a line of words and numbers stands above a line of words: "Serial,123"."""
+
+    def counts(cells: Sequence[str]) -> int:
+        return sum(number(cell) is not None for cell in cells if cell.strip())
+
+    words = len(after) == usual and counts(after) == 0 and not _DATE.match(after[0].strip())
+    return words and counts(row) > 0 and number(row[0]) is None
+
+
+def _decimal(sep: str, rows: Sequence[Sequence[str]]) -> str:
+    if sep == ",":
+        return "."
+    cells = [cell.strip() for row in rows for cell in row]
+    comma = any(_COMMA_NUMBER.match(cell) for cell in cells)
+    return "," if comma and not any(_plain_decimal(cell) for cell in cells) else "."
+
+
+def _plain_decimal(cell: str) -> bool:
+    return "." in cell and not _DATE.match(cell) and number(cell) is not None
+
+
+def _holds_data(names: Sequence[str], decimal: str) -> bool:
+    """Whether a first line is data: a number or a date, and then only numbers and blanks."""
+    first = names[0].strip() if names else ""
+    value = number(first, decimal)
+    if value is None:
+        if not _DATE.match(first):
+            return False
+    elif math.isnan(value):
+        return False
+    return all(number(name, decimal) is not None for name in names[1:])
+
+
+def _holds_units(row: Sequence[str], after: Sequence[str], decimal: str) -> bool:
+    """Whether a row under the header has units: no number and no date, but data below."""
+
+    def is_data(cell: str) -> bool:
+        value = number(cell, decimal)
+        return (value is not None and not math.isnan(value)) or bool(_DATE.match(cell.strip()))
+
+    filled = [cell for cell in row if cell.strip()]
+    if not filled or any(is_data(cell) for cell in row) or len(row) != len(after):
+        return False
+    return sum(is_data(cell) for cell in after) > len(after) / 2
+
+
+def _is_used(column: int, rows: Sequence[Sequence[str]]) -> bool:
+    return any(column < len(row) and row[column].strip() for row in rows)
+
+
+def _named(names: list[str], kept: Sequence[int]) -> list[str]:
+    """Names, where a column of data without one (an index that pandas wrote) is called index."""
+    blank = [k for k in kept if not names[k]]
+    return ["index" if [k] == blank else name for k, name in enumerate(names)]
+
+
+def _refuse_twice(path: Path | str, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{path}: two columns are called {name!r}")

@@ -1,0 +1,340 @@
+"""Raw tables from files: CSV and TSV (also compressed, also from stdin), JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.tables import time_column
+from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
+
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
+MANY_BYTES, MANY_ROWS = 500_000, 5_000
+"""Size from which a fast reader is worth its import."""
+PLAIN_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?)?$")
+SHOWN = 12
+"""Names of columns that a message lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Raw columns: lists of strings (text) or arrays; `line` numbers the rows.
+
+    `index` names the columns that were the index of a frame; `decimal` is that of text.
+    """
+
+    path: Path | str
+    columns: Mapping[str, Any]
+    rows: int
+    lines: Sequence[int] = ()
+    line_word: str = "line"
+    decimal: str = "."
+    units: Mapping[str, str] = field(default_factory=dict)
+    index: tuple[str, ...] = ()
+    missing: frozenset[str] = MISSING
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+    def where(self, row: int) -> str:
+        return f"{self.path}, {self.line_word} {self.lines[row]}"
+
+    def shown(self, name: str, row: int) -> str:
+        return str(self.columns[name][row])
+
+    def require(self, name: str) -> None:
+        if name not in self.columns:
+            names = self.names
+            known = ", ".join(names[:SHOWN]) + (f", ... ({len(names)})" if names[SHOWN:] else "")
+            raise ValueError(f"{self.path}: no column {name!r}; the columns are {known}")
+
+
+def suffix_of(path: Path | str) -> str:
+    """The suffix that says what a file is, without that of its compression; .csv for stdin."""
+    if str(path) == "-":
+        return ".csv"
+    path = Path(path)
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in PACKED else path.suffix.lower()
+
+
+def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = None) -> Table:
+    """The table in a file ("-": CSV on stdin); `wanted` columns alone may be read.
+
+    Raises
+    ------
+    ValueError
+        What is no table: the message says why, and which option reads it. OSError: no file.
+    """
+    suffix = suffix_of(path)
+    name = "stdin" if str(path) == "-" else path
+    if suffix in PARQUET_SUFFIXES:
+        table = _read_parquet(Path(path))
+    elif suffix in JSON_SUFFIXES:
+        table = _read_json_lines(name, _text(path, name, given.encoding))
+    elif suffix in CSV_SUFFIXES:
+        table = _read_csv(name, _text(path, name, given.encoding), given, wanted)
+    else:
+        known = ", ".join(CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES)
+        raise ValueError(f"{path}: the file name must end in one of {known}")
+    if not table.rows:
+        raise ValueError(f"{name}: no rows of data")
+    return table
+
+
+def _text(path: Path | str, name: Path | str, encoding: str) -> str:
+    raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+    for magic, module in MAGIC.items():
+        if raw.startswith(magic):
+            import importlib
+
+            try:
+                raw = importlib.import_module(module).decompress(raw)
+            except (OSError, EOFError, ValueError) as error:
+                raise ValueError(f"{name}: damaged {module} file: {error}") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in raw and encoding == "utf-8":
+        raise ValueError(
+            f"{name}: holds NUL bytes, so it is no text (or UTF-16 without its mark: "
+            "--encoding utf-16-le reads that)"
+        )
+    try:
+        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}: not {encoding} text ({error.reason}); --encoding cp1252 reads most others"
+        ) from None
+    except LookupError:
+        raise ValueError(
+            f"encoding must be a text encoding such as cp1252, got {encoding!r}"
+        ) from None
+
+
+# --------------------------------------------------------------------------------------------- CSV
+
+
+def _read_csv(path: Path | str, text: str, given: Dialect, wanted: Sequence[str] | None) -> Table:
+    head = _first_lines(text, max(HEAD_LINES, given.header or 0))
+    found = find(path, head, given)
+    missing = MISSING | {cell.strip().lower() for cell in given.missing}
+    if len(text) > MANY_BYTES and text.count("\n") > MANY_ROWS:
+        table = _read_fast(path, text, found, wanted, missing)
+        if table is not None:
+            return table
+    return _read_slowly(path, text, found, missing)
+
+
+def _first_lines(text: str, count: int) -> list[str]:
+    end = 0
+    for _ in range(count):
+        end = text.find("\n", end) + 1
+        if not end:
+            return text.splitlines()
+    return text[:end].splitlines()
+
+
+def _units(found: Found) -> dict[str, str]:
+    return {name: unit for name, unit in zip(found.names, found.units) if unit}
+
+
+def _read_slowly(path: Path | str, text: str, found: Found, missing: frozenset[str]) -> Table:
+    """Line by line, so that what is wrong can be told by its line."""
+    rows, lines = [], []
+    width = found.width
+    source = io.StringIO(text)
+    for _ in range(found.first):
+        source.readline()
+    reader = csv.reader(source, delimiter=found.sep)
+    try:
+        for row in reader:
+            if len(row) != width:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if not any(cell.strip() for cell in row[width:]):
+                    row = row[:width]
+                if len(row) != width:
+                    raise ValueError(
+                        f"{path}, line {found.first + reader.line_num}: {len(row)} fields, but the "
+                        f"header has {width}"
+                    )
+            elif not any(cell.strip() for cell in row):
+                continue
+            rows.append(row)
+            lines.append(found.first + reader.line_num)
+    except csv.Error as error:
+        raise ValueError(f"{path}: not readable as CSV: {error}") from None
+    columns = list(zip(*rows)) if rows else [() for _ in found.names]
+    kept = {found.names[k]: columns[k] for k in found.kept}
+    return Table(
+        path, kept, len(rows), lines, decimal=found.decimal, units=_units(found), missing=missing
+    )
+
+
+def _read_fast(
+    path: Path | str, text: str, found: Found, wanted: Sequence[str] | None, missing: frozenset[str]
+) -> Table | None:
+    """By pyarrow, or else pandas; None where something is unusual, to be looked at line by line."""
+    start = 0
+    for _ in range(found.first):
+        start = text.index("\n", start) + 1
+    body = text[start:]
+    count = body.count("\n") + (not body.endswith("\n"))
+    regular = body.count(found.sep) == count * (found.width - 1) and '"' not in body
+    if not regular or "\r" in body.replace("\r\n", ""):
+        return None
+    names = [found.names[k] for k in found.kept]
+    if wanted is not None and all(name in names for name in wanted):
+        names = list(dict.fromkeys(wanted))
+    first = dict(zip(found.names, body[: body.index("\n")].split(found.sep)))
+    try:
+        columns = _columns(body, found, names, first, missing)
+    except (ValueError, ArithmeticError):
+        return None
+    rows = len(next(iter(columns.values()))) if columns else 0
+    if rows != count:
+        return None
+    lines = range(found.first + 1, found.first + 1 + rows)
+    return Table(
+        path, columns, rows, lines, decimal=found.decimal, units=_units(found), missing=missing
+    )
+
+
+def _columns(
+    body: str, found: Found, names: Sequence[str], first: Mapping[str, str],
+    missing: frozenset[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Columns as arrays: whole numbers beyond 2^53 as int64, text as lists, else floats."""
+    kinds = {name: _kind(first[name], found.decimal) for name in names}
+    spelled = sorted({w for m in missing for w in (m, m.upper(), m.capitalize())} | {"NaN", "NaT"})
+    try:
+        from pyarrow import csv as arrow
+    except ImportError:
+        return _columns_by_pandas(body, found, names, kinds, spelled)
+    import pyarrow as pa
+
+    types = {"f": pa.float64(), "i": pa.int64(), "s": pa.string(), "d": pa.timestamp("us")}
+    table = arrow.read_csv(
+        io.BytesIO(body.encode()),
+        arrow.ReadOptions(column_names=list(found.names), block_size=1 << 24),
+        arrow.ParseOptions(delimiter=found.sep, quote_char=False, ignore_empty_lines=False),
+        arrow.ConvertOptions(
+            column_types={name: types[kind] for name, kind in kinds.items()},
+            include_columns=list(names), null_values=spelled, strings_can_be_null=False,
+            decimal_point=found.decimal,
+        ),
+    )  # fmt: skip
+    return {
+        name: table[name].to_pylist() if kinds[name] == "s" else table[name].to_numpy()
+        for name in names
+    }
+
+
+def _columns_by_pandas(
+    body: str, found: Found, names: Sequence[str], kinds: Mapping[str, str], missing: Sequence[str]
+) -> dict[str, Any]:
+    import pandas as pd
+
+    types: Any = {"f": np.float64, "i": np.int64, "s": object, "d": object}
+    exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    frame = pd.read_csv(
+        io.StringIO(body), sep=found.sep, decimal=found.decimal, header=None,
+        names=list(found.names), usecols=list(names), index_col=False,
+        dtype={name: types[kind] for name, kind in kinds.items()},
+        na_values={name: list(missing) for name in names if kinds[name] not in "sd"},
+        keep_default_na=False, **exact, skip_blank_lines=False, quoting=3,
+        skipinitialspace=True,
+    )  # fmt: skip
+    return {
+        name: frame[name].tolist() if kinds[name] in "sd" else frame[name].to_numpy()
+        for name in names
+    }
+
+
+def _kind(cell: str, decimal: str) -> str:
+    if number(cell, decimal) is None:
+        return "d" if PLAIN_DATE.match(cell.strip()) else "s"
+    digits = cell.strip().lstrip("+-")
+    return "i" if digits.isdigit() and len(digits) > 15 else "f"
+
+
+# ------------------------------------------------------------------------------ JSON lines, Parquet
+
+
+def _read_json_lines(path: Path | str, text: str) -> Table:
+    columns: dict[str, list[Any]] = {}
+    lines: list[int] = []
+    for k, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {k}: an object {{...}} is wanted, got {line[:40]!r}")
+        for name in record:
+            if name not in columns:
+                columns[name] = [""] * len(lines)
+        for name, cells in columns.items():
+            value = record.get(name)
+            cells.append("" if value is None else value if isinstance(value, str) else repr(value))
+        lines.append(k)
+    return Table(path, columns, len(lines), lines)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pandas as pd
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: No such file or directory")
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise ValueError(
+            f"{path}: Parquet needs pyarrow: pip install 'afafilter[parquet]'"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as Parquet: {error}") from None
+    index: tuple[str, ...] = ()
+    rows_only = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
+    numbering: Any = frame.index
+    if rows_only and (numbering.start, numbering.step) != (0, 1):
+        kinds = {str(name): str(frame[name].dtype.kind) for name in frame.columns}
+        rows_only = time_column(kinds) is not None
+    text_only = frame.index.nlevels == 1 and frame.index.dtype == object
+    if not rows_only and not (text_only and frame.index.name is None):
+        levels = [
+            name if name is not None else ("index" if frame.index.nlevels == 1 else f"level_{k}")
+            for k, name in enumerate(frame.index.names)
+        ]
+        index = tuple(map(str, levels))
+        frame = frame.reset_index(names=levels)
+    columns: dict[str, Any] = {str(name): _plain_column(frame[name]) for name in frame.columns}
+    return Table(path, columns, len(frame), range(1, len(frame) + 1), "row", index=index)
+
+
+def _plain_column(column: Any) -> Any:
+    """A column as dates (with their zone, as a Series), numbers, or text."""
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column.to_numpy() if column.dt.tz is None else column
+    if pd.api.types.is_integer_dtype(column) and not column.isna().any():
+        return column.to_numpy(dtype=np.int64)
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    return ["" if pd.isna(cell) else str(cell) for cell in column]

@@ -1,0 +1,69 @@
+"""Columns as numbers, with errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter.io.dialect import number
+from afafilter.io.source import Table
+
+
+def numbers_of(table: Table, names: Sequence[str]) -> Array:
+    """Columns (T, p) as floats, missing values as NaN."""
+    if not names:
+        return np.empty((table.rows, 0))
+    return np.stack([column_of(table, name).astype(np.float64) for name in names], axis=-1)
+
+
+def column_of(table: Table, name: str) -> Any:
+    """A column as numbers: int64 where they are whole and beyond 2^53, else floats.
+
+    Raises
+    ------
+    ValueError
+        Dates, text or infinities; the message tells the line.
+    """
+    column = table.columns[name]
+    if getattr(getattr(column, "dtype", None), "kind", "") == "M":
+        raise ValueError(f"{table.path}: column {name!r} holds dates, not numbers")
+    if isinstance(column, np.ndarray):
+        out = column
+    else:
+        out = _parsed(table, name, column)
+    if out.dtype.kind == "f" and np.isinf(out).any():
+        row = int(np.argmax(np.isinf(out)))
+        raise ValueError(f"{table.where(row)}: {name} must be finite; leave a missing value blank")
+    return out
+
+
+def _parsed(table: Table, name: str, column: Sequence[str]) -> Any:
+    out = np.empty(len(column))
+    long = False
+    for row, cell in enumerate(column):
+        bare = cell.strip()
+        long = long or (len(bare) > 15 and bare.lstrip("+-").isdigit())
+        value = number(cell, table.decimal)
+        if value is None:
+            if bare.lower() not in table.missing:
+                raise ValueError(
+                    f"{table.where(row)}: {name} must be a number, got {cell!r}{_hint(bare)}"
+                )
+            value = np.nan
+        out[row] = np.nan if bare.lower() in table.missing else value
+    if long:
+        try:
+            return np.array([int(cell) for cell in column], dtype=np.int64)
+        except (ValueError, OverflowError):
+            return out
+    return out
+
+
+def _hint(cell: str) -> str:
+    """Which option reads what looks like a number of another habit."""
+    if number(cell, ",") is not None:
+        return "; --decimal , reads decimal commas"
+    return "; --missing-value names a word that means missing" if cell.isalpha() else ""
