@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.threads import available_threads
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.linear_time.bank import (
     IsotropicParameters,
@@ -21,8 +22,9 @@ from afafilter.adaptive.linear_time.bank import (
 )
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.run import Outcome, Settings, move_anchor, own_observation
-from afafilter.attention.functions import isotropic_attention
-from afafilter.attention.heads import AttentionResult
+from afafilter.attention.heads import AttentionResult, Request, isotropic
+from afafilter.attention.inputs import Inputs, known_keys
+from afafilter.attention.law import Law, law_of
 from afafilter.models.sde import LinearSDE
 
 
@@ -84,15 +86,18 @@ def run_isotropic(
 
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
 
+    parameters = {
+        "decay": np.asarray(at.decay), "value_decay": np.asarray(at.decay),
+        "process_var": np.asarray(at.process_var), "key_var": np.asarray(at.obs_var),
+        "query_var": np.asarray(form.anchor_var), "beta": np.asarray(settings.beta),
+        "omega": at.frequency, "omega_value": at.frequency,
+    }  # fmt: skip
+    sources = Sources(
+        keys, spans, parameters, law_of(settings.weight, model.dim), settings.return_weights
+    )
+
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
-        return isotropic_attention(
-            q, keys, keys, spans.stamps,
-            decay=at.decay, frequency=at.frequency if len(at.frequency) else 0.0,
-            process_var=at.process_var, key_var=at.obs_var, query_var=form.anchor_var,
-            weight=None if q is None else settings.weight, inverse_temperature=settings.beta,
-            causal=causal, t_query=None if here else spans.times, n_visible=past,
-            window=spans.window, return_weights=settings.return_weights,
-        )  # fmt: skip
+        return isotropic(sources.request(q, past, causal))
 
     own = keys if here else turned(own_observation(model, z, spans.own), spans.times)
     result, mean, change = anchored_attention(attend, own, spans, settings)
@@ -104,6 +109,32 @@ def run_isotropic(
     if weights is not None and shared:
         weights = weights[:1]
     return Outcome(mean, _spread(variance, model.dim), weights, change)
+
+
+class Sources(NamedTuple):
+    """What stays the same from one round of attention to the next.
+
+    keys (P, T, d) with missing rows NaN; parameters as in `attention.heads.Request`.
+    """
+
+    keys: Array
+    spans: Spans
+    parameters: dict[str, Array]
+    law: Law
+    return_weights: bool
+
+    def request(self, q: Array | None, past: Index, causal: bool) -> Request:
+        """One round with the anchors q (P, Tq, d), or plain weights."""
+        spans, origin = self.spans, self.spans.stamps[0]
+        inputs = Inputs(
+            q, self.keys, self.keys, known_keys(None, self.keys), True, False,
+            spans.stamps - origin, spans.times - origin, past,
+        )  # fmt: skip
+        return Request(
+            inputs, self.keys.shape[:-2], self.parameters, Law() if q is None else self.law,
+            None if causal else "exact", spans.window, 0.0, self.return_weights,
+            available_threads(),
+        )  # fmt: skip
 
 
 def anchored_attention(

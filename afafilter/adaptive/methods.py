@@ -11,6 +11,7 @@ from afafilter._base.checks import Array, covariance, is_definite, scalar
 from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.isotropic import Isotropic, Spans, isotropic_form, run_isotropic, run_linear
+from afafilter.adaptive.linear_time.filter import OutOfReachError
 from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
 from afafilter.adaptive.run import Outcome, Settings, run_dense
 from afafilter.models.sde import LinearSDE
@@ -90,9 +91,14 @@ def _run_isotropic(
     if method in ("linear", "fft") or (
         method == "auto" and bare and len(spans.stamps) >= LINEAR_FROM
     ):
-        outcome, bound, used = run_linear(form, spans, model, z, method)
-        if method != "auto" or bound <= LINEAR_TOLERANCE:
-            return outcome, {"method": used, "error_bound": bound}
+        try:
+            outcome, bound, used = run_linear(form, spans, model, z, method)
+        except OutOfReachError:
+            if method != "auto":
+                raise
+        else:
+            if method != "auto" or bound <= LINEAR_TOLERANCE:
+                return outcome, {"method": used, "error_bound": bound}
     return run_isotropic(model, form, spans, z, settings), {"method": "isotropic"}
 
 

@@ -7,20 +7,23 @@ a process noise each, R into the identity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.isotropic import Spans, anchored_attention, inverse, weights_are_shared
+from afafilter.adaptive.isotropic import (
+    Sources,
+    Spans,
+    anchored_attention,
+    inverse,
+    weights_are_shared,
+)
 from afafilter.adaptive.run import Outcome, Settings, own_observation
-from afafilter.attention.functions import tensor_attention
-from afafilter.attention.heads import AttentionResult
+from afafilter.attention.heads import AttentionResult, tensor
+from afafilter.attention.law import law_of
 from afafilter.models.sde import LinearSDE
-from afafilter.weights import Dim, Floats, Weight
 
 COMMUTE_TOL = 1e-12
 """Largest entry of a commutator, relative to its factors, that counts as rounding."""
@@ -39,23 +42,6 @@ class Modal(NamedTuple):
     process_var: Array
     query_var: Array
     real: Index
-
-
-@dataclass(frozen=True)
-class _WithDim:
-    """A weight that is told the true number of components, padding left out."""
-
-    weight: Weight
-    dim: int
-
-    def __call__(self, d2: ArrayLike, dim: Dim) -> Floats:
-        return self.weight(d2, self.dim)
-
-    def log(self, d2: ArrayLike, dim: Dim) -> Floats:
-        return self.weight.log(d2, self.dim)
-
-    def rho(self, d2: ArrayLike, dim: Dim) -> Floats:
-        return self.weight.rho(d2, self.dim)
 
 
 def modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
@@ -126,7 +112,6 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, settings: S
     """AFA of all paths z (P, T, p); rows are complete or wholly missing."""
     n, d = len(form.decay), model.dim
     place = np.concatenate([2 * i + np.arange(r) for i, r in enumerate(form.real)])
-    origin = spans.stamps[0]
     starts = min(float(spans.times.min()), float(spans.stamps.min()))
     frequency = np.append(form.frequency, np.zeros(n - len(form.frequency)))
 
@@ -142,16 +127,16 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, settings: S
 
     C_inv = np.linalg.inv(model.C)
     keys = padded((z - model.offset) @ C_inv.T, spans.stamps)
-    weight = None if settings.weight is None else _WithDim(settings.weight, d)
+    parameters = {
+        "decay": form.decay, "process_var": form.process_var, "key_var": np.ones(n),
+        "query_var": form.query_var, "prior_precision": np.zeros(n), "omega": frequency,
+        "beta": np.asarray(settings.beta),
+    }  # fmt: skip
+    law = law_of(settings.weight, d)  # true components, padding left out
+    sources = Sources(keys, spans, parameters, law, settings.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
-        return tensor_attention(
-            q, keys, keys, spans.stamps - origin, decay=form.decay, frequency=frequency,
-            process_var=form.process_var, key_var=1.0, query_var=form.query_var,
-            weight=None if q is None else weight, inverse_temperature=settings.beta,
-            causal=causal, t_query=spans.times - origin, n_visible=past, window=spans.window,
-            return_weights=settings.return_weights,
-        )  # fmt: skip
+        return tensor(sources.request(q, past, causal))
 
     own = padded(own_observation(model, z, spans.own), spans.times)
     result, mean, change = anchored_attention(attend, own, spans, settings)

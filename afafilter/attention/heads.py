@@ -288,7 +288,7 @@ def _modal(request: Request, result: AttentionResult, index: tuple[int, ...]) ->
         x = rotated(x, times, omega, -1.0)
         if d % 2:
             x = np.concatenate([x, np.zeros((len(x), 1), x.dtype)], axis=1)
-        return np.ascontiguousarray(x.reshape(len(x), -1, 2).swapaxes(0, 1))
+        return np.ascontiguousarray(x.reshape(len(x), (d + 1) // 2, 2).swapaxes(0, 1))
 
     v = modes(_rows(inputs.v, index)[pick], t)
     q = k = log_weight = None

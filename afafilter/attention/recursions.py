@@ -92,7 +92,7 @@ def rotated(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
 
     Channels beyond twice len(omega) stay. Angles are formed in double precision.
     """
-    if not omega.any():
+    if not x.size or not omega.any():
         return np.ascontiguousarray(x)
     flat = np.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
     out = np.empty_like(flat)

@@ -9,8 +9,11 @@ import pytest
 from afafilter import (
     AdaptiveFilterStream,
     LinearSDE,
+    adaptive_filter,
+    adaptive_smoother,
     linear_time_filter,
     separable_weights,
+    spiral,
     state_space_layer,
 )
 from afafilter.adaptive.linear_time.bank import isotropic_parameters
@@ -400,3 +403,37 @@ def test_bad_input():
     drifting.update(0.0, np.zeros(3))
     with pytest.raises(ValueError, match="horizon"):
         drifting.predict(11.0)
+
+
+def test_queries_far_beyond_the_data_agree_with_the_tiles():
+    model = spiral(decay=0.1, process_var=0.3, obs_var=0.5)
+    rng = np.random.default_rng(3)
+    t, z = np.cumsum(rng.exponential(0.1, 4200)), rng.standard_normal((4200, 2))
+    for queries in ([-600.0, 3.0], [200.0, 460.0, 900.0, 1e6], [-60.0, -5.0, 2000.0]):
+        got = linear_time_estimate(model, t, z, two_sided=True, query_times=queries)
+        tiles = adaptive_smoother(model, t, z, query_times=queries, method="isotropic")
+        np.testing.assert_allclose(got.mean, tiles.mean, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(got.variance, tiles.cov[:, 0, 0], rtol=1e-7)
+
+
+def test_queries_so_early_that_no_weight_is_left_are_unknown_without_a_warning():
+    model = spiral(decay=0.1, process_var=0.3, obs_var=0.5)
+    t, z = np.arange(50.0), np.ones((50, 2))
+    with np.errstate(all="raise", under="ignore"):
+        got = linear_time_estimate(model, t, z, two_sided=True, query_times=[-1e5, 3.0])
+    assert np.isnan(got.mean[0]).all()
+    assert got.variance[0] == np.inf
+    assert np.isfinite(got.mean[1]).all()
+
+
+def test_weights_that_no_sum_of_exponentials_reaches():
+    model = spiral(decay=0.1, process_var=2e-11, obs_var=1.0)
+    rng = np.random.default_rng(0)
+    t, z = np.cumsum(rng.exponential(0.1, 4100)), rng.standard_normal((4100, 2))
+    with pytest.raises(ValueError, match=r"error bound .*method='isotropic'"):
+        linear_time_estimate(model, t, z)
+    with pytest.raises(ValueError, match="error bound"):
+        AdaptiveFilterStream(model, horizon=400.0)
+    fallen_back = adaptive_filter(model, t, z)
+    assert fallen_back.info["method"] == "isotropic"
+    assert (fallen_back.cov[:, 0, 0] > 0).all()

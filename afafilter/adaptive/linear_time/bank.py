@@ -243,6 +243,7 @@ def by_fft(
 
 def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Array]:
     """Mean and variance from the sums; NaN and inf where nothing is known."""
+    known = known & (den > 0)  # where the weights of all are below the smallest number, nothing is
     safe = np.where(known, den, 1.0)
     mean = np.where(known[:, None], num / safe[:, None], np.nan)
     variance = np.where(known, np.exp(-scale) / safe, np.inf)

@@ -32,6 +32,10 @@ METHODS = ("auto", "linear", "fft")
 FFT_WORTH = 4.0  # terms of the recurrence that cost as much as the FFT, per log2 T (measured)
 
 
+class OutOfReachError(ValueError):
+    """No sum of exponentials comes near the weights: the estimate would mean nothing."""
+
+
 class PlainEstimate(NamedTuple):
     """Means (..., M, d), claimed variances per component (..., M), and how they were made."""
 
@@ -80,7 +84,8 @@ def linear_time_estimate(
     ------
     ValueError
         The model is not isotropic, a row is missing in part, obs_var + anchor_var = 0, "fft"
-        without a regular grid, `weights` of too short a horizon.
+        without a regular grid, `weights` of too short a horizon; no sum of exponentials comes
+        near the weights (an error bound of 1 or more).
 
     Notes
     -----
@@ -112,6 +117,8 @@ def linear_time_estimate(
             costly = _cost(sides) > FFT_WORTH * np.log2(len(stamps))
             if core.fft_is_safe(ends) and (costly or bound > tolerance):
                 method = "fft"
+    if method == "linear" and weights is None:
+        _require_reach(bound)
     if method == "fft":
         if step is None or weights is not None:
             raise ValueError(
@@ -219,6 +226,7 @@ class AdaptiveFilterStream:
             horizon=horizon, tolerance=0.2 * tolerance,
         )  # fmt: skip
         self.error_bound = 2 * weights.bound
+        _require_reach(self.error_bound)
         self._horizon = horizon
         self._side = core.causal_side(weights, p.decay)
         self._bank: core.Bank | None = None
@@ -377,6 +385,15 @@ def _sides(
     behind = max(0.0, float(seen[-1] - queries[0]))
     back = plain_weights_exponentials(*noise, horizon=behind, tolerance=tolerance, side="acausal")
     return causal, core.acausal_side(back, p.decay)
+
+
+def _require_reach(bound: float) -> None:
+    if bound >= 1:
+        raise OutOfReachError(
+            "no sum of exponentials comes near the weights of this model over these lags "
+            f"(relative error bound {bound:.2g}; process noise far below obs_var): use "
+            "adaptive_filter(..., method='isotropic')"
+        )
 
 
 def _cost(sides: tuple[core.Side, ...]) -> int:
