@@ -17,11 +17,8 @@ _HOME = {
     "_core": ("core_info",),
     "adaptive.estimators": ("adaptive_filter", "adaptive_smoother"),
     "adaptive.extensions": ("adaptive_forecast", "confidence_gate", "spectral_bank"),
-    "adaptive.linear_time.filter": (
-        "AdaptiveFilterStream",
-        "linear_time_filter",
-        "state_space_layer",
-    ),
+    "adaptive.linear_time.filter": ("AdaptiveFilterStream", "linear_time_filter"),
+    "adaptive.linear_time.layer": ("state_space_layer",),
     "adaptive.linear_time.sums": ("separable_weights",),
     "adaptive.pulling": ("pull_forward",),
     "adaptive.radial": ("hypersphere_direction", "hypersphere_step", "radial_adaptive_filter"),

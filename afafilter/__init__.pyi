@@ -13,7 +13,7 @@ from afafilter.adaptive.extensions import confidence_gate as confidence_gate
 from afafilter.adaptive.extensions import spectral_bank as spectral_bank
 from afafilter.adaptive.linear_time.filter import AdaptiveFilterStream as AdaptiveFilterStream
 from afafilter.adaptive.linear_time.filter import linear_time_filter as linear_time_filter
-from afafilter.adaptive.linear_time.filter import state_space_layer as state_space_layer
+from afafilter.adaptive.linear_time.layer import state_space_layer as state_space_layer
 from afafilter.adaptive.linear_time.sums import separable_weights as separable_weights
 from afafilter.adaptive.pulling import pull_forward as pull_forward
 from afafilter.adaptive.radial import hypersphere_direction as hypersphere_direction

@@ -62,6 +62,19 @@ def isotropic_parameters(model: LinearSDE) -> IsotropicParameters | None:
     return IsotropicParameters(decay, frequency, *noise, basis)
 
 
+def require_isotropic(model: LinearSDE) -> IsotropicParameters:
+    """The isotropic form of a model, or an error that says what it takes."""
+    if not isinstance(model, LinearSDE):
+        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+    parameters = isotropic_parameters(model)
+    if parameters is None:
+        raise ValueError(
+            "model must be isotropic for linear time (A = -mu I + skew-symmetric with mu >= 0, Q "
+            "and R multiples of the identity, C = identity); use method 'dense' or 'modal'"
+        )
+    return parameters
+
+
 def drift_path(
     drift: Array, decay: float, frequency: Array, basis: Array | None, tau: Array
 ) -> Array:

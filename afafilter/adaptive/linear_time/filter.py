@@ -12,15 +12,17 @@ diagonal state-space layer. On regular grids the convolution can be done by FFT 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, observations, real_array, scalar, times
+from afafilter._base.checks import Array, choice, observations, scalar, times
 from afafilter.adaptive.linear_time import bank as core
-from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
+from afafilter.adaptive.linear_time.bank import (
+    IsotropicParameters,
+    require_isotropic,
+)
 from afafilter.adaptive.linear_time.sums import (
     ExponentialSum,
     plain_weights_exponentials,
@@ -92,7 +94,7 @@ def linear_time_estimate(
     Paths that miss the same rows share one pass. Memory beyond input and output: O(K d) per path
     for "linear", O(T d) for "fft". The first call compiles (cached on disk).
     """
-    parameters = _require_isotropic(model)
+    parameters = require_isotropic(model)
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     choice(method, "method", METHODS)
     stamps = times(t)
@@ -216,7 +218,7 @@ class AdaptiveFilterStream:
         horizon: float | None = None,
     ) -> None:
         self._model = model
-        self._parameters = p = _require_isotropic(model)
+        self._parameters = p = require_isotropic(model)
         gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
         if horizon is None:
             drifting = p.decay == 0 and p.process_var > 0
@@ -280,90 +282,6 @@ class AdaptiveFilterStream:
                 f"past the horizon {self._horizon:g}; start the stream with a longer horizon"
             )
         return stamp
-
-
-@dataclass(frozen=True, eq=False)
-class StateSpaceLayer:
-    """Plain causal AFA as a bank of diagonal linear state-space systems (S4D form).
-
-    Every observation is an impulse: state <- exp(poles dt) * state + B * input. Channel c is the
-    complex number of plane c; the last one an odd component, if any:
-
-        numerator_c(t) = sum_j z_c(t_j) K_c(t - t_j),   K_c(tau) = sum_k C_ck e^{poles_ck tau} B_ck
-        denominator(t) = sum_j D(t - t_j),              D(tau) = sum_k C_den_k e^{poles_den_k tau}
-        output = numerator / denominator.
-
-    Attributes
-    ----------
-    poles, B, C : (channels, K) complex. denominator_poles, denominator_C : (K,) complex.
-    basis : as in `IsotropicParameters`.
-    bound : relative error of D against 1/Sig, and of |K_c| against E/Sig.
-    """
-
-    poles: NDArray[np.complex128]
-    B: NDArray[np.complex128]
-    C: NDArray[np.complex128]
-    denominator_poles: NDArray[np.complex128]
-    denominator_C: NDArray[np.complex128]
-    basis: Array | None
-    bound: float
-
-    def kernel(self, tau: ArrayLike) -> tuple[NDArray[np.complex128], Array]:
-        """Kernels at lags tau (L,): numerator (L, channels) complex, denominator (L,)."""
-        lags = real_array(tau, "tau")
-        modes = np.exp(lags[..., None, None] * self.poles)
-        den = np.exp(lags[..., None] * self.denominator_poles) @ self.denominator_C
-        return np.einsum("...ck,ck->...c", modes, self.B * self.C), np.asarray(den.real)
-
-    def discretize(self, dt: float) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-        """Diagonal transition factors over dt: numerator (channels, K), denominator (K,)."""
-        step = scalar(dt, "dt", low=0.0)
-        return np.exp(step * self.poles), np.exp(step * self.denominator_poles)
-
-
-def state_space_layer(
-    model: LinearSDE,
-    *,
-    anchor_var: float = 0.0,
-    horizon: float = np.inf,
-    tolerance: float = 2e-10,
-) -> StateSpaceLayer:
-    """The diagonal state-space layer whose kernels are AFA's plain numerator and denominator.
-
-    Parameters as in `plain_weights_exponentials`; the model must be isotropic.
-
-    Raises
-    ------
-    ValueError
-        As `plain_weights_exponentials`, and when the model is not isotropic.
-    """
-    p = _require_isotropic(model)
-    weights = plain_weights_exponentials(
-        p.decay, p.process_var, p.obs_var, scalar(anchor_var, "anchor_var", low=0.0),
-        horizon=horizon, tolerance=tolerance,
-    )  # fmt: skip
-    turning = weights.rates.imag != 0
-    halved = np.where(turning, 0.5, 1.0) * weights.coefficients.astype(complex)
-    C = np.concatenate([halved, halved[turning].conj()])
-    rates = np.concatenate([weights.rates, weights.rates[turning].conj()]).astype(complex)
-    channel = np.append(p.frequency, np.zeros(model.dim % 2))
-    poles = -p.decay + 1j * channel[:, None] - rates
-    return StateSpaceLayer(
-        poles, np.ones_like(poles), np.tile(C, (len(channel), 1)), -rates, C, p.basis,
-        weights.bound,
-    )  # fmt: skip
-
-
-def _require_isotropic(model: LinearSDE) -> IsotropicParameters:
-    if not isinstance(model, LinearSDE):
-        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
-    parameters = isotropic_parameters(model)
-    if parameters is None:
-        raise ValueError(
-            "model must be isotropic for linear time (A = -mu I + skew-symmetric with mu >= 0, Q "
-            "and R multiples of the identity, C = identity); use method 'dense' or 'modal'"
-        )
-    return parameters
 
 
 def _sides(
