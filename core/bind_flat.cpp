@@ -26,6 +26,7 @@ PyMethodDef* flat_methods() {
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),
         bind<&carry_open>("carry_open", carry.c_str()),
         bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k) m(n,k,d) P(k,d,d)"),
+        bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
         bind<&rank_rounding>("rank_rounding", ""),
         bind<&move_directions>("move_directions", move.c_str()),
         bind<&predict_all>("predict_all", predict.c_str()),

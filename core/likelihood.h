@@ -52,8 +52,7 @@ struct PathData {
     In<1> scale;
     auto members() { return std::tie(z, seen, scale); }
 };
-// What gradients are added to, by the arrays of the chain; costate (d, n) and origin (d, n) at the first state: what a
-// flat direction's gradient needs besides (its origin is moved to the data).
+// What gradients are added to, by the arrays of the chain.
 struct Slopes {
     Out<3> F;
     Out<2> b;
@@ -61,8 +60,8 @@ struct Slopes {
     Out<2> off;
     Out<3> R;
     Out<1> mean;
-    Out<2> cov, flat, costate, origin;
-    auto members() { return std::tie(F, b, V, H, off, R, mean, cov, flat, costate, origin); }
+    Out<2> cov, flat;
+    auto members() { return std::tie(F, b, V, H, off, R, mean, cov, flat); }
 };
 // Smoothed quantities, where they have rows: u (T, p, n), M (T, p, p), states (T, d, n) with covariances P (T, d, d) and
 // lag (T, d, d) = Cov(x_t, x_t-1 | z).

@@ -386,16 +386,25 @@ inline void score_flat(const LinearChain& chain, const PathData& data, const Fil
     Scratch<double, 0> G(d * d);
     add_noise_score(at, &G[0]);
     for (int i = 0; i < d * d; i++) slopes.cov[i] += G[i];
-    for (int i = 0; i < d; i++)                                              // origin = x - m0 - P0 r = D delta
+    // delta^ in the given directions, origins included: D delta^ = x - m0 - P0 r
+    Scratch<double, 0> delta(q * n), DD(q * q), root(q * q);
+    for (int j = 0; j < q; j++)
+        for (int l = 0; l < q; l++)
+            for (int i = 0; i < d; i++) DD[j * q + l] += chain.flat.row(j)[i] * chain.flat.row(l)[i];
+    for (int i = 0; i < d; i++)
         for (int64_t j = 0; j < n; j++) {
             double x = at.x[i * n + j] - chain.mean[i];
             for (int k = 0; k < d; k++) x -= chain.cov[i * d + k] * at.r[k * n + j];
+            for (int l = 0; l < q; l++) delta[l * n + j] += chain.flat.row(l)[i] * x;
             slopes.mean[i] += at.r[i * n + j];
-            slopes.costate[i * n + j] = at.r[i * n + j], slopes.origin[i * n + j] = x;
         }
-    for (int j = 0; j < q; j++)                                              // n Y, in the given directions
+    cholesky(&DD[0], 0.0, &root[0], q);
+    solve_lower(&root[0], &delta[0], q, n);
+    solve_lower_t(&root[0], &delta[0], q, n);
+    for (int j = 0; j < q; j++)                                              // r delta^^T + n Y
         for (int i = 0; i < d; i++) {
             double x = 0.0;
+            for (int64_t l = 0; l < n; l++) x += at.r[i * n + l] * delta[j * n + l];
             for (int l = 0; l < c; l++) x += static_cast<double>(n) * at.Y[i * c + l] * flat.turned[l * q + j];
             for (int k = 0; k < d; k++) x += 2.0 * spare * G[i * d + k] * chain.flat.row(j)[k];
             slopes.flat.row(j)[i] += x;
@@ -466,6 +475,37 @@ inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slo
     case 42: return loglik_of<4, 2, 1>(chain, data, gradient, slopes, out, value[0]);
     default: return loglik_of<0, 0, 0>(chain, data, gradient, slopes, out, value[0]);
     }
+}
+
+// Everything of a continuous-time model in one call, for short series: transitions over `steps`, `loglik_group` and the
+// gradient by A, Q, prior cov, C, R, offset, u, prior mean and flat (q, d), end to end.
+inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R, In<1> mean, In<2> cov, In<2> flat, In<1> steps,
+                          Index<1> index, Index<1> cfg, In<1> times, PathData data, Out<1> gradient, Out<1> value) {
+    const int64_t U = steps.shape[0], d = u.shape[0], p = off.shape[1], q = flat.shape[0], none = 0;
+    Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d);
+    std::vector<int64_t> block(static_cast<size_t>(d));
+    auto views = [&](double* at) {
+        return std::make_tuple(Out<3>{at, {U, d, d}}, Out<2>{at + U * d * d, {U, d}}, Out<3>{at + U * (d * d + d), {U, d, d}});
+    };
+    auto [F, b, V] = views(&moves[0]);
+    auto [gF, gb, gV] = views(&gmoves[0]);
+    transitions(A, Q, u, steps, F, b, V);
+    component_sizes(A, false, {block.data(), {d}}, {&unit[0], {d}}, {&rate[0], {d}});
+    double* end = gradient.data;
+    auto take = [&](int64_t size) { return end += size, end - size; };
+    const Out<2> gA{take(d * d), {d, d}}, gQ{take(d * d), {d, d}}, gcov{take(d * d), {d, d}};
+    const Out<3> gC{take(p * d), {1, p, d}}, gR{take(p * p), {1, p, p}};
+    const Out<2> goff{take(p), {1, p}};
+    const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
+    const Out<2> gflat{take(q * d), {q, d}};
+    const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
+                            times, {{block.data(), {d}}, {&unit[0], {d}}, {&rate[0], {d}}}};
+    const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
+    const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
+    const int64_t bad = loglik_group(chain, data, true, slopes, out, value);
+    if (bad < 0)
+        transition_adjoint(A, Q, u, steps, {gF.data, {U, d, d}}, {gb.data, {U, d}}, {gV.data, {U, d, d}}, gA, gQ, gu);
+    return bad;
 }
 
 }  // namespace afa

@@ -40,6 +40,51 @@ struct ComponentSizes {
 };
 constexpr const char* SIZES = "block(d) unit(d) rate(d) ";
 
+// `ComponentSizes` of dynamics A (d, d), or of transitions that are given: blocks by reachability, units by balancing
+// each block (Osborne, J. ACM 7 (1960) 338-345, all components at once by half a step each).
+inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> unit, Out<1> rate) {
+    const int d = static_cast<int>(A.shape[0]);
+    Scratch<double, 0> size(d * d), reach(d * d), factor(d);
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j < d; j++) {
+            size[i * d + j] = std::fabs(A.row(i)[j]);
+            reach[i * d + j] = i == j || size[i * d + j] > 0.0 ? 1.0 : 0.0;
+        }
+    for (int k = 0; k < d; k++)                                              // Warshall
+        for (int i = 0; i < d; i++)
+            for (int j = 0; j < d; j++) reach[i * d + j] = larger(reach[i * d + j], reach[i * d + k] * reach[k * d + j]);
+    for (int i = 0; i < d; i++) {
+        unit[i] = 1.0, rate[i] = 0.0;
+        int64_t first = 0;
+        while (reach[i * d + first] == 0.0 || reach[first * d + i] == 0.0) first++;
+        block[i] = first;
+    }
+    for (int round = 0; round < 200; round++) {                              // rows and columns of about equal sums
+        double change = 0.0;
+        for (int i = 0; i < d; i++) {
+            double column = 0.0, row = 0.0;
+            for (int j = 0; j < d; j++)
+                if (j != i && block[j] == block[i]) column += size[j * d + i], row += size[i * d + j];
+            factor[i] = column > 0.0 && row > 0.0 ? std::sqrt(std::sqrt(row / column)) : 1.0;
+            change = larger(change, std::fabs(std::log(factor[i])));
+        }
+        for (int i = 0; i < d; i++) {
+            unit[i] *= factor[i];
+            for (int j = 0; j < d; j++) size[i * d + j] *= factor[j] / factor[i];
+        }
+        if (change < 0.1) break;
+    }
+    if (given) return;
+    for (int i = 0; i < d; i++)                                              // the block's largest row
+        for (int j = 0; j < d; j++) {
+            if (block[j] != block[i]) continue;
+            double row = 0.0;
+            for (int k = 0; k < d; k++)
+                if (block[k] == block[i]) row += size[j * d + k];
+            rate[i] = larger(rate[i], row);
+        }
+}
+
 // Directions at work: q columns of d entries, of which those from `first` on are open.
 struct OpenDirections {
     int d, q, first = 0;

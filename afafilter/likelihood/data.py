@@ -34,6 +34,7 @@ class Data:
     n_paths: int
     obs_cov: Array | None
     longest: float
+    row: Any  # (T,) zeros: all observations share one matrix
 
     def rescaled(self, scale: Array) -> Data:
         """The same data with measurement noise scale (n_paths, T) times R."""
@@ -74,8 +75,8 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
         if present[members[0]].any()
     )
     steps, index = steps_of(grid)
-    longest = float(steps.max())
-    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs, longest)
+    longest, row = float(steps.max()), np.zeros(len(grid), np.int64)
+    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs, longest, row)
 
 
 def steps_of(t: Array) -> tuple[Array, Any]:

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from afafilter.likelihood.chain import (
+    COMPILED_REACH,
     Chain,
     DiscreteSystem,
+    PriorArrays,
     System,
     discrete_chain,
     sde_chain,
 )
 from afafilter.likelihood.data import Data
-from afafilter.likelihood.recursions import Moments, Score, loglik_group
+from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
 
 
 def make_chain(system: System | DiscreteSystem, data: Data) -> tuple[Chain, Callable[[Chain], Any]]:
@@ -54,21 +56,32 @@ def chain_loglik(
         T, p, n = group.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
         status, value = loglik_group(chain, group, score if gradient or keep else None, kept)
-        if status >= 0:
-            raise np.linalg.LinAlgError(
-                f"the innovation covariance at t[{status}] is not positive definite; "
-                "R is singular or too small there"
-            )
+        _refuse_singular(status)
         total += value
         if kept is not None:
             moments.append(kept)
     return total, score.chain(chain), moments
 
 
+def _refuse_singular(status: int) -> None:
+    if status >= 0:
+        raise np.linalg.LinAlgError(
+            f"the innovation covariance at t[{status}] is not positive definite; "
+            "R is singular or too small there"
+        )
+
+
 def evaluate(
     system: System | DiscreteSystem, data: Data, *, gradient: bool = True
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type)."""
+    if gradient and isinstance(system, System) and len(data.groups) == 1 and data.obs_cov is None:
+        prior = system.prior
+        reach = np.abs(system.A).sum(axis=0).max() * data.longest
+        if isinstance(prior, PriorArrays) and prior.t0 is None and reach <= COMPILED_REACH:
+            status, value, slopes = loglik_sde(system, prior, data)
+            _refuse_singular(status)
+            return value, slopes
     chain, pullback = make_chain(system, data)
     value, grad, _ = chain_loglik(chain, data, gradient=gradient)
     return value, pullback(grad) if gradient else None

@@ -8,8 +8,8 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._core import core
-from afafilter.likelihood.chain import Chain
-from afafilter.likelihood.data import Group
+from afafilter.likelihood.chain import Chain, PriorArrays, System
+from afafilter.likelihood.data import Data, Group
 
 
 class Moments(NamedTuple):
@@ -29,11 +29,7 @@ class Moments(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Gradient by the arrays of a chain, added up over groups, and what one group adds to it.
-
-    costate, origin (d, n): of the first states of the group in hand. The gradient by the flat
-    basis D lacks costate delta^T, where origin = D delta.
-    """
+    """Gradient by the arrays of a chain, added up over groups."""
 
     F: Array
     b: Array
@@ -65,17 +61,39 @@ def loglik_group(
     Returns the time index whose innovation is known exactly, or -1, and the log-likelihood.
     """
     _, p, n = group.z.shape
-    d, q = chain.flat.shape
+    d = len(chain.mean)
     gradient = score is not None
-    value, costate, origin = np.zeros(1), np.zeros((d, n)), np.zeros((d, n))
+    value = np.zeros(1)
     slopes = Score.zeros(chain) if score is None else score
     kept = Moments.empty(0, d, p, n) if moments is None else moments
     along: Any = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
     status = core.loglik_group(
-        tuple(along), (group.z, group.mask, group.scale), gradient, (*slopes, costate, origin),
+        tuple(along), (group.z, group.mask, group.scale), gradient, tuple(slopes),
         tuple(kept), value,
     )  # fmt: skip
-    if score is not None and q and status < 0:
-        delta = np.linalg.lstsq(chain.flat, origin, rcond=None)[0]
-        score.flat[...] += delta @ costate.T
     return int(status), float(value[0])
+
+
+def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, float, System]:
+    """Transitions, `loglik_group` and the gradient of an SDE in one call: short series gain by it.
+
+    For data of one group with R as noise, and a prior at the first time.
+    """
+    A, Q, u, C, offset, R = system[:6]
+    (group,) = data.groups
+    parts = A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat
+    vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(1)
+    status = core.loglik_sde(
+        A, Q, u, C[None], offset[None], R[None], prior.mean, prior.cov,
+        np.ascontiguousarray(prior.flat.T), data.steps, data.index, data.row, data.t,
+        (group.z, group.mask, group.scale), vector, value,
+    )  # fmt: skip
+    slopes, end = [], 0
+    for part in parts:
+        slopes.append(vector[end : end + part.size].reshape(part.shape))
+        end += part.size
+    gA, gQ, gP, gC, gR, g_offset, gu, gm, gD = slopes
+    gD = vector[end - gD.size : end].reshape(gD.shape[::-1]).T
+    shared = vector[: end - u.size - prior.mean.size - prior.flat.size]
+    first = PriorArrays(gm, gP, gD)
+    return status, float(value[0]), System(gA, gQ, gu, gC, g_offset, gR, first, vector=shared)

@@ -41,38 +41,11 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
 
     A stack (k, d, d) counts with the largest size of each entry.
     """
-    size = np.abs(A).reshape(-1, *A.shape[-2:]).max(axis=0)
+    size = np.ascontiguousarray(np.abs(A).reshape(-1, *A.shape[-2:]).max(axis=0))
     d = len(size)
-    reach = (size > 0) | np.eye(d, dtype=bool)
-    for _ in range(max(1, int(np.ceil(np.log2(max(d, 2)))))):
-        reach = reach @ reach
-    block = (reach & reach.T).argmax(axis=1).astype(np.int64)
-    unit, rate = np.ones(d), np.zeros(d)
-    for first in np.unique(block):
-        own = np.flatnonzero(block == first)
-        inner = size[np.ix_(own, own)]
-        if len(own) > 1:
-            unit[own] = _balance(inner)
-            inner = inner * unit[own] / unit[own][:, None]
-        if not given:
-            rate[own] = inner.sum(axis=1).max()
+    block, unit, rate = np.empty(d, np.int64), np.empty(d), np.empty(d)
+    core.component_sizes(size, given, block, unit, rate)
     return ComponentSizes(block, unit, rate)
-
-
-def _balance(size: Array) -> Array:
-    """Units u (k,) in which size_ij u_j / u_i has rows and columns of about equal sums.
-
-    Osborne's balancing (J. ACM 7, 1960), all components at once by half a step each.
-    """
-    off = size * ~np.eye(len(size), dtype=bool)
-    unit = np.ones(len(size))
-    for _ in range(200):
-        now = off * unit / unit[:, None]
-        factor = (now.sum(axis=1) / now.sum(axis=0)) ** 0.25
-        unit = unit * factor
-        if np.abs(np.log(factor)).max() < 0.1:
-            break
-    return unit
 
 
 def carry(
