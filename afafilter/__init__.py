@@ -29,6 +29,7 @@ _HOME = {
     "learning.diagnostics": ("diagnose",),
     "learning.fit": ("fit",),
     "learning.fit_afa": ("fit_afa",),
+    "learning.likelihood": ("loglik",),
     "learning.model_choice": ("held_out_score", "likelihood_ratio"),
     "learning.problem": ("FitWarning",),
     "learning.result": ("FitResult",),

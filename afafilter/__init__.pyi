@@ -32,6 +32,7 @@ from afafilter.learning import families as families
 from afafilter.learning.diagnostics import diagnose as diagnose
 from afafilter.learning.fit import fit as fit
 from afafilter.learning.fit_afa import fit_afa as fit_afa
+from afafilter.learning.likelihood import loglik as loglik
 from afafilter.learning.model_choice import held_out_score as held_out_score
 from afafilter.learning.model_choice import likelihood_ratio as likelihood_ratio
 from afafilter.learning.problem import FitWarning as FitWarning

@@ -48,7 +48,7 @@ EXCEPTIONS: dict[str, str] = {}
 """Imports that break a rule today, as the rule reports them, and why. May only shrink."""
 
 LONG_MODULES: dict[str, int] = {
-    "afafilter.linalg.discretiser": 452,
+    "afafilter.linalg.discretiser": 440,
     "afafilter.studies.compare": 415,
 }
 """Modules above MODULE_LINES and their length. Numbers may only fall."""

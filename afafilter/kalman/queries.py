@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman.flat_start import FlatStart, settle
 from afafilter.kalman.run import Run
-from afafilter.kalman.timeline import Index, Timeline, unique_steps
+from afafilter.kalman.timeline import Index, Timeline
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ROUNDING, carry
 from afafilter.models.discrete import DiscreteModel
@@ -60,7 +61,7 @@ def filtered(
     node = line.seen_at[used[early:] - 1]
     dt = asked[early:] - line.times[node]
     stamps = np.maximum(np.abs(asked[early:]), np.abs(line.times[node]))
-    steps, index = unique_steps(dt, stamps)
+    steps, index = distinct_steps(dt, stamps)
     Phi, psi, V = (part[index] for part in model.transition(steps))
     mean = np.einsum("kij,nkj->nki", Phi, run.mean[:, node]) + psi
     cov = Phi @ run.cov[:, node] @ np.swapaxes(Phi, -1, -2) + V

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter._base.steps import distinct_steps
 from afafilter.kalman.recursions import Chain
-from afafilter.linalg.discretiser import mostly_distinct
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel
@@ -33,39 +33,6 @@ class Timeline(NamedTuple):
     seen_at: Index
     asked: Index
     sizes: ComponentSizes
-
-
-def unique_steps(dt: Array, stamps: Array) -> tuple[Array, Index]:
-    """Distinct steps and which one each dt is.
-
-    Steps between stamps (same shape as dt, the later end of each) that differ by no more than the
-    rounding of the stamps count as equal; a step of zero only equals zero. Where most of many steps
-    differ each is its own, in order, so that what is made of them is read in order too.
-    """
-    if len(dt) == 0:
-        return np.zeros(1), np.zeros(0, np.int64)
-    slack = 2 * np.finfo(float).eps * np.abs(stamps)
-    widest = slack.max()
-    if dt.min() > widest and dt.max() - dt.min() <= widest:
-        return np.array([dt.mean()]), np.zeros(len(dt), np.int64)
-    if mostly_distinct(dt, widest):
-        return dt, np.arange(len(dt))
-    order = np.argsort(dt, kind="stable")
-    ordered, loose = dt[order], slack[order]
-    gap = np.diff(ordered)
-    fresh = (gap > np.maximum(loose[1:], loose[:-1])) | ((ordered[:-1] == 0) & (gap > 0))
-    starts = np.concatenate([[0], np.flatnonzero(fresh) + 1])
-    width = ordered[np.concatenate([starts[1:], [len(dt)]]) - 1] - ordered[starts]
-    if (width > 2 * np.maximum.reduceat(loose, starts)).any():
-        # Steps so dense that neighbours chain together: only exact repeats are shared.
-        steps, index = np.unique(dt, return_inverse=True)
-        return steps, index.astype(np.int64)
-    label = np.zeros(len(dt), np.int64)
-    label[starts[1:]] = 1
-    label = np.cumsum(label)
-    index = np.empty(len(dt), np.int64)
-    index[order] = label
-    return np.add.reduceat(ordered, starts) / np.bincount(label), index
 
 
 def sde_timeline(
@@ -100,7 +67,7 @@ def sde_timeline(
         order = np.argsort(times, kind="stable")
         times = times[order]
         obs = np.concatenate([obs, np.full(len(others), -1)])[order]
-    steps, index = unique_steps(np.diff(times), times[1:])
+    steps, index = distinct_steps(np.diff(times), times[1:])
     moves = model.discretiser.roots(steps)
     n = len(t)
     chain = _chain(

@@ -167,6 +167,16 @@ class Family:
             raise ValueError(f"values are missing for {', '.join(missing)}")
         return {name: out[name] for name in self.parameters}
 
+    def at_values(self, params: Mapping[str, float]) -> dict[str, float]:
+        """All parameters from `start` and these values, each checked.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing, unknown or outside its domain.
+        """
+        return self.complete(self._checked({**self.start, **params}, {}, fixed=True))
+
     def blocks(self, values: Mapping[str, Any]) -> list[Block]:
         """The block of every component; `values` complete and in order."""
         numbers = iter(values.values())
@@ -187,8 +197,7 @@ class Family:
         """
         if self.dim == 0:
             raise ValueError(NO_STATE)
-        given = self._checked({**self.start, **(values or {})}, more, fixed=True)
-        system = self.system(self.complete(given))
+        system = self.system(self.at_values({**(values or {}), **more}))
         assert isinstance(system.prior, PriorArrays)
         d, q = system.prior.flat.shape
         prior: Any

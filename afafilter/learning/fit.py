@@ -29,7 +29,7 @@ from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import solve
+from afafilter.learning.solve import first_start, solve
 from afafilter.likelihood.data import Data, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -132,7 +132,7 @@ def fit(
 
         par = StudentParameters(par, START_DOF)
     problem = Problem(model, par, data, values, data.obs_cov, options)
-    theta = par.start()
+    theta = first_start(problem)
     flat = _flat_count(par.system(theta))
     if data.n_obs <= len(theta) + flat * data.n_paths:
         raise ValueError(

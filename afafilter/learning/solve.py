@@ -8,9 +8,24 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.kalman.estimators import kalman_filter
 from afafilter.learning.optimise import Objective, Optimum, maximise
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.learning.result import FitResult
+
+MISMATCH = 1e-6
+"""Relative difference from the filter's log-likelihood at which a fit is an error."""
+
+
+def first_start(problem: Problem) -> Array:
+    """The start of the search; of several (peaks of a periodogram) the one that is likeliest."""
+    par = problem.parametrisation
+    points = [par.start(), *getattr(par, "alternatives", list)()]
+    if len(points) == 1:
+        return points[0]
+    objective = Objective(problem.objective)
+    values = [objective(theta)[0] for theta in points]
+    return points[int(np.argmax(values))]
 
 
 def solve(
@@ -29,6 +44,7 @@ def solve(
             if k == 0:
                 raise
     results.sort(key=lambda r: (np.isfinite(r.value), r.value), reverse=True)
+    _compare_with_filter(problem, results[0])
     return report(problem, results[0], tuple(float(r.value) for r in results))
 
 
@@ -66,6 +82,26 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
         function(optimum.theta)
         optimum.extra = {"dof": function.dof(optimum.theta), "weights": function.weights}
     return optimum
+
+
+def _compare_with_filter(problem: Problem, best: Optimum) -> None:
+    """The likelihood that was maximised is the filter's at the same parameters.
+
+    Raises
+    ------
+    ArithmeticError
+        If it is not.
+    """
+    if problem.options["method"] == "student_t" or not np.isfinite(best.value):
+        return
+    model = problem.parametrisation.model(best.theta)
+    found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
+    value = float(np.sum(found.loglik))
+    if not abs(value - best.value) <= MISMATCH * max(1.0, abs(value)):
+        raise ArithmeticError(
+            f"the maximised log-likelihood is {best.value:.8g}, the Kalman filter's at the same "
+            f"parameters {value:.8g}; please report the data and the model as a fault"
+        )
 
 
 def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:

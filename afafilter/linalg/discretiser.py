@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy.linalg import matrix_balance
 
 from afafilter._base.checks import Array
+from afafilter._base.steps import mostly_distinct
 from afafilter._base.threads import rows, spread
 from afafilter.linalg.modes import Modes, modes
 from afafilter.linalg.transitions import by_columns, from_base
@@ -47,7 +48,6 @@ _HARD = 1e-11  # error estimate beyond which doubling is repeated in extended pr
 _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
-_SAMPLE = 512  # intervals by which a set is judged
 _REMEMBERED = 32  # single intervals whose transitions are kept
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
@@ -280,18 +280,6 @@ class Discretiser:
         )
         ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
         return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
-
-
-def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
-    """Whether so many of x (n,) differ, by more than slack, that searching equal ones is no use.
-
-    Judged from _SAMPLE of them; a set too small for that is worth searching.
-    """
-    if len(x) < 4 * _SAMPLE:
-        return False
-    some = slice(None, None, len(x) // _SAMPLE)
-    apart = np.diff(np.sort(x[some])) > np.max(slack)
-    return bool(np.count_nonzero(apart) > 0.75 * len(apart))
 
 
 def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:

@@ -17,6 +17,7 @@ from afafilter import (
     Prior,
     fit,
     held_out_score,
+    kalman_filter,
     likelihood_ratio,
     simulate,
 )
@@ -485,3 +486,30 @@ def test_refusals_of_matrices_and_families() -> None:
 def test_families_without_state_make_no_model() -> None:
     with pytest.raises(ValueError, match="no state that moves: add a component"):
         (f.constant() + f.noise()).model(offset=1.0, obs_var=2.0)
+
+
+def test_stamps_that_resolve_their_steps_keep_the_elapsed_time() -> None:
+    """Poisson events at 1 kHz, stamps in MJD: steps of few units in the last place stay apart."""
+    rng = np.random.default_rng(0)
+    seconds = np.cumsum(rng.exponential(1e-3, 5000))
+    t = 6e4 + seconds / 86400
+    z = np.cumsum(rng.standard_normal(5000) * np.sqrt(np.diff(t, prepend=t[0]) * 86400))
+    z = z + np.sqrt(0.1) * rng.standard_normal(5000)
+    found = fit(LOCAL_LEVEL, t, z)
+    exact = fit(LOCAL_LEVEL, t - t[0], z)
+    assert found.loglik == pytest.approx(exact.loglik, abs=0.01)
+    assert found.params["obs_var"] == pytest.approx(0.1, abs=0.01)
+    assert found.loglik == pytest.approx(float(kalman_filter(found.model, t, z).loglik), rel=1e-9)
+
+
+def test_a_likelihood_that_is_not_the_filters_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from afafilter.learning import problem
+
+    def shifted(*args: Any, **options: Any) -> Any:
+        value, grad = evaluate(*args, **options)
+        return value + 1.0, grad
+
+    monkeypatch.setattr(problem, "evaluate", shifted)
+    t, z = np.arange(30.0), np.cumsum(np.random.default_rng(0).standard_normal(30))
+    with pytest.raises(ArithmeticError, match="the Kalman filter's at the same parameters"):
+        fit(LOCAL_LEVEL, t, z)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
 TINY = 1e-30
+TRIED_PEAKS = 4
+"""Peaks of the periodogram at which a cycle may start."""
 LOG_REACH = 25.0
 """Logarithms of positive parameters stay within this of their start."""
 
@@ -71,11 +74,18 @@ class FamilyParameters:
     steps: exact to rounding for the analytic formulas of which families are made.
     """
 
-    def __init__(self, family: Family, start: Mapping[str, float], size: float) -> None:
+    def __init__(
+        self,
+        family: Family,
+        start: Mapping[str, float],
+        size: float,
+        others: Sequence[Mapping[str, float]] = (),
+    ) -> None:
         self.family = family
         self.names = family.free
         if not self.names:
             raise ValueError("nothing to fit: every parameter of the family is fixed or tied")
+        self._others = others
         parameters = family.parameters
         domains = [parameters[name].domain for name in self.names]
         self.logs = np.array([domain == "positive" for domain in domains])
@@ -95,9 +105,22 @@ class FamilyParameters:
         self._prepare_flat()
 
     def start(self) -> Array:
-        x = np.abs(self._start)
+        return self._theta(self._start)
+
+    def theta(self, values: Mapping[str, float]) -> Array:
+        """Theta at these values of the free parameters."""
+        return self._theta(np.array([float(values[name]) for name in self.names]))
+
+    def alternatives(self) -> list[Array]:
+        """Other starts: at lesser peaks of the periodogram."""
+        first = self.start()
+        found = [self.theta(values) for values in self._others]
+        return [theta for theta in found if (theta != first).any()]
+
+    def _theta(self, values: Array) -> Array:
+        x = np.abs(values)
         logs = np.log(np.where(self.logs, x, 1.0))
-        return np.where(self.logs, logs, np.where(self.roots, np.sqrt(x), self._start))
+        return np.where(self.logs, logs, np.where(self.roots, np.sqrt(x), values))
 
     def bounds(self, theta: Array) -> tuple[Array, Array]:
         reach = np.where(self.logs, LOG_REACH, np.inf)
@@ -168,6 +191,10 @@ class FamilyParameters:
         return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self._flat))
 
     def pull(self, theta: Array, grad: System) -> Array:
+        return np.asarray(self.slopes(theta, grad) * self._slopes(theta))
+
+    def slopes(self, theta: Array, grad: System) -> Array:
+        """Gradient by the natural parameters."""
         assert isinstance(grad.prior, PriorArrays)
         slope = grad.vector
         if slope is None:
@@ -178,7 +205,7 @@ class FamilyParameters:
             for component, sources, where in self._curved:
                 for k, own in _derivatives(component, sources, _arguments(sources, values)):
                     out[k] += own @ slope[where]
-        return np.asarray(out * self._slopes(theta))
+        return np.asarray(out)
 
     def model(self, theta: Array) -> LinearSDE:
         values = dict(zip(self.names, self._natural(theta), strict=True))
@@ -254,7 +281,10 @@ def parametrisation(
                 if name not in model.free:
                     raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
             model = model.fix({n: start[n] for n in model.free if n not in free})
-        return FamilyParameters(model, start, scales.var**0.5)
+        others = []
+        if any(name.rpartition(".")[2] == "frequency" for name in model.free):
+            others = [model.guess_from(replace(scales, skipped=k)) for k in range(1, TRIED_PEAKS)]
+        return FamilyParameters(model, start, scales.var**0.5, others)
     if free is None:
         if isinstance(model, LinearSDE):
             free = [name for name in ("A", "Q", "R", "drift") if not (name == "R" and obs_cov)]

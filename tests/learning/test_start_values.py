@@ -1,0 +1,63 @@
+"""Starting values: frequencies from a periodogram that drifts do not mislead."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from afafilter import families, fit
+from afafilter.learning.start_values import _generalised_periodogram, data_scales
+
+
+def cycle_and_walk(seed: int, frequency: float, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.uniform(0, 300, n))
+    walk = np.cumsum(rng.standard_normal(n) * np.sqrt(np.diff(t, prepend=0.0)))
+    z = 3 * np.sin(frequency * t) + 0.5 * walk + 0.5 * rng.standard_normal(n)
+    return t, z
+
+
+@pytest.mark.parametrize("frequency", [0.12, 0.33, 1.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_peak_is_the_cycle(seed: int, frequency: float) -> None:
+    t, z = cycle_and_walk(seed, frequency)
+    peaks = data_scales(t + 5e4, z[:, None] + 0.02 * t[:, None], 1).peaks
+    assert peaks[0] == pytest.approx(frequency, abs=np.pi / 300)
+
+
+def test_power_is_the_sum_of_squares_that_a_sine_explains() -> None:
+    t, z = cycle_and_walk(3, 0.33, 60)
+    y = z - np.polyval(np.polyfit(t, z, 1), t)
+    omega, power = _generalised_periodogram(t, y, float(np.median(np.diff(t))))
+    for k in range(0, len(omega), 7):
+        line = np.column_stack([np.ones_like(t), t])
+        full = np.column_stack([line, np.cos(omega[k] * t), np.sin(omega[k] * t)])
+        rest = [y - X @ np.linalg.lstsq(X, y, rcond=None)[0] for X in (line, full)]
+        wanted = rest[0] @ rest[0] - rest[1] @ rest[1]
+        assert power[k] == pytest.approx(wanted, abs=0.03 * y @ y)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_of_a_cycle_reaches_the_optimum(seed: int) -> None:
+    t, z = cycle_and_walk(seed, 0.33)
+    family = families.brownian() + families.cycle() + families.noise()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the cycle is not damped: its decay is at the boundary
+        found = fit(family, t, z)
+        told = fit(family.at({"cycle.frequency": 0.33}), t, z)
+    assert found.loglik == pytest.approx(told.loglik, abs=0.01)
+    assert found.params["cycle.frequency"] == pytest.approx(0.33, abs=0.005)
+
+
+def test_a_lesser_peak_is_taken_where_it_is_likelier() -> None:
+    """A strong narrow line that one component must not take from the other."""
+    t, z = cycle_and_walk(1, 0.33)
+    z = z + 2.0 * np.sin(1.7 * t)
+    family = families.brownian() + families.cycle() + families.cycle() + families.noise()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fit(family, t, z)
+    pair = sorted(value for name, value in found.params.items() if "frequency" in name)
+    np.testing.assert_allclose(pair, [0.33, 1.7], atol=0.01)
