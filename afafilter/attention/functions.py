@@ -93,6 +93,13 @@ def isotropic_attention(
     process_var : sigma^2 >= 0 per unit time. key_var : eta^2 >= 0. query_var : gamma^2 >= 0.
         Variances are per real component; key_var + query_var must be > 0.
     value_decay, value_frequency : dynamics of the values if they differ from those of the keys.
+    value_process_var, value_key_var, value_query_var : noises of the prior weight P^v, where they
+        differ from those of the gate's distances (process_var, key_var, query_var, each the default
+        of its own); its decay is value_decay. Then A_ij = softmax_j(beta log(P^v_ij w(d2_ij))).
+    prior : P^v as a function of the lag: "dle", 1/(Vp(tau) + eta^2 E^2 + gamma^2), the solution of
+        the differential Lyapunov equation; "flat", 1; or "linear", its tangent, log P^v =
+        -log(eta^2 + gamma^2) - sigma^2 tau / (eta^2 + gamma^2) (ALiBi).
+    gate : "robust", or "none": w = 1 whatever the weight.
     weight : robust weight w(d2, d), or None (w = 1).
     inverse_temperature : beta > 0.
     causal : only past keys. False: also future ones.
@@ -132,9 +139,26 @@ def isotropic_attention(
     matrix product would lose more than 1e-11 (float32: 5e-5) of a distance, that product is first
     centred and, if that does not do, differences are taken channel by channel, which is slower.
 
-    The author's published code has logits tau^2 (-log V - log(1 + R2 / (nu n V))) for n complex
-    channels: `weight=Power(nu=nu * n, kappa=1.0)`, `inverse_temperature=tau**2`,
-    `backward="symmetric"`, decay = -mu.
+    The author's first published code (AFA) has logits tau^2 (-log V - log(1 + R2 / (nu n V))) for n
+    complex channels: `weight=Power(nu=nu * n, kappa=1.0)`, `inverse_temperature=tau**2`,
+    `backward="symmetric"`, decay = -mu. The second (Robust Filter Attention) has logits
+    beta_s (-log V - kappa log(1 + R2 / (nu V))), kappa = (nu + d) / d with d = 2n:
+    `weight=Power(nu)`, `inverse_temperature=beta_s`; nu and beta_s are softplus of its parameters.
+
+    A common noise in every prior and every distance is a choice. Rows of the usual ablation, with
+    weight=Exponential(nu), q and k of fixed length, decay = process_var = key_var = 0 for
+    distances, and scores <q, e^{Omega tau} k> 2 beta / (nu query_var):
+
+    ===========================  ===================================================================
+    rotary, values not turned    prior="flat", value_frequency=0
+    rotary with value rotation   prior="flat"
+    ALiBi                        prior="linear", frequency=0, slope value_process_var /
+                                 (value_key_var + value_query_var)
+    decayed rotary               the same with frequency; or value_decay for the values alone
+    xPos, RetNet                 `tensor_attention` with decay, process_var = key_var = 0
+    gated linear attention       prior="linear", gate="none": a linear recurrence
+    RFA                          the defaults; SC-RFA: decay from `spectral_bank`
+    ===========================  ===================================================================
     """
     robust = as_weight(weight) if choice(gate, "gate", GATES) == "robust" else None
     inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
