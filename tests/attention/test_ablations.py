@@ -157,9 +157,8 @@ def test_spectrally_coupled_heads():
     q, k, v, t = inputs(normalised=False)
     bank = spectral_bank(np.array([0.2, 1.0, 4.0])[:, None] * OMEGA, 0.3)
     got = isotropic_attention(
-        q, k, v, t, decay=bank.decay, frequency=bank.frequency, process_var=0.6, key_var=0.3, query_var=0.1,
-        weight=Power(5.0),
-    )  # fmt: skip
+        q, k, v, t, **bank._asdict(), process_var=0.6, key_var=0.3, query_var=0.1, weight=Power(5.0)
+    )
     for h, (mu, omega) in enumerate(zip([0.06, 0.3, 1.2], bank.frequency, strict=True)):
         noise = (mu, 0.6, 0.3, 0.1)
         _, output = dense_rfa(q, k, v, t, noise, noise, 5.0, 1.0, omega)
