@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from afafilter._base.shown import offer
 from afafilter._version import __version__ as __version__
 
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "learning.problem": ("FitWarning",),
     "learning.result": ("FitResult",),
     "models.discrete": ("DiscreteModel",),
+    "models.forcing": ("Forcing",),
     "models.priors": ("Prior",),
     "models.radial": ("RadialTangentialSDE",),
     "models.sde": ("LinearSDE",),
@@ -41,7 +43,8 @@ _HOME = {
     "results": ("Estimate", "Trajectories"),
     "scoring.score": ("Score", "score"),
     "simulation.radial": ("radial_range", "simulate_radial"),
-    "simulation.simulate": ("Outliers", "simulate"),
+    "simulation.contamination": ("ColouredNoise", "Gaps", "Jumps", "LevelShift", "Outliers"),
+    "simulation.simulate": ("sampling_times", "simulate"),
     "studies.batch": ("Shell",),
     "studies.compare": ("Comparison", "compare"),
     "studies.scenario": ("Scenario",),
@@ -57,6 +60,9 @@ _MODULES = {
     "theory": "theory",
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
+
+# Results below the drawing package ask for it by name; only the face stands above both.
+offer("plotting", lambda: importlib.import_module("afafilter.plotting"))
 
 _HERE = ["__version__", *sorted(_OWNER), *_MODULES]
 

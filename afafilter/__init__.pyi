@@ -38,6 +38,7 @@ from afafilter.learning.model_choice import likelihood_ratio as likelihood_ratio
 from afafilter.learning.problem import FitWarning as FitWarning
 from afafilter.learning.result import FitResult as FitResult
 from afafilter.models.discrete import DiscreteModel as DiscreteModel
+from afafilter.models.forcing import Forcing as Forcing
 from afafilter.models.presets import *  # noqa: F403
 from afafilter.models.priors import Prior as Prior
 from afafilter.models.radial import RadialTangentialSDE as RadialTangentialSDE
@@ -47,9 +48,14 @@ from afafilter.results import Estimate as Estimate
 from afafilter.results import Trajectories as Trajectories
 from afafilter.scoring.score import Score as Score
 from afafilter.scoring.score import score as score
+from afafilter.simulation.contamination import ColouredNoise as ColouredNoise
+from afafilter.simulation.contamination import Gaps as Gaps
+from afafilter.simulation.contamination import Jumps as Jumps
+from afafilter.simulation.contamination import LevelShift as LevelShift
+from afafilter.simulation.contamination import Outliers as Outliers
 from afafilter.simulation.radial import radial_range as radial_range
 from afafilter.simulation.radial import simulate_radial as simulate_radial
-from afafilter.simulation.simulate import Outliers as Outliers
+from afafilter.simulation.simulate import sampling_times as sampling_times
 from afafilter.simulation.simulate import simulate as simulate
 from afafilter.studies.batch import Shell as Shell
 from afafilter.studies.compare import Comparison as Comparison

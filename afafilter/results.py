@@ -5,14 +5,16 @@ Time is the second-last axis of data; paths lead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, ObsMask, positive_int, scalar
+from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
+from afafilter._base.shown import ShownAsText, load
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectories:
+class Trajectories(ShownAsText):
     """States and observations on one time grid.
 
     Attributes
@@ -31,19 +33,97 @@ class Trajectories:
     x : (..., T, d) true states.
     z : (..., T, p) observations, NaN = missing component.
     outliers : (..., T) bool or None. True where the contamination model struck.
+    fine_t : (M,) further times on the same paths, or None, and fine_x (..., M, d) the states there.
     """
 
     t: Array
     x: Array
     z: Array
     outliers: ObsMask | None = None
+    fine_t: Array | None = None
+    fine_x: Array | None = None
 
     def __repr__(self) -> str:
         return f"Trajectories(x {self.x.shape}, z {self.z.shape}, t {_span(self.t)})"
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Tidy frame: one row per (path, time), columns t, x0.., z0.., outlier.
+
+        A column `path` (flattened leading axes) is there when there are several axes.
+        """
+        import pandas as pd
+
+        T = len(self.t)
+        x, z = (a.reshape(-1, a.shape[-1]) for a in (self.x, self.z))
+        columns: dict[str, Any] = {}
+        if self.x.ndim > 2:
+            columns["path"] = np.repeat(np.arange(len(x) // T), T)
+        columns["t"] = np.tile(self.t, len(x) // T)
+        columns |= {f"x{i}": x[:, i] for i in range(x.shape[1])}
+        columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
+        if self.outliers is not None:
+            columns["outlier"] = self.outliers.ravel()
+        return pd.DataFrame(columns)
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write `to_pandas()` as a Parquet file. Needs pyarrow. Returns the path.
+
+        Raises
+        ------
+        ImportError, OSError
+            Without pyarrow; if the file cannot be written.
+        """
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ImportError("to_parquet needs pyarrow: pip install pyarrow") from None
+        self.to_pandas().to_parquet(path, index=False)
+        return Path(path)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Dataset with x over (path, t, state), z over (path, t, component). Needs xarray.
+
+        Raises
+        ------
+        ImportError
+            Without xarray.
+        """
+        xarray = _xarray()
+        lead = [f"path{i}" if i else "path" for i in range(self.x.ndim - 2)]
+        data: dict[str, Any] = {
+            "x": ([*lead, "t", "state"], self.x), "z": ([*lead, "t", "component"], self.z),
+        }  # fmt: skip
+        if self.outliers is not None:
+            data["outlier"] = ([*lead, "t"], self.outliers)
+        return cast("xr.Dataset", xarray.Dataset(data, {"t": self.t}))
+
+    def plot(self, **options: Any) -> Any:
+        """Draw states and observations against time; see `plotting.trajectories`. Returns axes."""
+        return load("plotting").trajectories(self, **options)
+
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class Source:
+    """What an estimate was made of, as far as it is asked for more than states.
+
+    Attributes
+    ----------
+    H : (p, d) or (T, p, d), offset : (p,) or (T, p), R : (p, p) or (T, p, p): an observation of the
+        state x would show H x + offset + v, v ~ N(0, R).
+    parts : (name, number of states) of the summands of the model.
+    draw : n, rng -> (n, ..., T, d), paths of the states given all data; None where the estimates at
+        different times have no joint law.
+    """
+
+    H: Array
+    offset: Array
+    R: Array
+    parts: tuple[tuple[str, int], ...] = ()
+    draw: Callable[[int, np.random.Generator], Array] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate(ShownAsText):
     """State estimates with their covariances: the one result type of all estimators.
 
     Attributes
@@ -65,6 +145,7 @@ class Estimate:
         the first stamp in `index.unit`.
     open_laws : where components are undetermined, what is known of functionals of them (`through`
         asks); empty if nothing is.
+    source : what the estimate was made of: how states are observed, summands, joint law; or None.
     """
 
     t: Array
@@ -79,6 +160,7 @@ class Estimate:
     info: Mapping[str, Any] = field(default_factory=dict)
     index: Stamps | None = None
     open_laws: tuple[OpenLaw, ...] = field(default=(), repr=False)
+    source: Source | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         loglik = (
@@ -134,13 +216,91 @@ class Estimate:
         centre = np.where(unknown, 0.0, self.mean)
         return centre - half, centre + half
 
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Draw n states per time from N(mean, cov), shape (n, ..., T, d).
+    def observed(self, *, noise: bool = True) -> Estimate:
+        """What a measurement at these times would show: mean H x + offset (..., T, p), its band.
 
-        Draws at different times are independent: they are draws from the marginals, not paths.
-        Undetermined components are NaN.
+        noise : whether the band is that of a measurement, with its noise, or of the signal alone.
+
+        Raises
+        ------
+        ValueError
+            If the estimate does not know how its states are observed.
         """
-        n = positive_int(n, "n")
+        source = self._known_source("observed")
+        mean, cov = self.through(source.H)
+        if noise:
+            cov = cov + source.R
+        what = "a measurement" if noise else "signal"
+        label = f"{self.label}, {what}" if self.label else what
+        return Estimate(self.t, mean + source.offset, cov, label=label, index=self.index)
+
+    def components(self) -> dict[str, Estimate]:
+        """What each summand of the model adds to the observations: name -> Estimate (..., T, p).
+
+        Summands of one name are numbered: "seasonal", "seasonal2". The offset belongs to none.
+
+        Raises
+        ------
+        ValueError
+            If the estimate does not know how its states are observed.
+        """
+        source = self._known_source("components")
+        d = self.mean.shape[-1]
+        out: dict[str, Estimate] = {}
+        seen: dict[str, int] = {}
+        first = 0
+        for name, states in source.parts or (("model", d),):
+            seen[name] = rank = seen.get(name, 0) + 1
+            own = np.zeros(d)
+            own[first : first + states] = 1.0
+            first += states
+            mean, cov = self.through(source.H * own)
+            label = name if rank == 1 else f"{name}{rank}"
+            out[label] = Estimate(self.t, mean, cov, label=label, index=self.index)
+        return out
+
+    def _known_source(self, what: str) -> Source:
+        if self.source is None:
+            raise ValueError(
+                f"{what} needs an estimate that knows how its states are observed; this one, "
+                f"{self.label or 'unnamed'!r}, does not: use kalman_filter, rts_smoother, forecast "
+                "or the adaptive estimators"
+            )
+        return self.source
+
+    def sample_paths(self, n: int, rng: np.random.Generator | int) -> Array:
+        """Draw n paths of the states given all data, jointly: (n, ..., T, d).
+
+        By the simulation smoother: a path and data of the model are drawn, and the path is moved
+        by the difference of the smoothed means given the real and the drawn data (Durbin and
+        Koopman, A simple and efficient simulation smoother, Biometrika 89, 2002). Undetermined
+        components are NaN.
+
+        Raises
+        ------
+        ValueError
+            If estimates at different times have no joint law: those of filters rest on different
+            data each. Use `rts_smoother`.
+        """
+        n, rng = positive_int(n, "n"), generator(rng)
+        if self.source is None or self.source.draw is None:
+            raise ValueError(
+                f"sample_paths needs the estimate of a smoother or a forecast, got "
+                f"{self.label or 'unnamed'!r}, whose estimates at different times have no joint "
+                "law; use rts_smoother, or sample for each time by itself"
+            )
+        drawn = self.source.draw(n, rng)
+        return np.where(np.isfinite(self.std), drawn, np.nan)
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> Array:
+        """Draw n states, shape (n, ..., T, d): joint paths where the estimates have a joint law.
+
+        That is for smoothers and forecasts (`sample_paths`). For filters, each time is drawn from
+        its own N(mean, cov), independently. Undetermined components are NaN.
+        """
+        n, rng = positive_int(n, "n"), generator(rng)
+        if self.source is not None and self.source.draw is not None:
+            return self.sample_paths(n, rng)
         known = np.isfinite(np.diagonal(self.cov, axis1=-2, axis2=-1))
         pair = known[..., :, None] & known[..., None, :]
         values, vectors = np.linalg.eigh(np.where(pair, self.cov, 0.0))
@@ -203,10 +363,7 @@ class Estimate:
         ImportError
             Without xarray. ValueError if `names` does not name every component.
         """
-        try:
-            import xarray as xr
-        except ImportError:
-            raise ImportError("to_xarray needs xarray: pip install xarray") from None
+        xarray = _xarray()
         d = self.mean.shape[-1]
         names = [f"x{i}" for i in range(d)] if names is None else list(names)
         if len(names) != d:
@@ -219,11 +376,24 @@ class Estimate:
             coords["path"] = list(self.index.paths)
         sd = np.broadcast_to(self.std, self.mean.shape)
         attrs = {"label": self.label}
-        return xr.Dataset({"mean": (dims, self.mean), "sd": (dims, sd)}, coords, attrs)
+        data = {"mean": (dims, self.mean), "sd": (dims, sd)}
+        return cast("xr.Dataset", xarray.Dataset(data, coords, attrs))
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the estimate against time or dates; see `plotting.estimate`. Returns the axes."""
+        return load("plotting").estimate(self, **options)
 
     def relabel(self, label: str) -> Estimate:
         """The same estimate under another name."""
         return replace(self, label=label)
+
+
+def _xarray() -> Any:
+    try:
+        import xarray
+    except ImportError:
+        raise ImportError("to_xarray needs xarray: pip install xarray") from None
+    return xarray
 
 
 def _span(t: Array) -> str:

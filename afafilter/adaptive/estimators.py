@@ -10,6 +10,7 @@ inverse_temperature.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +39,9 @@ from afafilter.adaptive.methods import (
     run_method,
 )
 from afafilter.adaptive.run import Outcome, Settings, without_covariance
+from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
-from afafilter.results import Estimate
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
 
 
 @takes_tables
+@honours_forcing
 def adaptive_filter(
     model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
@@ -149,6 +152,7 @@ def adaptive_filter(
 
 
 @takes_tables
+@honours_forcing
 def adaptive_smoother(
     model: LinearSDE | RadialTangentialSDE,
     t: ArrayLike,
@@ -249,7 +253,9 @@ def _estimate(
         method, model, spans, settings, paths, R, gamma, uniform_noise=obs_cov is None
     )
     info["correlation"] = correlation
-    return _package(outcome, settings, queries, data.shape[:-2], causal, info)
+    found = _package(outcome, settings, queries, data.shape[:-2], causal, info)
+    noise = R if on_grid and obs_cov is not None else model.R
+    return replace(found, source=Source(model.C, model.offset, noise, model.parts))
 
 
 def _radial(

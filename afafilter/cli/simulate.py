@@ -14,7 +14,7 @@ from afafilter.io.model_toml import read_model
 from afafilter.io.series import read_times
 
 if TYPE_CHECKING:
-    from afafilter.simulation.simulate import Outliers
+    from afafilter.simulation.contamination import Outliers
 
 
 def simulate_command(
@@ -62,7 +62,7 @@ def simulate_command(
 
 def _outliers(options: Mapping[str, Any]) -> Outliers | None:
     """The contamination that --outlier-rate and its companions describe."""
-    from afafilter.simulation.simulate import Outliers
+    from afafilter.simulation.contamination import Outliers
 
     scale, df = options["outlier_scale"], options["outlier_df"]
     if options["outlier_rate"] is not None:

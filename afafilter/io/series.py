@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, choice
 from afafilter._base.containers import moments
+from afafilter._base.shown import ShownByFields
 from afafilter._base.stamps import SECONDS, Stamps, unit_in_name
 from afafilter.io.dialect import Dialect
 from afafilter.io.source import Table, read_table
@@ -20,8 +21,8 @@ from afafilter.io.times import read_times_of, require_sorted
 from afafilter.io.values import numbers_of
 
 
-@dataclass(frozen=True, eq=False)
-class Series:
+@dataclass(frozen=True, eq=False, repr=False)
+class Series(ShownByFields):
     """Measurements over time.
 
     Attributes

@@ -9,8 +9,9 @@ exact (core/flat.h), and everything that paths share is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +29,9 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.unknown import chosen
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
-from afafilter.results import Estimate
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 Model = LinearSDE | DiscreteModel
@@ -38,6 +40,7 @@ METRICS = ("R", "raw", "innovation")
 
 
 @takes_tables
+@honours_forcing
 def kalman_filter(
     model: Model,
     t: ArrayLike,
@@ -107,6 +110,7 @@ def kalman_filter(
 
 
 @takes_tables
+@honours_forcing
 def rts_smoother(
     model: Model,
     t: ArrayLike,
@@ -182,6 +186,7 @@ def forecast(
                 f"horizon_times must not lie before the last time {end:g}, got {ahead[0]:g}"
             )
         found = kalman_filter(model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
+        smoother = partial(rts_smoother, model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
         H, d, R = model.C, model.offset, model.R
     else:
         if steps is None or horizon_times is not None:
@@ -194,10 +199,12 @@ def forecast(
             given = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
             R_all = np.concatenate([given, _rows(model, "R", total)[T:]])
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
-        full = _estimate(
-            "Kalman", False, _shortened(model, total), np.arange(float(total)),
-            np.concatenate([data, gap], axis=-2), R_all, None, _Robust(**robust),
+        whole = (
+            _shortened(model, total), np.arange(float(total)), np.concatenate([data, gap], axis=-2),
+            R_all, None, _Robust(**robust),
         )  # fmt: skip
+        full = _estimate("Kalman", False, *whole)
+        smoother = partial(_estimate, "RTS", True, *whole)
         found = replace(
             full, t=full.t[-steps:], mean=full.mean[..., -steps:, :],
             cov=full.cov[..., -steps:, :, :],
@@ -206,9 +213,19 @@ def forecast(
         H, d, R = (_rows(model, name, total)[-steps:] for name in ("H", "d", "R"))
     mean, cov = found.through(H)
     info = {**found.info, "observation_mean": mean + d, "observation_cov": cov + R}
+    parts = model.parts if isinstance(model, LinearSDE) else ()
+    source = Source(H, d, R, parts, partial(_paths_ahead, smoother, found.mean.shape[-2]))
     return Estimate(
-        found.t, found.mean, found.cov, label="Forecast", info=info, open_laws=found.open_laws
-    )
+        found.t, found.mean, found.cov, label="Forecast", info=info, open_laws=found.open_laws,
+        source=source,
+    )  # fmt: skip
+
+
+def _paths_ahead(
+    smoother: Callable[[], Estimate], ahead: int, n: int, rng: np.random.Generator
+) -> Array:
+    """Joint draws of the last `ahead` states of what the smoother finds."""
+    return smoother().sample_paths(n, rng)[..., -ahead:, :]
 
 
 class _Robust(NamedTuple):
@@ -227,6 +244,17 @@ class _Robust(NamedTuple):
             )
         positive_int(self.iterations, "iterations")
         return self._replace(weight=weight)
+
+
+def _source(
+    model: Model, R: Array | None, T: int, on_grid: bool, draw: Callable[..., Array] | None
+) -> Source:
+    """How the states at the times of the estimates are observed."""
+    if isinstance(model, LinearSDE):
+        noise = model.R if R is None or not on_grid else R
+        return Source(model.C, model.offset, noise, model.parts, draw)
+    H, offset, own = (_rows(model, name, T) for name in ("H", "d", "R"))
+    return Source(H, offset, own if R is None else R, (), draw)
 
 
 def _rows(model: DiscreteModel, name: str, total: int) -> Array:
@@ -281,6 +309,7 @@ def _estimate(
     obs_cov: ArrayLike | None, query_times: ArrayLike | None, robust: _Robust,
 ) -> Estimate:  # fmt: skip
     from afafilter.kalman import queries as ask
+    from afafilter.kalman.draws import draw_paths
     from afafilter.kalman.robust import find_weights
     from afafilter.kalman.run import run
     from afafilter.kalman.timeline import discrete_timeline, sde_timeline
@@ -301,7 +330,7 @@ def _estimate(
     else:
         moved, line = False, discrete_timeline(model, grid, R)
 
-    info: Mapping[str, Any] = {}
+    info: dict[str, Any] = {}
     scale = None
     if robust.weight is not None:
         w, info = find_weights(
@@ -314,6 +343,7 @@ def _estimate(
             iterations=robust.iterations,
         )
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
+        info["weight"] = type(robust.weight).__name__
         with np.errstate(divide="ignore"):
             scale = 1.0 / w
     found = run(line, flat, smooth, scale, complete)
@@ -338,10 +368,14 @@ def _estimate(
         return whole.reshape(lead + whole.shape[1:])
 
     steps = found.loglik.reshape(*lead, len(grid))
+    mean, draw = mean.reshape(lead + mean.shape[1:]), None
+    if smooth:
+        where = asked if moved else None
+        draw = partial(draw_paths, model, line, flat, scale, where, mean)
     return Estimate(
-        asked, mean.reshape(lead + mean.shape[1:]), per_path(cov),
+        asked, mean, per_path(cov),
         loglik=steps.sum(axis=-1), loglik_steps=steps,
         innovation=found.innovation.reshape(data.shape),
         innovation_cov=per_path(found.innovation_cov), label=label, info=info,
-        open_laws=open_laws,
+        open_laws=open_laws, source=_source(model, R, len(grid), asked is grid, draw),
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import Array, positive_int, scalar
+from afafilter._base.shown import ShownAsText, load
 from afafilter.learning.problem import Problem
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class FitResult:
+@dataclass(frozen=True, repr=False)
+class FitResult(ShownAsText):
     """A fitted model and how sure it is.
 
     Attributes
@@ -154,6 +155,13 @@ class FitResult:
             safe = str(name).replace("_", r"\_")
             lines.append(rf"{safe} & {cells} \\")
         return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the fit to the data: signal, components, residuals; see `plotting.fit`."""
+        return load("plotting").fit(self, **options)
 
     def summary(self, level: float = 0.95) -> str:
         """A page of text: parameters, intervals, likelihood, criteria, convergence."""

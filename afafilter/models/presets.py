@@ -56,7 +56,7 @@ def brownian(
     """
     d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
-    return _model(blocks.axes([blocks.brownian(q)] * d), r, prior)
+    return _model(blocks.axes([blocks.brownian(q)] * d), r, prior, "brownian")
 
 
 def ornstein_uhlenbeck(
@@ -77,7 +77,7 @@ def ornstein_uhlenbeck(
     """
     mu = scalar(rate, "rate", low=0.0, strict=True)
     q, r = _variances(process_var, obs_var)
-    return _model(blocks.ornstein_uhlenbeck(mu, q), r, prior)
+    return _model(blocks.ornstein_uhlenbeck(mu, q), r, prior, "ornstein_uhlenbeck")
 
 
 def matern(
@@ -115,7 +115,7 @@ def matern(
         raise ValueError(f"nu must be 0.5, 1.5 or 2.5, got {nu:g}")
     scale = scalar(length, "length", low=0.0, strict=True)
     var = scalar(variance, "variance", low=0.0, strict=True)
-    return _model(blocks.matern(scale, var, nu=nu), _obs(obs_var), prior)
+    return _model(blocks.matern(scale, var, nu=nu), _obs(obs_var), prior, "matern")
 
 
 def constant_velocity(
@@ -143,7 +143,7 @@ def constant_velocity(
     """
     d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
-    return _model(blocks.axes([blocks.trend(0.0, q)] * d), r, prior)
+    return _model(blocks.axes([blocks.trend(0.0, q)] * d), r, prior, "constant_velocity")
 
 
 def damped_oscillator(
@@ -175,7 +175,7 @@ def damped_oscillator(
     mu = scalar(decay, "decay", low=0.0)
     w = scalar(frequency, "frequency", low=0.0, strict=True)
     q, r = _variances(process_var, obs_var)
-    return _model(blocks.damped_oscillator(mu, w, q), r, prior)
+    return _model(blocks.damped_oscillator(mu, w, q), r, prior, "damped_oscillator")
 
 
 def seasonal(
@@ -215,7 +215,7 @@ def seasonal(
     mu = scalar(decay, "decay", low=0.0)
     q, r = _variances(process_var, obs_var)
     frequencies = [base * k for k in range(1, n + 1)]
-    return _model(blocks.pairs(mu, frequencies, q, damped=mu > 0), r, prior)
+    return _model(blocks.pairs(mu, frequencies, q, damped=mu > 0), r, prior, "seasonal")
 
 
 def spiral(
@@ -325,10 +325,11 @@ def random_stable(
     return LinearSDE(A, Q=q * B @ B.T / d, R=noise, C=C, prior=prior)
 
 
-def _model(block: blocks.Block, obs_var: float, prior: PriorLike) -> LinearSDE:
-    """The block with white measurement noise."""
+def _model(block: blocks.Block, obs_var: float, prior: PriorLike, name: str) -> LinearSDE:
+    """The block with white measurement noise, under the name that it has in sums."""
     noise = obs_var * np.eye(len(block.C))
-    return LinearSDE(block.A, Q=block.Q, R=noise, C=block.C, prior=prior)
+    parts = ((name, len(block.A)),)
+    return LinearSDE(block.A, Q=block.Q, R=noise, C=block.C, prior=prior, parts=parts)
 
 
 def _variances(process_var: ArrayLike, obs_var: ArrayLike) -> tuple[float, float]:

@@ -8,6 +8,7 @@ Everything is validated once, here; estimators trust what they get.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from afafilter.linalg.modes import Modes, modes
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import Forcing, forced_states, joined_input
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 LATER = {"later": True}
@@ -60,6 +62,9 @@ class LinearSDE:
     prior : `Prior`, "stationary" or "diffuse"; None = "stationary" if A is stable, else "diffuse".
     time_unit : unit that A, Q, drift and delay count time in ("s", "D", "Y", ...: a key of
         `SECONDS`), so that dates are counted alike and other units refused; "" = not said.
+    forcing : `Forcing`, a known input that acts beside the drift; None = 0.
+    parts : (name, number of states) of every summand, in the order of the states, where the model
+        is a sum; ready-made models name themselves.
 
     Raises
     ------
@@ -83,6 +88,8 @@ class LinearSDE:
     delay: float = 0.0
     prior: PriorLike = None
     time_unit: str = field(default="", metadata=LATER)
+    forcing: Forcing | None = field(default=None, metadata=LATER)
+    parts: tuple[tuple[str, int], ...] = field(default=(), metadata=LATER)
 
     # After construction C, drift and offset are always arrays and prior is never None.
 
@@ -100,6 +107,8 @@ class LinearSDE:
             delay: float = 0.0,
             prior: PriorLike = None,
             time_unit: str = "",
+            forcing: Forcing | None = None,
+            parts: Sequence[tuple[str, int]] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -128,6 +137,14 @@ class LinearSDE:
         for name, value in values.items():
             object.__setattr__(self, name, frozen(value))
         object.__setattr__(self, "delay", scalar(self.delay, "delay", low=0.0))
+        if self.forcing is not None:
+            if not isinstance(self.forcing, Forcing):
+                raise TypeError(f"forcing must be a Forcing or None, got {self.forcing!r}")
+            self.forcing.rates(d)
+        parts = tuple((str(name), int(states)) for name, states in self.parts)
+        if parts and sum(states for _, states in parts) != d:
+            raise ValueError(f"parts must have {d} states in all, got {parts}")
+        object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "prior", resolve_prior(self.prior, d, discretiser.is_stable(A)))
 
     def __repr__(self) -> str:
@@ -262,6 +279,11 @@ class LinearSDE:
             raise ValueError("a model with delay has no plain discrete form; set delay = 0")
         F, b, V = self.transition(np.diff(grid, prepend=grid[0]))
         law = self.initial_law(float(grid[0]))
+        if self.forcing is not None:
+            known = forced_states(self, grid, float(grid[0]))
+            law = law._replace(mean=law.mean + known[0])
+            b = b + known - np.einsum("kij,kj->ki", F, np.roll(known, 1, axis=0))
+            b[0] = 0.0
         flat = law.diffuse if law.diffuse.size else None
         prior = Prior(law.mean, law.cov, None, flat)
         steps = ("F", "Q", "b")
@@ -344,8 +366,15 @@ class LinearSDE:
             offset=self.offset + other.offset,
             delay=self.delay,
             prior=_join_priors(self, other),
+            forcing=joined_input(self.forcing, other.forcing, self.dim, other.dim),
+            parts=(*named_parts(self), *named_parts(other)),
             time_unit=self.time_unit or other.time_unit,
         )
+
+
+def named_parts(model: LinearSDE) -> tuple[tuple[str, int], ...]:
+    """The summands of a model: (name, number of states)."""
+    return model.parts or (("model", model.dim),)
 
 
 def _join_priors(a: LinearSDE, b: LinearSDE) -> PriorLike:

@@ -27,6 +27,7 @@ from afafilter.plotting.drawing import (
     phase_plane,
     weight_map,
 )
+from afafilter.plotting.results import estimate, fit, trajectories
 
 __all__ = [
     "COLOURS",
@@ -40,11 +41,14 @@ __all__ = [
     "curves",
     "diagnostics",
     "ellipses",
+    "estimate",
     "figure",
+    "fit",
     "intervals",
     "line_style",
     "observations",
     "paper_style",
     "phase_plane",
+    "trajectories",
     "weight_map",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array, scalar
+from afafilter._base.shown import ShownByFields
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.tally import (
     Ratio,
@@ -36,8 +37,8 @@ COLUMNS = (
 Steps: TypeAlias = slice | ArrayLike | None
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(ShownByFields):
     """Scores of one estimator: see `score` for the metrics.
 
     Attributes
@@ -55,6 +56,11 @@ class Score:
     joint: Mapping[str, Tally]
     label: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def _facts(self) -> dict[str, str]:
+        found = {name: f"{self.value(name):.6g}" for name in self.metrics if name != "bias"}
+        about = f"{self.label or 'unnamed'}, {self.n_paths} paths, {len(self.t)} times"
+        return {"of": about, **found}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -1,90 +1,46 @@
 """Exact simulation of linear SDEs and discrete linear models, vectorised over paths.
 
 No time-stepping scheme is involved: steps are drawn from the transition law N(Phi x + psi, V) of
-`LinearSDE.transition`, so the law at given times does not depend on the times in between.
+`LinearSDE.transition`, so the law at given times does not depend on the times in between. What is
+added to the state beside it (known inputs, jumps, innovation outliers) is carried along on its own
+and added, since the model is linear.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import (
-    Array,
-    ObsMask,
-    choice,
-    generator,
-    positive_int,
-    real_array,
-    scalar,
-    times,
-)
+from afafilter._base.checks import Array, choice, generator, positive_int, real_array, scalar, times
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import Forcing, forced_states
 from afafilter.models.priors import InitialLaw
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Trajectories
+from afafilter.simulation.contamination import (
+    ColouredNoise,
+    Gaps,
+    Jumps,
+    LevelShift,
+    Outliers,
+    carried,
+    contaminate,
+    innovation_outliers,
+    jump_kicks,
+    missing_probability,
+)
+from afafilter.simulation.plan import Plan, Setting, covariance_root, make_plan
 from afafilter.simulation.recursions import observe, propagate
 
 if TYPE_CHECKING:
     from afafilter.models.radial import RadialTangentialSDE
 
-OUTLIER_LAWS = ("gaussian", "student_t", "mean_doubling")
-DEFAULT_SCALE = 10.0
-DEFAULT_DF = 3.0
-
 _BLOCK = 1 << 16
 """Numbers drawn at a time: half a MiB, so that a draw is still in cache when it is used."""
-
-
-@dataclass(frozen=True)
-class Outliers:
-    """Contamination of observations: each observation is struck independently.
-
-    Parameters
-    ----------
-    rate : probability in [0, 1] that an observation (all its components at once) is struck.
-    scale : > 0, size of the additional noise in units of the measurement noise. None: 10 for the
-        laws that have a scale.
-    law : what a struck observation gets
-
-        - "gaussian": additional noise N(0, scale^2 R);
-        - "student_t": additional noise scale * R^{1/2} t, t multivariate Student-t with `df`
-          degrees of freedom;
-        - "mean_doubling": its mean C x + b is doubled (no scale; Duran-Martin et al. 2024,
-          "Outlier-robust Kalman filtering through generalised Bayes", sec. 4).
-    df : > 0, only for "student_t". None: 3.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a number is outside its range, or given for a law that has no such parameter.
-    """
-
-    rate: float
-    scale: float | None = None
-    law: Literal["gaussian", "student_t", "mean_doubling"] = "gaussian"
-    df: float | None = None
-
-    def __post_init__(self) -> None:
-        rate = scalar(self.rate, "outliers rate", low=0.0)
-        if rate > 1:
-            raise ValueError(f"outliers rate must be a probability, at most 1, got {rate:g}")
-        object.__setattr__(self, "rate", rate)
-        choice(self.law, "outliers law", OUTLIER_LAWS)
-        for name, wanted, default in (
-            ("scale", self.law != "mean_doubling", DEFAULT_SCALE),
-            ("df", self.law == "student_t", DEFAULT_DF),
-        ):
-            value = getattr(self, name)
-            if not wanted:
-                if value is not None:
-                    raise ValueError(f"outliers {name} has no meaning for law {self.law!r}")
-                continue
-            number = default if value is None else value
-            object.__setattr__(self, name, scalar(number, f"outliers {name}", low=0.0, strict=True))
 
 
 def simulate(
@@ -95,7 +51,14 @@ def simulate(
     rng: np.random.Generator | int,
     x0: ArrayLike | Literal["stationary"] | None = None,
     outliers: Outliers | None = None,
-    missing: ArrayLike = 0.0,
+    missing: ArrayLike | Gaps = 0.0,
+    obs_cov: ArrayLike | None = None,
+    forcing: Forcing | None = None,
+    jumps: Jumps | None = None,
+    shifts: Sequence[LevelShift] = (),
+    coloured: ColouredNoise | None = None,
+    clock_jitter: float = 0.0,
+    fine_times: ArrayLike | None = None,
 ) -> Trajectories:
     """Draw states and observations, exactly in law.
 
@@ -115,12 +78,22 @@ def simulate(
         propagated to there. "stationary": drawn from the stationary law. (d,) or (n, d): that
         state.
     outliers : contamination model, or None.
-    missing : probability that a component is missing: a number, (p,) or (T, p).
+    missing : probability that a component is missing: a number, (p,) or (T, p); or `Gaps`, whole
+        blocks.
+    obs_cov : (T, p, p) noise covariance of each observation instead of the model's R.
+    forcing : known input of a `LinearSDE`, in place of the model's own.
+    jumps : `Jumps` of the state of a `LinearSDE`, or None.
+    shifts : `LevelShift`s of what is observed.
+    coloured : `ColouredNoise` beside the white one, or None.
+    clock_jitter : >= 0, standard deviation of the time at which an observation is really taken
+        about its stamp (the same for all paths; a `LinearSDE`).
+    fine_times : (M,) sorted times at which the states are wanted too, on the same paths.
 
     Returns
     -------
     Trajectories
-        x (n, T, d), z (n, T, p), outliers (n, T) or None. The path axis is there also for n = 1.
+        x (n, T, d), z (n, T, p), outliers (n, T) or None, and fine_t (M,), fine_x (n, M, d) where
+        asked for. The path axis is there also for n = 1.
 
     Raises
     ------
@@ -137,30 +110,172 @@ def simulate(
     rng = generator(rng)
     n = positive_int(n_paths, "n_paths")
     if not isinstance(model, (LinearSDE, DiscreteModel)):
-        return _radial(model, t, n, rng, x0, plain=outliers is None and not np.any(missing))
-    plan = _plan(model, t)
-    p = model.obs_dim
-    gaps = _missing_probability(missing, len(plan.t), p)
-    if outliers is not None and not isinstance(outliers, Outliers):
-        raise TypeError(f"outliers must be an Outliers or None, got {outliers!r}")
+        more = (obs_cov, forcing, jumps, coloured, fine_times, outliers, shifts or None)
+        plain = all(x is None for x in more) and not clock_jitter and not _any(missing)
+        return _radial(model, t, n, rng, x0, plain=plain)
+    _check(model, outliers, forcing, jumps, coloured)
+    if forcing is not None and isinstance(model, LinearSDE):
+        model = replace(model, forcing=forcing)
     seeds = rng.integers(0, 2**63, size=(7, 4))
+    setting = _setting(model, t, obs_cov, clock_jitter, fine_times, seeds)
+    plan = make_plan(model, t, setting)
+    p = model.obs_dim
+    gaps = missing if isinstance(missing, Gaps) else missing_probability(missing, len(plan.t), p)
     start, steps, noise = map(_stream, seeds[:3])
-
     states = np.empty((n, plan.n_states, model.dim))
     states[:, 0] = _start(model, plan, n, x0, start)
     z = np.empty((n, len(plan.t), p))
     _fill(states, z, plan, steps, noise)
-    struck = None
-    if outliers is not None:
-        struck = _contaminate(z, states, plan, outliers, [_stream(seed) for seed in seeds[3:6]])
-    if gaps is not None:
+    struck = _disturb(states, z, plan, _forced(model, plan, x0), model, jumps, outliers, seeds)
+    for shift in shifts:
+        _shift(z, plan.t, shift)
+    if coloured is not None:
+        z += coloured.draw(n, plan.times[plan.seen], _stream(seeds[0], 2))
+    if isinstance(gaps, Gaps):
+        z[gaps.draw(n, len(plan.t), _stream(seeds[6]))] = np.nan
+    elif gaps is not None:
         z[_stream(seeds[6]).random(z.shape) < gaps] = np.nan
     x = states if plan.n_states == len(plan.t) else states[:, plan.shown_at]
-    return Trajectories(plan.t, x, z, struck)
+    if setting.extra is None:
+        return Trajectories(plan.t, x, z, struck)
+    return Trajectories(plan.t, x, z, struck, setting.extra, states[:, plan.further_at])
 
 
-def _stream(seed: NDArray[np.int64]) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(seed.tolist()))
+def _check(model: Any, outliers: Any, forcing: Any, jumps: Any, coloured: Any) -> None:
+    """TypeError or ValueError for options of the wrong kind."""
+    for name, value, kind in (
+        ("outliers", outliers, Outliers), ("forcing", forcing, Forcing), ("jumps", jumps, Jumps),
+        ("coloured", coloured, ColouredNoise),
+    ):  # fmt: skip
+        if value is not None and not isinstance(value, kind):
+            article = "an" if kind is Outliers else "a"
+            raise TypeError(f"{name} must be {article} {kind.__name__} or None, got {value!r}")
+    if isinstance(model, DiscreteModel) and (forcing is not None or jumps is not None):
+        raise ValueError("forcing and jumps need a LinearSDE; a DiscreteModel has b and Q of steps")
+    if coloured is not None and len(coloured.cov) != model.obs_dim:
+        raise ValueError(
+            f"coloured noise cov must have shape {(model.obs_dim,) * 2}, got {coloured.cov.shape}"
+        )
+
+
+def _any(missing: Any) -> bool:
+    return isinstance(missing, Gaps) or bool(np.any(missing))
+
+
+def _setting(
+    model: Any, t: Any, obs_cov: Any, clock_jitter: float, fine_times: Any,
+    seeds: NDArray[np.int64],
+) -> Setting:  # fmt: skip
+    jitter = scalar(clock_jitter, "clock_jitter", low=0.0)
+    if jitter == 0 and fine_times is None:
+        return Setting(obs_cov)
+    if not isinstance(model, LinearSDE):
+        raise ValueError("clock_jitter and fine_times need a LinearSDE")
+    grid = times(t)
+    late = None
+    if jitter > 0:  # none before the first stamp, where the start counts
+        late = np.maximum(jitter * _stream(seeds[0], 1).standard_normal(len(grid)), grid[0] - grid)
+    extra = None if fine_times is None else times(fine_times, "fine_times")
+    if extra is not None and extra[0] < grid[0] - model.delay:
+        raise ValueError(
+            f"fine_times must not begin before the first state, at {grid[0] - model.delay:g}, "
+            f"got {extra[0]:g}"
+        )
+    return Setting(obs_cov, late, extra)
+
+
+def _forced(model: Any, plan: Plan, x0: Any) -> Array | None:
+    """What the known input has done to the states (S, d), or None without one."""
+    if getattr(model, "forcing", None) is None:
+        return None
+    if isinstance(x0, str):
+        model = replace(model, prior="stationary")
+    elif x0 is not None:
+        model = replace(model, prior="diffuse")  # x0 counts at the first time
+    return forced_states(model, plan.times, plan.t_first)
+
+
+def _disturb(
+    states: Array, z: Array, plan: Plan, known: Array | None, model: Any, jumps: Jumps | None,
+    outliers: Outliers | None, seeds: NDArray[np.int64],
+) -> Any:  # fmt: skip
+    """Add known inputs, jumps and outliers in place; returns the mask of the struck (n, T)."""
+    strikes = [_stream(seed) for seed in seeds[3:6]]
+    struck, kicks = None, None
+    if jumps is not None:
+        kicks = jump_kicks(jumps, model, plan, len(states), _stream(seeds[0], 3))
+    innovation = outliers is not None and outliers.strikes == "innovation"
+    if outliers is not None and innovation:
+        own, mask = innovation_outliers(states.shape, plan, outliers, strikes)
+        kicks = own if kicks is None else kicks + own
+        struck = mask[:, plan.seen]
+    more = None if known is None else known[None]
+    if kicks is not None:
+        more = carried(kicks, plan) if more is None else more + carried(kicks, plan)
+    if more is not None:
+        states += more
+        table = plan.observation
+        z += np.einsum("kij,nkj->nki", table.mean[table.which], more[:, plan.seen])
+    if outliers is not None and not innovation:
+        struck = contaminate(z, states, plan, outliers, strikes)
+    return struck
+
+
+def _shift(z: Array, t: Array, shift: LevelShift) -> None:
+    if not isinstance(shift, LevelShift):
+        raise TypeError(f"shifts must be LevelShift objects, got {shift!r}")
+    if shift.size.shape not in ((), z.shape[-1:]):
+        raise ValueError(
+            f"level shift size must be one number or have shape {z.shape[-1:]}, "
+            f"got {shift.size.shape}"
+        )
+    z[:, t >= shift.t] += shift.size
+
+
+def _stream(seed: NDArray[np.int64], more: int | None = None) -> np.random.Generator:
+    """The stream of a purpose; `more` numbers the purposes that came later."""
+    words = seed.tolist() if more is None else [*seed.tolist(), more]
+    return np.random.Generator(np.random.SFC64(words))
+
+
+def sampling_times(
+    n: int,
+    dt: float,
+    *,
+    law: Literal["regular", "jitter", "poisson", "gamma"] = "poisson",
+    spread: float = 0.5,
+    t0: float = 0.0,
+    rng: np.random.Generator | int = 0,
+) -> Array:
+    """Irregular sampling: n sorted times (n,) from t0 on, dt apart on average.
+
+    Parameters
+    ----------
+    n : number of times. dt : > 0, mean interval.
+    law : "regular"; "jitter": a grid whose points move by at most spread dt / 2 either way;
+        "poisson": independent exponential intervals; "gamma": independent intervals with standard
+        deviation spread dt.
+    spread : > 0 for "jitter" (at most 1) and "gamma".
+    rng : generator, or the seed of one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A number out of range, another law.
+    """
+    n, dt = positive_int(n, "n"), scalar(dt, "dt", low=0.0, strict=True)
+    choice(law, "law", ("regular", "jitter", "poisson", "gamma"))
+    spread = scalar(spread, "spread", low=0.0, strict=True)
+    stream, first = generator(rng), scalar(t0, "t0")
+    if law in ("regular", "jitter"):
+        if law == "jitter" and spread > 1:
+            raise ValueError(f"spread must be at most 1 for 'jitter', got {spread:g}")
+        moved = spread * (stream.random(n) - 0.5) if law == "jitter" else 0.0
+        return np.asarray(first + dt * (np.arange(n) + moved))
+    shape = 1.0 if law == "poisson" else 1.0 / spread**2
+    gaps = stream.gamma(shape, dt / shape, size=n)
+    gaps[0] = 0.0
+    return np.asarray(first + np.cumsum(gaps))
 
 
 def _radial(
@@ -183,104 +298,9 @@ def _radial(
     )
 
 
-class _Tables(NamedTuple):
-    """Constant (one entry) or time-varying tables, and which entry holds at each time."""
-
-    mean: Array  # (K, rows, cols) matrix that multiplies the previous or shown state
-    shift: Array  # (K, rows)
-    root: Array  # (K, rows, rows) lower triangular, root root^T = covariance
-    which: NDArray[np.intp]  # (T,)
-
-
-class _Plan(NamedTuple):
-    """Everything known before any number is drawn.
-
-    States live on a grid of their own: with a delay it holds t - delay beside t.
-    """
-
-    t: Array
-    step: _Tables
-    observation: _Tables
-    seen: NDArray[np.intp]  # (T,) index of the state that each observation shows
-    shown_at: NDArray[np.intp]  # (T,) index of the state at t
-    t_first: float
-
-    @property
-    def n_states(self) -> int:
-        return len(self.step.which)
-
-
-def _plan(model: LinearSDE | DiscreteModel, t: ArrayLike | None) -> _Plan:
-    if isinstance(model, LinearSDE):
-        if t is None:
-            raise TypeError("t must be given for a LinearSDE")
-        grid = times(t)
-        seen = shown_at = np.arange(len(grid))
-        states = grid
-        if model.delay > 0:
-            states, index = np.unique(
-                np.concatenate([grid - model.delay, grid]), return_inverse=True
-            )
-            seen, shown_at = index[: len(grid)], index[len(grid) :]
-        steps, which = np.unique(np.diff(states, prepend=states[0]), return_inverse=True)
-        Phi, psi, V = model.transition(steps)
-        return _Plan(
-            grid,
-            _Tables(Phi, psi, covariance_root(V), which),
-            _Tables(
-                model.C[None],
-                model.offset[None],
-                covariance_root(model.R)[None],
-                np.zeros(len(grid), dtype=np.intp),
-            ),
-            seen,
-            shown_at,
-            float(states[0]),
-        )
-    if t is None:
-        if model.length is None:
-            raise ValueError("t must be given (labels, one per step) when the model is constant")
-        grid = np.arange(float(model.length))
-    else:
-        grid = times(t)
-    if model.length not in (None, len(grid)):
-        raise ValueError(f"t must have length {model.length} like the model, got {len(grid)}")
-    every = np.arange(len(grid))
-
-    def tables(mean: str, shift: str, cov: str) -> _Tables:
-        varying = bool({mean, shift, cov} & set(model.time_varying))
-
-        def table(name: str) -> Array:
-            value: Array = getattr(model, name)
-            if name in model.time_varying:
-                return value
-            return np.broadcast_to(value, (len(grid) if varying else 1, *value.shape))
-
-        which = every if varying else np.zeros_like(every)
-        return _Tables(table(mean), table(shift), covariance_root(table(cov)), which)
-
-    return _Plan(grid, tables("F", "b", "Q"), tables("H", "d", "R"), every, every, float(grid[0]))
-
-
-def covariance_root(cov: Array) -> Array:
-    """Lower triangular L (..., m, m) with L L^T = cov (..., m, m), symmetric, maybe singular.
-
-    L = D tril(C^{1/2}) with D the standard deviations and C^{1/2} the symmetric root of the
-    correlation matrix, made triangular by QR: unlike Cholesky it exists for singular matrices, and
-    unlike a root of cov itself it keeps small variances beside large ones.
-    """
-    sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
-    safe = np.where(sd > 0, sd, 1.0)
-    values, vectors = np.linalg.eigh(cov / (safe[..., :, None] * safe[..., None, :]))
-    half = np.sqrt(np.clip(values, 0.0, None))[..., :, None] * np.swapaxes(vectors, -1, -2)
-    upper = np.linalg.qr(half, mode="r")
-    signs = np.where(np.diagonal(upper, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return np.asarray(sd[..., :, None] * np.swapaxes(upper * signs[..., :, None], -1, -2))
-
-
 def _start(
     model: LinearSDE | DiscreteModel,
-    plan: _Plan,
+    plan: Plan,
     n: int,
     x0: ArrayLike | str | None,
     stream: np.random.Generator,
@@ -310,7 +330,7 @@ def _start(
 
 
 def _fill(
-    states: Array, z: Array, plan: _Plan, steps: np.random.Generator, noise: np.random.Generator
+    states: Array, z: Array, plan: Plan, steps: np.random.Generator, noise: np.random.Generator
 ) -> None:
     """Propagate states[:, 0] and observe, block of paths by block of paths."""
     Phi, psi, step_root = (np.ascontiguousarray(table) for table in plan.step[:3])
@@ -325,42 +345,3 @@ def _fill(
         propagate(x, Phi, psi, step_root, plan.step.which)
         noise.standard_normal(out=y)
         observe(y, x, plan.seen, C, offset, noise_root, plan.observation.which)
-
-
-def _contaminate(
-    z: Array, states: Array, plan: _Plan, outliers: Outliers, streams: list[np.random.Generator]
-) -> ObsMask:
-    """Strike observations in place; returns the mask (n, T)."""
-    n, T, p = z.shape
-    struck = streams[0].random((n, T)) < outliers.rate
-    path, k = np.nonzero(struck)
-    table = plan.observation
-    at = table.which[k]
-    if outliers.law == "mean_doubling":
-        shown = states[path, plan.seen[k]]
-        z[path, k] += np.einsum("kij,kj->ki", table.mean[at], shown) + table.shift[at]
-        return struck
-    if not table.root.any():
-        raise ValueError("R must not be zero: the size of outliers is given in units of R")
-    assert outliers.scale is not None
-    draws = streams[1].standard_normal((n, T, p))[struck]
-    if outliers.df is not None:
-        chi2 = streams[2].chisquare(outliers.df, size=(n, T))[struck]
-        draws /= np.sqrt(chi2 / outliers.df)[:, None]
-    z[path, k] += outliers.scale * np.einsum("kij,kj->ki", table.root[at], draws)
-    return struck
-
-
-def _missing_probability(missing: Any, n_times: int, p: int) -> Array | None:
-    probability = real_array(missing, "missing")
-    if probability.shape not in ((), (p,), (n_times, p)):
-        raise ValueError(
-            f"missing must be a number or have shape (p,) = ({p},) or (T, p) = ({n_times}, {p}), "
-            f"got {probability.shape}"
-        )
-    if (probability < 0).any() or (probability > 1).any():
-        raise ValueError(
-            f"missing must be probabilities in [0, 1], got {probability.min():g}"
-            f"..{probability.max():g}"
-        )
-    return probability if probability.any() else None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, generator, positive_int, times
+from afafilter._base.shown import ShownAsText
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
 from afafilter.results import Trajectories
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences
@@ -40,8 +41,8 @@ TITLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(ShownAsText):
     """Scores of several estimators on the same paths.
 
     Attributes
@@ -365,8 +366,7 @@ def compare(
     Memory: one batch of estimates per worker, plus the sums per path.
     """
     grid = times(t)
-    n = positive_int(n_paths, "n_paths")
-    rng = generator(rng)
+    n, rng = positive_int(n_paths, "n_paths"), generator(rng)
     assumed = model if estimator_model is None else estimator_model
     named = checked_estimators(estimators, assumed, grid)
     chosen_steps(steps, len(grid))

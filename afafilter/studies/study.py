@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import positive_int
+from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
 from afafilter.scoring.score import COLUMNS, LEVELS, score_level
@@ -36,8 +37,8 @@ class Cell(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(ShownByFields):
     """A full factorial comparison.
 
     Parameters
@@ -205,8 +206,8 @@ class Study:
         return not (retry_failed and failed)
 
 
-@dataclass(frozen=True, eq=False)
-class StudyResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyResult(ShownByFields):
     """The finished cells of a study, read from its directory when they are asked for."""
 
     study: Study

@@ -148,7 +148,7 @@ def _model_pair(table: dict[str, Any], where: str) -> Any:
 
 
 def _scenario(table: Mapping[str, Any]) -> Any:
-    from afafilter.simulation.simulate import Outliers
+    from afafilter.simulation.contamination import Outliers
     from afafilter.studies.scenario import Scenario
 
     known_keys(table, SCENARIO)

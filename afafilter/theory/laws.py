@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, positive_int, real_array, scalar, times
+from afafilter._base.shown import ShownByFields
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
 from afafilter.kalman.estimators import kalman_filter
@@ -18,8 +19,8 @@ from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
 
-@dataclass(frozen=True)
-class ErrorCovariance:
+@dataclass(frozen=True, repr=False)
+class ErrorCovariance(ShownByFields):
     """True and claimed error law of an estimator on a time grid.
 
     t : (T,); cov : (T, d, d) true covariance of estimate minus state; bias : (T, d) its mean;

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from afafilter import DiscreteModel, LinearSDE, Outliers, Prior, simulate
+from afafilter.simulation.plan import covariance_root
 from afafilter.simulation.recursions import observe, propagate
-from afafilter.simulation.simulate import covariance_root
 from tests.conftest import MODELS
 from tests.oracles import Joint, joint_gaussian
 
@@ -297,7 +297,7 @@ CONSTANT = DiscreteModel([[0.5]], Q=[[1.0]], H=[[1.0]], R=[[1.0]])
         (TypeError, "t must be real", SPIRAL, [1j], {}),
         (TypeError, "t must be given", SPIRAL, None, {}),
         (TypeError, "model must be", "spiral", [0.0], {}),
-        (TypeError, "default_rng", SPIRAL, [0.0], {"rng": 3}),
+        (TypeError, "default_rng", SPIRAL, [0.0], {"rng": "3"}),
         (TypeError, "n_paths", SPIRAL, [0.0], {"n_paths": 2.5}),
         (ValueError, "n_paths", SPIRAL, [0.0], {"n_paths": 0}),
         (ValueError, "prior is diffuse", BROWNIAN, [0.0], {}),

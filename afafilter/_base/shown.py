@@ -1,0 +1,96 @@
+"""How results show themselves: short texts, HTML for notebooks, and pictures drawn elsewhere.
+
+Results know no drawing. `plot` of a result asks for a part of the package by name; the face of the
+package, which stands above all parts, says how each is loaded.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+WIDTH = 70
+LINES = 15
+"""Longest text that a result prints of itself."""
+
+_LOADERS: dict[str, Callable[[], Any]] = {}
+
+
+def offer(name: str, loader: Callable[[], Any]) -> None:
+    """Say how the part called `name` is loaded when something below asks for it."""
+    _LOADERS[name] = loader
+
+
+def load(name: str) -> Any:
+    """The part called `name`."""
+    return _LOADERS[name]()
+
+
+def shortened(text: str, lines: int = LINES) -> str:
+    """At most so many lines: what is left out is counted in the last one."""
+    rows = text.splitlines()
+    if len(rows) <= lines:
+        return text
+    left = len(rows) - lines + 1
+    return "\n".join([*rows[: lines - 1], f"... and {left} lines more"])
+
+
+def html_facts(title: str, facts: Mapping[str, Any]) -> str:
+    """A title and a table of two columns."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
+        f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+        for key, value in facts.items()
+    )
+    return f"<div><strong>{html.escape(title)}</strong><table>{rows}</table></div>"
+
+
+class ShownAsText:
+    """A result that prints the text of its `str`, at most `LINES` lines of it."""
+
+    def __repr__(self) -> str:
+        return shortened(str(self))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(shortened(str(self)))}</pre>"
+
+
+class ShownByFields:
+    """A record that prints one short line for each of its fields."""
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            part.name: told(getattr(self, part.name))
+            for part in fields(self)  # type: ignore[arg-type]
+            if part.repr
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: {value}" for name, value in self._facts().items()]
+        return shortened("\n  ".join([type(self).__name__, *lines]))
+
+    def _repr_html_(self) -> str:
+        return html_facts(type(self).__name__, self._facts())
+
+
+def told(value: Any) -> str:
+    """One short line about a value: the shape of an array, the names in a mapping."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"array {value.shape}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (Mapping, tuple, list)):
+        names = [x if isinstance(x, (str, int)) else told(x) for x in value]
+        text = ", ".join(map(str, names)) or "none"
+    elif isinstance(value, ShownByFields):
+        text = type(value).__name__
+    else:
+        text = repr(value).partition("\n")[0]
+    if len(text) <= WIDTH:
+        return text
+    count = f" ({len(value)} in all)" if isinstance(value, (Mapping, tuple, list)) else ""
+    return f"{text[: WIDTH - 4]} ...{count}"

@@ -1,0 +1,161 @@
+"""Pictures of single results: `Estimate.plot`, `Trajectories.plot`, `FitResult.plot`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from afafilter._base.checks import Array
+from afafilter.kalman.estimators import rts_smoother
+from afafilter.plotting.drawing import COLOURS, band, line_style, observations
+from afafilter.results import Estimate, Trajectories
+
+if TYPE_CHECKING:
+    from afafilter.learning.result import FitResult
+
+MOST_PANELS = 8
+
+
+def estimate(
+    result: Estimate,
+    *,
+    components: list[int] | None = None,
+    names: list[str] | None = None,
+    level: float = 0.95,
+    path: int = 0,
+    units: str = "",
+    axes: Any = None,
+) -> Any:
+    """An estimate over time or dates, one panel a component, with its central interval.
+
+    Parameters
+    ----------
+    result : the estimate; `result.observed().plot()` draws what a measurement would show.
+    components : which; default the first eight. names : of all components, for the axes.
+    level : of the interval. path : which one when there are several.
+    units : of the values, for the axes. axes : where to draw; default new ones, one per component.
+
+    Raises
+    ------
+    ValueError
+        If a component does not exist, or there are not as many axes as components.
+    """
+    d = result.mean.shape[-1]
+    chosen = list(range(min(d, MOST_PANELS))) if components is None else list(components)
+    panels = _panels(len(chosen), axes)
+    when = result if result.index is None else _dated(result)
+    for ax, k in zip(panels, chosen, strict=True):
+        band(when, k, level=level, path=path, ax=ax, label=title(result))
+        _dress(ax, result, f"x{k}" if names is None else names[k], units)
+    panels[0].legend(title=f"band: {100 * level:g} %")
+    return axes if axes is not None else panels
+
+
+def trajectories(
+    data: Trajectories,
+    *,
+    path: int = 0,
+    names: list[str] | None = None,
+    units: str = "",
+    axes: Any = None,
+) -> Any:
+    """States as lines and, where as many components are observed, observations as points.
+
+    Struck observations are ringed. Parameters as for `estimate`.
+    """
+    d, p = data.x.shape[-1], data.z.shape[-1]
+    shown = min(d, MOST_PANELS)
+    panels = _panels(shown, axes)
+    x = data.x.reshape(-1, *data.x.shape[-2:])[path]
+    for k, ax in enumerate(panels):
+        ax.plot(data.t, x[:, k], color=COLOURS["truth"], label="state")
+        if p == d:
+            observations(data.t, data.z, k, path=path, ax=ax)
+            if data.outliers is not None:
+                struck = data.outliers.reshape(-1, len(data.t))[path]
+                z = data.z.reshape(-1, len(data.t), p)[path]
+                ax.plot(
+                    data.t[struck], z[struck, k], "o", mfc="none", color=COLOURS["AFA"],
+                    label="outlier",
+                )  # fmt: skip
+        ax.set_ylabel(_with_units(f"x{k}" if names is None else names[k], units))
+    panels[-1].set_xlabel("time")
+    panels[0].legend()
+    return axes if axes is not None else panels
+
+
+def fit(
+    result: FitResult, *, level: float = 0.95, path: int = 0, units: str = "", axes: Any = None
+) -> Any:
+    """A fit: data with the smoothed signal, what each summand adds, and standardised innovations.
+
+    Parameters as for `estimate`; the panels are 2 and one for each summand where there are several.
+    """
+    problem, model = result.problem, result.model
+    t = problem.data.t
+    smoothed = rts_smoother(model, t, problem.z, obs_cov=problem.obs_cov)
+    parts = smoothed.components()
+    several = parts if len(parts) > 1 else {}
+    panels = _panels(2 + len(several), axes)
+    signal = smoothed.observed(noise=False)
+    observations(t, problem.z, 0, path=path, ax=panels[0])
+    band(signal, 0, level=level, path=path, ax=panels[0], label="smoothed signal")
+    panels[0].set_ylabel(_with_units("observed", units))
+    panels[0].legend(title=f"band: {100 * level:g} %")
+    for k, (name, part) in enumerate(several.items()):
+        ax = panels[1 + k]
+        band(part, 0, level=level, path=path, ax=ax, **line_style(1 + k))
+        ax.set_ylabel(_with_units(name, units))
+    assert smoothed.innovation is not None
+    assert smoothed.innovation_cov is not None
+    sd = np.sqrt(np.diagonal(smoothed.innovation_cov, axis1=-2, axis2=-1))
+    with np.errstate(invalid="ignore"):
+        residual = (smoothed.innovation / sd).reshape(-1, len(t), sd.shape[-1])[path][:, 0]
+    last = panels[-1]
+    last.plot(t, residual, ".", color=COLOURS["data"])
+    for height in (-1.96, 1.96):
+        last.axhline(height, linestyle=":", color=COLOURS["truth"])
+    last.set_ylabel("standardised\ninnovation")
+    last.set_xlabel(f"time ({result.time_unit})" if result.time_unit else "time")
+    return axes if axes is not None else panels
+
+
+def title(result: Estimate) -> str:
+    """What is drawn, in words: "robust RTS, StudentT"."""
+    weight = result.info.get("weight")
+    name = result.label or "estimate"
+    return name if weight is None else f"robust {name}, {weight}"
+
+
+def _panels(count: int, axes: Any) -> list[Axes]:
+    if axes is None:
+        height = 1.2 + 1.6 * count
+        _, made = plt.subplots(count, 1, sharex=True, squeeze=False, figsize=(7.0, height))
+        return list(made[:, 0])
+    given = list(np.atleast_1d(np.asarray(axes, dtype=object)).ravel())
+    if len(given) != count:
+        raise ValueError(f"axes must be {count}, one for each panel, got {len(given)}")
+    return given
+
+
+def _dated(result: Estimate) -> Estimate:
+    """The estimate at its stamps, so that dates stand on the axis."""
+    from dataclasses import replace
+
+    assert result.index is not None
+    stamps: Array = result.index.at(result.t)
+    return replace(result, t=stamps)
+
+
+def _dress(ax: Axes, result: Estimate, name: str, units: str) -> None:
+    ax.set_ylabel(_with_units(name, units))
+    if result.index is None or not result.index.dated:
+        unit = "" if result.index is None else result.index.unit
+        ax.set_xlabel(f"time ({unit})" if unit else "time")
+
+
+def _with_units(name: str, units: str) -> str:
+    return f"{name} ({units})" if units else name
