@@ -20,7 +20,8 @@ MISMATCH = 1e-6
 def first_start(problem: Problem) -> Array:
     """The start of the search; of several (peaks of a periodogram) the one that is likeliest."""
     par = problem.parametrisation
-    points = [par.start(), *getattr(par, "alternatives", list)()]
+    others: list[Array] = getattr(par, "alternatives", list)()
+    points = [par.start(), *others]
     if len(points) == 1:
         return points[0]
     objective = Objective(problem.objective)
@@ -96,7 +97,7 @@ def _compare_with_filter(problem: Problem, best: Optimum) -> None:
         return
     model = problem.parametrisation.model(best.theta)
     found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
-    value = float(np.sum(found.loglik))
+    value = float(np.sum(np.asarray(found.loglik)))
     if not abs(value - best.value) <= MISMATCH * max(1.0, abs(value)):
         raise ArithmeticError(
             f"the maximised log-likelihood is {best.value:.8g}, the Kalman filter's at the same "

@@ -126,8 +126,9 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     determinant = cc * ss - cs**2
     clear = determinant > 1e-6 * n**2
     explained = yc**2 * ss - 2 * yc * ys * cs + ys**2 * cc
-    power = np.where(clear, explained / np.where(clear, determinant, 1.0), 0.0)
-    return 2 * np.pi * k / (size * cell), np.maximum(power, 0.0)
+    power: Array = np.where(clear, explained / np.where(clear, determinant, 1.0), 0.0)
+    omega: Array = 2 * np.pi / (size * cell) * k.astype(float)
+    return omega, np.maximum(power, 0.0)
 
 
 def _background(omega: Array, power: Array) -> Array:

@@ -145,9 +145,9 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
     else:
         F, b, V = discretiser.transition(A, Q, u, data.steps)
     R = system.R[None] if data.obs_cov is None else data.obs_cov
-    shown = _shown(len(data.t), system.C[None], system.offset[None], R)
+    H, shift, R, row = _shown(len(data.t), system.C[None], system.offset[None], R)
     sizes = _sizes(A, flat.shape[1])
-    chain = Chain(F, b, V, data.index, *shown, mean, cov, flat, data.t, sizes)
+    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes)
 
     def pullback(g: Chain) -> System:
         gA, gQ, gu = transition_adjoint((A, Q, u), data.steps, g.F, g.b, g.V)
@@ -238,10 +238,10 @@ def discrete_chain(
         mean, cov, flat, _ = system.prior
     index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov
-    shown = _shown(T, spread("H"), spread("d"), R)
+    H, shift, R, row = _shown(T, spread("H"), spread("d"), R)
     sizes = _sizes(system.F, flat.shape[1], given=True)
-    moves = spread("F"), spread("b"), spread("Q")
-    chain = Chain(*moves, index, *shown, mean, cov, flat, data.t, sizes)
+    F, b, V = spread("F"), spread("b"), spread("Q")
+    chain = Chain(F, b, V, index, H, shift, R, row, mean, cov, flat, data.t, sizes)
 
     def pullback(g: Chain) -> DiscreteSystem:
         gF, gb, gV, gH, gd, gR = (

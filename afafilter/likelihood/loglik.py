@@ -18,6 +18,7 @@ import numpy as np
 
 from afafilter.likelihood.chain import (
     COMPILED_REACH,
+    FAINT,
     Chain,
     DiscreteSystem,
     PriorArrays,
@@ -78,7 +79,11 @@ def evaluate(
     if gradient and isinstance(system, System) and len(data.groups) == 1 and data.obs_cov is None:
         prior = system.prior
         reach = np.abs(system.A).sum(axis=0).max() * data.longest
-        if isinstance(prior, PriorArrays) and prior.t0 is None and reach <= COMPILED_REACH:
+        if (
+            isinstance(prior, PriorArrays)
+            and prior.t0 is None
+            and reach <= (FAINT if prior.flat.shape[1] else COMPILED_REACH)
+        ):
             status, value, slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)
             return value, slopes

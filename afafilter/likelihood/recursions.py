@@ -44,8 +44,11 @@ class Score(NamedTuple):
     @classmethod
     def zeros(cls, chain: Chain) -> Score:
         """Nothing added up yet."""
-        arrays = (chain.F, chain.b, chain.V, chain.H, chain.shift, chain.R, chain.mean, chain.cov)
-        return cls(*(np.zeros(a.shape) for a in arrays), np.zeros(chain.flat.shape[::-1]))
+        arrays: tuple[Array, ...] = (
+            chain.F, chain.b, chain.V, chain.H, chain.shift, chain.R, chain.mean, chain.cov,
+            chain.flat.T,
+        )  # fmt: skip
+        return cls(*(np.zeros(a.shape) for a in arrays))
 
     def chain(self, chain: Chain) -> Chain:
         """As the gradient by a chain."""

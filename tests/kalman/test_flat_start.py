@@ -11,8 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from diffuse_oracle import ExactDiffuse
-from flat_cases import SMALL, cases, two_sensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
@@ -30,6 +28,8 @@ from afafilter import (
 )
 from afafilter.kalman.flat_start import BarelyDetermined
 from afafilter.weights import StudentT
+from tests.diffuse_oracle import ExactDiffuse
+from tests.flat_cases import SMALL, cases, two_sensors
 
 
 def sensor_data(gap, sds=(1e-2, 1e-5), level=5e6):

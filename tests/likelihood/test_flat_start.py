@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flat_cases import SMALL, cases, two_sensors
 from hypothesis import given
 
 from afafilter import LinearSDE, brownian, kalman_filter, seasonal
 from afafilter.likelihood.chain import System
 from afafilter.likelihood.data import prepare
 from afafilter.likelihood.loglik import evaluate
+from tests.flat_cases import SMALL, cases, two_sensors
 
 
 def loglik(model, t, z):
