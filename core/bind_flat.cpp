@@ -18,6 +18,7 @@ PyMethodDef* flat_methods() {
                                       "P(N,d,d)";
     static const std::string carry = chain + "times(N) " + sizes + "from start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
     static const std::string move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d)";
+    static const std::string see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k)";
     static const std::string predict = chain + "k tau stamp " + sizes + paths;
     static const std::string innovations = chain + "o z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
     static const std::string update = chain + "o z(paths,T,p) seen(paths,p) scale(paths) " + paths;
@@ -27,6 +28,7 @@ PyMethodDef* flat_methods() {
         bind<&carry_open>("carry_open", carry.c_str()),
         bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k) m(n,k,d) P(k,d,d)"),
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
+        bind<&see_flat>("see_flat", see.c_str()),
         bind<&rank_rounding>("rank_rounding", ""),
         bind<&move_directions>("move_directions", move.c_str()),
         bind<&predict_all>("predict_all", predict.c_str()),

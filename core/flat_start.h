@@ -20,6 +20,55 @@ inline double stamp_at(const In<1>& times, int64_t k) {
     return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
 }
 
+// (u, v) <- (c u + s v, c v - s u), n numbers each.
+inline void rotate_pair(double* u, double* v, int n, double c, double s) {
+    for (int i = 0; i < n; i++) {
+        const double x = u[i], y = v[i];
+        u[i] = c * x + s * y, v[i] = c * y - s * x;
+    }
+}
+// The rotation of directions a and b (see `take_direction`) at the first `nodes` nodes too.
+inline void turn_kept(const Out<3>& M, const Out<3>& touch, int64_t nodes, int a, int b, double c, double s, double slip) {
+    const int d = static_cast<int>(M.shape[2]);
+    for (int64_t k = 0; k < nodes; k++) {
+        rotate_pair(M.row(k) + a * d, M.row(k) + b * d, d, c, s);
+        double *u = touch.row(k) + a * d, *v = touch.row(k) + b * d;
+        for (int i = 0; i < d; i++) {
+            const double x = u[i], y = v[i];
+            u[i] = std::fabs(c) * x + std::fabs(s) * y;
+            v[i] = std::fabs(c) * y + std::fabs(s) * x + slip * std::fabs(M.row(k)[a * d + i]);
+        }
+    }
+}
+
+// What observations that show H x (p, d) leave open of a flat state, node by node, until nothing is; how many nodes
+// that took. F (k, d, d), by columns, leads into each; seen (k, p). At every node the directions M (k, d, d), as rows,
+// those seen so far first, `touch`, up to where an entry of the others counts as 0, and count (k) of those seen.
+inline int64_t see_flat(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Flags<2> seen, Out<3> M, Out<3> touch,
+                        View<int64_t, 1> count) {
+    const int d = static_cast<int>(H.shape[1]);
+    OpenDirections open(d, d);
+    Scratch<double, 0> start(d * d);
+    for (int i = 0; i < d; i++) start[i * d + i] = 1.0;
+    open_directions(&start[0], open);
+    int64_t k = 0;
+    for (; k < F.shape[0] && open.first < d; k++) {
+        if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+        for (int64_t a = 0; a < H.shape[0] && open.first < d; a++)
+            if (seen.row(k)[a] && look(H.row(a), open))
+                take_direction(H.row(a), open, [&](int i, int j, double c, double s, double slip) {
+                    turn_kept(M, touch, k, i, j, c, s, slip);
+                });
+        for (int j = 0; j < d; j++)
+            for (int i = 0; i < d; i++) {
+                M.row(k)[j * d + i] = j < open.first ? 0.0 : open.direction(j)[i];
+                touch.row(k)[j * d + i] = j < open.first ? 0.0 : rounding(open, j, i);
+            }
+        count[k] = open.first;
+    }
+    return k;
+}
+
 // The node after k at which an open direction is next seen, the number of nodes if none ever is.
 inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Flags<2>& seen, int64_t k,
                           const OpenDirections& now, OpenDirections& ahead) {
@@ -79,22 +128,8 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     int64_t k = 0, sight = -1;
     for (; k < nodes && k < room; k++) {
         auto turn = [&](int a, int b, double c, double s_, double slip) {
-            auto rotate = [&](double* u, double* v, int64_t size) {
-                for (int64_t i = 0; i < size; i++) {
-                    const double g = u[i], h = v[i];
-                    u[i] = c * g + s_ * h, v[i] = c * h - s_ * g;
-                }
-            };
-            rotate(kept.turned.row(a), kept.turned.row(b), q);
-            for (int64_t earlier = 0; earlier < k; earlier++) {
-                rotate(kept.M.row(earlier) + a * d, kept.M.row(earlier) + b * d, d);
-                double *u = kept.touch.row(earlier) + a * d, *v = kept.touch.row(earlier) + b * d;
-                for (int i = 0; i < d; i++) {
-                    const double g = u[i], h = v[i];
-                    u[i] = std::fabs(c) * g + std::fabs(s_) * h;
-                    v[i] = std::fabs(c) * h + std::fabs(s_) * g + slip * std::fabs(kept.M.row(earlier)[a * d + i]);
-                }
-            }
+            rotate_pair(kept.turned.row(a), kept.turned.row(b), q, c, s_);
+            turn_kept(kept.M, kept.touch, k, a, b, c, s_, slip);
         };
         auto shift = [&](int64_t path, int j, double by) {
             for (int64_t earlier = 0; earlier < k; earlier++)

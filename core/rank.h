@@ -249,7 +249,13 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
                     rough[i] += std::fabs(step[l * d + i]) * t[l] + RANK * EPS * size[i * d + l] * std::fabs(n[l]);
                 }
             }
-            for (int i = 0; i < d; i++) n[i] = moved[i], t[i] = rough[i];
+            for (int i = 0; i < d; i++) largest[i] = 0.0;                    // blocks in which more than nothing is left
+            for (int i = 0; i < d; i++)
+                if (!(std::fabs(moved[i]) < DECAYED * std::fabs(n[i])) && moved[i] != 0.0) largest[sizes.block[i]] = 1.0;
+            for (int i = 0; i < d; i++) {
+                const bool left = largest[sizes.block[i]] == 1.0;
+                n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;
+            }
         }
     }
 }

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, ObsMask
 from afafilter._core import core
+from afafilter.linalg.discretiser import transition
 
 ROUNDING: float = core.rank_rounding()
 """Relative size up to which what should cancel counts as zero."""
@@ -65,3 +66,63 @@ def carry(
         columns, np.array(tau, dtype=float), np.array(stamp, dtype=float), sizes, *out
     )
     return out
+
+
+def unseen(
+    A: Array, sizes: ComponentSizes, C: Array, stamps: Array, seen: ObsMask, times: Array,
+    used: NDArray[np.int64],
+) -> ObsMask:  # fmt: skip
+    """Which components (k, d) of a flat state at `times` the first `used` observations leave open.
+
+    Parameters
+    ----------
+    A, sizes : dynamics (d, d) and what `component_sizes` says of them.
+    C, stamps, seen : observations show C x (p, d) at stamps (T,), those components that are seen
+        (T, p).
+    times, used : (k,) of each query, and how many of the first observations it uses.
+    """
+    d, T = C.shape[1], len(stamps)
+    out = np.zeros((len(times), d), dtype=bool)
+    out[used == 0] = True
+    n = min(T, 4 * d + 4)
+    while True:
+        F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
+        M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
+        done = core.see_flat(
+            np.ascontiguousarray(F.swapaxes(-1, -2)), np.array(stamps[:n]), sizes, np.array(C),
+            np.array(seen[:n]), M, rounding, count,
+        )  # fmt: skip
+        whole = done > 0 and count[done - 1] == d
+        if whole or n == T:
+            break
+        n = T
+    open_ = np.flatnonzero((used > 0) & ((used < done) if whole else True))
+    if not len(open_):
+        return out
+    node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
+    base = np.maximum(node, 0)
+    lag = times[open_] - stamps[base]
+    early = np.arange(d) < count[used[open_] - 1][:, None]
+    Phi = np.empty((len(open_), d, d))
+    for past, sign in ((lag < 0, -1.0), (lag >= 0, 1.0)):
+        if past.any():
+            Phi[past] = _moves(sign * A, np.abs(lag[past]))
+    stamp = np.maximum(np.abs(times[open_]), np.abs(stamps[base]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved, zero = carry(
+            Phi, np.abs(lag), stamp, sizes, np.where(early[..., None], 0.0, M[base]),
+            np.where(early[..., None], 0.0, rounding[base]),
+        )  # fmt: skip
+        out[open_] = ~(np.abs(moved) <= zero).all(axis=1)
+    return out
+
+
+def _moves(A: Array, lag: Array) -> Array:
+    """e^{A lag} (k, d, d), NaN beyond the floating-point range."""
+    none = np.zeros_like(A), np.zeros(len(A))
+    try:
+        return transition(A, *none, lag)[0]
+    except ValueError:
+        if len(lag) == 1:
+            return np.full((1, *A.shape), np.nan)
+        return np.concatenate([_moves(A, lag[k : k + 1]) for k in range(len(lag))])

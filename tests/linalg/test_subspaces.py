@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import block_diag
 
 from afafilter.linalg.discretiser import transition
-from afafilter.linalg.subspaces import ROUNDING, carry, component_sizes
+from afafilter.linalg.subspaces import ROUNDING, carry, component_sizes, unseen
 
 TURN = np.array([[0.0, -np.pi], [np.pi, 0.0]])
 
@@ -90,3 +90,29 @@ def test_bounds_hold_against_exact_transitions():
             error = [abs(float(exact[i] - mpmath.mpf(found[0, 0, i]))) for i in range(3)]
         assert (np.array(error) <= rounding[0, 0]).all()
         assert (rounding[0, 0] < 1e-11 * np.abs(n).max()).all()
+
+
+def test_what_observations_leave_open():
+    """Query by query: none yet, one, both; a state that only decays; one that is never seen."""
+    A = block_diag([[0.0, 1.0], [0.0, 0.0]], [[-2.0]])
+    sizes = component_sizes(A)
+    stamps, seen = np.array([0.0, 1.0, 1.0, 3.0]), np.array([[True], [False], [True], [True]])
+    C = np.array([[1.0, 0.0, 0.0]])
+    times = np.array([-1.0, 0.0, 0.5, 1.0, 1.0, 4.0])
+    found = unseen(A, sizes, C, stamps, seen, times, np.array([0, 1, 1, 2, 3, 4]))
+    some = [True, True, True], [False, True, True], [True, True, True], [True, True, True]
+    np.testing.assert_array_equal(found, [*some, [False, False, True], [False, False, True]])
+    whole = unseen(A, sizes, C, stamps, seen, times, np.full(6, 4))
+    np.testing.assert_array_equal(whole, np.tile([False, False, True], (6, 1)))
+    late = unseen(A, sizes, np.ones((1, 3)), stamps, seen[:, :0] @ np.ones((0, 1), bool), times,
+                  np.full(6, 4))  # fmt: skip
+    assert late.all()
+
+
+def test_a_mode_that_explodes_backwards_is_known_of_late():
+    A = -np.diag([500.0, 1.0])
+    found = unseen(
+        A, component_sizes(A), np.eye(2), np.array([0.0, 1.0]), np.ones((2, 2), bool),
+        np.array([-5.0, 0.0, 1.0]), np.full(3, 2),
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, np.zeros((3, 2), bool))
