@@ -8,23 +8,24 @@ number is not squared, and the rank tells which components the data determine.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.forms import remembered
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
     Coordinates,
     Index,
-    Queries,
     channel,
     coordinates,
     free_path,
-    make_flow,
-    make_queries,
     make_sight,
+    make_walk,
 )
+from afafilter.adaptive.options import Spans
 from afafilter.adaptive.recursions import (
     BUNDLE,
     Walk,
@@ -54,7 +55,8 @@ class Plan(NamedTuple):
     """What is the same for every path.
 
     stamps : (T,) times that the observations show; times : (Tq,) of the queries.
-    first, last : (Tq,) query i uses observations first[i] <= j < last[i].
+    first, last : (Tq,) query i uses observations first[i] <= j < last[i]; earlier : alike, those
+    that an anchor before the query's own observation rests on.
     own : (Tq,) index of the query's own observation, -1 where there is none.
     anchor_cov : (d, d) in xi coordinates or None.
     path : (Tq, d) noise-free path at the queries, seen : (T, p) C times it at the stamps.
@@ -66,6 +68,7 @@ class Plan(NamedTuple):
     times: Array
     first: Index
     last: Index
+    earlier: tuple[Index, Index]
     own: Index
     R: Array
     anchor_cov: Array | None
@@ -77,7 +80,8 @@ class Plan(NamedTuple):
 class Pattern(NamedTuple):
     """The observations that see something of the state, for paths that miss the same ones.
 
-    js : (n,) their indices; walk : how the queries see them, in that numbering; y : (P, n, r)
+    js : (n,) their indices; walk : how the queries see them, in that numbering, as are used and
+    earlier, the first and last that count as in `Plan` (the walk takes in both); y : (P, n, r)
     whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
     number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa}.
     """
@@ -85,6 +89,8 @@ class Pattern(NamedTuple):
     plan: Plan
     js: Index
     walk: Walk
+    used: tuple[Index, Index]
+    earlier: tuple[Index, Index]
     y: Array
     rest: Array
     dim: Dim
@@ -94,15 +100,16 @@ class Pattern(NamedTuple):
 class Tile(NamedTuple):
     """Whole bundles of consecutive queries: their pairs with the observations low <= j < low + n.
 
-    walk : of these queries; pairs : (bundles, n, r (d + r), 8) equations; used : (bundles, n, 8)
-    whether a query uses an observation; log_det : alike, of each pair's information on x, or None.
+    pairs : (bundles, n, r (d + r), 8) equations; used, earlier : (bundles, n, 8) whether a query,
+    or an anchor before its own observation, uses an observation; log_det : alike, of each pair's
+    information on x, or None.
     """
 
     queries: slice
-    walk: Walk
     low: int
     pairs: Array
     used: ObsMask
+    earlier: ObsMask
     log_det: Array | None
     kappa: Array
 
@@ -121,28 +128,33 @@ class Solution(NamedTuple):
 
 
 def make_plan(
-    model: LinearSDE, stamps: Array, times: Array, first: Index, last: Index, own: Index,
-    R: Array, anchor_cov: Array | None, uniform_noise: bool,
-) -> Plan:  # fmt: skip
+    model: LinearSDE, spans: Spans, R: Array, anchor_cov: Array | None, uniform_noise: bool
+) -> Plan:
     """Coordinates for these queries and observations; anchor_cov in z units."""
+    stamps, times = spans.stamps, spans.times
     span = float(max(times.max(), stamps.max()) - min(times.min(), stamps.min()))
-    coords = coordinates(model, span)
+    coords = remembered(model, ("coordinates", span), lambda: coordinates(model, span))
     if anchor_cov is not None:
         to_state = coords.W_inv @ np.linalg.inv(model.C)
         anchor_cov = to_state @ anchor_cov @ to_state.T
-        coords = coords._replace(quiet=np.zeros(model.dim))
+        coords = replace(coords, quiet=np.zeros(model.dim))
+    none = np.zeros_like(spans.split)
+    last = spans.split if spans.causal else np.full_like(none, len(stamps))
     both = np.concatenate([stamps, times])
     path = free_path(coords, both, float(both.min() if coords.sign > 0 else both.max()))
     return Plan(
-        model, coords, stamps, times, first, last, own, R, anchor_cov, uniform_noise,
-        path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
+        model, coords, stamps, times, none, last, (none, spans.before), spans.own, R, anchor_cov,
+        uniform_noise, path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
     )  # fmt: skip
 
 
-def make_pattern(plan: Plan, z: Array, seen: ObsMask, *, chain: bool) -> Pattern | None:
+def make_pattern(
+    plan: Plan, z: Array, seen: ObsMask, *, chain: bool, predicts: bool
+) -> Pattern | None:
     """Observations z (P, T, p) of paths that see the same components (T, p); None: there are none.
 
     chain : the first time counts even if nothing is seen there: a flat state begins with it.
+    predicts : what is earlier counts too.
     """
     found, width = [], np.zeros(len(seen), np.int64)
     ranks = np.zeros(len(seen), np.int64)
@@ -169,12 +181,18 @@ def make_pattern(plan: Plan, z: Array, seen: ObsMask, *, chain: bool) -> Pattern
         rest[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
     stamps = plan.stamps[js]
     sight = make_sight(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
-    ends = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
-    queries = make_queries(plan.coords, stamps, plan.times, *ends, plan.anchor_cov)
-    walk = Walk(make_flow(plan.coords, stamps), sight, queries, plan.coords.sign < 0)
+    used = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
+    earlier = np.searchsorted(js, plan.earlier[0]), np.searchsorted(js, plan.earlier[1])
+    ends = used
+    if predicts:
+        ends = np.minimum(used[0], earlier[0]), np.maximum(used[1], earlier[1])
+    flow, queries = make_walk(plan.coords, stamps, plan.times, *ends, plan.anchor_cov)
+    walk = Walk(flow, sight, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
-    return Pattern(plan, js, walk, y, rest, dim, queries.reach[:, None] * plan.coords.quiet)
+    return Pattern(
+        plan, js, walk, used, earlier, y, rest, dim, queries.reach[:, None] * plan.coords.quiet
+    )
 
 
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
@@ -198,20 +216,25 @@ def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
 
 def _tile(pattern: Pattern, at: slice, determinants: bool) -> Tile:
     whole, plan = pattern.walk, pattern.plan
-    queries = Queries(*(part[at] for part in whole.queries))
+    queries = whole.queries.at(at)
     walk = whole._replace(queries=queries)
     low = int(queries.first.min())
     n = max(int(queries.last.max()) - low, 1)
     pairs = pair_equations(walk, low, n)
-    j = np.arange(low, low + n)[:, None]
-    ends = [side_by_side(end[None, :, None])[0] for end in (queries.first, queries.last)]
-    used: ObsMask = np.asarray((j >= ends[0]) & (j < ends[1]))
+    used, earlier = (_between(ends, at, low, n) for ends in (pattern.used, pattern.earlier))
     kappa = pattern.kappa[at]
     log_det = None
     if determinants:
         unit, rank = np.exp(np.minimum(kappa, DECAY_FLOOR)), whole.sight.rank[low : low + n]
         log_det = np.where(used, pair_log_dets(pairs, unit, plan.coords.W_inv, rank), 0.0)
-    return Tile(at, walk, low, pairs, used, log_det, kappa)
+    return Tile(at, low, pairs, used, earlier, log_det, kappa)
+
+
+def _between(ends: tuple[Index, Index], at: slice, low: int, n: int) -> ObsMask:
+    """Whether first <= j < last, (bundles, n, 8), for low <= j < low + n."""
+    first, last = (side_by_side(end[None, at, None])[0] for end in ends)
+    j = np.arange(low, low + n)[:, None]
+    return np.asarray((j >= first) & (j < last))
 
 
 def _data(pattern: Pattern, tile: Tile, paths: slice) -> Array:
@@ -219,22 +242,25 @@ def _data(pattern: Pattern, tile: Tile, paths: slice) -> Array:
     return pattern.y[paths, tile.low : tile.low + n]
 
 
+def plain_scales(tile: Tile, counts: ObsMask, beta: float) -> Array:
+    """Log of the factor of each pair's precision without a weight; -inf where it does not count."""
+    scale = np.where(counts, 0.0, -np.inf)[None]
+    return scale if tile.log_det is None else scale + (beta - 1.0) * tile.log_det
+
+
 def log_scales(
-    pattern: Pattern, tile: Tile, paths: slice, anchor: Array | None, weight: Weight | None,
-    beta: float,
-) -> Array:  # fmt: skip
+    pattern: Pattern, tile: Tile, paths: slice, anchor: Array, weight: Weight | None, beta: float
+) -> Array:
     """Log of the scalar factor of each pair's precision (P or 1, bundles, n, 8), -inf: not used.
 
     A query whose anchor (nq, d) is not determined (NaN) keeps the plain weights.
     """
-    scale = np.where(tile.used, 0.0, -np.inf)[None]
-    if tile.log_det is not None:
-        scale = scale + (beta - 1.0) * tile.log_det
-    if weight is None or anchor is None:
+    scale = plain_scales(tile, tile.used, beta)
+    if weight is None:
         return scale
     rows = slice(tile.low, tile.low + tile.pairs.shape[1])
-    known = ~np.isnan(anchor).any(axis=-1, keepdims=True)
-    lanes = side_by_side(np.where(known, anchor, 0.0))
+    known: ObsMask = np.asarray(~np.isnan(anchor).any(axis=-1, keepdims=True))
+    lanes = side_by_side(np.asarray(np.where(known, anchor, 0.0)))
     d2 = pair_distances(
         tile.pairs, _data(pattern, tile, paths), pattern.rest[paths, rows], lanes
     )  # fmt: skip

@@ -10,7 +10,7 @@ inverse_temperature.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,27 +18,17 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    choice,
     covariance,
     given,
     observation_covariances,
     observations,
-    positive_int,
-    scalar,
     times,
 )
 from afafilter._base.containers import takes_tables
-from afafilter.adaptive.isotropic import Spans
 from afafilter.adaptive.linear_map import calibrate
-from afafilter.adaptive.methods import (
-    between,
-    check_exact,
-    past,
-    query_noise,
-    require_definite,
-    run_method,
-)
-from afafilter.adaptive.run import Outcome, Settings, without_covariance
+from afafilter.adaptive.methods import query_noise, require_definite, run_method
+from afafilter.adaptive.options import Options, make_spans
+from afafilter.adaptive.run import Outcome, without_covariance
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
@@ -46,10 +36,6 @@ from afafilter.weights import Weight, as_weight
 
 if TYPE_CHECKING:
     from afafilter.models.radial import RadialTangentialSDE
-
-ANCHORS = ("observation", "estimate", "prediction")
-CORRELATIONS = ("independent", "exact")
-METHODS = ("auto", "dense", "modal", "isotropic", "linear", "fft")
 
 
 @takes_tables
@@ -142,13 +128,12 @@ def adaptive_filter(
     being shared by all paths (then O(T Tq p d) per path); memory bounded by tiles, O((T + Tq) d^2)
     beyond. Exact: O(T d^3) in all without a robust weight.
     """
-    return _estimate(
-        model, t, z, causal=True, calibrated=calibrated, weight=weight, anchor=anchor,
-        iterations=iterations, step=step, momentum=momentum,
-        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
-        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
-        tolerance=tolerance, return_weights=return_weights,
+    options = Options(
+        True, as_weight(weight), anchor, iterations, step, momentum, inverse_temperature,
+        anchor_cov, correlation, method, obs_cov, query_times, window, tolerance, return_weights,
+        calibrated,
     )  # fmt: skip
+    return _estimate(model, t, z, options)
 
 
 @takes_tables
@@ -180,88 +165,50 @@ def adaptive_smoother(
     pulled backward, with the noise that lies between (the paper's acausal form). `window` counts
     on both sides. For stable models the pulled values grow like e^{mu |tau|}; nothing overflows.
     """
-    return _estimate(
-        model, t, z, causal=False, calibrated=calibrated, weight=weight, anchor=anchor,
-        iterations=iterations, step=step, momentum=momentum,
-        inverse_temperature=inverse_temperature, anchor_cov=anchor_cov, correlation=correlation,
-        method=method, obs_cov=obs_cov, query_times=query_times, window=window,
-        tolerance=tolerance, return_weights=return_weights,
+    options = Options(
+        False, as_weight(weight), anchor, iterations, step, momentum, inverse_temperature,
+        anchor_cov, correlation, method, obs_cov, query_times, window, tolerance, return_weights,
+        calibrated,
     )  # fmt: skip
+    return _estimate(model, t, z, options)
 
 
 def _estimate(
-    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike | None, *, causal: bool,
-    weight: Weight | str | None, anchor: str, iterations: int, step: float, momentum: float,
-    inverse_temperature: float, anchor_cov: ArrayLike | None, correlation: str, method: str,
-    obs_cov: ArrayLike | None, query_times: ArrayLike | None, window: int | None,
-    tolerance: float, return_weights: bool, calibrated: bool,
-) -> Estimate:  # fmt: skip
-    if calibrated:
-        if weight is not None or not isinstance(model, LinearSDE):
+    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike | None, options: Options
+) -> Estimate:
+    if options.calibrated:
+        if options.weight is not None or not isinstance(model, LinearSDE):
             raise ValueError("calibrated needs plain weights of a LinearSDE: leave out weight")
-        return calibrate(
-            adaptive_filter if causal else adaptive_smoother, model, t, given(z), step=step,
-            anchor=anchor, iterations=iterations, momentum=momentum, anchor_cov=anchor_cov,
-            inverse_temperature=inverse_temperature, correlation=correlation, method=method,
-            obs_cov=obs_cov, query_times=query_times, window=window, tolerance=tolerance,
-            return_weights=return_weights,
-        )  # fmt: skip
+        estimator = adaptive_filter if options.causal else adaptive_smoother
+        return calibrate(estimator, model, t, given(z), **_named(options))
     if not isinstance(model, LinearSDE):
-        return _radial(
-            model, t, z, two_sided=not causal, weight=weight, anchor=anchor, iterations=iterations,
-            step=step, anchor_cov=anchor_cov, query_times=query_times, tolerance=tolerance,
-            unsupported={
-                "momentum": momentum != 0.0, "inverse_temperature": inverse_temperature != 1.0,
-                "correlation": correlation != "independent", "method": method != "auto",
-                "obs_cov": obs_cov is not None, "window": window is not None,
-                "return_weights": return_weights,
-            },
-        )  # fmt: skip
+        return _radial(model, t, z, options)
     grid = times(t)
-    p = model.obs_dim
-    data = observations(z, len(grid), p)
-    R = observation_covariances(obs_cov, len(grid), p, model.R, data, definite=True)
-    if obs_cov is None:
-        require_definite(model.R)
-    weight = as_weight(weight)
-    choice(anchor, "anchor", ANCHORS)
-    choice(correlation, "correlation", CORRELATIONS)
-    choice(method, "method", METHODS)
-    queries = grid if query_times is None else times(query_times, "query_times")
-    width = None if window is None else positive_int(window, "window")
-    on_grid = query_times is None
-    split, before = past(grid, queries, model.delay, on_grid, causal)
-    settings = Settings(
-        weight=weight,
-        anchor=anchor,
-        iterations=positive_int(iterations, "iterations"),
-        step=between(step, "step", low_open=True, high=1.0, high_open=False),
-        momentum=between(momentum, "momentum", low_open=False, high=1.0, high_open=True),
-        beta=scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True),
-        tolerance=scalar(tolerance, "tolerance", low=0.0),
-        exact=correlation == "exact",
-        return_weights=bool(return_weights),
-        before=before,
+    data = observations(z, len(grid), model.obs_dim)
+    R = observation_covariances(
+        options.obs_cov, len(grid), model.obs_dim, model.R, data, definite=True
     )
-    gamma = query_noise(model, anchor_cov)
-    if settings.exact:
-        check_exact(settings, gamma)
-    paths = data.reshape(-1, len(grid), p)
-    own = np.arange(len(grid)) if on_grid else np.full(len(queries), -1)
-    spans = Spans(grid - model.delay, queries, split, own, causal, width, on_grid)
-    outcome, info = run_method(
-        method, model, spans, settings, paths, R, gamma, uniform_noise=obs_cov is None
-    )
-    info["correlation"] = correlation
-    found = _package(outcome, settings, queries, data.shape[:-2], causal, info)
-    noise = R if on_grid and obs_cov is not None else model.R
+    if options.obs_cov is None:
+        require_definite(model)
+    asked = None if options.query_times is None else times(options.query_times, "query_times")
+    gamma = query_noise(model, options)
+    spans = make_spans(grid, asked, model.delay, options)
+    paths = data.reshape(-1, len(grid), model.obs_dim)
+    outcome, info = run_method(model, spans, options, paths, R, gamma)
+    info["correlation"] = options.correlation
+    queries = grid if asked is None else asked
+    found = _package(outcome, options, queries, data.shape[:-2], info)
+    noise = R if asked is None and options.obs_cov is not None else model.R
     return replace(found, source=Source(model.C, model.offset, noise, model.parts))
 
 
-def _radial(
-    model: Any, t: ArrayLike, z: ArrayLike | None, *, anchor_cov: ArrayLike | None,
-    unsupported: dict[str, bool], **options: Any,
-) -> Estimate:  # fmt: skip
+def _named(options: Options) -> dict[str, Any]:
+    """The options by name, as `adaptive_filter` takes them; calibrated is done here."""
+    left_out = ("causal", "weight", "calibrated")
+    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in left_out}
+
+
+def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> Estimate:
     """AFA of a radial-tangential SDE, whose precision is diagonal plus rank one."""
     from afafilter.adaptive.radial import radial_adaptive_filter
     from afafilter.models.radial import RadialTangentialSDE
@@ -270,28 +217,40 @@ def _radial(
         raise TypeError(
             f"model must be a LinearSDE or a RadialTangentialSDE, got {type(model).__name__}"
         )
+    unsupported = {
+        "momentum": options.momentum != 0.0,
+        "inverse_temperature": options.inverse_temperature != 1.0,
+        "correlation": options.exact,
+        "method": options.method != "auto",
+        "obs_cov": options.obs_cov is not None,
+        "window": options.window is not None,
+        "return_weights": options.return_weights,
+    }
     changed = [name for name, given in unsupported.items() if given]
     if changed:
         raise ValueError(
             f"a RadialTangentialSDE takes no {', '.join(changed)}; leave at the default"
         )
     variance = 0.0
-    if anchor_cov is not None:
-        gamma = covariance(anchor_cov, "anchor_cov", (model.dim, model.dim))
+    if options.anchor_cov is not None:
+        gamma = covariance(options.anchor_cov, "anchor_cov", (model.dim, model.dim))
         variance = float(gamma[0, 0])
         if not np.array_equal(gamma, variance * np.eye(model.dim)):
             raise ValueError("anchor_cov must be gamma^2 I for a RadialTangentialSDE")
-    return radial_adaptive_filter(model, t, z, anchor_var=variance, **options)
+    return radial_adaptive_filter(
+        model, t, z, two_sided=not options.causal, weight=options.weight, anchor=options.anchor,
+        iterations=options.iterations, step=options.step, anchor_var=variance,
+        query_times=options.query_times, tolerance=options.tolerance,
+    )  # fmt: skip
 
 
 def _package(
-    outcome: Outcome, settings: Settings, queries: Array, lead: tuple[int, ...], causal: bool,
-    info: dict[str, Any],
-) -> Estimate:  # fmt: skip
-    if settings.beta != 1.0:
+    outcome: Outcome, options: Options, queries: Array, lead: tuple[int, ...], info: dict[str, Any]
+) -> Estimate:
+    if options.inverse_temperature != 1.0:
         outcome = without_covariance(outcome)
         info["cov"] = "none claimed: inverse_temperature is not 1"
-    if settings.weight is not None:
+    if options.weight is not None:
         info["change"] = np.array(outcome.change)
         info["iterations"] = len(outcome.change)
     count = len(outcome.mean)
@@ -302,9 +261,9 @@ def _package(
             return array.reshape(*lead, *array.shape[1:])
         return np.broadcast_to(array[0], (*lead, *full.shape[1:]))
 
-    label = "AFA" + (" exact" if settings.exact else "")
-    label += "" if causal else " smoother"
-    label += "" if settings.weight is None else " robust"
+    label = "AFA" + (" exact" if options.exact else "")
+    label += "" if options.causal else " smoother"
+    label += "" if options.weight is None else " robust"
     return Estimate(
         queries,
         shape(outcome.mean),

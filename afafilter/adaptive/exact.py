@@ -22,46 +22,49 @@ from afafilter.adaptive.dense import (
     scaled_solver,
     spread_out,
 )
-from afafilter.adaptive.geometry import DECAY_FLOOR
+from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.recursions import Chain, Stops, sweep_each, sweep_shared
-from afafilter.linalg import discretiser
 
 
-def make_chain(pattern: Pattern) -> tuple[Chain, Stops]:
-    """Transitions along the observations of one missing pattern and to the queries, in xi."""
-    flow, sight, queries, _ = pattern.walk
-    first, split, last, n = queries.first, queries.split, queries.last, len(flow.stamps)
-    past = queries.times - flow.stamps[np.maximum(split - 1, 0)]
-    ahead = flow.stamps[np.minimum(split, n - 1)] - queries.times
+def make_chain(pattern: Pattern) -> Chain:
+    """Transitions along the observations of one missing pattern, in xi."""
+    flow, sight, _, _ = pattern.walk
     F, V = _moves(pattern.plan, np.diff(flow.stamps, prepend=flow.stamps[0]))
+    return Chain(F, V, sight.C, sight.rank)
+
+
+def make_stops(pattern: Pattern, ends: tuple[Index, Index]) -> Stops:
+    """Transitions to the queries, which use the observations first <= j < last = ends."""
+    stamps, (first, last) = pattern.walk.flow.stamps, ends
+    split = np.clip(pattern.walk.queries.split, first, last)
+    past = pattern.plan.times - stamps[np.maximum(split - 1, 0)]
+    ahead = stamps[np.minimum(split, len(stamps) - 1)] - pattern.plan.times
     Fq, Vq = _moves(pattern.plan, np.where(split > first, past, 0.0))
     Fn, Vn = _moves(pattern.plan, np.where(split < last, ahead, 0.0))
-    return Chain(F, V, sight.C, sight.rank), Stops(first, split, last, Fq, Vq, Fn, Vn)
+    return Stops(first, split, last, Fq, Vq, Fn, Vn)
 
 
 def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
-    coords = plan.coords
-    Phi, _, V = discretiser.transition(
-        coords.sign * coords.L, coords.Q, np.zeros(len(coords.L)), np.maximum(lag, 0.0)
-    )
+    Phi, _, V = plan.coords.forward(np.maximum(lag, 0.0))
     return Phi, V
 
 
 def solve_exact(
-    pattern: Pattern, chain: tuple[Chain, Stops], queries: slice, paths: slice,
+    pattern: Pattern, along: Chain, stops: Stops, queries: slice, paths: slice,
     reweighted: tuple[Tile, Array] | None,
 ) -> Solution:  # fmt: skip
     """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
     d = pattern.plan.model.dim
-    along, stops = chain[0], Stops(*(part[queries] for part in chain[1]))
+    stops = stops.at(queries)
     weights = None
     if reweighted is None:
         a, B, P, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
     else:
         tile, scale = reweighted
-        w = np.exp(scale)
+        y = pattern.y[paths]
+        w = np.ascontiguousarray(np.broadcast_to(np.exp(scale), (len(y), *scale.shape[1:])))
         weights = spread_out(pattern, tile, w)
-        a, B, P, tri = sweep_each(along, stops, pattern.y[paths], tile.low, w)
+        a, B, P, tri = sweep_each(along, stops, y, tile.low, w)
     X, null = scaled_solver(tri[..., :d])
     mean = a + B @ (X @ tri[..., d:])
     spread = B @ X

@@ -26,6 +26,8 @@ mu times the query's longest lag.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag, schur
 
 from afafilter._base.checks import Array
-from afafilter.linalg import discretiser
+from afafilter.linalg.discretiser import Discretiser, transition
 from afafilter.models.sde import LinearSDE
 
 Index = NDArray[np.intp]
@@ -49,7 +51,8 @@ SEPARATION_LIMIT = 1e6
 """Largest condition number of W; subspaces that are closer than that stay together."""
 
 
-class Coordinates(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Coordinates:
     """Block diagonal form of the model: A = W L W^-1, in the direction of time that contracts.
 
     sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
@@ -65,6 +68,31 @@ class Coordinates(NamedTuple):
     groups: tuple[tuple[int, int, float], ...]
     sign: float
     quiet: Array
+
+    @cached_property
+    def rate(self) -> Array:
+        """(d,) growth rate c of each coordinate's block."""
+        return np.repeat([c for _, _, c in self.groups], [b - a for a, b, _ in self.groups])
+
+    @cached_property
+    def flow(self) -> Discretiser:
+        """e^{L tau} and the root of V(tau)."""
+        return Discretiser(self.L, self.Q, np.zeros(len(self.L)))
+
+    @cached_property
+    def forward(self) -> Discretiser:
+        """Phi and V in the direction of time."""
+        return Discretiser(self.sign * self.L, self.Q, np.zeros(len(self.L)))
+
+    @cached_property
+    def turns(self) -> tuple[Discretiser, Discretiser] | None:
+        """E = e^{(L - c) tau} and its inverse; None where every block is one coordinate: E = I."""
+        d = len(self.L)
+        if len(self.groups) == d:
+            return None
+        turn = self.L - np.diag(self.rate)
+        nothing = np.zeros((d, d)), np.zeros(d)
+        return Discretiser(turn, *nothing), Discretiser(-turn, *nothing)
 
 
 class Flow(NamedTuple):
@@ -120,6 +148,10 @@ class Queries(NamedTuple):
     back_next: Array
     root_next: Array
 
+    def at(self, some: slice) -> Queries:
+        """Some of them."""
+        return Queries(*(part[some] for part in self))  # type: ignore[arg-type]
+
 
 class Channel(NamedTuple):
     """Observation with unit noise and independent rows: y = C xi + N(0, I).
@@ -171,8 +203,10 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
 
 def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
     """m (n, d) in xi coordinates: the noise-free path from 0 at `origin`, at times t."""
+    if not coords.u.any():
+        return np.zeros((len(t), len(coords.u)))
     lag = coords.sign * (t - origin)
-    return discretiser.transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
+    return transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
 
 
 def _components(A: Array) -> list[list[int]]:
@@ -238,39 +272,38 @@ def _echelon(C: Array) -> tuple[Array, Array]:
     return np.asarray(q), np.where(np.abs(upper) > 1e-13 * column, upper, 0.0)
 
 
-def make_flow(coords: Coordinates, stamps: Array) -> Flow:
-    """Steps between the observations, n >= 1."""
-    rate = np.repeat([c for _, _, c in coords.groups], [b - a for a, b, _ in coords.groups])
-    lag = np.diff(stamps, prepend=stamps[0])
-    Phi, root = _moves(coords, lag)
-    return Flow(stamps, rate, coords.quiet, Phi, *_turns(coords, lag), root)
-
-
-def make_queries(
+def make_walk(
     coords: Coordinates, stamps: Array, times: Array, first: Index, last: Index,
     anchor_cov: Array | None,
-) -> Queries:  # fmt: skip
-    """What the walk from each query begins with; anchor_cov (d, d) in xi coordinates, or None."""
-    n = len(stamps)
+) -> tuple[Flow, Queries]:  # fmt: skip
+    """Steps between the observations, n >= 1, and what the walk from each query begins with.
+
+    anchor_cov : (d, d) in xi coordinates, or None.
+    """
+    n, m = len(stamps), len(times)
     split = np.clip(np.searchsorted(stamps, times, side="right"), first, last)
-    lags, starts = [], []
-    for past, at in ((True, np.maximum(split - 1, 0)), (False, np.minimum(split, n - 1))):
-        lag = np.where(split > first if past else split < last, np.abs(times - stamps[at]), 0.0)
-        lags.append(lag)
-        Phi, root = _moves(coords, lag)
-        if anchor_cov is not None:
-            values, vectors = np.linalg.eigh(anchor_cov)
-            extra = vectors * np.sqrt(np.maximum(values, 0.0))
-            against = past == (coords.sign > 0)
-            root = _joined_root(
-                root, np.broadcast_to(extra, root.shape) if against else Phi @ extra
-            )
-        starts += [*_turns(coords, lag), root]
-    some = first < last
-    ends = [stamps[np.minimum(at, n - 1)] for at in (first, np.maximum(last - 1, 0))]
+    step = np.diff(stamps, prepend=stamps[0])
+    past = np.where(split > first, np.abs(times - stamps[np.maximum(split - 1, 0)]), 0.0)
+    ahead = np.where(split < last, np.abs(times - stamps[np.minimum(split, n - 1)]), 0.0)
+    phi, turn, back, root = (
+        np.split(part, [n, n + m]) for part in _moves(coords, np.concatenate([step, past, ahead]))
+    )
+    if anchor_cov is not None:
+        values, vectors = np.linalg.eigh(anchor_cov)
+        extra = vectors * np.sqrt(np.maximum(values, 0.0))
+        for k, against in ((1, coords.sign > 0), (2, coords.sign < 0)):
+            moved = np.broadcast_to(extra, root[k].shape) if against else phi[k] @ extra
+            root[k] = _joined_root(root[k], moved)
+    ends = stamps[np.minimum(first, n - 1)], stamps[np.maximum(last - 1, 0)]
     reach = np.maximum(coords.sign * (times - ends[0]), coords.sign * (times - ends[1]))
-    reach = np.where(some, np.maximum(reach, 0.0), 0.0)
-    return Queries(times, reach, first, split, last, *starts)
+    reach = np.where(first < last, np.maximum(reach, 0.0), 0.0)
+    return (
+        Flow(stamps, coords.rate, coords.quiet, phi[0], turn[0], back[0], root[0]),
+        Queries(
+            times, reach, first, split, last,
+            turn[1], back[1], root[1], turn[2], back[2], root[2],
+        ),
+    )  # fmt: skip
 
 
 def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: int) -> Sight:
@@ -302,11 +335,12 @@ def _orders(coords: Coordinates) -> tuple[list[Index], Array]:
 
     The growth is -(rate lag + quiet reach): the order depends on lag / reach alone.
     """
-    rate = np.repeat([c for _, _, c in coords.groups], [b - a for a, b, _ in coords.groups])
+    rate = coords.rate
     slope, start = rate[:, None] - rate, coords.quiet - coords.quiet[:, None]
     meet = np.divide(start, slope, out=np.full_like(slope, np.inf), where=slope != 0)
     edges = np.array([0.0, *np.unique(meet[(meet > 0) & (meet < 1)]), 1.0])
-    orders, change = [], []
+    orders: list[Index] = []
+    change: list[float] = []
     for low, high in pairwise(edges):
         order = np.argsort(rate * 0.5 * (low + high) + coords.quiet, kind="stable")
         if orders and np.array_equal(order, orders[-1]):
@@ -317,28 +351,16 @@ def _orders(coords: Coordinates) -> tuple[list[Index], Array]:
     return orders, np.array(change)
 
 
-def _turns(coords: Coordinates, lag: Array) -> tuple[Array, Array]:
-    """E = e^{(L - rate) lag} (n, d, d), the flow without the growth of its blocks, and E^-1."""
-    out = []
-    for sign in (1.0, -1.0):
-        turn = np.zeros((len(lag), *coords.L.shape))
-        for a, b, c in coords.groups:
-            k = b - a
-            if k == 1:
-                turn[:, a, a] = 1.0
-                continue
-            block = sign * (coords.L[a:b, a:b] - c * np.eye(k))
-            turn[:, a:b, a:b] = discretiser.transition(block, np.zeros((k, k)), np.zeros(k), lag)[0]
-        out.append(turn)
-    return out[0], out[1]
-
-
-def _moves(coords: Coordinates, lag: Array) -> tuple[Array, Array]:
-    """e^{L lag} and the lower root of V(lag), both (n, d, d)."""
-    columns, _, root = discretiser.Discretiser(coords.L, coords.Q, np.zeros(len(coords.L))).roots(
-        lag
-    )
-    return np.ascontiguousarray(columns.swapaxes(1, 2)), np.ascontiguousarray(root.swapaxes(1, 2))
+def _moves(coords: Coordinates, lag: Array) -> tuple[Array, Array, Array, Array]:
+    """e^{L lag}, E, its inverse and the lower root of V(lag), all (n, d, d)."""
+    distinct, which = np.unique(lag, return_inverse=True)
+    columns, _, roots = coords.flow.roots(distinct)
+    phi, root = columns.swapaxes(1, 2)[which], roots.swapaxes(1, 2)[which]
+    if coords.turns is None:
+        turn = back = np.broadcast_to(np.eye(len(coords.L)), phi.shape)
+    else:
+        turn, back = (part(distinct)[0][which] for part in coords.turns)
+    return tuple(np.ascontiguousarray(part) for part in (phi, turn, back, root))  # type: ignore[return-value]
 
 
 def _joined_root(a: Array, b: Array) -> Array:

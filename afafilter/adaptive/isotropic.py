@@ -1,114 +1,74 @@
 """AFA of isotropic models through the attention form: O(T d) memory, the cost of attention.
 
-A = -mu I + skew, Q = sigma^2 I, and C invertible with C^-1 R C^-T = eta^2 I (and Gam alike): in
+Where whitening by the measurement noise makes A = -mu I + skew and Q = sigma^2 I (`forms`): in
 coordinates where the skew part turns planes, q = anchors, k = v = observations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._base.threads import available_threads
+from afafilter.adaptive.forms import Isotropic
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.linear_time.bank import (
-    IsotropicParameters,
-    drift_path,
-    isotropic_parameters,
-)
+from afafilter.adaptive.linear_time.bank import drift_path
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
-from afafilter.adaptive.run import Outcome, Settings, move_anchor, own_observation
+from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.run import Outcome, move_anchor, own_observation
 from afafilter.attention.heads import AttentionResult, Request, isotropic
 from afafilter.attention.inputs import Inputs, known_keys
 from afafilter.attention.law import Law, law_of
 from afafilter.models.sde import LinearSDE
 
 
-class Isotropic(NamedTuple):
-    """The isotropic form of a model: observed state = C^-1 (z - b) with noise eta^2 I.
-
-    state_model : the model of those observed states; anchor_var : gamma^2.
-    """
-
-    parameters: IsotropicParameters
-    state_model: LinearSDE
-    anchor_var: float
-    C_inv: Array
-
-
-class Spans(NamedTuple):
-    """stamps (T,), times (Tq,) of queries; split (Tq,): how many observations are a query's past;
-    own (Tq,) its own one or -1; causal; window: how many on each side, or None; on_grid.
-    """
-
-    stamps: Array
-    times: Array
-    split: Index
-    own: Index
-    causal: bool
-    window: int | None
-    on_grid: bool
-
-
-def isotropic_form(model: LinearSDE, anchor_cov: Array | None) -> Isotropic | None:
-    """The isotropic form of a model with query noise anchor_cov (p, p), or None if it has none."""
-    p, d = model.C.shape
-    if p != d or np.linalg.matrix_rank(model.C) < d:
-        return None
-    C_inv = np.asarray(np.linalg.inv(model.C))
-    gamma = np.zeros((d, d)) if anchor_cov is None else C_inv @ anchor_cov @ C_inv.T
-    if np.abs(gamma - gamma[0, 0] * np.eye(d)).max() > 1e-14 * d * np.abs(gamma).max():
-        return None
-    R = C_inv @ model.R @ C_inv.T
-    observed = replace(model, R=0.5 * (R + R.T), C=None, offset=None, prior="diffuse")  # type: ignore[arg-type]
-    parameters = isotropic_parameters(observed)
-    if parameters is None:
-        return None
-    return Isotropic(parameters, observed, float(gamma[0, 0]), C_inv)
-
-
 def run_isotropic(
-    model: LinearSDE, form: Isotropic, spans: Spans, z: Array, settings: Settings
+    model: LinearSDE, form: Isotropic, spans: Spans, z: Array, options: Options
 ) -> Outcome:
     """AFA of all paths z (P, T, p); rows are complete or wholly missing."""
-    at = form.parameters
+    at, drift = form.parameters, form.state_model.drift
     origin = spans.stamps[0]
+    moves = bool(drift.any())
 
-    def turned(x: Array, t: Array) -> Array:
-        x = x - drift_path(model.drift, at.decay, at.frequency, at.basis, t - origin)
-        return x if at.basis is None else x @ at.basis
+    def path(t: Array) -> Array:
+        return drift_path(drift, at.decay, at.frequency, at.basis, t - origin)
 
-    keys = turned((z - model.offset) @ form.C_inv.T, spans.stamps)
+    def turned(y: Array, t: Array) -> Array:
+        y = y - path(t) if moves else y
+        return y if at.basis is None else y @ at.basis
 
+    keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
-
-    parameters = {
-        "decay": np.asarray(at.decay), "value_decay": np.asarray(at.decay),
-        "process_var": np.asarray(at.process_var), "key_var": np.asarray(at.obs_var),
-        "query_var": np.asarray(form.anchor_var), "beta": np.asarray(settings.beta),
-        "omega": at.frequency, "omega_value": at.frequency,
-    }  # fmt: skip
-    sources = Sources(
-        keys, spans, parameters, law_of(settings.weight, model.dim), settings.return_weights
-    )
+    numbers = (
+        ("decay", at.decay), ("value_decay", at.decay), ("process_var", at.process_var),
+        ("key_var", at.obs_var), ("query_var", form.anchor_var),
+        ("beta", options.inverse_temperature), ("omega", at.frequency),
+        ("omega_value", at.frequency),
+    )  # fmt: skip
+    parameters = {name: np.asarray(value, float) for name, value in numbers}
+    law = law_of(options.weight, model.dim)
+    sources = Sources(keys, spans, parameters, law, options.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
         return isotropic(sources.request(q, past, causal))
 
-    own = keys if here else turned(own_observation(model, z, spans.own), spans.times)
-    result, mean, change = anchored_attention(attend, own, spans, settings)
+    if here or options.plain:
+        own = keys
+    else:
+        back = np.linalg.inv(form.from_form)
+        own = turned(own_observation(model, z, spans.own) @ back.T, spans.times)
+    result, mean, change = anchored_attention(attend, own, spans, options)
     mean = mean if at.basis is None else mean @ at.basis.T
-    mean = mean + drift_path(model.drift, at.decay, at.frequency, at.basis, spans.times - origin)
-    shared = weights_are_shared(z, settings)
+    mean = mean + path(spans.times) if moves else mean
+    shared = weights_are_shared(z, options)
     variance = inverse(result.precision[:1] if shared else result.precision)
     weights = result.weights
     if weights is not None and shared:
         weights = weights[:1]
-    return Outcome(mean, _spread(variance, model.dim), weights, change)
+    return Outcome(mean @ form.from_form.T, spread(variance, form.from_form), weights, change)
 
 
 class Sources(NamedTuple):
@@ -141,7 +101,7 @@ def anchored_attention(
     attend: Callable[[Array | None, Index, bool], AttentionResult],
     own: Array,
     spans: Spans,
-    settings: Settings,
+    options: Options,
 ) -> tuple[AttentionResult, Array, list[float]]:
     """Anchor and rounds of reweighting around attend(q, past, causal), q None = plain weights.
 
@@ -151,31 +111,31 @@ def anchored_attention(
     def plain() -> AttentionResult:
         return attend(None, spans.split, spans.causal)
 
-    if settings.weight is None and settings.step == 1.0 and settings.momentum == 0.0:
+    if options.weight is None and options.rests:
         result = plain()
         return result, result.output, []
-    a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
-    if settings.anchor == "prediction":
-        a = attend(None, settings.before, True).output
+    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
+    if options.anchor == "prediction":
+        a = attend(None, spans.before, True).output
     missing = np.isnan(a).any(axis=-1, keepdims=True)
     if missing.any():
         a = np.where(missing, plain().output, a)
 
     def zbar(q: Array) -> tuple[AttentionResult, Array]:
         known = None
-        if settings.weight is not None:
+        if options.weight is not None:
             unknown = np.isnan(q)
             known = np.where(unknown, 0.0, q) if unknown.any() else q
         result = attend(known, spans.split, spans.causal)
         return result, result.output
 
-    return move_anchor(a, zbar, settings)
+    return move_anchor(a, zbar, options)
 
 
-def weights_are_shared(z: Array, settings: Settings) -> bool:
+def weights_are_shared(z: Array, options: Options) -> bool:
     """Whether all paths z (P, T, p) have the same weights."""
     missing = np.isnan(z)
-    return settings.weight is None and bool((missing == missing[:1]).all())
+    return options.weight is None and bool((missing == missing[:1]).all())
 
 
 def inverse(precision: Array) -> Array:
@@ -189,18 +149,21 @@ def run_linear(
 ) -> tuple[Outcome, float, str]:
     """Plain AFA in linear time or by FFT: the outcome, its error bound, and which it was."""
     found = linear_time_estimate(
-        form.state_model, spans.stamps + model.delay, (z - model.offset) @ form.C_inv.T,
+        form.state_model, spans.stamps + model.delay, (z - model.offset) @ form.to_form.T,
         two_sided=not spans.causal, anchor_var=form.anchor_var,
         query_times=None if spans.on_grid else spans.times, method=method,
     )  # fmt: skip
     variance = found.variance
     if (np.isnan(z) == np.isnan(z[:1])).all():
         variance = variance[:1]
-    outcome = Outcome(found.mean, _spread(variance, model.dim), None)
+    outcome = Outcome(found.mean @ form.from_form.T, spread(variance, form.from_form), None)
     return outcome, found.error_bound, found.method
 
 
-def _spread(variance: Array, d: int) -> Array:
-    cov = np.zeros((*variance.shape, d, d))
-    np.einsum("...aa->...a", cov)[...] = variance[..., None]
-    return cov
+def spread(variance: Array, root: Array) -> Array:
+    """Covariances variance root root^T (..., d, d) for variances (...)."""
+    known = np.isfinite(variance)
+    cov = np.where(known, variance, 0.0)[..., None, None] * (root @ root.T)
+    if not known.all():
+        cov[~known] = np.diag(np.full(len(root), np.inf))
+    return np.asarray(cov)

@@ -7,20 +7,18 @@ a process noise each, R into the identity.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.dense import LEAK_TOL
+from afafilter.adaptive.forms import is_invertible, remembered
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.isotropic import (
-    Sources,
-    Spans,
-    anchored_attention,
-    inverse,
-    weights_are_shared,
-)
-from afafilter.adaptive.run import Outcome, Settings, own_observation
+from afafilter.adaptive.isotropic import Sources, anchored_attention, inverse, weights_are_shared
+from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.run import Outcome, own_observation
 from afafilter.attention.heads import AttentionResult, tensor
 from afafilter.attention.law import law_of
 from afafilter.models.sde import LinearSDE
@@ -46,11 +44,16 @@ class Modal(NamedTuple):
 
 def modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     """The modal form of a model with query noise anchor_cov (p, p), or None if it has none."""
+    key = ("modal", None if anchor_cov is None else anchor_cov.tobytes())
+    return remembered(model, key, lambda: _modal_form(model, anchor_cov))
+
+
+def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     from scipy.linalg import schur
 
-    p, d = model.C.shape
-    if p != d or np.linalg.matrix_rank(model.C) < d:
+    if not is_invertible(model):
         return None
+    d = model.dim
     whiten = np.linalg.solve(np.linalg.cholesky(model.R), model.C)
     A = whiten @ np.linalg.solve(whiten.T, model.A.T).T
     parts = [A, A.T, whiten @ model.Q @ whiten.T]
@@ -108,7 +111,7 @@ def tempers_exactly(form: Modal) -> bool:
     return len(set(form.real.tolist())) == 1
 
 
-def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, settings: Settings) -> Outcome:
+def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Options) -> Outcome:
     """AFA of all paths z (P, T, p); rows are complete or wholly missing."""
     n, d = len(form.decay), model.dim
     place = np.concatenate([2 * i + np.arange(r) for i, r in enumerate(form.real)])
@@ -130,24 +133,41 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, settings: S
     parameters = {
         "decay": form.decay, "process_var": form.process_var, "key_var": np.ones(n),
         "query_var": form.query_var, "prior_precision": np.zeros(n), "omega": frequency,
-        "beta": np.asarray(settings.beta),
+        "beta": np.asarray(options.inverse_temperature),
     }  # fmt: skip
-    law = law_of(settings.weight, d)  # true components, padding left out
-    sources = Sources(keys, spans, parameters, law, settings.return_weights)
+    law = law_of(options.weight, d)  # true components, padding left out
+    sources = Sources(keys, spans, parameters, law, options.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
         return tensor(sources.request(q, past, causal))
 
     own = padded(own_observation(model, z, spans.own), spans.times)
-    result, mean, change = anchored_attention(attend, own, spans, settings)
-    back = np.linalg.inv(form.to_modes)
-    shared = weights_are_shared(z, settings)
+    result, mean, change = anchored_attention(attend, own, spans, options)
+    back: Array = np.asarray(np.linalg.inv(form.to_modes))
+    shared = weights_are_shared(z, options)
     variance = np.repeat(inverse(result.precision[:1] if shared else result.precision),
                          form.real, axis=-1)  # fmt: skip
-    unknown: ObsMask = np.asarray(np.isinf(variance).all(axis=-1))
-    cov = back * np.where(np.isinf(variance), 1.0, variance)[..., None, :] @ back.T
-    cov[unknown] = np.diag(np.full(d, np.inf))
+    outcome = _from_modes(mean[..., place], variance, back)
     weights = result.weights
     if weights is not None:
         weights = np.einsum("...mqj,m->...qj", weights[:1] if shared else weights, form.real / d)
-    return Outcome(mean[..., place] @ back.T + path(spans.times), cov, weights, change)
+    return replace(outcome, mean=outcome.mean + path(spans.times), weights=weights, change=change)
+
+
+def _from_modes(mean: Array, variance: Array, back: Array) -> Outcome:
+    """Mean and covariance of x = back y, y (P, Tq, d) with variances (P or 1, Tq, d).
+
+    A mode that the data do not determine (variance inf, or its pulled values leave the floating
+    point range) leaves the components that it reaches undetermined, and only those.
+    """
+    lost = ~np.isfinite(mean)
+    lost = np.isinf(variance) | (lost.any(axis=0, keepdims=True) if len(variance) == 1 else lost)
+    if not lost.any():
+        return Outcome(mean @ back.T, back * variance[..., None, :] @ back.T, None)
+    size = np.abs(back)
+    reached = (size > LEAK_TOL * size.max(axis=1, keepdims=True)).astype(np.float64)
+    unknown: ObsMask = np.asarray(lost.astype(np.float64) @ reached.T > 0)
+    cov = back * np.where(lost, 0.0, variance)[..., None, :] @ back.T
+    cov[unknown[..., :, None] | unknown[..., None, :]] = 0.0
+    np.einsum("...aa->...a", cov)[unknown] = np.inf
+    return Outcome(np.where(unknown, np.nan, np.where(lost, 0.0, mean) @ back.T), cov, None)

@@ -56,6 +56,10 @@ class Stops(NamedTuple):
     Fn: Array
     Vn: Array
 
+    def at(self, some: slice) -> Stops:
+        """Some of them."""
+        return Stops(*(part[some] for part in self))  # type: ignore[arg-type]
+
 
 class Found(NamedTuple):
     """Of every query: x = a + B theta + N(0, P), theta flat, and R theta = s + N(0, I).
@@ -69,7 +73,7 @@ class Found(NamedTuple):
     tri: Array
 
 
-def side_by_side(x: Array) -> Array:
+def side_by_side(x: Array | Index) -> Array:
     """x (P, nq, ...) with the queries in bundles, (P, bundles, ..., 8), zeros beyond the last."""
     P, n = x.shape[:2]
     full = np.zeros((P, -(-n // BUNDLE) * BUNDLE, *x.shape[2:]))
@@ -80,8 +84,8 @@ def side_by_side(x: Array) -> Array:
 
 def one_by_one(x: Array, n: int) -> Array:
     """The inverse of `side_by_side`: (P, bundles, ..., 8) as (P, n, ...)."""
-    apart = np.moveaxis(x, -1, 2)
-    return apart.reshape(len(x), -1, *apart.shape[3:])[:, :n]
+    apart: Array = np.moveaxis(x, -1, 2)
+    return np.asarray(apart.reshape(len(x), -1, *apart.shape[3:])[:, :n])
 
 
 def plain_triangles(walk: Walk, y: Array) -> Array:

@@ -18,39 +18,20 @@ from afafilter.adaptive.dense import (
     finish,
     log_scales,
     make_pattern,
+    plain_scales,
     solve_independent,
     solve_plain,
     tiles,
     to_tile,
 )
-from afafilter.adaptive.exact import make_chain, solve_exact
+from afafilter.adaptive.exact import make_chain, make_stops, solve_exact
+from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.recursions import Chain, Stops, side_by_side
+from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.recursions import Chain, Stops
 from afafilter.models.sde import LinearSDE
-from afafilter.weights import Weight
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Knobs of one run; names as in `adaptive_filter`. before : (Tq,) where "prediction" ends."""
-
-    weight: Weight | None
-    anchor: str
-    iterations: int
-    step: float
-    momentum: float
-    beta: float
-    tolerance: float
-    exact: bool
-    return_weights: bool
-    before: Index
-
-    @property
-    def rests(self) -> bool:
-        """Whether the first estimate is the last: the anchor moves all the way in one step."""
-        return self.step == 1.0 and self.momentum == 0.0
 
 
 @dataclass
@@ -63,13 +44,8 @@ class Outcome:
     change: list[float] = field(default_factory=list)
 
 
-def run_dense(
-    plan: Plan, z: Array, settings: Settings, window: tuple[Index, int] | None
-) -> Outcome:
-    """AFA of all paths z (P, T, p), paths with the same missing pattern together.
-
-    window : (split, width): only `width` observations on each side of the first split[i].
-    """
+def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
+    """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
     seen = ~np.isnan(z)
     patterns, member = np.unique(seen.reshape(len(z), -1), axis=0, return_inverse=True)
     member = member.reshape(-1)
@@ -77,8 +53,8 @@ def run_dense(
     for k, pattern in enumerate(patterns):
         mine = np.flatnonzero(member == k)
         shared = pattern.reshape(seen.shape[1:])
-        used = plan if window is None else _narrow(plan, shared, *window)
-        part = _run_pattern(used, z[mine], shared, settings)
+        used = plan if spans.window is None else _narrow(plan, shared, spans, spans.window)
+        part = _run_pattern(used, z[mine], shared, options)
         if len(patterns) == 1:
             return part
         if outcome is None:
@@ -95,14 +71,17 @@ def run_dense(
     return outcome
 
 
-def _narrow(plan: Plan, seen: ObsMask, split: Index, width: int) -> Plan:
-    """The plan with only the `width` seen observations nearest to the query on each side."""
+def _narrow(plan: Plan, seen: ObsMask, spans: Spans, width: int) -> Plan:
+    """The plan with only the `width` seen observations nearest to the query on each side.
+
+    A prediction takes the `width` ones before the query's own, as if that were not there yet.
+    """
     edges = np.append(np.flatnonzero(seen.any(axis=-1)), len(seen))
-    at = np.searchsorted(edges[:-1], split)
-    first = edges[np.maximum(at - width, 0)]
-    last = edges[np.minimum(at + width, len(edges) - 1)]
-    last = np.clip(last, split, plan.last)
-    return plan._replace(first=np.minimum(first, split), last=last)
+    at, before = (np.searchsorted(edges[:-1], end) for end in (spans.split, spans.before))
+    first = np.minimum(edges[np.maximum(at - width, 0)], spans.split)
+    last = np.clip(edges[np.minimum(at + width, len(edges) - 1)], spans.split, plan.last)
+    begin = np.minimum(edges[np.maximum(before - width, 0)], spans.before)
+    return plan._replace(first=first, last=last, earlier=(begin, spans.before))
 
 
 def _merge(total: list[float], part: list[float]) -> None:
@@ -113,24 +92,28 @@ def _merge(total: list[float], part: list[float]) -> None:
             total.append(value)
 
 
-def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Outcome:
+def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outcome:
     n_paths, d, n_queries = len(z), plan.model.dim, len(plan.times)
-    reweighted = settings.weight is not None
+    reweighted = options.weight is not None
     lead = n_paths if reweighted else 1
-    weights = np.zeros((lead, n_queries, len(plan.stamps))) if settings.return_weights else None
+    weights = np.zeros((lead, n_queries, len(plan.stamps))) if options.return_weights else None
     outcome = Outcome(
         np.full((n_paths, n_queries, d), np.nan), np.zeros((lead, n_queries, d, d)), weights
     )
     np.einsum("...aa->...a", outcome.cov)[...] = np.inf
-    pattern = make_pattern(plan, z, seen, chain=settings.exact)
+    predicts = options.anchor == "prediction"
+    pattern = make_pattern(plan, z, seen, chain=options.exact, predicts=predicts)
     if pattern is None:
         return outcome
     own = own_observation(plan.model, z, plan.own)
-    chain = make_chain(pattern) if settings.exact else None
-    for queries, tile in _tiles(pattern, settings):
+    chain = None
+    if options.exact:
+        usual, early = (make_stops(pattern, ends) for ends in (pattern.used, pattern.earlier))
+        chain = make_chain(pattern), usual, early
+    for queries, tile in _tiles(pattern, options):
         for paths in _chunks(n_paths, queries.stop - queries.start, pattern, reweighted):
             start = to_tile(pattern, queries, own[paths, queries])
-            solution, change = _iterate(pattern, chain, queries, tile, paths, start, settings)
+            solution, change = _iterate(pattern, chain, queries, tile, paths, start, options)
             where = paths if reweighted else slice(None)
             outcome.mean[paths, queries], outcome.cov[where, queries], _ = finish(
                 pattern, queries, solution
@@ -141,13 +124,13 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, settings: Settings) -> Out
     return outcome
 
 
-def _tiles(pattern: Pattern, settings: Settings) -> Iterator[tuple[slice, Tile | None]]:
+def _tiles(pattern: Pattern, options: Options) -> Iterator[tuple[slice, Tile | None]]:
     """Queries that are solved together, and their pairs where weights have to be formed."""
-    unit = settings.weight is None and settings.beta == 1.0
-    if unit and (settings.exact or (not settings.return_weights and settings.rests)):
+    unit = options.weight is None and options.inverse_temperature == 1.0
+    if unit and (options.exact or (not options.return_weights and options.rests)):
         yield slice(0, len(pattern.plan.times)), None
         return
-    for tile in tiles(pattern, determinants=settings.beta != 1.0):
+    for tile in tiles(pattern, determinants=options.inverse_temperature != 1.0):
         yield tile.queries, tile
 
 
@@ -160,9 +143,8 @@ def _chunks(n_paths: int, n_queries: int, pattern: Pattern, reweighted: bool) ->
 
 def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
     """Each query's own observation as a state (P, Tq, d), NaN where there is none to invert."""
-    p, d = model.C.shape
-    out = np.full((len(z), len(own), d), np.nan)
-    if p != d or np.linalg.matrix_rank(model.C) < d:
+    out = np.full((len(z), len(own), model.dim), np.nan)
+    if not is_invertible(model):
         return out
     state = np.linalg.solve(model.C, (z - model.offset)[..., None])[..., 0]
     if model.delay > 0:
@@ -175,34 +157,31 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
 
 
 def _iterate(
-    pattern: Pattern, chain: tuple[Chain, Stops] | None, queries: slice, tile: Tile | None,
-    paths: slice, own: Array, settings: Settings,
+    pattern: Pattern, chain: tuple[Chain, Stops, Stops] | None, queries: slice,
+    tile: Tile | None, paths: slice, own: Array, options: Options,
 ) -> tuple[Solution, list[float]]:  # fmt: skip
     """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar. States are the tile's."""
-    weight, beta = settings.weight, settings.beta
+    weight, beta = options.weight, options.inverse_temperature
 
-    def solve(scale: Array | None) -> tuple[Solution, Array]:
+    def solve(scale: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
         if chain is not None:
             given = None if tile is None or scale is None else (tile, scale)
-            solution = solve_exact(pattern, chain, queries, paths, given)
+            stops = chain[2] if early else chain[1]
+            solution = solve_exact(pattern, chain[0], stops, queries, paths, given)
         elif tile is None or scale is None:
             solution = solve_plain(pattern, paths)
         else:
-            solution = solve_independent(
-                pattern, tile, paths, scale, shares=settings.return_weights
-            )
+            solution = solve_independent(pattern, tile, paths, scale, shares=options.return_weights)
         unknown = finish(pattern, queries, solution)[2].any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
-    plain = None if tile is None else log_scales(pattern, tile, paths, None, None, beta)
-    if weight is None and settings.rests:
+    plain = None if tile is None else plain_scales(tile, tile.used, beta)
+    if weight is None and options.rests:
         return solve(plain)[0], []
-    a = own if settings.anchor == "observation" else np.full_like(own, np.nan)
-    if settings.anchor == "prediction" and tile is not None and plain is not None:
-        before = np.searchsorted(pattern.js, settings.before[queries])
-        j = np.arange(tile.low, tile.low + tile.pairs.shape[1])[:, None]
-        earlier = j < side_by_side(before[None, :, None])[0]
-        a = solve(np.where(earlier, plain, -np.inf))[1]
+    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
+    if options.anchor == "prediction":
+        earlier = None if tile is None else plain_scales(tile, tile.earlier, beta)
+        a = np.broadcast_to(solve(earlier, early=True)[1], own.shape)
     missing = np.isnan(a).any(axis=-1, keepdims=True)
     if missing.any():
         a = np.where(missing, solve(plain)[1], a)
@@ -212,26 +191,26 @@ def _iterate(
             return solve(None)
         return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
 
-    solution, a, change = move_anchor(a, zbar, settings)
+    solution, a, change = move_anchor(a, zbar, options)
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
 
 
 def move_anchor(
-    a: Array, zbar: Callable[[Array], tuple[Result, Array]], settings: Settings
+    a: Array, zbar: Callable[[Array], tuple[Result, Array]], options: Options
 ) -> tuple[Result, Array, list[float]]:
     """a <- (1 + g - s) a - g a_before + s zbar(a) until it rests; the last result, a, the moves.
 
     zbar(a) gives a result and its mean, NaN where the data do not determine it.
     """
-    g, s = settings.momentum, settings.step
+    g, s = options.momentum, options.step
     previous, change = a, []
-    for _ in range(settings.iterations):
+    for _ in range(options.iterations):
         result, target = zbar(a)
         new = np.where(np.isnan(a), target, (1.0 + g - s) * a - g * previous + s * target)
         moved = np.abs(new - a)
         change.append(float(moved.max(initial=0.0, where=~np.isnan(moved))))
         previous, a = a, new
-        if change[-1] <= settings.tolerance * np.abs(a).max(initial=0.0, where=~np.isnan(a)):
+        if change[-1] <= options.tolerance * np.abs(a).max(initial=0.0, where=~np.isnan(a)):
             break
     return result, a, change
 

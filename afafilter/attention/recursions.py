@@ -6,6 +6,7 @@ float64.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,7 @@ def rotated(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
     """
     if not x.size or not omega.any():
         return np.ascontiguousarray(x)
-    flat = np.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
+    flat = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
     out = np.empty_like(flat)
     _require(_KERNELS[x.dtype]["rotate"](t, omega, sign, flat, out))
     return out.reshape(x.shape)

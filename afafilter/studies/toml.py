@@ -190,13 +190,14 @@ def _estimator(given: Any) -> Configured:
 def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]) -> None:
     """What would stop the estimator in every cell is refused before the first."""
     from afafilter.adaptive import estimators as adaptive
+    from afafilter.adaptive import options as allowed
     from afafilter.kalman import estimators as kalman
 
     words = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
         words = {
-            "anchor": adaptive.ANCHORS, "correlation": adaptive.CORRELATIONS,
-            "method": adaptive.METHODS,
+            "anchor": allowed.ANCHORS, "correlation": allowed.CORRELATIONS,
+            "method": allowed.METHODS,
         }  # fmt: skip
     for key, value in options.items():
         if key in words:

@@ -595,7 +595,7 @@ def test_bad_models_and_data():
     with pytest.raises(ValueError, match="z must have shape"):
         adaptive_filter(SQUARE, SHORT, z.T)
     with pytest.raises(TypeError, match="weight"):
-        adaptive_filter(SQUARE, SHORT, z, weight="huber")
+        adaptive_filter(SQUARE, SHORT, z, weight=1.0)
     wide = MODELS["constant_velocity"]
     with pytest.raises(ValueError, match="anchor_cov needs an invertible C"):
         adaptive_filter(wide, SHORT, z, anchor_cov=np.eye(2))

@@ -1,0 +1,121 @@
+"""Forms of a model in which AFA is cheap, remembered with it: models never change.
+
+A model whose noises and dynamics share their eigenvectors is, in coordinates in which its
+measurement noise is the identity, a set of independent modes (MATH: simultaneous diagonalisation);
+where all modes decay and drive alike it is isotropic, A = -mu I + skew, Q = sigma^2 I, R = eta^2 I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
+from afafilter.models.sde import LinearSDE
+
+Form = TypeVar("Form")
+
+_FORMS: WeakKeyDictionary[LinearSDE, dict[Hashable, Any]] = WeakKeyDictionary()
+_LOCK = Lock()
+_MOST = 16  # forms that are kept of one model
+
+
+def remembered(model: LinearSDE, key: Hashable, make: Callable[[], Form]) -> Form:
+    """make(), or what it gave for this model and key before; threads may make it twice."""
+    with _LOCK:
+        forms = _FORMS.setdefault(model, {})
+        if key in forms:
+            found: Form = forms[key]
+            return found
+    made = make()
+    with _LOCK:
+        if len(forms) >= _MOST:
+            forms.clear()
+        forms[key] = made
+    return made
+
+
+def is_invertible(model: LinearSDE) -> bool:
+    """Whether one observation determines the state: C is square and regular."""
+    p, d = model.C.shape
+    if p != d:
+        return False
+    return remembered(model, "invertible", lambda: bool(np.linalg.matrix_rank(model.C) == d))
+
+
+class Isotropic(NamedTuple):
+    """The isotropic form of a model: y = to_form (z - b) shows x = from_form y with noise eta^2 I.
+
+    state_model : the model of y (C = I, no offset); anchor_var : gamma^2.
+    """
+
+    parameters: IsotropicParameters
+    state_model: LinearSDE
+    anchor_var: float
+    to_form: Array
+    from_form: Array
+
+
+def isotropic_form(model: LinearSDE, anchor_cov: Array | None) -> Isotropic | None:
+    """The isotropic form of a model with query noise anchor_cov (p, p), or None if it has none."""
+    key = ("isotropic", None if anchor_cov is None else anchor_cov.tobytes())
+    return remembered(model, key, lambda: _isotropic_form(model, anchor_cov))
+
+
+def _isotropic_form(model: LinearSDE, anchor_cov: Array | None) -> Isotropic | None:
+    if not is_invertible(model):
+        return None
+    d = model.dim
+    to_state = np.asarray(np.linalg.inv(model.C))
+    R = _symmetric(to_state @ model.R @ to_state.T)
+    L: Array = np.eye(d)
+    if not _is_multiple(R):  # in units of the noise
+        L = np.asarray(np.linalg.cholesky(R))
+        R = np.eye(d)
+    back: Array = np.asarray(np.linalg.inv(L))
+    gamma = np.zeros((d, d))
+    if anchor_cov is not None:
+        gamma = _symmetric(back @ to_state @ anchor_cov @ to_state.T @ back.T)
+    if not _is_multiple(gamma):
+        return None
+    Q = _symmetric(back @ model.Q @ back.T)
+    if not _is_multiple(Q):
+        return None
+    observed = LinearSDE(
+        A=_cleaned(back @ model.A @ L),
+        Q=Q,
+        R=R,
+        drift=back @ model.drift,
+        delay=model.delay,
+        prior="diffuse",
+    )
+    parameters = isotropic_parameters(observed)
+    if parameters is None:
+        return None
+    return Isotropic(parameters, observed, float(gamma[0, 0]), back @ to_state, L)
+
+
+def _symmetric(M: Array) -> Array:
+    """M made symmetric, and an exact multiple of the identity where rounding parts it from one."""
+    M = 0.5 * (M + M.T)
+    if np.abs(M - M[0, 0] * np.eye(len(M))).max() <= 1e-14 * len(M) * np.abs(M).max():
+        return np.asarray(np.trace(M) / len(M) * np.eye(len(M)))
+    return np.asarray(M)
+
+
+def _is_multiple(M: Array) -> bool:
+    """Whether M is a multiple of the identity."""
+    return bool((M[0, 0] * np.eye(len(M)) == M).all())
+
+
+def _cleaned(A: Array) -> Array:
+    """A without the rounding that parts it from a multiple of the identity plus a skew matrix."""
+    decay = np.trace(A) / len(A)
+    skew = 0.5 * (A - A.T)
+    near = decay * np.eye(len(A)) + skew
+    return near if np.abs(A - near).max() <= 4e-15 * len(A) * np.abs(A).max() else A
