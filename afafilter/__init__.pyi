@@ -58,8 +58,8 @@ from afafilter.simulation.radial import simulate_radial as simulate_radial
 from afafilter.simulation.simulate import sampling_times as sampling_times
 from afafilter.simulation.simulate import simulate as simulate
 from afafilter.studies.batch import Shell as Shell
-from afafilter.studies.compare import Comparison as Comparison
 from afafilter.studies.compare import compare as compare
+from afafilter.studies.comparison import Comparison as Comparison
 from afafilter.studies.scenario import Scenario as Scenario
 from afafilter.studies.study import Study as Study
 from afafilter.studies.study import StudyResult as StudyResult

@@ -25,7 +25,7 @@ from afafilter.results import Estimate
 
 if TYPE_CHECKING:
     from afafilter.learning.diagnostics import Check, Diagnostics
-    from afafilter.studies.compare import Comparison
+    from afafilter.studies.comparison import Comparison
 
 COLUMN_WIDTH = 3.5
 """Width of one journal column, inches."""

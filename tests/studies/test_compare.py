@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afafilter import Comparison, Estimate, LinearSDE, Outliers, Score, Shell, compare, plotting
+from afafilter import Comparison, Estimate, LinearSDE, Outliers, Score, Shell, compare
 
 MODEL = LinearSDE.isotropic(0.5, 1.0, process_var=0.8, obs_var=0.4)
 T = np.linspace(0.0, 3.0, 16)
@@ -282,7 +282,7 @@ def test_plot_and_summary_show_every_estimator(monkeypatch):
     summary = result.summary()
     np.testing.assert_array_equal(summary["rmse_low"], intervals["lower"])
     assert {"nees", "coverage95_high", "time"} <= set(summary.columns)
-    ax = plotting.comparison(result, "rmse")
+    ax = result.plot("rmse")
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert {"Bayes", "raw"} <= set(labels)
     assert ax.get_xlabel() == "rmse"
