@@ -55,6 +55,12 @@ from afafilter.simulation.contamination import LevelShift as LevelShift
 from afafilter.simulation.contamination import Outliers as Outliers
 from afafilter.simulation.radial import radial_range as radial_range
 from afafilter.simulation.radial import simulate_radial as simulate_radial
+from afafilter.simulation.scenarios import DriftSDE as DriftSDE
+from afafilter.simulation.scenarios import coupled_van_der_pol as coupled_van_der_pol
+from afafilter.simulation.scenarios import lorenz as lorenz
+from afafilter.simulation.scenarios import simulate_drift as simulate_drift
+from afafilter.simulation.scenarios import spiral_3d as spiral_3d
+from afafilter.simulation.scenarios import strong_error as strong_error
 from afafilter.simulation.simulate import sampling_times as sampling_times
 from afafilter.simulation.simulate import simulate as simulate
 from afafilter.studies.batch import Shell as Shell

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
 from afafilter._base.containers import takes_tables
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -23,6 +24,7 @@ Model = LinearSDE | DiscreteModel
 
 
 @takes_tables
+@honours_forcing
 def filterpy_filter(
     model: Model,
     t: ArrayLike,
@@ -56,6 +58,7 @@ def filterpy_filter(
 
 
 @takes_tables
+@honours_forcing
 def filterpy_smoother(
     model: Model,
     t: ArrayLike,

@@ -30,6 +30,7 @@ from afafilter.adaptive.methods import query_noise, require_definite, run_method
 from afafilter.adaptive.options import Options, make_spans
 from afafilter.adaptive.run import Outcome, without_covariance
 from afafilter.models.forcing import honours_forcing
+from afafilter.models.logarithm import takes_discrete
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 @takes_tables
+@takes_discrete
 @honours_forcing
 def adaptive_filter(
     model: LinearSDE | RadialTangentialSDE,
@@ -137,6 +139,7 @@ def adaptive_filter(
 
 
 @takes_tables
+@takes_discrete
 @honours_forcing
 def adaptive_smoother(
     model: LinearSDE | RadialTangentialSDE,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, observation_covariances, observations, times
 from afafilter.adaptive.error_law import ErrorLaw, error_law
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -100,6 +101,7 @@ def linear_map(
 
 def map_error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> ErrorLaw:
     """Error law of a linear map of observations at `grid` under `truth`."""
+    refuse_forcing(truth, "the error law, which a known input does not change,")
     R = observation_covariances(obs_cov, len(grid), truth.obs_dim, truth.R)
     return error_law(truth, grid, found.t, found.weights, found.constant, R)
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
 from afafilter.linalg import discretiser
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 
 
@@ -77,6 +78,7 @@ def pull_forward(
     """
     if not isinstance(model, LinearSDE):
         raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+    refuse_forcing(model, "pull_forward")
     grid = times(t)
     d = model.dim
     if model.obs_dim != d or np.linalg.matrix_rank(model.C) < d:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import is_definite, observations, times
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.models.structured_noise import StructuredNoise, structured_covariance
 from afafilter.results import Estimate
@@ -38,6 +39,7 @@ def structured_adaptive_filter(
     -----
     O(T^2 d^3) time, O(T d^2) memory: every covariance is carried one step by its law.
     """
+    refuse_forcing(model, "structured_adaptive_filter")
     grid = times(t)
     d = model.dim
     data = observations(z, len(grid), model.obs_dim)

@@ -18,6 +18,7 @@ from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import transition_adjoint, transitions
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
@@ -56,6 +57,7 @@ class System(NamedTuple):
     @classmethod
     def of(cls, model: LinearSDE) -> System:
         """The arrays of a model, writable."""
+        refuse_forcing(model, "the likelihood that `fit` maximises")
         A, Q, drift, C, offset, R = (
             plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )

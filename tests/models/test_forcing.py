@@ -162,3 +162,29 @@ def test_inputs_of_sums_are_joined():
 def test_bad_inputs_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_what_would_ignore_an_input_refuses_it():
+    from afafilter import fit, linear_time_filter, pull_forward, theory
+
+    model = replace(spiral(), forcing=Forcing([0.0], [[1.0, 0.0]]))
+    z = np.random.default_rng(0).standard_normal((len(TIMES), 2))
+    for call in (
+        lambda: fit(model, TIMES, z, free=["Q"]),
+        lambda: linear_time_filter(model, TIMES, z),
+        lambda: pull_forward(model, TIMES, z, 1.0),
+        lambda: theory.error_covariance(model, TIMES),
+    ):
+        with pytest.raises(ValueError, match="takes no model with forcing; set forcing=None"):
+            call()
+
+
+def test_the_peer_honours_inputs_too():
+    pytest.importorskip("filterpy")
+    from afafilter import filterpy_filter
+
+    model = replace(MODELS["spiral"], forcing=INPUT, prior=PROPER)
+    z = np.random.default_rng(0).standard_normal((len(TIMES), 2))
+    np.testing.assert_allclose(
+        filterpy_filter(model, TIMES, z).mean, kalman_filter(model, TIMES, z).mean, atol=1e-9
+    )

@@ -15,6 +15,7 @@ from afafilter._base.checks import Array
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.rotation import turn
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 
 BLOCK = 4096
@@ -66,6 +67,7 @@ def require_isotropic(model: LinearSDE) -> IsotropicParameters:
     """The isotropic form of a model, or an error that says what it takes."""
     if not isinstance(model, LinearSDE):
         raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+    refuse_forcing(model, "the linear-time form")
     parameters = isotropic_parameters(model)
     if parameters is None:
         raise ValueError(

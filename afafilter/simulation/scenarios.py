@@ -1,0 +1,173 @@
+"""Stochastic systems that are not linear, for tests of estimators: paths by measured sub-steps.
+
+    dx = f(x) dt + sigma dw,      z_k = x(t_k) + v_k,   v_k ~ N(0, obs_var I)
+
+Sub-steps by Heun's scheme: with additive noise of strong order 1, without noise of order 2 (Kloeden
+and Platen, Numerical Solution of Stochastic Differential Equations, sec. 10.2 and 15.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, generator, positive_int, real_array, scalar, times
+from afafilter.results import Trajectories
+
+MAX_SUBSTEPS = 1_000_000
+"""Most sub-steps between two times."""
+
+Drift = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class DriftSDE:
+    """A diffusion with any drift, additive noise and all components observed.
+
+    Parameters
+    ----------
+    drift : f, (..., d) -> (..., d), state/time. dim : d.
+    process_var : >= 0, diffusion of every component, state^2/time. obs_var : >= 0, state^2.
+    substep : > 0, longest sub-step, time; `strong_error` measures what it costs.
+    """
+
+    drift: Drift
+    dim: int
+    process_var: float
+    obs_var: float
+    substep: float
+
+    def __post_init__(self) -> None:
+        positive_int(self.dim, "dim")
+        for name in ("process_var", "obs_var"):
+            object.__setattr__(self, name, scalar(getattr(self, name), name, low=0.0))
+        substep = scalar(self.substep, "substep", low=0.0, strict=True)
+        object.__setattr__(self, "substep", substep)
+
+    def advance(self, x: Array, h: float, dw: Array) -> Array:
+        """One sub-step by Heun's scheme: x + (f(x) + f(x + f(x) h + sigma dw)) h / 2 + sigma dw."""
+        noise = self.process_var**0.5 * dw
+        f = self.drift(x)
+        return np.asarray(x + 0.5 * h * (f + self.drift(x + h * f + noise)) + noise)
+
+
+def spiral_3d(
+    decay: float = 0.1, frequency: float = 1.0, climb: float = 0.2, *, process_var: float = 0.01,
+    obs_var: float = 0.1, substep: float = 0.01,
+) -> DriftSDE:  # fmt: skip
+    """A rotating, decaying pair that climbs by its radius: dx3 = climb |(x1, x2)| dt."""
+
+    def f(x: Array) -> Array:
+        a, b, _ = np.moveaxis(x, -1, 0)
+        rise = climb * np.hypot(a, b)
+        return np.stack([-decay * a - frequency * b, frequency * a - decay * b, rise], axis=-1)
+
+    return DriftSDE(f, 3, process_var, obs_var, substep)
+
+
+def lorenz(
+    sigma: float = 10.0, rho: float = 28.0, beta: float = 8.0 / 3.0, *, process_var: float = 0.1,
+    obs_var: float = 1.0, substep: float = 0.002,
+) -> DriftSDE:  # fmt: skip
+    """Lorenz, Deterministic nonperiodic flow, J. Atmos. Sci. 20 (1963), eqs 25-27, with noise."""
+
+    def f(x: Array) -> Array:
+        a, b, c = np.moveaxis(x, -1, 0)
+        return np.stack([sigma * (b - a), a * (rho - c) - b, a * b - beta * c], axis=-1)
+
+    return DriftSDE(f, 3, process_var, obs_var, substep)
+
+
+def coupled_van_der_pol(
+    n: int = 2, nonlinearity: float = 1.0, coupling: float = 0.2, *, process_var: float = 0.01,
+    obs_var: float = 0.1, substep: float = 0.005,
+) -> DriftSDE:  # fmt: skip
+    """n oscillators x'' = mu (1 - x^2) x' - x + coupling (mean of x - x): positions, velocities.
+
+    van der Pol, On relaxation-oscillations, Phil. Mag. 2 (1926).
+    """
+    positive_int(n, "n")
+
+    def f(x: Array) -> Array:
+        a, v = x[..., :n], x[..., n:]
+        pull = coupling * (a.mean(axis=-1, keepdims=True) - a)
+        return np.concatenate([v, nonlinearity * (1 - a**2) * v - a + pull], axis=-1)
+
+    return DriftSDE(f, 2 * n, process_var, obs_var, substep)
+
+
+def simulate_drift(
+    model: DriftSDE,
+    t: ArrayLike,
+    n_paths: int = 1,
+    *,
+    x0: ArrayLike,
+    rng: np.random.Generator | int,
+) -> Trajectories:
+    """Paths and observations at the times t, by sub-steps of at most `model.substep`.
+
+    Parameters
+    ----------
+    model : `lorenz()`, `coupled_van_der_pol()`, `spiral_3d()` or another `DriftSDE`.
+    t : (T,) times. n_paths : n. x0 : (d,) or (n, d), state at t[0]. rng : generator or seed.
+
+    Returns
+    -------
+    Trajectories
+        x and z (n, T, d).
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong shapes; more than a million sub-steps between two times; a path that leaves the range
+        of numbers.
+    """
+    grid, n, stream = times(t), positive_int(n_paths, "n_paths"), generator(rng)
+    start = real_array(x0, "x0")
+    if start.shape not in ((model.dim,), (n, model.dim)):
+        raise ValueError(
+            f"x0 must have shape ({model.dim},) or ({n}, {model.dim}), got {start.shape}"
+        )
+    x = np.empty((n, len(grid), model.dim))
+    state: Array = np.array(np.broadcast_to(start, (n, model.dim)))
+    x[:, 0] = state
+    for k, dt in enumerate(np.diff(grid), start=1):
+        pieces = int(np.ceil(dt / model.substep))
+        if pieces > MAX_SUBSTEPS:
+            raise ValueError(f"substep must be longer: {pieces} of them before t[{k}]")
+        for _ in range(pieces):
+            h = dt / pieces
+            state = model.advance(state, h, h**0.5 * stream.standard_normal(state.shape))
+        x[:, k] = state
+    if not np.isfinite(x).all():
+        raise ValueError("a path left the range of numbers; give a shorter substep")
+    z = x + model.obs_var**0.5 * stream.standard_normal(x.shape)
+    return Trajectories(grid, x, z)
+
+
+def strong_error(
+    model: DriftSDE, x0: ArrayLike, span: float, halvings: int, *, n_paths: int = 200,
+    rng: np.random.Generator | int = 0,
+) -> tuple[Array, Array]:  # fmt: skip
+    """How sub-steps change a path: lengths h (halvings,), and rms distances at the end.
+
+    The same Brownian path is followed with steps span / 2, span / 4, ... and each end is compared
+    with that of the finest, eight times finer than the last of them.
+    """
+    stream, finest = generator(rng), 2 ** (positive_int(halvings, "halvings") + 3)
+    h = scalar(span, "span", low=0.0, strict=True) / finest
+    dw = h**0.5 * stream.standard_normal((finest, n_paths, model.dim))
+
+    def end(pieces: int) -> Array:
+        state = np.array(np.broadcast_to(real_array(x0, "x0"), (n_paths, model.dim)))
+        for part in dw.reshape(pieces, finest // pieces, n_paths, model.dim).sum(axis=1):
+            state = model.advance(state, span / pieces, part)
+        return state
+
+    counts = 2 ** np.arange(1, halvings + 1)
+    exact = end(finest)
+    errors = [np.sqrt(((end(int(c)) - exact) ** 2).sum(-1).mean()) for c in counts]
+    return span / counts, np.array(errors)
