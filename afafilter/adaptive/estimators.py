@@ -77,8 +77,8 @@ def adaptive_filter(
     anchor : what the distances are measured from. "observation" (the paper): the query's own
         observation; where it is missing (also in part), the query is off the grid, or C is not
         invertible, the plain estimate. "estimate": the plain estimate. "prediction": the plain
-        estimate from the observations before the query only. An anchor that the data do not
-        determine leaves the weights of that query at 1.
+        estimate from the observations before the query's own (with a window, the last `window` of
+        them). An anchor that the data do not determine leaves the weights of that query at 1.
     iterations : most rounds of reweighting; only the anchor moves, never the observations.
     step, momentum : s in (0, 1] and g in [0, 1): the anchor moves by
         a_{k+1} = (1 + g - s) a_k - g a_{k-1} + s zbar_k, and the last one is the estimate.
@@ -93,7 +93,8 @@ def adaptive_filter(
         flat prior (two-sided: the RTS smoother). With a robust weight every query re-decides the
         weight of every observation in its whole history, R_j -> R_j / w_ij.
     method : "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
-        eigenvectors: every mode its own precision); "isotropic" (attention in tiles); "linear" and
+        eigenvectors: every mode its own precision); "isotropic" (attention in tiles; all modes
+        alike, once C^-1 R C^-T is whitened: the paper's 2-D system is one such); "linear" and
         "fft" (plain weights of isotropic models, to the `error_bound` in info; "fft" on regular
         grids); "auto": the cheapest exact one. Where several apply they agree to 1e-9 of the
         largest entry.
