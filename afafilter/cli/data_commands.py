@@ -1,0 +1,230 @@
+"""Subcommands that work on measurements: simulate, estimate, fit, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from afafilter.cli.errors import FAILED
+from afafilter.cli.group import form_of, main, say, stem
+from afafilter.cli.options import (
+    ESTIMATORS,
+    FILE,
+    FORCE,
+    FORMAT,
+    OUTPUT,
+    WEIGHTS,
+    known,
+    names,
+    numbers,
+    reading_options,
+)
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.option("--n", "count", type=click.IntRange(1), help="Number of times.")
+@click.option("--dt", default=1.0, show_default=True, help="Step between times.")
+@click.option("--start", default=0.0, show_default=True, help="First time.")
+@click.option("--times", type=FILE, help="Take the times from this CSV or Parquet file instead.")
+@click.option("--time", help="Name of its time column (default: the first column).")
+@click.option("--time-unit", help="Unit that dates are turned into. Default: the model's, or D.")
+@click.option("--paths", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--seed", type=click.IntRange(0), help="Default: a new one, noted in the result.")
+@click.option("--x0", help='Start: numbers "20,0", or "stationary". Default: the model\'s prior.')
+@click.option("--missing", default=0.0, show_default=True, help="Probability per component.")
+@click.option("--outlier-rate", type=float, help="Probability that an observation is an outlier.")
+@click.option("--outlier-scale", type=float, help="Size in units of the noise. Default: 10.")
+@click.option("--outlier-law", default="gaussian", show_default=True,
+              help="gaussian, student_t or mean_doubling.")  # fmt: skip
+@click.option("--outlier-df", type=float, help="Degrees of freedom of student_t. Default: 3.")
+@OUTPUT
+@FORMAT
+@FORCE
+def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Draw states and observations of the MODEL (a TOML file), exactly in law.
+
+    Other commands read the file without options. Columns: path (if there are several), t, states
+    x0.., observations z0.. (blank = missing), outlier (0 or 1, if asked for).
+
+    \b
+    afafilter simulate spiral.toml --n 200 --dt 0.1 --seed 1 -o data.csv
+    afafilter simulate spiral.toml --n 200 --x0 20,0 --outlier-rate 0.1 --missing 0.2
+    afafilter simulate spiral.toml --times measured.csv --paths 100 -o data.parquet
+    """
+    from afafilter.cli.simulate import simulate_command
+
+    target = output or Path(f"{model.stem}-simulated.csv")
+    form = form_of(options.pop("form"), target)
+    say(simulate_command(model, target, force, options, form), err=str(target) == "-")
+
+
+@main.command()
+@click.argument("data", type=FILE)
+@click.option("--model", type=FILE, required=True, help="TOML file with a table [model].")
+@click.option(
+    "--estimator",
+    default="kalman",
+    show_default=True,
+    shell_complete=known(ESTIMATORS),
+    help="kalman, rts, wolf, irkf, irks, afa, afa-smoother, afa-exact, "
+    "afa-exact-smoother, filterpy, filterpy-rts or raw.",
+)
+@reading_options
+@click.option(
+    "--weight",
+    shell_complete=known(WEIGHTS),
+    help="Robust weight: exponential, power, student_t, rational, imq, huber or threshold.",
+)
+@click.option("--nu", type=float, help="Parameter of exponential, power, student_t.")
+@click.option("--kappa", type=float, help="Parameter of power.")
+@click.option("--alpha", type=float, help="Parameter of rational.")
+@click.option("--c", type=float, help="Parameter of imq, huber, threshold.")
+@click.option(
+    "--anchor",
+    help="What residuals are measured from: prediction, estimate or (AFA) "
+    "observation. Default with --weight: estimate for AFA, irkf and "
+    "irks, prediction for the others.",
+)
+@click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other option of the estimator, e.g. --set window=100.",
+)
+@click.option(
+    "--query-times",
+    help="Estimate at these times instead: T,T,.. or START:STOP:STEP. "
+    "Of dated data T, START and STOP are dates or, like STEP, "
+    "numbers of --time-unit since the first.",
+)
+@click.option(
+    "--forecast",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Go on this far beyond the last time, in steps of the median one.",
+)
+@click.option(
+    "--levels", callback=numbers, help="Also write intervals at these percentages, e.g. 50,90,95."
+)
+@OUTPUT
+@FORMAT
+@click.option("--figure", type=FILE, help="Also draw data and estimate (.png, .pdf or .svg).")
+@FORCE
+def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Estimate states from the measurements in DATA (CSV, JSON lines or Parquet; - is stdin).
+
+    Blank values are missing. Columns of the result: the time as in DATA (and, of dates, the elapsed
+    time t), states x0.. with their standard deviations x0_sd.., and for every value column the
+    measurement, what the estimate says of it without noise, <value>_fit and <value>_fit_sd, and the
+    standard deviation of a measurement, <value>_obs_sd. With --levels the intervals of both, with
+    --forecast a flag, under a robust weight the weight of each row and whether it is an outlier
+    (its residual beyond 99.9 % of the noise). Every sd is one standard error.
+
+    \b
+    afafilter estimate nile.csv --model nile.toml --estimator rts --figure nile.png
+    afafilter estimate co2.csv --model co2.toml --time-unit Y --forecast 5 --levels 50,95
+    afafilter estimate data.csv --model m.toml --time t --values z0,z1 --estimator afa \\
+        --weight student_t --nu 4 --anchor estimate --iterations 5
+    zcat data.csv.gz | afafilter estimate - --model m.toml -o - --format jsonl
+    """
+    from afafilter.cli.estimate import Wanted, estimate_command
+    from afafilter.cli.reading import taken
+
+    standing = Path("-") if str(data) == "-" else None
+    target = output or standing or Path(f"{stem(data)}-{options['estimator']}.csv")
+    reading = taken(data, options)
+    form = form_of(options.pop("form"), target)
+    wanted = Wanted(
+        options.pop("query_times"),
+        options.pop("forecast"),
+        options.pop("levels"),
+        options.pop("figure"),
+        form,
+    )
+    model, estimator = options.pop("model"), options.pop("estimator")
+    settings = options.pop("settings")
+    say(
+        estimate_command(
+            reading,
+            target,
+            force,
+            model=model,
+            estimator=estimator,
+            wanted=wanted,
+            settings=settings,
+            options=options,
+        ),
+        err=str(target) == "-",
+    )
+
+
+@main.command()
+@click.argument("data", type=FILE)
+@click.option("--model", type=FILE, help="TOML file with the model to start from.")
+@click.option("--family", help='Or a sum of families, e.g. "local_linear_trend + seasonal(1, 2) '
+                               '+ noise"; starting values are guessed.')  # fmt: skip
+@click.option("--free", callback=names, help="What may move: of a model A, Q, R, C, drift, offset "
+                                              "(default A,Q,R,drift; of presets and sums the "
+                                              "noise levels), of a family its parameters "
+                                              "(default: all).")  # fmt: skip
+@click.option("--method", default="ml", show_default=True, help="ml, em or student_t.")
+@click.option("--starts", default=1, show_default=True, type=click.IntRange(1),
+              help="Number of starting points.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
+              help="Seed of the further starting points.")  # fmt: skip
+@reading_options
+@click.option("-o", "--output", type=FILE, help="Model to write (.toml). Default: DATA-fit.toml.")
+@FORCE
+def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Fit a model to the measurements in DATA (CSV, JSON lines or Parquet) by maximum likelihood.
+
+    Writes the fitted model as TOML, ready for the other commands, and beside it a CSV with every
+    parameter, its standard error and 95 % interval. Exit status 1 if the fit did not converge.
+    With --method student_t the degrees of freedom are in the .config.json, and the command that
+    estimates with them is printed: the model file alone means Gaussian noise.
+
+    \b
+    afafilter fit nile.csv --family "brownian + noise" -o level.toml
+    afafilter fit co2.csv --time-unit Y --family "local_linear_trend + seasonal(1, 2) + noise"
+    afafilter fit data.csv --model start.toml --free Q,R --values z0,z1
+    """
+    from afafilter.cli.fit import fit_command
+    from afafilter.cli.reading import taken
+
+    target = output or Path(f"{stem(data)}-fit.toml")
+    if not say(fit_command(taken(data, options), target, force, **options)):
+        raise click.exceptions.Exit(FAILED)
+
+
+@main.command()
+@click.argument("data", type=FILE)
+@click.option("--model", type=FILE, help="TOML file with a table [model].")
+@click.option(
+    "--family",
+    help='Or a sum of families to fit, e.g. "brownian + noise". Default: the better of a few.',
+)
+@click.option("--path", help="Which path, where --by tells several apart.")
+@click.option("--title", help="Of the page. Default: the name of DATA.")
+@reading_options
+@click.option("-o", "--output", type=FILE, help="Page to write (.html). Default: DATA-report.html.")
+@FORCE
+def report(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Write a page about DATA: one HTML file with zoom and hover that needs no network.
+
+    The series with gaps and outliers, the model with its intervals, smoothed and forecast bands,
+    checks of the residuals, estimators compared on held-out values, AFA's attention beside the
+    Kalman filter's weights, and all numbers to save. Needs pip install 'afafilter[report]'.
+
+    \b
+    afafilter report nile.csv -o nile.html
+    afafilter report co2.csv --model co2.toml --time-unit Y
+    """
+    from afafilter.cli.reading import taken
+    from afafilter.cli.report import report_command
+
+    target = output or Path(f"{stem(data)}-report.html")
+    say(report_command(taken(data, options), target, force, **options))

@@ -1,0 +1,55 @@
+"""What `afafilter compare DATA --hold-out` does: hide, estimate, score, write the table."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from afafilter.catalog import estimator_from_spec
+from afafilter.cli.reading import Reading, read, with_components
+from afafilter.cli.shared import checked_target, finish, prepare, stage
+from afafilter.io.model_toml import read_model
+
+USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
+
+
+def hold_out_command(
+    reading: Reading, target: Path, force: bool, options: Mapping[str, Any], jobs: int
+) -> Generator[str, None, bool]:
+    """Behind `afafilter compare --hold-out`. Returns whether an estimator failed."""
+    from afafilter.studies.hold_out import KINDS, hold_out
+
+    paths: tuple[Path, ...] = options["models"]
+    prepare(checked_target(target), force, inputs=(reading.data, *paths))
+    if not paths:
+        raise ValueError("--hold-out needs at least one --model (afafilter fit writes one)")
+    models = {path.stem: read_model(path) for path in paths}
+    if len(models) < len(paths):
+        raise ValueError("models are told apart by their names: give files of different names")
+    names = options["estimators"] or USUAL
+    estimators = {name: estimator_from_spec(name) for name in names}
+    first = next(iter(models.values()))
+    panel = with_components(read(reading, first), first.obs_dim, reading)
+    if len(panel.series) > 1:
+        raise ValueError("--hold-out compares on one path: choose it before, or drop --by")
+    (series,) = panel.series
+    with stage("comparing", len(series.t) * 50):
+        found = hold_out(
+            estimators, models, series.t, series.z, kinds=options["kinds"] or KINDS,
+            pieces=options["pieces"], horizon=options["horizon"], obs_cov=series.obs_cov,
+            rng=options["seed"],
+        )  # fmt: skip
+    for (model, name), error in found.errors.items():
+        yield f"FAILED: {name} with {model}: {error}"
+    if not len(found.frame):
+        raise ValueError("every estimator failed: " + next(iter(found.errors.values())))
+    yield found.frame.to_string(index=False, float_format=lambda x: f"{x:.4g}")
+    config = {
+        "command": "compare --hold-out", **reading.config(), "values": series.columns,
+        "models": models, "estimators": names, "time_unit": series.time_unit or None,
+        **{key: options[key] for key in ("kinds", "pieces", "horizon", "seed")},
+    }  # fmt: skip
+    table = {str(name): found.frame[name].to_numpy() for name in found.frame.columns}
+    yield finish(table, target, force, config)
+    return bool(found.errors)

@@ -1,0 +1,53 @@
+"""What `afafilter report` does: read, analyse, write one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from afafilter.cli.reading import Reading, read, with_components
+from afafilter.cli.shared import prepare, stage
+from afafilter.io.files import atomic_path
+from afafilter.io.model_toml import read_model
+from afafilter.io.sidecar import sidecar_path, write_sidecar
+
+
+def report_command(
+    reading: Reading, target: Path, force: bool, *, model: Path | None, family: str | None,
+    path: str | None, title: str | None,
+) -> Iterator[str]:  # fmt: skip
+    """Behind `afafilter report`."""
+    from afafilter.report import analyse, report_page, require_plotly
+
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{target}: the name of a report must end in .html")
+    require_plotly()
+    prepare(target, force, inputs=(reading.data, model))
+    if model is not None and family is not None:
+        raise ValueError("give either --model or --family, or neither")
+    system: Any = None if model is None else read_model(model)
+    panel = read(reading, system)
+    if system is not None:
+        with_components(panel, system.obs_dim, reading)
+    series = panel.series[0]
+    if panel.labels:
+        known = [str(label) for label in panel.labels]
+        chosen = known[0] if path is None and len(known) == 1 else path
+        if chosen not in known:
+            raise ValueError(
+                f"a report is about one path: --path must be one of {', '.join(known[:12])}"
+            )
+        series = panel.series[known.index(chosen)]
+    with stage("fitting, smoothing, comparing", len(series.t) * 50):
+        found = analyse(replace(series, paths=()), system, family)
+    page = report_page(found, title or f"{series.name}: report")
+    with atomic_path(target, force=force) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    config = {
+        "command": "report", **reading.config(), "model": found.model, "family": family,
+        "values": series.columns, "time_unit": series.time_unit or None,
+    }  # fmt: skip
+    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    yield f"wrote {target} and {sidecar}"

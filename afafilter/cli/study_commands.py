@@ -1,0 +1,156 @@
+"""Subcommands that compare and draw: compare, figures; and what belongs to the shell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from afafilter.cli.errors import FAILED
+from afafilter.cli.group import main, say, stem
+from afafilter.cli.options import ESTIMATORS, FILE, FORCE, JOBS, known, names, reading_options
+
+
+@main.command()
+@click.argument("study", metavar="STUDY|DATA", type=FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="Directory (default: the name of the study); with --hold-out a table.",
+)
+@JOBS
+@click.option("--retry-failed", is_flag=True, help="Compute cells again that failed.")
+@click.option("--reference", help="Also write paired differences to this estimator.")
+@click.option(
+    "--hold-out",
+    is_flag=True,
+    help="Compare on measurements in DATA: hide some of them, score what is said of them.",
+)
+@click.option(
+    "--model",
+    "models",
+    type=FILE,
+    multiple=True,
+    help="With --hold-out: TOML file with a model; several are compared.",
+)
+@click.option(
+    "--estimators",
+    callback=names,
+    shell_complete=known(ESTIMATORS),
+    help="With --hold-out: names as of estimate --estimator. Default: kalman,rts,irks,afa,"
+    "afa-smoother.",
+)
+@click.option(
+    "--kinds", callback=names, help="With --hold-out: random, blocks, forecast. Default: all."
+)
+@click.option(
+    "--pieces",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="With --hold-out: how often something is hidden.",
+)
+@click.option(
+    "--horizon",
+    type=click.IntRange(1),
+    help="With --hold-out: times that forecasts reach. Default: a twentieth of them.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="With --hold-out: of what is hidden.",
+)
+@reading_options
+@FORCE
+def compare(study: Path, output: Path | None, force: bool, **options: Any) -> None:
+    """Compare estimators as the STUDY (a TOML file) says; a run that was killed goes on.
+
+    Writes scores.csv, times.csv, rmse.csv (pooled over seeds, with intervals) and, with
+    --reference, differences.csv. Finished cells are kept in the directory cells.
+
+    With --hold-out, compare estimators and models on your own measurements: some are hidden (at
+    random, in blocks, or after an origin), and what each estimator says of them is scored by rmse,
+    crps, log density and coverage.
+
+    \b
+    afafilter compare study.toml -o results/study --jobs 2 --reference kalman
+    afafilter compare data.csv --hold-out --model level.toml --model trend.toml
+    """
+    from afafilter.cli.reading import taken
+
+    own = {k: options.pop(k) for k in ("jobs", "retry_failed", "reference")}
+    held = {
+        k: options.pop(k) for k in ("models", "estimators", "kinds", "pieces", "horizon", "seed")
+    }
+    reading = taken(study, options)
+    if options.pop("hold_out"):
+        from afafilter.cli.hold_out import hold_out_command
+
+        target = output or Path(f"{stem(study)}-hold-out.csv")
+        if say(hold_out_command(reading, target, force, held, own["jobs"])):
+            raise click.exceptions.Exit(FAILED)
+        return
+    if held["models"] or held["estimators"]:
+        raise click.UsageError("--model and --estimators go with --hold-out; a study names its own")
+    from afafilter.cli.compare import compare_command
+
+    failed = say(compare_command(study, output or Path(study.stem), force, **own))
+    if failed:
+        raise click.exceptions.Exit(FAILED)
+
+
+@main.command()
+@click.argument("chosen", metavar="[NAMES]...", nargs=-1)
+@click.option("--list", "list_only", is_flag=True, help="List the experiments and stop.")
+@click.option("-o", "--output", type=FILE, default=Path("figures"), show_default=True,
+              help="Directory for figures and tables.")  # fmt: skip
+@click.option("--full", is_flag=True, help="Full size instead of the quick one.")
+@JOBS
+@FORCE
+def figures(chosen: Sequence[str], list_only: bool, **options: Any) -> None:
+    """Run all experiments of simulations/, or those named, from a checkout.
+
+    One that fails is reported and the others go on.
+
+    \b
+    afafilter figures --list
+    afafilter figures first_figure real_data --force
+    """
+    from afafilter.cli.figures import find_experiments, run_experiments
+
+    experiments = find_experiments(chosen)
+    if list_only:
+        for experiment in experiments:
+            click.echo(f"{experiment.name:24} {experiment.summary}")
+        return
+    if say(run_experiments(experiments, **options)):
+        raise click.exceptions.Exit(FAILED)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes words in SHELL.
+
+    \b
+    eval "$(afafilter completion bash)"            # in ~/.bashrc
+    eval "$(afafilter completion zsh)"             # in ~/.zshrc
+    afafilter completion fish | source             # in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "afafilter", "_AFAFILTER_COMPLETE").source())
+
+
+@main.command(name="compile", hidden=True)
+@JOBS
+def compile_(jobs: int) -> None:
+    """Nothing to do any more: everything is compiled when the package is built."""
+    click.echo("nothing to compile: the core is built with the package")

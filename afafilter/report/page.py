@@ -1,0 +1,256 @@
+"""The page: what `analysis` found and `charts` drew, in one file that needs no network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from afafilter._version import __version__
+from afafilter.report import charts
+from afafilter.report.analysis import Analysis, tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from afafilter.studies.compare import Comparison
+
+STYLE = """
+:root{color-scheme:light}*{box-sizing:border-box}
+body{font:16px/1.5 system-ui,sans-serif;margin:0;color:#1a1a1a;background:#fafafa}
+main{max-width:1200px;margin:0 auto;padding:1rem}
+header{background:#0b3954;color:#fff;padding:1rem}
+header>div{max-width:1200px;margin:0 auto;padding:0 1rem}
+h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:1.6rem 0 .4rem}
+section{background:#fff;border:1px solid #e2e2e2;border-radius:8px;padding:1rem;margin:1rem 0}
+section h2{margin-top:0}
+.grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
+.chart{width:100%;min-height:340px}.tall{min-height:480px}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+button{font:inherit;padding:.4rem .8rem;margin:.2rem .3rem .2rem 0;border:1px solid #0b3954;
+border-radius:6px;background:#fff;color:#0b3954;cursor:pointer}button:hover{background:#e8f1f5}
+p.note{color:#555;font-size:.92rem;margin:.3rem 0}
+"""
+SCRIPT = """
+const content = JSON.parse(document.getElementById("content").textContent);
+const base = {margin: {l: 60, r: 15, t: 40, b: 45}, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
+  font: {family: "system-ui, sans-serif", size: 12}, autosize: true};
+for (const [id, chart] of Object.entries(content.charts)) {
+  const layout = Object.assign({}, base, chart.layout);
+  for (const axis of ["xaxis", "yaxis"])
+    layout[axis] = Object.assign({gridcolor: "#eee", zeroline: false, automargin: true},
+      chart.layout[axis]);
+  const bar = id.startsWith("series");
+  Plotly.newPlot(id, chart.data, layout, {responsive: true, displaylogo: false, displayModeBar: bar,
+    modeBarButtonsToRemove: ["select2d", "lasso2d"]});
+}
+for (const [name, text] of Object.entries(content.files)) {
+  const button = document.createElement("button");
+  button.textContent = name + ".csv";
+  button.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+    link.download = name + ".csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+  document.getElementById("files").appendChild(button);
+}
+document.body.dataset.ready = "yes";
+"""
+
+
+def require_plotly() -> None:
+    """Refuse where plotly, whose script goes into the page, is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("plotly") is None:
+        raise ValueError("a report needs plotly: pip install 'afafilter[report]'")
+
+
+def report_page(found: Analysis, title: str) -> str:
+    """The HTML of a report."""
+    series = found.series
+    drawn: dict[str, Any] = {}
+    body = [_about(found)]
+    for i, name in enumerate(series.columns):
+        drawn[f"series{i}"] = charts.series_chart(found, i)
+        body.append(
+            _section(
+                f"Series and estimate: {name}",
+                "Drag to zoom, double click to go back; click on names in the legend to hide them. "
+                "The dark band holds the signal, the light one a measurement of it, each in 95 % "
+                "of cases. Outliers lie beyond 99.9 % of the noise about the robust estimate.",
+                f'<div id="series{i}" class="chart tall"></div>',
+            )
+        )
+    body.append(_model(found))
+    for i in range(len(series.columns)):
+        drawn[f"residual{i}"] = charts.residual_chart(found, i)
+        drawn[f"quantile{i}"] = charts.quantile_chart(found, i)
+        drawn[f"acf{i}"] = charts.correlation_chart(found, i)
+    grid = "".join(
+        f'<div id="{kind}{i}" class="chart"></div>'
+        for i in range(len(series.columns))
+        for kind in ("residual", "quantile", "acf")
+    )
+    body.append(
+        _section(
+            "Checks of the model",
+            "One-step errors of a right model are independent and standard normal. Small p values "
+            "speak against it.",
+            f'<div class="grid">{grid}</div>{_table(_checks(found))}',
+        )
+    )
+    drawn["holdout"] = charts.hold_out_chart(found)
+    body.append(
+        _section(
+            "Estimators on values that they did not see",
+            "All estimators see the same data with the same values hidden. nlpd is the mean "
+            "negative log density (smaller is better), the last columns the paired difference to "
+            "the best and its standard error.",
+            f'<div id="holdout" class="chart"></div>{_table(_held_out(found))}'
+            + "".join(
+                f'<p class="note">{html.escape(k[1])} failed: {html.escape(v)}</p>'
+                for k, v in found.compared.errors.items()
+            ),
+        )
+    )
+    drawn["attention"] = charts.map_chart(found, found.afa_map, "AFA: attention")
+    drawn["weights"] = charts.map_chart(
+        found, found.kalman_map, "Kalman filter: equivalent weights"
+    )
+    body.append(
+        _section(
+            "What each estimate listens to",
+            f"The last {len(found.map_t)} observations. AFA gives every observation a share of the "
+            "estimate; the Kalman filter's weights are its response to each observation.",
+            '<div class="grid"><div id="attention" class="chart tall"></div>'
+            '<div id="weights" class="chart tall"></div></div>',
+        )
+    )
+    return _page(
+        title, f"{len(series.t)} rows, {', '.join(series.columns)}", body, drawn, tables(found)
+    )
+
+
+def comparison_page(result: Comparison, title: str = "Comparison of estimators") -> str:
+    """The HTML of a `Comparison`: a picture per metric, the tables, the numbers to save."""
+    scores = result.scores
+    drawn, boxes = {}, []
+    for k, metric in enumerate(dict.fromkeys(scores.loc[scores["component"] == "all", "metric"])):
+        part = result.intervals(str(metric))
+        rows = part[["value", "lower", "upper"]].to_numpy(dtype=float)
+        rows = np.where(np.isfinite(rows), rows, rows[:, :1])
+        drawn[f"metric{k}"] = charts.interval_chart(part["estimator"].tolist(), rows, str(metric))
+        boxes.append(f'<div id="metric{k}" class="chart"></div>')
+    body = [
+        _section(
+            "Scores",
+            "Dots with their 95 % intervals over paths.",
+            f'<div class="grid">{"".join(boxes)}</div>',
+        ),
+        _section("Table", "", _table(result.scores)),
+    ]
+    for name, error in result.errors.items():
+        body.append(_section(f"{name} failed", error, ""))
+    files = {"scores": result.scores, "times": result.times}
+    return _page(
+        title, f"{len(result.names)} estimators, {result.n_paths} paths", body, drawn, files
+    )
+
+
+# ------------------------------------------------------------------------------------------- pieces
+
+
+def _about(found: Analysis) -> str:
+    series = found.series
+    missing = int(np.isnan(series.z).sum())
+    ends = charts.stamps(series, series.t[[0, -1]])
+    flagged = int(found.outliers.sum())
+    gaps = np.diff(series.t)
+    facts = {
+        "rows": len(series.t), "from": ends[0], "to": ends[1], "missing values": missing,
+        "outliers": flagged, "usual step": f"{np.median(gaps):.6g}" if len(gaps) else "-",
+        "longest gap": f"{gaps.max():.6g}" if len(gaps) else "-",
+        "unit of time": series.time_unit or "not said",
+    }  # fmt: skip
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
+                   for k, v in facts.items())  # fmt: skip
+    return _section("Data", "", f'<div class="scroll"><table>{rows}</table></div>')
+
+
+def _model(found: Analysis) -> str:
+    if found.fitted is None:
+        text = f"<p>{html.escape(repr(found.model))}</p>"
+        return _section("Model", "As given.", text)
+    fitted = found.fitted
+    said = (
+        f"Fitted by maximum likelihood: log-likelihood {fitted.loglik:.4f}, AIC {fitted.aic:.2f}, "
+        f"BIC {fitted.bic:.2f}; "
+        + ("converged." if fitted.converged else f"NOT converged: {fitted.message}.")
+        + " lower and upper are 95 % intervals, std_error one standard error."
+    )
+    frame = fitted.to_pandas().reset_index()
+    return _section("Model", said, _table(frame))
+
+
+def _held_out(found: Analysis) -> Any:
+    frame = found.compared.frame
+    small = frame["standard_error"].abs() < 1e-12
+    return frame.drop(columns="model").assign(
+        standard_error=frame["standard_error"].where(~small, 0.0)
+    )
+
+
+def _checks(found: Analysis) -> Any:
+    frame = found.checks.to_pandas()
+    names = dict(enumerate(found.series.columns)) | {-1: "all"}
+    return frame.assign(component=frame["component"].map(names))
+
+
+def _section(title: str, note: str, inner: str) -> str:
+    said = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f"<section><h2>{html.escape(title)}</h2>{said}{inner}</section>"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
+    rows = []
+    for row in frame.itertuples(index=False):
+        cells = (f"{x:.4g}" if isinstance(x, float) else str(x) for x in row)
+        rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        "</table></div>"
+    )
+
+
+def _page(
+    title: str, subtitle: str, body: Sequence[str], drawn: Mapping[str, Any],
+    files: Mapping[str, pd.DataFrame],
+) -> str:  # fmt: skip
+    from plotly.offline import get_plotlyjs
+
+    content = {
+        "charts": drawn,
+        "files": {name: frame.to_csv(index=False) for name, frame in files.items()},
+    }
+    # "</" could end the script element that the text lies in
+    text = json.dumps(content, allow_nan=False).replace("</", "<\\/")
+    saved = _section("Numbers", "All numbers of this page, as CSV.", '<div id="files"></div>')
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body><header><div><h1>{html.escape(title)}</h1>"
+        f"<div>{html.escape(subtitle)}; afafilter {__version__}</div></div></header><main>"
+        f"{''.join(body)}{saved}</main>"
+        f'<script type="application/json" id="content">{text}</script>'
+        f"<script>{SCRIPT}</script></body></html>\n"
+    )

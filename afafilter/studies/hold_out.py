@@ -1,0 +1,224 @@
+"""Estimators and models compared on a user's own data, by what they say of values they did not see.
+
+    hold_out({"kalman": kalman_filter, "rts": rts_smoother}, model, t, z)
+
+Some observations are hidden, every estimator runs on the rest, and what it predicts of the hidden
+ones, mean C x + b and variance C P C^T + R, is scored: at random entries, in whole blocks (gaps as
+instruments have them), and after an origin (forecasts). All see the same pieces, so that
+differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from afafilter._base.checks import (
+    Array,
+    ObsMask,
+    choice,
+    generator,
+    observation_covariances,
+    observations,
+    positive_int,
+    scalar,
+    times,
+)
+from afafilter.results import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = ("random", "blocks", "forecast")
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class HoldOut:
+    """Scores on held-out observations.
+
+    Attributes
+    ----------
+    frame : one row per (kind, model, estimator): count of scored values, rmse, mae (units of the
+        values), crps, nlpd (mean -log density, 2 pi included; smaller is better), coverage of the
+        95 % interval, and the mean paired difference of nlpd to the best estimator of the kind
+        with its standard error over pieces.
+    errors : what failed, by (model, estimator).
+    """
+
+    frame: pd.DataFrame
+    errors: dict[tuple[str, str], str]
+
+    def __repr__(self) -> str:
+        return f"HoldOut({len(self.frame)} rows, {len(self.errors)} failed)\n{self.to_markdown()}"
+
+    def to_markdown(self) -> str:
+        """The frame as a Markdown table, three significant digits."""
+        names = [str(c) for c in self.frame.columns]
+        lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+        for row in self.frame.itertuples(index=False):
+            cells = [f"{x:.3g}" if isinstance(x, float) else str(x) for x in row]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def hold_out(
+    estimators: Mapping[str, Callable[..., Estimate]],
+    models: Any,
+    t: ArrayLike,
+    z: ArrayLike,
+    *,
+    kinds: Sequence[str] = KINDS,
+    pieces: int = 5,
+    share: float = 0.1,
+    horizon: int | None = None,
+    obs_cov: ArrayLike | None = None,
+    rng: np.random.Generator | int = 0,
+) -> HoldOut:
+    """Score estimators on observations that were hidden from them.
+
+    Parameters
+    ----------
+    estimators : name -> f(model, t, z) -> Estimate.
+    models : a `LinearSDE`, or name -> `LinearSDE`.
+    t : (T,) times. z : (T, p) observations, NaN = missing; (T,) where p = 1.
+    kinds : any of "random" (entries at random), "blocks" (runs of times, all components) and
+        "forecast" (the next `horizon` times after an origin, nothing later is seen).
+    pieces : times that something is hidden, for each kind.
+    share : part of the observations hidden at a time, of random and blocks; in (0, 0.5].
+    horizon : number of times that forecasts reach; None = T // 20, at least 1.
+    obs_cov : (T, p, p) noise covariances in place of R.
+    rng : generator or seed of what is hidden.
+
+    Returns
+    -------
+    HoldOut
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad arguments, too few observations. An estimator that fails is noted in `errors`.
+    """
+    named = dict(models) if isinstance(models, Mapping) else {"model": models}
+    if not named or not estimators:
+        raise ValueError("hold_out needs at least one estimator and one model")
+    grid = times(t)
+    p = next(iter(named.values())).obs_dim
+    data = observations(z, len(grid), p)
+    if data.ndim != 2:
+        raise ValueError(f"z must be one path (T, p), got shape {data.shape}")
+    share = scalar(share, "share", low=0.0, strict=True)
+    if share > 0.5:
+        raise ValueError(f"share must be at most 0.5, got {share:g}")
+    count = positive_int(pieces, "pieces")
+    reach = max(len(grid) // 20, 1) if horizon is None else positive_int(horizon, "horizon")
+    if np.isfinite(data).sum() < 10:
+        raise ValueError(
+            f"too few observations to hold some out: {int(np.isfinite(data).sum())}, at least 10"
+        )
+    draw = generator(rng)
+    R = {
+        name: observation_covariances(obs_cov, len(grid), p, model.R)
+        for name, model in named.items()
+    }
+    extra = {} if obs_cov is None else {"obs_cov": obs_cov}
+    rows: list[dict[str, Any]] = []
+    errors: dict[tuple[str, str], str] = {}
+    for kind in kinds:
+        choice(kind, "kinds", KINDS)
+        hidden = list(_pieces(kind, data, count, share, reach, draw))
+        rows += _scored(kind, hidden, estimators, named, grid, data, R, extra, errors)
+    return HoldOut(_frame(rows), errors)
+
+
+def _pieces(
+    kind: str, data: Array, count: int, share: float, reach: int, rng: np.random.Generator
+) -> Iterator[tuple[ObsMask, ObsMask]]:
+    """What is hidden and what of it is scored, (T, p) each."""
+    seen = np.isfinite(data)
+    T = len(data)
+    for k in range(count):
+        hidden = np.zeros_like(seen)
+        if kind == "random":
+            hidden = seen & (rng.random(seen.shape) < share)
+        elif kind == "blocks":
+            width = max(int(share * T / 2), 1)
+            for start in rng.integers(1, max(T - width, 2), 2):
+                hidden[start : start + width] = True
+        else:
+            origin = T // 2 + (T - T // 2 - 1) * (k + 1) // (count + 1)
+            hidden[origin:] = True
+            scored = hidden & seen
+            scored[origin + reach :] = False
+            yield hidden, scored
+            continue
+        yield hidden, hidden & seen
+
+
+def _scored(
+    kind: str, hidden: Sequence[tuple[ObsMask, ObsMask]],
+    estimators: Mapping[str, Callable[..., Estimate]], models: Mapping[str, Any], t: Array,
+    z: Array, R: Mapping[str, Array], extra: Mapping[str, Any], errors: dict[tuple[str, str], str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    found: dict[tuple[str, str], list[Array]] = {}
+    for where, model in models.items():
+        for name, estimator in estimators.items():
+            try:
+                found[where, name] = [
+                    _losses(estimator(model, t, np.where(gone, np.nan, z), **extra), model,
+                            R[where], z, scored)
+                    for gone, scored in hidden
+                ]  # fmt: skip
+            except Exception as error:
+                errors[where, name] = f"{type(error).__name__}: {error}"
+    if not found:
+        return []
+    means = {key: float(np.concatenate(x)[:, 3].mean()) for key, x in found.items()}
+    best = min(means, key=lambda key: means[key] if np.isfinite(means[key]) else np.inf)
+    rows = []
+    for key, parts in found.items():
+        losses = np.concatenate(parts)
+        each = np.array([a[:, 3].mean() - b[:, 3].mean() for a, b in zip(parts, found[best])
+                         if len(a)])  # fmt: skip
+        se = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
+        miss, crps, inside = losses[:, 0], losses[:, 1], losses[:, 2]
+        rows.append(
+            {
+                "kind": kind, "model": key[0], "estimator": key[1], "count": len(losses),
+                "rmse": float(np.sqrt(np.mean(miss**2))), "mae": float(np.abs(miss).mean()),
+                "crps": float(crps.mean()), "nlpd": means[key],
+                "coverage95": float(inside.mean()), "nlpd_behind_best": float(each.mean()),
+                "standard_error": float(se),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask) -> Array:
+    """Columns error, crps, inside the interval, -log density of every scored value.
+
+    crps of a Gaussian: Gneiting and Raftery, JASA 102 (2007), eq. 21.
+    """
+    from scipy.special import ndtr, ndtri
+
+    mean, cov = estimate.through(model.C)
+    mean = mean + model.offset
+    var = np.diagonal(cov, axis1=-2, axis2=-1) + np.diagonal(R, axis1=-2, axis2=-1)
+    use: NDArray[np.bool_] = scored & np.isfinite(mean) & np.isfinite(var) & (var > 0)
+    error, sd = (z - mean)[use], np.sqrt(np.broadcast_to(var, mean.shape)[use])
+    u = error / sd
+    density = np.exp(-0.5 * u**2) / np.sqrt(2 * np.pi)
+    crps = sd * (u * (2 * ndtr(u) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    nlpd = 0.5 * u**2 + np.log(sd) + 0.5 * np.log(2 * np.pi)
+    inside = np.abs(u) <= ndtri(0.5 + 0.5 * LEVEL)
+    return np.stack([error, crps, inside, nlpd], axis=1)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows)

@@ -1,0 +1,140 @@
+"""Pages: their numbers against the functions, and the pages themselves in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afafilter import compare, datasets, kalman_filter, raw_observation, rts_smoother, spiral
+from afafilter.io import Series, read_series
+from afafilter.report import analyse, comparison_page, report_page
+from afafilter.report.analysis import tables, weight_maps
+from afafilter.report.charts import thinned
+
+pytest.importorskip("plotly")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--virtual-time-budget=20000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nile() -> Series:
+    return datasets.load_nile()
+
+
+def content_of(page: str) -> dict:
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)
+    assert found is not None
+    return json.loads(found[1].replace("<\\/", "</"))
+
+
+def test_numbers_of_a_report_are_those_of_the_functions(nile: Series) -> None:
+    model = datasets.nile_model()
+    found = analyse(nile, model)
+    smooth = rts_smoother(model, nile.t, nile.z)
+    here = np.isin(found.t_smooth, nile.t)
+    np.testing.assert_allclose(found.signal[here, 0], smooth.mean[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(
+        found.obs_sd[here, 0], np.sqrt(smooth.cov[:, 0, 0] + 15099.0), rtol=1e-9
+    )
+    assert (found.t_smooth > 1970).sum() == 10
+    saved = tables(found)
+    assert saved["data"]["flow"].tolist() == nile.z[:, 0].tolist()
+    assert saved["estimate"]["forecast"].sum() == 10
+    assert set(found.compared.frame["kind"]) == {"random", "blocks", "forecast"}
+
+
+def test_the_filters_weights_reproduce_its_estimate(nile: Series) -> None:
+    """A flat start forgets the origin: the estimate is the weighted sum of the data."""
+    model = datasets.nile_model()
+    t, attention, kalman = weight_maps(model, nile)
+    z = nile.z[-len(t) :, 0]
+    wanted = kalman_filter(model, t, z).mean[:, 0]
+    np.testing.assert_allclose(kalman @ z, wanted, rtol=1e-9)
+    np.testing.assert_allclose(kalman.sum(axis=1), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(attention.sum(axis=1), 1.0, rtol=1e-9)
+
+
+def test_outliers_are_flagged_and_families_tried(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    z = np.cumsum(0.1 * rng.standard_normal(150)) + 0.3 * rng.standard_normal(150)
+    z[40] += 10
+    z[60:70] = np.nan
+    path = tmp_path / "d.csv"
+    path.write_text("t,</script><b>x\n" + "".join(
+        f"2024-01-01T{k // 60:02}:{k % 60:02},{'' if np.isnan(v) else v}\n"
+        for k, v in enumerate(z)))  # fmt: skip
+    found = analyse(read_series(path, time_unit="min"))
+    assert np.flatnonzero(found.outliers[:, 0]).tolist() == [40]
+    assert found.fitted is not None
+    assert found.model.time_unit == "min"
+    page = report_page(found, "a <title>")
+    assert "<b>x" not in page.replace("<\\/script><b>x", "")
+    content = content_of(page)
+    assert content["charts"]["series0"]["data"][-1]["x"] == ["2024-01-01T00:40:00"]
+    assert content["files"]["data"].startswith("t,</script><b>x,")
+
+
+def test_long_series_are_thinned_to_their_extremes() -> None:
+    x = np.zeros(100_000)
+    x[[777, 50_001]] = 5, -7
+    rows = thinned(x)
+    assert len(rows) <= 6000
+    assert {777, 50_001} <= set(rows.tolist())
+    assert len(thinned(np.full(10_000, np.nan))) > 0
+
+
+def test_several_paths_are_refused(nile: Series) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="one series"):
+        analyse(replace(nile, z=np.stack([nile.z, nile.z])))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [1300, 500])
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_pages_open_in_a_browser(tmp_path: Path, nile: Series, kind: str, width: int) -> None:
+    """No console error, all charts drawn, nothing wider than the window, pictures not blank."""
+    if kind == "report":
+        page = report_page(analyse(nile, datasets.nile_model()), "Nile")
+    else:
+        page = comparison_page(
+            compare([kalman_filter, raw_observation], spiral(), np.arange(20.0), 20, rng=0)
+        )
+    probe = (
+        "<script>addEventListener('load', () => setTimeout(() => { document.body.dataset.wide ="
+        " document.documentElement.scrollWidth > innerWidth; document.body.dataset.charts ="
+        " document.querySelectorAll('.chart .main-svg').length > 0 &&"
+        " [...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg')); },"
+        " 3000))</script></body>"
+    )
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("</body>", probe), encoding="utf-8")
+    assert not re.search(r'(?:src|href)="https?://', page.split("<body>")[1])
+    picture = tmp_path / "page.png"
+    command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
+               f"--window-size={width},1600", "--enable-logging=stderr", path.as_uri()]  # fmt: skip
+    seen = subprocess.run(
+        [*command, "--dump-dom"], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert 'data-ready="yes"' in seen.stdout
+    assert 'data-charts="true"' in seen.stdout
+    assert 'data-wide="false"' in seen.stdout
+    assert "CONSOLE" not in seen.stderr
+    subprocess.run(
+        [*command, f"--screenshot={picture}"], capture_output=True, timeout=180, check=True
+    )
+    import matplotlib.image
+
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    assert pixels.std() > 0.05
