@@ -105,6 +105,9 @@ def test_weights_by_name():
 def test_as_weight_names_the_remedy():
     assert as_weight(None) is None
     assert as_weight(Huber(1.0)) == Huber(1.0)
-    for bad in ("huber", Huber, 2.0):
-        with pytest.raises(TypeError, match="None or a weight such as"):
+    assert as_weight("huber") == Huber(2.0)
+    for bad in (Huber, 2.0):
+        with pytest.raises(TypeError, match="a word such as 'student_t' or a weight such as"):
             as_weight(bad)
+    with pytest.raises(ValueError, match="hubert"):
+        as_weight("hubert")

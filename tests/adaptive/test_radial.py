@@ -418,9 +418,9 @@ def test_bad_filter_input():
     with pytest.raises(TypeError, match="RadialTangentialSDE"):
         radial_adaptive_filter(model.nearest_linear(), t, z)
     with pytest.raises(TypeError, match="weight"):
-        radial_adaptive_filter(model, t, z, weight="power")
+        radial_adaptive_filter(model, t, z, weight=2.0)
     with pytest.raises(TypeError, match="rng"):
-        simulate_radial(model, t, rng=3, x0=[1.0, 1.0])
+        simulate_radial(model, t, rng="3", x0=[1.0, 1.0])
     missing = radial_adaptive_filter(model, t, np.full_like(z, np.nan))
     assert np.isnan(missing.mean).all()
     assert np.isinf(np.diagonal(missing.cov, axis1=1, axis2=2)).all()

@@ -716,7 +716,7 @@ T = np.arange(5.0)
         ({"key_var": 0.0}, "key_var \\+ query_var must be > 0"),
         ({"frequency": np.ones(3)}, "frequency must|value_frequency must"),
         ({"inverse_temperature": 0.0}, "inverse_temperature must be > 0"),
-        ({"weight": "power"}, "None or a weight"),
+        ({"weight": 2.0}, "a word such as .* or a weight"),
         ({"backward": "both"}, "'exact', 'symmetric'"),
         ({"q": None, "weight": Power(2.0)}, "q and k must be given"),
         ({"window": 0}, "window must be >= 1"),

@@ -614,9 +614,9 @@ def test_flat_start_cannot_judge_the_first_observation():
         ({"z": None}, TypeError, "z is missing"),
         ({"z": np.full((3, 2), np.inf)}, ValueError, "infinities"),
         ({"obs_cov": np.eye(2)}, ValueError, "obs_cov must have shape"),
-        ({"obs_cov": np.zeros((3, 2, 2))}, ValueError, "obs_cov must be positive definite"),
+        ({"obs_cov": -np.ones((3, 2, 2))}, ValueError, "obs_cov must be positive semidefinite"),
         ({"query_times": [1.0, 0.0]}, ValueError, "query_times must not decrease"),
-        ({"weight": "huber"}, TypeError, "weight must be None or a weight"),
+        ({"weight": 2.0}, TypeError, "weight must be None, a word such as .* or a weight"),
         ({"weight": IMQ(1.0), "anchor": "observation"}, ValueError, "anchor must be one of"),
         ({"weight": IMQ(1.0), "metric": "R2"}, ValueError, "metric must be one of"),
         (

@@ -294,7 +294,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"estimators\['x'\] must be callable"):
         run({"x": 3})
     with pytest.raises(TypeError, match="rng"):
-        compare(BOTH, MODEL, T, 3, rng=0)
+        compare(BOTH, MODEL, T, 3, rng="0")
     with pytest.raises(ValueError, match="n_paths"):
         run(n=0)
     with pytest.raises(ValueError, match="must not decrease"):
