@@ -35,7 +35,7 @@ OUTLIERS = partial(Outliers, scale=10.0)
 
 
 def paper_spiral(process_var: float, obs_var: float = 1.0) -> LinearSDE:
-    """The paper's system, eigenvalues -0.1 +- i, flat prior."""
+    """The circular spiral, eigenvalues -0.1 +- i, flat prior: the paper's system whitened."""
     return replace(spiral(process_var=process_var, obs_var=obs_var), prior="diffuse")
 
 

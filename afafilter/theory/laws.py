@@ -133,7 +133,7 @@ def efficiency(
 
     Examples
     --------
-    The paper's spiral: plain AFA wastes four fifths of the information after 100 steps.
+    A circular spiral: plain AFA wastes four fifths of the information after 100 steps.
 
     >>> from afafilter import spiral, theory
     >>> t = 0.1 * np.arange(100)
