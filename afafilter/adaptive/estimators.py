@@ -187,6 +187,7 @@ def _estimate(
         return calibrate(estimator, model, t, given(z), **_named(options))
     if not isinstance(model, LinearSDE):
         return _radial(model, t, z, options)
+    options.require_use()
     grid = times(t)
     data = observations(z, len(grid), model.obs_dim)
     R = observation_covariances(

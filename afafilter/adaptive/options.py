@@ -24,7 +24,7 @@ class Options:
     Raises
     ------
     ValueError, TypeError
-        Unknown words, values out of range, options that would change nothing.
+        Unknown words, values out of range.
     """
 
     causal: bool
@@ -68,6 +68,9 @@ class Options:
             )
         if self.exact and self.method not in ("auto", "dense"):
             raise ValueError(f"correlation='exact' has no method {self.method!r}; use 'auto'")
+
+    def require_use(self) -> None:
+        """ValueError where what is asked for would change nothing: anchors of plain weights."""
         idle = [f"anchor={self.anchor!r}"] if self.anchor != "observation" else []
         idle += [f"iterations={self.iterations}"] if self.iterations != 1 else []
         if idle and self.weight is None and self.rests:

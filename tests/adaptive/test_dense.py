@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from afafilter import LinearSDE, Power, StudentT, adaptive_filter, adaptive_smoother
+from afafilter import (
+    LinearSDE,
+    Power,
+    RadialTangentialSDE,
+    StudentT,
+    adaptive_filter,
+    adaptive_smoother,
+)
 from tests.adaptive.test_estimators import BOTH, assert_same
 
 GRID = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.7, 3.0, 3.4, 4.0, 5.0])
@@ -72,6 +79,11 @@ def test_robust_options_without_a_weight_are_refused(options):
     with pytest.raises(ValueError, match="change nothing without a robust weight"):
         adaptive_filter(model, GRID, draws(10, 2), **options)
     adaptive_filter(model, GRID, draws(10, 2), step=0.5, **options)  # here they do
+    if options.get("anchor") != "prediction":  # and here: the direction is the anchor's
+        radial = RadialTangentialSDE(
+            0.1, 1.0, radial_var=0.1, tangential_var=0.2, obs_radial_var=0.3, obs_tangential_var=0.4
+        )
+        adaptive_filter(radial, GRID, draws(10, 2) + 5.0, **options)
 
 
 @pytest.mark.parametrize(
