@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, given
 from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
+from afafilter.learning.family_text import parse_family
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.likelihood.data import Data, prepare
@@ -23,7 +24,7 @@ DISCRETE = ("F", "Q", "b", "H", "d", "R")
 
 @takes_tables
 def loglik(
-    model: LinearSDE | DiscreteModel | Family,
+    model: LinearSDE | DiscreteModel | Family | str,
     t: ArrayLike | None = None,
     z: ArrayLike | None = None,
     *,
@@ -35,7 +36,8 @@ def loglik(
 
     Parameters
     ----------
-    model : a `LinearSDE` or `DiscreteModel`, or a `Family` at the parameter values `params`.
+    model : a `LinearSDE` or `DiscreteModel`, or a `Family` (in words, "brownian + noise", too)
+        at the parameter values `params`.
     t : (T,) non-decreasing times; None for a `DiscreteModel`.
     z : (..., T, p) observations, NaN = missing; leading axes are independent paths, which add up.
     params : name -> value of the free parameters of a family (others: its `start`).
@@ -78,6 +80,8 @@ def loglik(
     >>> sorted(slope)
     ['obs_var', 'process_var']
     """
+    if isinstance(model, str):
+        model = parse_family(model)
     if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
         raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
     if t is None and not isinstance(model, DiscreteModel):

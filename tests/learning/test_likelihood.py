@@ -93,6 +93,12 @@ def test_tables_and_the_name_in_learning() -> None:
         _ = learning.nope  # type: ignore[attr-defined]
 
 
+def test_a_family_in_words() -> None:
+    values, t, z = {"process_var": 0.3, "obs_var": 0.4}, np.arange(4.0), np.array([1.0, 0, 2, 1])
+    family = families.brownian() + families.noise()
+    assert loglik("brownian + noise", t, z, params=values) == loglik(family, t, z, params=values)
+
+
 def test_refusals() -> None:
     model = LinearSDE([[0.0]], Q=[[0.2]], R=[[0.0]], prior="diffuse")
     with pytest.raises(ValueError, match="does not exist"):
@@ -100,7 +106,7 @@ def test_refusals() -> None:
     with pytest.raises(TypeError, match="params are the values of a Family"):
         loglik(model, [0.0, 1.0], [1.0, 2.0], params={"q": 1.0})
     with pytest.raises(TypeError, match="model must be"):
-        loglik("brownian", [0.0], [1.0])  # type: ignore[arg-type]
+        loglik(3, [0.0], [1.0])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="t is needed"):
         loglik(model, None, [1.0])
     family = families.brownian() + families.noise()
