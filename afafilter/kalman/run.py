@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,84 +80,48 @@ def run(
         scale = np.where(dropped, 1.0, scale)
         group = first = first_scale = np.arange(len(z))
     n, T, p = z.shape
-    N, d = len(line.times), line.chain.F.shape[-1]
-    G = len(first)
+    N, d, G = len(line.times), line.chain.F.shape[-1], len(first)
     out = Run(
         np.empty((n, N, d)), np.empty((G, N, d, d)), np.empty((n, T, p)),
         np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
     )  # fmt: skip
-    lone = n == G
-    members = [np.array([g]) for g in range(n)] if lone else [
-        np.flatnonzero(group == g) for g in range(G)
-    ]  # fmt: skip
-
-    if lone and n >= SIDE_BY_SIDE:
+    if n == G >= SIDE_BY_SIDE:
         room = threading.local()
 
         def several(rows: slice) -> None:
             if not hasattr(room, "kept"):  # fresh pages cost as much as the recursion
                 room.kept = recursions.lane_memory(N if smooth else 1, d, p)
-            out.flat[rows] = _side_by_side(
+            lanes = Group(
                 line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
                 out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
-                room.kept,
             )  # fmt: skip
+            out.flat[rows] = _side_by_side(lanes, room.kept)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
         return out
 
     def one(g: int) -> None:
-        paths = members[g]
-        whole = len(paths) == n
-        pick: Any = slice(None) if whole else slice(g, g + 1) if lone else paths
-        block = _Block(
-            line, z[pick], seen[first[g]], scale[first_scale[g]], out.mean[pick], out.cov[g],
-            out.innovation[pick], out.innovation_cov[g], out.loglik[pick], smooth,
-            G == 1,
+        paths: Any = slice(None) if G == 1 else slice(g, g + 1) if n == G else group == g
+        part = Group(
+            line, z[paths], seen[first[g]], scale[first_scale[g]], out.mean[paths], out.cov[g],
+            out.innovation[paths], out.innovation_cov[g], out.loglik[paths], smooth,
         )  # fmt: skip
-        out.flat[g] = block.solve()
-        if not (whole or lone):
-            out.mean[paths], out.innovation[paths] = block.mean, block.innovation
-            out.loglik[paths] = block.loglik
+        out.flat[g] = _solve(part, alone=G == 1)
+        if not isinstance(paths, slice):  # what was picked is a copy
+            out.mean[paths], out.innovation[paths] = part.mean, part.innovation
+            out.loglik[paths] = part.loglik
 
     spread(one, range(G), n * N)
     return out
 
 
-def _side_by_side(
-    line: Timeline, z: Array, seen: ObsMask, scale: Array, mean: Array, cov: Array,
-    innovation: Array, innovation_cov: Array, loglik: Array, smooth: bool,
-    kept: recursions.LaneMemory,
-) -> list[FlatStart | None]:  # fmt: skip
-    """Up to LANES paths, each with covariances of its own; arguments as in `_Block`."""
-    chain = line.chain
-    n, _, d = mean.shape
-    blocks = [
-        _Block(
-            line, z[l : l + 1], seen[l], scale[l], mean[l : l + 1], cov[l], innovation[l : l + 1],
-            innovation_cov[l], loglik[l : l + 1], smooth,
-        )
-        for l in range(n)
-    ]  # fmt: skip
-    for block in blocks:
-        block.begin()
-    first = np.array([block.first for block in blocks])
-    bad = recursions.filter_lanes(
-        chain, first, np.stack([block.L for block in blocks]),
-        np.concatenate([block.m for block in blocks]), seen, scale, smooth, z, mean, cov,
-        innovation, innovation_cov, loglik, kept,
-    )  # fmt: skip
-    if bad >= 0:
-        raise_singular(chain, bad)
-    Z, y = np.empty((n, d, d)), np.empty((n, d))
-    if smooth:
-        recursions.smooth_lanes(kept, np.maximum(first - 1, 0), mean, cov, Z, y)
-    return [block.finish(Z[l], y[l : l + 1]) for l, block in enumerate(blocks)]
-
-
 @dataclass
-class _Block:
-    """One group of paths: views of the output, filled by `solve`; alone: threads are free."""
+class Group:
+    """Paths with the same gaps, and the rows of a `Run` that they fill.
+
+    z, mean, innovation, loglik have a leading axis for the paths; seen, scale, cov and
+    innovation_cov have none, or (side by side) one as well.
+    """
 
     line: Timeline
     z: Array
@@ -169,55 +133,95 @@ class _Block:
     innovation_cov: Array
     loglik: Array
     smooth: bool
-    alone: bool = False
 
-    def begin(self) -> None:
-        """Root L (d, d), by columns, and means m (n, d) at node `first` - 1: after a flat start."""
-        law, n = self.line.law, len(self.mean)
-        self.flat = FlatBlock(self) if law.diffuse.shape[1] else None
-        if self.flat is None:
-            self.L, self.m, self.first = initial_root(law.cov), np.tile(law.mean, (n, 1)), 0
-        else:
-            self.L, self.m, self.first = self.flat.L, self.flat.m, self.flat.done
-
-    def finish(self, Z: Array, y: Array) -> FlatStart | None:
-        """Smooth back through the flat start; Z (d, d), y (n, d) at the node where it ends."""
-        if self.flat is None:
-            return None
-        if self.smooth:
-            self.flat.smooth(Z, y)
-        self.flat.report_innovations()
-        return self.flat.start
-
-    def solve(self) -> FlatStart | None:
-        self.begin()
-        chain, first, m = self.line.chain, self.first, self.m
-        n, N, d = self.mean.shape
-        p = self.z.shape[2]
-        gains = recursions.empty_gains(N, d, p) if self.flat is None else self.flat.gains
-        cuts = segments.borders(first, chain, self.seen, self.scale) if self.alone else [first, N]
-        bad = segments.filter_covariances(
-            cuts, chain, self.L, self.seen, self.scale, self.smooth, self.cov, self.innovation_cov,
-            gains,
+    def path(self, l: int) -> Group:
+        """Path l of several side by side, as a group of its own."""
+        one = slice(l, l + 1)
+        return Group(
+            self.line, self.z[one], self.seen[l], self.scale[l], self.mean[one], self.cov[l],
+            self.innovation[one], self.innovation_cov[l], self.loglik[one], self.smooth,
         )  # fmt: skip
-        if bad >= 0:
-            raise_singular(chain, bad)
-        last = max(first - 1, 0)
-        Z, y = np.eye(d), np.zeros((n, d))
-        if self.smooth:
-            Z = segments.smooth_covariances(cuts, last, gains, self.cov)
 
-        def means(rows: slice) -> None:
-            mean, innovation = self.mean[rows], self.innovation[rows]
-            recursions.filter_means(
-                chain, first, m[rows], gains, self.z[rows], self.seen, mean, innovation,
-                self.loglik[rows],
-            )  # fmt: skip
-            if self.smooth:
-                recursions.smooth_means(chain, last, gains, innovation, self.seen, mean, y[rows])
 
-        spread(means, _slices(n, N * (d + p)), n * N)
-        return self.finish(Z, y)
+class Start(NamedTuple):
+    """Root L (d, d), by columns, and means m (n, d) at node `first` - 1; the flat start, if any."""
+
+    L: Array
+    m: Array
+    first: int
+    flat: FlatBlock | None
+
+
+def _begin(group: Group) -> Start:
+    """The law before node 0, or after the flat start."""
+    law = group.line.law
+    if law.diffuse.shape[1]:
+        flat = FlatBlock(group)
+        return Start(flat.L, flat.m, flat.done, flat)
+    return Start(initial_root(law.cov), np.repeat(law.mean[None], len(group.mean), 0), 0, None)
+
+
+def _finish(group: Group, flat: FlatBlock | None, Z: Array, y: Array) -> FlatStart | None:
+    """Smooth back through the flat start; Z (d, d), y (n, d) at the node where it ends."""
+    if flat is None:
+        return None
+    if group.smooth:
+        flat.smooth(Z, y)
+    flat.report_innovations()
+    return flat.start
+
+
+def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart | None]:
+    """Up to LANES paths, each with gaps and covariances of its own."""
+    chain = lanes.line.chain
+    n, _, d = lanes.mean.shape
+    paths = [lanes.path(l) for l in range(n)]
+    starts = [_begin(path) for path in paths]
+    first = np.array([start.first for start in starts])
+    bad = recursions.filter_lanes(
+        chain, first, np.stack([start.L for start in starts]),
+        np.concatenate([start.m for start in starts]), lanes.seen, lanes.scale, lanes.smooth,
+        lanes.z, lanes.mean, lanes.cov, lanes.innovation, lanes.innovation_cov, lanes.loglik, kept,
+    )  # fmt: skip
+    if bad >= 0:
+        raise_singular(chain, bad)
+    Z, y = np.empty((n, d, d)), np.empty((n, d))
+    if lanes.smooth:
+        recursions.smooth_lanes(kept, np.maximum(first - 1, 0), lanes.mean, lanes.cov, Z, y)
+    return [
+        _finish(path, start.flat, Z[l], y[l : l + 1])
+        for l, (path, start) in enumerate(zip(paths, starts, strict=True))
+    ]
+
+
+def _solve(group: Group, alone: bool) -> FlatStart | None:
+    """Covariances of a group once, then the means of its paths; alone: threads are free."""
+    chain, (L, m, first, flat) = group.line.chain, _begin(group)
+    n, N, d = group.mean.shape
+    p = group.z.shape[2]
+    gains = recursions.empty_gains(N, d, p) if flat is None else flat.gains
+    cuts = segments.borders(first, chain, group.seen, group.scale) if alone else [first, N]
+    bad = segments.filter_covariances(
+        cuts, chain, L, group.seen, group.scale, group.smooth, group.cov, group.innovation_cov,
+        gains,
+    )  # fmt: skip
+    if bad >= 0:
+        raise_singular(chain, bad)
+    last = max(first - 1, 0)
+    y = np.zeros((n, d))
+    Z = segments.smooth_covariances(cuts, last, gains, group.cov) if group.smooth else y
+
+    def means(rows: slice) -> None:
+        mean, innovation = group.mean[rows], group.innovation[rows]
+        recursions.filter_means(
+            chain, first, m[rows], gains, group.z[rows], group.seen, mean, innovation,
+            group.loglik[rows],
+        )  # fmt: skip
+        if group.smooth:
+            recursions.smooth_means(chain, last, gains, innovation, group.seen, mean, y[rows])
+
+    spread(means, _slices(n, N * (d + p)), n * N)
+    return _finish(group, flat, Z, y)
 
 
 def _slices(n: int, size: int) -> list[slice]:

@@ -105,15 +105,19 @@ def _chain(
     """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not."""
     count = 1 + int(cfg.max(initial=0))
     return Chain(
-        step.astype(np.int64), *moves, obs.astype(np.int64),
-        cfg.astype(np.int64), _stack(H, count, 2), _stack(off, count, 1), _stack(R, count, 2),
+        step.astype(np.int64, copy=False), *moves, obs.astype(np.int64, copy=False),
+        cfg.astype(np.int64, copy=False), _stack(H, count, 2), _stack(off, count, 1),
+        _stack(R, count, 2),
     )  # fmt: skip
 
 
 def _stack(value: Array, length: int, core: int) -> Array:
-    """Writable, contiguous and of full length, so that kernels are compiled for one type only."""
-    if len(value) == length and value.ndim == core + 1 and value.flags.carray:
-        return value
+    """Contiguous and of full length."""
+    if value.flags.c_contiguous:
+        if value.ndim == core and length == 1:
+            return value[None]
+        if value.ndim == core + 1 and len(value) == length:
+            return value
     out = np.empty((length, *value.shape[value.ndim - core :]))
     out[...] = value
     return out
