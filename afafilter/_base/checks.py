@@ -310,8 +310,8 @@ def observation_covariances(
     given = real_array(obs_cov, "obs_cov", allow_nan=True)
     unknown = np.isnan(given)
     if given.shape == shape and data is not None and unknown.any():
-        open_ = np.isnan(data).all(axis=tuple(range(data.ndim - 2)))  # (T, p)
-        unused = open_ & unknown.any(axis=-1)
+        missing: ObsMask = np.asarray(np.isnan(data).all(axis=tuple(range(data.ndim - 2))))
+        unused = missing & unknown.any(axis=-1)
         given[unused[:, :, None] | unused[:, None, :]] = 0.0
         given[unused[:, :, None] & np.eye(obs_dim, dtype=bool)] = 1.0
         if np.isnan(given).any():

@@ -116,7 +116,8 @@ def through(
 
 def _touched(H: Array, unknown: ObsMask) -> ObsMask:
     """Which rows of H (T, p, d) take in an unknown component (..., T, d)."""
-    return np.einsum("tpd,...td->...tp", (H != 0).astype(float), unknown.astype(float)) > 0
+    touched = np.einsum("tpd,...td->...tp", (H != 0).astype(float), unknown.astype(float)) > 0
+    return np.asarray(touched, bool)
 
 
 def chosen(open_laws: Sequence[OpenLaw], times: Index) -> tuple[OpenLaw, ...]:

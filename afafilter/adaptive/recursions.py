@@ -93,7 +93,8 @@ def plain_triangles(walk: Walk, y: Array) -> Array:
     d, m = len(walk.flow.rate), y.shape[-1]
     out = np.zeros((walk.bundles(), d + m, d, BUNDLE))
     core.plain_triangles(*walk[:3], walk.reversed, np.ascontiguousarray(y), out)
-    return _rows(out[None], len(walk.queries.times))[0]
+    first: Array = _rows(out[None], len(walk.queries.times))[0]
+    return first
 
 
 def pair_equations(walk: Walk, low: int, n: int) -> Array:

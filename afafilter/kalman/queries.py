@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, ObsMask
 from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman.flat_start import FlatStart, settle
@@ -139,7 +139,7 @@ def _report(run: Run, g: int, rows: Index, flat: FlatStart, node: Index) -> Open
     return law
 
 
-def _rows(law: OpenLaw, kept: Array, at: Index) -> OpenLaw:
+def _rows(law: OpenLaw, kept: ObsMask, at: Index) -> OpenLaw:
     return OpenLaw(
         law.paths, at, law.mean[:, kept], law.cov[kept], law.directions[kept], law.rounding[kept]
     )

@@ -16,7 +16,7 @@ from afafilter.report.analysis import Analysis, tables
 if TYPE_CHECKING:
     import pandas as pd
 
-    from afafilter.studies.compare import Comparison
+    from afafilter.studies.comparison import Comparison
 
 STYLE = """
 :root{color-scheme:light}*{box-sizing:border-box}
