@@ -19,6 +19,9 @@ from afafilter.io.sidecar import sidecar_path, write_sidecar
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.parameters.noise_levels import noise_levels
 
+ARRAYS = {*"AQRCFHbd", "drift", "offset", "prior mean", "prior cov"}
+"""What `--free` names of a model's matrices; other names are those of levels that fit prints."""
+
 
 def fit_command(
     reading: Reading, target: Path, force: bool, *, model: Path | None, family: str | None,
@@ -40,12 +43,15 @@ def fit_command(
     moving: Any = free
     if free is None and model is not None:
         moving = noise_levels(model, start, noise is not None) or free
+    elif free is not None and model is not None and not set(free) & ARRAYS:
+        levels = noise_levels(model, start, noise is not None)
+        moving = free if levels is None else levels.only(free)
     found = fit(
         start, t, z, free=moving, method=method, starts=starts,
         rng=np.random.default_rng(seed), obs_cov=noise,
     )  # fmt: skip
     found = replace(found, time_unit=unit)
-    if moving is not free:
+    if free is None and moving is not None:
         warnings.warn(
             f"{model} is built from presets: fitted its noise levels only "
             f"({', '.join(moving.names)}); to fit the presets' other parameters use --family, for "

@@ -7,6 +7,7 @@ scaling a covariance that keeps its pattern: Q = sum_k q_k Q_k, R = r R_1. What 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,23 @@ class NoiseLevels:
         self.typical: Array = np.sqrt(self._levels)
         self.positive = self.roots = np.ones(len(names), dtype=bool)
         self.logs = np.zeros(len(names), dtype=bool)
+
+    def only(self, names: Sequence[str]) -> NoiseLevels:
+        """The same with some of the levels free; ValueError for a name that is none of them."""
+        for name in names:
+            if name not in self.names:
+                raise ValueError(
+                    f"free must name levels of the model ({', '.join(self.names)}) or its arrays "
+                    f"(A, Q, R, C, drift, offset), got {name!r}"
+                )
+        chosen = [self.names.index(name) for name in dict.fromkeys(names)]
+        out = copy(self)
+        out.names = tuple(self.names[k] for k in chosen)
+        out._directions = [self._directions[k] for k in chosen]
+        out._levels, out.typical = self._levels[chosen], self.typical[chosen]
+        out.positive = out.roots = np.ones(len(chosen), dtype=bool)
+        out.logs = np.zeros(len(chosen), dtype=bool)
+        return out
 
     def _zero(self) -> System:
         base = self._base
