@@ -38,6 +38,7 @@ from afafilter.adaptive.recursions import (
     side_by_side,
     weighted_triangles,
 )
+from afafilter.linalg.subspaces import unseen
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Weight
 
@@ -83,7 +84,8 @@ class Pattern(NamedTuple):
     js : (n,) their indices; walk : how the queries see them, in that numbering, as are used and
     earlier, the first and last that count as in `Plan` (the walk takes in both); y : (P, n, r)
     whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
-    number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa}.
+    number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa};
+    open_ : (Tq, d) components of the state that the observations used cannot determine.
     """
 
     plan: Plan
@@ -95,6 +97,7 @@ class Pattern(NamedTuple):
     rest: Array
     dim: Dim
     kappa: Array
+    open_: ObsMask
 
 
 class Tile(NamedTuple):
@@ -190,9 +193,19 @@ def make_pattern(
     walk = Walk(flow, sight, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
-    return Pattern(
-        plan, js, walk, used, earlier, y, rest, dim, queries.reach[:, None] * plan.coords.quiet
-    )
+    kappa = queries.reach[:, None] * plan.coords.quiet
+    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, _open(plan, seen))
+
+
+def _open(plan: Plan, seen: ObsMask) -> ObsMask:
+    """Components (Tq, d) that the observations seen (T, p) leave open: the rule of flat starts.
+
+    In a window of the nearest observations the triangle of the equations decides alone.
+    """
+    model = plan.model
+    if plan.first.any():
+        return np.zeros((len(plan.times), model.dim), dtype=bool)
+    return unseen(model.A, model.component_sizes, model.C, plan.stamps, seen, plan.times, plan.last)
 
 
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
@@ -338,7 +351,7 @@ def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array,
     cov = W @ solution.cov @ np.swapaxes(W, -1, -2)
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     reach = np.abs(W @ solution.null) > LEAK_TOL * (np.abs(turn) @ np.abs(solution.null))
-    unknown: ObsMask = np.asarray(reach.any(axis=-1))
+    unknown: ObsMask = np.asarray(reach.any(axis=-1) | pattern.open_[queries])
     if unknown.any():
         mean = np.where(unknown, np.nan, mean)
         cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
