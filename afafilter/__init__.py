@@ -27,6 +27,8 @@ _HOME = {
     "attention.functions": ("isotropic_attention", "tensor_attention"),
     "baselines": ("filterpy_filter", "filterpy_smoother", "raw_observation"),
     "kalman.estimators": ("forecast", "kalman_filter", "rts_smoother"),
+    "kalman.mixture": ("mixture_filter",),
+    "kalman.radial": ("radial_kalman_filter",),
     "learning.diagnostics": ("diagnose",),
     "learning.fit": ("fit",),
     "learning.fit_afa": ("fit_afa",),

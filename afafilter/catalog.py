@@ -29,6 +29,7 @@ CATALOG: dict[str, Entry] = {
     "wolf": Entry("kalman_filter", {"weight": ("imq", {"c": 2.0}), "anchor": "prediction"}),
     "irkf": Entry("kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
     "irks": Entry("rts_smoother", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
+    "mixture": Entry("mixture_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
     "afa": Entry("adaptive_filter"),
     "afa-smoother": Entry("adaptive_smoother"),
     "afa-exact": Entry("adaptive_filter", {"correlation": "exact"}),
@@ -38,7 +39,8 @@ CATALOG: dict[str, Entry] = {
     "raw": Entry("raw_observation"),
 }
 """Name -> estimator. wolf: robust by the innovation (arXiv:2405.05646); irkf, irks: iterated
-reweighting inside the Kalman filter and smoother."""
+reweighting inside the Kalman filter and smoother; mixture: 5 % of observations with ten times the
+noise, unless options say otherwise or `estimate` learns it."""
 
 
 def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> partial[Estimate]:
@@ -83,10 +85,11 @@ def functions() -> dict[str, Callable[..., Estimate]]:
     from afafilter.adaptive.estimators import adaptive_filter, adaptive_smoother
     from afafilter.baselines import filterpy_filter, filterpy_smoother, raw_observation
     from afafilter.kalman.estimators import kalman_filter, rts_smoother
+    from afafilter.kalman.mixture import mixture_filter
 
     every: tuple[Callable[..., Estimate], ...] = (
-        adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, filterpy_filter,
-        filterpy_smoother, raw_observation,
+        adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, mixture_filter,
+        filterpy_filter, filterpy_smoother, raw_observation,
     )  # fmt: skip
     return {function.__name__: function for function in every}
 

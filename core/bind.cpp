@@ -92,7 +92,7 @@ bool Call::take(PyObject* object, const char* type, size_t item, size_t alignmen
 }
 
 static int execute(PyObject* module) {
-    for (PyMethodDef* methods : {model_methods(), kalman_methods(), lane_methods(), flat_methods(), likelihood_methods(), attention_methods(), adaptive_methods()})
+    for (PyMethodDef* methods : {model_methods(), kalman_methods(), lane_methods(), flat_methods(), mixture_methods(), likelihood_methods(), attention_methods(), adaptive_methods()})
         if (PyModule_AddFunctions(module, methods) != 0) return -1;
     if (PyModule_AddStringConstant(module, "level", AFA_TEXT(AFA_LEVEL)) != 0) return -1;
 #if defined(__clang__)

@@ -209,6 +209,7 @@ PyMethodDef* model_methods();
 PyMethodDef* kalman_methods();
 PyMethodDef* lane_methods();
 PyMethodDef* flat_methods();
+PyMethodDef* mixture_methods();
 PyMethodDef* likelihood_methods();
 PyMethodDef* attention_methods();
 PyMethodDef* adaptive_methods();

@@ -160,3 +160,8 @@ innovations_all = core.innovations_all
 """(chain, o, z, paths, v, S, known): innovations of observation o before it is used."""
 update_all = core.update_all
 """(chain, o, z, seen, scale, paths): condition every path on observation o, noise times scale."""
+filter_mixture = core.filter_mixture
+"""(chain, times, sizes, rate, scale, L, m, D, z, seen, out, kept, outcome): one series (T, p).
+
+See core/mixture.h; `mixture` alone calls it.
+"""
