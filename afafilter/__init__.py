@@ -29,6 +29,7 @@ _HOME = {
     "kalman.estimators": ("forecast", "kalman_filter", "rts_smoother"),
     "kalman.mixture": ("mixture_filter",),
     "kalman.radial": ("radial_kalman_filter",),
+    "kalman.stream": ("KalmanStream",),
     "learning.diagnostics": ("diagnose",),
     "learning.fit": ("fit",),
     "learning.fit_afa": ("fit_afa",),

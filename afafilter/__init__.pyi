@@ -30,6 +30,7 @@ from afafilter.kalman.estimators import kalman_filter as kalman_filter
 from afafilter.kalman.estimators import rts_smoother as rts_smoother
 from afafilter.kalman.mixture import mixture_filter as mixture_filter
 from afafilter.kalman.radial import radial_kalman_filter as radial_kalman_filter
+from afafilter.kalman.stream import KalmanStream as KalmanStream
 from afafilter.learning import families as families
 from afafilter.learning.diagnostics import diagnose as diagnose
 from afafilter.learning.fit import fit as fit

@@ -21,7 +21,7 @@ PyMethodDef* flat_methods() {
     static const std::string see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k)";
     static const std::string predict = chain + "k tau stamp " + sizes + paths;
     static const std::string innovations = chain + "o z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
-    static const std::string update = chain + "o z(paths,T,p) seen(paths,p) scale(paths) " + paths;
+    static const std::string update = chain + "o z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
     static PyMethodDef table[] = {
         bind<&filter_flat>("filter_flat", filter.c_str()),
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),

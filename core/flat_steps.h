@@ -96,18 +96,17 @@ inline void innovations_all(Chain chain, int64_t o, In<3> z, FlatPaths all, Out<
     }
 }
 
-// Condition every path on observation o, noise covariance times scale (n); seen (n, p). Whether an innovation was
-// known exactly.
-inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all) {
+// Condition every path on observation o, noise covariance times scale (n); seen (n, p). Fills loglik (n), that of the
+// observation given those before it. Whether an innovation was known exactly.
+inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all, Out<1> loglik) {
     const int64_t d = all.m.shape[1], p = z.shape[2], q = all.s.shape[1];
     const int64_t c = chain.cfg[o];
     FlatWork work(d, p, q, 1);
     Scratch<double, 0> S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), rotation((d + q) * (d + q));
-    double loglik = 0.0;
     for (int64_t path = 0; path < z.shape[0]; path++) {
         FlatState x = take_path(all, path, static_cast<int>(p), work);
         const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[path], seen.row(path),
-                                        z.row(path) + o * p, 0, x, &S[0], &E[0], &v[0], &loglik, 0, &W[0], &K[0], &V[0], work,
+                                        z.row(path) + o * p, 0, x, &S[0], &E[0], &v[0], &loglik[path], 0, &W[0], &K[0], &V[0], work,
                                         [](int, int, double, double, double) {}, [](int64_t, int, double) {});
         if (std::isnan(half)) return true;
         leave_path(all, path, work);

@@ -70,6 +70,25 @@ class LaneMemory(NamedTuple):
     V: NDArray[np.float64]
 
 
+class Paths(NamedTuple):
+    """Paths with covariances of their own, one node at a time (core/flat_steps.h).
+
+    Of each: root L (n, d, d) and flat directions M (n, q, d) by columns, mean m (n, d),
+    T (n, q, q), s (n, q), error (n, q, d, d) and peak (n, q, d) of open directions after so many
+    steps (n,), and count (n,) of the directions seen, -1 once none is left.
+    """
+
+    L: NDArray[np.float64]
+    m: NDArray[np.float64]
+    M: NDArray[np.float64]
+    T: NDArray[np.float64]
+    s: NDArray[np.float64]
+    error: NDArray[np.float64]
+    peak: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
 LANES: int = core.lanes()
 """Paths with covariances of their own that `filter_lanes` takes at a time."""
 ONE_BLOCK = range(1 << 17, 1 << 22)
@@ -159,7 +178,8 @@ predict_all = core.predict_all
 innovations_all = core.innovations_all
 """(chain, o, z, paths, v, S, known): innovations of observation o before it is used."""
 update_all = core.update_all
-"""(chain, o, z, seen, scale, paths): condition every path on observation o, noise times scale."""
+"""(chain, o, z, seen, scale, paths, loglik): condition every path on observation o, noise times
+scale; loglik (n,) is that of the observation."""
 filter_mixture = core.filter_mixture
 """(chain, times, sizes, rate, scale, L, m, D, z, seen, out, kept, outcome): one series (T, p).
 

@@ -17,6 +17,7 @@ from afafilter.kalman.flat_start import initial_root, raise_singular
 from afafilter.kalman.queries import at_observations
 from afafilter.kalman.run import run
 from afafilter.kalman.timeline import Timeline
+from afafilter.models.priors import InitialLaw
 from afafilter.weights import Weight
 
 CONVERGED = 1e-9
@@ -44,20 +45,11 @@ def find_weights(
 def _causal_weights(
     line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
 ) -> tuple[Array, Array]:
-    chain, (mean0, cov0, D), t = line.chain, line.law, line.times
+    chain, t = line.chain, line.times
     n, T, p = z.shape
-    d, q = D.shape
-    error = np.zeros((q, d, d))
-    np.einsum("qii->qi", error)[:] = D.T**2
-    L, m, M, triangle, s, error, peak = (
-        np.array(np.broadcast_to(part, (n, *part.shape)), order="C")
-        for part in (
-            initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T),
-        )
-    )  # fmt: skip
-    state = L, m, M, triangle, s, error, peak, np.zeros(n), np.full(n, 0 if q else -1, np.int64)
+    state = start_paths(line.law, n)
     v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
-    w, rounds = np.ones((n, T)), np.zeros(1)
+    w, rounds, loglik = np.ones((n, T)), np.zeros(1), np.empty(n)
     for k, o in enumerate(chain.obs):
         if k > 0:
             stamp = max(abs(t[k]), abs(t[k - 1]))
@@ -65,19 +57,42 @@ def _causal_weights(
         if o < 0:
             continue
         recursions.innovations_all(chain, o, z, state, v, S, known)
-        R = chain.R[chain.cfg[o]]
         usable = known & ~np.isnan(v)
-        if anchor == "prediction":
-            w[:, o] = _weights(weight, v, S + R if metric == "innovation" else _metric(metric, R),
-                               usable)  # fmt: skip
-        else:
-            w[:, o], taken = _local_weights(weight, v, S, R, metric, usable, iterations)
-            rounds = np.maximum(rounds, taken)
+        w[:, o], taken = judge(
+            weight, v, S, chain.R[chain.cfg[o]], usable, anchor, metric, iterations
+        )
+        rounds = np.maximum(rounds, taken)
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
-        if recursions.update_all(chain, o, z, seen, 1.0 / np.where(dropped, 1.0, w[:, o]), state):
+        scale = 1.0 / np.where(dropped, 1.0, w[:, o])
+        if recursions.update_all(chain, o, z, seen, scale, state, loglik):
             raise_singular(chain, k)
     return w, rounds
+
+
+def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
+    """n paths before any observation."""
+    mean0, cov0, D = law
+    d, q = D.shape
+    error = np.zeros((q, d, d))
+    np.einsum("qii->qi", error)[:] = D.T**2
+    parts = (initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T))
+    copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
+    return recursions.Paths(*copies, np.zeros(n), np.full(n, 0 if q else -1, np.int64))
+
+
+def judge(
+    weight: Weight, v: Array, S: Array, R: Array, usable: ObsMask, anchor: str, metric: str,
+    iterations: int,
+) -> tuple[Array, int]:  # fmt: skip
+    """Weights of observations with innovations v (n, p), and how many reweightings they took.
+
+    S (n, p, p) is the covariance of the prediction without measurement noise, R (p, p) that noise;
+    what is not usable (n, p) does not count.
+    """
+    if anchor == "estimate":
+        return _local_weights(weight, v, S, R, metric, usable, iterations)
+    return _weights(weight, v, S + R if metric == "innovation" else _metric(metric, R), usable), 0
 
 
 def _local_weights(

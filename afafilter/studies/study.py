@@ -268,7 +268,7 @@ class StudyResult(ShownByFields):
         import pandas as pd
 
         rows = []
-        for place, ratios in self._ratios(metric):
+        for place, ratios in self.ratios(metric):
             for name in self.study.estimators:
                 ratio = ratios.get(name)
                 numbers = (np.nan,) * 4 if ratio is None else (ratio.value, *ratio.interval())
@@ -297,7 +297,7 @@ class StudyResult(ShownByFields):
             raise ValueError(f"reference must be one of {known}, got {reference!r}")
         rows: list[dict[str, Any]] = []
         columns: dict[str, None] = {}
-        for place, ratios in self._ratios(metric):
+        for place, ratios in self.ratios(metric):
             columns |= dict.fromkeys(place)
             if reference in ratios:
                 found = paired_differences(ratios, reference, level, n_boot)
@@ -343,8 +343,8 @@ class StudyResult(ShownByFields):
         columns = self.study.columns
         return {**columns.get(cell.model, {}), **columns.get(cell.scenario, {})}
 
-    def _ratios(self, metric: str) -> Iterator[tuple[dict[str, Any], dict[str, Ratio]]]:
-        """Per (model, scenario): estimator -> sums over the paths of all seeds."""
+    def ratios(self, metric: str) -> Iterator[tuple[dict[str, Any], dict[str, Ratio]]]:
+        """Per place: its columns, and estimator -> sums over the paths of all seeds."""
         groups: dict[tuple[str, str], tuple[dict[str, Any], dict[str, list[Ratio]], set[str]]] = {}
         known: set[str] = set()
         for cell, estimators in self._finished():

@@ -1,0 +1,287 @@
+"""The Kalman filter one observation at a time: the same numbers as `kalman_filter`, in O(1) memory.
+
+The steps are the compiled ones of reweighting (core/flat_steps.h), for one path: a root of the
+covariance, and beside it what a flat start leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite, isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import (
+    Array,
+    choice,
+    covariance,
+    is_definite,
+    positive_int,
+    scalar,
+)
+from afafilter._base.unknown import OpenLaw
+from afafilter.kalman import recursions
+from afafilter.kalman.estimators import ANCHORS, METRICS
+from afafilter.kalman.flat_start import raise_singular, settle
+from afafilter.kalman.recursions import Paths
+from afafilter.kalman.robust import judge, start_paths
+from afafilter.linalg.subspaces import ROUNDING
+from afafilter.models.priors import Prior
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
+from afafilter.weights import Weight, as_weight
+
+REMEMBERED = 256
+"""Lengths of steps whose transitions are kept."""
+
+
+class KalmanStream:
+    """Kalman filter that is fed one observation at a time.
+
+    Parameters
+    ----------
+    model : LinearSDE.
+    weight, anchor, metric, iterations : robust weights as for `kalman_filter`.
+
+    Attributes
+    ----------
+    t : time of the last observation, None before the first.
+    loglik : log-likelihood of all observations so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a LinearSDE; options that `kalman_filter` refuses.
+
+    Notes
+    -----
+    Estimates, likelihood and innovations are those of `kalman_filter` on the same data. O(d^3 +
+    p d^2) time a step, O(d^2) memory; a step of a length not met before costs its discretisation.
+    """
+
+    def __init__(
+        self, model: LinearSDE, *, weight: Weight | None = None, anchor: str = "prediction",
+        metric: str = "R", iterations: int = 50,
+    ) -> None:  # fmt: skip
+        if not isinstance(model, LinearSDE):
+            raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        choice(anchor, "anchor", ANCHORS)
+        choice(metric, "metric", METRICS)
+        if anchor == "estimate" and metric == "innovation":
+            raise ValueError("metric 'innovation' goes with anchor 'prediction', not 'estimate'")
+        if weight is not None and metric == "R" and not is_definite(model.R[None]).all():
+            raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
+        self.model = model
+        self.t: float | None = None
+        self.loglik = 0.0
+        self._weight = as_weight(weight)
+        self._rule = anchor, metric, positive_int(iterations, "iterations")
+        self._shows = model.C[None].copy(), model.offset[None].copy()
+        self._noise = model.R[None].copy()
+        self._one, self._none = np.ones(1), np.zeros(1, np.int64)
+        self._steps: dict[float, tuple[Array, Array, Array]] = {}
+        self._sizes = model.component_sizes
+        self._node: float | None = None
+        self._state = _begin(model, 0.0)
+
+    def update(self, t: float, z: ArrayLike, *, obs_cov: ArrayLike | None = None) -> Estimate:
+        """The state at time t from the observations so far and z, which is the next one.
+
+        Parameters
+        ----------
+        t : time, not before the last one.
+        z : (p,) observation, or a number for p = 1; NaN = missing component.
+        obs_cov : (p, p) noise covariance of this observation instead of the model's R.
+
+        Returns
+        -------
+        Estimate
+            Of the one time t: mean (1, d), cov (1, d, d), loglik of this observation,
+            loglik_steps (1,), innovation (1, p), innovation_cov (1, p, p); under a weight
+            `info["robust_weights"]` (1,).
+
+        Raises
+        ------
+        ValueError, TypeError
+            A time that is not finite or before the last one; a wrong shape; infinite values. The
+            stream is then as before.
+        """
+        now, row = self._time(t), self._row(z)
+        R = self._noise
+        if obs_cov is not None:
+            R = covariance(obs_cov, "obs_cov", self._noise.shape[1:])[None].copy()
+        state = Paths(*(part.copy() for part in self._state))
+        node = now - self.model.delay
+        state, chain = self._carried(state, node, R)
+        p = row.shape[2]
+        v, S, known = np.empty((1, p)), np.empty((1, p, p)), np.empty((1, p), bool)
+        recursions.innovations_all(chain, 0, row, state, v, S, known)
+        seen = row[:, 0] == row[:, 0]
+        usable = known & seen
+        w = 1.0
+        if self._weight is not None:
+            w = float(judge(self._weight, v, S, R[0], usable, *self._rule)[0][0])
+        loglik, scale = np.zeros(1), self._one
+        used = seen
+        if w != 1.0:
+            used = seen & (w > 0)
+            scale = np.array([1.0 / w if w > 0 else 1.0])
+        if used.any() and recursions.update_all(chain, 0, row, used, scale, state, loglik):
+            raise_singular(chain, 0)
+        self._state, self._node, self.t = state, node, now
+        self.loglik += float(loglik[0])
+        shown = S + R * scale
+        if not known.all():
+            open_ = ~known[0]
+            shown[:, open_[:, None] | open_] = 0.0
+            shown[0, open_, open_] = np.inf
+        if not (usable & used).all():
+            v = np.where(usable & used, v, np.nan)
+        mean, cov, laws = self._law(state, now)
+        info = {} if self._weight is None else {"robust_weights": np.array([w])}
+        return Estimate(
+            np.array([now]), mean, cov, float(loglik[0]), loglik, v, shown, None, "Kalman stream",
+            info, None, laws,
+        )  # fmt: skip
+
+    def predict(self, t: float) -> Estimate:
+        """The state at a time t >= the last one, from the observations so far.
+
+        Raises
+        ------
+        ValueError
+            No observation yet; t not finite or before the last observation.
+        """
+        if self._node is None:
+            raise ValueError("no observation yet: call update before predict")
+        now = self._time(t)
+        mean, cov, laws = self._law(self._state, now)
+        return Estimate(np.array([now]), mean, cov, label="Kalman stream", open_laws=laws)
+
+    def state(self) -> dict[str, Array]:
+        """Everything that the stream knows, as plain arrays.
+
+        `np.savez(path, **stream.state())` keeps them, and so does JSON of their `.tolist()`;
+        `KalmanStream.from_state` goes on from there.
+        """
+        m = self.model
+        system = np.concatenate([x.ravel() for x in (m.A, m.Q, m.R, m.C, m.drift, m.offset)])
+        times = [] if self.t is None else [self.t, self._node]
+        return {
+            "system": np.append(system, m.delay),
+            "times": np.array(times, dtype=np.float64),
+            "loglik": np.array(self.loglik),
+            **{name: np.array(part) for name, part in self._state._asdict().items()},
+        }
+
+    @classmethod
+    def from_state(cls, model: LinearSDE, state: Mapping[str, Any], **options: Any) -> KalmanStream:
+        """The stream that `state` was taken from; options as given to it.
+
+        Raises
+        ------
+        ValueError
+            An entry is missing, has a wrong shape or is not finite; the state is that of another
+            model.
+        """
+        stream = cls(model, **options)
+        wanted = stream.state()
+        found: dict[str, Array] = {}
+        for name, like in wanted.items():
+            if name not in state:
+                raise ValueError(f"state has no entry {name!r}")
+            value = np.array(state[name], dtype=like.dtype, order="C")
+            if value.size == 0:
+                value = value.reshape((0,) if name == "times" else like.shape)
+            fits = value.shape in ((0,), (2,)) if name == "times" else value.shape == like.shape
+            if not fits:
+                raise ValueError(f"state {name!r} must have shape {like.shape}, got {value.shape}")
+            if not np.isfinite(value).all():
+                raise ValueError(f"state {name!r} must be finite")
+            found[name] = value
+        if not np.array_equal(found["system"], wanted["system"]):
+            raise ValueError("state was saved with another model; give the model it was saved with")
+        if len(found["times"]):
+            stream.t, stream._node = (float(x) for x in found["times"])
+        stream.loglik = float(found["loglik"])
+        stream._state = Paths(*(found[name] for name in Paths._fields))
+        return stream
+
+    def _time(self, t: float) -> float:
+        now = t if type(t) is float and isfinite(t) else scalar(t, "t")
+        if self.t is not None and now < self.t:
+            raise ValueError(f"t must not lie before the last time {self.t:g}, got {now:g}")
+        return now
+
+    def _row(self, z: ArrayLike) -> Array:
+        """(1, 1, p), the data of one path and one time."""
+        row = np.array(z, dtype=np.float64)
+        p = self._noise.shape[1]
+        if row.shape != (p,) and not (row.ndim == 0 and p == 1):
+            raise ValueError(f"z must have shape ({p},), got {row.shape}")
+        if any(not isfinite(x) and not isnan(x) for x in row.flat):
+            raise ValueError("z must be finite or NaN (missing), got an infinite value")
+        return row.reshape(1, 1, p)
+
+    def _carried(self, state: Paths, node: float, R: Array) -> tuple[Paths, recursions.Chain]:
+        """The state carried to `node`, and a chain of one step into it that shows z there."""
+        if self._node is None:
+            prior = self.model.prior
+            begin = node
+            if isinstance(prior, Prior) and prior.t0 is not None:
+                if prior.t0 > node:
+                    raise ValueError(
+                        "prior t0 must not be after the first state that is observed, got t0 = "
+                        f"{prior.t0:g} and t - delay = {node:g}"
+                    )
+                begin = prior.t0
+            state = _begin(self.model, begin)
+        else:
+            begin = self._node
+        return state, self._move(state, begin, node, R)
+
+    def _move(self, state: Paths, begin: float, end: float, R: Array) -> recursions.Chain:
+        """Carry the state, in place, from `begin` to `end`."""
+        dt = end - begin
+        if dt not in self._steps:
+            if len(self._steps) == REMEMBERED:
+                self._steps.pop(next(iter(self._steps)))
+            self._steps[dt] = self.model.discretiser.roots(np.array([dt]))
+        none = self._none
+        chain = recursions.Chain(none, *self._steps[dt], none, none, *self._shows, R)
+        if dt > 0:
+            stamp = max(abs(begin), abs(end))
+            recursions.predict_all(chain, 0, dt, stamp, self._sizes, state)
+        return chain
+
+    def _law(self, state: Paths, t: float) -> tuple[Array, Array, tuple[OpenLaw, ...]]:
+        """mean (1, d), cov (1, d, d) at time t, after the node, and what is open there."""
+        assert self._node is not None
+        if t > self._node:
+            state = Paths(*(part.copy() for part in state))
+            self._move(state, self._node, t, self._noise)
+        root = state.L[0]
+        mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.count[0])
+        if count < 0:
+            return mean, cov, ()
+        some, cov = settle(state.M, state.T, state.s[None], state.count, mean[None], cov)
+        directions, errors = state.M[:, count:], state.error[0, count:]
+        size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
+        where = np.zeros(1, np.intp)
+        law = OpenLaw(where, where, some, cov, directions, ROUNDING * (size + np.abs(directions)))
+        some, cov = law.report()
+        return some[0], cov, (law,) if law.moved().any() else ()
+
+
+def _begin(model: LinearSDE, t: float) -> Paths:
+    """The prior at t.
+
+    Where R leaves an observation without noise, N(0, D D^T) is added along the flat directions D:
+    flat plus that is flat, and innovations stay definite.
+    """
+    law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
+    if not is_definite(model.R[None]).all():
+        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
+    return start_paths(law, 1)

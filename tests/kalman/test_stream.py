@@ -1,0 +1,126 @@
+"""KalmanStream against kalman_filter on the same data."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afafilter import IMQ, KalmanStream, LinearSDE, Prior, StudentT, kalman_filter
+from tests.conftest import draw_data, irregular_times
+
+
+def run(stream, t, z, **options):
+    return [stream.update(t[k], z[k], **options) for k in range(len(t))]
+
+
+def assert_same(found, wanted, atol=1e-12):
+    for name in ("mean", "cov", "innovation", "innovation_cov", "loglik_steps"):
+        a = np.concatenate([getattr(one, name) for one in found])
+        b = getattr(wanted, name)
+        size = np.abs(b[np.isfinite(b)]).max(initial=1.0)
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=atol * size, err_msg=name)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_equals_the_kalman_filter(model, t, z_missing, flat):
+    own = replace(model, prior="diffuse") if flat else model
+    stream, wanted = KalmanStream(own), kalman_filter(own, t, z_missing)
+    assert_same(run(stream, t, z_missing), wanted, 1e-10 if flat else 1e-12)
+    assert stream.loglik == pytest.approx(wanted.loglik, rel=1e-11)
+    assert stream.t == t[-1]
+
+
+@pytest.mark.parametrize(
+    ("weight", "options"),
+    [
+        (IMQ(2.0), {}),
+        (IMQ(2.0), {"metric": "innovation"}),
+        (StudentT(4.0), {"anchor": "estimate"}),
+    ],
+)
+def test_robust_weights_are_the_filters(model, t, z_missing, weight, options):
+    z = z_missing.copy()
+    z[6] += 20.0
+    wanted = kalman_filter(model, t, z, weight=weight, **options)
+    found = run(KalmanStream(model, weight=weight, **options), t, z)
+    w = np.concatenate([one.info["robust_weights"] for one in found])
+    np.testing.assert_allclose(w, wanted.info["robust_weights"], rtol=1e-8)
+    assert_same(found, wanted, 1e-9)
+
+
+def test_delay_prior_time_and_error_bars():
+    t = irregular_times(12) + 3.0
+    model = LinearSDE(
+        [[-0.5, 1.0], [-1.0, -0.2]], Q=np.eye(2), R=[[0.5]], C=[[1.0, 0.0]], delay=0.3,
+        prior=Prior([1.0, -1.0], np.eye(2), t0=1.0),
+    )  # fmt: skip
+    z = draw_data(model, t)
+    bars = np.linspace(0.1, 2.0, 12)[:, None, None]
+    stream = KalmanStream(model)
+    found = [stream.update(t[k], z[k], obs_cov=bars[k]) for k in range(12)]
+    assert_same(found, kalman_filter(model, t, z, obs_cov=bars))
+
+
+def test_predict_is_the_filter_asked_later(model, t, z):
+    own = replace(model, prior="diffuse")
+    for count in (1, 12):
+        stream = KalmanStream(own)
+        run(stream, t[:count], z[:count])
+        asked = t[count - 1] + 0.7
+        found = stream.predict(asked)
+        wanted = kalman_filter(own, t[:count], z[:count], query_times=[asked])
+        np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(found.cov, wanted.cov, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_saved_and_restored_it_goes_on(model, t, z, count):
+    own = replace(model, prior="diffuse")
+    whole, first = KalmanStream(own), KalmanStream(own)
+    wanted = run(whole, t, z)[count:]
+    run(first, t[:count], z[:count])
+    file = io.BytesIO()
+    np.savez(file, **first.state())
+    file.seek(0)
+    text = json.dumps({name: value.tolist() for name, value in first.state().items()})
+    for kept in (np.load(file, allow_pickle=False), json.loads(text)):
+        again = KalmanStream.from_state(own, kept)
+        for one, same in zip(run(again, t[count:], z[count:]), wanted, strict=True):
+            np.testing.assert_array_equal(one.mean, same.mean)
+            np.testing.assert_array_equal(one.cov, same.cov)
+        assert again.loglik == whole.loglik
+
+
+def test_exact_measurements_from_a_flat_start():
+    model = LinearSDE([[0.0]], Q=[[1.0]], R=[[0.0]])
+    t, z = np.arange(4.0), np.array([[1.0], [3.0], [2.0], [2.5]])
+    assert_same(run(KalmanStream(model), t, z), kalman_filter(model, t, z))
+
+
+def test_what_is_refused_leaves_the_stream_as_it_was():
+    model = LinearSDE([[-0.5]], Q=[[1.0]], R=[[1.0]])
+    stream = KalmanStream(model)
+    with pytest.raises(ValueError, match="no observation yet"):
+        stream.predict(1.0)
+    stream.update(1.0, 0.5)
+    before = stream.state()
+    for t, z, said in (
+        (0.5, 1.0, "must not lie before"),
+        (np.nan, 1.0, "t must be"),
+        (2.0, np.inf, "infinite"),
+        (2.0, [1.0, 2.0], "shape"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            stream.update(t, z)
+    for name, value in stream.state().items():
+        np.testing.assert_array_equal(value, before[name])
+    with pytest.raises(ValueError, match="another model"):
+        KalmanStream.from_state(replace(model, R=[[2.0]]), before)
+    with pytest.raises(ValueError, match="no entry 'L'"):
+        KalmanStream.from_state(model, {k: v for k, v in before.items() if k != "L"})
+    with pytest.raises(TypeError, match="LinearSDE"):
+        KalmanStream(model.discretize(np.arange(3.0)))
