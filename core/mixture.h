@@ -274,13 +274,14 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
     Columns<0, 0> X(2 * d + 1, d);
     Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
     Scratch<double, 0> rotation((d + q) * (d + q));
-    auto turn = [&](int a, int b, double c, double s_) {                     // earlier reports follow
+    auto turn = [&](int a, int b, double c, double s_, double slip) {                     // earlier reports follow
         for (int64_t k = 0; k < done; k++) {
             double *u = kept.M.row(k) + a * d, *w = kept.M.row(k) + b * d, *t = kept.touch.row(k) + a * d, *r = kept.touch.row(k) + b * d;
             for (int i = 0; i < d; i++) {
                 const double g = u[i], h = w[i], y = t[i], x = r[i];
                 u[i] = c * g + s_ * h, w[i] = c * h - s_ * g;
-                t[i] = std::fabs(c) * y + std::fabs(s_) * x, r[i] = std::fabs(c) * x + std::fabs(s_) * y;
+                t[i] = std::fabs(c) * y + std::fabs(s_) * x;
+                r[i] = std::fabs(c) * x + std::fabs(s_) * y + slip * std::fabs(u[i]);
             }
         }
     };
@@ -309,7 +310,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
                 if (!noise.single()) {
                     other.copy(now);
                     half = update_flat(H, off, R, noise.scale, shows, own, 0, other.x, &S[0], &E[0], &v[0], &log1, 0, &W[0], &K[0], &V[0],
-                                       other.work, [](int, int, double, double) {}, [](int64_t, int, double) {});
+                                       other.work, [](int, int, double, double, double) {}, [](int64_t, int, double) {});
                 }
                 half += update_flat(H, off, R, 1.0, shows, own, 0, now.x, &S[0], &E[0], &v[0], &log0, 0, &W[0], &K[0], &V[0], now.work,
                                     turn, shift);

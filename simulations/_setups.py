@@ -20,6 +20,7 @@ from afafilter import (
     adaptive_filter,
     filterpy_filter,
     kalman_filter,
+    mixture_filter,
     raw_observation,
     rts_smoother,
     spiral,
@@ -84,4 +85,12 @@ def estimators() -> Mapping[str, Estimator]:
         "filterpy": filterpy_filter,
         "WoLF-IMQ": partial(from_a_guess, weight=IMQ(2.0), metric="R"),
         "IRKF": partial(from_a_guess, weight=StudentT(4.0), anchor="estimate"),
+        "mixture guessed": partial(mixture_filter, outlier_rate=0.05, outlier_scale=25.0),
     }  # fmt: skip
+
+
+def mixture_known(rate: float) -> Estimator:
+    """The mixture filter that is told the contamination by which `OUTLIERS(rate=rate)` draws."""
+    added = OUTLIERS(rate=rate).scale
+    assert added is not None
+    return partial(mixture_filter, outlier_rate=rate, outlier_scale=1.0 + added**2)

@@ -30,6 +30,7 @@ from afafilter.kalman.estimators import Model, _data
 from afafilter.kalman.flat_start import FlatStart, initial_root, raise_singular
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Timeline, discrete_timeline, sde_timeline
+from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -47,6 +48,7 @@ class _Found(NamedTuple):
 
 
 @takes_tables
+@honours_forcing
 def mixture_filter(
     model: Model,
     t: ArrayLike,

@@ -28,6 +28,7 @@ from afafilter.kalman.flat_start import raise_singular, settle
 from afafilter.kalman.recursions import Paths
 from afafilter.kalman.robust import judge, start_paths
 from afafilter.linalg.subspaces import ROUNDING
+from afafilter.models.forcing import refuse_forcing
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -67,6 +68,7 @@ class KalmanStream:
     ) -> None:  # fmt: skip
         if not isinstance(model, LinearSDE):
             raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        refuse_forcing(model, "KalmanStream")
         choice(anchor, "anchor", ANCHORS)
         choice(metric, "metric", METRICS)
         if anchor == "estimate" and metric == "innovation":

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.ticker import MaxNLocator
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, ObsMask
 from afafilter.results import Estimate
 
 if TYPE_CHECKING:
@@ -267,11 +267,15 @@ def category_map(
     y: Sequence[float],
     *,
     annotations: Iterable[tuple[int, int, str]] = (),
+    hatched: ObsMask | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Cells (len(y), len(x)) coloured by category, names in the legend, letters in the cells."""
+    """Cells (len(y), len(x)) coloured by category, names in the legend, letters in the cells.
+
+    hatched : (len(y), len(x)) cells to hatch (what is not decided, say).
+    """
     from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
 
     ax = plt.gca() if ax is None else ax
     palette = [CYCLE[i % len(CYCLE)] for i in range(len(names))]
@@ -279,6 +283,10 @@ def category_map(
         codes, origin="lower", aspect="auto", cmap=ListedColormap(palette), vmin=-0.5,
         vmax=len(names) - 0.5, alpha=0.55, interpolation="nearest",
     )  # fmt: skip
+    for row, column in np.argwhere(hatched) if hatched is not None else ():
+        ax.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", ec="0.55", lw=0)
+        )
     for row, column, text in annotations:
         ax.text(column, row, text, ha="center", va="center", fontsize=4.5, linespacing=0.9)
     every = -(-len(x) // 7)

@@ -22,6 +22,9 @@ from afafilter.studies.study import StudyResult
 if TYPE_CHECKING:
     import pandas as pd
 
+COMPARED = ["model", "scenario", "estimator", "best", "p"]
+COLUMNS = ["model", "scenario", "best", "second", "value", "margin", "p"]
+
 
 def winners(
     result: StudyResult, metric: str = "rmse", *, among: Sequence[str] | None = None,
@@ -71,8 +74,42 @@ def winners(
         found = {"best": best, "second": second, "value": own[best].value, "margin": margin, "p": p}
         rows.append({**place, **found})
     corrected, rejected = holm(np.array([row["p"] for row in rows]), level)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS)
     return frame.assign(p_holm=corrected, won=rejected)
+
+
+def against_best(
+    result: StudyResult, metric: str = "rmse", *, among: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Every estimator of every model and scenario against the best one there.
+
+    Parameters and errors as for `winners`.
+
+    Returns
+    -------
+    DataFrame
+        model, scenario, those of `Study.columns`, estimator, best, p (paired Student test; 1 for
+        the best itself) and p_holm, corrected for all comparisons of the frame.
+    """
+    import pandas as pd
+
+    names = list(result.study.estimators) if among is None else list(among)
+    rows: list[dict[str, Any]] = []
+    for place, ratios in result.ratios(metric):
+        own = {name: ratios[name] for name in names if name in ratios}
+        size = {name: loss(metric, ratio.value) for name, ratio in own.items()}
+        if not size:
+            continue
+        best = min(size, key=size.__getitem__)
+        for name, ratio in own.items():
+            p = 1.0 if name == best else paired_p_value(own[best], ratio)
+            rows.append({**place, "estimator": name, "best": best, "p": p})
+    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else COMPARED)
+    own_p = frame["p"].to_numpy(dtype=np.float64)
+    corrected = np.ones(len(frame))
+    tested = (frame["estimator"] != frame["best"]).to_numpy()
+    corrected[tested] = holm(own_p[tested], 0.05)[0]
+    return frame.assign(p_holm=corrected)
 
 
 def paired_p_value(a: Ratio, b: Ratio) -> float:

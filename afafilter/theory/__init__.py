@@ -8,6 +8,7 @@ error under the true model follows from the weights without simulation.
 from __future__ import annotations
 
 from afafilter.adaptive.linear_map import LinearMap, linear_map
+from afafilter.theory.context import critical_length, length_error
 from afafilter.theory.laws import (
     TUNABLE,
     ErrorCovariance,
@@ -26,10 +27,12 @@ __all__ = [
     "LinearMap",
     "TunedAFA",
     "calibrated",
+    "critical_length",
     "efficiency",
     "equivalent_weights",
     "error_covariance",
     "isotropic_mse",
+    "length_error",
     "linear_map",
     "tune",
 ]

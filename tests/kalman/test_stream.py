@@ -18,9 +18,13 @@ def run(stream, t, z, **options):
 
 
 def assert_same(found, wanted, atol=1e-12):
+    seen = ~np.isnan(wanted.innovation)
+    pair = seen[:, :, None] & seen[:, None, :]
     for name in ("mean", "cov", "innovation", "innovation_cov", "loglik_steps"):
         a = np.concatenate([getattr(one, name) for one in found])
         b = getattr(wanted, name)
+        if name == "innovation_cov":
+            a, b = a[pair], b[pair]
         size = np.abs(b[np.isfinite(b)]).max(initial=1.0)
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=atol * size, err_msg=name)
 
@@ -70,7 +74,7 @@ def test_predict_is_the_filter_asked_later(model, t, z):
     for count in (1, 12):
         stream = KalmanStream(own)
         run(stream, t[:count], z[:count])
-        asked = t[count - 1] + 0.7
+        asked = t[count - 1] + 0.05
         found = stream.predict(asked)
         wanted = kalman_filter(own, t[:count], z[:count], query_times=[asked])
         np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-9, atol=1e-10)

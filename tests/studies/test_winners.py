@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from afafilter import LinearSDE, Scenario, Study, kalman_filter, raw_observation
 from afafilter.scoring.tally import Ratio
-from afafilter.studies.winners import holm, paired_p_value, winners
+from afafilter.studies.winners import against_best, holm, paired_p_value, winners
 
 
 def test_p_values_are_those_of_the_paired_t_test():
@@ -51,6 +51,12 @@ def test_ties_are_not_wins(tmp_path):
     assert list(won["best"]) == ["Kalman", "Kalman"]
     assert list(won["q"]) == [0.1, 0.3]
     assert (won["margin"] > 0.1).all()
+    every = against_best(result)
+    beaten = every[every["estimator"] == "raw"]
+    assert (beaten["p_holm"] < 1e-6).all()
+    assert (every.loc[every["estimator"] != "raw", "p_holm"] == 1.0).all()
+    # Holm over the four comparisons that were made: the smallest p counts fourfold.
+    np.testing.assert_allclose(beaten["p_holm"].min(), 4 * beaten["p"].min(), rtol=1e-12)
     with pytest.raises(ValueError, match="among must name"):
         winners(result, among=["Kalman", "nobody"])
     with pytest.raises(ValueError, match="level"):

@@ -1,0 +1,150 @@
+"""How long a record may be before plain AFA forgets what it is estimating.
+
+With decay mu > 0 an observation of lag tau >> 1/mu, pulled forward, is zero and claims
+
+    P_inf = 1 / (sigma^2 / (2 mu) + gamma^2)
+
+however old it is. About M = 1 / (mu dt) observations know more than that, with precisions P_j =
+1 / (V(tau_j) + eta^2 e^{-2 mu tau_j} + gamma^2); the others are as many as the record is long, and
+in the end they outvote those: the estimate tends to the stationary mean. Beyond the paper. Symbols:
+mu decay, sigma^2 process_var, eta^2 obs_var, gamma^2 anchor_var, beta inverse_temperature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, real_array, scalar
+from afafilter.adaptive.isotropic import isotropic_form
+from afafilter.models.sde import LinearSDE
+
+MOST_LAGS = 10_000_000
+"""Lags that are summed one by one."""
+FORGOTTEN = 20.0
+"""Lags beyond this many memories 1/mu know nothing (e^{-2 mu tau} < 1e-17)."""
+
+
+def critical_length(
+    model: LinearSDE, dt: float, inverse_temperature: float = 1.0, *, anchor_var: float = 0.0
+) -> float:
+    """Number of observations from which those that know nothing outweigh all others.
+
+    Older observations than the memory M = 1 / (mu dt) weigh P_inf^beta each, the others P_j^beta:
+
+        N* = M + sum_{j < M} (P_j / P_inf)^beta,     of the order M (P_0 / P_inf)^beta.
+
+    Without decay (mu = 0) the memory is the lag at which process noise has grown to the measurement
+    noise, M = (eta^2 + gamma^2) / (sigma^2 dt); for beta > 1 the weights are summable and no length
+    is critical, for beta <= 1 N* is where what is older than M has half of the weight.
+
+    Parameters
+    ----------
+    model : LinearSDE that isotropic AFA accepts.
+    dt : > 0, time between observations.
+    inverse_temperature : beta > 0 of `adaptive_filter`.
+    anchor_var : gamma^2 >= 0.
+
+    Returns
+    -------
+    float
+        Number of observations; inf where no length is critical: beta > 1 without decay, or no
+        process noise and no anchor noise (then old observations know everything, or weigh nothing).
+
+    Raises
+    ------
+    ValueError
+        A model that is not isotropic; dt or inverse_temperature not > 0.
+    """
+    mu, sigma2, eta2, gamma2, dt, beta = _checked(model, dt, inverse_temperature, anchor_var)
+    if mu == 0:
+        if sigma2 == 0 or beta > 1:
+            return np.inf
+        memory = (eta2 + gamma2) / (sigma2 * dt)
+        if beta == 1:  # int_0^N dj / (1 + j / M): log(1 + N / M) = 2 log 2
+            return 3.0 * memory
+        a = 1.0 - beta  # (1 + N / M)^a - 1 = 2 (2^a - 1)
+        return float(memory * ((2.0 ** (a + 1.0) - 1.0) ** (1.0 / a) - 1.0))
+    memory = 1.0 / (mu * dt)
+    floor = sigma2 / (2 * mu) + gamma2
+    if floor == 0:
+        return np.inf
+    lags = dt * np.arange(min(int(np.ceil(memory)), MOST_LAGS))
+    variance = sigma2 * _spread(mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
+    return float(memory + ((floor / variance) ** beta).mean() * max(memory, 1.0))
+
+
+def length_error(
+    model: LinearSDE, dt: float, lengths: ArrayLike, inverse_temperature: float = 1.0, *,
+    anchor_var: float = 0.0,
+) -> Array:  # fmt: skip
+    """Root mean squared error per component of plain AFA at the end of records of these lengths.
+
+        MSE / d = sum_j V(tau_j) (c_j^2 - c_{j-1}^2) + sum_j W_j^2 eta^2 e^{-2 mu tau_j}
+
+    with W_j proportional to P_j^beta and c_j their running sum, the oldest first: the closed form
+    for the flat prior (`isotropic_mse`), at the last of N equal steps. What is older than 20 / mu
+    is alike and summed at once, so that N may be anything.
+
+    Parameters
+    ----------
+    model, dt, inverse_temperature, anchor_var : as for `critical_length`.
+    lengths : (k,) numbers of observations, >= 1.
+
+    Returns
+    -------
+    (k,) RMSE, units of the state (of the whitened state for a model that is isotropic there).
+
+    Raises
+    ------
+    ValueError
+        As for `critical_length`; lengths below 1, or more lags than can be summed one by one.
+    """
+    mu, sigma2, eta2, gamma2, dt, beta = _checked(model, dt, inverse_temperature, anchor_var)
+    N = real_array(lengths, "lengths")
+    if N.ndim != 1 or (N < 1).any():
+        raise ValueError("lengths must have shape (k,) and be at least 1")
+    near = int(N.max()) if mu == 0 else int(min(np.ceil(FORGOTTEN / (mu * dt)) + 1, N.max()))
+    if near > MOST_LAGS:
+        raise ValueError(f"lengths and memory need {near} lags, at most {MOST_LAGS} can be summed")
+    lags = dt * np.arange(near)
+    V = sigma2 * _spread(mu, lags)
+    shown = eta2 * np.exp(-2 * mu * lags)
+    base = V + shown + gamma2
+    if base.min() == 0:
+        raise ValueError("obs_var + anchor_var must be > 0: the precision at lag 0 is infinite")
+    w = (base.min() / base) ** beta  # the largest is 1
+    younger = np.append(0.0, np.cumsum(w))  # weight of the first k lags
+    error = np.append(0.0, np.cumsum(w**2 * shown))
+    out = np.empty(len(N))
+    for i, n in enumerate(N):
+        k = min(int(n), near)
+        old = (int(n) - k) * w[-1]
+        total = younger[k] + old
+        # c_j^2 - c_{j-1}^2 from the oldest on, in terms of the weight of what is younger.
+        older = total - younger[: k + 1]
+        shared = (V[:k] * (older[:-1] ** 2 - older[1:] ** 2)).sum() + V[-1] * old**2
+        out[i] = (shared + error[k]) / total**2
+    return np.sqrt(out)
+
+
+def _checked(
+    model: LinearSDE, dt: float, inverse_temperature: float, anchor_var: float
+) -> tuple[float, float, float, float, float, float]:
+    """mu, sigma^2, eta^2, gamma^2, dt, beta."""
+    form = isotropic_form(model, None)
+    if form is None:
+        raise ValueError(
+            "critical lengths need an isotropic model: A = -decay I + rotation, Q and R multiples "
+            "of I, as LinearSDE.isotropic makes it"
+        )
+    step = scalar(dt, "dt", low=0.0, strict=True)
+    beta = scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True)
+    gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
+    at = form.parameters
+    return float(at.decay), float(at.process_var), float(at.obs_var), gamma2, step, beta
+
+
+def _spread(mu: float, lags: Array) -> Array:
+    """(1 - e^{-2 mu tau}) / (2 mu)."""
+    return lags if mu == 0 else np.asarray(-np.expm1(-2 * mu * lags) / (2 * mu))
