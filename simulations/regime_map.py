@@ -66,6 +66,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write regime_map.{png,pdf,csv,tex,json} into `out_dir`; cells are kept and resumed."""
     folder = run_folder(out_dir, "regime_map", full=full)
     results = [study(float(r), full=full).run(folder, n_jobs=n_jobs) for r in rates(full=full)]
+    failed = pd.concat([r.errors for r in results])
+    if len(failed):
+        raise RuntimeError(f"an estimator failed, so that no map can be drawn: {failed.iloc[0]}")
     columns = ["process_var", "outlier_rate", "estimator", "value", "lower", "upper"]
     table = pd.concat([r.pooled("rmse")[columns] for r in results], ignore_index=True)
     spent = pd.concat([r.times for r in results], ignore_index=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array, scalar
-from afafilter.adaptive.isotropic import isotropic_form
+from afafilter.adaptive.forms import isotropic_form
 from afafilter.models.sde import LinearSDE
 
 MOST_LAGS = 10_000_000
