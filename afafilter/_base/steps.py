@@ -6,7 +6,6 @@ more than that rounding, pairwise and never transitively, and never a step that 
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,8 +67,10 @@ def _starts(gaps: Array, slack: Array) -> Any:
     apart = np.diff(gaps, prepend=-np.inf)
     before = np.concatenate([[0.0], slack[:-1]])
     fresh = (apart > np.maximum(slack, before)) | ((gaps > 0) & (gaps == apart))
-    chains = np.append(np.flatnonzero(fresh), len(gaps))
-    for start, stop in pairwise(chains):
+    begin = np.flatnonzero(fresh)
+    end = np.append(begin[1:], len(gaps))
+    wide = gaps[end - 1] - gaps[begin] > np.maximum.reduceat(slack, begin)
+    for start, stop in zip(begin[wide], end[wide], strict=True):
         width = gaps[stop - 1] - gaps[start]
         while width > slack[start:stop].max():
             # Neighbours chain together: cut where they leave the rounding of the chain's first.
