@@ -75,7 +75,7 @@ class Paths(NamedTuple):
 
     Of each: root L (n, d, d) and flat directions M (n, q, d) by columns, mean m (n, d),
     T (n, q, q), s (n, q), error (n, q, d, d) and peak (n, q, d) of open directions after so many
-    steps (n,), and count (n,) of the directions seen, -1 once none is left.
+    steps (n,), and rank (n,) of the directions seen, -1 once none is left.
     """
 
     L: NDArray[np.float64]
@@ -86,7 +86,7 @@ class Paths(NamedTuple):
     error: NDArray[np.float64]
     peak: NDArray[np.float64]
     steps: NDArray[np.float64]
-    count: NDArray[np.int64]
+    rank: NDArray[np.int64]
 
 
 LANES: int = core.lanes()

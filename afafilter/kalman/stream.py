@@ -114,7 +114,7 @@ class KalmanStream:
         R = self._noise
         if obs_cov is not None:
             R = covariance(obs_cov, "obs_cov", self._noise.shape[1:])[None].copy()
-        state = Paths(*(part.copy() for part in self._state))
+        state = Paths._make(part.copy() for part in self._state)
         node = now - self.model.delay
         state, chain = self._carried(state, node, R)
         p = row.shape[2]
@@ -143,8 +143,9 @@ class KalmanStream:
             v = np.where(usable & used, v, np.nan)
         mean, cov, laws = self._law(state, now)
         info = {} if self._weight is None else {"robust_weights": np.array([w])}
+        total: Array = np.array(loglik[0])
         return Estimate(
-            np.array([now]), mean, cov, float(loglik[0]), loglik, v, shown, None, "Kalman stream",
+            np.array([now]), mean, cov, total, loglik, v, shown, None, "Kalman stream",
             info, None, laws,
         )  # fmt: skip
 
@@ -208,7 +209,7 @@ class KalmanStream:
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])
         stream.loglik = float(found["loglik"])
-        stream._state = Paths(*(found[name] for name in Paths._fields))
+        stream._state = Paths._make(found[name] for name in Paths._fields)
         return stream
 
     def _time(self, t: float) -> float:
@@ -262,13 +263,13 @@ class KalmanStream:
         """mean (1, d), cov (1, d, d) at time t, after the node, and what is open there."""
         assert self._node is not None
         if t > self._node:
-            state = Paths(*(part.copy() for part in state))
+            state = Paths._make(part.copy() for part in state)
             self._move(state, self._node, t, self._noise)
         root = state.L[0]
-        mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.count[0])
+        mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.rank[0])
         if count < 0:
             return mean, cov, ()
-        some, cov = settle(state.M, state.T, state.s[None], state.count, mean[None], cov)
+        some, cov = settle(state.M, state.T, state.s[None], state.rank, mean[None], cov)
         directions, errors = state.M[:, count:], state.error[0, count:]
         size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
         where = np.zeros(1, np.intp)
