@@ -185,3 +185,5 @@ filter_mixture = core.filter_mixture
 
 See core/mixture.h; `mixture` alone calls it.
 """
+step_filter = core.step_filter
+"""(moved, F, b, root, H, off, R, z, L, m, cov, v, S) -> log-likelihood or NaN (core/stream.h)."""

@@ -78,8 +78,9 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     np.einsum("qii->qi", error)[:] = D.T**2
     parts = (initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T))
     copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
-    rank = np.full(n, 0 if q else -1, np.int64)
-    return recursions.Paths._make([*copies, np.zeros(n), rank])
+    L, m, M, T, s, error, peak = copies
+    steps, count = np.zeros(n), np.full(n, 0 if q else -1, np.int64)
+    return recursions.Paths(L, m, M, T, s, error, peak, steps, count)
 
 
 def judge(

@@ -7,7 +7,7 @@ covariance, and beside it what a flat start leaves open.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite, isnan
+from math import isfinite, isinf, isnan
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from afafilter.kalman.flat_start import raise_singular, settle
 from afafilter.kalman.recursions import Paths
 from afafilter.kalman.robust import judge, start_paths
 from afafilter.linalg.subspaces import ROUNDING
+from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
@@ -85,6 +86,7 @@ class KalmanStream:
         self._one, self._none = np.ones(1), np.zeros(1, np.int64)
         self._steps: dict[float, tuple[Array, Array, Array]] = {}
         self._sizes = model.component_sizes
+        self._norm = float(np.abs(model.A).sum(axis=0).max())
         self._node: float | None = None
         self._state = _begin(model, 0.0)
 
@@ -114,8 +116,10 @@ class KalmanStream:
         R = self._noise
         if obs_cov is not None:
             R = covariance(obs_cov, "obs_cov", self._noise.shape[1:])[None].copy()
-        state = Paths._make(part.copy() for part in self._state)
         node = now - self.model.delay
+        if self._node is not None and self._weight is None and self._state.rank[0] < 0:
+            return self._step(now, node, row, R)
+        state = _copied(self._state)
         state, chain = self._carried(state, node, R)
         p = row.shape[2]
         v, S, known = np.empty((1, p)), np.empty((1, p, p)), np.empty((1, p), bool)
@@ -143,11 +147,32 @@ class KalmanStream:
             v = np.where(usable & used, v, np.nan)
         mean, cov, laws = self._law(state, now)
         info = {} if self._weight is None else {"robust_weights": np.array([w])}
-        total: Array = np.array(loglik[0])
         return Estimate(
-            np.array([now]), mean, cov, total, loglik, v, shown, None, "Kalman stream",
+            np.array([now]), mean, cov, loglik[0], loglik, v, shown, None, "Kalman stream",
             info, None, laws,
         )  # fmt: skip
+
+    def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
+        """`update` where no direction is open and nothing is weighed: one call of the core."""
+        assert self._node is not None
+        dt = node - self._node
+        F, b, root = self._transition(dt)
+        L, m, H, off = self._state.L.copy(), self._state.m.copy(), *self._shows
+        v, S, cov = np.empty(row.shape[1:]), np.empty(R.shape), np.empty(L.shape)
+        loglik = recursions.step_filter(
+            dt > 0, F[0], b[0], root[0], H[0], off[0], R[0], row[0, 0], L[0], m[0], cov[0], v[0],
+            S[0],
+        )  # fmt: skip
+        if isnan(loglik):
+            raise_singular(self._chain(dt, R), 0)
+        self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now
+        self.loglik += loglik
+        terms = np.array([loglik])
+        if now > node:
+            m, cov, _ = self._law(self._state, now)
+        return Estimate(
+            np.array([now]), m.copy(), cov, terms[0], terms, v, S, None, "Kalman stream"
+        )
 
     def predict(self, t: float) -> Estimate:
         """The state at a time t >= the last one, from the observations so far.
@@ -209,7 +234,8 @@ class KalmanStream:
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])
         stream.loglik = float(found["loglik"])
-        stream._state = Paths._make(found[name] for name in Paths._fields)
+        parts: Any = (found[name] for name in Paths._fields)
+        stream._state = Paths(*parts)
         return stream
 
     def _time(self, t: float) -> float:
@@ -224,7 +250,7 @@ class KalmanStream:
         p = self._noise.shape[1]
         if row.shape != (p,) and not (row.ndim == 0 and p == 1):
             raise ValueError(f"z must have shape ({p},), got {row.shape}")
-        if any(not isfinite(x) and not isnan(x) for x in row.flat):
+        if any(isinf(x) for x in row.flat):
             raise ValueError("z must be finite or NaN (missing), got an infinite value")
         return row.reshape(1, 1, p)
 
@@ -248,34 +274,53 @@ class KalmanStream:
     def _move(self, state: Paths, begin: float, end: float, R: Array) -> recursions.Chain:
         """Carry the state, in place, from `begin` to `end`."""
         dt = end - begin
-        if dt not in self._steps:
-            if len(self._steps) == REMEMBERED:
-                self._steps.pop(next(iter(self._steps)))
-            self._steps[dt] = self.model.discretiser.roots(np.array([dt]))
-        none = self._none
-        chain = recursions.Chain(none, *self._steps[dt], none, none, *self._shows, R)
+        chain = self._chain(dt, R)
         if dt > 0:
             stamp = max(abs(begin), abs(end))
             recursions.predict_all(chain, 0, dt, stamp, self._sizes, state)
         return chain
 
+    def _chain(self, dt: float, R: Array) -> recursions.Chain:
+        """One step of length dt into the observation 0."""
+        none = self._none
+        return recursions.Chain(none, *self._transition(dt), none, none, *self._shows, R)
+
+    def _transition(self, dt: float) -> tuple[Array, Array, Array]:
+        """Columns of Phi, psi, and columns of the root of V over dt, remembered."""
+        known = self._steps.get(dt)
+        if known is None:
+            if len(self._steps) == REMEMBERED:
+                self._steps.pop(next(iter(self._steps)))
+            m, lag = self.model, np.array([dt])
+            if self._norm * dt <= 1.0:  # a Taylor series is as exact, and twenty times as fast
+                known = by_columns(*transitions(m.A, m.Q, m.drift, lag))
+            else:
+                known = m.discretiser.roots(lag)
+            self._steps[dt] = known
+        return known
+
     def _law(self, state: Paths, t: float) -> tuple[Array, Array, tuple[OpenLaw, ...]]:
         """mean (1, d), cov (1, d, d) at time t, after the node, and what is open there."""
         assert self._node is not None
         if t > self._node:
-            state = Paths._make(part.copy() for part in state)
+            state = _copied(state)
             self._move(state, self._node, t, self._noise)
         root = state.L[0]
         mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.rank[0])
         if count < 0:
             return mean, cov, ()
-        some, cov = settle(state.M, state.T, state.s[None], state.rank, mean[None], cov)
+        some, cov = settle(state.M, state.T, state.s[None], state.count, mean[None], cov)
         directions, errors = state.M[:, count:], state.error[0, count:]
         size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
         where = np.zeros(1, np.intp)
         law = OpenLaw(where, where, some, cov, directions, ROUNDING * (size + np.abs(directions)))
         some, cov = law.report()
         return some[0], cov, (law,) if law.moved().any() else ()
+
+
+def _copied(state: Paths) -> Paths:
+    parts: Any = (part.copy() for part in state)
+    return Paths(*parts)
 
 
 def _begin(model: LinearSDE, t: float) -> Paths:

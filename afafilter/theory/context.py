@@ -69,7 +69,7 @@ def critical_length(
     floor = sigma2 / (2 * mu) + gamma2
     if floor == 0:
         return np.inf
-    lags: Array = dt * np.arange(min(int(np.ceil(memory)), MOST_LAGS), dtype=float)
+    lags: Array = dt * np.arange(float(min(int(np.ceil(memory)), MOST_LAGS)))
     variance = sigma2 * _spread(mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
     return float(memory + ((floor / variance) ** beta).mean() * max(memory, 1.0))
 
@@ -107,7 +107,7 @@ def length_error(
     near = int(N.max()) if mu == 0 else int(min(np.ceil(FORGOTTEN / (mu * dt)) + 1, N.max()))
     if near > MOST_LAGS:
         raise ValueError(f"lengths and memory need {near} lags, at most {MOST_LAGS} can be summed")
-    lags: Array = dt * np.arange(near, dtype=float)
+    lags: Array = dt * np.arange(float(near))
     V = sigma2 * _spread(mu, lags)
     shown = eta2 * np.exp(-2 * mu * lags)
     base = V + shown + gamma2
