@@ -309,7 +309,7 @@ class KalmanStream:
         mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.rank[0])
         if count < 0:
             return mean, cov, ()
-        some, cov = settle(state.M, state.T, state.s[None], state.count, mean[None], cov)
+        some, cov = settle(state.M, state.T, state.s[None], state.rank, mean[None], cov)
         directions, errors = state.M[:, count:], state.error[0, count:]
         size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
         where = np.zeros(1, np.intp)
