@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flat_cases import SMALL, cases
 from hypothesis import given, settings
 
 from afafilter import LinearSDE, adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother
+from tests.flat_cases import SMALL, cases
 
 PAIRS = ((adaptive_filter, kalman_filter), (adaptive_smoother, rts_smoother))
 
