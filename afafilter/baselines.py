@@ -37,8 +37,10 @@ def filterpy_filter(
 
     Parameters
     ----------
-    model, t, z, obs_cov : as for `kalman_filter`; a delay is not supported.
-    diffuse_var : variance, state^2, in place of a flat prior, which filterpy does not have.
+    model, t, z, obs_cov
+        As for `kalman_filter`; a delay is not supported.
+    diffuse_var : float
+        Variance, state^2, in place of a flat prior, which filterpy does not have.
 
     Returns
     -------
@@ -83,7 +85,8 @@ def raw_observation(
 
     Parameters
     ----------
-    model, t, z, obs_cov : as for `kalman_filter`; the observation matrix must be invertible.
+    model, t, z, obs_cov
+        As for `kalman_filter`; the observation matrix must be invertible.
 
     Returns
     -------

@@ -44,17 +44,20 @@ noise, unless options say otherwise or `estimate` learns it."""
 
 
 def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> partial[Estimate]:
-    """The estimator f(model, t, z, **more) -> Estimate of that name with these options.
+    """The estimator f(model, t, z) -> Estimate of that name with these options.
 
     Parameters
     ----------
-    name : one of `CATALOG`.
-    options : keyword arguments of the function behind the name; they replace the entry's own.
+    name : str
+        One of `CATALOG`.
+    options : mapping, optional
+        Keyword arguments of the function behind the name; they replace the entry's own.
         `weight` may be a weight, or a table such as {"name": "student_t", "nu": 4.0}.
 
     Returns
     -------
-    A `functools.partial`, so that it can be sent to other processes.
+    partial
+        A `functools.partial`, so that it can be sent to other processes.
 
     Raises
     ------

@@ -29,11 +29,12 @@ class Trajectories(ShownAsText):
 
     Attributes
     ----------
-    t : (T,) times.
-    x : (..., T, d) true states.
-    z : (..., T, p) observations, NaN = missing component.
-    outliers : (..., T) bool or None. True where the contamination model struck.
-    fine_t : (M,) further times on the same paths, or None, and fine_x (..., M, d) the states there.
+    t, x, z : ndarray, shapes (T,), (..., T, d) and (..., T, p)
+        Times, true states, and observations (NaN = missing component).
+    outliers : ndarray of bool, shape (..., T), or None
+        True where the contamination model struck.
+    fine_t, fine_x : ndarray, shapes (M,) and (..., M, d), or None
+        Further times on the same paths, and the states there.
     """
 
     t: Array
@@ -106,13 +107,9 @@ class Trajectories(ShownAsText):
 class Source:
     """What an estimate was made of, as far as it is asked for more than states.
 
-    Attributes
-    ----------
-    H : (p, d) or (T, p, d), offset : (p,) or (T, p), R : (p, p) or (T, p, p): an observation of the
-        state x would show H x + offset + v, v ~ N(0, R).
-    parts : (name, number of states) of the summands of the model.
-    draw : n, rng -> (n, ..., T, d), paths of the states given all data; None where the estimates at
-        different times have no joint law.
+    An observation of the state x would show H x + offset + v, v ~ N(0, R), each with or without a
+    leading time axis; `parts` are name and number of states of the model's summands; `draw(n, rng)`
+    gives paths (n, ..., T, d) given all data, None where the estimates have no joint law.
     """
 
     H: Array
@@ -128,24 +125,27 @@ class Estimate(ShownAsText):
 
     Attributes
     ----------
-    t : (T,) times of the estimates (the query times where those were asked for).
-    mean : (..., T, d) estimated states; NaN where the data do not determine a component.
-    cov : (..., T, d, d) *claimed* error covariance (possibly a read-only broadcast view when
-        paths share it); the variance of an undetermined component is inf, its covariances 0.
-    loglik : (...,) log-likelihood with 2 pi for every observed component, or None.
-    loglik_steps : (..., T) its terms, or None.
-    innovation : (..., T, p) observation minus prediction, NaN where missing, or None.
-    innovation_cov : (..., T, p, p) covariance of the innovation, or None.
-    weights : (..., Tq, T) weights that a reweighting or attention estimator put on the
-        observations (rows are queries), or None.
-    label : str, name for tables and figures.
-    info : further facts about the run (method chosen, iterations, error bounds...).
-    index : the stamps of the data (dates, whole numbers, labels of paths), where they were given
-        as more than floats; `to_pandas` and `to_xarray` come back with them. Times t count from
-        the first stamp in `index.unit`.
-    open_laws : where components are undetermined, what is known of functionals of them (`through`
-        asks); empty if nothing is.
-    source : what the estimate was made of: how states are observed, summands, joint law; or None.
+    t : ndarray, shape (T,)
+        Times of the estimates (the query times where those were asked for).
+    mean : ndarray, shape (..., T, d)
+        Estimated states; NaN where the data do not determine a component.
+    cov : ndarray, shape (..., T, d, d)
+        *Claimed* error covariance (a read-only view where paths share it); an undetermined
+        component has variance inf, covariances 0.
+    loglik, loglik_steps : ndarray, shapes (...,) and (..., T), or None
+        Log-likelihood, 2 pi for every observed component, and its terms.
+    innovation, innovation_cov : ndarray, shapes (..., T, p) and (..., T, p, p), or None
+        Observation minus prediction (NaN where missing) and its covariance.
+    weights : ndarray, shape (..., Tq, T), or None
+        Weights of the observations in a reweighting or attention estimator; rows are queries.
+    label : str, name for tables and figures
+    info : mapping
+        Further facts about the run (method chosen, iterations, error bounds...).
+    index : Stamps or None
+        Stamps of the data (dates, whole numbers, labels of paths) that are more than floats, for
+        `to_pandas` and `to_xarray`. Times t count from the first in `index.unit`.
+    open_laws, source
+        What `through`, `observed`, `components` and `sample_paths` need to know.
     """
 
     t: Array

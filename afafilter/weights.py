@@ -63,7 +63,8 @@ class Exponential(_Positive):
 
     Parameters
     ----------
-    nu : > 0, squared distance at which the weight is 1/e.
+    nu : float
+        > 0, squared distance at which the weight is 1/e.
 
     Raises
     ------
@@ -118,8 +119,10 @@ class Power(PowerLaw):
 
     Parameters
     ----------
-    nu : > 0, degrees of freedom.
-    kappa : > 0. None: (nu + dim) / dim.
+    nu : float
+        > 0, degrees of freedom.
+    kappa : float, optional
+        > 0. None: (nu + dim) / dim.
     """
 
     nu: float
@@ -138,7 +141,8 @@ class StudentT(PowerLaw):
 
     Parameters
     ----------
-    nu : > 0, degrees of freedom.
+    nu : float
+        > 0, degrees of freedom.
     """
 
     nu: float
@@ -153,7 +157,8 @@ class Rational(PowerLaw):
 
     Parameters
     ----------
-    alpha : > 0.
+    alpha : float
+        > 0.
     """
 
     alpha: float
@@ -168,7 +173,8 @@ class IMQ(PowerLaw):
 
     Parameters
     ----------
-    c : > 0, distance (not squared) at which the weight is 1/2.
+    c : float
+        > 0, distance (not squared) at which the weight is 1/2.
     """
 
     c: float
@@ -183,7 +189,8 @@ class Huber(_Positive):
 
     Parameters
     ----------
-    c : > 0, distance (not squared) up to which the weight is 1.
+    c : float
+        > 0, distance (not squared) up to which the weight is 1.
     """
 
     c: float
@@ -206,7 +213,8 @@ class Threshold(_Positive):
 
     Parameters
     ----------
-    c : > 0, distance (not squared) up to which observations are kept.
+    c : float
+        > 0, distance (not squared) up to which observations are kept.
     """
 
     c: float
@@ -248,9 +256,11 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
 
     Parameters
     ----------
-    name : "exponential", "power", "student_t", "rational", "imq", "huber" or "threshold", or the
+    name : str
+        "exponential", "power", "student_t", "rational", "imq", "huber" or "threshold", or the
         name of the class, such as "StudentT".
-    **parameters : the parameters of that weight, e.g. nu=4.0.
+    **parameters : float
+        The parameters of that weight, e.g. nu=4.0.
 
     Raises
     ------

@@ -17,8 +17,6 @@ from afafilter.cli import main as command
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-MARKUP = re.compile(r"(`[^`]*`)|(\||(?<=, )\*\*(?=\w))")
-ENTRY = re.compile(r"(\w[\w, *]*) : (.+)")
 
 project = "afafilter"
 author = "the afafilter developers"
@@ -52,37 +50,6 @@ sphinx_gallery_conf = {
 }
 
 
-def plain_text_docstrings(
-    app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]
-) -> None:
-    """Docstrings are written for a terminal: make reStructuredText of them.
-
-    Indented paragraphs are formulas, |x| is a modulus, and an entry `name : what it is` of a list
-    of parameters holds the start of its description.
-    """
-    shown: list[str] = []
-    margin, formula, section = 0, None, ""
-    for k, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
-        if set(line) == {"-"}:
-            section = lines[k - 1]
-        if line.strip():
-            if formula is not None and indent < formula:
-                formula = None
-            if formula is None and k and not lines[k - 1].strip() and indent > margin:
-                formula = indent
-                if not any(before.rstrip().endswith("::") for before in shown[-2:]):
-                    shown += [" " * margin + "::", ""]
-        if formula is not None or not line.strip():
-            shown.append(line)
-            continue
-        line = MARKUP.sub(lambda found: found[1] or "\\" + found[2], line)
-        entry = ENTRY.match(line) if section in ("Parameters", "Attributes") else None
-        shown += [entry[1], f"    {entry[2]}"] if entry else [line]
-        margin = 4 if entry else indent
-    lines[:] = shown
-
-
 def write_command_help(folder: Path) -> None:
     """The output of --help of every subcommand."""
     context = click.Context(command, info_name="afafilter", terminal_width=92)
@@ -112,9 +79,8 @@ def _escaped(lines: list[str]) -> list[str]:
 
 
 def setup(app: Any) -> None:
-    """Write what is generated and have docstrings shown as they are meant."""
+    """Write what is generated."""
     folder = HERE / "generated"
     folder.mkdir(exist_ok=True)
     write_command_help(folder)
     write_experiments(folder)
-    app.connect("autodoc-process-docstring", plain_text_docstrings, priority=400)

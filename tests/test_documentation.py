@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import afafilter
 from afafilter import LinearSDE, Study
 from afafilter.io import model_toml
 from afafilter.io.model_toml import model_from_table
@@ -71,3 +72,44 @@ def test_estimators_and_commands_named_exist(page):
     estimators = re.findall(r"--estimator ([a-z-]+)", text)
     assert estimators
     assert set(estimators) <= set(CATALOG)
+
+
+def public_callables() -> list[tuple[str, object]]:
+    """Public functions and classes, and the public methods of these classes."""
+    found: list[tuple[str, object]] = []
+    for name in afafilter.__all__:
+        value = getattr(afafilter, name)
+        if inspect.ismodule(value):
+            inner = [n for n in getattr(value, "__all__", []) if callable(getattr(value, n))]
+            found += [(f"{name}.{n}", getattr(value, n)) for n in inner]
+        elif callable(value):
+            found.append((name, value))
+    methods = [
+        (f"{name}.{n}", m)
+        for name, value in found if inspect.isclass(value)
+        for n, m in vars(value).items() if inspect.isfunction(m) and not n.startswith("_")
+    ]  # fmt: skip
+    return found + methods
+
+
+def documented_parameters(text: str) -> list[tuple[list[str], str]]:
+    """The entries `names : type` of a docstring's section Parameters, with their types."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-+$|\Z)", text, re.M | re.S)
+    lines = [] if section is None else section[1].splitlines()
+    entries = [line for line in lines if line and not line.startswith(" ")]
+    split = [entry.partition(" : ") for entry in entries]
+    return [([n.strip("* ") for n in names.split(",")], kind) for names, _, kind in split]
+
+
+def test_parameters_are_described_as_numpydoc_wants():
+    """Names are those of the signature, and the slot behind them holds a type, not a sentence."""
+    seen = 0
+    for name, value in public_callables():
+        entries = documented_parameters(inspect.getdoc(value) or "")
+        for names, kind in entries:
+            seen += 1
+            signature = inspect.signature(value).parameters
+            assert set(names) <= set(signature), (name, names)
+            assert len(kind) < 90, (name, names, kind)
+            assert not kind.endswith("."), (name, names, kind)
+    assert seen > 250

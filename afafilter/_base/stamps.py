@@ -59,12 +59,18 @@ class Stamps:
 
     Attributes
     ----------
-    values : (T,) datetime64 (UTC where there is a zone), int64, or float64 as they are.
-    unit : unit of the numbers, a key of `SECONDS`; "" = whatever the stamps count themselves.
-    zone : None; minutes east of UTC, (T,) int16; or anything that pandas takes as a time zone.
-    name : what the user calls the time.
-    paths : labels of the paths, for data that hold several.
-    path_name : what the user calls the paths.
+    values : ndarray, shape (T,)
+        datetime64 (UTC where there is a zone), int64, or float64 as they are.
+    unit : str
+        unit of the numbers, a key of `SECONDS`; "" = whatever the stamps count themselves.
+    zone
+        None; minutes east of UTC, (T,) int16; or anything that pandas takes as a time zone.
+    name : str
+        What the user calls the time.
+    paths : tuple of object
+        Labels of the paths, for data that hold several.
+    path_name : str
+        What the user calls the paths.
     """
 
     values: NDArray[Any]
@@ -207,9 +213,11 @@ def parse_dates(
 
     Parameters
     ----------
-    cells : ISO 8601 such as 2024-01-31, 2024-01-31T10:00:00.5+02:00 (a blank may stand for the T,
+    cells : sequence of str
+        ISO 8601 such as 2024-01-31, 2024-01-31T10:00:00.5+02:00 (a blank may stand for the T,
         a slash for the dash), or text in `pattern`.
-    pattern : as for `datetime.strptime`, e.g. "%d.%m.%Y %H:%M"; None = ISO 8601.
+    pattern : str, optional
+        As for `datetime.strptime`, e.g. "%d.%m.%Y %H:%M"; None = ISO 8601.
     """
     if pattern is not None:
         return _by_pattern(cells, pattern)

@@ -38,8 +38,10 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
 
     Parameters
     ----------
-    gaps : (n,) time from one stamp to the next, >= 0.
-    stamps : (n,) the later end of each, with the rounding of which gaps are compared.
+    gaps : ndarray, shape (n,)
+        Time from one stamp to the next, >= 0.
+    stamps : ndarray, shape (n,)
+        The later end of each, with the rounding of which gaps are compared.
 
     Notes
     -----

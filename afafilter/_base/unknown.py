@@ -93,9 +93,12 @@ def through(
 
     Parameters
     ----------
-    H : (p, d) or (T, p, d).
-    mean, cov : (..., T, d) and (..., T, d, d) as reported, NaN and inf where undetermined.
-    open_laws : as for `image`.
+    H : ndarray, shape (p, d)
+        Or (T, p, d).
+    mean, cov : ndarray, shape (..., T, d)
+        And (..., T, d, d) as reported, NaN and inf where undetermined.
+    open_laws : sequence of OpenLaw
+        As for `image`.
     """
     H = np.broadcast_to(H, (mean.shape[-2], *H.shape[-2:]))
     turned = np.swapaxes(H, -1, -2)

@@ -45,9 +45,14 @@ def error_law(
 
     Parameters
     ----------
-    t : (N,) observation stamps; query_times : (T,) times of the estimated states.
-    R : (N, p, p) measurement noise covariances.
-    flat_tolerance : a gain along a flat prior direction below this (relative to the largest term
+    t : ndarray, shape (N,)
+        Observation stamps
+    query_times : ndarray, shape (T,)
+        Times of the estimated states.
+    R : ndarray, shape (N, p, p)
+        Measurement noise covariances.
+    flat_tolerance : float
+        A gain along a flat prior direction below this (relative to the largest term
         of its sum) counts as zero.
 
     Notes

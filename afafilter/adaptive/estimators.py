@@ -67,45 +67,62 @@ def adaptive_filter(
 
     Parameters
     ----------
-    model : LinearSDE (its prior is not used: AFA starts flat; R must be positive definite), or a
+    model : LinearSDE or RadialTangentialSDE
+        LinearSDE (its prior is not used: AFA starts flat; R must be positive definite), or a
         `RadialTangentialSDE`, which takes weight, anchor, iterations, step, anchor_cov = gamma^2 I,
         query_times and tolerance only (see `radial_adaptive_filter`).
-    t : (T,) non-decreasing times.
-    z : (..., T, p) observations, NaN = missing component, leading axes = paths.
-    weight : robust weight w(d2, dim) of the squared Mahalanobis distance between a pulled
+    t : array_like, shape (T,)
+        Non-decreasing times.
+    z : array_like, shape (..., T, p), optional
+        Observations, NaN = missing component, leading axes = paths.
+    weight : Weight or str, optional
+        Robust weight w(d2, dim) of the squared Mahalanobis distance between a pulled
         observation and the query's anchor; None = plain.
-    anchor : what the distances are measured from. "observation" (the paper): the query's own
+    anchor : str
+        What the distances are measured from. "observation" (the paper): the query's own
         observation; where it is missing (also in part), the query is off the grid, or C is not
         invertible, the plain estimate. "estimate": the plain estimate. "prediction": the plain
         estimate from the observations before the query's own (with a window, the last `window` of
         them). An anchor that the data do not determine leaves the weights of that query at 1.
-    iterations : most rounds of reweighting; only the anchor moves, never the observations.
-    step, momentum : s in (0, 1] and g in [0, 1): the anchor moves by
+    iterations : int
+        Most rounds of reweighting; only the anchor moves, never the observations.
+    step, momentum : float
+        s in (0, 1] and g in [0, 1): the anchor moves by
         a_{k+1} = (1 + g - s) a_k - g a_{k-1} + s zbar_k, and the last one is the estimate.
         Critical damping: g = (sqrt(s) - 1)^2.
-    inverse_temperature : beta > 0. Matrix weights are det(P)^{(beta - 1)/r} w^beta P, r the number
+    inverse_temperature : float
+        beta > 0. Matrix weights are det(P)^{(beta - 1)/r} w^beta P, r the number
         of independent observed components (beyond the paper for C that is not invertible: det is
         the product of the nonzero eigenvalues of the information on x).
-    anchor_cov : (p, p) query-side noise Gam, added to every pair's covariance, in the prior
+    anchor_cov : array_like, shape (p, p), optional
+        Query-side noise Gam, added to every pair's covariance, in the prior
         precision and in the distance alike. Needs an invertible C.
-    correlation : "independent" (the paper) counts the pulled observations' errors as independent;
+    correlation : str
+        "independent" (the paper) counts the pulled observations' errors as independent;
         "exact" uses their joint law: generalised least squares, which is the Kalman filter with a
         flat prior (two-sided: the RTS smoother). With a robust weight every query re-decides the
         weight of every observation in its whole history, R_j -> R_j / w_ij.
-    method : "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
+    method : str
+        "dense" (full matrices, any model); "modal" (A, Q and C^-1 R C^-T share their
         eigenvectors: every mode its own precision); "isotropic" (attention in tiles; all modes
         alike, once C^-1 R C^-T is whitened: the paper's 2-D system is one such); "linear" and
         "fft" (plain weights of isotropic models, to the `error_bound` in info; "fft" on regular
         grids); "auto": the cheapest exact one. Where several apply they agree to 1e-9 of the
         largest entry.
-    obs_cov : (T, p, p) noise covariances that replace R, or None.
-    query_times : (Tq,) non-decreasing times to estimate at; None = t. On the grid estimate i uses
+    obs_cov : array_like, shape (T, p, p), optional
+        Noise covariances that replace R, or None.
+    query_times : array_like, shape (Tq,), optional
+        Non-decreasing times to estimate at; None = t. On the grid estimate i uses
         observations j <= i by index, at a query time all with t_j <= that time.
-    window : use only so many observations nearest to the query (two-sided: on each side), missing
+    window : int, optional
+        Use only so many observations nearest to the query (two-sided: on each side), missing
         rows not counted; None = all.
-    tolerance : rounds stop when no anchor moves by more than this times the largest anchor.
-    return_weights : also return the weights, O(T^2) memory.
-    calibrated : claim the true covariance, from the exact error law (beyond the paper), instead of
+    tolerance : float
+        Rounds stop when no anchor moves by more than this times the largest anchor.
+    return_weights : bool
+        Also return the weights, O(T^2) memory.
+    calibrated : bool
+        Claim the true covariance, from the exact error law (beyond the paper), instead of
         (sum w P)^-1; plain weights only. Costs a run on T p unit impulses, memory O(T Tq p d).
 
     Returns
@@ -167,7 +184,7 @@ def adaptive_smoother(
 
     Parameters, returned values, errors and cost as for `adaptive_filter`; later observations are
     pulled backward, with the noise that lies between (the paper's acausal form). `window` counts
-    on both sides. For stable models the pulled values grow like e^{mu |tau|}; nothing overflows.
+    on both sides. For stable models pulled values grow like ``e^{mu |tau|}``; nothing overflows.
     """
     options = Options(
         False, as_weight(weight), anchor, iterations, step, momentum, inverse_temperature,

@@ -31,9 +31,11 @@ def adaptive_forecast(
 
     Parameters
     ----------
-    model, t, z, options : as in `adaptive_filter` (no query_times: there, times after the data
+    model, t, z, options
+        As in `adaptive_filter` (no query_times: there, times after the data
         already are forecasts from all of it).
-    horizon : h >= 0, time.
+    horizon : float
+        h >= 0, time.
 
     Returns
     -------
@@ -73,12 +75,15 @@ class HeadBank(NamedTuple):
 def spectral_bank(frequency: ArrayLike, ratio: float) -> HeadBank:
     """Spectrally coupled heads: each decays in proportion to its fastest rotation.
 
-    mu_h = ratio * max_n |omega_hn|: slow heads remember long, fast heads are local, all of the same
-    quality factor.
+    ``mu_h = ratio * max_n |omega_hn|``: slow heads remember long, fast heads are local, all
+    of the same quality factor.
 
     Parameters
     ----------
-    frequency : (H, n) rotation rates, radian/time. ratio : b >= 0.
+    frequency : array_like, shape (H, n)
+        Rotation rates, radian/time.
+    ratio : float
+        b >= 0.
 
     Raises
     ------
@@ -104,6 +109,8 @@ def confidence_gate(
 ) -> Gated:
     """Mix estimate and observation by the evidence that the estimate rests on.
 
+    ::
+
         out_i = g_i zbar_i + (1 - g_i) z_i,   g_i = sigmoid(s (log p_i - log p_prior))
 
     with p_i = sum_j w_ij P_ij, the scalar total precision: d / trace of the claimed covariance,
@@ -111,9 +118,14 @@ def confidence_gate(
 
     Parameters
     ----------
-    estimate : of AFA, with C = identity. z : (..., T, d) the observations on its times.
-    prior_precision : p_prior > 0, precision at which the two count alike.
-    sharpness : s >= 0.
+    estimate : Estimate
+        Of AFA, with C = identity.
+    z : array_like, shape (..., T, d)
+        The observations on its times.
+    prior_precision : float
+        p_prior > 0, precision at which the two count alike.
+    sharpness : float
+        s >= 0.
 
     Returns
     -------

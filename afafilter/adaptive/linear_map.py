@@ -26,11 +26,16 @@ Estimator = Callable[..., Estimate]
 class LinearMap:
     """The affine map of an estimator.
 
-    weights : (T, N, d, p), weight of observation j in estimate i; NaN where the data do not
-        determine the component.
-    constant : (T, d), what drift, offset and prior mean contribute.
-    claimed : (T, d, d), the covariance that the estimator claims.
-    t : (T,) times of the estimates.
+    Attributes
+    ----------
+    weights : ndarray, shape (T, N, d, p)
+        Weight of observation j in estimate i; NaN where the data do not determine the component.
+    constant : ndarray, shape (T, d)
+        What drift, offset and prior mean contribute.
+    claimed : ndarray, shape (T, d, d)
+        The covariance that the estimator claims.
+    t : ndarray, shape (T,)
+        Times of the estimates.
     """
 
     weights: Array
@@ -51,11 +56,16 @@ def linear_map(
 
     Parameters
     ----------
-    model : the model that the estimator uses.
-    t : (N,) observation times.
-    estimator : f(model, t, z, **options) -> Estimate, affine in z: no robust weight.
-    observed : (N, p) bool, False = missing. Default: everything is observed.
-    options : passed on to the estimator (query_times, obs_cov, anchor_cov...).
+    model : LinearSDE
+        The model that the estimator uses.
+    t : array_like, shape (N,)
+        Observation times.
+    estimator : callable
+        ``f(model, t, z, **options) -> Estimate``, affine in z: no robust weight.
+    observed : array_like, shape (N, p), optional
+        False = missing. Default: everything is observed.
+    options
+        Passed on to the estimator (query_times, obs_cov, anchor_cov...).
 
     Returns
     -------

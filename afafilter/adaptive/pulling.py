@@ -41,15 +41,20 @@ def pull_forward(
     """Estimates of x(target) from each observation alone, with their covariances.
 
     Observations before the target are propagated by e^{A tau} and gain process noise; later ones
-    are pulled backward, which for a stable model magnifies value and noise by e^{mu |tau|}.
+    are pulled backward, which for a stable model magnifies value and noise by ``e^{mu |tau|}``.
 
     Parameters
     ----------
-    model : C invertible; with a delay, observation j shows x(t_j - delay). Its prior is not used.
-    t : (N,) non-decreasing times of the observations.
-    z : (..., N, d) observations; a row wholly NaN is missing.
-    target : time of the state wanted.
-    obs_cov : (N, d, d) noise covariances that replace R, or None.
+    model : LinearSDE
+        C invertible; with a delay, observation j shows x(t_j - delay). Its prior is not used.
+    t : array_like, shape (N,)
+        Non-decreasing times of the observations.
+    z : array_like, shape (..., N, d)
+        Observations; a row wholly NaN is missing.
+    target : float
+        Time of the state wanted.
+    obs_cov : array_like, shape (N, d, d), optional
+        Noise covariances that replace R, or None.
 
     Returns
     -------

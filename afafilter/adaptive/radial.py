@@ -47,23 +47,36 @@ def radial_adaptive_filter(
 ) -> Estimate:
     """AFA with radial and tangential precisions: isotropic AFA plus one rank per query.
 
-    With u_i = a_i / |a_i|, zhat_ij = e^{A tau} z_j and r = zhat_ij - a_i,
+    With ``u_i = a_i / |a_i|``, zhat_ij = e^{A tau} z_j and r = zhat_ij - a_i, ::
 
         d2_ij = |r|^2 / St + (1/Sr - 1/St) <u_i, r>^2,   P_ij = (I - u u^T)/St + u u^T/Sr,
         zbar_i = (sum w P)^-1 sum w P zhat,   a_i <- a_i + step (zbar_i - a_i).
 
     Parameters
     ----------
-    model : RadialTangentialSDE. With `radius` only the tangential precision counts, and the update
+    model : RadialTangentialSDE
+        RadialTangentialSDE. With `radius` only the tangential precision counts, and the update
         is normalised: `hypersphere_step`.
-    t : (T,) observation times. z : (..., T, d), rows wholly NaN are missing.
-    two_sided : use later observations too.
-    weight : robust weight w(d2, d) (on a hypersphere of d2's d - 1 components), or None.
-    anchor : start of the anchor: "observation" (the paper; the plain estimate where the row is
+    t : array_like, shape (T,)
+        Observation times.
+    z : array_like, shape (..., T, d), optional
+        Rows wholly NaN are missing.
+    two_sided : bool
+        Use later observations too.
+    weight : Weight or str, optional
+        Robust weight w(d2, d) (on a hypersphere of d2's d - 1 components), or None.
+    anchor : str
+        Start of the anchor: "observation" (the paper; the plain estimate where the row is
         missing or off the grid) or "estimate" (the isotropic plain estimate).
-    iterations : number of reweightings (RT IRLS); they end when no anchor moves by more than
+    iterations : int
+        Number of reweightings (RT IRLS); they end when no anchor moves by more than
         `tolerance` times its length.
-    step : 0 < step <= 1. anchor_var : gamma^2 >= 0. query_times : (M,) or None, as in
+    step : float
+        0 < step <= 1.
+    anchor_var : float
+        gamma^2 >= 0.
+    query_times : array_like, shape (M,), optional
+        Or None, as in
         `adaptive_filter`.
 
     Returns
@@ -81,7 +94,7 @@ def radial_adaptive_filter(
     Notes
     -----
     O(M T d) time per iteration and path, O((M + T) d) memory: tiles of 128 x 512. The tangential
-    part of d2 carries a rounding error of about 1e-16 |z|^2 / St.
+    part of d2 carries a rounding error of about ``1e-16 |z|^2 / St``.
     """
     if not isinstance(model, RadialTangentialSDE):
         raise TypeError(f"model must be a RadialTangentialSDE, got {type(model).__name__}")
@@ -138,7 +151,7 @@ def radial_adaptive_filter(
 
 
 def hypersphere_step(x: ArrayLike, estimate: ArrayLike, step: float = 1.0) -> Array:
-    """Residual step and normalisation: x + step (estimate - x), brought back to |x|.
+    """Residual step and normalisation: x + step (estimate - x), brought back to the length of x.
 
     The Transformer block's residual connection and norm. Shapes (..., d).
 

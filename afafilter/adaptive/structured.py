@@ -22,7 +22,12 @@ def structured_adaptive_filter(
 
     Parameters
     ----------
-    model : C invertible, R positive definite, no delay. t : (T,). z : (..., T, d), rows wholly NaN
+    model : LinearSDE
+        C invertible, R positive definite, no delay.
+    t : array_like
+        (T,).
+    z : array_like, shape (..., T, d)
+        Rows wholly NaN
         are missing; paths that miss the same rows share the weights.
 
     Returns

@@ -80,45 +80,71 @@ def isotropic_attention(
 
     Parameters
     ----------
-    q : (..., Nq, d) queries (anchors); None allowed when `weight` is None, where they do not count.
+    q : array_like, shape (..., Nq, d), optional
+        Queries (anchors); None allowed when `weight` is None, where they do not count.
         With a robust weight, a query holding a NaN has a NaN output and precision 0.
-    k, v : (..., N, d) and (..., N, m) keys and values. Each array is complex, or real with paired
+    k, v : array_like, shape (..., N, d)
+        And (..., N, m) keys and values. Each array is complex, or real with paired
         channels (2k, 2k+1); an odd last real channel does not rotate. A row of k or v holding a NaN
         is a missing key. Leading axes are paths, batches, heads, and broadcast. k may be None when
         `weight` is None.
-    t : (N,) non-decreasing times of the keys.
-    decay : mu >= 0, 1/time; scalar or of the shape of (trailing) leading axes: one per head. So are
+    t : array_like, shape (N,)
+        Non-decreasing times of the keys.
+    decay : array_like
+        mu >= 0, 1/time; scalar or of the shape of (trailing) leading axes: one per head. So are
         process_var, key_var, query_var, inverse_temperature and value_decay.
-    frequency : omega, radian/time: scalar, or (..., n) with n complex channels or n = d // 2 pairs.
-    process_var : sigma^2 >= 0 per unit time. key_var : eta^2 >= 0. query_var : gamma^2 >= 0.
+    frequency : array_like
+        Omega, radian/time: scalar, or (..., n) with n complex channels or n = d // 2 pairs.
+    process_var : array_like
+        sigma^2 >= 0 per unit time.
+    key_var : array_like
+        eta^2 >= 0.
+    query_var : array_like
+        gamma^2 >= 0.
         Variances are per real component; key_var + query_var must be > 0.
-    value_decay, value_frequency : dynamics of the values if they differ from those of the keys.
-    value_process_var, value_key_var, value_query_var : noises of the prior weight P^v, where they
+    value_decay, value_frequency : array_like, optional
+        Dynamics of the values if they differ from those of the keys.
+    value_process_var, value_key_var, value_query_var : array_like, optional
+        Noises of the prior weight P^v, where they
         differ from those of the gate's distances (process_var, key_var, query_var, each the default
         of its own); its decay is value_decay. Then A_ij = softmax_j(beta log(P^v_ij w(d2_ij))).
-    prior : P^v as a function of the lag: "dle", 1/(Vp(tau) + eta^2 E^2 + gamma^2), the solution of
+    prior : str
+        P^v as a function of the lag: "dle", 1/(Vp(tau) + eta^2 E^2 + gamma^2), the solution of
         the differential Lyapunov equation; "flat", 1; or "linear", its tangent, log P^v =
         -log(eta^2 + gamma^2) - sigma^2 tau / (eta^2 + gamma^2) (ALiBi).
-    gate : "robust", or "none": w = 1 whatever the weight.
-    weight : robust weight w(d2, d), or None (w = 1).
-    inverse_temperature : beta > 0.
-    causal : only past keys. False: also future ones.
-    backward : future keys are pulled back "exact" (e^{+mu tau}, the smoother) or "symmetric":
-        decayed by e^{-mu |tau|} like past ones, as the author's published code does.
-    t_query : (Nq,) non-decreasing query times, default t.
-    n_visible : (Nq,) non-decreasing: the past of query i is keys j < n_visible[i], its future the
+    gate : str
+        "robust", or "none": w = 1 whatever the weight.
+    weight : Weight or str, optional
+        Robust weight w(d2, d), or None (w = 1).
+    inverse_temperature : array_like
+        beta > 0.
+    causal : bool
+        Only past keys. False: also future ones.
+    backward : str
+        Future keys are pulled back "exact" (e^{+mu tau}, the smoother) or "symmetric":
+        decayed by ``e^{-mu |tau|}`` like past ones, as the author's published code does.
+    t_query : array_like, shape (Nq,), optional
+        Non-decreasing query times, default t.
+    n_visible : array_like, shape (Nq,), optional
+        Non-decreasing: the past of query i is keys j < n_visible[i], its future the
         others. Default: i + 1 (by index, so that equal stamps count in order), and with t_query all
         keys at or before the query time.
-    window : use only so many past (and future) keys nearest to the query.
-    window_tolerance : eps > 0: leave out keys that together weigh at most eps times those kept; the
-        output then changes by at most eps (|out_i| + max_j |v_j|). Only weights that fall with the
-        lag gain: a diffusive model with beta > 1, or the future of a decaying one.
-    projections : (W_q, W_k, W_v, W_o), each an array or None: x @ W before and after attention.
+    window : int, optional
+        Use only so many past (and future) keys nearest to the query.
+    window_tolerance : float
+        eps > 0: leave out keys that together weigh at most eps times those kept; the output then
+        changes by at most ``eps (|out_i| + max_j |v_j|)``. Only weights that fall with the lag
+        gain: a diffusive model with beta > 1, or the future of a decaying one.
+    projections : Projections, optional
+        (W_q, W_k, W_v, W_o), each an array or None: x @ W before and after attention.
         A leading head axis in W makes heads; sum the output over it for the usual multi-head form.
-    residual_step : s: return v + s (out - v), the innovation step from the values (before W_o); the
+    residual_step : float, optional
+        s: return v + s (out - v), the innovation step from the values (before W_o); the
         output itself where v is missing. Not with t_query.
-    return_weights : also form and return A.
-    threads : default: all processors this process may use.
+    return_weights : bool
+        Also form and return A.
+    threads : int, optional
+        Default: all processors this process may use.
 
     Returns
     -------
@@ -135,7 +161,7 @@ def isotropic_attention(
     Time O(Nq N d), with window O(Nq (window + 256) d). Memory O((Nq + N) d) beyond about 5 MiB per
     thread; only `return_weights` forms Nq x N. float32 and complex64 input is computed in that
     precision (times and running sums in float64): the error is about 1e-4 of the spread of the
-    pulled values, usually 1e-6. Where |q|^2 is so large against the variances that the
+    pulled values, usually 1e-6. Where ``|q|^2`` is so large against the variances that the
     matrix product would lose more than 1e-11 (float32: 5e-5) of a distance, that product is first
     centred and, if that does not do, differences are taken channel by channel, which is slower.
 
@@ -227,14 +253,21 @@ def tensor_attention(
 
     Parameters
     ----------
-    q, k, v, t : as in `isotropic_attention`; k and v have the same channels.
-    decay, process_var, key_var, query_var : scalars or (..., n), one per mode; leading axes are
+    q, k, v, t
+        As in `isotropic_attention`; k and v have the same channels.
+    decay, process_var, key_var, query_var : array_like
+        Scalars or (..., n), one per mode; leading axes are
         heads and broadcast with those of the data.
-    frequency : scalar or (..., n); (..., d // 2) for d real channels.
-    prior_precision : scalar or (..., n), precision of a prior of mean 0 on every mode, default 0.
-    weight, inverse_temperature, causal, backward, t_query, n_visible, window, projections,
-    residual_step, threads : as in `isotropic_attention`.
-    return_weights : also form and return the normalised weights W_ij P_ijm / (prior_m + sum).
+    frequency : array_like
+        Scalar or (..., n); (..., d // 2) for d real channels.
+    prior_precision : array_like
+        Scalar or (..., n), precision of a prior of mean 0 on every mode, default 0.
+    weight, inverse_temperature, causal, backward, t_query, n_visible, window
+        As in `isotropic_attention`.
+    projections, residual_step, threads
+        As in `isotropic_attention`.
+    return_weights : bool
+        Also form and return the normalised weights W_ij P_ijm / (prior_m + sum).
 
     Returns
     -------

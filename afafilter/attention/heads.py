@@ -34,10 +34,13 @@ class AttentionResult(NamedTuple):
 
     Attributes
     ----------
-    output : (..., Nq, m), complex when v is. NaN where a query has no key of positive weight.
-    weights : (..., Nq, N) normalised weights A_ij, rows summing to one, or None. The coefficient on
+    output : ndarray, shape (..., Nq, m)
+        Complex when v is. NaN where a query has no key of positive weight.
+    weights : ndarray, shape (..., Nq, N), optional
+        Normalised weights A_ij, rows summing to one, or None. The coefficient on
         the pulled value E_ij e^{Omega tau} v_j, without that factor. 0 at missing keys.
-    precision : (..., Nq) sum_j w_ij P_ij, per real component. With inverse_temperature = 1 its
+    precision : ndarray, shape (..., Nq)
+        sum_j w_ij P_ij, per real component. With inverse_temperature = 1 its
         inverse is the claimed error variance; otherwise the plain sum of the tempered weights.
     """
 

@@ -31,13 +31,19 @@ class Dialect:
 
     Attributes
     ----------
-    sep : one character between the fields; "\\t" for a tab.
-    decimal : "." or ",".
-    header : number of the line with the names, from 1; 0 = there is none, columns are called
+    sep : str, optional
+        One character between the fields; "\\t" for a tab.
+    decimal : str, optional
+        "." or ",".
+    header : int, optional
+        Number of the line with the names, from 1; 0 = there is none, columns are called
         0, 1, 2...
-    encoding : of the text.
-    missing : further cells that mean "missing", e.g. ("-9999",).
-    time_format : how times are written: a pattern as for `datetime.strptime`; "unix" ("unix-ms",
+    encoding : str
+        Of the text.
+    missing : tuple of str
+        Further cells that mean "missing", e.g. ("-9999",).
+    time_format : str, optional
+        How times are written: a pattern as for `datetime.strptime`; "unix" ("unix-ms",
         "unix-us", "unix-ns") for seconds since 1970; "number" for numbers as they are; None =
         ISO 8601 or numbers.
     """

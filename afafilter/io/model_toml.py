@@ -1,5 +1,7 @@
 """Linear SDEs written as TOML.
 
+::
+
     [model]                       # a function of `afafilter.models.presets` and its arguments ...
     preset = "spiral"
     decay = 0.1

@@ -54,11 +54,16 @@ def write_table(
 
     Parameters
     ----------
-    table : a frame (its index is not written), or name -> column.
-    path : .csv, .tsv, .txt, .jsonl, .ndjson, .parquet or .pq; "-" is stdout.
-    force : overwrite a file that exists.
-    metadata : kept in a Parquet file, under the key "afafilter", as JSON.
-    suffix : writes "-" in another form than CSV, e.g. ".jsonl".
+    table : DataFrame or mapping
+        A frame (its index is not written), or name -> column.
+    path : str or path
+        .csv, .tsv, .txt, .jsonl, .ndjson, .parquet or .pq; "-" is stdout.
+    force : bool
+        Overwrite a file that exists.
+    metadata : mapping, optional
+        Kept in a Parquet file, under the key "afafilter", as JSON.
+    suffix : str, optional
+        Writes "-" in another form than CSV, e.g. ".jsonl".
 
     Raises
     ------

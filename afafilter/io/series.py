@@ -27,16 +27,24 @@ class Series(ShownByFields):
 
     Attributes
     ----------
-    t : (T,) times, non-decreasing.
-    z : (T, p) values, or (n, T, p) when the file holds several paths; NaN = missing.
-    columns : p names. name : what it is. units : of the values.
-    source, licence : where it comes from, and on what terms.
-    dates : (T,) datetime64 (UTC where they have a zone) when the file gives dates, else None.
-    time_unit : unit of t, a key of `SECONDS`; "" where nobody said it.
-    paths : what tells the n paths apart, in their order; empty for one path.
-    obs_cov : (T, p, p) measurement covariances from columns of standard errors, or None.
-    stamps : the times as the file has them: dates, zone, name of the column.
-    path_name : name of the column that tells paths apart.
+    t : ndarray, shape (T,)
+        Times, non-decreasing.
+    z : ndarray, shape (T, p), or (n, T, p) when the file holds several paths
+        Values, NaN = missing.
+    columns : tuple of str
+        Names of the p columns of values.
+    name, units, source, licence : str
+        What it is, the units of the values, where it comes from, and on what terms.
+    dates : ndarray, shape (T,), optional
+        As datetime64 (UTC where they have a zone) when the file gives dates, else None.
+    time_unit : str
+        Unit of t, a key of `SECONDS`; "" where nobody said it.
+    paths : tuple of object
+        What tells the n paths apart, in their order; empty for one path.
+    obs_cov : ndarray, shape (T, p, p), optional
+        Measurement covariances from columns of standard errors, or None.
+    stamps, path_name
+        The times as the file has them, and the column that tells paths apart.
     """
 
     t: Array
@@ -84,7 +92,8 @@ class Panel:
 
     Attributes
     ----------
-    series : one `Series` per path. labels : what tells them apart. by : the column that does.
+    series, labels, by
+        One `Series` per path, what tells them apart, and the column that does.
     """
 
     series: tuple[Series, ...]
@@ -141,20 +150,23 @@ def read_series(
 
     Parameters
     ----------
-    path : the file; "-" reads CSV from stdin. Separator, decimal comma, lines above the header, a
-        row of units below it and empty columns are found; `dialect` says what cannot be.
-    time : name of the time column, or two for date and time of day; None = the index of a frame in
+    path : str or path
+        "-" reads CSV from stdin. Separator, decimal comma, lines above the header, a row of units
+        below it and empty columns are found; `dialect` says what cannot be.
+    time : str or sequence of str, optional
+        Name of the time column, or two for date and time of day; None = the index of a frame in
         Parquet, else the first column that is not `by`. Dates (ISO 8601, or whole numbers that
         spell them, such as 20240131) become the time since the first one in `time_unit`; other
         numbers are taken as they are.
-    values : names of the value columns; None = all others. Blank, NA, #N/A, NaN and null mean
-        missing.
-    by : name of a column that tells paths apart, each with the same times (`read_panel` takes
-        other ones); None = one path.
-    errors : columns with the standard error of each value, in their order (`Series.obs_cov`).
-    time_unit : "ns", "us", "ms", "s", "min", "h", "D" (default), "W" or "Y" (365.25 days) that
-        dates are counted in; of numbers, the unit that they have.
-    dialect : what cannot be found by itself, see `Dialect`.
+    values : sequence of str or str, optional
+        Names of the value columns; None = all others. Blank, NA, #N/A, NaN, null: missing.
+    by : str, optional
+        Column that tells paths apart, each with the same times (others: `read_panel`).
+    errors : sequence of str or str, optional
+        Columns with the standard error of each value, in their order (`Series.obs_cov`).
+    time_unit : "ns", "us", "ms", "s", "min", "h", "D" (default), "W" or "Y" (365.25 days)
+        What dates are counted in; of numbers, the unit that they have.
+    dialect : Dialect, optional
 
     Returns
     -------

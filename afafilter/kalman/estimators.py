@@ -57,22 +57,30 @@ def kalman_filter(
 
     Parameters
     ----------
-    model : LinearSDE or DiscreteModel.
-    t : (T,) times, non-decreasing; equal stamps are processed in order. A `DiscreteModel` may leave
+    model : LinearSDE or DiscreteModel
+    t : array_like, shape (T,)
+        Times, non-decreasing; equal stamps are processed in order. A `DiscreteModel` may leave
         it out, `kalman_filter(model, z)`, or give it as labels.
-    z : (..., T, p) observations, NaN = missing component; leading axes are paths.
-    obs_cov : (T, p, p) noise covariance of each observation instead of the model's R.
-    query_times : (Tq,) sorted times of the estimates instead of t, before, between or after the
+    z : array_like, shape (..., T, p), optional
+        Observations, NaN = missing component; leading axes are paths.
+    obs_cov : array_like, shape (T, p, p), optional
+        Noise covariance of each observation instead of the model's R.
+    query_times : array_like, shape (Tq,), optional
+        Sorted times of the estimates instead of t, before, between or after the
         observations. An estimate uses all observations stamped up to its time. Before the first one
         it is the prior's law there (a `Prior` without t0 holds at the first observation and is
         carried backwards from it). Not for a `DiscreteModel`.
-    weight : robust weight w(d2, dim); observation k counts with covariance R_k / w_k.
-    anchor : what decides the weight. "prediction": the innovation z - H m_pred, one pass (WoLF,
+    weight : Weight or str, optional
+        Robust weight w(d2, dim); observation k counts with covariance R_k / w_k.
+    anchor : str
+        What decides the weight. "prediction": the innovation z - H m_pred, one pass (WoLF,
         arXiv:2405.05646). "estimate": the residual z - H m of the filtered estimate itself,
         reweighted to convergence at each step with earlier weights kept (IRKF).
-    metric : d2 = r^T M^-1 r with M the noise covariance ("R"), identity ("raw") or, for anchor
+    metric : str
+        d2 = r^T M^-1 r with M the noise covariance ("R"), identity ("raw") or, for anchor
         "prediction" only, the covariance of the innovation ("innovation").
-    iterations : most reweightings per step for anchor "estimate".
+    iterations : int
+        Most reweightings per step for anchor "estimate".
 
     Returns
     -------
@@ -160,10 +168,14 @@ def forecast(
 
     Parameters
     ----------
-    model, t, z, obs_cov : as for `kalman_filter`.
-    horizon_times : (H,) times of the forecasts, from t[-1] on (LinearSDE).
-    steps : number of steps ahead (DiscreteModel: its matrices must reach that far).
-    robust : weight, anchor, metric, iterations as for `kalman_filter`.
+    model, t, z, obs_cov
+        As for `kalman_filter`.
+    horizon_times : array_like, shape (H,), optional
+        Times of the forecasts, from t[-1] on (LinearSDE).
+    steps : int, optional
+        Number of steps ahead (DiscreteModel: its matrices must reach that far).
+    robust
+        Weight, anchor, metric, iterations as for `kalman_filter`.
 
     Returns
     -------

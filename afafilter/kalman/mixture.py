@@ -65,13 +65,18 @@ def mixture_filter(
 
     Parameters
     ----------
-    model, t, z, obs_cov, query_times : as for `kalman_filter`.
-    outlier_rate : e in [0, 1), probability that an observation is an outlier, all its components
+    model, t, z, obs_cov, query_times
+        As for `kalman_filter`.
+    outlier_rate : float
+        e in [0, 1), probability that an observation is an outlier, all its components
         at once.
-    outlier_scale : s >= 1, its noise covariance in units of the ordinary one. Outliers that *add*
+    outlier_scale : float
+        s >= 1, its noise covariance in units of the ordinary one. Outliers that *add*
         noise of k standard deviations, as `Outliers(scale=k)`, have s = 1 + k^2.
-    estimate : learn both from the data, all paths together, starting from the values given.
-    iterations : most rounds of learning.
+    estimate : bool
+        Learn both from the data, all paths together, starting from the values given.
+    iterations : int
+        Most rounds of learning.
 
     Returns
     -------

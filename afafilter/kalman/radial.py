@@ -37,10 +37,13 @@ def radial_kalman_filter(
 
     Parameters
     ----------
-    model : RadialTangentialSDE. With `radius` estimates are brought back to the sphere after every
+    model : RadialTangentialSDE
+        RadialTangentialSDE. With `radius` estimates are brought back to the sphere after every
         step, and only noise along the sphere counts.
-    t : (T,) times, non-decreasing.
-    z : (..., T, d) observations, NaN = missing. Later than the first observation single components
+    t : array_like, shape (T,)
+        Times, non-decreasing.
+    z : array_like, shape (..., T, d), optional
+        Observations, NaN = missing. Later than the first observation single components
         may be missing; the first one starts the filter (flat prior) and must be complete.
 
     Returns
@@ -59,7 +62,8 @@ def radial_kalman_filter(
     Notes
     -----
     To first order in the noise the linear filter for the true directions; the direction is wrong by
-    about sd/|x|, so that it holds where |x| is large beside the estimate's standard deviation.
+    about sd / r at the radius r, so that it holds where r is large beside the estimate's standard
+    deviation.
     Independent of which direction the state has. O(n T d^3), vectorised over paths.
     """
     if not isinstance(model, RadialTangentialSDE):

@@ -44,13 +44,16 @@ class KalmanStream:
 
     Parameters
     ----------
-    model : LinearSDE.
-    weight, anchor, metric, iterations : robust weights as for `kalman_filter`.
+    model : LinearSDE
+    weight, anchor, metric, iterations
+        Robust weights as for `kalman_filter`.
 
     Attributes
     ----------
-    t : time of the last observation, None before the first.
-    loglik : log-likelihood of all observations so far.
+    t : float or None
+        Time of the last observation, None before the first.
+    loglik : float
+        Log-likelihood of all observations so far.
 
     Raises
     ------
@@ -95,9 +98,12 @@ class KalmanStream:
 
         Parameters
         ----------
-        t : time, not before the last one.
-        z : (p,) observation, or a number for p = 1; NaN = missing component.
-        obs_cov : (p, p) noise covariance of this observation instead of the model's R.
+        t : float
+            Time, not before the last one.
+        z : array_like, shape (p,)
+            Observation, or a number for p = 1; NaN = missing component.
+        obs_cov : array_like, shape (p, p), optional
+            Noise covariance of this observation instead of the model's R.
 
         Returns
         -------

@@ -38,17 +38,27 @@ class Diagnostics:
 
     Attributes
     ----------
-    t : (T,) times.
-    residuals : (..., T, p) standardised innovations, NaN where missing or used up by a diffuse
+    t : ndarray, shape (T,)
+        Times.
+    residuals : ndarray, shape (..., T, p)
+        Standardised innovations, NaN where missing or used up by a diffuse
         start.
-    acf : (p, L + 1) autocorrelation per component, lag 0 first, in steps of the observation index.
-    acf_band : half-width of its pointwise 95 % band.
-    nis : mean normalised innovation squared per observed scalar; 1 for the true model.
-    nis_test : two-sided chi-square test of it.
-    ljung_box : per component, H0: no autocorrelation up to `lags`.
-    normality : per component, Jarque-Bera.
-    heteroscedasticity : per component, ratio of sums of squares, last third over first third.
-    skewness, kurtosis : (p,); 0 and 3 for normal residuals.
+    acf : ndarray, shape (p, L + 1)
+        Autocorrelation per component, lag 0 first, in steps of the observation index.
+    acf_band : float
+        Half-width of its pointwise 95 % band.
+    nis : float
+        Mean normalised innovation squared per observed scalar; 1 for the true model.
+    nis_test : Check
+        Two-sided chi-square test of it.
+    ljung_box : tuple of Check
+        Per component, H0: no autocorrelation up to `lags`.
+    normality : tuple of Check
+        Per component, Jarque-Bera.
+    heteroscedasticity : tuple of Check
+        Per component, ratio of sums of squares, last third over first third.
+    skewness, kurtosis : ndarray, shape (p,)
+        0 and 3 for normal residuals.
     """
 
     t: Array
@@ -94,10 +104,14 @@ def diagnose(
 
     Parameters
     ----------
-    model : a model, or the result of a fit (then `n_params` is known).
-    t, z, obs_cov : as for `kalman_filter`; z (..., T, p).
-    lags : number of autocorrelations in the Ljung-Box test; None: min(20, a quarter of the data).
-    n_params : fitted parameters, taken off the degrees of freedom of Ljung-Box as far as at least
+    model : LinearSDE or DiscreteModel or FitResult
+        A model, or the result of a fit (then `n_params` is known).
+    t, z, obs_cov : array_like, optional
+        As for `kalman_filter`; z (..., T, p).
+    lags : int, optional
+        Number of autocorrelations in the Ljung-Box test; None: min(20, a quarter of the data).
+    n_params : int, optional
+        Fitted parameters, taken off the degrees of freedom of Ljung-Box as far as at least
         one is left (None: 0, or those of the fit less the measurement variance).
 
     Returns

@@ -1,5 +1,7 @@
 """Structured families: models with few named parameters, to be fitted.
 
+::
+
     from afafilter import families as f
     fit(f.brownian() + f.noise(), t, z)                              # local level
     fit(f.cycle() + f.constant() + f.noise(), t, z)                  # damped cycle about a mean

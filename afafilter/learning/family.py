@@ -61,10 +61,14 @@ class Family:
 
     Attributes
     ----------
-    components : the summands.
-    start : starting values given by the caller; the others are guessed from the data.
-    fixed : values that do not move.
-    ties : follower name -> leader name; the follower always equals the leader.
+    components : tuple of Component
+        The summands.
+    start : mapping
+        Starting values given by the caller; the others are guessed from the data.
+    fixed : mapping
+        Values that do not move.
+    ties : mapping
+        Follower name -> leader name; the follower always equals the leader.
     """
 
     components: tuple[Component, ...]

@@ -58,26 +58,37 @@ def fit(
 
     Parameters
     ----------
-    model : a `LinearSDE` or `DiscreteModel` to start from, or a `Family` of models
+    model : LinearSDE or DiscreteModel or Family or str
+        A `LinearSDE` or `DiscreteModel` to start from, or a `Family` of models
         (see `afafilter.families`), also in words, such as "brownian + noise", whose starting
         values are guessed unless given.
-    t : (T,) non-decreasing times; None for a `DiscreteModel`.
-    z : (..., T, p) observations, NaN = missing; leading axes are independent paths.
-    free : what may move. Of a family: parameter names. Of a `LinearSDE`: any of "A", "Q", "R",
+    t : array_like, shape (T,), optional
+        Non-decreasing times; None for a `DiscreteModel`.
+    z : array_like, shape (..., T, p), optional
+        Observations, NaN = missing; leading axes are independent paths.
+    free : sequence of str or mapping, optional
+        What may move. Of a family: parameter names. Of a `LinearSDE`: any of "A", "Q", "R",
         "C", "drift", "offset", "prior mean", "prior cov"; of a `DiscreteModel` "F", "Q", "H", "R",
         "b", "d". A mapping name -> mask frees single entries (of Q, R, prior cov: components).
         None: all of a family; A, Q, R and drift (F, Q, R and b) of a model. C and offset move
         only when named, since they merely change coordinates that A, Q and drift can change too.
-    method : "ml" maximum likelihood; "em" expectation-maximisation (same optimum, slower, monotone;
+    method : str
+        "ml" maximum likelihood; "em" expectation-maximisation (same optimum, slower, monotone;
         cannot leave Q = 0); "student_t" heavy-tailed measurement noise (variational).
-    starts, rng : number of starting points; those after the first are drawn around it by `rng`, a
+    starts, rng
+        Number of starting points; those after the first are drawn around it by `rng`, a
         generator or the seed of one.
-    obs_cov : (T, p, p) measurement covariances in place of R.
-    stable : keep A stable by its parametrisation. None: where the prior is stationary and the
+    obs_cov : array_like, shape (T, p, p), optional
+        Measurement covariances in place of R.
+    stable : bool, optional
+        Keep A stable by its parametrisation. None: where the prior is stationary and the
         whole of A is free.
-    dof : degrees of freedom for "student_t"; None: estimated.
-    max_iter : limit of iterations of every start.
-    tolerance : converged when the log-likelihood can still rise by no more than this (estimated
+    dof : float, optional
+        Degrees of freedom for "student_t"; None: estimated.
+    max_iter : int
+        Limit of iterations of every start.
+    tolerance : float
+        Converged when the log-likelihood can still rise by no more than this (estimated
         by half the squared Newton decrement).
 
     Returns

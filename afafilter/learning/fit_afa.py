@@ -48,14 +48,22 @@ class AFAFit:
 
     Attributes
     ----------
-    model : the learned `LinearSDE`.
-    settings : keyword arguments for `adaptive_filter` (weight, anchor, inverse_temperature...).
-    params : name -> value of everything that moved.
-    loss, start_loss : mean prediction error at the end and at the start.
-    horizon, kind : steps ahead, and "squared" or "absolute".
-    converged, message : whether the optimiser finished.
-    n_evals : evaluations of the filter.
-    at_bound : names that ended at a bound of the search.
+    model : LinearSDE
+        The learned `LinearSDE`.
+    settings : mapping
+        Keyword arguments for `adaptive_filter` (weight, anchor, inverse_temperature...).
+    params : dict
+        Name -> value of everything that moved.
+    loss, start_loss : float
+        Mean prediction error at the end and at the start.
+    horizon, kind
+        Steps ahead, and "squared" or "absolute".
+    converged, message
+        Whether the optimiser finished.
+    n_evals : int
+        Evaluations of the filter.
+    at_bound : tuple of str
+        Names that ended at a bound of the search.
     """
 
     model: LinearSDE
@@ -90,13 +98,19 @@ def prediction_error(
 
     Parameters
     ----------
-    model : carries the estimate forward and observes it.
-    estimate : causal estimates on the grid of the data (any estimator's).
-    z : (..., T, p) data, NaN = missing.
-    horizon : observations ahead, >= 1.
-    loss : "squared" (mean over components of the squared error) or "absolute" (mean Euclidean
+    model : LinearSDE
+        Carries the estimate forward and observes it.
+    estimate : Estimate
+        Causal estimates on the grid of the data (any estimator's).
+    z : array_like, shape (..., T, p)
+        Data, NaN = missing.
+    horizon : int
+        Observations ahead, >= 1.
+    loss : str
+        "squared" (mean over components of the squared error) or "absolute" (mean Euclidean
         length over times: robust where the data themselves hold outliers).
-    start : first time index to predict from.
+    start : int
+        First time index to predict from.
 
     Returns
     -------
@@ -155,19 +169,28 @@ def fit_afa(
 
     Parameters
     ----------
-    model : start: a `LinearSDE`, or a `Family` (starting values guessed from the data).
-    t, z : as for `adaptive_filter`; z (..., T, p), NaN = missing.
-    free : parameters of the model that move, as for `fit`. None: all of a family but obs_var;
+    model : LinearSDE or Family
+        Start: a `LinearSDE`, or a `Family` (starting values guessed from the data).
+    t, z
+        As for `adaptive_filter`; z (..., T, p), NaN = missing.
+    free : sequence of str or mapping, optional
+        Parameters of the model that move, as for `fit`. None: all of a family but obs_var;
         A, Q and drift of a model; empty: only the settings. One noise level stays because
         predictions depend on ratios only.
-    settings : of "anchor_var" (gamma^2 of anchor_cov = gamma^2 I; needs an invertible C) and
+    settings : sequence of str, optional
+        Of "anchor_var" (gamma^2 of anchor_cov = gamma^2 I; needs an invertible C) and
         "inverse_temperature", those that are learned. None: both where they apply.
-    weight : one-parameter robust weight, e.g. `Exponential` or `lambda nu: Power(nu, 1.5)`; its
+    weight : callable, optional
+        One-parameter robust weight, e.g. `Exponential` or `lambda nu: Power(nu, 1.5)`; its
         nu is learned, starting from `nu`. None: plain AFA.
-    anchor, iterations : of the robust weight, see `adaptive_filter`.
-    horizon : predict this many observations ahead.
-    loss : "squared" or "absolute", see `prediction_error`.
-    max_iter, tolerance : of L-BFGS-B; it stops when the loss falls by less than this fraction.
+    anchor, iterations
+        Of the robust weight, see `adaptive_filter`.
+    horizon : int
+        Predict this many observations ahead.
+    loss : str
+        "squared" or "absolute", see `prediction_error`.
+    max_iter, tolerance
+        Of L-BFGS-B; it stops when the loss falls by less than this fraction.
 
     Returns
     -------

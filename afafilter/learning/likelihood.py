@@ -36,13 +36,19 @@ def loglik(
 
     Parameters
     ----------
-    model : a `LinearSDE` or `DiscreteModel`, or a `Family` (in words, "brownian + noise", too)
+    model : LinearSDE or DiscreteModel or Family or str
+        A `LinearSDE` or `DiscreteModel`, or a `Family` (in words, "brownian + noise", too)
         at the parameter values `params`.
-    t : (T,) non-decreasing times; None for a `DiscreteModel`.
-    z : (..., T, p) observations, NaN = missing; leading axes are independent paths, which add up.
-    params : name -> value of the free parameters of a family (others: its `start`).
-    obs_cov : (T, p, p) measurement covariances in place of R.
-    gradient : whether the gradient is wanted too.
+    t : array_like, shape (T,), optional
+        Non-decreasing times; None for a `DiscreteModel`.
+    z : array_like, shape (..., T, p), optional
+        Observations, NaN = missing; leading axes are independent paths, which add up.
+    params : mapping, optional
+        Name -> value of the free parameters of a family (others: its `start`).
+    obs_cov : array_like, shape (T, p, p), optional
+        Measurement covariances in place of R.
+    gradient : bool
+        Whether the gradient is wanted too.
 
     Returns
     -------

@@ -32,8 +32,10 @@ def likelihood_ratio(small: FitResult, large: FitResult, df: int | None = None) 
 
     Parameters
     ----------
-    small, large : fits by the same method to the same observations.
-    df : degrees of freedom; None: the difference in the number of parameters.
+    small, large : FitResult
+        Fits by the same method to the same observations.
+    df : int, optional
+        Degrees of freedom; None: the difference in the number of parameters.
 
     Raises
     ------
@@ -65,9 +67,12 @@ def held_out_score(
 
     Parameters
     ----------
-    model : fitted to z[..., :start, :] only.
-    t, z, obs_cov : the whole series, as for `fit`.
-    start : index of the first held-out time, 0 < start < T.
+    model : LinearSDE or DiscreteModel or FitResult
+        Fitted to z[..., :start, :] only.
+    t, z, obs_cov
+        The whole series, as for `fit`.
+    start : int
+        Index of the first held-out time, 0 < start < T.
 
     Returns
     -------

@@ -25,28 +25,46 @@ class FitResult(ShownAsText):
 
     Attributes
     ----------
-    model : the fitted `LinearSDE` or `DiscreteModel`, ready for every estimator (made when first
+    model : LinearSDE or DiscreteModel
+        The fitted `LinearSDE` or `DiscreteModel`, ready for every estimator (made when first
         asked for).
-    loglik : maximised log-likelihood (2 pi for every observed component, exact diffuse). For
+    loglik : float
+        Maximised log-likelihood (2 pi for every observed component, exact diffuse). For
         method "student_t" the evidence lower bound.
-    params : name -> value of every free parameter.
-    std_errors : name -> standard error from the observed information (delta method); NaN where
+    params : dict
+        Name -> value of every free parameter.
+    std_errors : dict
+        Name -> standard error from the observed information (delta method); NaN where
         the data leave the parameter open or it sits on the boundary of its domain.
-    cov : (n, n) covariance of the parameters, in the order of `params`.
-    converged, message : whether the optimum was reached, and if not, why.
-    n_iter, n_evals : iterations of the optimiser; evaluations of likelihood and gradient.
-    aic, bic : Akaike's and Schwarz's criterion; smaller is better.
-    n_obs : number of observed scalars.
-    gradient_norm : largest gradient component at the optimum, in log-likelihood per
+    cov : ndarray, shape (n, n)
+        Covariance of the parameters, in the order of `params`.
+    converged, message
+        Whether the optimum was reached, and if not, why.
+    n_iter, n_evals : int
+        Iterations of the optimiser; evaluations of likelihood and gradient.
+    aic, bic : float
+        Akaike's and Schwarz's criterion; smaller is better.
+    n_obs : int
+        Number of observed scalars.
+    gradient_norm : float
+        Largest gradient component at the optimum, in log-likelihood per
         unit of the (unconstrained, scaled) parameter.
-    unidentified : combinations of parameters that the data do not determine, in words.
-    boundary : parameters whose best value is exactly 0, the end of their domain.
-    history : log-likelihood after every step that raised it.
-    starts : maximised log-likelihood per start, best first (one entry unless `starts` > 1).
-    method : "ml", "em" or "student_t".
-    dof : degrees of freedom of the measurement noise (method "student_t"), else inf.
-    time_unit : unit that dates were counted in, which `model` remembers; "" for other times.
-    weights : (..., T) weight of each observation (method "student_t"), else None.
+    unidentified : tuple of str
+        Combinations of parameters that the data do not determine, in words.
+    boundary : tuple of str
+        Parameters whose best value is exactly 0, the end of their domain.
+    history : tuple of float
+        Log-likelihood after every step that raised it.
+    starts : tuple of float
+        Maximised log-likelihood per start, best first (one entry unless `starts` > 1).
+    method : str
+        "ml", "em" or "student_t".
+    dof : float
+        Degrees of freedom of the measurement noise (method "student_t"), else inf.
+    time_unit : str
+        Unit that dates were counted in, which `model` remembers; "" for other times.
+    weights : ndarray, shape (..., T), optional
+        Weight of each observation (method "student_t"), else None.
     """
 
     loglik: float

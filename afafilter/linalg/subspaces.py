@@ -56,9 +56,12 @@ def carry(
 
     Parameters
     ----------
-    Phi, tau, stamp : (k, d, d) transitions over tau (k,), between time stamps as large as stamp.
-    sizes : of the dynamics.
-    directions, rounding : (k, q, d); an entry of the directions counts as zero up to its rounding.
+    Phi, tau, stamp : ndarray, shape (k, d, d)
+        Transitions over tau (k,), between time stamps as large as stamp.
+    sizes : ComponentSizes
+        Of the dynamics.
+    directions, rounding : ndarray, shape (k, q, d)
+        An entry of the directions counts as zero up to its rounding.
     """
     out = np.array(directions, order="C"), np.array(rounding, order="C")
     columns = np.ascontiguousarray(np.swapaxes(Phi, -1, -2))
@@ -76,10 +79,13 @@ def unseen(
 
     Parameters
     ----------
-    A, sizes : dynamics (d, d) and what `component_sizes` says of them.
-    C, stamps, seen : observations show C x (p, d) at stamps (T,), those components that are seen
+    A, sizes
+        Dynamics (d, d) and what `component_sizes` says of them.
+    C, stamps, seen
+        Observations show C x (p, d) at stamps (T,), those components that are seen
         (T, p).
-    times, used : (k,) of each query, and how many of the first observations it uses.
+    times, used : ndarray, shape (k,)
+        Of each query, and how many of the first observations it uses.
     """
     d, T = C.shape[1], len(stamps)
     out = np.zeros((len(times), d), dtype=bool)

@@ -26,18 +26,24 @@ from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 class DiscreteModel:
     """Linear Gaussian state-space model in discrete time.
 
+    ::
+
         x_k = F_k x_{k-1} + b_k + w_k,  w_k ~ N(0, Q_k)
         z_k = H_k x_k + d_k + v_k,      v_k ~ N(0, R_k)
 
     Parameters
     ----------
-    F : (n, n); Q : (n, n); H : (p, n); R : (p, p); b : (n,) or None; d : (p,) or None.
+    F, Q : array_like, shape (n, n)
+    H, R : array_like, shapes (p, n) and (p, p)
+    b, d : array_like, shapes (n,) and (p,), optional
         All but F are given by name, since their order differs from tool to tool.
         An array named in `time_varying` has a leading axis of length T; entry 0 of F, Q and b is
         not used (the prior is the law of x_0).
-    prior : `Prior`, "stationary" or "diffuse"; None = "stationary" if F, Q, b are constant and F
+    prior : Prior or str
+        `Prior`, "stationary" or "diffuse"; None = "stationary" if F, Q, b are constant and F
         is stable, else "diffuse".
-    time_varying : names of the arrays with a leading time axis, e.g. ("F", "Q").
+    time_varying : str or tuple of str
+        Names of the arrays with a leading time axis, e.g. ("F", "Q").
 
     Raises
     ------

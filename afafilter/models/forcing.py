@@ -36,10 +36,13 @@ class Forcing:
 
     Parameters
     ----------
-    t : (K,) increasing times at which the input takes a new value.
-    u : (K, m) values, u[k] from t[k] until t[k + 1], the last one for ever; 0 before t[0]. (K,) for
+    t : ndarray, shape (K,)
+        Increasing times at which the input takes a new value.
+    u : ndarray, shape (K, m)
+        Values, u[k] from t[k] until t[k + 1], the last one for ever; 0 before t[0]. (K,) for
         one input.
-    matrix : (d, m) how the inputs drive the state, state/time per unit of input. None: m = d
+    matrix : ndarray, shape (d, m), optional
+        How the inputs drive the state, state/time per unit of input. None: m = d
         inputs, one for each component of the state.
 
     Raises

@@ -42,8 +42,12 @@ def brownian(
 
     Parameters
     ----------
-    process_var : >= 0, state^2/time. obs_var : >= 0, state^2.
-    dim : number of independent components, each observed.
+    process_var : float
+        >= 0, state^2/time.
+    obs_var : float
+        >= 0, state^2.
+    dim : int
+        Number of independent components, each observed.
 
     Raises
     ------
@@ -64,11 +68,16 @@ def ornstein_uhlenbeck(
 ) -> LinearSDE:
     """Ornstein-Uhlenbeck process, observed directly: dx = -rate x dt + sqrt(process_var) dw.
 
-    Stationary autocovariance process_var / (2 rate) e^{-rate |tau|}.
+    Stationary autocovariance ``process_var / (2 rate) e^{-rate |tau|}``.
 
     Parameters
     ----------
-    rate : > 0, 1/time. process_var : >= 0, state^2/time. obs_var : >= 0, state^2.
+    rate : float
+        > 0, 1/time.
+    process_var : float
+        >= 0, state^2/time.
+    obs_var : float
+        >= 0, state^2.
 
     Raises
     ------
@@ -90,14 +99,20 @@ def matern(
 ) -> LinearSDE:
     """Gaussian process with Matern covariance, observed directly.
 
-    With s = sqrt(2 nu) |tau| / length the stationary autocovariance of the observed component is
+    With ``s = sqrt(2 nu) |tau| / length`` the stationary autocovariance of what is observed is
     variance e^{-s} times 1 (nu = 1/2), 1 + s (nu = 3/2), 1 + s + s^2/3 (nu = 5/2). The state holds
     the process and its first nu - 1/2 derivatives; A is defective, Q singular.
 
     Parameters
     ----------
-    nu : 0.5, 1.5 or 2.5, smoothness.
-    length : > 0, length scale, time. variance : > 0, state^2. obs_var : >= 0, state^2.
+    nu : float
+        0.5, 1.5 or 2.5, smoothness.
+    length : float
+        > 0, length scale, time.
+    variance : float
+        > 0, state^2.
+    obs_var : float
+        >= 0, state^2.
 
     Raises
     ------
@@ -127,9 +142,12 @@ def constant_velocity(
 
     Parameters
     ----------
-    process_var : >= 0, diffusion of each velocity, position^2/time^3.
-    obs_var : >= 0, position^2.
-    dim : number of independent axes.
+    process_var : float
+        >= 0, diffusion of each velocity, position^2/time^3.
+    obs_var : float
+        >= 0, position^2.
+    dim : int
+        Number of independent axes.
 
     Raises
     ------
@@ -156,6 +174,8 @@ def damped_oscillator(
 ) -> LinearSDE:
     """Damped oscillator under a white random force, position observed.
 
+    ::
+
         x'' + 2 decay x' + (decay^2 + frequency^2) x = sqrt(process_var) white noise
 
     State: position, velocity. Eigenvalues -decay +- i frequency: `frequency` is that of the free,
@@ -164,8 +184,14 @@ def damped_oscillator(
 
     Parameters
     ----------
-    decay : >= 0, 1/time (0: undamped, diffuse prior). frequency : > 0, radian/time.
-    process_var : >= 0, position^2/time^3. obs_var : >= 0, position^2.
+    decay : float
+        >= 0, 1/time (0: undamped, diffuse prior).
+    frequency : float
+        > 0, radian/time.
+    process_var : float
+        >= 0, position^2/time^3.
+    obs_var : float
+        >= 0, position^2.
 
     Raises
     ------
@@ -194,10 +220,16 @@ def seasonal(
 
     Parameters
     ----------
-    period : > 0, time. harmonics : number of pairs, >= 1.
-    process_var : >= 0, diffusion of each component, state^2/time.
-    obs_var : >= 0, state^2; 0 by default because this is usually a summand.
-    decay : >= 0, 1/time, at which the pattern is forgotten.
+    period : float
+        > 0, time.
+    harmonics : int
+        Number of pairs, >= 1.
+    process_var : float
+        >= 0, diffusion of each component, state^2/time.
+    obs_var : float
+        >= 0, state^2; 0 by default because this is usually a summand.
+    decay : float
+        >= 0, 1/time, at which the pattern is forgotten.
 
     Raises
     ------
@@ -232,8 +264,14 @@ def spiral(
 
     Parameters
     ----------
-    decay : >= 0, 1/time. frequency : radian/time.
-    process_var : >= 0, state^2/time. obs_var : >= 0, state^2.
+    decay : float
+        >= 0, 1/time.
+    frequency : float
+        radian/time.
+    process_var : float
+        >= 0, state^2/time.
+    obs_var : float
+        >= 0, state^2.
 
     Raises
     ------
@@ -261,9 +299,16 @@ def elliptic_spiral(
 
     Parameters
     ----------
-    decay : >= 0, 1/time. frequency : radian/time.
-    process_var : >= 0, state^2/time. obs_var : >= 0, state^2.
-    noise : "eigenbasis", noises that are isotropic in the eigenbasis, Q = process_var S S^H and
+    decay : float
+        >= 0, 1/time.
+    frequency : float
+        radian/time.
+    process_var : float
+        >= 0, state^2/time.
+    obs_var : float
+        >= 0, state^2.
+    noise : str
+        "eigenbasis", noises that are isotropic in the eigenbasis, Q = process_var S S^H and
         R = obs_var S S^H, S S^H = [[4, 2], [2, 2]]: the model is isotropic after whitening by R,
         that is `spiral` in other coordinates; or "data", Q = process_var I and R = obs_var I.
 
@@ -302,9 +347,18 @@ def random_stable(
 
     Parameters
     ----------
-    dim : d >= 1. obs_dim : p >= 1; None: d observations through C = identity.
-    rng : source of randomness: a Generator, or the seed of one.
-    slowest : > 0, 1/time. process_var : >= 0, state^2/time. obs_var : >= 0.
+    dim : int
+        d >= 1.
+    obs_dim : int, optional
+        p >= 1; None: d observations through C = identity.
+    rng : Generator or int
+        Source of randomness: a Generator, or the seed of one.
+    slowest : float
+        > 0, 1/time.
+    process_var : float
+        >= 0, state^2/time.
+    obs_var : float
+        >= 0.
 
     Raises
     ------

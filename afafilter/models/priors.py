@@ -31,11 +31,14 @@ class Prior:
 
     Parameters
     ----------
-    mean : (d,)
-    cov : (d, d), positive semidefinite (zeros: the state is known).
-    t0 : time at which the law holds. None: the state that the first observation shows, before that
+    mean : ndarray, shape (d,)
+    cov : ndarray, shape (d, d)
+        Positive semidefinite (zeros: the state is known).
+    t0 : float, optional
+        Time at which the law holds. None: the state that the first observation shows, before that
         observation is used (no prediction in between). An earlier t0: propagated from there.
-    diffuse : (d, q) directions without any prior knowledge, or None. `cov` counts only in the
+    diffuse : ndarray, shape (d, q), optional
+        Directions without any prior knowledge, or None. `cov` counts only in the
         orthogonal complement.
 
     Raises

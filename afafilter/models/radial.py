@@ -33,12 +33,18 @@ class RadialTangentialSDE:
 
     Parameters
     ----------
-    decay : mu >= 0, 1/time.
-    frequency : () or (dim // 2,) rotation rates, radian/time, of the pairs (2k, 2k + 1).
-    radial_var, tangential_var : sr^2, st^2 >= 0, state^2/time.
-    obs_radial_var, obs_tangential_var : er^2, et^2 >= 0, state^2.
-    dim : number of components, >= 2.
-    radius : |x| of a state that lives on a hypersphere (needs decay = 0 and radial_var = 0), or
+    decay : float
+        mu >= 0, 1/time.
+    frequency : ndarray, shape () or (dim // 2,)
+        Rotation rates, radian/time, of the pairs (2k, 2k + 1).
+    radial_var, tangential_var : float
+        sr^2, st^2 >= 0, state^2/time.
+    obs_radial_var, obs_tangential_var : float
+        er^2, et^2 >= 0, state^2.
+    dim : int
+        Number of components, >= 2.
+    radius : float, optional
+        Length of a state that lives on a hypersphere (needs decay = 0 and radial_var = 0), or
         None.
 
     Raises
@@ -94,8 +100,8 @@ class RadialTangentialSDE:
     def propagated_covariance(self, start: ArrayLike, tau: ArrayLike) -> Array:
         """Covariance (..., d, d) at lag tau (...) >= 0 of a state known to be `start` (d,).
 
-        The small-noise closed form, valid while (d - 1) st^2 tau << |m|^2; `radial_range` measures
-        how well.
+        The small-noise closed form, valid while (d - 1) st^2 tau is far below the squared length
+        of the start; `radial_range` measures how well.
 
         Raises
         ------

@@ -50,21 +50,24 @@ class LinearSDE:
 
     Parameters
     ----------
-    A : (d, d) drift matrix, 1/time. All other arguments are given by name, since their order
-        differs from tool to tool.
-    Q : (d, d) diffusion B B^T, state^2/time, symmetric positive semidefinite.
-    R : (p, p) measurement noise covariance, symmetric positive semidefinite (estimators that
-        need it definite say so).
-    C : (p, d) observation matrix; None = identity.
-    drift : (d,) constant input u, state/time; None = 0.
-    offset : (p,) observation bias b; None = 0.
-    delay : >= 0; the observation stamped t shows the state at t - delay.
-    prior : `Prior`, "stationary" or "diffuse"; None = "stationary" if A is stable, else "diffuse".
-    time_unit : unit that A, Q, drift and delay count time in ("s", "D", "Y", ...: a key of
-        `SECONDS`), so that dates are counted alike and other units refused; "" = not said.
-    forcing : `Forcing`, a known input that acts beside the drift; None = 0.
-    parts : (name, number of states) of every summand, in the order of the states, where the model
-        is a sum; ready-made models name themselves.
+    A : array_like, shape (d, d)
+        Drift matrix, 1/time. All others are given by name: their order differs from tool to tool.
+    Q : array_like, shape (d, d)
+        Diffusion B B^T, state^2/time, symmetric positive semidefinite.
+    R : array_like, shape (p, p)
+        Measurement noise, symmetric positive semidefinite (some estimators need it definite).
+    C : array_like, shape (p, d), observation matrix; None = identity
+    drift, offset : array_like, shapes (d,) and (p,), optional
+        Constant input u, state/time, and observation bias b; None = 0.
+    delay : float
+        At least 0; the observation stamped t shows the state at t - delay.
+    prior : Prior, "stationary" or "diffuse"; None = "stationary" if A is stable, else "diffuse"
+    time_unit : str
+        Unit of time ("s", "D", "Y", ...): dates are counted in it, others refused; "" = not said.
+    forcing : Forcing, optional
+        A known input that acts beside the drift.
+    parts : sequence of (str, int)
+        Name and number of states of every summand, in their order, where the model is a sum.
 
     Raises
     ------
@@ -177,11 +180,11 @@ class LinearSDE:
 
         Parameters
         ----------
-        dt : (...) intervals >= 0.
+        dt : array_like of intervals >= 0, shape (...)
 
         Returns
         -------
-        Phi : (..., d, d), psi : (..., d), V : (..., d, d)
+        Phi, psi, V : ndarray, shapes (..., d, d), (..., d) and (..., d, d)
             x(t + dt) = Phi x(t) + psi + w, w ~ N(0, V).
 
         Raises
@@ -306,12 +309,15 @@ class LinearSDE:
 
         Parameters
         ----------
-        decay : mu >= 0, 1/time.
-        frequency : rotation rates omega, radian/time: (n,), one per pair of components (2k, 2k+1),
-            or one number for all pairs.
-        process_var : sigma^2 >= 0, state^2/time. obs_var : eta^2 >= 0, state^2.
-        dim : number of components, 2n or 2n + 1 (the odd one does not rotate). Default 2n.
-        prior : as in `LinearSDE`.
+        decay : float
+            mu >= 0, 1/time.
+        frequency : float or array_like, shape (n,)
+            Rotation rates omega, radian/time, of all pairs or each pair of components (2k, 2k+1).
+        process_var, obs_var : float
+            sigma^2 >= 0, state^2/time, and eta^2 >= 0, state^2.
+        dim : int, optional
+            2n (default) or 2n + 1 components (the odd one does not rotate).
+        prior : as in `LinearSDE`
 
         Raises
         ------

@@ -38,8 +38,12 @@ class StructuredNoise:
 
     Parameters
     ----------
-    amplitudes : (J,) complex, no unit. rates : (J,) complex, 1/time (imaginary part: radian/time).
-    origin : time at which the exponentials are 1.
+    amplitudes : complex array_like, shape (J,)
+        Complex, no unit.
+    rates : complex array_like, shape (J,)
+        Complex, 1/time (imaginary part: radian/time).
+    origin : float
+        Time at which the exponentials are 1.
 
     Raises
     ------
@@ -109,8 +113,12 @@ def structured_covariance(
 
     Parameters
     ----------
-    model : its A and Q are used; any A, also defective or stiff. noise : the course of Q.
-    t0, t1 : (...) times, broadcast together.
+    model : LinearSDE
+        Its A and Q are used; any A, also defective or stiff.
+    noise : StructuredNoise
+        The course of Q.
+    t0, t1 : array_like, shape (...)
+        Times, broadcast together.
 
     Raises
     ------

@@ -109,9 +109,13 @@ def band(
 
     Parameters
     ----------
-    estimate : the result. component : which state. level : of the interval.
-    path : which path when there are several. scale : multiplies values (units).
-    ax : where to draw; default the current axes. line : passed to `Axes.plot`.
+    estimate : Estimate
+    component, path : int
+        Which state, and which path when there are several.
+    level, scale : float
+        Of the interval; what multiplies the values (units).
+    ax : matplotlib Axes, optional
+        Where to draw; default the current axes. Further options are passed to `Axes.plot`.
     """
     ax = plt.gca() if ax is None else ax
     _check_component(component, estimate.mean.shape[-1])
@@ -323,9 +327,12 @@ def diagnostics(
 
     Parameters
     ----------
-    checks : result of `diagnose`. component : which observed component.
-    path : which path the residuals over time are of, when there are several; the tests are of all.
-    axes : four axes; default a new figure of one column's width.
+    checks : Diagnostics
+        Result of `diagnose`.
+    component, path : int
+        Which observed component, and which path residuals over time are of; tests are of all.
+    axes : sequence of matplotlib Axes, optional
+        Four axes; default a new figure of one column's width.
     """
     if axes is None:
         axes = figure(4, 1, height=6.4)[1]

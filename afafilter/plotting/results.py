@@ -33,10 +33,20 @@ def estimate(
 
     Parameters
     ----------
-    result : the estimate; `result.observed().plot()` draws what a measurement would show.
-    components : which; default the first eight. names : of all components, for the axes.
-    level : of the interval. path : which one when there are several.
-    units : of the values, for the axes. axes : where to draw; default new ones, one per component.
+    result : Estimate
+        The estimate; `result.observed().plot()` draws what a measurement would show.
+    components : list of int, optional
+        Which; default the first eight.
+    names : list of str, optional
+        Of all components, for the axes.
+    level : float
+        Of the interval.
+    path : int
+        Which one when there are several.
+    units : str
+        Of the values, for the axes.
+    axes
+        Where to draw; default new ones, one per component.
 
     Raises
     ------

@@ -43,13 +43,20 @@ class Analysis:
 
     Attributes
     ----------
-    series : the data. model, fitted : the model and, where it was learned, how.
+    series : Series
+        The data.
+    model, fitted
+        The model and, where it was learned, how.
     smooth : estimate at `t_smooth`, data and forecast; signal and signal_sd (T', p), obs_sd (T', p)
         for a measurement.
-    outliers : (T, p) bool, by the robust smoother.
-    checks : standardised one-step errors and the tests of them.
-    compared : hold-out scores.
-    map_t, afa_map, kalman_map : times and weights (n, n) of the last observations.
+    outliers : array_like, shape (T, p)
+        By the robust smoother.
+    checks : Diagnostics
+        Standardised one-step errors and the tests of them.
+    compared : HoldOut
+        Hold-out scores.
+    map_t, afa_map, kalman_map : ndarray
+        Times and weights (n, n) of the last observations.
     """
 
     series: Series

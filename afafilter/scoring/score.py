@@ -43,11 +43,16 @@ class Score(ShownByFields):
 
     Attributes
     ----------
-    t : (S,) times that were scored.
-    n_paths : number of independent paths n.
-    componentwise : metric -> `Tally` with one column per state component.
-    joint : metric -> `Tally` with one column.
-    label : the estimate's name.
+    t : ndarray, shape (S,)
+        Times that were scored.
+    n_paths : int
+        Number of independent paths n.
+    componentwise : mapping
+        Metric -> `Tally` with one column per state component.
+    joint : mapping
+        Metric -> `Tally` with one column.
+    label : str
+        The estimate's name.
     """
 
     t: Array
@@ -246,15 +251,21 @@ def score(
 
     Parameters
     ----------
-    estimate : mean (..., T, d), claimed covariance (..., T, d, d); leading axes are independent
+    estimate : Estimate
+        Mean (..., T, d), claimed covariance (..., T, d, d); leading axes are independent
         paths.
-    truth : `Trajectories`, or states (..., T, d) of the same shape as the means. None (real
+    truth : Trajectories or array_like, optional
+        `Trajectories`, or states (..., T, d) of the same shape as the means. None (real
         data): only the innovation diagnostics nis and ljung_box.
-    steps : which times count: a slice, indices, or a mask (T,); None = all. Leave out a burn-in by
+    steps : slice or array_like, optional
+        Which times count: a slice, indices, or a mask (T,); None = all. Leave out a burn-in by
         slice(k, None).
-    levels : central intervals whose coverage is reported.
-    energy : also the energy score (about ten times the cost of the rest).
-    lags : of the Ljung-Box statistic; None = min(10, S // 5).
+    levels : sequence of float
+        Central intervals whose coverage is reported.
+    energy : bool
+        Also the energy score (about ten times the cost of the rest).
+    lags : int, optional
+        Of the Ljung-Box statistic; None = min(10, S // 5).
 
     Returns
     -------

@@ -31,22 +31,29 @@ class Outliers:
 
     Parameters
     ----------
-    rate : probability in [0, 1] that an observation (all its components at once) is struck.
-    scale : > 0, size of the additional noise in units of the measurement noise. None: 10 for the
+    rate : float
+        Probability in [0, 1] that an observation (all its components at once) is struck.
+    scale : float, optional
+        > 0, size of the additional noise in units of the measurement noise. None: 10 for the
         laws that have a scale.
-    law : what a struck observation gets
+    law : {"gaussian", "student_t", "mean_doubling"}
+        What a struck observation gets
 
         - "gaussian": additional noise N(0, scale^2 R);
         - "student_t": additional noise scale * R^{1/2} t, t multivariate Student-t with `df`
           degrees of freedom;
         - "mean_doubling": its mean C x + b is doubled (no scale; Duran-Martin et al. 2024,
           "Outlier-robust Kalman filtering through generalised Bayes", sec. 4).
-    df : > 0, only for "student_t". None: 3.
-    side : "both", or "above" or "below": the additional noise of every component has one sign.
-    patch : number of successive observations that are struck together; patches begin
+    df : float, optional
+        > 0, only for "student_t". None: 3.
+    side : {"both", "above", "below"}
+        "both", or "above" or "below": the additional noise of every component has one sign.
+    patch : int
+        Number of successive observations that are struck together; patches begin
         independently, as often as makes `rate` the share of struck observations after the first
         patch - 1.
-    strikes : "observation", or "innovation": the noise of the step to the struck time is what is
+    strikes : {"observation", "innovation"}
+        "observation", or "innovation": the noise of the step to the struck time is what is
         enlarged, in units of its root, so that the state itself jumps and stays so (an innovation
         outlier of Fox, Outliers in time series, JRSS B 34, 1972).
 
@@ -94,7 +101,10 @@ class Jumps:
 
     Parameters
     ----------
-    rate : >= 0, jumps per time. cov : (d, d) covariance of a jump, state^2.
+    rate : float
+        >= 0, jumps per time.
+    cov : ndarray, shape (d, d)
+        Covariance of a jump, state^2.
 
     Raises
     ------
@@ -117,7 +127,10 @@ class LevelShift:
 
     Parameters
     ----------
-    t : time. size : (p,) or one number for every component, unit of the observations.
+    t : float
+        Time.
+    size : ndarray, shape (p,)
+        Or one number for every component, unit of the observations.
 
     Raises
     ------
@@ -139,8 +152,10 @@ class Gaps:
 
     Parameters
     ----------
-    rate : probability in [0, 1] that an observation that is there is the last before a gap.
-    length : >= 1, mean number of observations in a gap; lengths are geometric.
+    rate : float
+        Probability in [0, 1] that an observation that is there is the last before a gap.
+    length : float
+        >= 1, mean number of observations in a gap; lengths are geometric.
 
     Raises
     ------
@@ -176,11 +191,16 @@ class Gaps:
 class ColouredNoise:
     """Measurement noise with a memory, beside the white one: a stationary process e with
 
+    ::
+
         Cov(e(s), e(t)) = cov e^{-|t - s| / time}        (an Ornstein-Uhlenbeck process)
 
     Parameters
     ----------
-    time : > 0, correlation time. cov : (p, p) its covariance at one time.
+    time : float
+        > 0, correlation time.
+    cov : ndarray, shape (p, p)
+        Its covariance at one time.
 
     Raises
     ------

@@ -29,10 +29,15 @@ def simulate_radial(
 
     Parameters
     ----------
-    model : RadialTangentialSDE.
-    t : (T,) times. n_paths : number of paths.
-    x0 : (d,) or (n_paths, d) states at t[0], not zero.
-    substep : longest sub-step, time. Default: the direction diffuses by less than 0.14 radian in
+    model : RadialTangentialSDE
+    t : array_like, shape (T,)
+        Times.
+    n_paths : int
+        Number of paths.
+    x0 : array_like, shape (d,) or (n_paths, d)
+        States at t[0], not zero.
+    substep : float, optional
+        Longest sub-step, time. Default: the direction diffuses by less than 0.14 radian in
         one, at the smaller of the start's and the stationary radius. Not needed when the radial
         and tangential variances agree: then every step is exact in law.
 
@@ -88,11 +93,15 @@ class RadialRange(NamedTuple):
 
     Attributes
     ----------
-    spread : (d - 1) st^2 (spread of tau) / |m|^2, which should be << 1.
-    radial_ratio, tangential_ratio : simulated over closed-form variance, along u and across.
-    standard_error : of the radial ratio, relative.
-    outward : mean of |x| - |m|, and outward_expected its first-order value
-        (d - 1) st^2 (spread of tau) / (2 |m|).
+    spread : float, shape (d - 1)
+        ``st^2 (spread of tau) / |m|^2``, which should be << 1.
+    radial_ratio, tangential_ratio : float
+        Simulated over closed-form variance, along u and across.
+    standard_error : float
+        Of the radial ratio, relative.
+    outward : float
+        Mean of ``|x| - |m|``, and outward_expected its first-order value
+        ``(d - 1) st^2 (spread of tau) / (2 |m|)``.
     """
 
     spread: float
@@ -112,7 +121,7 @@ def radial_range(
     rng: np.random.Generator | int,
     substep: float | None = None,
 ) -> RadialRange:
-    """Measure the closed-form covariance against simulation from |x(0)| = radius over tau > 0.
+    """Measure the closed-form covariance against simulation from a radius over tau > 0.
 
     substep : as in `simulate_radial`; default: its default, but at least 64 sub-steps in tau, as
     within one the noise does not follow the direction.

@@ -29,9 +29,16 @@ class DriftSDE:
 
     Parameters
     ----------
-    drift : f, (..., d) -> (..., d), state/time. dim : d.
-    process_var : >= 0, diffusion of every component, state^2/time. obs_var : >= 0, state^2.
-    substep : > 0, longest sub-step, time; `strong_error` measures what it costs.
+    drift : callable
+        f, (..., d) -> (..., d), state/time.
+    dim : int
+        d.
+    process_var : float
+        >= 0, diffusion of every component, state^2/time.
+    obs_var : float
+        >= 0, state^2.
+    substep : float
+        > 0, longest sub-step, time; `strong_error` measures what it costs.
     """
 
     drift: Drift
@@ -58,7 +65,7 @@ def spiral_3d(
     decay: float = 0.1, frequency: float = 1.0, climb: float = 0.2, *, process_var: float = 0.01,
     obs_var: float = 0.1, substep: float = 0.01,
 ) -> DriftSDE:  # fmt: skip
-    """A rotating, decaying pair that climbs by its radius: dx3 = climb |(x1, x2)| dt."""
+    """A rotating, decaying pair that climbs by its radius r in the plane: dx3 = climb r dt."""
 
     def f(x: Array) -> Array:
         a, b, _ = np.moveaxis(x, -1, 0)
@@ -111,8 +118,16 @@ def simulate_drift(
 
     Parameters
     ----------
-    model : `lorenz()`, `coupled_van_der_pol()`, `spiral_3d()` or another `DriftSDE`.
-    t : (T,) times. n_paths : n. x0 : (d,) or (n, d), state at t[0]. rng : generator or seed.
+    model : DriftSDE
+        `lorenz()`, `coupled_van_der_pol()`, `spiral_3d()` or another `DriftSDE`.
+    t : array_like, shape (T,)
+        Times.
+    n_paths : int
+        n.
+    x0 : array_like, shape (d,) or (n, d)
+        State at t[0].
+    rng : Generator or int
+        Generator or seed.
 
     Returns
     -------

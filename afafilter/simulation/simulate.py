@@ -64,30 +64,44 @@ def simulate(
 
     Parameters
     ----------
-    model : `LinearSDE` or `DiscreteModel`; or `RadialTangentialSDE`, which needs t and x0, takes no
+    model : LinearSDE or DiscreteModel or RadialTangentialSDE
+        `LinearSDE` or `DiscreteModel`; or `RadialTangentialSDE`, which needs t and x0, takes no
         outliers or missing and is sub-stepped (see `simulate_radial`).
-    t : (T,) non-decreasing times of the observations; equal stamps are legal. For a
+    t : array_like, shape (T,), optional
+        Non-decreasing times of the observations; equal stamps are legal. For a
         `DiscreteModel` they are labels only; left out: 0, 1, ... as long as its time-varying
         arrays.
-    n_paths : number of independent paths n.
-    rng : generator, or the seed of one. It only seeds one stream per purpose (start, steps,
+    n_paths : int
+        Number of independent paths n.
+    rng : Generator or int
+        Generator, or the seed of one. It only seeds one stream per purpose (start, steps,
         measurement noise, outliers, missing), so that runs from equal generators share their
         standard normals whatever the noise levels, outliers and missing rate are, and the first
         paths do not depend on n.
-    x0 : state at the first time used (t[0], or t[0] - delay). None: drawn from the model's prior,
+    x0 : array_like or {"stationary"}, optional
+        State at the first time used (t[0], or t[0] - delay). None: drawn from the model's prior,
         propagated to there. "stationary": drawn from the stationary law. (d,) or (n, d): that
         state.
-    outliers : contamination model, or None.
-    missing : probability that a component is missing: a number, (p,) or (T, p); or `Gaps`, whole
+    outliers : Outliers, optional
+        Contamination model, or None.
+    missing : array_like or Gaps
+        Probability that a component is missing: a number, (p,) or (T, p); or `Gaps`, whole
         blocks.
-    obs_cov : (T, p, p) noise covariance of each observation instead of the model's R.
-    forcing : known input of a `LinearSDE`, in place of the model's own.
-    jumps : `Jumps` of the state of a `LinearSDE`, or None.
-    shifts : `LevelShift`s of what is observed.
-    coloured : `ColouredNoise` beside the white one, or None.
-    clock_jitter : >= 0, standard deviation of the time at which an observation is really taken
+    obs_cov : array_like, shape (T, p, p), optional
+        Noise covariance of each observation instead of the model's R.
+    forcing : Forcing, optional
+        Known input of a `LinearSDE`, in place of the model's own.
+    jumps : Jumps, optional
+        Jumps of the state of a `LinearSDE`, or None.
+    shifts : sequence of LevelShift
+        Shifts of what is observed.
+    coloured : ColouredNoise, optional
+        Noise beside the white one.
+    clock_jitter : float
+        >= 0, standard deviation of the time at which an observation is really taken
         about its stamp (the same for all paths; a `LinearSDE`).
-    fine_times : (M,) sorted times at which the states are wanted too, on the same paths.
+    fine_times : array_like, shape (M,), optional
+        Sorted times at which the states are wanted too, on the same paths.
 
     Returns
     -------
@@ -251,12 +265,18 @@ def sampling_times(
 
     Parameters
     ----------
-    n : number of times. dt : > 0, mean interval.
-    law : "regular"; "jitter": a grid whose points move by at most spread dt / 2 either way;
+    n : int
+        Number of times.
+    dt : float
+        > 0, mean interval.
+    law : {"regular", "jitter", "poisson", "gamma"}
+        "regular"; "jitter": a grid whose points move by at most spread dt / 2 either way;
         "poisson": independent exponential intervals; "gamma": independent intervals with standard
         deviation spread dt.
-    spread : > 0 for "jitter" (at most 1) and "gamma".
-    rng : generator, or the seed of one.
+    spread : float
+        > 0 for "jitter" (at most 1) and "gamma".
+    rng : Generator or int
+        Generator, or the seed of one.
 
     Raises
     ------

@@ -53,8 +53,12 @@ class Shell:
 
     Parameters
     ----------
-    radius : >= 0, state units. spread : >= 0, standard deviation of the radius.
-    dim : number of state components d.
+    radius : float
+        >= 0, state units.
+    spread : float
+        >= 0, standard deviation of the radius.
+    dim : int
+        Number of state components d.
     """
 
     radius: float

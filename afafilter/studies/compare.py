@@ -51,20 +51,35 @@ def compare(
 
     Parameters
     ----------
-    estimators : name -> f(model, t, z) -> Estimate (bind options by `functools.partial`), or a
+    estimators : mapping or sequence of callable
+        Name -> f(model, t, z) -> Estimate (bind options by `functools.partial`), or a
         list of such functions, named by the label of what they return.
-    model : the truth. estimator_model : what estimators are given; None = the truth.
-    t : (T,) times. n_paths : number of paths.
-    rng : generator; every batch of paths gets its own child.
-    n_jobs : joblib workers. None: 1, or what the surrounding `joblib.parallel_config` says.
-    x0, outliers, missing : as in `simulate`; x0 may also be a function (rng, n) -> (n, d), e.g.
+    model
+        The truth.
+    estimator_model
+        What estimators are given; None = the truth.
+    t : array_like, shape (T,)
+        Times.
+    n_paths : int
+        Number of paths.
+    rng : Generator or int
+        Generator; every batch of paths gets its own child.
+    n_jobs : int, optional
+        Joblib workers. None: 1, or what the surrounding `joblib.parallel_config` says.
+    x0, outliers, missing
+        As in `simulate`; x0 may also be a function (rng, n) -> (n, d), e.g.
         `Shell(20, 3)`: radius 20 +- 3 in random directions.
-    steps : which times are scored, e.g. slice(20, None); None = all.
-    levels, energy, lags : as in `score`.
-    simulator : replaces `simulate` (same signature), for a truth that is no linear SDE.
-    chunk_size : paths per batch; None = 64, fewer for long or high-dimensional problems. Another
+    steps : slice or array_like, optional
+        Which times are scored, e.g. slice(20, None); None = all.
+    levels, energy, lags
+        As in `score`.
+    simulator : callable, optional
+        Replaces `simulate` (same signature), for a truth that is no linear SDE.
+    chunk_size : int, optional
+        Paths per batch; None = 64, fewer for long or high-dimensional problems. Another
         size draws other numbers.
-    progress : bar on stderr; None = when stderr is a terminal.
+    progress : bool, optional
+        Bar on stderr; None = when stderr is a terminal.
 
     Returns
     -------

@@ -32,11 +32,17 @@ class Comparison(ShownAsText):
 
     Attributes
     ----------
-    results : name -> `Score`, in the order given; those that failed are absent.
-    seconds : name -> wall time of the estimator on all paths, warm, in the process it ran in
+    results : mapping
+        Name -> `Score`, in the order given; those that failed are absent.
+    seconds : mapping
+        Name -> wall time of the estimator on all paths, warm, in the process it ran in
         (NaN if it failed). Not reproducible, unlike everything else.
-    errors : name -> message of the exception that an estimator raised.
-    t : (T,) times. n_paths : number of paths.
+    errors : mapping
+        Name -> message of the exception that an estimator raised.
+    t : ndarray, shape (T,)
+        times.
+    n_paths : int
+        Number of paths.
     """
 
     results: Mapping[str, Score]
@@ -163,10 +169,18 @@ class Comparison(ShownAsText):
 
         Parameters
         ----------
-        reference : name of the estimator to subtract.
-        metrics : which scores. component : "all", "x0"...
-        level : of the percentile intervals. n_boot : number of resamples of the paths.
-        rng : generator of the resampling; None = a fixed seed, so that tables repeat.
+        reference : str
+            Name of the estimator to subtract.
+        metrics : sequence of str
+            Which scores.
+        component : str
+            "all", "x0"...
+        level : float
+            Of the percentile intervals.
+        n_boot : int
+            Number of resamples of the paths.
+        rng : Generator, optional
+            Generator of the resampling; None = a fixed seed, so that tables repeat.
 
         Returns
         -------

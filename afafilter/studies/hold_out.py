@@ -43,11 +43,13 @@ class HoldOut:
 
     Attributes
     ----------
-    frame : one row per (kind, model, estimator): count of scored values, rmse, mae (units of the
+    frame : DataFrame
+        One row per (kind, model, estimator): count of scored values, rmse, mae (units of the
         values), crps, nlpd (mean -log density, 2 pi included; smaller is better), coverage of the
         95 % interval, and the mean paired difference of nlpd to the best estimator of the kind
         with its standard error over pieces.
-    errors : what failed, by (model, estimator).
+    errors : dict
+        What failed, by (model, estimator).
     """
 
     frame: pd.DataFrame
@@ -83,16 +85,27 @@ def hold_out(
 
     Parameters
     ----------
-    estimators : name -> f(model, t, z) -> Estimate.
-    models : a `LinearSDE`, or name -> `LinearSDE`.
-    t : (T,) times. z : (T, p) observations, NaN = missing; (T,) where p = 1.
-    kinds : any of "random" (entries at random), "blocks" (runs of times, all components) and
+    estimators : mapping
+        Name -> f(model, t, z) -> Estimate.
+    models
+        A `LinearSDE`, or name -> `LinearSDE`.
+    t : array_like, shape (T,)
+        Times.
+    z : array_like, shape (T, p)
+        Observations, NaN = missing; (T,) where p = 1.
+    kinds : sequence of str
+        Any of "random" (entries at random), "blocks" (runs of times, all components) and
         "forecast" (the next `horizon` times after an origin, nothing later is seen).
-    pieces : times that something is hidden, for each kind.
-    share : part of the observations hidden at a time, of random and blocks; in (0, 0.5].
-    horizon : number of times that forecasts reach; None = T // 20, at least 1.
-    obs_cov : (T, p, p) noise covariances in place of R.
-    rng : generator or seed of what is hidden.
+    pieces : int
+        Times that something is hidden, for each kind.
+    share : float
+        Part of the observations hidden at a time, of random and blocks; in (0, 0.5].
+    horizon : int, optional
+        Number of times that forecasts reach; None = T // 20, at least 1.
+    obs_cov : array_like, shape (T, p, p), optional
+        Noise covariances in place of R.
+    rng : Generator or int
+        Generator or seed of what is hidden.
 
     Returns
     -------

@@ -18,10 +18,16 @@ class Scenario:
 
     Parameters
     ----------
-    t : (T,) times. n_paths : paths per cell.
-    x0, outliers, missing : as in `simulate`; x0 may be a function (rng, n) -> (n, d).
-    burn_in : number of first steps that are not scored.
-    simulator : replaces `simulate`, for a truth that is no linear SDE.
+    t : ndarray, shape (T,)
+        Times.
+    n_paths : int
+        Paths per cell.
+    x0, outliers, missing
+        As in `simulate`; x0 may be a function (rng, n) -> (n, d).
+    burn_in : int
+        Number of first steps that are not scored.
+    simulator : callable, optional
+        Replaces `simulate`, for a truth that is no linear SDE.
 
     Raises
     ------

@@ -43,27 +43,26 @@ class Study(ShownByFields):
 
     Parameters
     ----------
-    models : name -> model, or (truth, model that estimators assume).
-    estimators : name -> f(model, t, z) -> Estimate, or a list named by labels, as in `compare`.
-    scenarios : name -> `Scenario`.
-    seeds : whole numbers, or how many (0, 1, ...). Cells of one seed share their random numbers
-        across models and scenarios too.
-    levels, energy, lags : as in `score`.
-    columns : model or scenario name -> {column: value}, put beside the names in the results
-        (e.g. the parameter that a name stands for).
+    models : mapping of str to model, or to (truth, model that estimators assume)
+    estimators : mapping of str to f(model, t, z) -> Estimate
+        Or a list named by labels, as in `compare`.
+    scenarios : mapping of str to Scenario
+    seeds : sequence of int or int
+        Or how many (0, 1, ...). Cells of one seed share random numbers across models, scenarios.
+    levels, energy, lags : as in `score`
+    columns : mapping of model or scenario name to {column: value}
+        Put beside the names in the results (e.g. the parameter that a name stands for).
 
     Raises
     ------
     ValueError, TypeError
-        Anything empty, of the wrong type, or impossible to identify when resuming: before
-        anything runs.
+        Anything empty, of the wrong type, or impossible to identify when resuming.
 
     Notes
     -----
-    A cell's file is found again by a hash of model, scenario, seed, options and estimators:
-    functions of this package by public name (and the package's version), other functions also by
-    their compiled code and defaults, and both by what they enclose. What such a function calls is
-    not looked at.
+    A cell's file is found by a hash of model, scenario, seed, options and estimators: functions of
+    this package by public name and version, others by their compiled code and defaults, and both by
+    what they enclose. What such a function calls is not looked at.
 
     Examples
     --------
@@ -153,12 +152,13 @@ class Study(ShownByFields):
 
         Parameters
         ----------
-        directory : one JSON file per cell, written when the cell is finished; made if absent.
-            Cells of other studies in it are left alone.
-        n_jobs : joblib workers. None: 1, or what the surrounding `joblib.parallel_config` says,
+        directory : str or path
+            Made if absent; one JSON file per cell, written when it is finished, others left alone.
+        n_jobs : int, optional
+            Joblib workers. None: 1, or what the surrounding `joblib.parallel_config` says,
             e.g. backend="dask" for a cluster; files are written by the calling process.
-        progress : bar with the time left on stderr; None = when stderr is a terminal.
-        retry_failed : compute cells again in which an estimator failed.
+        progress, retry_failed : bool
+            A bar on stderr (None: in a terminal); cells in which an estimator failed once more.
 
         Returns
         -------

@@ -1,5 +1,7 @@
 """Studies written as TOML.
 
+::
+
     seeds = 3                        # how many, or a list
     levels = [0.5, 0.9, 0.95]        # optional, like energy and lags
 

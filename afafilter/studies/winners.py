@@ -34,10 +34,14 @@ def winners(
 
     Parameters
     ----------
-    result : of a `Study`.
-    metric : a metric of which less is better: rmse, nlpd, crps, ...
-    among : names of the estimators that compete; None: all.
-    level : chance of any false win among all places.
+    result : StudyResult
+        Of a `Study`.
+    metric : str
+        A metric of which less is better: rmse, nlpd, crps, ...
+    among : sequence of str, optional
+        Names of the estimators that compete; None: all.
+    level : float
+        Chance of any false win among all places.
 
     Returns
     -------

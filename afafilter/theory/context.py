@@ -30,7 +30,7 @@ def critical_length(
 ) -> float:
     """Number of observations from which those that know nothing outweigh all others.
 
-    Older observations than the memory M = 1 / (mu dt) weigh P_inf^beta each, the others P_j^beta:
+    Older observations than the memory M = 1 / (mu dt) weigh P_inf^beta each, the others P_j^beta::
 
         N* = M + sum_{j < M} (P_j / P_inf)^beta,     of the order M (P_0 / P_inf)^beta.
 
@@ -40,10 +40,14 @@ def critical_length(
 
     Parameters
     ----------
-    model : LinearSDE that isotropic AFA accepts.
-    dt : > 0, time between observations.
-    inverse_temperature : beta > 0 of `adaptive_filter`.
-    anchor_var : gamma^2 >= 0.
+    model : LinearSDE
+        LinearSDE that isotropic AFA accepts.
+    dt : float
+        > 0, time between observations.
+    inverse_temperature : float
+        beta > 0 of `adaptive_filter`.
+    anchor_var : float
+        gamma^2 >= 0.
 
     Returns
     -------
@@ -80,6 +84,8 @@ def length_error(
 ) -> Array:  # fmt: skip
     """Root mean squared error per component of plain AFA at the end of records of these lengths.
 
+    ::
+
         MSE / d = sum_j V(tau_j) (c_j^2 - c_{j-1}^2) + sum_j W_j^2 eta^2 e^{-2 mu tau_j}
 
     with W_j proportional to P_j^beta and c_j their running sum, the oldest first: the closed form
@@ -88,12 +94,15 @@ def length_error(
 
     Parameters
     ----------
-    model, dt, inverse_temperature, anchor_var : as for `critical_length`.
-    lengths : (k,) numbers of observations, >= 1.
+    model, dt, inverse_temperature, anchor_var
+        As for `critical_length`.
+    lengths : array_like, shape (k,)
+        Numbers of observations, >= 1.
 
     Returns
     -------
-    (k,) RMSE, units of the state (of the whitened state for a model that is isotropic there).
+    ndarray, shape (k,)
+        RMSE, units of the state (of the whitened state for a model that is isotropic there).
 
     Raises
     ------

@@ -76,10 +76,14 @@ def error_covariance(
 
     Parameters
     ----------
-    model : the model that the estimator uses.
-    t : (N,) observation times.
-    estimator, observed, options : as for `linear_map`.
-    truth : the model that makes the data; default `model` (no mismatch). Its prior counts: a
+    model : LinearSDE
+        The model that the estimator uses.
+    t : array_like, shape (N,)
+        Observation times.
+    estimator, observed, options
+        As for `linear_map`.
+    truth : LinearSDE, optional
+        The model that makes the data; default `model` (no mismatch). Its prior counts: a
         diffuse one means the error for any start, `Prior(x0, zeros)` the error from x0. An
         `obs_cov` option is taken as the true noise of the observations too.
 
@@ -121,15 +125,20 @@ def efficiency(
 
     Parameters
     ----------
-    model, t, estimator, observed, options : as for `error_covariance`.
-    reference : the optimal estimator of the same kind: `kalman_filter` for causal estimators
+    model, t, estimator, observed, options
+        As for `error_covariance`.
+    reference : callable
+        The optimal estimator of the same kind: `kalman_filter` for causal estimators
         (its covariance is the Riccati, that is Cramer-Rao, bound), `rts_smoother` for two-sided.
-    prior : prior given to both, and of the truth. AFA has none, so the fair one is "diffuse".
-    per_component : (T, d) ratios of variances instead of (T,) ratios of traces.
+    prior : Prior or str
+        prior given to both, and of the truth. AFA has none, so the fair one is "diffuse".
+    per_component : bool
+        (T, d) ratios of variances instead of (T,) ratios of traces.
 
     Returns
     -------
-    (T,) or (T, d), in [0, 1]; NaN while the state is not determined.
+    ndarray, shape (T,) or (T, d)
+        in [0, 1]; NaN while the state is not determined.
 
     Examples
     --------
@@ -156,14 +165,16 @@ def calibrated(estimator: Estimator, *, truth: LinearSDE | None = None) -> Estim
 
     Parameters
     ----------
-    estimator : f(model, t, z, **options) -> Estimate, affine in z.
-    truth : the model that makes the data; default the estimator's own.
+    estimator : callable
+        ``f(model, t, z, **options) -> Estimate``, affine in z.
+    truth : LinearSDE, optional
+        The model that makes the data; default the estimator's own.
 
     Returns
     -------
-    f(model, t, z, **options) -> Estimate
-        Its `cov` is the mean squared error matrix of `error_covariance` for a flat prior (or
-        truth's). Observations may be missing where they are missing in every path.
+    callable
+        The estimator with the mean squared error matrix of `error_covariance` for a flat prior (or
+        truth's) as its `cov`. Observations may be missing where they are missing in every path.
 
     Raises
     ------
@@ -216,13 +227,19 @@ def tune(
 
     Parameters
     ----------
-    model : the true model; C must be invertible (gamma and the temperature act on pulled-forward
+    model : LinearSDE
+        The true model; C must be invertible (gamma and the temperature act on pulled-forward
         observations).
-    t : (N,) times.
-    free : which of "gamma", "inverse_temperature", "process_scale" may move.
-    steps : time step(s) whose mean squared error is minimised; default the last.
-    max_inverse_temperature : bound of the search; without one it can run away along a valley.
-    max_evaluations : bound on the number of closed-form evaluations.
+    t : array_like, shape (N,)
+        Times.
+    free : tuple of str
+        Which of "gamma", "inverse_temperature", "process_scale" may move.
+    steps : slice or int
+        Time step(s) whose mean squared error is minimised; default the last.
+    max_inverse_temperature : float
+        Bound of the search; without one it can run away along a valley.
+    max_evaluations : int
+        Bound on the number of closed-form evaluations.
 
     Raises
     ------
@@ -307,14 +324,24 @@ def isotropic_mse(
 ) -> Array:
     """Mean squared error per component of causal isotropic AFA with the given attention weights.
 
+    ::
+
         MSE_i / d = sum_j V(tau) (c_ij^2 - c_i,j-1^2) + sum_j W_ij^2 eta^2 e^{-2 mu tau}
 
     with tau = t_i - t_j and c_ij the running sum of row i: the closed form for the flat prior.
 
     Parameters
     ----------
-    weights : (N, N) rows sum to one, zero above the diagonal.
-    t : (N,) times. decay : mu >= 0. process_var : sigma^2. obs_var : eta^2.
+    weights : array_like, shape (N, N)
+        Rows sum to one, zero above the diagonal.
+    t : array_like, shape (N,)
+        Times.
+    decay : float
+        mu >= 0.
+    process_var : float
+        sigma^2.
+    obs_var : float
+        eta^2.
 
     Raises
     ------

@@ -64,16 +64,26 @@ def linear_time_estimate(
 
     Parameters
     ----------
-    model : isotropic: A = -mu I + skew, mu >= 0, Q = sigma^2 I, R = eta^2 I, C = I; drift, offset
+    model : LinearSDE
+        Isotropic: A = -mu I + skew, mu >= 0, Q = sigma^2 I, R = eta^2 I, C = I; drift, offset
         and delay are allowed.
-    t : (T,) observation times. z : (..., T, d), rows wholly NaN are missing.
-    two_sided : use observations of both sides (smoother) instead of the past only.
-    anchor_var : gamma^2 >= 0, noise on the query's side, state^2.
-    query_times : (M,) times of the estimates; default t.
-    method : "linear" (exponentials), "fft" (regular grid, no query_times, no delay), or "auto":
+    t : array_like, shape (T,)
+        Observation times.
+    z : array_like, shape (..., T, d)
+        Rows wholly NaN are missing.
+    two_sided : bool
+        Use observations of both sides (smoother) instead of the past only.
+    anchor_var : float
+        gamma^2 >= 0, noise on the query's side, state^2.
+    query_times : array_like, shape (M,), optional
+        Times of the estimates; default t.
+    method : str
+        "linear" (exponentials), "fft" (regular grid, no query_times, no delay), or "auto":
         the FFT where it is possible and costs less, or where the exponentials miss the tolerance.
-    tolerance : relative error wanted of the estimates; `error_bound` tells the one achieved.
-    weights : causal only: use this sum instead of the fitted one; `separable_weights(...)` makes
+    tolerance : float
+        Relative error wanted of the estimates; `error_bound` tells the one achieved.
+    weights : ExponentialSum, optional
+        Causal only: use this sum instead of the fitted one; `separable_weights(...)` makes
         this the paper's recursive approximation of the batch MLE, with O(1) memory.
 
     Returns
@@ -188,10 +198,14 @@ class AdaptiveFilterStream:
 
     Parameters
     ----------
-    model : isotropic `LinearSDE`.
-    anchor_var : gamma^2 >= 0.
-    tolerance : as in `linear_time_estimate`.
-    horizon : longest lag that will occur. Default: unlimited when mu > 0 (or sigma = 0), else 1e9
+    model : LinearSDE
+        Isotropic `LinearSDE`.
+    anchor_var : float
+        gamma^2 >= 0.
+    tolerance : float
+        As in `linear_time_estimate`.
+    horizon : float, optional
+        Longest lag that will occur. Default: unlimited when mu > 0 (or sigma = 0), else 1e9
         times the lag at which the weight has halved.
 
     Attributes

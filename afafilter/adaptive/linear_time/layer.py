@@ -20,7 +20,7 @@ class StateSpaceLayer:
     """Plain causal AFA as a bank of diagonal linear state-space systems (S4D form).
 
     Every observation is an impulse: state <- exp(poles dt) * state + B * input. Channel c is the
-    complex number of plane c; the last one an odd component, if any:
+    complex number of plane c; the last one an odd component, if any::
 
         numerator_c(t) = sum_j z_c(t_j) K_c(t - t_j),   K_c(tau) = sum_k C_ck e^{poles_ck tau} B_ck
         denominator(t) = sum_j D(t - t_j),              D(tau) = sum_k C_den_k e^{poles_den_k tau}
@@ -28,9 +28,14 @@ class StateSpaceLayer:
 
     Attributes
     ----------
-    poles, B, C : (channels, K) complex. denominator_poles, denominator_C : (K,) complex.
-    basis : as in `IsotropicParameters`.
-    bound : relative error of D against 1/Sig, and of |K_c| against E/Sig.
+    poles, B, C : ndarray, shape (channels, K)
+        Complex.
+    denominator_poles, denominator_C : ndarray, shape (K,)
+        Complex.
+    basis : ndarray, optional
+        As in `IsotropicParameters`.
+    bound : float
+        Relative error of D against 1/Sig, and of |K_c| against E/Sig.
     """
 
     poles: NDArray[np.complex128]

@@ -37,11 +37,15 @@ class ExponentialSum:
 
     Attributes
     ----------
-    coefficients : (K,) real, or complex with one term of each conjugate pair (already doubled).
-    rates : (K,) 1/time, real or complex alike.
-    bound : largest relative error on [0, horizon]: maximum over a dense grid that resolves every
+    coefficients : ndarray, shape (K,)
+        Real, or complex with one term of each conjugate pair (already doubled).
+    rates : ndarray, shape (K,)
+        1/time, real or complex alike.
+    bound : float
+        Largest relative error on [0, horizon]: maximum over a dense grid that resolves every
         exponent, plus the rounding of the sum.
-    horizon : time up to which `bound` holds; may be inf.
+    horizon : float
+        Time up to which `bound` holds; may be inf.
     """
 
     coefficients: NDArray[Any]
@@ -87,12 +91,21 @@ def plain_weights_exponentials(
 
     Parameters
     ----------
-    decay : mu >= 0, 1/time.
-    process_var : sigma^2 >= 0, state^2/time. obs_var : eta^2 >= 0. anchor_var : gamma^2 >= 0.
-    horizon : largest lag; inf is legal when decay > 0 or process_var = 0.
-    tolerance : relative error wanted; the fewest terms that reach it are returned, or, where none
+    decay : float
+        mu >= 0, 1/time.
+    process_var : float
+        sigma^2 >= 0, state^2/time.
+    obs_var : float
+        eta^2 >= 0.
+    anchor_var : float
+        gamma^2 >= 0.
+    horizon : float
+        Largest lag; inf is legal when decay > 0 or process_var = 0.
+    tolerance : float
+        Relative error wanted; the fewest terms that reach it are returned, or, where none
         does, the best sum found (see its `bound`).
-    side : "causal", or "acausal" for observations after the query: there the weight is
+    side : str
+        "causal", or "acausal" for observations after the query: there the weight is
         1/(Vp + eta^2 + gamma^2 e^{-2 mu tau}); the estimator carries the factor e^{-2 mu tau}.
 
     Returns

@@ -26,9 +26,13 @@ class NoiseLevels:
 
     Parameters
     ----------
-    model : the whole. parts : of every summand, in the order of the states, its name, its number
+    model : LinearSDE
+        The whole.
+    parts : sequence of tuple
+        Of every summand, in the order of the states, its name, its number
         of states and whether its share of the prior is its stationary law, which follows its level.
-    obs_cov : whether the measurement noise is given with the data, so that R does not move.
+    obs_cov : bool
+        Whether the measurement noise is given with the data, so that R does not move.
     """
 
     def __init__(
