@@ -129,9 +129,14 @@ def raw_observation(
 
 
 def _filterpy(
-    label: str, smooth: bool, model: Model, t: ArrayLike, z: ArrayLike | None,
-    obs_cov: ArrayLike | None, diffuse_var: float,
-) -> Estimate:  # fmt: skip
+    label: str,
+    smooth: bool,
+    model: Model,
+    t: ArrayLike,
+    z: ArrayLike | None,
+    obs_cov: ArrayLike | None,
+    diffuse_var: float,
+) -> Estimate:
     from filterpy.kalman import KalmanFilter
 
     grid, data, R = _checked(model, t, z, obs_cov)
@@ -174,10 +179,15 @@ def _filterpy(
     lead = data.shape[:-2]
     steps = loglik.reshape(*lead, T)
     return Estimate(
-        grid, mean.reshape(*lead, T, d), cov.reshape(*lead, T, d, d),
-        loglik=steps.sum(axis=-1), loglik_steps=steps, innovation=innovation.reshape(data.shape),
-        innovation_cov=innovation_cov.reshape(*lead, T, p, p), label=label,
-    )  # fmt: skip
+        grid,
+        mean.reshape(*lead, T, d),
+        cov.reshape(*lead, T, d, d),
+        loglik=steps.sum(axis=-1),
+        loglik_steps=steps,
+        innovation=innovation.reshape(data.shape),
+        innovation_cov=innovation_cov.reshape(*lead, T, p, p),
+        label=label,
+    )
 
 
 def _checked(
@@ -191,9 +201,7 @@ def _checked(
     data = observations(z, T, p)
     if obs_cov is None:
         return grid, data, _rows(model.R, T, 2)
-    return grid, data, observation_covariances(
-        obs_cov, T, p, np.eye(p), data
-    )  # fmt: skip
+    return grid, data, observation_covariances(obs_cov, T, p, np.eye(p), data)
 
 
 def _rows(value: Array, length: int, core: int) -> Array:

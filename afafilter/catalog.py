@@ -91,9 +91,15 @@ def functions() -> dict[str, Callable[..., Estimate]]:
     from afafilter.kalman.mixture import mixture_filter
 
     every: tuple[Callable[..., Estimate], ...] = (
-        adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, mixture_filter,
-        filterpy_filter, filterpy_smoother, raw_observation,
-    )  # fmt: skip
+        adaptive_filter,
+        adaptive_smoother,
+        kalman_filter,
+        rts_smoother,
+        mixture_filter,
+        filterpy_filter,
+        filterpy_smoother,
+        raw_observation,
+    )
     return {function.__name__: function for function in every}
 
 

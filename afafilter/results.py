@@ -91,9 +91,8 @@ class Trajectories(ShownAsText):
         """
         xarray = _xarray()
         lead = [f"path{i}" if i else "path" for i in range(self.x.ndim - 2)]
-        data: dict[str, Any] = {
-            "x": ([*lead, "t", "state"], self.x), "z": ([*lead, "t", "component"], self.z),
-        }  # fmt: skip
+        x, z = ([*lead, "t", "state"], self.x), ([*lead, "t", "component"], self.z)
+        data: dict[str, Any] = {"x": x, "z": z}
         if self.outliers is not None:
             data["outlier"] = ([*lead, "t"], self.outliers)
         return cast("xr.Dataset", xarray.Dataset(data, {"t": self.t}))

@@ -47,14 +47,10 @@ MODULE_LINES, BODY_LINES, PARAMETERS = 400, 80, 10
 EXCEPTIONS: dict[str, str] = {}
 """Imports that break a rule today, as the rule reports them, and why. May only shrink."""
 
-LONG_MODULES: dict[str, int] = {
-    "afafilter.linalg.discretiser": 440,
-}
+LONG_MODULES: dict[str, int] = {}
 """Modules above MODULE_LINES and their length. Numbers may only fall."""
 
-LONG_BODIES: dict[str, int] = {
-    "afafilter.learning.optimise.maximise": 97,
-}
+LONG_BODIES: dict[str, int] = {}
 """Functions above BODY_LINES and the length of their bodies. Numbers may only fall."""
 
 MANY_PARAMETERS: dict[str, int] = {}

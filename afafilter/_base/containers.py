@@ -57,9 +57,13 @@ def takes_tables(function: F) -> F:
 
     @functools.wraps(function)
     def outer(
-        model: Any, t: Any = None, z: Any = None, *more: Any, time_unit: str | None = None,
+        model: Any,
+        t: Any = None,
+        z: Any = None,
+        *more: Any,
+        time_unit: str | None = None,
         **options: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
             return function(model, t, z, *more, **options)
         unit = chosen_unit(model, time_unit)

@@ -162,8 +162,9 @@ class Stamps:
         if east is None:
             return iso_text(values)
         wall = iso_text(values + east.astype("timedelta64[m]"), shortest="s")
-        suffix = np.array([f"{'-' if m < 0 else '+'}{abs(m) // 60:02}:{abs(m) % 60:02}"
-                           for m in np.unique(east)])  # fmt: skip
+        suffix = np.array(
+            [f"{'-' if m < 0 else '+'}{abs(m) // 60:02}:{abs(m) % 60:02}" for m in np.unique(east)]
+        )
         return np.strings.add(wall, suffix[np.searchsorted(np.unique(east), east)])
 
 
@@ -359,6 +360,12 @@ def unix_dates(values: NDArray[Any], unit: str) -> NDArray[Any]:
     return ticks.astype(np.int64).astype("datetime64[us]")
 
 
+_UNIT_WORDS = """
+    sec:s second:s min:min minute:min hr:h hour:h h:h d:D day:D week:W w:W yr:Y year:Y
+    msec:ms millisecond:ms
+"""
+
+
 def unit_in_name(name: str) -> str | None:
     """The unit that a column's name tells in brackets: "t [s]", "time (days)"."""
     found = re.search(r"[\[(]\s*([A-Za-zµ]+)\s*[\])]\s*$", name)
@@ -368,7 +375,6 @@ def unit_in_name(name: str) -> str | None:
     if word in SECONDS:
         return word
     plain = word.lower().rstrip("s")
-    known = {"sec": "s", "second": "s", "min": "min", "minute": "min", "hr": "h", "hour": "h",
-             "h": "h", "d": "D", "day": "D", "week": "W", "w": "W", "yr": "Y", "year": "Y",
-             "msec": "ms", "millisecond": "ms", "m": "ms" if word == "ms" else ""}  # fmt: skip
-    return known.get(plain) or None
+    if plain == "m":
+        return "ms" if word == "ms" else None
+    return dict(pair.split(":") for pair in _UNIT_WORDS.split()).get(plain)

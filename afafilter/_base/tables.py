@@ -192,16 +192,19 @@ def values_of(table: Any) -> NDArray[np.float64]:
         import pandas as pd
 
         if isinstance(table, pd.DataFrame):
-            columns = [real_array(_column(table.iloc[:, k]), f"column {name!r}", allow_nan=True)
-                       for k, name in enumerate(table.columns)]  # fmt: skip
+            columns = [
+                real_array(_column(table.iloc[:, k]), f"column {name!r}", allow_nan=True)
+                for k, name in enumerate(table.columns)
+            ]
             return np.stack(columns, axis=-1) if columns else np.empty((len(table), 0))
         return real_array(_column(table), f"column {table.name!r}", allow_nan=True)
     if library(table) == "xarray":
         return real_array(table.to_numpy(), "z", allow_nan=True)
     frame = table.to_frame() if hasattr(table, "to_frame") else table
     names = frame.columns if library(table) == "polars" else frame.column_names
-    columns = [real_array(_filled(frame[name]), f"column {name!r}", allow_nan=True)
-               for name in names]  # fmt: skip
+    columns = [
+        real_array(_filled(frame[name]), f"column {name!r}", allow_nan=True) for name in names
+    ]
     return np.stack(columns, axis=-1)
 
 
@@ -243,9 +246,7 @@ def _polars(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
     return values_of(rest), replace(stamps, columns=tuple(rest.columns))
 
 
-def _xarray(
-    table: Any, unit: str, obs_dim: int | None
-) -> tuple[NDArray[np.float64], Stamps]:  # fmt: skip
+def _xarray(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.float64], Stamps]:
     names: tuple[str, ...] = ()
     if hasattr(table, "data_vars"):
         names = tuple(str(name) for name in table.data_vars)
@@ -301,8 +302,10 @@ def date_objects(raw: NDArray[Any], unit: str, name: str) -> Stamps | None:
 def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
     """Dates in a unit of fixed length, none missing, in order."""
     if np.isnat(values).any():
-        raise ValueError(f"{name} must not hold missing dates (NaT), got one in row "
-                         f"{int(np.argmax(np.isnat(values)))}")  # fmt: skip
+        raise ValueError(
+            f"{name} must not hold missing dates (NaT), got one in row "
+            f"{int(np.argmax(np.isnat(values)))}"
+        )
     if np.datetime_data(values.dtype)[0] not in ("s", "ms", "us", "ns"):
         values = values.astype("datetime64[us]")
     back = np.flatnonzero(values[1:] < values[:-1])

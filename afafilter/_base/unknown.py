@@ -133,8 +133,12 @@ def chosen(open_laws: Sequence[OpenLaw], times: Index) -> tuple[OpenLaw, ...]:
             at = np.array([place[int(law.at[i])] for i in kept], dtype=np.intp)
             out.append(
                 OpenLaw(
-                    law.paths, at, law.mean[:, kept], law.cov[kept], law.directions[kept],
+                    law.paths,
+                    at,
+                    law.mean[:, kept],
+                    law.cov[kept],
+                    law.directions[kept],
                     law.rounding[kept],
                 )
-            )  # fmt: skip
+            )
     return tuple(out)

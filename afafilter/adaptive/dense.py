@@ -146,9 +146,20 @@ def make_plan(
     both = np.concatenate([stamps, times])
     path = free_path(coords, both, float(both.min() if coords.sign > 0 else both.max()))
     return Plan(
-        model, coords, stamps, times, none, last, (none, spans.before), spans.own, R, anchor_cov,
-        uniform_noise, path[len(stamps) :], path[: len(stamps)] @ (model.C @ coords.W).T,
-    )  # fmt: skip
+        model,
+        coords,
+        stamps,
+        times,
+        none,
+        last,
+        (none, spans.before),
+        spans.own,
+        R,
+        anchor_cov,
+        uniform_noise,
+        path[len(stamps) :],
+        path[: len(stamps)] @ (model.C @ coords.W).T,
+    )
 
 
 def make_pattern(
@@ -274,9 +285,7 @@ def log_scales(
     rows = slice(tile.low, tile.low + tile.pairs.shape[1])
     known: ObsMask = np.asarray(~np.isnan(anchor).any(axis=-1, keepdims=True))
     lanes = side_by_side(np.asarray(np.where(known, anchor, 0.0)))
-    d2 = pair_distances(
-        tile.pairs, _data(pattern, tile, paths), pattern.rest[paths, rows], lanes
-    )  # fmt: skip
+    d2 = pair_distances(tile.pairs, _data(pattern, tile, paths), pattern.rest[paths, rows], lanes)
     dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
     log_w = weight.log(d2, dim)
     if not known.all():

@@ -149,10 +149,23 @@ def adaptive_filter(
     beyond. Exact: O(T d^3) in all without a robust weight.
     """
     options = Options(
-        True, as_weight(weight), anchor, iterations, step, momentum, inverse_temperature,
-        anchor_cov, correlation, method, obs_cov, query_times, window, tolerance, return_weights,
+        True,
+        as_weight(weight),
+        anchor,
+        iterations,
+        step,
+        momentum,
+        inverse_temperature,
+        anchor_cov,
+        correlation,
+        method,
+        obs_cov,
+        query_times,
+        window,
+        tolerance,
+        return_weights,
         calibrated,
-    )  # fmt: skip
+    )
     return _estimate(model, t, z, options)
 
 
@@ -187,10 +200,23 @@ def adaptive_smoother(
     on both sides. For stable models pulled values grow like ``e^{mu |tau|}``; nothing overflows.
     """
     options = Options(
-        False, as_weight(weight), anchor, iterations, step, momentum, inverse_temperature,
-        anchor_cov, correlation, method, obs_cov, query_times, window, tolerance, return_weights,
+        False,
+        as_weight(weight),
+        anchor,
+        iterations,
+        step,
+        momentum,
+        inverse_temperature,
+        anchor_cov,
+        correlation,
+        method,
+        obs_cov,
+        query_times,
+        window,
+        tolerance,
+        return_weights,
         calibrated,
-    )  # fmt: skip
+    )
     return _estimate(model, t, z, options)
 
 
@@ -260,10 +286,18 @@ def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> 
         if not np.array_equal(gamma, variance * np.eye(model.dim)):
             raise ValueError("anchor_cov must be gamma^2 I for a RadialTangentialSDE")
     return radial_adaptive_filter(
-        model, t, z, two_sided=not options.causal, weight=options.weight, anchor=options.anchor,
-        iterations=options.iterations, step=options.step, anchor_var=variance,
-        query_times=options.query_times, tolerance=options.tolerance,
-    )  # fmt: skip
+        model,
+        t,
+        z,
+        two_sided=not options.causal,
+        weight=options.weight,
+        anchor=options.anchor,
+        iterations=options.iterations,
+        step=options.step,
+        anchor_var=variance,
+        query_times=options.query_times,
+        tolerance=options.tolerance,
+    )
 
 
 def _package(

@@ -50,9 +50,13 @@ def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
 
 
 def solve_exact(
-    pattern: Pattern, along: Chain, stops: Stops, queries: slice, paths: slice,
+    pattern: Pattern,
+    along: Chain,
+    stops: Stops,
+    queries: slice,
+    paths: slice,
     reweighted: tuple[Tile, Array] | None,
-) -> Solution:  # fmt: skip
+) -> Solution:
     """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
     d = pattern.plan.model.dim
     stops = stops.at(queries)
@@ -72,9 +76,11 @@ def solve_exact(
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
     return Solution(
-        mean * unit, cov * unit[:, :, None] * unit[:, None, :],
-        _leaks(pattern.plan, B, null) * unit[:, :, None], weights,
-    )  # fmt: skip
+        mean * unit,
+        cov * unit[:, :, None] * unit[:, None, :],
+        _leaks(pattern.plan, B, null) * unit[:, :, None],
+        weights,
+    )
 
 
 def _leaks(plan: Plan, B: Array, null: Array) -> Array:

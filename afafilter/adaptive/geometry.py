@@ -196,9 +196,15 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
             if -c * span > QUIET_DECAY:
                 quiet[a:b] = -c
     return Coordinates(
-        W, W_inv, block_diag(*(piece[2] for piece in pieces)), 0.5 * (Q + Q.T), W_inv @ u, groups,
-        sign, quiet,
-    )  # fmt: skip
+        W,
+        W_inv,
+        block_diag(*(piece[2] for piece in pieces)),
+        0.5 * (Q + Q.T),
+        W_inv @ u,
+        groups,
+        sign,
+        quiet,
+    )
 
 
 def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
@@ -273,9 +279,13 @@ def _echelon(C: Array) -> tuple[Array, Array]:
 
 
 def make_walk(
-    coords: Coordinates, stamps: Array, times: Array, first: Index, last: Index,
+    coords: Coordinates,
+    stamps: Array,
+    times: Array,
+    first: Index,
+    last: Index,
     anchor_cov: Array | None,
-) -> tuple[Flow, Queries]:  # fmt: skip
+) -> tuple[Flow, Queries]:
     """Steps between the observations, n >= 1, and what the walk from each query begins with.
 
     anchor_cov : (d, d) in xi coordinates, or None.
@@ -300,10 +310,19 @@ def make_walk(
     return (
         Flow(stamps, coords.rate, coords.quiet, phi[0], turn[0], back[0], root[0]),
         Queries(
-            times, reach, first, split, last,
-            turn[1], back[1], root[1], turn[2], back[2], root[2],
+            times,
+            reach,
+            first,
+            split,
+            last,
+            turn[1],
+            back[1],
+            root[1],
+            turn[2],
+            back[2],
+            root[2],
         ),
-    )  # fmt: skip
+    )
 
 
 def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: int) -> Sight:

@@ -43,11 +43,15 @@ def run_isotropic(
     keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
     numbers = (
-        ("decay", at.decay), ("value_decay", at.decay), ("process_var", at.process_var),
-        ("key_var", at.obs_var), ("query_var", form.anchor_var),
-        ("beta", options.inverse_temperature), ("omega", at.frequency),
+        ("decay", at.decay),
+        ("value_decay", at.decay),
+        ("process_var", at.process_var),
+        ("key_var", at.obs_var),
+        ("query_var", form.anchor_var),
+        ("beta", options.inverse_temperature),
+        ("omega", at.frequency),
         ("omega_value", at.frequency),
-    )  # fmt: skip
+    )
     parameters = {name: np.asarray(value, float) for name, value in numbers}
     law = law_of(options.weight, model.dim)
     sources = Sources(keys, spans, parameters, law, options.return_weights)
@@ -87,14 +91,27 @@ class Sources(NamedTuple):
         """One round with the anchors q (P, Tq, d), or plain weights."""
         spans, origin = self.spans, self.spans.stamps[0]
         inputs = Inputs(
-            q, self.keys, self.keys, known_keys(None, self.keys), True, False,
-            spans.stamps - origin, spans.times - origin, past,
-        )  # fmt: skip
+            q,
+            self.keys,
+            self.keys,
+            known_keys(None, self.keys),
+            True,
+            False,
+            spans.stamps - origin,
+            spans.times - origin,
+            past,
+        )
         return Request(
-            inputs, self.keys.shape[:-2], self.parameters, Law() if q is None else self.law,
-            None if causal else "exact", spans.window, 0.0, self.return_weights,
+            inputs,
+            self.keys.shape[:-2],
+            self.parameters,
+            Law() if q is None else self.law,
+            None if causal else "exact",
+            spans.window,
+            0.0,
+            self.return_weights,
             available_threads(),
-        )  # fmt: skip
+        )
 
 
 def anchored_attention(
@@ -149,10 +166,14 @@ def run_linear(
 ) -> tuple[Outcome, float, str]:
     """Plain AFA in linear time or by FFT: the outcome, its error bound, and which it was."""
     found = linear_time_estimate(
-        form.state_model, spans.stamps + model.delay, (z - model.offset) @ form.to_form.T,
-        two_sided=not spans.causal, anchor_var=form.anchor_var,
-        query_times=None if spans.on_grid else spans.times, method=method,
-    )  # fmt: skip
+        form.state_model,
+        spans.stamps + model.delay,
+        (z - model.offset) @ form.to_form.T,
+        two_sided=not spans.causal,
+        anchor_var=form.anchor_var,
+        query_times=None if spans.on_grid else spans.times,
+        method=method,
+    )
     variance = found.variance
     if (np.isnan(z) == np.isnan(z[:1])).all():
         variance = variance[:1]

@@ -98,8 +98,12 @@ def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     decay[np.abs(decay) <= COMMUTE_TOL * sizes[0]] = 0.0
     if (decay < 0).any():
         return None
-    frequency = np.array([0.5 * (turned[0][b][1, b.start] - turned[0][b][0, b.stop - 1])
-                          for b in blocks[: len(planes)]])  # fmt: skip
+    frequency = np.array(
+        [
+            0.5 * (turned[0][b][1, b.start] - turned[0][b][0, b.stop - 1])
+            for b in blocks[: len(planes)]
+        ]
+    )
     noise = np.maximum(per_mode(turned[2]), 0.0)
     query = np.maximum(per_mode(turned[3]), 0.0) if len(turned) > 3 else np.zeros(len(blocks))
     real = np.array([b.stop - b.start for b in blocks], dtype=np.intp)
@@ -131,10 +135,14 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
     C_inv = np.linalg.inv(model.C)
     keys = padded((z - model.offset) @ C_inv.T, spans.stamps)
     parameters = {
-        "decay": form.decay, "process_var": form.process_var, "key_var": np.ones(n),
-        "query_var": form.query_var, "prior_precision": np.zeros(n), "omega": frequency,
+        "decay": form.decay,
+        "process_var": form.process_var,
+        "key_var": np.ones(n),
+        "query_var": form.query_var,
+        "prior_precision": np.zeros(n),
+        "omega": frequency,
         "beta": np.asarray(options.inverse_temperature),
-    }  # fmt: skip
+    }
     law = law_of(options.weight, d)  # true components, padding left out
     sources = Sources(keys, spans, parameters, law, options.return_weights)
 
@@ -145,8 +153,9 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
     result, mean, change = anchored_attention(attend, own, spans, options)
     back: Array = np.asarray(np.linalg.inv(form.to_modes))
     shared = weights_are_shared(z, options)
-    variance = np.repeat(inverse(result.precision[:1] if shared else result.precision),
-                         form.real, axis=-1)  # fmt: skip
+    variance = np.repeat(
+        inverse(result.precision[:1] if shared else result.precision), form.real, axis=-1
+    )
     outcome = _from_modes(mean[..., place], variance, back)
     weights = result.weights
     if weights is not None:

@@ -115,10 +115,16 @@ def radial_adaptive_filter(
         else np.searchsorted(grid, queries, side="right")
     )
     kernel = RadialKernel(
-        model.decay, model.tangential_var, model.obs_tangential_var,
-        model.radial_var, model.obs_radial_var, gamma2, model.radius is not None,
-        robust, model.dim,
-    )  # fmt: skip
+        model.decay,
+        model.tangential_var,
+        model.obs_tangential_var,
+        model.radial_var,
+        model.obs_radial_var,
+        gamma2,
+        model.radius is not None,
+        robust,
+        model.dim,
+    )
     own = query_times is None and anchor == "observation"
     starts = _starts(model, grid, data, queries, two_sided, own, gamma2)
     lead = data.shape[:-2]
@@ -185,9 +191,14 @@ def hypersphere_direction(vectors: ArrayLike, precision: ArrayLike) -> Array:
 
 
 def _iterate(
-    model: RadialTangentialSDE, task: Task, kernel: RadialKernel, start: Array, iterations: int,
-    step: float, tolerance: float,
-) -> tuple[Array, int, Array, Array, Array]:  # fmt: skip
+    model: RadialTangentialSDE,
+    task: Task,
+    kernel: RadialKernel,
+    start: Array,
+    iterations: int,
+    step: float,
+    tolerance: float,
+) -> tuple[Array, int, Array, Array, Array]:
     """Anchor, rounds done, tangential and radial variance (M,), direction (M, d)."""
     a, count, moving = start, 0, True
     while moving and count < iterations:
@@ -208,15 +219,24 @@ def _iterate(
 
 
 def _starts(
-    model: RadialTangentialSDE, t: Array, z: Array, queries: Array, two_sided: bool, own: bool,
+    model: RadialTangentialSDE,
+    t: Array,
+    z: Array,
+    queries: Array,
+    two_sided: bool,
+    own: bool,
     anchor_var: float,
-) -> Array:  # fmt: skip
+) -> Array:
     """First anchors (P, M, d): own observations, else the isotropic plain estimate."""
     paths = z.reshape(-1, len(t), model.dim)
     plain = linear_time_estimate(
-        model.nearest_linear(), t, paths, two_sided=two_sided, anchor_var=anchor_var,
+        model.nearest_linear(),
+        t,
+        paths,
+        two_sided=two_sided,
+        anchor_var=anchor_var,
         query_times=None if queries is t else queries,
-    ).mean  # fmt: skip
+    ).mean
     starts = np.where(np.isnan(paths), plain, paths) if own else plain
     if model.radius is not None:
         norms = np.linalg.norm(starts, axis=-1, keepdims=True)

@@ -154,9 +154,15 @@ def _spread(mu: float, lag: Array) -> Array:
 
 
 def _robust(
-    kernel: RadialKernel, E: Array, S_t: Array, S_r: Array, g: Array, length: Array,
-    norms: Array, causal: bool,
-) -> Array:  # fmt: skip
+    kernel: RadialKernel,
+    E: Array,
+    S_t: Array,
+    S_r: Array,
+    g: Array,
+    length: Array,
+    norms: Array,
+    causal: bool,
+) -> Array:
     assert kernel.weight is not None
     d2 = g * g
     np.subtract(norms, d2, out=d2)

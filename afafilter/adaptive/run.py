@@ -157,9 +157,14 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
 
 
 def _iterate(
-    pattern: Pattern, chain: tuple[Chain, Stops, Stops] | None, queries: slice,
-    tile: Tile | None, paths: slice, own: Array, options: Options,
-) -> tuple[Solution, list[float]]:  # fmt: skip
+    pattern: Pattern,
+    chain: tuple[Chain, Stops, Stops] | None,
+    queries: slice,
+    tile: Tile | None,
+    paths: slice,
+    own: Array,
+    options: Options,
+) -> tuple[Solution, list[float]]:
     """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar. States are the tile's."""
     weight, beta = options.weight, options.inverse_temperature
 

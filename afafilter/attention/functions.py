@@ -208,11 +208,17 @@ def isotropic_attention(
         check_noise(p["value_key_var"], p["value_query_var"], "value_")
     side = choice(backward, "backward", ("exact", "symmetric"))
     request = Request(
-        inputs, leading_axes(inputs, p, ("omega", "omega_value")), p, law_of(robust, inputs.dim),
-        None if causal else side, None if window is None else positive_int(window, "window"),
-        scalar(window_tolerance, "window_tolerance", low=0.0), return_weights, _threads(threads),
+        inputs,
+        leading_axes(inputs, p, ("omega", "omega_value")),
+        p,
+        law_of(robust, inputs.dim),
+        None if causal else side,
+        None if window is None else positive_int(window, "window"),
+        scalar(window_tolerance, "window_tolerance", low=0.0),
+        return_weights,
+        _threads(threads),
         prior,
-    )  # fmt: skip
+    )
     step = _checked_step(residual_step, inputs, t_query)
     return _completed(isotropic(request), inputs, step, projections, robust is not None)
 
@@ -304,10 +310,16 @@ def tensor_attention(
     check_noise(p["key_var"], p["query_var"])
     side = choice(backward, "backward", ("exact", "symmetric"))
     request = Request(
-        inputs, leading_axes(inputs, p, set(p) - {"beta"}), p, law_of(robust, d),
-        None if causal else side, None if window is None else positive_int(window, "window"),
-        0.0, return_weights, _threads(threads),
-    )  # fmt: skip
+        inputs,
+        leading_axes(inputs, p, set(p) - {"beta"}),
+        p,
+        law_of(robust, d),
+        None if causal else side,
+        None if window is None else positive_int(window, "window"),
+        0.0,
+        return_weights,
+        _threads(threads),
+    )
     step = _checked_step(residual_step, inputs, t_query)
     return _completed(tensor(request), inputs, step, projections, robust is not None)
 

@@ -176,11 +176,26 @@ def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator
                 q = np.nan_to_num(q)
         model = Model(*(at(name, channelled=False) for name in Model._fields))
         yield Head(
-            inputs.t_query, t, seen, q, k, v, None, omega, omega_value, model, law,
-            _prior(request, index), request.backward, request.window, request.tolerance,
-            result.output[index][:, None, :], result.precision[index][:, None],
-            None if result.weights is None else result.weights[index], columns,
-        )  # fmt: skip
+            inputs.t_query,
+            t,
+            seen,
+            q,
+            k,
+            v,
+            None,
+            omega,
+            omega_value,
+            model,
+            law,
+            _prior(request, index),
+            request.backward,
+            request.window,
+            request.tolerance,
+            result.output[index][:, None, :],
+            result.precision[index][:, None],
+            None if result.weights is None else result.weights[index],
+            columns,
+        )
 
 
 def _prior(request: Request, index: tuple[int, ...]) -> Any:
@@ -205,15 +220,32 @@ def _as_mode(head: Head) -> ModeHead:
     elif law.weight is not None:
         log_weight = partial(law.weight.log, dim=law.dim)
     return ModeHead(
-        head.t_query, head.t, head.n_visible,
+        head.t_query,
+        head.t,
+        head.n_visible,
         None if head.q is None else rotated(head.q, head.t_query, head.omega, -1.0)[None],
-        None if head.k is None else head.k[None], head.v[None],
-        one(model.decay), one(model.value_decay), one(model.process_var), one(model.key_var),
-        one(model.query_var), one(0.0), one(1.0), head.omega_out, model.beta,
-        log_weight, law.scale if power else None, head.log_prior, head.backward, head.window,
-        head.tolerance, head.out[:, 0], head.precision,
-        None if head.weights is None else head.weights[None], head.columns,
-    )  # fmt: skip
+        None if head.k is None else head.k[None],
+        head.v[None],
+        one(model.decay),
+        one(model.value_decay),
+        one(model.process_var),
+        one(model.key_var),
+        one(model.query_var),
+        one(0.0),
+        one(1.0),
+        head.omega_out,
+        model.beta,
+        log_weight,
+        law.scale if power else None,
+        head.log_prior,
+        head.backward,
+        head.window,
+        head.tolerance,
+        head.out[:, 0],
+        head.precision,
+        None if head.weights is None else head.weights[None],
+        head.columns,
+    )
 
 
 def _log_power(log_peak: float, exponent: float, log_ratio: Floats) -> Floats:
@@ -262,13 +294,24 @@ def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
             v = np.where(mask[..., None], v, 0)
         v = rotated(v, inputs.t, par["omega_value"], -1.0)
         head = Head(
-            inputs.t_query, inputs.t, inputs.n_visible, None, None,
+            inputs.t_query,
+            inputs.t,
+            inputs.n_visible,
+            None,
+            None,
             np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(n, -1),
             None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype),
-            par["omega_value"], par["omega_value"], model, request.law, None,
-            request.backward, None, 0.0,
-            out[group].transpose(1, 0, 2), precision[group].T,
-        )  # fmt: skip
+            par["omega_value"],
+            par["omega_value"],
+            model,
+            request.law,
+            None,
+            request.backward,
+            None,
+            0.0,
+            out[group].transpose(1, 0, 2),
+            precision[group].T,
+        )
         if head.is_summable and (mask is None or head.even_scale):
             yield head
         else:
@@ -305,9 +348,29 @@ def _modal(request: Request, result: AttentionResult, index: tuple[int, ...]) ->
     share[-1] = (2 - d % 2) / d
     decay = at("decay")
     return ModeHead(
-        inputs.t_query, t, seen, q, k, v, decay, decay, at("process_var"), at("key_var"),
-        at("query_var"), at("prior_precision"), share, omega,
-        _at(request, "beta", index, False), log_weight, None, None, request.backward,
-        request.window, 0.0, result.output[index], result.precision[index],
-        None if result.weights is None else result.weights[index], columns,
-    )  # fmt: skip
+        inputs.t_query,
+        t,
+        seen,
+        q,
+        k,
+        v,
+        decay,
+        decay,
+        at("process_var"),
+        at("key_var"),
+        at("query_var"),
+        at("prior_precision"),
+        share,
+        omega,
+        _at(request, "beta", index, False),
+        log_weight,
+        None,
+        None,
+        request.backward,
+        request.window,
+        0.0,
+        result.output[index],
+        result.precision[index],
+        None if result.weights is None else result.weights[index],
+        columns,
+    )

@@ -111,10 +111,16 @@ def prepare(
         ) from None
     since = grid - grid[0]
     return Inputs(
-        anchors, keys, values, known, q_complete, np.iscomplexobj(v),
-        since, since if queries is grid else queries - grid[0],
+        anchors,
+        keys,
+        values,
+        known,
+        q_complete,
+        np.iscomplexobj(v),
+        since,
+        since if queries is grid else queries - grid[0],
         visible(n_visible, grid, queries, t_query is None, causal),
-    )  # fmt: skip
+    )
 
 
 def known_keys(keys: Numbers | None, values: Numbers) -> NDArray[np.bool_] | None:

@@ -206,8 +206,9 @@ def sweep(head: Head, block: slice) -> None:
         low, high = limits(head.n_visible[block], len(head.t), head.window, side.causal)
         attend(
             Rows(q, k, head.v, known, t_query, head.t, low, high, lead, num, den),
-            side, log_tolerance,
-        )  # fmt: skip
+            side,
+            log_tolerance,
+        )
     if den.shape[1] != groups:
         den = np.repeat(den, groups, axis=1)
     _write(head, block, num, den, lead)

@@ -35,9 +35,12 @@ def compare_command(
     for frame, target in zip(frames, targets, strict=True):
         write_table(frame, target, force)
     config = {
-        "command": "compare", "study": tomllib.loads(study.read_text(encoding="utf-8")),
-        "seeds": plan.seeds, "jobs": jobs, "reference": reference,
-    }  # fmt: skip
+        "command": "compare",
+        "study": tomllib.loads(study.read_text(encoding="utf-8")),
+        "seeds": plan.seeds,
+        "jobs": jobs,
+        "reference": reference,
+    }
     sidecar = write_sidecar(output / "study.config.json", config, force=force)
     yield result.table("rmse").to_string(float_format=lambda x: f"{x:.4g}")
     for _, row in result.errors.iterrows():

@@ -37,8 +37,12 @@ from afafilter.cli.options import (
 @click.option("--missing", default=0.0, show_default=True, help="Probability per component.")
 @click.option("--outlier-rate", type=float, help="Probability that an observation is an outlier.")
 @click.option("--outlier-scale", type=float, help="Size in units of the noise. Default: 10.")
-@click.option("--outlier-law", default="gaussian", show_default=True,
-              help="gaussian, student_t or mean_doubling.")  # fmt: skip
+@click.option(
+    "--outlier-law",
+    default="gaussian",
+    show_default=True,
+    help="gaussian, student_t or mean_doubling.",
+)
 @click.option("--outlier-df", type=float, help="Degrees of freedom of student_t. Default: 3.")
 @OUTPUT
 @FORMAT
@@ -165,17 +169,34 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
 @main.command()
 @click.argument("data", type=FILE)
 @click.option("--model", type=FILE, help="TOML file with the model to start from.")
-@click.option("--family", help='Or a sum of families, e.g. "local_linear_trend + seasonal(1, 2) '
-                               '+ noise"; starting values are guessed.')  # fmt: skip
-@click.option("--free", callback=names, help="What may move: of a model A, Q, R, C, drift, offset "
-                                              "(default A,Q,R,drift; of presets and sums the "
-                                              "noise levels), of a family its parameters "
-                                              "(default: all).")  # fmt: skip
+@click.option(
+    "--family",
+    help='Or a sum of families, e.g. "local_linear_trend + seasonal(1, 2) '
+    '+ noise"; starting values are guessed.',
+)
+@click.option(
+    "--free",
+    callback=names,
+    help="What may move: of a model A, Q, R, C, drift, offset "
+    "(default A,Q,R,drift; of presets and sums the "
+    "noise levels), of a family its parameters "
+    "(default: all).",
+)
 @click.option("--method", default="ml", show_default=True, help="ml, em or student_t.")
-@click.option("--starts", default=1, show_default=True, type=click.IntRange(1),
-              help="Number of starting points.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
-              help="Seed of the further starting points.")  # fmt: skip
+@click.option(
+    "--starts",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of starting points.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seed of the further starting points.",
+)
 @reading_options
 @click.option("-o", "--output", type=FILE, help="Model to write (.toml). Default: DATA-fit.toml.")
 @FORCE

@@ -38,9 +38,16 @@ class Wanted:
 
 
 def estimate_command(
-    reading: Reading, target: Path, force: bool, *, model: Path, estimator: str, wanted: Wanted,
-    settings: Sequence[str], options: Mapping[str, Any],
-) -> Iterator[str]:  # fmt: skip
+    reading: Reading,
+    target: Path,
+    force: bool,
+    *,
+    model: Path,
+    estimator: str,
+    wanted: Wanted,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+) -> Iterator[str]:
     """Behind `afafilter estimate`."""
     figure = wanted.figure
     prepare(checked_target(target), force, figure, inputs=(reading.data, model))
@@ -71,11 +78,20 @@ def estimate_command(
             drawn = _figure(figure, force, function, system, series, asked, found)
     table = _joined(panel, [piece for piece in pieces if piece is not None])
     config = {
-        "command": "estimate", "model": system, "estimator": estimator, "options": resolved,
-        "label": label, **reading.config(), "values": panel.columns,
-        "time_unit": panel.series[0].time_unit or None, "query_times": wanted.query_times,
-        "forecast": wanted.forecast, "levels": wanted.levels, "loglik": loglik, "seed": None,
-    }  # fmt: skip
+        "command": "estimate",
+        "model": system,
+        "estimator": estimator,
+        "options": resolved,
+        "label": label,
+        **reading.config(),
+        "values": panel.columns,
+        "time_unit": panel.series[0].time_unit or None,
+        "query_times": wanted.query_times,
+        "forecast": wanted.forecast,
+        "levels": wanted.levels,
+        "loglik": loglik,
+        "seed": None,
+    }
     if figure is not None:
         yield f"wrote {figure}"
     if loglik is not None:
@@ -180,9 +196,14 @@ def _resolved(function: partial[Estimate], options: Mapping[str, Any]) -> dict[s
 
 
 def _figure(
-    path: Path, force: bool, function: partial[Estimate], system: LinearSDE, series: Series,
-    asked: Array | None, found: Estimate,
-) -> Path:  # fmt: skip
+    path: Path,
+    force: bool,
+    function: partial[Estimate],
+    system: LinearSDE,
+    series: Series,
+    asked: Array | None,
+    found: Estimate,
+) -> Path:
     """Draw data and estimate; between distant observations by the model, not by straight lines."""
     from afafilter.cli.draw import draw_series
 

@@ -24,9 +24,17 @@ ARRAYS = {*"AQRCFHbd", "drift", "offset", "prior mean", "prior cov"}
 
 
 def fit_command(
-    reading: Reading, target: Path, force: bool, *, model: Path | None, family: str | None,
-    free: Sequence[str] | None, method: str, starts: int, seed: int,
-) -> Generator[str, None, bool]:  # fmt: skip
+    reading: Reading,
+    target: Path,
+    force: bool,
+    *,
+    model: Path | None,
+    family: str | None,
+    free: Sequence[str] | None,
+    method: str,
+    starts: int,
+    seed: int,
+) -> Generator[str, None, bool]:
     """Behind `afafilter fit`. Returns whether the fit converged."""
     from afafilter.learning.fit import fit
 
@@ -47,9 +55,15 @@ def fit_command(
         levels = noise_levels(model, start, noise is not None)
         moving = free if levels is None else levels.only(free)
     found = fit(
-        start, t, z, free=moving, method=method, starts=starts,
-        rng=np.random.default_rng(seed), obs_cov=noise,
-    )  # fmt: skip
+        start,
+        t,
+        z,
+        free=moving,
+        method=method,
+        starts=starts,
+        rng=np.random.default_rng(seed),
+        obs_cov=noise,
+    )
     found = replace(found, time_unit=unit)
     if free is None and moving is not None:
         warnings.warn(
@@ -71,12 +85,22 @@ def fit_command(
     write_model(found.model, target, force, comment=comment)  # type: ignore[arg-type]
     write_table(found.to_pandas().reset_index(), table, force)
     config = {
-        "command": "fit", "start": start if family is None else family, **reading.config(),
-        "free": free if moving is free else moving.names, "method": method, "starts": starts,
-        "seed": seed, "values": panel.columns, "time_unit": unit or None, "loglik": found.loglik,
-        "aic": found.aic, "bic": found.bic, "converged": found.converged,
-        "message": found.message, "dof": found.dof if follow else None,
-    }  # fmt: skip
+        "command": "fit",
+        "start": start if family is None else family,
+        **reading.config(),
+        "free": free if moving is free else moving.names,
+        "method": method,
+        "starts": starts,
+        "seed": seed,
+        "values": panel.columns,
+        "time_unit": unit or None,
+        "loglik": found.loglik,
+        "aic": found.aic,
+        "bic": found.bic,
+        "converged": found.converged,
+        "message": found.message,
+        "dof": found.dof if follow else None,
+    }
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
     yield found.summary()
     if follow:

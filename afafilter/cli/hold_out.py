@@ -36,20 +36,30 @@ def hold_out_command(
     (series,) = panel.series
     with stage("comparing", len(series.t) * 50):
         found = hold_out(
-            estimators, models, series.t, series.z, kinds=options["kinds"] or KINDS,
-            pieces=options["pieces"], horizon=options["horizon"], obs_cov=series.obs_cov,
+            estimators,
+            models,
+            series.t,
+            series.z,
+            kinds=options["kinds"] or KINDS,
+            pieces=options["pieces"],
+            horizon=options["horizon"],
+            obs_cov=series.obs_cov,
             rng=options["seed"],
-        )  # fmt: skip
+        )
     for (model, name), error in found.errors.items():
         yield f"FAILED: {name} with {model}: {error}"
     if not len(found.frame):
         raise ValueError("every estimator failed: " + next(iter(found.errors.values())))
     yield found.frame.to_string(index=False, float_format=lambda x: f"{x:.4g}")
     config = {
-        "command": "compare --hold-out", **reading.config(), "values": series.columns,
-        "models": models, "estimators": names, "time_unit": series.time_unit or None,
+        "command": "compare --hold-out",
+        **reading.config(),
+        "values": series.columns,
+        "models": models,
+        "estimators": names,
+        "time_unit": series.time_unit or None,
         **{key: options[key] for key in ("kinds", "pieces", "horizon", "seed")},
-    }  # fmt: skip
+    }
     table = {str(name): found.frame[name].to_numpy() for name in found.frame.columns}
     yield finish(table, target, force, config)
     return bool(found.errors)

@@ -10,9 +10,9 @@ import click
 
 FILE = click.Path(path_type=Path)
 ESTIMATORS = (
-    "kalman", "rts", "wolf", "irkf", "irks", "afa", "afa-smoother", "afa-exact",
-    "afa-exact-smoother", "filterpy", "filterpy-rts", "raw",
-)  # fmt: skip
+    *("kalman", "rts", "wolf", "irkf", "irks", "afa", "afa-smoother", "afa-exact"),
+    *("afa-exact-smoother", "filterpy", "filterpy-rts", "raw"),
+)
 WEIGHTS = ("exponential", "power", "student_t", "rational", "imq", "huber", "threshold")
 
 
@@ -44,28 +44,47 @@ def _sep(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options by which every command reads measurements."""
     options = [
-        click.option("--time", callback=names, help="Name of the time column (numbers or dates), "
-                     "or two: date,clock. Default: the first column."),
-        click.option("--values", callback=names, help="Names of the value columns. Default: all "
-                     "others."),
-        click.option("--by", help="Name of a column that tells paths apart, each with times of "
-                     "its own."),
-        click.option("--errors", callback=names, help="Columns with the standard error of each "
-                     "value."),
-        click.option("--time-unit", help="Unit that dates are turned into, and that numbers have: "
-                     "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D."),
-        click.option("--time-format", help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
-                     "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
-                     "dates or numbers."),
-        click.option("--sep", callback=_sep, help="Character between fields, or tab, space. "
-                     "Default: found."),
+        click.option(
+            "--time",
+            callback=names,
+            help="Name of the time column (numbers or dates), "
+            "or two: date,clock. Default: the first column.",
+        ),
+        click.option(
+            "--values", callback=names, help="Names of the value columns. Default: all others."
+        ),
+        click.option(
+            "--by", help="Name of a column that tells paths apart, each with times of its own."
+        ),
+        click.option(
+            "--errors", callback=names, help="Columns with the standard error of each value."
+        ),
+        click.option(
+            "--time-unit",
+            help="Unit that dates are turned into, and that numbers have: "
+            "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D.",
+        ),
+        click.option(
+            "--time-format",
+            help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
+            "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
+            "dates or numbers.",
+        ),
+        click.option(
+            "--sep", callback=_sep, help="Character between fields, or tab, space. Default: found."
+        ),
         click.option("--decimal", help="Decimal point or comma. Default: found."),
-        click.option("--header", type=click.IntRange(0), help="Line with the names of the columns; "
-                     "0: there is none, they are called 0, 1, .... Default: found."),
+        click.option(
+            "--header",
+            type=click.IntRange(0),
+            help="Line with the names of the columns; "
+            "0: there is none, they are called 0, 1, .... Default: found.",
+        ),
         click.option("--na", callback=names, help="Further words that mean missing, e.g. -9999."),
-        click.option("--encoding", default="utf-8", show_default=True, help="Of the text, e.g. "
-                     "cp1252."),
-    ]  # fmt: skip
+        click.option(
+            "--encoding", default="utf-8", show_default=True, help="Of the text, e.g. cp1252."
+        ),
+    ]
     for option in reversed(options):
         function = option(function)
     return function
@@ -97,10 +116,14 @@ JOBS = click.option(
 )
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 OUTPUT = click.option(
-    "-o", "--output", type=FILE,
+    "-o",
+    "--output",
+    type=FILE,
     help="Where to write (.csv, .tsv, .jsonl or .parquet; - is stdout).",
-)  # fmt: skip
+)
 FORMAT = click.option(
-    "--format", "form", type=click.Choice(["csv", "tsv", "jsonl", "parquet"]),
+    "--format",
+    "form",
+    type=click.Choice(["csv", "tsv", "jsonl", "parquet"]),
     help="Of stdout, where -o is -.",
-)  # fmt: skip
+)

@@ -40,12 +40,18 @@ class Reading:
         """The options again, for a command that goes on with the same data."""
         d = self.dialect
         given = {
-            "--time": self.time, "--values": self.values, "--by": self.by, "--errors": self.errors,
-            "--time-unit": self.time_unit, "--sep": d.sep, "--decimal": d.decimal,
-            "--time-format": d.time_format, "--header": d.header,
+            "--time": self.time,
+            "--values": self.values,
+            "--by": self.by,
+            "--errors": self.errors,
+            "--time-unit": self.time_unit,
+            "--sep": d.sep,
+            "--decimal": d.decimal,
+            "--time-format": d.time_format,
+            "--header": d.header,
             "--encoding": None if d.encoding == "utf-8" else d.encoding,
             "--na": d.missing or None,
-        }  # fmt: skip
+        }
         said = []
         for key, value in given.items():
             if value is not None:
@@ -82,9 +88,14 @@ def read(reading: Reading, model: Any = None) -> Panel:
             f"--time-unit must be {own}, the unit that the model counts time in, got {unit}"
         )
     panel = read_panel(
-        reading.data, reading.by, reading.time, reading.values, errors=reading.errors,
-        time_unit=unit or own or None, dialect=reading.dialect,
-    )  # fmt: skip
+        reading.data,
+        reading.by,
+        reading.time,
+        reading.values,
+        errors=reading.errors,
+        time_unit=unit or own or None,
+        dialect=reading.dialect,
+    )
     first = panel.series[0]
     said = _recorded_unit(reading.data) or unit_of(first)
     if own and said and said != own:

@@ -15,9 +15,15 @@ from afafilter.io.sidecar import sidecar_path, write_sidecar
 
 
 def report_command(
-    reading: Reading, target: Path, force: bool, *, model: Path | None, family: str | None,
-    path: str | None, title: str | None,
-) -> Iterator[str]:  # fmt: skip
+    reading: Reading,
+    target: Path,
+    force: bool,
+    *,
+    model: Path | None,
+    family: str | None,
+    path: str | None,
+    title: str | None,
+) -> Iterator[str]:
     """Behind `afafilter report`."""
     from afafilter.report import analyse, report_page, require_plotly
 
@@ -46,8 +52,12 @@ def report_command(
     with atomic_path(target, force=force) as temporary:
         temporary.write_text(page, encoding="utf-8")
     config = {
-        "command": "report", **reading.config(), "model": found.model, "family": family,
-        "values": series.columns, "time_unit": series.time_unit or None,
-    }  # fmt: skip
+        "command": "report",
+        **reading.config(),
+        "model": found.model,
+        "family": family,
+        "values": series.columns,
+        "time_unit": series.time_unit or None,
+    }
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
     yield f"wrote {target} and {sidecar}"

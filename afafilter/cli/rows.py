@@ -33,9 +33,13 @@ def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
 
 
 def rows_of(
-    found: Estimate, model: LinearSDE, series: Series, levels: Sequence[float], weight: Any,
+    found: Estimate,
+    model: LinearSDE,
+    series: Series,
+    levels: Sequence[float],
+    weight: Any,
     asked: bool,
-) -> list[Rows]:  # fmt: skip
+) -> list[Rows]:
     """The rows of every path of one estimate.
 
     Columns: states x0.. with x0_sd..; per value its measurement <value> (at the times of the data),

@@ -35,9 +35,12 @@ def prepare(
 
 
 def finish(
-    table: Mapping[str, Any], target: Path, force: bool, config: Mapping[str, Any],
+    table: Mapping[str, Any],
+    target: Path,
+    force: bool,
+    config: Mapping[str, Any],
     form: str | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Write a result and the record of how it came about; the line that says so."""
     record = {"config": plain(config), "versions": versions()}
     write_table(table, target, force, metadata=record, suffix=form)

@@ -40,9 +40,14 @@ def simulate_command(
     missing = options["missing"]
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     drawn = simulate(
-        system, t, paths, rng=np.random.default_rng(seed), x0=_start(x0), outliers=outliers,
+        system,
+        t,
+        paths,
+        rng=np.random.default_rng(seed),
+        x0=_start(x0),
+        outliers=outliers,
         missing=missing,
-    )  # fmt: skip
+    )
     columns: dict[str, Any] = {}
     if paths > 1:
         columns["path"] = np.repeat(np.arange(paths), len(t))
@@ -52,11 +57,17 @@ def simulate_command(
     if drawn.outliers is not None:
         columns["outlier"] = drawn.outliers.ravel().astype(int)
     config = {
-        "command": "simulate", "model": system, "n": len(t), "paths": paths, "seed": seed,
-        "x0": x0, "missing": missing, "outliers": outliers,
+        "command": "simulate",
+        "model": system,
+        "n": len(t),
+        "paths": paths,
+        "seed": seed,
+        "x0": x0,
+        "missing": missing,
+        "outliers": outliers,
         "times": {"start": options["start"], "dt": options["dt"]} if times is None else times,
         "time_unit": system.time_unit or None,
-    }  # fmt: skip
+    }
     yield finish(columns, target, force, config, form) + f", seed {seed}"
 
 

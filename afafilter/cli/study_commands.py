@@ -107,8 +107,14 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
 @main.command()
 @click.argument("chosen", metavar="[NAMES]...", nargs=-1)
 @click.option("--list", "list_only", is_flag=True, help="List the experiments and stop.")
-@click.option("-o", "--output", type=FILE, default=Path("figures"), show_default=True,
-              help="Directory for figures and tables.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    default=Path("figures"),
+    show_default=True,
+    help="Directory for figures and tables.",
+)
 @click.option("--full", is_flag=True, help="Full size instead of the quick one.")
 @JOBS
 @FORCE

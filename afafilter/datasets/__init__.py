@@ -26,18 +26,22 @@ def load_nile() -> Series:
     """
     return replace(
         read_series(DATA / "nile.csv"),
-        name="Nile flow", units="1e8 m^3", licence=PUBLIC_DOMAIN,
+        name="Nile flow",
+        units="1e8 m^3",
+        licence=PUBLIC_DOMAIN,
         source="G. W. Cobb, Biometrika 65 (1978) 243-251, from statsmodels",
-    )  # fmt: skip
+    )
 
 
 def load_sunspots() -> Series:
     """Yearly mean sunspot numbers, 1700-2008: t (309,), z (309, 1)."""
     return replace(
         read_series(DATA / "sunspots.csv"),
-        name="Sunspots", units="number", licence=PUBLIC_DOMAIN,
+        name="Sunspots",
+        units="number",
+        licence=PUBLIC_DOMAIN,
         source="NOAA National Geophysical Data Center, from statsmodels",
-    )  # fmt: skip
+    )
 
 
 def load_co2() -> Series:
@@ -49,10 +53,13 @@ def load_co2() -> Series:
     assert weeks.dates is not None
     start = (weeks.dates[0] - np.datetime64("1958-01-01")) / np.timedelta64(1, "D") / 365.25
     return replace(
-        weeks, t=1958.0 + float(start) + weeks.t,
-        name="CO2 at Mauna Loa", units="ppmv", licence=PUBLIC_DOMAIN,
+        weeks,
+        t=1958.0 + float(start) + weeks.t,
+        name="CO2 at Mauna Loa",
+        units="ppmv",
+        licence=PUBLIC_DOMAIN,
         source="C. D. Keeling and T. P. Whorf, CDIAC (2004), from statsmodels",
-    )  # fmt: skip
+    )
 
 
 def nile_model() -> LinearSDE:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEPARATORS = ("\t", ";", "|", ",")
-MISSING = frozenset(
-    ("", "na", "nan", "n/a", "null", "none", "nil", "<na>", "nat", "#n/a", "#n/a n/a", "#na",
-     "#null!", "#value!", "#div/0!", "-nan", "1.#qnan", "-1.#ind", "1.#ind", "-", "--", "?")
-)  # fmt: skip
+_MISSING = """
+    na nan n/a null none nil <na> nat #n/a #na #null! #value! #div/0! ? - --
+    -nan 1.#qnan -1.#ind 1.#ind
+"""
+MISSING = frozenset({"", "#n/a n/a", *_MISSING.split()})
 """Cells that say that a value is missing, in lower case."""
 HEAD_LINES = 200
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from afafilter._base.checks import Array, choice
 from afafilter._base.containers import moments
 from afafilter._base.shown import ShownByFields
 from afafilter._base.stamps import SECONDS, Stamps, unit_in_name
+from afafilter.io.columns import Chosen, opened, own_layout, time_names
 from afafilter.io.dialect import Dialect
 from afafilter.io.source import Table, read_table
 from afafilter.io.times import read_times_of, require_sorted
@@ -220,14 +220,17 @@ def read_panel(
     ValueError, OSError
         As for `read_series`.
     """
-    table, chosen = _opened(path, time, values, by, errors, dialect)
+    table, chosen = opened(path, time, values, by, errors, dialect)
     stamps = read_times_of(table, chosen.time, time_unit, dialect or Dialect())
     t, z, sd = stamps.numbers, numbers_of(table, chosen.values), numbers_of(table, chosen.errors)
     whole = Series(
-        t, z, chosen.values, name=_name(path), dates=stamps.values if stamps.dated else None,
-        time_unit=stamps.unit, stamps=stamps, units=_units(table, chosen.values),
+        *(t, z, chosen.values, _name(path)),
+        dates=stamps.values if stamps.dated else None,
+        time_unit=stamps.unit,
+        stamps=stamps,
+        units=_units(table, chosen.values),
         path_name=chosen.by or "",
-    )  # fmt: skip
+    )
     if chosen.by is None:
         require_sorted(table, chosen.time, t, ", or name the column that tells paths apart")
         return Panel((_with_errors(table, whole, sd, chosen),), (), "")
@@ -235,10 +238,8 @@ def read_panel(
     for rows in _paths(table, chosen.by):
         require_sorted(table, chosen.time, t[rows], "", rows=rows)
         own = _taken(stamps, rows)
-        one = replace(
-            whole, t=own.numbers if own.shifted else t[rows], z=z[rows], stamps=own,
-            dates=own.values if own.dated else None,
-        )  # fmt: skip
+        times, dates = own.numbers if own.shifted else t[rows], own.values if own.dated else None
+        one = replace(whole, t=times, z=z[rows], stamps=own, dates=dates)
         series.append(_with_errors(table, one, sd[rows], chosen, rows))
         labels.append(_label(table, chosen.by, rows[0]))
     return Panel(tuple(series), tuple(labels), chosen.by)
@@ -255,93 +256,10 @@ def read_times(
     _check_unit(time_unit)
     table = read_table(path, dialect or Dialect())
     own = own_layout(table.names)
-    names = _time_names(table, time, None, own)
+    names = time_names(table, time, None, own)
     t = read_times_of(table, names, time_unit, dialect or Dialect()).numbers
     require_sorted(table, names, t)
     return t
-
-
-# ------------------------------------------------------------------------- which column is which
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Names of the columns: times (one, or date and time of day), values, errors, paths."""
-
-    time: tuple[str, ...]
-    values: tuple[str, ...]
-    errors: tuple[str, ...]
-    by: str | None
-
-
-def _opened(
-    path: str | Path, time: str | Sequence[str] | None, values: Sequence[str] | str | None,
-    by: str | None, errors: Sequence[str] | str | None, dialect: Dialect | None,
-) -> tuple[Table, Chosen]:  # fmt: skip
-    named = tuple(_list(time)) + tuple(_list(values)) + tuple(_list(errors))
-    wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
-    table = read_table(path, dialect or Dialect(), wanted)
-    own = own_layout(table.names)
-    if own is not None and values is None and by is None and own.by is not None:
-        by = own.by
-    if by is None and len(table.index) == 2 and time is None:
-        by = table.index[0]
-    times = _time_names(table, time, by, own)
-    if errors is not None and values is None:
-        raise ValueError("errors (--errors) need values (--values), in the same order")
-    if values is None:
-        taken = {*times, by}
-        chosen = [n for n in (own.values if own and by == own.by else table.names)
-                  if n not in taken]  # fmt: skip
-    else:
-        chosen = _list(values)
-    if not chosen:
-        raise ValueError(f"{table.path}: no value column beside the time column {times[0]!r}")
-    sd = _list(errors)
-    if errors is not None and len(sd) != len(chosen):
-        raise ValueError(
-            f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
-        )
-    seen = set()
-    for name in [*times, *([] if by is None else [by]), *chosen, *sd]:
-        table.require(name)
-        if name in seen:
-            raise ValueError(f"{table.path}: column {name!r} is asked for twice")
-        seen.add(name)
-    return table, Chosen(times, tuple(chosen), tuple(sd), by)
-
-
-def own_layout(names: Sequence[str]) -> Chosen | None:
-    """The columns of a table that `afafilter simulate` wrote; None for any other."""
-    text = " ".join(names)
-    if not re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", text):
-        return None
-    values = tuple(name for name in names if name.startswith("z"))
-    return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
-
-
-def _time_names(
-    table: Table, time: str | Sequence[str] | None, by: str | None, own: Chosen | None
-) -> tuple[str, ...]:
-    if time is not None:
-        names = tuple(_list(time))
-        if len(names) > 2:
-            raise ValueError(f"time must name one column, or date and time of day, got {names}")
-        for name in names:
-            table.require(name)
-        return names
-    if own is not None:
-        return own.time
-    if table.index:
-        return (table.index[-1],)
-    first = next((name for name in table.names if name != by), None)
-    if first is None:
-        raise ValueError(f"{table.path}: no time column beside {by!r}")
-    return (first,)
-
-
-def _list(names: Sequence[str] | str | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _check_unit(time_unit: str | None) -> None:

@@ -214,9 +214,12 @@ def _read_fast(
 
 
 def _columns(
-    body: str, found: Found, names: Sequence[str], first: Mapping[str, str],
+    body: str,
+    found: Found,
+    names: Sequence[str],
+    first: Mapping[str, str],
     missing: frozenset[str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Columns as arrays: whole numbers beyond 2^53 as int64, text as lists, else floats."""
     kinds = {name: _kind(first[name], found.decimal) for name in names}
     spelled = sorted({w for m in missing for w in (m, m.upper(), m.capitalize())} | {"NaN", "NaT"})
@@ -233,10 +236,12 @@ def _columns(
         arrow.ParseOptions(delimiter=found.sep, quote_char=False, ignore_empty_lines=False),
         arrow.ConvertOptions(
             column_types={name: types[kind] for name, kind in kinds.items()},
-            include_columns=list(names), null_values=spelled, strings_can_be_null=False,
+            include_columns=list(names),
+            null_values=spelled,
+            strings_can_be_null=False,
             decimal_point=found.decimal,
         ),
-    )  # fmt: skip
+    )
     return {
         name: table[name].to_pylist() if kinds[name] == "s" else table[name].to_numpy()
         for name in names
@@ -251,13 +256,21 @@ def _columns_by_pandas(
     types: Any = {"f": np.float64, "i": np.int64, "s": object, "d": object}
     exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
     frame = pd.read_csv(
-        io.StringIO(body), sep=found.sep, decimal=found.decimal, header=None,
-        names=list(found.names), usecols=list(names), index_col=False,
+        io.StringIO(body),
+        sep=found.sep,
+        decimal=found.decimal,
+        header=None,
+        names=list(found.names),
+        usecols=list(names),
+        index_col=False,
         dtype={name: types[kind] for name, kind in kinds.items()},
         na_values={name: list(missing) for name in names if kinds[name] not in "sd"},
-        keep_default_na=False, **exact, skip_blank_lines=False, quoting=3,
+        keep_default_na=False,
+        **exact,
+        skip_blank_lines=False,
+        quoting=3,
         skipinitialspace=True,
-    )  # fmt: skip
+    )
     return {
         name: frame[name].tolist() if kinds[name] in "sd" else frame[name].to_numpy()
         for name in names

@@ -22,9 +22,15 @@ from afafilter.linalg.transitions import lower_roots
 
 
 def draw_paths(
-    model: Any, line: Timeline, z: Array, scale: Array | None, asked: Array | None, mean: Array,
-    n: int, rng: np.random.Generator,
-) -> Array:  # fmt: skip
+    model: Any,
+    line: Timeline,
+    z: Array,
+    scale: Array | None,
+    asked: Array | None,
+    mean: Array,
+    n: int,
+    rng: np.random.Generator,
+) -> Array:
     """n draws (n, ..., Tq, d) of the states of paths z (m, T, p).
 
     line: nodes of prior, observations and queries. scale (m, T) multiplies the noise covariance of

@@ -211,26 +211,25 @@ def forecast(
             given = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
             R_all = np.concatenate([given, _rows(model, "R", total)[T:]])
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
-        whole = (
-            _shortened(model, total), np.arange(float(total)), np.concatenate([data, gap], axis=-2),
-            R_all, None, _Robust(**robust),
-        )  # fmt: skip
+        data = np.concatenate([data, gap], axis=-2)
+        steps_on = np.arange(float(total))
+        whole = _shortened(model, total), steps_on, data, R_all, None, _Robust(**robust)
         full = _estimate("Kalman", False, *whole)
         smoother = partial(_estimate, "RTS", True, *whole)
         found = replace(
-            full, t=full.t[-steps:], mean=full.mean[..., -steps:, :],
+            full,
+            t=full.t[-steps:],
+            mean=full.mean[..., -steps:, :],
             cov=full.cov[..., -steps:, :, :],
             open_laws=chosen(full.open_laws, np.arange(total - steps, total)),
-        )  # fmt: skip
+        )
         H, d, R = (_rows(model, name, total)[-steps:] for name in ("H", "d", "R"))
     mean, cov = found.through(H)
     info = {**found.info, "observation_mean": mean + d, "observation_cov": cov + R}
     parts = model.parts if isinstance(model, LinearSDE) else ()
     source = Source(H, d, R, parts, partial(_paths_ahead, smoother, found.mean.shape[-2]))
-    return Estimate(
-        found.t, found.mean, found.cov, label="Forecast", info=info, open_laws=found.open_laws,
-        source=source,
-    )  # fmt: skip
+    law = found.t, found.mean, found.cov
+    return Estimate(*law, label="Forecast", info=info, open_laws=found.open_laws, source=source)
 
 
 def _paths_ahead(
@@ -317,9 +316,15 @@ def _length(z: ArrayLike, p: int) -> int:
 
 
 def _estimate(
-    label: str, smooth: bool, model: Model, t: ArrayLike, z: ArrayLike | None,
-    obs_cov: ArrayLike | None, query_times: ArrayLike | None, robust: _Robust,
-) -> Estimate:  # fmt: skip
+    label: str,
+    smooth: bool,
+    model: Model,
+    t: ArrayLike,
+    z: ArrayLike | None,
+    obs_cov: ArrayLike | None,
+    query_times: ArrayLike | None,
+    robust: _Robust,
+) -> Estimate:
     from afafilter.kalman import queries as ask
     from afafilter.kalman.draws import draw_paths
     from afafilter.kalman.robust import find_weights
@@ -345,15 +350,7 @@ def _estimate(
     info: dict[str, Any] = {}
     scale = None
     if robust.weight is not None:
-        w, info = find_weights(
-            line,
-            flat,
-            robust.weight,
-            smooth=smooth,
-            anchor=robust.anchor,
-            metric=robust.metric,
-            iterations=robust.iterations,
-        )
+        w, info = find_weights(line, flat, smooth=smooth, **robust._asdict())
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
         info["weight"] = type(robust.weight).__name__
         with np.errstate(divide="ignore"):
@@ -385,9 +382,15 @@ def _estimate(
         where = asked if moved else None
         draw = partial(draw_paths, model, line, flat, scale, where, mean)
     return Estimate(
-        asked, mean, per_path(cov),
-        loglik=steps.sum(axis=-1), loglik_steps=steps,
+        asked,
+        mean,
+        per_path(cov),
+        loglik=steps.sum(axis=-1),
+        loglik_steps=steps,
         innovation=found.innovation.reshape(data.shape),
-        innovation_cov=per_path(found.innovation_cov), label=label, info=info,
-        open_laws=open_laws, source=_source(model, R, len(grid), asked is grid, draw),
-    )  # fmt: skip
+        innovation_cov=per_path(found.innovation_cov),
+        label=label,
+        info=info,
+        open_laws=open_laws,
+        source=_source(model, R, len(grid), asked is grid, draw),
+    )

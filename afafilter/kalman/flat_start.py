@@ -102,13 +102,24 @@ class FlatBlock:
         later = np.empty((N - kept, r, d)), np.empty((N - kept, r, d))
         if self.integrated and r:
             recursions.carry_open(
-                block.line.chain, block.line.times, block.line.sizes, kept, self.M[self.count :],
-                self.error[self.count :], self.peak[self.count :], self.steps, *later,
-            )  # fmt: skip
+                block.line.chain,
+                block.line.times,
+                block.line.sizes,
+                kept,
+                self.M[self.count :],
+                self.error[self.count :],
+                self.peak[self.count :],
+                self.steps,
+                *later,
+            )
         self.start = FlatStart(
-            self.Ms[:kept], self.rounding[:kept], self.Ts[:kept], self.ss[:, :kept],
-            self.counts[:kept], *later,
-        )  # fmt: skip
+            self.Ms[:kept],
+            self.rounding[:kept],
+            self.Ts[:kept],
+            self.ss[:, :kept],
+            self.counts[:kept],
+            *later,
+        )
         if self.doubt > DOUBTFUL:
             warnings.warn(
                 "the data determine some flat directions of the start only through what rounding "
@@ -131,12 +142,30 @@ class FlatBlock:
         turned, self.error, self.peak = np.empty((q, q)), np.empty((q, d, d)), np.empty((q, d))
         rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(2)
         recursions.filter_flat(
-            line.chain, self.gains, line.times, line.sizes, self.L, self.m, self.M, self.T, self.s,
-            block.seen, block.scale, block.z, block.cov, block.innovation_cov, block.mean,
-            block.innovation, block.loglik,
-            (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned), self.error,
-            self.peak, rotation, outcome, facts,
-        )  # fmt: skip
+            line.chain,
+            self.gains,
+            line.times,
+            line.sizes,
+            self.L,
+            self.m,
+            self.M,
+            self.T,
+            self.s,
+            block.seen,
+            block.scale,
+            block.z,
+            block.cov,
+            block.innovation_cov,
+            block.mean,
+            block.innovation,
+            block.loglik,
+            (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned),
+            self.error,
+            self.peak,
+            rotation,
+            outcome,
+            facts,
+        )
         self.done, integrated, singular, self.count = (int(x) for x in outcome)
         self.integrated, (self.doubt, self.steps) = bool(integrated), (float(x) for x in facts)
         wide = d + self.count
@@ -184,9 +213,18 @@ class FlatBlock:
             moved = self.M[:c].T @ inverse
             block.cov[last] += moved @ moved.T
         recursions.smooth_flat(
-            block.line.chain, last, self.gains, self.Ms, self.Es, block.innovation, block.seen,
-            np.ascontiguousarray(J), joint, block.mean, block.cov,
-        )  # fmt: skip
+            block.line.chain,
+            last,
+            self.gains,
+            self.Ms,
+            self.Es,
+            block.innovation,
+            block.seen,
+            np.ascontiguousarray(J),
+            joint,
+            block.mean,
+            block.cov,
+        )
         self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
 
 

@@ -119,9 +119,13 @@ def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: 
             if move.any():
                 stamp = np.maximum(np.abs(asked[part[move]]), np.abs(line.times[0]))
                 directions[move], rounding[move] = carry(
-                    Phi[part[move]], back[part[move]], stamp, line.sizes, directions[move],
+                    Phi[part[move]],
+                    back[part[move]],
+                    stamp,
+                    line.sizes,
+                    directions[move],
                     rounding[move],
-                )  # fmt: skip
+                )
             law = OpenLaw(rows, part, mean[np.ix_(rows, part)], cov[g, part], directions, rounding)
             mean[np.ix_(rows, part)], cov[g, part] = law.report()
             laws.append(law)

@@ -25,9 +25,15 @@ CONVERGED = 1e-9
 
 
 def find_weights(
-    line: Timeline, z: Array, weight: Weight, *, smooth: bool, anchor: str, metric: str,
+    line: Timeline,
+    z: Array,
+    weight: Weight,
+    *,
+    smooth: bool,
+    anchor: str,
+    metric: str,
     iterations: int,
-) -> tuple[Array, dict[str, Any]]:  # fmt: skip
+) -> tuple[Array, dict[str, Any]]:
     """Weights (n, T) of the observations z (n, T, p), 1 where nothing is observed, and facts."""
     R = line.chain.R
     if metric == "R" and not is_definite(R).all():
@@ -84,9 +90,15 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
 
 
 def judge(
-    weight: Weight, v: Array, S: Array, R: Array, usable: ObsMask, anchor: str, metric: str,
+    weight: Weight,
+    v: Array,
+    S: Array,
+    R: Array,
+    usable: ObsMask,
+    anchor: str,
+    metric: str,
     iterations: int,
-) -> tuple[Array, int]:  # fmt: skip
+) -> tuple[Array, int]:
     """Weights of observations with innovations v (n, p), and how many reweightings they took.
 
     S (n, p, p) is the covariance of the prediction without measurement noise, R (p, p) that noise;

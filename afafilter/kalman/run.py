@@ -82,9 +82,14 @@ def run(
     n, T, p = z.shape
     N, d, G = len(line.times), line.chain.F.shape[-1], len(first)
     out = Run(
-        np.empty((n, N, d)), np.empty((G, N, d, d)), np.empty((n, T, p)),
-        np.empty((G, T, p, p)), np.empty((n, T)), group, [None] * G,
-    )  # fmt: skip
+        np.empty((n, N, d)),
+        np.empty((G, N, d, d)),
+        np.empty((n, T, p)),
+        np.empty((G, T, p, p)),
+        np.empty((n, T)),
+        group,
+        [None] * G,
+    )
     if n == G >= SIDE_BY_SIDE:
         room = threading.local()
 
@@ -92,9 +97,17 @@ def run(
             if not hasattr(room, "kept"):  # fresh pages cost as much as the recursion
                 room.kept = recursions.lane_memory(N if smooth else 1, d, p)
             lanes = Group(
-                line, z[rows], seen[rows], scale[first_scale[rows]], out.mean[rows], out.cov[rows],
-                out.innovation[rows], out.innovation_cov[rows], out.loglik[rows], smooth,
-            )  # fmt: skip
+                line,
+                z[rows],
+                seen[rows],
+                scale[first_scale[rows]],
+                out.mean[rows],
+                out.cov[rows],
+                out.innovation[rows],
+                out.innovation_cov[rows],
+                out.loglik[rows],
+                smooth,
+            )
             out.flat[rows] = _side_by_side(lanes, room.kept)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
@@ -103,9 +116,17 @@ def run(
     def one(g: int) -> None:
         paths: Any = slice(None) if G == 1 else slice(g, g + 1) if n == G else group == g
         part = Group(
-            line, z[paths], seen[first[g]], scale[first_scale[g]], out.mean[paths], out.cov[g],
-            out.innovation[paths], out.innovation_cov[g], out.loglik[paths], smooth,
-        )  # fmt: skip
+            line,
+            z[paths],
+            seen[first[g]],
+            scale[first_scale[g]],
+            out.mean[paths],
+            out.cov[g],
+            out.innovation[paths],
+            out.innovation_cov[g],
+            out.loglik[paths],
+            smooth,
+        )
         out.flat[g] = _solve(part, alone=G == 1)
         if not isinstance(paths, slice):  # what was picked is a copy
             out.mean[paths], out.innovation[paths] = part.mean, part.innovation
@@ -138,9 +159,17 @@ class Group:
         """Path l of several side by side, as a group of its own."""
         one = slice(l, l + 1)
         return Group(
-            self.line, self.z[one], self.seen[l], self.scale[l], self.mean[one], self.cov[l],
-            self.innovation[one], self.innovation_cov[l], self.loglik[one], self.smooth,
-        )  # fmt: skip
+            self.line,
+            self.z[one],
+            self.seen[l],
+            self.scale[l],
+            self.mean[one],
+            self.cov[l],
+            self.innovation[one],
+            self.innovation_cov[l],
+            self.loglik[one],
+            self.smooth,
+        )
 
 
 class Start(NamedTuple):
@@ -179,10 +208,21 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
     starts = [_begin(path) for path in paths]
     first = np.array([start.first for start in starts])
     bad = recursions.filter_lanes(
-        chain, first, np.stack([start.L for start in starts]),
-        np.concatenate([start.m for start in starts]), lanes.seen, lanes.scale, lanes.smooth,
-        lanes.z, lanes.mean, lanes.cov, lanes.innovation, lanes.innovation_cov, lanes.loglik, kept,
-    )  # fmt: skip
+        chain,
+        first,
+        np.stack([start.L for start in starts]),
+        np.concatenate([start.m for start in starts]),
+        lanes.seen,
+        lanes.scale,
+        lanes.smooth,
+        lanes.z,
+        lanes.mean,
+        lanes.cov,
+        lanes.innovation,
+        lanes.innovation_cov,
+        lanes.loglik,
+        kept,
+    )
     if bad >= 0:
         raise_singular(chain, bad)
     Z, y = np.empty((n, d, d)), np.empty((n, d))
@@ -202,9 +242,16 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
     gains = recursions.empty_gains(N, d, p) if flat is None else flat.gains
     cuts = segments.borders(first, chain, group.seen, group.scale) if alone else [first, N]
     bad = segments.filter_covariances(
-        cuts, chain, L, group.seen, group.scale, group.smooth, group.cov, group.innovation_cov,
+        cuts,
+        chain,
+        L,
+        group.seen,
+        group.scale,
+        group.smooth,
+        group.cov,
+        group.innovation_cov,
         gains,
-    )  # fmt: skip
+    )
     if bad >= 0:
         raise_singular(chain, bad)
     last = max(first - 1, 0)
@@ -214,9 +261,16 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
     def means(rows: slice) -> None:
         mean, innovation = group.mean[rows], group.innovation[rows]
         recursions.filter_means(
-            chain, first, m[rows], gains, group.z[rows], group.seen, mean, innovation,
+            chain,
+            first,
+            m[rows],
+            gains,
+            group.z[rows],
+            group.seen,
+            mean,
+            innovation,
             group.loglik[rows],
-        )  # fmt: skip
+        )
         if group.smooth:
             recursions.smooth_means(chain, last, gains, innovation, group.seen, mean, y[rows])
 

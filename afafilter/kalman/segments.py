@@ -46,15 +46,22 @@ def borders(first: int, chain: recursions.Chain, seen: ObsMask, scale: Array) ->
 
 
 def filter_covariances(
-    cuts: list[int], chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array, smooth: bool,
-    P: Array, S: Array, gains: recursions.Gains,
-) -> int:  # fmt: skip
+    cuts: list[int],
+    chain: recursions.Chain,
+    L: Array,
+    seen: ObsMask,
+    scale: Array,
+    smooth: bool,
+    P: Array,
+    S: Array,
+    gains: recursions.Gains,
+) -> int:
     """`recursions.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
 
     def go(begin: int, end: int, L: Array) -> int:
-        return int(recursions.filter_covariances(
-            chain, begin, end, L, seen, scale, smooth, P, S, gains
-        ))  # fmt: skip
+        return int(
+            recursions.filter_covariances(chain, begin, end, L, seen, scale, smooth, P, S, gains)
+        )
 
     if len(cuts) == 2:
         return go(cuts[0], cuts[1], L)
@@ -80,9 +87,14 @@ def filter_covariances(
 
 
 def _again(
-    begin: int, end: int, L: Array, old_end: Array, old_bad: int, P: Array,
+    begin: int,
+    end: int,
+    L: Array,
+    old_end: Array,
+    old_bad: int,
+    P: Array,
     go: Callable[[int, int, Array], int],
-) -> tuple[int, Array]:  # fmt: skip
+) -> tuple[int, Array]:
     """Filter nodes begin, ..., end - 1 from root L until covariances agree with those in P."""
     for at in range(begin, end, RETRY):
         upto = min(at + RETRY, end)
@@ -106,9 +118,17 @@ def _warm_filter(end: int, chain: recursions.Chain, L: Array, seen: ObsMask, sca
     )
     d, p = L.shape[0], seen.shape[1]
     recursions.filter_covariances(
-        part, 0, WARM_UP, L, seen[rows], scale[rows], False, np.empty((WARM_UP, d, d)),
-        np.empty((rows.stop - rows.start, p, p)), recursions.empty_gains(WARM_UP, d, p),
-    )  # fmt: skip
+        part,
+        0,
+        WARM_UP,
+        L,
+        seen[rows],
+        scale[rows],
+        False,
+        np.empty((WARM_UP, d, d)),
+        np.empty((rows.stop - rows.start, p, p)),
+        recursions.empty_gains(WARM_UP, d, p),
+    )
 
 
 def smooth_covariances(cuts: list[int], last: int, gains: recursions.Gains, P: Array) -> Array:
@@ -132,8 +152,11 @@ def smooth_covariances(cuts: list[int], last: int, gains: recursions.Gains, P: A
         if ends[i + 1] < ends[-1]:
             nodes = slice(ends[i + 1], ends[i + 1] + WARM_UP + 1)
             recursions.smooth_covariances(
-                0, gains._replace(slot=gains.slot[nodes]), np.empty((WARM_UP + 1, d, d)), starts[i],
-            )  # fmt: skip
+                0,
+                gains._replace(slot=gains.slot[nodes]),
+                np.empty((WARM_UP + 1, d, d)),
+                starts[i],
+            )
         reached[i] = starts[i].copy()
         go(ends[i], ends[i + 1], reached[i])
 

@@ -67,9 +67,14 @@ class KalmanStream:
     """
 
     def __init__(
-        self, model: LinearSDE, *, weight: Weight | None = None, anchor: str = "prediction",
-        metric: str = "R", iterations: int = 50,
-    ) -> None:  # fmt: skip
+        self,
+        model: LinearSDE,
+        *,
+        weight: Weight | None = None,
+        anchor: str = "prediction",
+        metric: str = "R",
+        iterations: int = 50,
+    ) -> None:
         if not isinstance(model, LinearSDE):
             raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
         refuse_forcing(model, "KalmanStream")
@@ -154,9 +159,19 @@ class KalmanStream:
         mean, cov, laws = self._law(state, now)
         info = {} if self._weight is None else {"robust_weights": np.array([w])}
         return Estimate(
-            np.array([now]), mean, cov, loglik[0], loglik, v, shown, None, "Kalman stream",
-            info, None, laws,
-        )  # fmt: skip
+            np.array([now]),
+            mean,
+            cov,
+            loglik[0],
+            loglik,
+            v,
+            shown,
+            None,
+            "Kalman stream",
+            info,
+            None,
+            laws,
+        )
 
     def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
         """`update` where no direction is open and nothing is weighed: one call of the core."""
@@ -166,9 +181,20 @@ class KalmanStream:
         L, m, H, off = self._state.L.copy(), self._state.m.copy(), *self._shows
         v, S, cov = np.empty(row.shape[1:]), np.empty(R.shape), np.empty(L.shape)
         loglik = recursions.step_filter(
-            dt > 0, F[0], b[0], root[0], H[0], off[0], R[0], row[0, 0], L[0], m[0], cov[0], v[0],
+            dt > 0,
+            F[0],
+            b[0],
+            root[0],
+            H[0],
+            off[0],
+            R[0],
+            row[0, 0],
+            L[0],
+            m[0],
+            cov[0],
+            v[0],
             S[0],
-        )  # fmt: skip
+        )
         if isnan(loglik):
             raise_singular(self._chain(dt, R), 0)
         self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now

@@ -71,10 +71,14 @@ def sde_timeline(
     moves = model.discretiser.roots(steps)
     n = len(t)
     chain = _chain(
-        np.concatenate([[0], index]), moves, obs,
+        np.concatenate([[0], index]),
+        moves,
+        obs,
         np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
-        model.C, model.offset, model.R if obs_cov is None else obs_cov,
-    )  # fmt: skip
+        model.C,
+        model.offset,
+        model.R if obs_cov is None else obs_cov,
+    )
     where = np.searchsorted(times, asked)
     where[asked < times[0]] = -1
     return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where, model.component_sizes)
@@ -90,25 +94,38 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
         _stack(model.F, count, 2), _stack(model.b, count, 1), _stack(model.Q, count, 2)
     )
     chain = _chain(
-        np.arange(n) if moving else np.zeros(n), moves, np.arange(n),
-        np.arange(n) if showing else np.zeros(n), model.H, model.d,
+        np.arange(n) if moving else np.zeros(n),
+        moves,
+        np.arange(n),
+        np.arange(n) if showing else np.zeros(n),
+        model.H,
+        model.d,
         model.R if obs_cov is None else obs_cov,
-    )  # fmt: skip
+    )
     sizes = component_sizes(model.F, given=True)
     return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64), sizes)
 
 
 def _chain(
-    step: NDArray[np.generic], moves: tuple[Array, Array, Array], obs: Index,
-    cfg: NDArray[np.generic], H: Array, off: Array, R: Array,
-) -> Chain:  # fmt: skip
+    step: NDArray[np.generic],
+    moves: tuple[Array, Array, Array],
+    obs: Index,
+    cfg: NDArray[np.generic],
+    H: Array,
+    off: Array,
+    R: Array,
+) -> Chain:
     """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not."""
     count = 1 + int(cfg.max(initial=0))
     return Chain(
-        step.astype(np.int64, copy=False), *moves, obs.astype(np.int64, copy=False),
-        cfg.astype(np.int64, copy=False), _stack(H, count, 2), _stack(off, count, 1),
+        step.astype(np.int64, copy=False),
+        *moves,
+        obs.astype(np.int64, copy=False),
+        cfg.astype(np.int64, copy=False),
+        _stack(H, count, 2),
+        _stack(off, count, 1),
         _stack(R, count, 2),
-    )  # fmt: skip
+    )
 
 
 def _stack(value: Array, length: int, core: int) -> Array:

@@ -96,9 +96,13 @@ def expectation_maximisation(
         if iteration == 1:
             _check_density(par.system(theta), data)
         step = minimize(
-            negative, theta / typical, jac=True, method="L-BFGS-B", bounds=limits,
+            negative,
+            theta / typical,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=limits,
             options={"maxiter": 50, "ftol": 1e-13, "gtol": 1e-8},
-        )  # fmt: skip
+        )
         evals += int(step.nfev)
         theta = step.x * typical
     objective = Objective(problem.objective)
@@ -106,9 +110,20 @@ def expectation_maximisation(
     info = information(objective, theta, typical)
     seen, blind, _, gain = newton(info, grad, typical)
     return Optimum(
-        theta, value, grad, info, seen, blind, gain, iteration, not message,
-        message or "converged", (), history, evals + objective.n_evals,
-    )  # fmt: skip
+        theta,
+        value,
+        grad,
+        info,
+        seen,
+        blind,
+        gain,
+        iteration,
+        not message,
+        message or "converged",
+        (),
+        history,
+        evals + objective.n_evals,
+    )
 
 
 def _aitken_gain(history: list[float]) -> float:

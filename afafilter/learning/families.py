@@ -179,16 +179,27 @@ def seasonal(period: float, harmonics: int = 1, dim: int = 1, *, diagonal: bool 
 
 
 def _family(
-    label: str, params: tuple[Param, ...], build: Callable[..., blocks.Block], dim: int,
-    *, affine: bool = False, observes: int = 1,
-) -> Family:  # fmt: skip
+    label: str,
+    params: tuple[Param, ...],
+    build: Callable[..., blocks.Block],
+    dim: int,
+    *,
+    affine: bool = False,
+    observes: int = 1,
+) -> Family:
     return Family((Component(label, params, build, observes, dim, affine),))
 
 
 def _along_axes(
-    label: str, params: tuple[Param, ...], build: Callable[..., blocks.Block], states: int,
-    dim: int, diagonal: bool, *, affine: bool = False,
-) -> Family:  # fmt: skip
+    label: str,
+    params: tuple[Param, ...],
+    build: Callable[..., blocks.Block],
+    states: int,
+    dim: int,
+    diagonal: bool,
+    *,
+    affine: bool = False,
+) -> Family:
     """The component once for each of `dim` axes."""
     n = positive_int(dim, "dim")
     if n == 1:

@@ -210,9 +210,14 @@ class Family:
         else:
             prior = Prior(system.prior.mean, system.prior.cov, None, system.prior.flat)
         return LinearSDE(
-            system.A, Q=system.Q, R=system.R, C=system.C, offset=system.offset, prior=prior,
+            system.A,
+            Q=system.Q,
+            R=system.R,
+            C=system.C,
+            offset=system.offset,
+            prior=prior,
             parts=tuple((c.label, c.dim) for c in self.components if c.dim > 0),
-        )  # fmt: skip
+        )
 
     def guess(self, t: ArrayLike, z: ArrayLike) -> dict[str, float]:
         """Starting values: those of `start`, the others guessed from the data."""

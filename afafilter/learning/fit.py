@@ -131,9 +131,13 @@ def fit(
             raise ValueError("dof is for method='student_t'")
         dof = scalar(dof, "dof", low=0.0, strict=True)
     options = {
-        "free": free, "method": method, "stable": stable, "dof": dof,
-        "max_iter": max_iter, "tolerance": tolerance,
-    }  # fmt: skip
+        "free": free,
+        "method": method,
+        "stable": stable,
+        "dof": dof,
+        "max_iter": max_iter,
+        "tolerance": tolerance,
+    }
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     _refuse_degenerate(values, data)

@@ -347,9 +347,12 @@ class _Space:
     """The vector that is optimised: theta of the model, then logarithms of the settings."""
 
     def __init__(
-        self, par: Parametrisation | _Held, extras: dict[str, tuple[float, float, float]],
-        weight: Callable[[float], Weight] | None, fixed: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        par: Parametrisation | _Held,
+        extras: dict[str, tuple[float, float, float]],
+        weight: Callable[[float], Weight] | None,
+        fixed: dict[str, Any],
+    ) -> None:
         self._par, self._names, self._weight, self._fixed = par, list(extras), weight, fixed
         theta = par.start()
         self._size = len(theta)

@@ -60,9 +60,13 @@ def likelihood_ratio(small: FitResult, large: FitResult, df: int | None = None) 
 
 @takes_tables
 def held_out_score(
-    model: LinearSDE | DiscreteModel | FitResult, t: ArrayLike | None, z: ArrayLike, start: int,
-    *, obs_cov: ArrayLike | None = None,
-) -> float:  # fmt: skip
+    model: LinearSDE | DiscreteModel | FitResult,
+    t: ArrayLike | None,
+    z: ArrayLike,
+    start: int,
+    *,
+    obs_cov: ArrayLike | None = None,
+) -> float:
     """Mean one-step log density of the held-out end z[..., start:, :] given all that came before.
 
     Parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,14 @@ class Optimum:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class Point(NamedTuple):
+    """A point of the search, the objective and its gradient there."""
+
+    theta: Array
+    value: float
+    grad: Array
+
+
 def maximise(
     objective: Objective,
     start: Array,
@@ -104,103 +112,112 @@ def maximise(
         parameters vanish in proportion are straight there.
     vanishing : names coordinates to be put to 0 where that costs no more than the tolerance.
     """
-    from scipy.optimize import Bounds, minimize
-
-    lower, upper = bounds
-    best: tuple[float, Array, Array] = (-np.inf, start, np.zeros(len(start)))
-    history: list[float] = []
-
     scale = _scales(objective, start, typical, roots)
-    downhill = -scale
-
-    here: tuple[float, Array] = (WORSE, np.zeros(len(start)))
-
-    def scaled(x: Array) -> float:
-        nonlocal best, here
-        theta = start + x * scale
-        value, grad = objective(theta)
-        if value > best[0]:
-            best = (value, theta, grad)
-            history.append(value)
-        here = (-value, grad * downhill) if math.isfinite(value) else (WORSE, np.zeros(len(x)))
-        return here[0]
-
-    limits = None
-    if np.isfinite(lower).any() or np.isfinite(upper).any():
-        limits = Bounds((lower - start) / scale, (upper - start) / scale)
-    first = minimize(
-        scaled,
-        np.zeros(len(start)),
-        jac=lambda _: here[1],  # asked right after the value, at the same point
-        method="L-BFGS-B",
-        bounds=limits,
-        options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
-    )
-    n_iter = int(first.nit)
-    value, theta, grad = best
-    if not np.isfinite(value):
-        n = len(theta)
-        return Optimum(
-            theta, value, grad, np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n), np.inf,
-            n_iter, False, "no feasible point was found", (), history,
-        )  # fmt: skip
+    at, n_iter, history = _neighbourhood(objective, start, bounds, scale, max_iter)
+    n = len(start)
+    if not np.isfinite(at.value):
+        info, seen, blind = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
+        message = "no feasible point was found"
+        return Optimum(*at, info, seen, blind, np.inf, n_iter, False, message, (), history)
     message, rounds = "", 0
-    best_new = best
     while True:
-        info = information(objective, theta, typical, grad)
+        info = information(objective, at.theta, typical, at.grad)
         spectrum = _spectrum(info, typical)
         if np.abs(spectrum[0]).min() < DOUBTFUL_EIGENVALUE:
-            info = information(objective, theta, typical)
+            info = information(objective, at.theta, typical)
             spectrum = _spectrum(info, typical)
-        seen, blind, step, gain = _newton(spectrum, grad, typical)
+        seen, blind, step, gain = _newton(spectrum, at.grad, typical)
         if gain <= tolerance:
             # One free step: quadratic convergence makes the optimum exact to rounding.
             if gain > 1e-3 * tolerance:
-                trial = np.clip(theta + step, lower, upper)
-                new, new_grad = objective(trial)
-                if new > value:
-                    value, theta, grad = new, trial, new_grad
+                at = _first_rise(objective, at, [at.theta + step], bounds) or at
             break
         if n_iter >= max_iter:
             message = f"stopped after {max_iter} iterations"
             break
         n_iter += 1
         rounds += 1
-        moves = [theta + shrink * step for shrink in SHRINKING]
+        moves = [at.theta + shrink * step for shrink in SHRINKING]
         if rounds > 3 and roots is not None and roots.any():
-            moves.insert(0, _proportional_step(info, grad, theta, typical, roots))
-        found = False
-        for trial in moves:
-            trial = np.clip(trial, lower, upper)
-            new, new_grad = objective(trial)
-            if new > value and (not found or new > best_new[0]):
-                best_new, found = (new, trial, new_grad), True
-            elif found:
-                break
-        if not found:
+            moves.insert(0, _proportional_step(info, at.grad, at.theta, typical, roots))
+        better = _first_rise(objective, at, moves, bounds)
+        if better is None:
             message = "no further improvement found along the Newton direction"
             break
-        value, theta, grad = best_new
-        history.append(value)
-    boundary = []
-    for i in vanishing(theta):
-        trial = theta.copy()
-        trial[i] = 0.0
-        new, new_grad = objective(trial)
-        if new >= value - tolerance:
-            value, theta, grad = new, trial, new_grad
-            boundary.append(i)
+        at = better
+        history.append(at.value)
+    at, boundary = _vanished(objective, at, vanishing(at.theta), tolerance)
     if boundary:
-        inner = np.setdiff1d(np.arange(len(theta)), boundary)
-        part = newton(info[np.ix_(inner, inner)], grad[inner], typical[inner])
-        seen, blind = (np.zeros((len(theta), x.shape[1])) for x in part[:2])
+        inner = np.setdiff1d(np.arange(n), boundary)
+        part = newton(info[np.ix_(inner, inner)], at.grad[inner], typical[inner])
+        seen, blind = (np.zeros((n, x.shape[1])) for x in part[:2])
         seen[inner], blind[inner] = part[:2]
-    success = not message
-    message = message or "converged"
-    return Optimum(
-        theta, value, grad, info, seen, blind, gain, n_iter, success, message, tuple(boundary),
-        history,
-    )  # fmt: skip
+    outcome = n_iter, not message, message or "converged"
+    return Optimum(*at, info, seen, blind, gain, *outcome, boundary, history)
+
+
+def _neighbourhood(
+    objective: Objective, start: Array, bounds: tuple[Array, Array], scale: Array, max_iter: int
+) -> tuple[Point, int, list[float]]:
+    """The best point that L-BFGS-B meets, its number of iterations, and the values that rose."""
+    from scipy.optimize import Bounds, minimize
+
+    best = Point(start, -np.inf, np.zeros(len(start)))
+    slope = np.zeros(len(start))
+    history: list[float] = []
+
+    def scaled(x: Array) -> float:
+        nonlocal best, slope
+        theta = start + x * scale
+        value, grad = objective(theta)
+        if value > best.value:
+            best = Point(theta, value, grad)
+            history.append(value)
+        slope = -grad * scale
+        return -value if math.isfinite(value) else WORSE
+
+    limits = None
+    if np.isfinite(bounds[0]).any() or np.isfinite(bounds[1]).any():
+        limits = Bounds(*((bound - start) / scale for bound in bounds))
+    found = minimize(
+        scaled,
+        np.zeros(len(start)),
+        jac=lambda _: slope,  # asked right after the value, at the same point
+        method="L-BFGS-B",
+        bounds=limits,
+        options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
+    )
+    return best, int(found.nit), history
+
+
+def _first_rise(
+    objective: Objective, at: Point, moves: list[Array], bounds: tuple[Array, Array]
+) -> Point | None:
+    """The first of these points that is better, or a later one while they still get better."""
+    best = None
+    for theta in moves:
+        theta = np.clip(theta, *bounds)
+        value, grad = objective(theta)
+        if value > (at if best is None else best).value:
+            best = Point(theta, value, grad)
+        elif best is not None:
+            break
+    return best
+
+
+def _vanished(
+    objective: Objective, at: Point, candidates: list[int], tolerance: float
+) -> tuple[Point, tuple[int, ...]]:
+    """Coordinates put to 0 where the objective loses no more than the tolerance; which."""
+    boundary = []
+    for i in candidates:
+        theta = at.theta.copy()
+        theta[i] = 0.0
+        value, grad = objective(theta)
+        if value >= at.value - tolerance:
+            at = Point(theta, value, grad)
+            boundary.append(i)
+    return at, tuple(boundary)
 
 
 def information(

@@ -125,9 +125,13 @@ class StudentBound:
         a0, rate = dof / 2, a / weights
         mean_log = digamma(a) - np.log(rate)
         divergence = (
-            (a - a0) * digamma(a) - gammaln(a) + gammaln(a0)
-            + a0 * (np.log(rate) - np.log(a0)) + weights * a0 - a
-        )  # fmt: skip
+            (a - a0) * digamma(a)
+            - gammaln(a)
+            + gammaln(a0)
+            + a0 * (np.log(rate) - np.log(a0))
+            + weights * a0
+            - a
+        )
         value += float((0.5 * size * (mean_log - np.log(weights)) - divergence)[used].sum())
         out = par.pull(theta, pullback(grad))
         if self.fixed is None:

@@ -174,9 +174,11 @@ def _sde_prior(system: System, t_first: float) -> Any:
     if isinstance(prior, PriorArrays):
         if prior.t0 is None or prior.t0 == t_first:
             return (
-                prior.mean, prior.cov, prior.flat,
+                prior.mean,
+                prior.cov,
+                prior.flat,
                 lambda gm, gP, gD: (None, None, None, PriorArrays(gm, gP, gD)),
-            )  # fmt: skip
+            )
         if prior.t0 > t_first:
             raise ValueError(
                 f"prior t0 must not be after the first time, got t0 = {prior.t0:g} "

@@ -45,9 +45,16 @@ class Score(NamedTuple):
     def zeros(cls, chain: Chain) -> Score:
         """Nothing added up yet."""
         arrays: tuple[Array, ...] = (
-            chain.F, chain.b, chain.V, chain.H, chain.shift, chain.R, chain.mean, chain.cov,
+            chain.F,
+            chain.b,
+            chain.V,
+            chain.H,
+            chain.shift,
+            chain.R,
+            chain.mean,
+            chain.cov,
             chain.flat.T,
-        )  # fmt: skip
+        )
         return cls(*(np.zeros(a.shape) for a in arrays))
 
     def chain(self, chain: Chain) -> Chain:
@@ -71,9 +78,13 @@ def loglik_group(
     kept = Moments.empty(0, d, p, n) if moments is None else moments
     along: Any = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
     status = core.loglik_group(
-        tuple(along), (group.z, group.mask, group.scale), gradient, tuple(slopes),
-        tuple(kept), value,
-    )  # fmt: skip
+        tuple(along),
+        (group.z, group.mask, group.scale),
+        gradient,
+        tuple(slopes),
+        tuple(kept),
+        value,
+    )
     return int(status), float(value[0])
 
 
@@ -87,10 +98,23 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, flo
     parts = A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat
     vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(1)
     status = core.loglik_sde(
-        A, Q, u, C[None], offset[None], R[None], prior.mean, prior.cov,
-        np.ascontiguousarray(prior.flat.T), data.steps, data.index, data.row, data.t,
-        (group.z, group.mask, group.scale), vector, value,
-    )  # fmt: skip
+        A,
+        Q,
+        u,
+        C[None],
+        offset[None],
+        R[None],
+        prior.mean,
+        prior.cov,
+        np.ascontiguousarray(prior.flat.T),
+        data.steps,
+        data.index,
+        data.row,
+        data.t,
+        (group.z, group.mask, group.scale),
+        vector,
+        value,
+    )
     slopes, end = [], 0
     for part in parts:
         slopes.append(vector[end : end + part.size].reshape(part.shape))

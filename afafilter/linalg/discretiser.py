@@ -28,7 +28,6 @@ are used, and go on from there by the semigroup laws and a short Taylor series (
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,14 @@ from scipy.linalg import matrix_balance
 from afafilter._base.checks import Array
 from afafilter._base.steps import mostly_distinct
 from afafilter._base.threads import rows, spread
-from afafilter.linalg.modes import Modes, modes
+from afafilter.linalg.doubling import (
+    Cluster,
+    amplification,
+    linked,
+    single_eigenvalue_blocks,
+    square,
+)
+from afafilter.linalg.modes import Modes, modal_transition, modes
 from afafilter.linalg.transitions import by_columns, from_base
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -109,9 +115,10 @@ class Discretiser:
             Phi, psi, V = (part.copy() for part in self.single[key])
             shape = dt.shape
             return (
-                Phi.reshape(shape + Phi.shape[1:]), psi.reshape(shape + psi.shape[1:]),
+                Phi.reshape(shape + Phi.shape[1:]),
+                psi.reshape(shape + psi.shape[1:]),
                 V.reshape(shape + V.shape[1:]),
-            )  # fmt: skip
+            )
         taus, where = np.unique(dt, return_inverse=True)
         where = where.reshape(dt.shape)
         Phi, psi, V = self._each(taus)
@@ -180,8 +187,8 @@ class Discretiser:
         return modes(self.A, self.Q)
 
     @cached_property
-    def clusters(self) -> list[_Cluster]:
-        return _single_eigenvalue_blocks(self.A)
+    def clusters(self) -> list[Cluster]:
+        return single_eigenvalue_blocks(self.A)
 
     @cached_property
     def _taylor(self) -> NDArray[np.longdouble]:
@@ -202,7 +209,7 @@ class Discretiser:
         out = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
         modal = reach > _DOUBLING_REACH
         if modal.any():
-            *found, bound = self._modal(taus[modal])
+            *found, bound = modal_transition(self.modes, self.Q, self.u, taus[modal])
             better = bound < _EPS * reach[modal]
             modal[modal] = better
             for whole, part in zip(out, found):
@@ -225,7 +232,7 @@ class Discretiser:
         left, tau = halvings[order], taus[order]
         far = self.norm * tau > _DOUBLING_REACH
         clusters = [c for c in self.clusters if tau[0] < c.limit] if far.any() else []
-        counted = _linked(self.A)  # entries of Phi that squaring has to get right
+        counted = linked(self.A)  # entries of Phi that squaring has to get right
         for cluster in clusters:
             counted[np.ix_(cluster.members, cluster.members)] = False
         error = np.full(len(tau), _EPS)
@@ -235,9 +242,9 @@ class Discretiser:
             V[:n] = p @ v @ p.swapaxes(-1, -2) + v
             psi[:n] += (p @ psi[:n, :, None])[..., 0]
             before = p * counted
-            x[:n], P[:n] = _square(x[:n], p)
+            x[:n], P[:n] = square(x[:n], p)
             if counted.any():
-                error[:n] = (2 * error[:n] + _EPS) * _amplification(before, P[:n] * counted)
+                error[:n] = (2 * error[:n] + _EPS) * amplification(before, P[:n] * counted)
         for cluster in clusters:
             rows = np.flatnonzero(far)
             P[np.ix_(rows, cluster.members, cluster.members)] = cluster(tau[rows])
@@ -255,32 +262,6 @@ class Discretiser:
         x = np.diagonal(X, axis1=1, axis2=2).copy()
         return x, X + np.eye(d), np.ascontiguousarray(psi), V.reshape(-1, d, d)
 
-    def _modal(self, taus: Array) -> tuple[Array, Array, Array, Array]:
-        """Phi, psi, V by the closed form, and a bound on their normwise relative error."""
-        lam, S, S_inv, Qs, cond = self.modes
-        n, d = len(taus), len(lam)
-        if not np.isfinite(cond):
-            return np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d)), np.full(n, np.inf)
-        us = S_inv @ self.u
-        growth = np.exp(np.multiply.outer(taus, lam))
-        drive = _integral(lam, taus)
-        spread = _integral(np.add.outer(lam, lam.conj()), taus)
-        Phi = ((S * growth[:, None, :]) @ S_inv).real
-        psi = ((drive * us) @ S.T).real
-        V = _semidefinite((S @ (Qs * spread) @ S.conj().T).real)
-        rough = np.abs(S_inv)
-        phase = 1 + np.abs(lam.imag).max() * taus
-        sizes = (
-            (np.abs(growth).max(axis=1), np.linalg.norm(Phi, axis=(1, 2))),
-            (np.abs(drive) @ (rough @ np.abs(self.u)), np.linalg.norm(psi, axis=1)),
-            (
-                np.abs(spread).reshape(n, -1) @ (rough @ np.abs(self.Q) @ rough.T).ravel(),
-                np.linalg.norm(V, axis=(1, 2)),
-            ),
-        )
-        ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
-        return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
-
 
 def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     """Distinct values of the whole numbers x (n,) >= 0, increasing, and which of them each is."""
@@ -292,101 +273,6 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     used = np.zeros(int(top) + 1, bool)
     used[number] = True
     return np.flatnonzero(used).astype(np.float64), (np.cumsum(used) - 1)[number]
-
-
-class _Cluster(NamedTuple):
-    """A diagonal block of A with one defective eigenvalue mu: A - mu I = N, N^k zero to rounding.
-
-    There e^{A tau} = e^{mu tau} sum_j (N tau)^j / j!, free of the cancellation between powers of
-    tau that repeated squaring suffers once e^{mu tau} is tiny. Extended precision, because the
-    relative condition number grows like tau^3.
-    """
-
-    members: NDArray[np.intp]
-    mu: np.longdouble
-    powers: NDArray[np.longdouble]  # N^j / j!
-    limit: float  # tau up to which the series is safe
-
-    def __call__(self, tau: Array) -> NDArray[np.longdouble]:
-        long = tau.astype(np.longdouble)[:, None]
-        series = long ** np.arange(len(self.powers)) @ self.powers.reshape(len(self.powers), -1)
-        k = len(self.members)
-        return np.asarray(np.exp(self.mu * long) * series).reshape(-1, k, k)
-
-
-def _linked(A: Array) -> NDArray[np.bool_]:
-    """(d, d), whether two components belong to one diagonal block of A (up to their order)."""
-    linked: NDArray[np.bool_] = (A != 0) | (A.T != 0) | np.eye(len(A), dtype=bool)
-    for _ in range(len(A).bit_length()):
-        linked = linked.astype(np.float64) @ linked > 0
-    return linked
-
-
-def _single_eigenvalue_blocks(A: Array) -> list[_Cluster]:
-    found = []
-    for row in np.unique(_linked(A), axis=0):
-        members = np.flatnonzero(row)
-        k = len(members)
-        if k == 1 or k > 8:
-            continue
-        part = A[np.ix_(members, members)].astype(np.longdouble)
-        mu = np.trace(part) / k
-        N = part - mu * np.eye(k)
-        powers = [np.eye(k, dtype=np.longdouble)]
-        for j in range(1, 16):
-            powers.append(powers[-1] @ N / j)
-        rest = float(np.abs(powers[k]).max()) ** (1 / k)
-        if rest <= 1e-3 * float(np.abs(part).max()):
-            limit = 0.1 / rest if rest > 0 else np.inf
-            found.append(_Cluster(members, mu, np.array(powers), limit))
-    return found
-
-
-def _square(x: Array, P: Array) -> tuple[Array, Array]:
-    """diag(P^2 - I) and P^2, from x = diag(P - I) and P.
-
-    Near the identity the diagonal is carried by x, so that slow components keep their relative
-    accuracy through many squarings; far from it by P, so that decayed ones do.
-    """
-    d = P.shape[-1]
-    off = P * (1 - np.eye(d))
-    squared = P @ P
-    diagonal = np.einsum("nii->ni", squared)  # a writeable view
-    x = 2 * x + x * x + np.einsum("nij,nji->ni", off, off)
-    near = np.abs(x) < 0.5
-    x = np.where(near, x, diagonal - 1)
-    diagonal[...] = np.where(near, 1 + x, diagonal)
-    return x, squared
-
-
-def _amplification(P: Array, squared: Array) -> Array:
-    """Estimate of ||P||^2 / ||P^2|| >= 1 in the spectral norm, from rows and columns."""
-    P, squared = P * P, squared * squared
-    size = np.sqrt(P.sum(axis=1).max(axis=1) * P.sum(axis=2).max(axis=1))
-    after = np.sqrt(squared.sum(axis=1).max(axis=1))
-    ratio = np.divide(size, after, out=np.ones_like(after), where=after > 0)
-    return np.asarray(np.maximum(ratio, 1.0))
-
-
-def _semidefinite(V: Array) -> Array:
-    """V (n, d, d) with negative eigenvalues, here always rounding, set to 0."""
-    finite = np.isfinite(V).all(axis=(1, 2))
-    if not V.any() or not finite.all():
-        return V
-    V = 0.5 * (V + V.swapaxes(-1, -2))
-    try:
-        np.linalg.cholesky(V)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(V)
-        V = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
-    return V
-
-
-def _integral(rate: NDArray[np.complex128], taus: Array) -> NDArray[np.complex128]:
-    """int_0^tau e^{rate s} ds, tau where rate = 0: shape taus.shape + rate.shape."""
-    zero = rate == 0
-    out = np.expm1(np.multiply.outer(taus, rate)) / np.where(zero, 1.0, rate)
-    return np.asarray(np.where(zero, taus.reshape(-1, *(1,) * rate.ndim), out))
 
 
 def backward_covariance(A: Array, Q: Array, tau: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Eigenmodes of small matrices, with eigenvalues refined to small relative error."""
+"""Eigenmodes of small matrices, eigenvalues to small relative error, and transitions from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+
+_EPS = float(np.finfo(np.float64).eps)
 
 
 class Modes(NamedTuple):
@@ -37,6 +39,56 @@ def modes(A: Array, Q: Array) -> Modes:
     S_inv = np.linalg.inv(S)
     Qs = S_inv @ Q.astype(complex) @ S_inv.conj().T
     return Modes(lam, S, S_inv, Qs, cond)
+
+
+def modal_transition(
+    found: Modes, Q: Array, u: Array, taus: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Phi, psi, V over taus (n,) by the closed form, and a bound on their relative errors."""
+    lam, S, S_inv, Qs, cond = found
+    n, d = len(taus), len(lam)
+    if not np.isfinite(cond):
+        return np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d)), np.full(n, np.inf)
+    us = S_inv @ u
+    growth = np.exp(np.multiply.outer(taus, lam))
+    drive = _integral(lam, taus)
+    spread = _integral(np.add.outer(lam, lam.conj()), taus)
+    Phi = ((S * growth[:, None, :]) @ S_inv).real
+    psi = ((drive * us) @ S.T).real
+    V = _semidefinite((S @ (Qs * spread) @ S.conj().T).real)
+    rough = np.abs(S_inv)
+    phase = 1 + np.abs(lam.imag).max() * taus
+    sizes = (
+        (np.abs(growth).max(axis=1), np.linalg.norm(Phi, axis=(1, 2))),
+        (np.abs(drive) @ (rough @ np.abs(u)), np.linalg.norm(psi, axis=1)),
+        (
+            np.abs(spread).reshape(n, -1) @ (rough @ np.abs(Q) @ rough.T).ravel(),
+            np.linalg.norm(V, axis=(1, 2)),
+        ),
+    )
+    ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
+    return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
+
+
+def _semidefinite(V: Array) -> Array:
+    """V (n, d, d) with negative eigenvalues, here always rounding, set to 0."""
+    finite = np.isfinite(V).all(axis=(1, 2))
+    if not V.any() or not finite.all():
+        return V
+    V = 0.5 * (V + V.swapaxes(-1, -2))
+    try:
+        np.linalg.cholesky(V)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(V)
+        V = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
+    return V
+
+
+def _integral(rate: NDArray[np.complex128], taus: Array) -> NDArray[np.complex128]:
+    """int_0^tau e^{rate s} ds, tau where rate = 0: shape taus.shape + rate.shape."""
+    zero = rate == 0
+    out = np.expm1(np.multiply.outer(taus, rate)) / np.where(zero, 1.0, rate)
+    return np.asarray(np.where(zero, taus.reshape(-1, *(1,) * rate.ndim), out))
 
 
 def _refine(

@@ -72,9 +72,14 @@ def carry(
 
 
 def unseen(
-    A: Array, sizes: ComponentSizes, C: Array, stamps: Array, seen: ObsMask, times: Array,
+    A: Array,
+    sizes: ComponentSizes,
+    C: Array,
+    stamps: Array,
+    seen: ObsMask,
+    times: Array,
     used: NDArray[np.int64],
-) -> ObsMask:  # fmt: skip
+) -> ObsMask:
     """Which components (k, d) of a flat state at `times` the first `used` observations leave open.
 
     Parameters
@@ -95,9 +100,15 @@ def unseen(
         F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
         M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
         done = core.see_flat(
-            np.ascontiguousarray(F.swapaxes(-1, -2)), np.array(stamps[:n]), sizes, np.array(C),
-            np.array(seen[:n]), M, rounding, count,
-        )  # fmt: skip
+            np.ascontiguousarray(F.swapaxes(-1, -2)),
+            np.array(stamps[:n]),
+            sizes,
+            np.array(C),
+            np.array(seen[:n]),
+            M,
+            rounding,
+            count,
+        )
         whole = done > 0 and count[done - 1] == d
         if whole or n == T:
             break
@@ -116,9 +127,13 @@ def unseen(
     stamp = np.maximum(np.abs(times[open_]), np.abs(stamps[base]))
     with np.errstate(over="ignore", invalid="ignore"):
         moved, zero = carry(
-            Phi, np.abs(lag), stamp, sizes, np.where(early[..., None], 0.0, M[base]),
+            Phi,
+            np.abs(lag),
+            stamp,
+            sizes,
+            np.where(early[..., None], 0.0, M[base]),
             np.where(early[..., None], 0.0, rounding[base]),
-        )  # fmt: skip
+        )
         out[open_] = ~(np.abs(moved) <= zero).all(axis=1)
     return out
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -134,10 +134,8 @@ class LinearSDE:
             C = shaped(given, "C", (p, d))
         drift = np.zeros(d) if self.drift is None else shaped(self.drift, "drift", (d,))
         offset = np.zeros(p) if self.offset is None else shaped(self.offset, "offset", (p,))
-        values: dict[str, Any] = {
-            "A": A, "Q": Q, "R": R, "C": C, "drift": drift, "offset": offset,
-        }  # fmt: skip
-        for name, value in values.items():
+        values = zip(("A", "Q", "R", "C", "drift", "offset"), (A, Q, R, C, drift, offset))
+        for name, value in values:
             object.__setattr__(self, name, frozen(value))
         object.__setattr__(self, "delay", scalar(self.delay, "delay", low=0.0))
         if self.forcing is not None:

@@ -15,9 +15,7 @@ from afafilter.plotting.drawing import (
     MARKERS,
     band,
     category_map,
-    comparison,
     curves,
-    diagnostics,
     ellipses,
     figure,
     intervals,
@@ -27,7 +25,7 @@ from afafilter.plotting.drawing import (
     phase_plane,
     weight_map,
 )
-from afafilter.plotting.results import estimate, fit, trajectories
+from afafilter.plotting.results import comparison, diagnostics, estimate, fit, trajectories
 
 __all__ = [
     "COLOURS",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -18,14 +17,9 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
-from matplotlib.ticker import MaxNLocator
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.results import Estimate
-
-if TYPE_CHECKING:
-    from afafilter.learning.diagnostics import Check, Diagnostics
-    from afafilter.studies.comparison import Comparison
 
 COLUMN_WIDTH = 3.5
 """Width of one journal column, inches."""
@@ -119,15 +113,19 @@ def band(
     """
     ax = plt.gca() if ax is None else ax
     _check_component(component, estimate.mean.shape[-1])
-    lower, upper = (_one_path(bound, path)[:, component] for bound in estimate.interval(level))
-    mean = _one_path(estimate.mean, path)[:, component]
+    lower, upper = (one_path(bound, path)[:, component] for bound in estimate.interval(level))
+    mean = one_path(estimate.mean, path)[:, component]
     line = {"label": estimate.label or None, **line}
     (drawn,) = ax.plot(estimate.t, scale * mean, **line)
     known = np.isfinite(lower)
     ax.fill_between(
-        estimate.t[known], scale * lower[known], scale * upper[known],
-        color=drawn.get_color(), alpha=0.22, linewidth=0,
-    )  # fmt: skip
+        estimate.t[known],
+        scale * lower[known],
+        scale * upper[known],
+        color=drawn.get_color(),
+        alpha=0.22,
+        linewidth=0,
+    )
     return ax
 
 
@@ -136,11 +134,8 @@ def observations(
 ) -> Axes:
     """One observed component as points."""
     ax = plt.gca() if ax is None else ax
-    style: dict[str, Any] = {
-        "marker": ".", "markersize": 2.2, "linestyle": "none",
-        "color": COLOURS["data"], "label": "observations",
-    }  # fmt: skip
-    ax.plot(t, _one_path(z, path)[:, component], **{**style, **marks})
+    style = {"marker": ".", "markersize": 2.2, "linestyle": "none", "color": COLOURS["data"]}
+    ax.plot(t, one_path(z, path)[:, component], **{**style, "label": "observations", **marks})
     return ax
 
 
@@ -175,13 +170,13 @@ def ellipses(
     values, vectors = np.linalg.eigh(covs)
     axes = 2 * radius * np.sqrt(np.clip(values, 0, None))
     angle = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))
-    look: dict[str, Any] = {"facecolor": "none", "edgecolor": CYCLE[0], "linewidth": 0.5, **style}
+    look: dict[str, Any] = {"facecolor": "none", "edgecolor": CYCLE[0], "linewidth": 0.5}
+    look |= {"units": "xy", **style}
     ax.add_collection(
         EllipseCollection(
-            axes[:, 1], axes[:, 0], angle, units="xy", offsets=centres,
-            offset_transform=ax.transData, **look,
+            axes[:, 1], axes[:, 0], angle, offsets=centres, offset_transform=ax.transData, **look
         )
-    )  # fmt: skip
+    )
     ax.autoscale_view()
     return ax
 
@@ -211,9 +206,14 @@ def weight_map(
     last = len(weights) - 1 if t is None else float(t[-1])
     first = 0 if t is None else float(t[0])
     image = ax.imshow(
-        weights, cmap="PuOr_r" if signed else "cividis", vmin=-top if signed else 0.0, vmax=top,
-        extent=(first, last, last, first), interpolation="nearest", aspect="equal",
-    )  # fmt: skip
+        weights,
+        cmap="PuOr_r" if signed else "cividis",
+        vmin=-top if signed else 0.0,
+        vmax=top,
+        extent=(first, last, last, first),
+        interpolation="nearest",
+        aspect="equal",
+    )
     if colorbar:
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
         bar.set_label(label)
@@ -284,9 +284,15 @@ def category_map(
     ax = plt.gca() if ax is None else ax
     palette = [CYCLE[i % len(CYCLE)] for i in range(len(names))]
     ax.imshow(
-        codes, origin="lower", aspect="auto", cmap=ListedColormap(palette), vmin=-0.5,
-        vmax=len(names) - 0.5, alpha=0.55, interpolation="nearest",
-    )  # fmt: skip
+        codes,
+        origin="lower",
+        aspect="auto",
+        cmap=ListedColormap(palette),
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+        alpha=0.55,
+        interpolation="nearest",
+    )
     for row, column in np.argwhere(hatched) if hatched is not None else ():
         ax.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", ec="0.55", lw=0)
@@ -299,93 +305,11 @@ def category_map(
     used = [i for i in range(len(names)) if np.any(codes == i)]
     ax.legend(
         handles=[Patch(color=palette[i], alpha=0.55, label=names[i]) for i in used],
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(used)),
-    )  # fmt: skip
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=min(3, len(used)),
+    )
     return ax
-
-
-def comparison(result: Comparison, metric: str = "rmse", *, ax: Axes | None = None) -> Axes:
-    """One metric of a comparison: a dot with its interval per estimator."""
-    frame = result.intervals(metric)
-    ax = intervals(
-        list(frame["estimator"]), frame["value"].to_numpy(), frame["lower"].to_numpy(),
-        frame["upper"].to_numpy(), ax=ax,
-    )  # fmt: skip
-    ax.set_xlabel(metric)
-    return ax
-
-
-def diagnostics(
-    checks: Diagnostics, component: int = 0, *, path: int = 0, axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
-    """The four pictures of a residual check, the tests and their p values in the titles.
-
-    Standardised innovations over time with +-2 (NIS); their autocorrelations with the 95 % band
-    (Ljung-Box); ordered against normal quantiles (Jarque-Bera); the share of their sum of squares
-    reached so far, a straight line when the variance is constant, with the outer thirds that are
-    compared marked.
-
-    Parameters
-    ----------
-    checks : Diagnostics
-        Result of `diagnose`.
-    component, path : int
-        Which observed component, and which path residuals over time are of; tests are of all.
-    axes : sequence of matplotlib Axes, optional
-        Four axes; default a new figure of one column's width.
-    """
-    if axes is None:
-        axes = figure(4, 1, height=6.4)[1]
-    over_time, lags, normal, squares = axes
-    e = _one_path(checks.residuals, path)[:, component]
-    t, e = checks.t[np.isfinite(e)], e[np.isfinite(e)]
-    line: dict[str, Any] = {"color": CYCLE[0], "lw": 0.8}
-    guide: dict[str, Any] = {"color": "0.5", "lw": 0.6, "ls": DASHES[1]}
-
-    over_time.plot(t, e, marker="o", ms=1.8, **line)
-    over_time.axhline(0, color="0.5", lw=0.6)
-    for level in (-2, 2):
-        over_time.axhline(level, **guide)
-    over_time.set_ylabel("innovation\n(std. deviations)")
-    over_time.set_xlabel("time")
-    over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
-
-    acf = checks.acf[component, 1:]
-    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=CYCLE[0])
-    lags.axhline(0, color="0.5", lw=0.6)
-    for sign in (-1, 1):
-        lags.axhline(sign * checks.acf_band, **guide)
-    top = 1.25 * max(checks.acf_band, float(np.abs(acf).max()))
-    lags.set_ylim(-top, top)
-    lags.set_ylabel("autocorrelation")
-    lags.set_xlabel("lag (observations)")
-    lags.xaxis.set_major_locator(MaxNLocator(integer=True))
-    name = f"Ljung\u2013Box Q({len(acf)})"
-    lags.set_title(_tested(checks.ljung_box[component], name), loc="left")
-
-    ranks = (np.arange(len(e)) + 0.5) / len(e)
-    quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
-    normal.axline((0, 0), slope=1, **guide)
-    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=CYCLE[0])
-    normal.set_xlabel("normal quantile")
-    normal.set_ylabel("ordered innovation")
-    normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")
-
-    share = np.cumsum(e**2) / np.sum(e**2)
-    third = round(len(e) / 3)
-    for first, last in ((0, third - 1), (len(e) - third, len(e) - 1)):
-        squares.axvspan(t[first], t[last], color="0.9", lw=0)
-    squares.plot(t[[0, -1]], [0, 1], **guide)
-    squares.step(t, share, where="post", **line)
-    squares.set_ylabel("share of squares")
-    squares.set_xlabel("time")
-    name = f"last/first third H({third})"
-    squares.set_title(_tested(checks.heteroscedasticity[component], name), loc="left")
-    return axes
-
-
-def _tested(check: Check, name: str) -> str:
-    return f"{name} = {check.statistic:.2f}, p = {check.p_value:.2f}"
 
 
 def _check_component(component: int, d: int) -> None:
@@ -393,7 +317,7 @@ def _check_component(component: int, d: int) -> None:
         raise ValueError(f"component must be one of the {d} (0 to {d - 1}), got {component}")
 
 
-def _one_path(values: Array, path: int) -> Array:
+def one_path(values: Array, path: int) -> Array:
     if values.ndim < 2:
         raise ValueError(f"data must have shape (..., T, p), got {values.shape}")
     return values if values.ndim == 2 else values.reshape(-1, *values.shape[-2:])[path]

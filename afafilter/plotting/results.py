@@ -1,20 +1,35 @@
-"""Pictures of single results: `Estimate.plot`, `Trajectories.plot`, `FitResult.plot`."""
+"""Pictures of results: `Estimate.plot`, `FitResult.plot`, `Comparison.plot` and the like."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from afafilter._base.checks import Array
 from afafilter.kalman.estimators import rts_smoother
-from afafilter.plotting.drawing import COLOURS, band, line_style, observations
+from afafilter.plotting.drawing import (
+    COLOURS,
+    CYCLE,
+    DASHES,
+    band,
+    figure,
+    intervals,
+    line_style,
+    observations,
+    one_path,
+)
 from afafilter.results import Estimate, Trajectories
 
 if TYPE_CHECKING:
+    from afafilter.learning.diagnostics import Check, Diagnostics
     from afafilter.learning.result import FitResult
+    from afafilter.studies.comparison import Comparison
 
 MOST_PANELS = 8
 
@@ -87,10 +102,8 @@ def trajectories(
             if data.outliers is not None:
                 struck = data.outliers.reshape(-1, len(data.t))[path]
                 z = data.z.reshape(-1, len(data.t), p)[path]
-                ax.plot(
-                    data.t[struck], z[struck, k], "o", mfc="none", color=COLOURS["AFA"],
-                    label="outlier",
-                )  # fmt: skip
+                ring: dict[str, Any] = {"mfc": "none", "color": COLOURS["AFA"], "label": "outlier"}
+                ax.plot(data.t[struck], z[struck, k], "o", **ring)
         ax.set_ylabel(_with_units(f"x{k}" if names is None else names[k], units))
     panels[-1].set_xlabel("time")
     panels[0].legend()
@@ -131,6 +144,88 @@ def fit(
     last.set_ylabel("standardised\ninnovation")
     last.set_xlabel(f"time ({result.time_unit})" if result.time_unit else "time")
     return axes if axes is not None else panels
+
+
+def comparison(result: Comparison, metric: str = "rmse", *, ax: Axes | None = None) -> Axes:
+    """One metric of a comparison: a dot with its interval per estimator."""
+    frame = result.intervals(metric)
+    numbers = (frame[name].to_numpy() for name in ("value", "lower", "upper"))
+    ax = intervals(list(frame["estimator"]), *numbers, ax=ax)
+    ax.set_xlabel(metric)
+    return ax
+
+
+def diagnostics(
+    checks: Diagnostics, component: int = 0, *, path: int = 0, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """The four pictures of a residual check, the tests and their p values in the titles.
+
+    Standardised innovations over time with +-2 (NIS); their autocorrelations with the 95 % band
+    (Ljung-Box); ordered against normal quantiles (Jarque-Bera); the share of their sum of squares
+    reached so far, a straight line when the variance is constant, with the outer thirds that are
+    compared marked.
+
+    Parameters
+    ----------
+    checks : Diagnostics
+        Result of `diagnose`.
+    component, path : int
+        Which observed component, and which path residuals over time are of; tests are of all.
+    axes : sequence of matplotlib Axes, optional
+        Four axes; default a new figure of one column's width.
+    """
+    if axes is None:
+        axes = figure(4, 1, height=6.4)[1]
+    over_time, lags, normal, squares = axes
+    e = one_path(checks.residuals, path)[:, component]
+    t, e = checks.t[np.isfinite(e)], e[np.isfinite(e)]
+    line: dict[str, Any] = {"color": CYCLE[0], "lw": 0.8}
+    guide: dict[str, Any] = {"color": "0.5", "lw": 0.6, "ls": DASHES[1]}
+
+    over_time.plot(t, e, marker="o", ms=1.8, **line)
+    over_time.axhline(0, color="0.5", lw=0.6)
+    for level in (-2, 2):
+        over_time.axhline(level, **guide)
+    over_time.set_ylabel("innovation\n(std. deviations)")
+    over_time.set_xlabel("time")
+    over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
+
+    acf = checks.acf[component, 1:]
+    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=CYCLE[0])
+    lags.axhline(0, color="0.5", lw=0.6)
+    for sign in (-1, 1):
+        lags.axhline(sign * checks.acf_band, **guide)
+    top = 1.25 * max(checks.acf_band, float(np.abs(acf).max()))
+    lags.set_ylim(-top, top)
+    lags.set_ylabel("autocorrelation")
+    lags.set_xlabel("lag (observations)")
+    lags.xaxis.set_major_locator(MaxNLocator(integer=True))
+    name = f"Ljung\u2013Box Q({len(acf)})"
+    lags.set_title(_tested(checks.ljung_box[component], name), loc="left")
+
+    ranks = (np.arange(len(e)) + 0.5) / len(e)
+    quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+    normal.axline((0, 0), slope=1, **guide)
+    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=CYCLE[0])
+    normal.set_xlabel("normal quantile")
+    normal.set_ylabel("ordered innovation")
+    normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")
+
+    share = np.cumsum(e**2) / np.sum(e**2)
+    third = round(len(e) / 3)
+    for first, last in ((0, third - 1), (len(e) - third, len(e) - 1)):
+        squares.axvspan(t[first], t[last], color="0.9", lw=0)
+    squares.plot(t[[0, -1]], [0, 1], **guide)
+    squares.step(t, share, where="post", **line)
+    squares.set_ylabel("share of squares")
+    squares.set_xlabel("time")
+    name = f"last/first third H({third})"
+    squares.set_title(_tested(checks.heteroscedasticity[component], name), loc="left")
+    return axes
+
+
+def _tested(check: Check, name: str) -> str:
+    return f"{name} = {check.statistic:.2f}, p = {check.p_value:.2f}"
 
 
 def title(result: Estimate) -> str:

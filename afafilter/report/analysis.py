@@ -104,11 +104,20 @@ def analyse(series: Series, model: LinearSDE | None = None, family: str | None =
         outliers = np.abs(residual) > OUTLIER_SD * np.sqrt(R)
     map_t, afa_map, kalman_map = weight_maps(model, series)
     return Analysis(
-        series, model, fitted, asked, mean + model.offset, np.sqrt(var),
-        np.sqrt(var + np.diag(model.R)), outliers, diagnose(fitted or model, t, z, obs_cov=noise),
-        hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4), map_t, afa_map,
+        series,
+        model,
+        fitted,
+        asked,
+        mean + model.offset,
+        np.sqrt(var),
+        np.sqrt(var + np.diag(model.R)),
+        outliers,
+        diagnose(fitted or model, t, z, obs_cov=noise),
+        hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4),
+        map_t,
+        afa_map,
         kalman_map,
-    )  # fmt: skip
+    )
 
 
 def _learned(series: Series, family: str | None) -> FitResult:

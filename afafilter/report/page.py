@@ -175,13 +175,19 @@ def _about(found: Analysis) -> str:
     flagged = int(found.outliers.sum())
     gaps = np.diff(series.t)
     facts = {
-        "rows": len(series.t), "from": ends[0], "to": ends[1], "missing values": missing,
-        "outliers": flagged, "usual step": f"{np.median(gaps):.6g}" if len(gaps) else "-",
+        "rows": len(series.t),
+        "from": ends[0],
+        "to": ends[1],
+        "missing values": missing,
+        "outliers": flagged,
+        "usual step": f"{np.median(gaps):.6g}" if len(gaps) else "-",
         "longest gap": f"{gaps.max():.6g}" if len(gaps) else "-",
         "unit of time": series.time_unit or "not said",
-    }  # fmt: skip
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
-                   for k, v in facts.items())  # fmt: skip
+    }
+    rows = "".join(
+        f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
+        for k, v in facts.items()
+    )
     return _section("Data", "", f'<div class="scroll"><table>{rows}</table></div>')
 
 
@@ -232,9 +238,12 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _page(
-    title: str, subtitle: str, body: Sequence[str], drawn: Mapping[str, Any],
+    title: str,
+    subtitle: str,
+    body: Sequence[str],
+    drawn: Mapping[str, Any],
     files: Mapping[str, pd.DataFrame],
-) -> str:  # fmt: skip
+) -> str:
     from plotly.offline import get_plotlyjs
 
     content = {

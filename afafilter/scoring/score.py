@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVELS = (0.5, 0.9, 0.95)
-COLUMNS = (
-    "metric", "component", "value", "se", "low", "high", "band_low", "band_high",
-    "n_paths", "n_used", "undetermined",
-)  # fmt: skip
+COUNTS = ("n_paths", "n_used", "undetermined")
+COLUMNS = ("metric", "component", "value", "se", "low", "high", "band_low", "band_high", *COUNTS)
 Steps: TypeAlias = slice | ArrayLike | None
+
+
+def empty_row(metric: str, component: str, n_paths: int) -> dict[str, Any]:
+    """A row of `Score.frame` of an estimator that failed."""
+    found = {"metric": metric, "component": component, "n_paths": n_paths}
+    return dict.fromkeys(COLUMNS, np.nan) | found | {"n_used": 0, "undetermined": 0}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,14 +124,10 @@ class Score(ShownByFields):
         for metric in self.metrics:
             for component in self.components(metric):
                 ratio = self.ratio(metric, component)
-                se, low, high = ratio.interval()
-                band = self._band(metric, ratio)
+                values = ratio.value, *ratio.interval(), *self._band(metric, ratio)
                 used = round(self._entries(metric, component))
-                values = (
-                    metric, component, ratio.value, se, low, high, *band, self.n_paths, used,
-                    self._possible(metric, component) - used,
-                )  # fmt: skip
-                out.append(dict(zip(COLUMNS, values)))
+                counts = self.n_paths, used, self._possible(metric, component) - used
+                out.append(dict(zip(COLUMNS, (metric, component, *values, *counts))))
         return out
 
     def _entries(self, metric: str, component: str) -> float:
@@ -179,13 +179,10 @@ class Score(ShownByFields):
             for component in self.components(metric):
                 total, count = self._columns(metric, component)
                 ratio = Ratio(total[1], count[1], metric == "rmse")
-                part = {
-                    "t": self.t, "metric": metric, "component": component,
-                    "value": ratio.of(total[1], count[1]), "band_low": np.nan,
-                    "band_high": np.nan,
-                }  # fmt: skip
-                if metric in ("nees", "nis"):
-                    part["band_low"], part["band_high"] = chi2_band(count[1])
+                value = ratio.of(total[1], count[1])
+                low, high = chi2_band(count[1]) if metric in ("nees", "nis") else (np.nan, np.nan)
+                name = {"metric": metric, "component": component}
+                part = {"t": self.t, **name, "value": value, "band_low": low, "band_high": high}
                 parts.append(pd.DataFrame(part))
         return pd.concat(parts, ignore_index=True)
 
@@ -198,10 +195,8 @@ class Score(ShownByFields):
             for component in self.components(metric):
                 ratio = self.ratio(metric, component)
                 values = ratio.of(ratio.sums, ratio.counts)
-                part = {
-                    "path": np.arange(self.n_paths), "metric": metric, "component": component,
-                    "value": values,
-                }  # fmt: skip
+                name = {"metric": metric, "component": component}
+                part = {"path": np.arange(self.n_paths), **name, "value": values}
                 parts.append(pd.DataFrame(part))
         return pd.concat(parts, ignore_index=True)
 

@@ -40,6 +40,12 @@ class Ratio:
     counts: Array
     root: bool = False
 
+    @staticmethod
+    def join(parts: Sequence[Ratio]) -> Ratio:
+        """The ratio over the paths of all parts."""
+        sums, counts = (np.concatenate(x) for x in zip(*((r.sums, r.counts) for r in parts)))
+        return Ratio(sums, counts, parts[0].root)
+
     @property
     def value(self) -> float:
         """Pooled value; NaN when nothing was counted."""

@@ -79,9 +79,15 @@ def make_plan(model: LinearSDE | DiscreteModel, t: ArrayLike | None, setting: Se
         return Tables(table(mean), table(shift), covariance_root(table(cov)), which)
 
     return Plan(
-        grid, tables("F", "b", "Q"), _own_noise(tables("H", "d", "R"), setting, model), every,
-        every, every[:0], float(grid[0]), grid,
-    )  # fmt: skip
+        grid,
+        tables("F", "b", "Q"),
+        _own_noise(tables("H", "d", "R"), setting, model),
+        every,
+        every,
+        every[:0],
+        float(grid[0]),
+        grid,
+    )
 
 
 def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan:
@@ -103,9 +109,15 @@ def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan
     noise = covariance_root(model.R)[None]
     observation = Tables(model.C[None], model.offset[None], noise, constant)
     return Plan(
-        grid, Tables(Phi, psi, covariance_root(V), which), _own_noise(observation, setting, model),
-        seen, shown_at, extra, float(states[0]), states,
-    )  # fmt: skip
+        grid,
+        Tables(Phi, psi, covariance_root(V), which),
+        _own_noise(observation, setting, model),
+        seen,
+        shown_at,
+        extra,
+        float(states[0]),
+        states,
+    )
 
 
 def _own_noise(observation: Tables, setting: Setting, model: LinearSDE | DiscreteModel) -> Tables:

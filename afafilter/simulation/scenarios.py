@@ -62,9 +62,14 @@ class DriftSDE:
 
 
 def spiral_3d(
-    decay: float = 0.1, frequency: float = 1.0, climb: float = 0.2, *, process_var: float = 0.01,
-    obs_var: float = 0.1, substep: float = 0.01,
-) -> DriftSDE:  # fmt: skip
+    decay: float = 0.1,
+    frequency: float = 1.0,
+    climb: float = 0.2,
+    *,
+    process_var: float = 0.01,
+    obs_var: float = 0.1,
+    substep: float = 0.01,
+) -> DriftSDE:
     """A rotating, decaying pair that climbs by its radius r in the plane: dx3 = climb r dt."""
 
     def f(x: Array) -> Array:
@@ -76,9 +81,14 @@ def spiral_3d(
 
 
 def lorenz(
-    sigma: float = 10.0, rho: float = 28.0, beta: float = 8.0 / 3.0, *, process_var: float = 0.1,
-    obs_var: float = 1.0, substep: float = 0.002,
-) -> DriftSDE:  # fmt: skip
+    sigma: float = 10.0,
+    rho: float = 28.0,
+    beta: float = 8.0 / 3.0,
+    *,
+    process_var: float = 0.1,
+    obs_var: float = 1.0,
+    substep: float = 0.002,
+) -> DriftSDE:
     """Lorenz, Deterministic nonperiodic flow, J. Atmos. Sci. 20 (1963), eqs 25-27, with noise."""
 
     def f(x: Array) -> Array:
@@ -89,9 +99,14 @@ def lorenz(
 
 
 def coupled_van_der_pol(
-    n: int = 2, nonlinearity: float = 1.0, coupling: float = 0.2, *, process_var: float = 0.01,
-    obs_var: float = 0.1, substep: float = 0.005,
-) -> DriftSDE:  # fmt: skip
+    n: int = 2,
+    nonlinearity: float = 1.0,
+    coupling: float = 0.2,
+    *,
+    process_var: float = 0.01,
+    obs_var: float = 0.1,
+    substep: float = 0.005,
+) -> DriftSDE:
     """n oscillators x'' = mu (1 - x^2) x' - x + coupling (mean of x - x): positions, velocities.
 
     van der Pol, On relaxation-oscillations, Phil. Mag. 2 (1926).
@@ -164,9 +179,14 @@ def simulate_drift(
 
 
 def strong_error(
-    model: DriftSDE, x0: ArrayLike, span: float, halvings: int, *, n_paths: int = 200,
+    model: DriftSDE,
+    x0: ArrayLike,
+    span: float,
+    halvings: int,
+    *,
+    n_paths: int = 200,
     rng: np.random.Generator | int = 0,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     """How sub-steps change a path: lengths h (halvings,), and rms distances at the end.
 
     The same Brownian path is followed with steps span / 2, span / 4, ... and each end is compared

@@ -158,9 +158,11 @@ def simulate(
 def _check(model: Any, outliers: Any, forcing: Any, jumps: Any, coloured: Any) -> None:
     """TypeError or ValueError for options of the wrong kind."""
     for name, value, kind in (
-        ("outliers", outliers, Outliers), ("forcing", forcing, Forcing), ("jumps", jumps, Jumps),
+        ("outliers", outliers, Outliers),
+        ("forcing", forcing, Forcing),
+        ("jumps", jumps, Jumps),
         ("coloured", coloured, ColouredNoise),
-    ):  # fmt: skip
+    ):
         if value is not None and not isinstance(value, kind):
             article = "an" if kind is Outliers else "a"
             raise TypeError(f"{name} must be {article} {kind.__name__} or None, got {value!r}")
@@ -177,9 +179,13 @@ def _any(missing: Any) -> bool:
 
 
 def _setting(
-    model: Any, t: Any, obs_cov: Any, clock_jitter: float, fine_times: Any,
+    model: Any,
+    t: Any,
+    obs_cov: Any,
+    clock_jitter: float,
+    fine_times: Any,
     seeds: NDArray[np.int64],
-) -> Setting:  # fmt: skip
+) -> Setting:
     jitter = scalar(clock_jitter, "clock_jitter", low=0.0)
     if jitter == 0 and fine_times is None:
         return Setting(obs_cov)
@@ -210,9 +216,15 @@ def _forced(model: Any, plan: Plan, x0: Any) -> Array | None:
 
 
 def _disturb(
-    states: Array, z: Array, plan: Plan, known: Array | None, model: Any, jumps: Jumps | None,
-    outliers: Outliers | None, seeds: NDArray[np.int64],
-) -> Any:  # fmt: skip
+    states: Array,
+    z: Array,
+    plan: Plan,
+    known: Array | None,
+    model: Any,
+    jumps: Jumps | None,
+    outliers: Outliers | None,
+    seeds: NDArray[np.int64],
+) -> Any:
     """Add known inputs, jumps and outliers in place; returns the mask of the struck (n, T)."""
     strikes = [_stream(seed) for seed in seeds[3:6]]
     struck, kicks = None, None

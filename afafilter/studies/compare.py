@@ -103,7 +103,7 @@ def compare(
     chosen_steps(steps, len(grid))
     job = Experiment(
         named, model, assumed, grid, x0, outliers, missing, steps, levels, energy, lags, simulator
-    )  # fmt: skip
+    )
     return run_experiment(job, n, rng, n_jobs=n_jobs, chunk_size=chunk_size, progress=progress)
 
 

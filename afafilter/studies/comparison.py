@@ -13,7 +13,7 @@ from afafilter._base.checks import Array
 from afafilter._base.shown import ShownAsText, load
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences
-from afafilter.scoring.score import COLUMNS, Score
+from afafilter.scoring.score import COLUMNS, Score, empty_row
 from afafilter.scoring.tally import BAND
 
 if TYPE_CHECKING:
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 
 TABLE_METRICS = ("rmse", "crps", "nlpd", "nees", "coverage95", "time")
 TITLES = {
-    "rmse": "RMSE", "bias": "Bias", "crps": "CRPS", "nlpd": "NLPD", "nees": "NEES",
-    "energy": "Energy score", "nis": "NIS", "ljung_box": "Ljung-Box", "time": "ms / path",
-}  # fmt: skip
+    "rmse": "RMSE",
+    "bias": "Bias",
+    "crps": "CRPS",
+    "nlpd": "NLPD",
+    "nees": "NEES",
+    "energy": "Energy score",
+    "nis": "NIS",
+    "ljung_box": "Ljung-Box",
+    "time": "ms / path",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,12 +83,8 @@ class Comparison(ShownAsText):
                 out += [{"estimator": name, **row, "error": ""} for row in done[name]]
                 continue
             for metric, component in keys or [("rmse", "all")]:
-                empty = dict.fromkeys(COLUMNS, np.nan)
-                empty |= {"n_paths": self.n_paths, "n_used": 0, "undetermined": 0}
-                out.append(
-                    {"estimator": name, **empty, "metric": metric, "component": component,
-                     "error": self.errors[name]}
-                )  # fmt: skip
+                empty = empty_row(metric, component, self.n_paths)
+                out.append({"estimator": name, **empty, "error": self.errors[name]})
         return out
 
     @cached_property
@@ -246,8 +249,11 @@ class Comparison(ShownAsText):
         return latex_table(
             [_title(m) for m in metrics],
             self._cells(metrics, component, uncertainty, digits),
-            corner="Estimator", digits=digits, caption=caption, label=label,
-        )  # fmt: skip
+            corner="Estimator",
+            digits=digits,
+            caption=caption,
+            label=label,
+        )
 
     def to_markdown(
         self,
@@ -262,8 +268,9 @@ class Comparison(ShownAsText):
         return markdown_table(
             [_title(m) for m in metrics],
             self._cells(metrics, component, uncertainty, digits),
-            corner="Estimator", digits=digits,
-        )  # fmt: skip
+            corner="Estimator",
+            digits=digits,
+        )
 
     def __str__(self) -> str:
         return f"{len(self.names)} estimators, {self.n_paths} paths\n{self.to_markdown()}"

@@ -173,19 +173,30 @@ def _pieces(
 
 
 def _scored(
-    kind: str, hidden: Sequence[tuple[ObsMask, ObsMask]],
-    estimators: Mapping[str, Callable[..., Estimate]], models: Mapping[str, Any], t: Array,
-    z: Array, R: Mapping[str, Array], extra: Mapping[str, Any], errors: dict[tuple[str, str], str],
-) -> list[dict[str, Any]]:  # fmt: skip
+    kind: str,
+    hidden: Sequence[tuple[ObsMask, ObsMask]],
+    estimators: Mapping[str, Callable[..., Estimate]],
+    models: Mapping[str, Any],
+    t: Array,
+    z: Array,
+    R: Mapping[str, Array],
+    extra: Mapping[str, Any],
+    errors: dict[tuple[str, str], str],
+) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], list[Array]] = {}
     for where, model in models.items():
         for name, estimator in estimators.items():
             try:
                 found[where, name] = [
-                    _losses(estimator(model, t, np.where(gone, np.nan, z), **extra), model,
-                            R[where], z, scored)
+                    _losses(
+                        estimator(model, t, np.where(gone, np.nan, z), **extra),
+                        model,
+                        R[where],
+                        z,
+                        scored,
+                    )
                     for gone, scored in hidden
-                ]  # fmt: skip
+                ]
             except Exception as error:
                 errors[where, name] = f"{type(error).__name__}: {error}"
     if not found:
@@ -195,19 +206,26 @@ def _scored(
     rows = []
     for key, parts in found.items():
         losses = np.concatenate(parts)
-        each = np.array([a[:, 3].mean() - b[:, 3].mean() for a, b in zip(parts, found[best])
-                         if len(a)])  # fmt: skip
+        each = np.array(
+            [a[:, 3].mean() - b[:, 3].mean() for a, b in zip(parts, found[best]) if len(a)]
+        )
         se = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
         miss, crps, inside = losses[:, 0], losses[:, 1], losses[:, 2]
         rows.append(
             {
-                "kind": kind, "model": key[0], "estimator": key[1], "count": len(losses),
-                "rmse": float(np.sqrt(np.mean(miss**2))), "mae": float(np.abs(miss).mean()),
-                "crps": float(crps.mean()), "nlpd": means[key],
-                "coverage95": float(inside.mean()), "nlpd_behind_best": float(each.mean()),
+                "kind": kind,
+                "model": key[0],
+                "estimator": key[1],
+                "count": len(losses),
+                "rmse": float(np.sqrt(np.mean(miss**2))),
+                "mae": float(np.abs(miss).mean()),
+                "crps": float(crps.mean()),
+                "nlpd": means[key],
+                "coverage95": float(inside.mean()),
+                "nlpd_behind_best": float(each.mean()),
                 "standard_error": float(se),
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from afafilter._base.checks import positive_int
 from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
-from afafilter.scoring.score import COLUMNS, LEVELS, score_level
+from afafilter.scoring.score import COLUMNS, LEVELS, empty_row, score_level
 from afafilter.scoring.tally import BAND, Ratio
 from afafilter.studies.batch import Estimator, Experiment, checked_estimators
 from afafilter.studies.cells import cell_key, describe, read_cell, run_cell, write_cell
@@ -131,14 +132,11 @@ class Study(ShownByFields):
         }
         models = {name: describe(pair) for name, pair in self.models.items()}
         scenarios = {name: describe(x) for name, x in self.scenarios.items()}
-        return tuple(
-            Cell(
-                m, s, seed,
-                cell_key(shared | {"model": [m, models[m]], "scenario": [s, scenarios[s]],
-                                   "seed": seed}),
-            )
-            for m in self.models for s in self.scenarios for seed in _seeds(self.seeds)
-        )  # fmt: skip
+        found = []
+        for m, s, seed in product(self.models, self.scenarios, _seeds(self.seeds)):
+            own = {"model": [m, models[m]], "scenario": [s, scenarios[s]], "seed": seed}
+            found.append(Cell(m, s, seed, cell_key(shared | own)))
+        return tuple(found)
 
     def run(
         self,
@@ -174,10 +172,8 @@ class Study(ShownByFields):
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
         quiet = None if progress is None else not progress
         tasks = (delayed(_compute)(cell, *self._job(cell)) for cell in todo)
-        with tqdm(
-            total=len(self.cells), initial=len(self.cells) - len(todo), disable=quiet,
-            unit="cell", smoothing=0.1,
-        ) as bar:  # fmt: skip
+        n = len(self.cells)
+        with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
             workers = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
             for cell, outcome in workers(tasks):
                 content = {"cell": cell._asdict(), "version": __version__, "estimators": outcome}
@@ -192,11 +188,9 @@ class Study(ShownByFields):
     def _job(self, cell: Cell) -> tuple[Experiment, int]:
         truth, assumed = self.models[cell.model]
         s = self.scenarios[cell.scenario]
-        job = Experiment(
-            self.estimators, truth, assumed, s.t, s.x0, s.outliers, s.missing,
-            slice(s.burn_in, None), self.levels, self.energy, self.lags, s.simulator,
-        )  # fmt: skip
-        return job, s.n_paths
+        drawn = truth, assumed, s.t, s.x0, s.outliers, s.missing
+        scored = slice(s.burn_in, None), self.levels, self.energy, self.lags
+        return Experiment(self.estimators, *drawn, *scored, s.simulator), s.n_paths
 
     def _finished(self, folder: Path, cell: Cell, retry_failed: bool) -> bool:
         content = read_cell(folder / f"{cell.key}.json")
@@ -229,12 +223,9 @@ class StudyResult(ShownByFields):
 
         rows = []
         for place, name, content in self._outcomes():
-            empty = dict.fromkeys(COLUMNS, np.nan) | {
-                "metric": "rmse", "component": "all", "n_used": 0, "undetermined": 0,
-                "n_paths": self.study.scenarios[place["scenario"]].n_paths,
-            }  # fmt: skip
-            found = [dict(zip(COLUMNS, row)) for row in content["rows"]] or [empty]
-            for row in found:
+            n_paths = self.study.scenarios[place["scenario"]].n_paths
+            found = [dict(zip(COLUMNS, row)) for row in content["rows"]]
+            for row in found or [empty_row("rmse", "all", n_paths)]:
                 rows.append({**place, "estimator": name, **row, "error": content["error"]})
         return pd.DataFrame(rows)
 
@@ -362,18 +353,7 @@ class StudyResult(ShownByFields):
         if known and metric not in known:
             raise ValueError(f"metric must be one of {', '.join(sorted(known))}, got {metric!r}")
         for place, parts, failed in groups.values():
-            yield (
-                place,
-                {
-                    name: Ratio(
-                        np.concatenate([r.sums for r in ratios]),
-                        np.concatenate([r.counts for r in ratios]),
-                        ratios[0].root,
-                    )
-                    for name, ratios in parts.items()
-                    if name not in failed
-                },
-            )
+            yield place, {n: Ratio.join(own) for n, own in parts.items() if n not in failed}
 
 
 def _compute(cell: Cell, job: Experiment, n_paths: int) -> tuple[Cell, dict[str, Any]]:

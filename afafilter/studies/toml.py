@@ -198,9 +198,10 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
     words = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
         words = {
-            "anchor": allowed.ANCHORS, "correlation": allowed.CORRELATIONS,
+            "anchor": allowed.ANCHORS,
+            "correlation": allowed.CORRELATIONS,
             "method": allowed.METHODS,
-        }  # fmt: skip
+        }
     for key, value in options.items():
         if key in words:
             _one_of(value, key, words[key])

@@ -27,9 +27,12 @@ COLUMNS = ["model", "scenario", "best", "second", "value", "margin", "p"]
 
 
 def winners(
-    result: StudyResult, metric: str = "rmse", *, among: Sequence[str] | None = None,
+    result: StudyResult,
+    metric: str = "rmse",
+    *,
+    among: Sequence[str] | None = None,
     level: float = 0.05,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """The best estimator of every model and scenario, and whether it is really better.
 
     Parameters

@@ -79,9 +79,13 @@ def critical_length(
 
 
 def length_error(
-    model: LinearSDE, dt: float, lengths: ArrayLike, inverse_temperature: float = 1.0, *,
+    model: LinearSDE,
+    dt: float,
+    lengths: ArrayLike,
+    inverse_temperature: float = 1.0,
+    *,
     anchor_var: float = 0.0,
-) -> Array:  # fmt: skip
+) -> Array:
     """Root mean squared error per component of plain AFA at the end of records of these lengths.
 
     ::

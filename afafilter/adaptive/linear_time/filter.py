@@ -164,8 +164,10 @@ def linear_time_estimate(
     return PlainEstimate(
         mean.reshape(*lead, *mean.shape[1:]),
         variance.reshape(*lead, variance.shape[1]),
-        method, bound, n_terms,
-    )  # fmt: skip
+        method,
+        bound,
+        n_terms,
+    )
 
 
 def linear_time_filter(
@@ -238,9 +240,13 @@ class AdaptiveFilterStream:
             drifting = p.decay == 0 and p.process_var > 0
             horizon = 1e9 * (p.obs_var + gamma2) / p.process_var if drifting else np.inf
         weights = plain_weights_exponentials(
-            p.decay, p.process_var, p.obs_var, gamma2,
-            horizon=horizon, tolerance=0.2 * tolerance,
-        )  # fmt: skip
+            p.decay,
+            p.process_var,
+            p.obs_var,
+            gamma2,
+            horizon=horizon,
+            tolerance=0.2 * tolerance,
+        )
         self.error_bound = 2 * weights.bound
         _require_reach(self.error_bound)
         self._horizon = horizon
@@ -299,9 +305,14 @@ class AdaptiveFilterStream:
 
 
 def _sides(
-    p: IsotropicParameters, anchor_var: float, seen: Array, queries: Array, two_sided: bool,
-    tolerance: float, weights: ExponentialSum | None,
-) -> tuple[core.Side, ...]:  # fmt: skip
+    p: IsotropicParameters,
+    anchor_var: float,
+    seen: Array,
+    queries: Array,
+    two_sided: bool,
+    tolerance: float,
+    weights: ExponentialSum | None,
+) -> tuple[core.Side, ...]:
     noise = p.decay, p.process_var, p.obs_var, anchor_var
     ahead = max(0.0, float(queries[-1] - seen[0]))
     if weights is not None:

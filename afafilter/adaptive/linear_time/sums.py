@@ -65,9 +65,13 @@ class ExponentialSum:
 
 
 def plain_weight(
-    tau: ArrayLike, decay: float, process_var: float, obs_var: float, anchor_var: float = 0.0,
+    tau: ArrayLike,
+    decay: float,
+    process_var: float,
+    obs_var: float,
+    anchor_var: float = 0.0,
     side: str = "causal",
-) -> Array:  # fmt: skip
+) -> Array:
     """The exact weight (see `plain_weights_exponentials`) at lags tau >= 0, shape of tau."""
     lags = real_array(tau, "tau")
     start, slope = _start_and_slope(decay, process_var, obs_var, anchor_var, side)

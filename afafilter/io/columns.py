@@ -1,0 +1,97 @@
+"""Which column is which: times, values, errors of values, and what tells paths apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from afafilter.io.dialect import Dialect
+from afafilter.io.source import Table, read_table
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Names of the columns: times (one, or date and time of day), values, errors, paths."""
+
+    time: tuple[str, ...]
+    values: tuple[str, ...]
+    errors: tuple[str, ...]
+    by: str | None
+
+
+def opened(
+    path: str | Path,
+    time: str | Sequence[str] | None,
+    values: Sequence[str] | str | None,
+    by: str | None,
+    errors: Sequence[str] | str | None,
+    dialect: Dialect | None,
+) -> tuple[Table, Chosen]:
+    """The table of a file and which of its columns are asked for; what is not said is found."""
+    named = tuple(listed(time)) + tuple(listed(values)) + tuple(listed(errors))
+    wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
+    table = read_table(path, dialect or Dialect(), wanted)
+    own = own_layout(table.names)
+    if own is not None and values is None and by is None and own.by is not None:
+        by = own.by
+    if by is None and len(table.index) == 2 and time is None:
+        by = table.index[0]
+    times = time_names(table, time, by, own)
+    if errors is not None and values is None:
+        raise ValueError("errors (--errors) need values (--values), in the same order")
+    if values is None:
+        candidates = own.values if own and by == own.by else table.names
+        chosen = [name for name in candidates if name not in {*times, by}]
+    else:
+        chosen = listed(values)
+    if not chosen:
+        raise ValueError(f"{table.path}: no value column beside the time column {times[0]!r}")
+    sd = listed(errors)
+    if errors is not None and len(sd) != len(chosen):
+        raise ValueError(
+            f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
+        )
+    seen = set()
+    for name in [*times, *([] if by is None else [by]), *chosen, *sd]:
+        table.require(name)
+        if name in seen:
+            raise ValueError(f"{table.path}: column {name!r} is asked for twice")
+        seen.add(name)
+    return table, Chosen(times, tuple(chosen), tuple(sd), by)
+
+
+def own_layout(names: Sequence[str]) -> Chosen | None:
+    """The columns of a table that `afafilter simulate` wrote; None for any other."""
+    text = " ".join(names)
+    if not re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", text):
+        return None
+    values = tuple(name for name in names if name.startswith("z"))
+    return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
+
+
+def time_names(
+    table: Table, time: str | Sequence[str] | None, by: str | None, own: Chosen | None
+) -> tuple[str, ...]:
+    """Names of the columns of times: asked for, known by the layout, or the first one."""
+    if time is not None:
+        names = tuple(listed(time))
+        if len(names) > 2:
+            raise ValueError(f"time must name one column, or date and time of day, got {names}")
+        for name in names:
+            table.require(name)
+        return names
+    if own is not None:
+        return own.time
+    if table.index:
+        return (table.index[-1],)
+    first = next((name for name in table.names if name != by), None)
+    if first is None:
+        raise ValueError(f"{table.path}: no time column beside {by!r}")
+    return (first,)
+
+
+def listed(names: Sequence[str] | str | None) -> list[str]:
+    """Names as a list, of one or of none too."""
+    return [] if names is None else [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,88 @@
+"""Repeated squaring of transitions, and how much accuracy it costs.
+
+Each squaring multiplies the relative error of Phi by 2 ||Phi||^2 / ||Phi^2|| (`amplification`); a
+defective eigenvalue, where that never stops, has its own series (`Cluster`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array
+
+
+class Cluster(NamedTuple):
+    """A diagonal block of A with one defective eigenvalue mu: A - mu I = N, N^k zero to rounding.
+
+    There e^{A tau} = e^{mu tau} sum_j (N tau)^j / j!, free of the cancellation between powers of
+    tau that repeated squaring suffers once e^{mu tau} is tiny. Extended precision, because the
+    relative condition number grows like tau^3.
+    """
+
+    members: NDArray[np.intp]
+    mu: np.longdouble
+    powers: NDArray[np.longdouble]  # N^j / j!
+    limit: float  # tau up to which the series is safe
+
+    def __call__(self, tau: Array) -> NDArray[np.longdouble]:
+        long = tau.astype(np.longdouble)[:, None]
+        series = long ** np.arange(len(self.powers)) @ self.powers.reshape(len(self.powers), -1)
+        k = len(self.members)
+        return np.asarray(np.exp(self.mu * long) * series).reshape(-1, k, k)
+
+
+def linked(A: Array) -> NDArray[np.bool_]:
+    """(d, d), whether two components belong to one diagonal block of A (up to their order)."""
+    found: NDArray[np.bool_] = (A != 0) | (A.T != 0) | np.eye(len(A), dtype=bool)
+    for _ in range(len(A).bit_length()):
+        found = found.astype(np.float64) @ found > 0
+    return found
+
+
+def single_eigenvalue_blocks(A: Array) -> list[Cluster]:
+    found = []
+    for row in np.unique(linked(A), axis=0):
+        members = np.flatnonzero(row)
+        k = len(members)
+        if k == 1 or k > 8:
+            continue
+        part = A[np.ix_(members, members)].astype(np.longdouble)
+        mu = np.trace(part) / k
+        N = part - mu * np.eye(k)
+        powers = [np.eye(k, dtype=np.longdouble)]
+        for j in range(1, 16):
+            powers.append(powers[-1] @ N / j)
+        rest = float(np.abs(powers[k]).max()) ** (1 / k)
+        if rest <= 1e-3 * float(np.abs(part).max()):
+            limit = 0.1 / rest if rest > 0 else np.inf
+            found.append(Cluster(members, mu, np.array(powers), limit))
+    return found
+
+
+def square(x: Array, P: Array) -> tuple[Array, Array]:
+    """diag(P^2 - I) and P^2, from x = diag(P - I) and P.
+
+    Near the identity the diagonal is carried by x, so that slow components keep their relative
+    accuracy through many squarings; far from it by P, so that decayed ones do.
+    """
+    d = P.shape[-1]
+    off = P * (1 - np.eye(d))
+    squared = P @ P
+    diagonal = np.einsum("nii->ni", squared)  # a writeable view
+    x = 2 * x + x * x + np.einsum("nij,nji->ni", off, off)
+    near = np.abs(x) < 0.5
+    x = np.where(near, x, diagonal - 1)
+    diagonal[...] = np.where(near, 1 + x, diagonal)
+    return x, squared
+
+
+def amplification(P: Array, squared: Array) -> Array:
+    """Estimate of ||P||^2 / ||P^2|| >= 1 in the spectral norm, from rows and columns."""
+    P, squared = P * P, squared * squared
+    size = np.sqrt(P.sum(axis=1).max(axis=1) * P.sum(axis=2).max(axis=1))
+    after = np.sqrt(squared.sum(axis=1).max(axis=1))
+    ratio = np.divide(size, after, out=np.ones_like(after), where=after > 0)
+    return np.asarray(np.maximum(ratio, 1.0))
