@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
 from afafilter.weights import Weight
 
@@ -134,12 +135,12 @@ def _factors(kernel: RadialKernel, q: Array, k: Array, causal: bool) -> tuple[Ar
     if early[-1] > between:
         lag = np.abs(q[:, None] - k)
         E = np.exp(-mu * lag)
-        F, E2 = _spread(mu, lag), E * E
+        F, E2 = exponential_integral(-2 * mu, lag), E * E
         S = [p * F + f * E2 + s for p, f, s in zip(process, fading, staying, strict=True)]
         return E, S[0], S[1]
     b, c = late - between, between - early
     e_late, e_early = np.exp(-mu * b), np.exp(-mu * c)
-    F_late, F_early = _spread(mu, b), _spread(mu, c)
+    F_late, F_early = exponential_integral(-2 * mu, b), exponential_integral(-2 * mu, c)
     S = []
     for p, f, s in zip(process, fading, staying, strict=True):
         left = np.stack([p * F_late + s, e_late**2], axis=1)
@@ -147,10 +148,6 @@ def _factors(kernel: RadialKernel, q: Array, k: Array, causal: bool) -> tuple[Ar
         S.append(left @ right if causal else right.T @ left.T)
     E = np.multiply.outer(e_late, e_early)
     return E if causal else E.T, S[0], S[1]
-
-
-def _spread(mu: float, lag: Array) -> Array:
-    return lag if mu == 0 else np.asarray(-np.expm1(-2 * mu * lag) / (2 * mu))
 
 
 def _robust(

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter.linalg.integrals import exponential_integral
+
 F64 = NDArray[np.float64]
 LogPrior = Callable[[F64, bool], F64]
 
@@ -38,11 +40,11 @@ def log_prior(kind: str, noise: Noise) -> LogPrior:
 
     def lyapunov(tau: F64, exact: bool) -> F64:
         x = 2.0 * noise.decay * tau
-        grown = noise.process_var * (tau if noise.decay == 0 else -np.expm1(-x) / (2 * noise.decay))
+        grown: F64 = noise.process_var * exponential_integral(-2.0 * noise.decay, tau)
         late, early = noise.query_var, noise.key_var
         if exact:
             late, early = early, late
-        log_s = np.log(grown + late + early * np.exp(-x))
+        log_s: F64 = np.log(grown + late + early * np.exp(-x))
         return -log_s - x if exact else -log_s
 
     return lyapunov

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, expm1, inf, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from afafilter.attention.recursions import (
     rotated,
 )
 from afafilter.attention.threads import Task
+from afafilter.linalg.integrals import exponential_integral
 
 BAND = 1024
 """Most queries of a block: they share the columns made of far keys."""
@@ -81,13 +82,8 @@ class Head:
 
     def growth(self, tau: float) -> float:
         """V(tau)."""
-        if self.model.decay < 1e-200:
-            return self.model.process_var * tau
-        return (
-            self.model.process_var
-            * -expm1(-2.0 * self.model.decay * tau)
-            / (2.0 * self.model.decay)
-        )
+        grown = exponential_integral(-2.0 * self.model.decay, tau)
+        return self.model.process_var * float(grown)
 
     @cached_property
     def longest(self) -> float:

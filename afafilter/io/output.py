@@ -18,7 +18,6 @@ from afafilter.io.source import CSV_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, s
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "parquet": ".parquet"}
 CHUNK = 50_000
 """Rows that are turned into text at a time."""
 FAST_ROWS = 20_000

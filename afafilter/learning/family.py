@@ -20,7 +20,6 @@ NO_STATE = (
     "noise and constant alone have no state that moves: add a component such as brownian, "
     "ornstein_uhlenbeck or cycle"
 )
-DOMAINS = ("real", "positive", "nonnegative")
 
 
 @dataclass(frozen=True)

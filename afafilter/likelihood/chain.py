@@ -19,7 +19,7 @@ from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import transition_adjoint, transitions
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import refuse_forcing
-from afafilter.models.priors import Prior
+from afafilter.models.priors import InitialLaw, Prior, require_before
 from afafilter.models.sde import LinearSDE
 
 COMPILED_REACH = 1e4
@@ -139,7 +139,7 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    mean, cov, flat, prior_pullback = _sde_prior(system, data.t[0] - system.delay)
+    (mean, cov, flat), prior_pullback = _sde_prior(system, data.t[0] - system.delay)
     reach = np.abs(A).sum(axis=0).max() * data.longest
     faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
     if reach <= COMPILED_REACH and not faint:
@@ -167,23 +167,14 @@ def _decay(A: Array) -> float:
     return float(-np.linalg.eigvals(A).real.min())
 
 
-def _sde_prior(system: System, t_first: float) -> Any:
+def _sde_prior(system: System, t_first: float) -> tuple[InitialLaw, Callable[..., Any]]:
     """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
-    d = len(A)
     if isinstance(prior, PriorArrays):
+        law = InitialLaw(prior.mean, prior.cov, prior.flat)
         if prior.t0 is None or prior.t0 == t_first:
-            return (
-                prior.mean,
-                prior.cov,
-                prior.flat,
-                lambda gm, gP, gD: (None, None, None, PriorArrays(gm, gP, gD)),
-            )
-        if prior.t0 > t_first:
-            raise ValueError(
-                f"prior t0 must not be after the first time, got t0 = {prior.t0:g} "
-                f"and first time {t_first:g}"
-            )
+            return law, lambda *grads: (None, None, None, PriorArrays(*grads))
+        require_before(prior.t0, t_first)
         gap = np.array([t_first - prior.t0])
         (F,), (b,), (V,) = discretiser.transition(A, Q, u, gap)
 
@@ -192,21 +183,18 @@ def _sde_prior(system: System, t_first: float) -> Any:
             parts = transition_adjoint((A, Q, u), gap, gF[None], gm[None], gP[None])
             return *parts, PriorArrays(F.T @ gm, F.T @ gP @ F, F.T @ gD)
 
-        return F @ prior.mean + b, F @ prior.cov @ F.T + V, F @ prior.flat, propagated
+        return law.moved(F, b, V), propagated
     if prior == "diffuse":
-        return np.zeros(d), np.zeros((d, d)), np.eye(d), lambda *_: (None, None, None, "diffuse")
-    if not discretiser.is_stable(A):
-        raise np.linalg.LinAlgError("a stationary prior needs a stable A")
-    mean = np.linalg.solve(A, -u)
-    P = discretiser.stationary_covariance(A, Q)
+        return InitialLaw.flat(len(A)), lambda *_: (None, None, None, "diffuse")
+    law = InitialLaw.stationary(A, Q, u)
 
     def stationary(gm: Array, gP: Array, gD: Array) -> Any:
         y = np.linalg.solve(A.T, gm)
         Y = solve_continuous_lyapunov(A.T, -gP)
         Y = 0.5 * (Y + Y.T)
-        return 2 * Y @ P - np.outer(y, mean), Y, -y, "stationary"
+        return 2 * Y @ law.cov - np.outer(y, law.mean), Y, -y, "stationary"
 
-    return mean, P, np.zeros((d, 0)), stationary
+    return law, stationary
 
 
 def discrete_chain(
@@ -228,18 +216,12 @@ def discrete_chain(
         return plain(np.broadcast_to(value, (count, *value.shape)))
 
     n = system.F.shape[-1]
-    mean: Any
-    if system.prior == "diffuse":
-        mean, cov, flat = np.zeros(n), np.zeros((n, n)), np.eye(n)
-    elif system.prior == "stationary":
-        if np.abs(np.linalg.eigvals(system.F)).max() >= 1:
-            raise np.linalg.LinAlgError("a stationary prior needs a stable F")
-        mean = np.linalg.solve(np.eye(n) - system.F, system.b)
-        P = solve_discrete_lyapunov(system.F, system.Q)
-        cov, flat = 0.5 * (P + P.T), np.zeros((n, 0))
-    else:
-        assert isinstance(system.prior, PriorArrays)
+    if isinstance(system.prior, PriorArrays):
         mean, cov, flat, _ = system.prior
+    elif system.prior == "diffuse":
+        mean, cov, flat = InitialLaw.flat(n)
+    else:
+        mean, cov, flat = InitialLaw.stationary_steps(system.F, system.Q, system.b)
     index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov
     H, shift, R, row = _shown(T, spread("H"), spread("d"), R)

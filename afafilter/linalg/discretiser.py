@@ -2,7 +2,6 @@
 
 Symbols: Phi(tau) = e^{A tau}; psi(tau) = int_0^tau e^{As} u ds;
 V(tau) = int_0^tau e^{As} Q e^{A^T s} ds (the differential Lyapunov equation, V(0) = 0);
-VB(tau) = int_0^tau e^{-As} Q e^{-A^T s} ds, the same integral backwards in time.
 
 `transition` holds two algorithms and takes, per interval, the one with the smaller error bound:
 
@@ -273,19 +272,6 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     used = np.zeros(int(top) + 1, bool)
     used[number] = True
     return np.flatnonzero(used).astype(np.float64), (np.cumsum(used) - 1)[number]
-
-
-def backward_covariance(A: Array, Q: Array, tau: Array) -> Array:
-    """VB(tau) = int_0^tau e^{-As} Q e^{-A^T s} ds = Phi^-1 V Phi^-T, for tau (...) >= 0.
-
-    Grows like e^{2 mu tau} for stable A.
-
-    Raises
-    ------
-    ValueError
-        If it exceeds the floating-point range; combine exponents before that point.
-    """
-    return transition(-A, Q, np.zeros(len(A)), tau)[2]
 
 
 def is_stable(A: Array) -> bool:

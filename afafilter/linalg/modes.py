@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter.linalg.integrals import exponential_integral
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -51,8 +52,8 @@ def modal_transition(
         return np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d)), np.full(n, np.inf)
     us = S_inv @ u
     growth = np.exp(np.multiply.outer(taus, lam))
-    drive = _integral(lam, taus)
-    spread = _integral(np.add.outer(lam, lam.conj()), taus)
+    drive = exponential_integral(lam, taus[:, None])
+    spread = exponential_integral(np.add.outer(lam, lam.conj()), taus[:, None, None])
     Phi = ((S * growth[:, None, :]) @ S_inv).real
     psi = ((drive * us) @ S.T).real
     V = _semidefinite((S @ (Qs * spread) @ S.conj().T).real)
@@ -82,13 +83,6 @@ def _semidefinite(V: Array) -> Array:
         values, vectors = np.linalg.eigh(V)
         V = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
     return V
-
-
-def _integral(rate: NDArray[np.complex128], taus: Array) -> NDArray[np.complex128]:
-    """int_0^tau e^{rate s} ds, tau where rate = 0: shape taus.shape + rate.shape."""
-    zero = rate == 0
-    out = np.expm1(np.multiply.outer(taus, rate)) / np.where(zero, 1.0, rate)
-    return np.asarray(np.where(zero, taus.reshape(-1, *(1,) * rate.ndim), out))
 
 
 def _refine(

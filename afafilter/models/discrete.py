@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import solve_discrete_lyapunov
 
 from afafilter._base.checks import (
     Array,
@@ -143,12 +142,9 @@ class DiscreteModel:
 
     def initial_law(self) -> InitialLaw:
         """Law of x_0 before any observation."""
-        n = self.dim
         if self.prior == "diffuse":
-            return InitialLaw(np.zeros(n), np.zeros((n, n)), np.eye(n))
+            return InitialLaw.flat(self.dim)
         if self.prior == "stationary":
-            mean = np.linalg.solve(np.eye(n) - self.F, self.b)
-            P = solve_discrete_lyapunov(self.F, self.Q)
-            return InitialLaw(np.asarray(mean, dtype=np.float64), 0.5 * (P + P.T), np.zeros((n, 0)))
+            return InitialLaw.stationary_steps(self.F, self.Q, self.b)
         assert isinstance(self.prior, Prior)
         return self.prior.law

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import solve_discrete_lyapunov
 
 from afafilter._base.checks import Array, choice, covariance, frozen, real_array, scalar
+from afafilter.linalg import discretiser
 
 PRIOR_WORDS = ("stationary", "diffuse")
 
@@ -23,6 +25,52 @@ class InitialLaw(NamedTuple):
     mean: Array
     cov: Array
     diffuse: Array
+
+    @classmethod
+    def flat(cls, d: int) -> InitialLaw:
+        """Nothing is known of any of the d components."""
+        return cls(np.zeros(d), np.zeros((d, d)), np.eye(d))
+
+    @classmethod
+    def stationary(cls, A: Array, Q: Array, drift: Array) -> InitialLaw:
+        """The law that dx = (A x + drift) dt + dw keeps, A stable: A m = -u, A P + P A^T + Q = 0.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If A is not stable.
+        """
+        if not discretiser.is_stable(A):
+            raise np.linalg.LinAlgError("a stationary prior needs a stable A")
+        mean = np.asarray(np.linalg.solve(A, -drift), dtype=np.float64)
+        return cls(mean, discretiser.stationary_covariance(A, Q), np.zeros((len(A), 0)))
+
+    @classmethod
+    def stationary_steps(cls, F: Array, Q: Array, b: Array) -> InitialLaw:
+        """The law that x_k = F x_{k-1} + b + w keeps: (I - F) m = b, P = F P F^T + Q.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If F is not stable.
+        """
+        if np.abs(np.linalg.eigvals(F)).max() >= 1:
+            raise np.linalg.LinAlgError("a stationary prior needs a stable F")
+        P = solve_discrete_lyapunov(F, Q)
+        mean = np.asarray(np.linalg.solve(np.eye(len(F)) - F, b), dtype=np.float64)
+        return cls(mean, 0.5 * (P + P.T), np.zeros((len(F), 0)))
+
+    def moved(self, Phi: Array, psi: Array, V: Array) -> InitialLaw:
+        """The law after x -> Phi x + psi + w, w ~ N(0, V); its flat directions as they come."""
+        return InitialLaw(Phi @ self.mean + psi, Phi @ self.cov @ Phi.T + V, Phi @ self.diffuse)
+
+
+def require_before(t0: float, t_first: float) -> None:
+    """ValueError where a prior holds after the first time."""
+    if t0 > t_first:
+        raise ValueError(
+            f"prior t0 must not be after the first time, got t0 = {t0:g} and first time {t_first:g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, frozen, positive_int, real_array, scalar
+from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
 from afafilter.models.sde import LinearSDE
 
@@ -92,10 +93,7 @@ class RadialTangentialSDE:
 
     def spread(self, tau: ArrayLike) -> Array:
         """(1 - e^{-2 mu tau}) / (2 mu), time; tau at mu = 0."""
-        lags = np.asarray(tau, dtype=np.float64)
-        if self.decay == 0:
-            return lags
-        return np.asarray(-np.expm1(-2 * self.decay * lags) / (2 * self.decay))
+        return np.asarray(exponential_integral(-2 * self.decay, tau))
 
     def propagated_covariance(self, start: ArrayLike, tau: ArrayLike) -> Array:
         """Covariance (..., d, d) at lag tau (...) >= 0 of a state known to be `start` (d,).

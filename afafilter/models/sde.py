@@ -37,7 +37,7 @@ from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing, forced_states, joined_input
-from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
+from afafilter.models.priors import InitialLaw, Prior, PriorLike, require_before, resolve_prior
 
 LATER = {"later": True}
 """Metadata of a field that came after the first release: cells stored before know nothing of it."""
@@ -225,9 +225,7 @@ class LinearSDE:
 
     @cached_property
     def _stationary_law(self) -> InitialLaw:
-        mean = np.asarray(np.linalg.solve(self.A, -self.drift), dtype=np.float64)
-        cov = discretiser.stationary_covariance(self.A, self.Q)
-        return InitialLaw(mean, cov, np.zeros((self.dim, 0)))
+        return InitialLaw.stationary(self.A, self.Q, self.drift)
 
     def initial_law(self, t_first: float) -> InitialLaw:
         """Law of the state at time `t_first`, the first one used, before any observation.
@@ -240,22 +238,15 @@ class LinearSDE:
             If the prior holds at a time after `t_first`, or so long before that its flat
             directions can no longer be told apart.
         """
-        d = self.dim
         if self.prior == "diffuse":
-            return InitialLaw(np.zeros(d), np.zeros((d, d)), np.eye(d))
+            return InitialLaw.flat(self.dim)
         if self.prior == "stationary":
             return InitialLaw(*(part.copy() for part in self._stationary_law))
         assert isinstance(self.prior, Prior)
         if self.prior.t0 is None or self.prior.t0 == t_first:
             return self.prior.law
-        if self.prior.t0 > t_first:
-            raise ValueError(
-                f"prior t0 must not be after the first time, got t0 = {self.prior.t0:g} "
-                f"and first time {t_first:g}"
-            )
-        Phi, psi, V = self.transition(t_first - self.prior.t0)
-        mean, cov, flat = self.prior.law
-        flat = Phi @ flat
+        require_before(self.prior.t0, t_first)
+        mean, cov, flat = self.prior.law.moved(*self.transition(t_first - self.prior.t0))
         sizes = np.linalg.norm(flat, axis=0)
         if flat.size and (sizes.min() == 0 or np.linalg.cond(flat / sizes) > 1e12):
             raise ValueError(
@@ -263,7 +254,7 @@ class LinearSDE:
                 f"first time, {t_first:g}; give a later t0 or prior='diffuse'"
             )
         basis = flat / sizes if flat.size else None
-        return Prior(Phi @ mean + psi, Phi @ cov @ Phi.T + V, None, basis).law
+        return Prior(mean, cov, None, basis).law
 
     def discretize(self, t: ArrayLike) -> DiscreteModel:
         """The equivalent discrete-time model on the grid t (T,), prior included.

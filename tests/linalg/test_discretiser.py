@@ -281,16 +281,6 @@ def test_a_hundred_thousand_intervals_need_no_loop():
 # ------------------------------------------------------------------------------- the small parts
 
 
-def test_backward_covariance_is_the_pulled_back_one(model):
-    tau = np.array([0.0, 1e-3, 0.004])
-    VB = discretiser.backward_covariance(model.A, model.Q, tau)
-    for k in range(len(tau)):
-        Phi, _, V = mp_transition(model.A, model.Q, np.zeros(model.dim), tau[k])
-        Phi, V = Phi.astype(float), V.astype(float)
-        back = np.linalg.solve(Phi, np.linalg.solve(Phi, V).T)
-        np.testing.assert_allclose(VB[k], back, rtol=1e-9, atol=1e-11 * np.abs(back).max())
-
-
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if discretiser.is_stable(m.A)])
 def test_stationary_covariance_solves_lyapunov(name):
     model = MODELS[name]

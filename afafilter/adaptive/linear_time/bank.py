@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
+from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -87,9 +88,7 @@ def drift_path(
     n = len(frequency)
     rate = np.append(-decay + 1j * frequency, np.full(len(u) - 2 * n, -decay))
     inflow = np.append(u[0 : 2 * n : 2] + 1j * u[1 : 2 * n : 2], u[2 * n :])
-    still = rate == 0
-    lags = tau[:, None]
-    moved = inflow * np.where(still, lags, np.expm1(rate * lags) / np.where(still, 1.0, rate))
+    moved = inflow * exponential_integral(rate, tau[:, None])
     out = np.empty((len(tau), len(u)))
     out[:, 0 : 2 * n : 2], out[:, 1 : 2 * n : 2] = moved[:, :n].real, moved[:, :n].imag
     out[:, 2 * n :] = moved[:, n:].real

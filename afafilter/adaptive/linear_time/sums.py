@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, choice, frozen, real_array, scalar
+from afafilter.linalg.integrals import exponential_integral
 
 SETTLED = 36.0
 """e^-36 < 2^-52: lags, in units of 1/(2 mu), after which the weight no longer changes."""
@@ -203,9 +204,7 @@ def _start_and_slope(
 
 def _growth(tau: Array, decay: float, slope: float) -> Array:
     """Sig(tau) / Sig(0)."""
-    if decay == 0:
-        return np.asarray(1 + slope * tau)
-    return np.asarray(1 - slope / (2 * decay) * np.expm1(-2 * decay * tau))
+    return np.asarray(1 + slope * exponential_integral(-2 * decay, tau))
 
 
 def _sum(

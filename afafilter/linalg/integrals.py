@@ -1,0 +1,31 @@
+"""The integral of an exponential: noise, drift and inputs of linear dynamics all come from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_STILL = 1e-290
+"""|rate tau| below which the integral is tau to rounding (and its quotient would lose digits)."""
+
+
+def exponential_integral(rate: Any, tau: Any) -> Any:
+    """int_0^tau e^{rate s} ds = (e^{rate tau} - 1) / rate, and tau where rate = 0.
+
+    With rate = -2 mu it is (1 - e^{-2 mu tau}) / (2 mu), the variance that isotropic dynamics of
+    decay mu gather in a time tau from noise of unit intensity.
+
+    Parameters
+    ----------
+    rate, tau : array_like
+        Real or complex rates (1/time) and times, broadcast against each other.
+
+    Returns
+    -------
+    ndarray
+        Relative error of a few eps; overflows to inf where the integral does.
+    """
+    x = np.multiply(rate, tau)
+    still = np.abs(x) < _STILL
+    return np.where(still, tau, np.expm1(x) / np.where(still, 1.0, rate))
