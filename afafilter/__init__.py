@@ -59,6 +59,7 @@ _HOME = {
     "studies.batch": ("Shell",),
     "studies.compare": ("compare",),
     "studies.comparison": ("Comparison",),
+    "studies.hold_out": ("HoldOut", "hold_out"),
     "studies.scenario": ("Scenario",),
     "studies.study": ("Study", "StudyResult"),
     "weights": ("Exponential", "Huber", "IMQ", "Power", "Rational", "StudentT", "Threshold"),
@@ -73,8 +74,9 @@ _MODULES = {
 }
 _OWNER = {name: module for module, names in _HOME.items() for name in names}
 
-# Results below the drawing package ask for it by name; only the face stands above both.
+# Results below the drawing packages ask for them by name; only the face stands above both.
 offer("plotting", lambda: importlib.import_module("afafilter.plotting"))
+offer("report", lambda: importlib.import_module("afafilter.report"))
 
 _HERE = ["__version__", *sorted(_OWNER), *_MODULES]
 

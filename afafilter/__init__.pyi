@@ -69,6 +69,8 @@ from afafilter.simulation.simulate import simulate as simulate
 from afafilter.studies.batch import Shell as Shell
 from afafilter.studies.compare import compare as compare
 from afafilter.studies.comparison import Comparison as Comparison
+from afafilter.studies.hold_out import HoldOut as HoldOut
+from afafilter.studies.hold_out import hold_out as hold_out
 from afafilter.studies.scenario import Scenario as Scenario
 from afafilter.studies.study import Study as Study
 from afafilter.studies.study import StudyResult as StudyResult

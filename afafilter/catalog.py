@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from afafilter.io.model_toml import known_keys, near
+from afafilter.io.model_toml import known_keys, near, place, required
 from afafilter.results import Estimate
 from afafilter.weights import Weight, weight_from_name
 
@@ -43,16 +44,27 @@ reweighting inside the Kalman filter and smoother; mixture: 5 % of observations 
 noise, unless options say otherwise or `estimate` learns it."""
 
 
-def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> partial[Estimate]:
-    """The estimator f(model, t, z) -> Estimate of that name with these options.
+def estimator_from_spec(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    allow_import: bool = False,
+    what: str = "estimator",
+) -> partial[Estimate]:
+    """The estimator f(model, t, z, **more) -> Estimate of that name with these options.
 
     Parameters
     ----------
     name : str
-        One of `CATALOG`.
+        One of `CATALOG`; one of `functions`, such as "kalman_filter"; or, with `allow_import`,
+        the import path of an estimator of your own, "mypackage.module:my_filter".
     options : mapping, optional
         Keyword arguments of the function behind the name; they replace the entry's own.
         `weight` may be a weight, or a table such as {"name": "student_t", "nu": 4.0}.
+    allow_import : bool
+        Whether an import path may be followed, which runs that module's code.
+    what : str
+        How messages call the name.
 
     Returns
     -------
@@ -62,25 +74,68 @@ def estimator_from_spec(name: str, options: Mapping[str, Any] | None = None) -> 
     Raises
     ------
     ValueError, TypeError
-        Unknown name (the message lists the known ones), option or weight.
+        Unknown name (the message lists the known ones), option or weight; an import path that
+        may not be followed, or that leads to no function.
     """
-    if name not in CATALOG:
-        raise ValueError(
-            f"estimator must be one of {', '.join(CATALOG)}, got {name!r}{near(name, CATALOG)}"
-        )
-    entry = CATALOG[name]
-    function = functions()[entry.function]
-    merged = {**entry.options, **(options or {})}
-    try:
-        known_keys(merged, options_of(function))
-    except ValueError as error:
-        raise ValueError(f"estimator {name!r}: {error}") from None
+    function, own = _named(name, what, allow_import)
+    merged = {**own, **(options or {})}
+    with place(f"estimator {name!r}"):
+        if not _takes_any(function):
+            known_keys(merged, options_of(function))
+        required(merged, function, ("model", "t", "z"))
     weight = merged.get("weight")
     if isinstance(weight, Mapping):
         merged["weight"] = weight_from_table(weight)
     elif isinstance(weight, tuple):
         merged["weight"] = weight_from_name(weight[0], **weight[1])
     return partial(function, **merged)
+
+
+def _named(
+    name: Any, what: str, allow_import: bool
+) -> tuple[Callable[..., Estimate], Mapping[str, Any]]:
+    """The function behind a name, and the options that the name stands for."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a name, got {name!r}")
+    if ":" in name:
+        return _imported(name, what, allow_import), {}
+    known = functions()
+    if name in CATALOG:
+        return known[CATALOG[name].function], CATALOG[name].options
+    if name not in known:
+        every = (*CATALOG, *known)
+        raise ValueError(
+            f"{what} must be one of {', '.join(every)}, or the import path package:function of "
+            f"your own, got {name!r}{near(name, every)}"
+        )
+    return known[name], {}
+
+
+def _imported(path: str, what: str, allow_import: bool) -> Callable[..., Estimate]:
+    module, _, attribute = path.partition(":")
+    if not allow_import:
+        raise ValueError(
+            f"{what} {path!r} is an import path, which runs code of yours: "
+            "allow it (--allow-import, allow_import=True)"
+        )
+    try:
+        function = importlib.import_module(module)
+        for part in attribute.split("."):
+            function = getattr(function, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{what} {path!r} cannot be imported: {error}; wanted is package.module:function, "
+            "importable from here"
+        ) from None
+    if not callable(function):
+        raise TypeError(f"{what} {path!r} must be a function f(model, t, z), got {function!r}")
+    return function
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    """Whether a function has **options, so that none can be refused."""
+    found = inspect.signature(function).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in found)
 
 
 def functions() -> dict[str, Callable[..., Estimate]]:

@@ -6,18 +6,21 @@ import tomllib
 from collections.abc import Generator
 from pathlib import Path
 
+from afafilter.cli.shared import importing
 from afafilter.io.files import refuse_existing
 from afafilter.io.output import write_table
 from afafilter.io.sidecar import write_sidecar
 
 
 def compare_command(
-    study: Path, output: Path, force: bool, *, jobs: int, retry_failed: bool, reference: str | None
-) -> Generator[str, None, bool]:
+    study: Path, output: Path, force: bool, *, jobs: int, retry_failed: bool,
+    reference: str | None, allow_import: bool,
+) -> Generator[str, None, bool]:  # fmt: skip
     """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
     from afafilter.studies.study import Study
 
-    plan = Study.from_toml(study)
+    with importing(allow_import):
+        plan = Study.from_toml(study, allow_import=allow_import)
     names, optional = ["scores.csv", "times.csv", "rmse.csv"], output / "differences.csv"
     if reference is not None:
         if reference not in plan.estimators:

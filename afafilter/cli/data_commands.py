@@ -10,6 +10,7 @@ import click
 from afafilter.cli.errors import FAILED
 from afafilter.cli.group import form_of, main, say, stem
 from afafilter.cli.options import (
+    ALLOW_IMPORT,
     ESTIMATORS,
     FILE,
     FORCE,
@@ -76,6 +77,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
     help="kalman, rts, wolf, irkf, irks, afa, afa-smoother, afa-exact, "
     "afa-exact-smoother, filterpy, filterpy-rts or raw.",
 )
+@ALLOW_IMPORT
 @reading_options
 @click.option(
     "--weight",
@@ -150,7 +152,7 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
         form,
     )
     model, estimator = options.pop("model"), options.pop("estimator")
-    settings = options.pop("settings")
+    settings, allow_import = options.pop("settings"), options.pop("allow_import")
     say(
         estimate_command(
             reading,
@@ -161,6 +163,7 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
             wanted=wanted,
             settings=settings,
             options=options,
+            allow_import=allow_import,
         ),
         err=str(target) == "-",
     )

@@ -17,7 +17,7 @@ from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import asked_times
 from afafilter.cli.reading import Reading, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
-from afafilter.cli.shared import checked_target, finish, prepare, stage
+from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import Panel, Series
 from afafilter.models.sde import LinearSDE
@@ -47,6 +47,7 @@ def estimate_command(
     wanted: Wanted,
     settings: Sequence[str],
     options: Mapping[str, Any],
+    allow_import: bool = False,
 ) -> Iterator[str]:
     """Behind `afafilter estimate`."""
     figure = wanted.figure
@@ -56,7 +57,8 @@ def estimate_command(
     spec = _estimator_options(options, settings)
     if "weight" in spec and estimator.startswith("afa"):
         spec.setdefault("anchor", "estimate")
-    function = estimator_from_spec(estimator, spec)
+    with importing(allow_import):
+        function = estimator_from_spec(estimator, spec, allow_import=allow_import)
     resolved = _resolved(function, options)
     system = read_model(model)
     with stage(f"reading {reading.data}", _size(reading.data)):
@@ -115,7 +117,15 @@ def _run(
     if unknown:
         raise ValueError(f"estimator {name!r} takes no {', '.join(sorted(unknown))}")
     z = observations(series.z, len(series.t), system.obs_dim)
-    return function(system, series.t, z, **extra), asked
+    if ":" not in name:
+        return function(system, series.t, z, **extra), asked
+    try:
+        found = function(system, series.t, z, **extra)
+    except Exception as error:
+        raise ValueError(f"estimator {name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Estimate):
+        raise TypeError(f"estimator {name!r} must return an Estimate, got {type(found).__name__}")
+    return found, asked
 
 
 def _size(path: Path) -> int:

@@ -46,7 +46,8 @@ def find_experiments(names: Sequence[str] = ()) -> list[Experiment]:
     folder = next((root / FOLDER for root in roots if (root / FOLDER).is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
-            f"no directory {FOLDER}/ here: the experiments are in a checkout of the repository"
+            f"no directory {FOLDER}/ here: the experiments come with the repository, not with the "
+            "installed package; git clone the repository and run this inside the clone"
         )
     found = {p.stem: p for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")}
     if not found:

@@ -8,14 +8,18 @@ from typing import Any
 
 from afafilter.catalog import estimator_from_spec
 from afafilter.cli.reading import Reading, read, with_components
-from afafilter.cli.shared import checked_target, finish, prepare, stage
+from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
 from afafilter.io.model_toml import read_model
 
 USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
 
 
 def hold_out_command(
-    reading: Reading, target: Path, force: bool, options: Mapping[str, Any], jobs: int
+    reading: Reading,
+    target: Path,
+    force: bool,
+    options: Mapping[str, Any],
+    allow_import: bool,
 ) -> Generator[str, None, bool]:
     """Behind `afafilter compare --hold-out`. Returns whether an estimator failed."""
     from afafilter.studies.hold_out import KINDS, hold_out
@@ -28,7 +32,8 @@ def hold_out_command(
     if len(models) < len(paths):
         raise ValueError("models are told apart by their names: give files of different names")
     names = options["estimators"] or USUAL
-    estimators = {name: estimator_from_spec(name) for name in names}
+    with importing(allow_import):
+        estimators = {name: estimator_from_spec(name, allow_import=allow_import) for name in names}
     first = next(iter(models.values()))
     panel = with_components(read(reading, first), first.obs_dim, reading)
     if len(panel.series) > 1:

@@ -57,6 +57,26 @@ def checked_target(target: Path) -> Path:
 
 
 @contextmanager
+def importing(allowed: bool) -> Iterator[None]:
+    """Where imports of the user's own code are allowed, the current directory is looked in first.
+
+    Anything that goes wrong in that code is bad input, and named as such.
+    """
+    if not allowed:
+        yield
+        return
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    except (ValueError, TypeError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"--allow-import: the imported code fails: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
 def stage(words: str, rows: int = 0) -> Iterator[None]:
     """Say on a terminal what is going on, while it lasts, where there is much of it."""
     show = rows >= 100_000 and sys.stderr.isatty()

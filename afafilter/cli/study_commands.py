@@ -10,7 +10,16 @@ import click
 
 from afafilter.cli.errors import FAILED
 from afafilter.cli.group import main, say, stem
-from afafilter.cli.options import ESTIMATORS, FILE, FORCE, JOBS, known, names, reading_options
+from afafilter.cli.options import (
+    ALLOW_IMPORT,
+    ESTIMATORS,
+    FILE,
+    FORCE,
+    JOBS,
+    known,
+    names,
+    reading_options,
+)
 
 
 @main.command()
@@ -65,6 +74,7 @@ from afafilter.cli.options import ESTIMATORS, FILE, FORCE, JOBS, known, names, r
     show_default=True,
     help="With --hold-out: of what is hidden.",
 )
+@ALLOW_IMPORT
 @reading_options
 @FORCE
 def compare(study: Path, output: Path | None, force: bool, **options: Any) -> None:
@@ -83,7 +93,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     """
     from afafilter.cli.reading import taken
 
-    own = {k: options.pop(k) for k in ("jobs", "retry_failed", "reference")}
+    own = {k: options.pop(k) for k in ("jobs", "retry_failed", "reference", "allow_import")}
     held = {
         k: options.pop(k) for k in ("models", "estimators", "kinds", "pieces", "horizon", "seed")
     }
@@ -92,7 +102,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
         from afafilter.cli.hold_out import hold_out_command
 
         target = output or Path(f"{stem(study)}-hold-out.csv")
-        if say(hold_out_command(reading, target, force, held, own["jobs"])):
+        if say(hold_out_command(reading, target, force, held, own["allow_import"])):
             raise click.exceptions.Exit(FAILED)
         return
     if held["models"] or held["estimators"]:

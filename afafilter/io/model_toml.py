@@ -208,10 +208,14 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def required(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """ValueError if a parameter without default is not among `options`."""
+def required(
+    options: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str] = ()
+) -> None:
+    """ValueError if a parameter without default is neither in `options` nor `given` elsewhere."""
+    named = {*options, *given}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.default is parameter.empty and name not in options:
+        open_ended = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and name not in named and not open_ended:
             raise ValueError(f"key {name!r} is missing")
 
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from afafilter._base.checks import Array, positive_int, scalar
+from afafilter.catalog import estimator_from_spec
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.score import LEVELS, Score, Steps, score
 
@@ -119,33 +120,56 @@ def chunk_bounds(
 
 
 def checked_estimators(estimators: Any, model: Any, t: Array) -> dict[str, Estimator]:
-    """Estimators by name; those of a list are named by the label of what they return.
+    """Estimators by name; of a list, functions are named by the label of what they return.
 
     Raises
     ------
     ValueError, TypeError
-        None at all, not callable, two of the same name.
+        None at all, neither function nor name in the catalogue, two of the same name.
     """
     if isinstance(estimators, Mapping):
-        named = {str(name): value for name, value in estimators.items()}
-        for name, value in named.items():
-            if not callable(value):
-                raise TypeError(f"estimators[{name!r}] must be callable, got {value!r}")
+        named = {
+            str(name): _resolved(value, f"estimators[{name!r}]")
+            for name, value in estimators.items()
+        }
     else:
-        items = [estimators] if callable(estimators) else list(estimators)
-        for value in items:
-            if not callable(value):
-                raise TypeError(f"estimators must be callables, got {value!r}")
-        labels = [_label(value, model, t) for value in items]
+        if isinstance(estimators, str) or callable(estimators):
+            estimators = [estimators]
+        if not isinstance(estimators, Iterable):
+            raise TypeError(
+                "estimators must be a dict {name: estimator}, a list of functions or of names "
+                f"such as 'kalman', got {estimators!r}; the model comes after them"
+            )
+        items = list(estimators)
+        whole = [_resolved(value, "estimators") for value in items]
+        labels = [
+            item if isinstance(item, str) else _label(value, model, t)
+            for item, value in zip(items, whole)
+        ]
         twice = sorted({name for name in labels if labels.count(name) > 1})
         if twice:
             raise ValueError(
                 f"estimators of the same name {twice}; give a dict {{name: estimator}}"
             )
-        named = dict(zip(labels, items))
+        named = dict(zip(labels, whole))
     if not named:
         raise ValueError("estimators must hold at least one estimator, got none")
     return named
+
+
+def _resolved(value: Any, what: str) -> Estimator:
+    """A function as it is, or the one that a name of the catalogue stands for."""
+    if isinstance(value, str):
+        if ":" in value:
+            raise ValueError(
+                f"{what}: {value!r} is an import path; import it and give the function"
+            )
+        return estimator_from_spec(value, what=what)
+    if not callable(value):
+        raise TypeError(
+            f"{what} must be a function f(model, t, z) or a name such as 'kalman', got {value!r}"
+        )
+    return cast(Estimator, value)
 
 
 def _draw(job: Experiment, low: int, n: int, rng: np.random.Generator) -> Trajectories:

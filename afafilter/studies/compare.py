@@ -28,7 +28,7 @@ from afafilter.studies.comparison import Comparison
 
 
 def compare(
-    estimators: Mapping[str, Estimator] | Sequence[Estimator],
+    estimators: Mapping[str, Estimator | str] | Sequence[Estimator | str],
     model: Any,
     t: ArrayLike,
     n_paths: int,
@@ -53,7 +53,8 @@ def compare(
     ----------
     estimators : mapping or sequence of callable
         Name -> f(model, t, z) -> Estimate (bind options by `functools.partial`), or a
-        list of such functions, named by the label of what they return.
+        list of such functions, named by the label of what they return. In place of a function
+        a name of `afafilter.catalog`, such as "kalman" or "irks".
     model
         The truth.
     estimator_model

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._base.shown import ShownAsText, load
+from afafilter.io.files import atomic_path
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences
 from afafilter.scoring.score import COLUMNS, Score, empty_row
@@ -62,6 +64,38 @@ class Comparison(ShownAsText):
     def plot(self, metric: str = "rmse", *, ax: Any = None) -> Any:
         """Draw one metric: a dot with its interval per estimator; see `plotting.comparison`."""
         return load("plotting").comparison(self, metric, ax=ax)
+
+    def to_html(
+        self, path: str | Path | None = None, *, title: str = "", force: bool = False
+    ) -> str:
+        """One self-contained page: a picture per metric, the tables, all numbers to save.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            File to write; None = only return the page.
+        title : str
+            Title of the page.
+        force : bool
+            Overwrite the file if it exists.
+
+        Returns
+        -------
+        str
+            The HTML. The page needs no network.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `force` is False.
+        ModuleNotFoundError
+            Without plotly: pip install 'afafilter[report]'.
+        """
+        page = str(load("report").comparison_page(self, *([title] if title else [])))
+        if path is not None:
+            with atomic_path(path, force=force) as temporary:
+                temporary.write_text(page, encoding="utf-8")
+        return page
 
     @cached_property
     def scores(self) -> pd.DataFrame:

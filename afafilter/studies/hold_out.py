@@ -29,6 +29,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter.results import Estimate
+from afafilter.studies.batch import Estimator, checked_estimators
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ class HoldOut:
 
 
 def hold_out(
-    estimators: Mapping[str, Callable[..., Estimate]],
+    estimators: Mapping[str, Estimator | str] | Sequence[Estimator | str],
     models: Any,
     t: ArrayLike,
     z: ArrayLike,
@@ -85,8 +86,8 @@ def hold_out(
 
     Parameters
     ----------
-    estimators : mapping
-        Name -> f(model, t, z) -> Estimate.
+    estimators : mapping or sequence
+        Functions or names of the catalogue, as in `compare`.
     models
         A `LinearSDE`, or name -> `LinearSDE`.
     t : array_like, shape (T,)
@@ -117,13 +118,14 @@ def hold_out(
         Bad arguments, too few observations. An estimator that fails is noted in `errors`.
     """
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
-    if not named or not estimators:
-        raise ValueError("hold_out needs at least one estimator and one model")
+    if not named:
+        raise ValueError("models must hold at least one model, got none")
     grid = times(t)
     p = next(iter(named.values())).obs_dim
     data = observations(z, len(grid), p)
     if data.ndim != 2:
         raise ValueError(f"z must be one path (T, p), got shape {data.shape}")
+    tried = checked_estimators(estimators, next(iter(named.values())), grid)
     share = scalar(share, "share", low=0.0, strict=True)
     if share > 0.5:
         raise ValueError(f"share must be at most 0.5, got {share:g}")
@@ -144,7 +146,7 @@ def hold_out(
     for kind in kinds:
         choice(kind, "kinds", KINDS)
         hidden = list(_pieces(kind, data, count, share, reach, draw))
-        rows += _scored(kind, hidden, estimators, named, grid, data, R, extra, errors)
+        rows += _scored(kind, hidden, tried, named, grid, data, R, extra, errors)
     return HoldOut(_frame(rows), errors)
 
 

@@ -46,7 +46,7 @@ class Study(ShownByFields):
     ----------
     models : mapping of str to model, or to (truth, model that estimators assume)
     estimators : mapping of str to f(model, t, z) -> Estimate
-        Or a list named by labels, as in `compare`.
+        Or names of the catalogue, or a list, as in `compare`.
     scenarios : mapping of str to Scenario
     seeds : sequence of int or int
         Or how many (0, 1, ...). Cells of one seed share random numbers across models, scenarios.
@@ -111,8 +111,16 @@ class Study(ShownByFields):
         return next(iter(self.models.values()))[1]
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Study:
+    def from_toml(cls, path: str | Path, *, allow_import: bool = False) -> Study:
         """Read a study; see `afafilter.studies.toml` for the format.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        allow_import : bool
+            Whether estimators may be named by import path ("mypackage:my_filter"), which runs
+            their code.
 
         Raises
         ------
@@ -121,7 +129,7 @@ class Study(ShownByFields):
         """
         from afafilter.studies.toml import study_arguments
 
-        return cls(**study_arguments(Path(path)))
+        return cls(**study_arguments(Path(path), allow_import))
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

@@ -19,6 +19,9 @@
     [estimators.kalman]
     function = "kalman_filter"
 
+    [estimators.smoother]            # a name of `afafilter.catalog`; with --allow-import also
+    function = "irks"                # "mypackage:my_filter", your own f(model, t, z, **options)
+
     [estimators."robust AFA"]        # with the function's keyword arguments
     function = "adaptive_filter"
     weight = { name = "student_t", nu = 4.0 }
@@ -48,7 +51,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import positive_int, scalar
-from afafilter.catalog import functions, weight_from_table
+from afafilter.catalog import CATALOG, estimator_from_spec, functions
 from afafilter.io.model_toml import (
     known_keys,
     model_from_table,
@@ -79,8 +82,15 @@ class Configured:
         return self.function(model, t, z, **options)
 
 
-def study_arguments(path: Path) -> dict[str, Any]:
+def study_arguments(path: Path, allow_import: bool = False) -> dict[str, Any]:
     """Keyword arguments of `Study` from a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    allow_import : bool
+        Whether estimators may be named by import path, which runs their code.
 
     Raises
     ------
@@ -104,7 +114,7 @@ def study_arguments(path: Path) -> dict[str, Any]:
         estimators = {}
         for name, table in content["estimators"].items():
             with place(f"[estimators.{name}]"):
-                estimators[name] = _estimator(table)
+                estimators[name] = _estimator(table, allow_import)
     rest = {k: content[k] for k in ("seeds", "levels", "energy", "lags") if k in content}
     tables = {"models": models, "estimators": estimators, "scenarios": scenarios}
     return tables | rest | {"columns": columns}
@@ -176,17 +186,15 @@ def _scenario(table: Mapping[str, Any]) -> Any:
     return Scenario(**options)
 
 
-def _estimator(given: Any) -> Configured:
-    known = functions()
+def _estimator(given: Any, allow_import: bool) -> Configured:
     options = dict(_table(given))
     if "function" not in options:
-        raise ValueError(f"function is missing: one of {', '.join(known)}")
-    function = known[_one_of(options.pop("function"), "function", tuple(known))]
-    known_keys(options, [k for k in parameters(function) if k not in ("model", "t", "z")])
-    if "weight" in options:
-        options["weight"] = weight_from_table(options["weight"])
-    _check_options(function, options)
-    return Configured(function, options)
+        raise ValueError(f"function is missing: one of {', '.join((*CATALOG, *functions()))}")
+    bound = estimator_from_spec(
+        options.pop("function"), options, allow_import=allow_import, what="function"
+    )
+    _check_options(bound.func, bound.keywords)
+    return Configured(bound.func, bound.keywords)
 
 
 def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]) -> None:

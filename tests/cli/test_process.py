@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afafilter import datasets, rts_smoother
+from afafilter import datasets, kalman_filter, rts_smoother
 
 DATA = datasets.DATA
 COMMAND = [sys.executable, "-m", "afafilter"]
@@ -217,3 +217,34 @@ def test_version_citation_completion_and_the_old_compile(tmp_path: Path) -> None
     }  # fmt: skip
     done = call(tmp_path, env=environment)
     assert "plain,afa-exact" in done.stdout
+
+
+OWN = """
+from afafilter import kalman_filter
+
+def mine(model, t, z, *, gain=1.0, **more):
+    return kalman_filter(model, t, z * gain, **more)
+
+def broken(model, t, z):
+    raise KeyError("lost")
+"""
+
+
+def test_an_estimator_of_ones_own_by_import_path(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    nile = [DATA / "nile.csv", "--model", DATA / "nile.toml"]
+    asked = ["--estimator", "own:mine", "--set", "gain=0.5"]
+    assert "--allow-import" in call(tmp_path, "estimate", *nile, *asked, status=2).stderr
+    call(tmp_path, "estimate", *nile, *asked, "--allow-import", "-o", "e.csv")
+    series = datasets.load_nile()
+    wanted = kalman_filter(datasets.nile_model(), series.t, 0.5 * series.z)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "e.csv")["x0"], wanted.mean[:, 0], rtol=1e-12)
+    names = ["--hold-out", "--estimators", "kalman,own:mine"]
+    done = call(tmp_path, "compare", *nile, *names, "--allow-import", "-o", "h.csv")
+    assert "own:mine" in done.stdout
+    said = call(
+        tmp_path, "estimate", *nile, "--estimator", "own:broken", "--allow-import", status=2
+    )
+    assert "estimator 'own:broken' failed: KeyError: 'lost'" in said.stderr
+    said = call(tmp_path, "estimate", *nile, "--estimator", "own:gone", "--allow-import", status=2)
+    assert "no attribute 'gone'" in said.stderr

@@ -100,6 +100,18 @@ def test_several_paths_are_refused(nile: Series) -> None:
         analyse(replace(nile, z=np.stack([nile.z, nile.z])))
 
 
+def test_a_comparison_writes_its_page(tmp_path: Path) -> None:
+    found = compare([kalman_filter, raw_observation], spiral(), np.arange(8.0), 4, rng=0)
+    path = tmp_path / "page.html"
+    page = found.to_html(path, title="Mine")
+    assert page == path.read_text(encoding="utf-8")
+    assert "<title>Mine</title>" in page
+    assert not re.search(r'(?:src|href)="https?://', page.split("<body>")[1])
+    with pytest.raises(FileExistsError, match="exists already"):
+        found.to_html(path)
+    assert found.to_html(path, force=True) != page
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [1300, 500])
 @pytest.mark.parametrize("kind", ["report", "comparison"])

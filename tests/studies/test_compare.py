@@ -291,7 +291,7 @@ def test_plot_and_summary_show_every_estimator(monkeypatch):
 def test_bad_input():
     with pytest.raises(ValueError, match="at least one estimator"):
         run({})
-    with pytest.raises(TypeError, match=r"estimators\['x'\] must be callable"):
+    with pytest.raises(TypeError, match=r"estimators\['x'\] must be a function"):
         run({"x": 3})
     with pytest.raises(TypeError, match="rng"):
         compare(BOTH, MODEL, T, 3, rng="0")

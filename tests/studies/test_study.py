@@ -385,7 +385,7 @@ def test_bad_studies_are_refused_before_anything_starts():
     with pytest.raises(ValueError, match="at least one estimator"):
         make(estimators={})
     with pytest.raises(TypeError, match="estimators"):
-        make(estimators={"kalman": "kalman_filter"})
+        make(estimators={"kalman": 3})
     with pytest.raises(TypeError, match="models"):
         make(models={"a": 3})
     with pytest.raises(TypeError, match="Scenario"):
@@ -488,7 +488,7 @@ def test_toml_is_the_same_study_as_python(tmp_path):
         ("levels", "levles", r"study.toml: unknown key 'levles'"),
         ("obs_var", "obs_variance", r"\[models.spiral process_var=0.1\]: unknown key"),
         ('preset = "spiral"', 'preset = "helix"', r"preset must be one of .*got 'helix'"),
-        ('"adaptive_filter"\n\n', '"kalman"\n\n', r"\[estimators.afa\]: function must be one of"),
+        ('"adaptive_filter"\n\n', '"kalmn"\n\n', r"\[estimators.afa\]: function must be one of"),
         ('"StudentT"', '"Student"', r"\[estimators.robust AFA\]: weight must be one of"),
         ("nu = 4.0", "nu = -4.0", r"\[estimators.robust AFA\]: .*nu"),
         ("nu = 4.0", "Nu = 4.0", r"\[estimators.robust AFA\]: weight: unknown key 'Nu'"),
