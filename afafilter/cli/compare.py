@@ -13,9 +13,15 @@ from afafilter.io.sidecar import write_sidecar
 
 
 def compare_command(
-    study: Path, output: Path, force: bool, *, jobs: int, retry_failed: bool,
-    reference: str | None, allow_import: bool,
-) -> Generator[str, None, bool]:  # fmt: skip
+    study: Path,
+    output: Path,
+    force: bool,
+    *,
+    jobs: int,
+    retry_failed: bool,
+    reference: str | None,
+    allow_import: bool,
+) -> Generator[str, None, bool]:
     """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
     from afafilter.studies.study import Study
 

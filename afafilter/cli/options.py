@@ -115,9 +115,10 @@ JOBS = click.option(
     "--jobs", default=1, show_default=True, callback=some, help="Workers; -1 = all cores."
 )
 ALLOW_IMPORT = click.option(
-    "--allow-import", is_flag=True,
+    "--allow-import",
+    is_flag=True,
     help="Let estimators of your own be named by import path (mypackage:my_filter): runs its code.",
-)  # fmt: skip
+)
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that exist.")
 OUTPUT = click.option(
     "-o",
