@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ ObsMask: TypeAlias = NDArray[np.bool_]
 
 T = TypeVar("T")
 
+_FLOAT64 = np.dtype(np.float64)
 MANY = 10_000
 """Numbers from which passes over them count."""
 SYMMETRY_RTOL = 1e-9
@@ -35,6 +37,23 @@ def real_array(
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
     meets one type only. check=False: for callers that look for missing numbers themselves.
     """
+    plain = type(value) is np.ndarray and value.dtype is _FLOAT64
+    raw = value if plain else _real(value, name, allow_nan)
+    if copy:
+        out = np.array(raw, dtype=np.float64)
+    elif plain and raw.flags.carray:
+        out = raw
+    else:
+        out = np.require(raw, np.float64, ["C", "A", "W"])
+    if check and allow_nan:
+        is_complete(out, name)
+    elif check and not all_finite(out):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return out
+
+
+def _real(value: ArrayLike, name: str, allow_nan: bool) -> NDArray[Any]:
+    """`value` as an array of numbers that a float64 array can hold."""
     raw = unmasked(value, name, allow_nan)
     if raw.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
@@ -47,15 +66,7 @@ def real_array(
         raise TypeError(f"{name} must be numbers, got text")
     if raw.dtype.kind not in "buif":
         raw = _numbers_of(raw, name)
-    if copy:
-        out = np.array(raw, dtype=np.float64)
-    else:
-        out = np.require(raw, np.float64, ["C", "A", "W"])
-    if check and allow_nan:
-        is_complete(out, name)
-    elif check and not all_finite(out):
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return out
+    return raw
 
 
 def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
@@ -123,11 +134,15 @@ def is_complete(x: NDArray[Any], name: str, what: str = "value") -> bool:
 
 
 def all_finite(x: NDArray[Any]) -> bool:
-    """Whether all numbers are finite; where there are many, in one pass without a copy."""
+    """Whether all numbers are finite: where a sum that any other would spoil is, in one pass."""
     if x.size > MANY:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(x.sum()):
                 return True
+    elif x.dtype is _FLOAT64:
+        flat = x.reshape(-1)
+        if isfinite(flat.dot(flat)):
+            return True
     return bool(np.isfinite(x).all())
 
 
@@ -246,9 +261,9 @@ def times(value: ArrayLike, name: str = "t") -> Array:
         raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one time, got none")
-    steps = np.diff(out)
-    if (steps < 0).any():
-        k = int(np.argmax(steps < 0)) + 1
+    falls = out[1:] < out[:-1]
+    if np.count_nonzero(falls):
+        k = int(falls.argmax()) + 1
         raise ValueError(
             f"{name} must not decrease, got {name}[{k}] = {out[k]:g} after {out[k - 1]:g}; "
             "sort the rows by time first"

@@ -52,9 +52,10 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
     if len(gaps) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
     slack = rounding(stamps)
-    widest = slack.max()
-    if gaps.min() > widest and gaps.max() - gaps.min() <= widest:
-        return np.array([gaps.mean()]), np.zeros(len(gaps), np.int64)
+    widest = slack[slack.argmax()]
+    least, largest = gaps[gaps.argmin()], gaps[gaps.argmax()]
+    if least > widest and largest - least <= widest:
+        return np.array([np.add.reduce(gaps) / len(gaps)]), np.zeros(len(gaps), np.int64)
     if mostly_distinct(gaps, widest):
         return gaps, np.arange(len(gaps))
     order = np.argsort(gaps, kind="stable")

@@ -254,7 +254,7 @@ class _Robust(NamedTuple):
                 "metric 'innovation' goes with anchor 'prediction'; 'estimate' takes 'R' or 'raw'"
             )
         positive_int(self.iterations, "iterations")
-        return self._replace(weight=weight)
+        return self if weight is self.weight else self._replace(weight=weight)
 
 
 def _source(
@@ -385,7 +385,7 @@ def _estimate(
         asked,
         mean,
         per_path(cov),
-        loglik=steps.sum(axis=-1),
+        loglik=np.add.reduce(steps, axis=-1),
         loglik_steps=steps,
         innovation=found.innovation.reshape(data.shape),
         innovation_cov=per_path(found.innovation_cov),

@@ -35,11 +35,11 @@ def at_observations(line: Timeline, run: Run) -> Answer:
     """Laws at the nodes that show observations."""
     laws = []
     whole = len(line.times) == len(line.seen_at)
-    shown = np.full(len(line.times), -1)
-    shown[line.seen_at] = np.arange(len(line.seen_at))
     for g, flat in enumerate(run.flat):
         if flat is None:
             continue
+        shown = np.full(len(line.times), -1)
+        shown[line.seen_at] = np.arange(len(line.seen_at))
         rows, c = _members(run, g), len(flat.M)
         for node in (np.arange(c), np.arange(c, flat.last)):
             if len(node):

@@ -49,7 +49,7 @@ def group_paths(seen: ObsMask, n: int) -> tuple[Index, Index]:
 
     seen (1, T, p): all have the same.
     """
-    if (seen == seen[0]).all():
+    if len(seen) == 1 or (seen == seen[0]).all():
         return np.zeros(n, np.int64), np.zeros(1, np.int64)
     packed = np.packbits(seen.reshape(n, -1), axis=1)
     keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
@@ -69,10 +69,15 @@ def run(
     whether z is known to have no gaps.
     """
     z = np.ascontiguousarray(z)
-    seen = np.ones((1, *z.shape[1:]), bool) if complete else ~np.isnan(z)
+    if complete:
+        seen = np.empty((1, *z.shape[1:]), bool)
+        seen.fill(True)
+    else:
+        seen = ~np.isnan(z)
     if scale is None:
         group, first = group_paths(seen, len(z))
-        scale = np.ones((1, z.shape[1]))
+        scale = np.empty((1, z.shape[1]))
+        scale.fill(1.0)
         first_scale = np.zeros(len(first), np.int64)
     else:
         dropped = np.isinf(scale)

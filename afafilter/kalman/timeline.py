@@ -17,6 +17,7 @@ from afafilter.models.priors import InitialLaw, Prior
 from afafilter.models.sde import LinearSDE
 
 Index = NDArray[np.int64]
+_NO_TIMES, _NO_NODES = np.zeros(0), np.zeros(0, np.int64)
 
 
 class Timeline(NamedTuple):
@@ -39,8 +40,8 @@ def sde_timeline(
     model: LinearSDE, t: Array, obs_cov: Array | None, queries: Array | None
 ) -> Timeline:
     """Nodes of a continuous-time model: prior, observations at t - delay, and the queries."""
-    shown = t - model.delay
-    asked = np.zeros(0) if queries is None else queries
+    shown = t - model.delay if model.delay else t
+    asked = _NO_TIMES if queries is None else queries
     anchor = shown[0]
     if isinstance(model.prior, Prior):
         if model.prior.t0 is not None:
@@ -60,18 +61,24 @@ def sde_timeline(
         others = np.setdiff1d(asked[asked >= anchor], shown)
     if anchor < shown[0] and anchor not in others:
         others = np.concatenate([[anchor], others])
-    obs = np.arange(len(t))
-    times = shown
+    n = len(t)
+    times, obs = shown, np.arange(n)
+    seen_at, where = obs, _NO_NODES
     if len(others):
         times = np.concatenate([shown, others])
         order = np.argsort(times, kind="stable")
         times = times[order]
         obs = np.concatenate([obs, np.full(len(others), -1)])[order]
-    steps, index = distinct_steps(np.diff(times), times[1:])
+        seen_at = np.flatnonzero(obs >= 0)
+    if len(asked):
+        where = np.searchsorted(times, asked)
+        where[asked < times[0]] = -1
+    steps, index = distinct_steps(times[1:] - times[:-1], times[1:])
     moves = model.discretiser.roots(steps)
-    n = len(t)
+    step = np.zeros(len(times), np.int64)
+    step[1:] = index
     chain = _chain(
-        np.concatenate([[0], index]),
+        step,
         moves,
         obs,
         np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
@@ -79,9 +86,7 @@ def sde_timeline(
         model.offset,
         model.R if obs_cov is None else obs_cov,
     )
-    where = np.searchsorted(times, asked)
-    where[asked < times[0]] = -1
-    return Timeline(times, chain, law, np.flatnonzero(obs >= 0), where, model.component_sizes)
+    return Timeline(times, chain, law, seen_at, where, model.component_sizes)
 
 
 def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> Timeline:
@@ -115,8 +120,11 @@ def _chain(
     off: Array,
     R: Array,
 ) -> Chain:
-    """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not."""
-    count = 1 + int(cfg.max(initial=0))
+    """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not.
+
+    cfg is 0 or counts up.
+    """
+    count = 1 + int(cfg[-1]) if len(cfg) else 1
     return Chain(
         step.astype(np.int64, copy=False),
         *moves,

@@ -26,6 +26,7 @@ are used, and go on from there by the semigroup laws and a short Taylor series (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -43,10 +44,11 @@ from afafilter.linalg.doubling import (
     square,
 )
 from afafilter.linalg.modes import Modes, modal_transition, modes
-from afafilter.linalg.transitions import by_columns, from_base
+from afafilter.linalg.transitions import by_columns, from_base, transitions
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
+_NEAR = 1.0  # ||A|| tau up to which two doublings at most are wanted: compiled, error about eps
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
 _HARD = 1e-11  # error estimate beyond which doubling is repeated in extended precision
@@ -99,6 +101,7 @@ class Discretiser:
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
         self.cell = float(2.0 ** np.floor(np.log2(_CELL_REACH / self.unit)))
         self.single: dict[float, tuple[Array, Array, Array]] = {}
+        self.single_roots: dict[float, tuple[Array, Array, Array]] = {}
 
     def __call__(self, dt: Array) -> tuple[Array, Array, Array]:
         """Phi, psi, V over dt (...), as `transition`."""
@@ -106,12 +109,8 @@ class Discretiser:
         if dt.ndim == 1 and dt.size > 1 and (mostly_distinct(dt) or (dt[1:] > dt[:-1]).all()):
             return self._each(dt)
         if dt.size == 1:
-            key = float(dt.reshape(-1)[0])
-            if key not in self.single:
-                if len(self.single) == _REMEMBERED:
-                    self.single.clear()
-                self.single[key] = self._each(np.array([key]))
-            Phi, psi, V = (part.copy() for part in self.single[key])
+            found = _remembered(self.single, dt.item(), lambda: self._each(dt.reshape(1)))
+            Phi, psi, V = (part.copy() for part in found)
             shape = dt.shape
             return (
                 Phi.reshape(shape + Phi.shape[1:]),
@@ -124,10 +123,10 @@ class Discretiser:
         return Phi[where], psi[where], V[where]
 
     def roots(self, taus: Array) -> tuple[Array, Array, Array]:
-        """Columns of Phi, psi, and columns of the lower root of V over taus (n,)."""
+        """Columns of Phi, psi, columns of the lower root of V over taus (n,), to be read only."""
         if len(taus) > 1:
             return self._each(taus, roots=True)
-        return by_columns(*self(taus))
+        return _remembered(self.single_roots, taus.item(), lambda: by_columns(*self(taus)))
 
     def _each(self, taus: Array, roots: bool = False) -> tuple[Array, Array, Array]:
         """Over taus (n,), every one by itself."""
@@ -172,11 +171,14 @@ class Discretiser:
     def _exact(self, taus: Array) -> tuple[Array, Array, Array]:
         """Every interval by itself, in chunks that bound the temporaries."""
         n, d = len(taus), len(self.A)
-        Phi, psi, V = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
-        step = max(1, _CHUNK // (d * d))
-        for begin in range(0, n, step):
-            part = slice(begin, begin + step)
-            Phi[part], psi[part], V[part] = self._chunk(taus[part])
+        if n and self.norm * taus[taus.argmax()] <= _NEAR:
+            Phi, psi, V = transitions(self.A, self.Q, self.u, np.ascontiguousarray(taus))
+        else:
+            Phi, psi, V = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
+            step = max(1, _CHUNK // (d * d))
+            for begin in range(0, n, step):
+                part = slice(begin, begin + step)
+                Phi[part], psi[part], V[part] = self._chunk(taus[part])
         for value, scale in zip((Phi, psi, V), self.scale):
             value *= scale
         return Phi, psi, 0.5 * (V + V.swapaxes(-1, -2))
@@ -260,6 +262,19 @@ class Discretiser:
         X = X.reshape(-1, d, d)
         x = np.diagonal(X, axis1=1, axis2=2).copy()
         return x, X + np.eye(d), np.ascontiguousarray(psi), V.reshape(-1, d, d)
+
+
+def _remembered(
+    known: dict[float, tuple[Array, Array, Array]],
+    tau: float,
+    find: Callable[[], tuple[Array, Array, Array]],
+) -> tuple[Array, Array, Array]:
+    """What is known of the single interval tau; found and kept where it is not."""
+    if tau not in known:
+        if len(known) == _REMEMBERED:
+            known.clear()
+        known[tau] = find()
+    return known[tau]
 
 
 def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:

@@ -47,4 +47,4 @@ def lower_roots(V: Array) -> Array:
 
 def by_columns(Phi: Array, psi: Array, V: Array) -> tuple[Array, Array, Array]:
     """Columns of Phi (n, d, d), psi, and columns of the lower roots of V (n, d, d)."""
-    return np.ascontiguousarray(np.swapaxes(Phi, -1, -2)), psi, lower_roots(V)
+    return np.ascontiguousarray(Phi.swapaxes(-1, -2)), psi, lower_roots(V)
