@@ -38,7 +38,7 @@ def real_array(
     meets one type only. check=False: for callers that look for missing numbers themselves.
     """
     plain = type(value) is np.ndarray and value.dtype is _FLOAT64
-    raw = value if plain else _real(value, name, allow_nan)
+    raw: Any = value if plain else _real(value, name, allow_nan)
     if copy:
         out = np.array(raw, dtype=np.float64)
     elif plain and raw.flags.carray:
