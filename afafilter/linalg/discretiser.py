@@ -48,7 +48,7 @@ from afafilter.linalg.transitions import by_columns, from_base, transitions
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
-_NEAR = 1.0  # ||A|| tau up to which two doublings at most are wanted: compiled, error about eps
+_NEAR = 2.0  # ||A|| tau up to which three doublings do: compiled, error about eps
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
 _HARD = 1e-11  # error estimate beyond which doubling is repeated in extended precision
