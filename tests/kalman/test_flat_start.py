@@ -1,4 +1,4 @@
-"""Exact diffuse starts against 60-digit arithmetic: what is determined, and what that says.
+"""Exact diffuse starts against 400-bit arithmetic: what is determined, and what that says.
 
 The laws hold by themselves: the order of sensors, the origin, units and rows without data change
 nothing. Published numbers are those of the dense Gaussian law with 60 digits.
@@ -28,7 +28,7 @@ from afafilter import (
 )
 from afafilter.kalman.flat_start import BarelyDetermined
 from afafilter.weights import StudentT
-from tests.diffuse_oracle import ExactDiffuse
+from tests.exact_oracle import ExactGaussian
 from tests.flat_cases import SMALL, cases, two_sensors
 
 
@@ -50,7 +50,7 @@ def scaled(model, units, time=1.0):
 
 def assert_exact(model, t, z, tol=1e-8):
     """Likelihood, last filtered and first smoothed law are the oracle's; also of what is seen."""
-    exact = ExactDiffuse(model, t, z)
+    exact = ExactGaussian(model, t, z)
     forward, both = kalman_filter(model, t, z), rts_smoother(model, t, z)
     loglik = exact.loglik()
     for estimate, at in ((forward, -1), (both, 0), (both, len(t) // 2)):
@@ -89,7 +89,7 @@ def test_a_vague_sensor_beside_a_precise_one(gap, sds, want, swapped):
     if swapped:
         sds, z = sds[::-1], z[:, ::-1].copy()
     model = two_sensors(sds)
-    assert ExactDiffuse(model, t, z).loglik() == pytest.approx(want, abs=1e-9)
+    assert ExactGaussian(model, t, z).loglik() == pytest.approx(want, abs=1e-9)
     for estimator in (kalman_filter, rts_smoother):
         assert float(estimator(model, t, z).loglik) == pytest.approx(want, abs=1e-7)
     assert_exact(model, t, z)
@@ -280,12 +280,12 @@ def test_queries_between_and_before():
     )
     t, z = np.array([0.0, 1.0, 3.0]), np.array([[1.0], [2.0], [4.0]])
     asked = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 4.0])
-    exact = ExactDiffuse(model, t, z)
+    exact = ExactGaussian(model, t, z, queries=asked)
     forward = kalman_filter(model, t, z, query_times=asked).through(model.C)
     both = rts_smoother(model, t, z, query_times=asked).through(model.C)
     assert np.isnan(forward[0][0]).all()
     for k, at in enumerate(asked[1:], 1):
-        assert_law(forward[0][k], forward[1][k], *exact.law(at, at, H=model.C))
+        assert_law(forward[0][k], forward[1][k], *exact.law(at, int((t <= at).sum()), H=model.C))
         assert_law(both[0][k], both[1][k], *exact.law(at, H=model.C))
 
 

@@ -1,0 +1,420 @@
+"""Exact answers in 400-bit ball arithmetic, from the joint law of the data and nothing else.
+
+    y = c + X delta + e,   e ~ N(0, S),   delta (q,) flat,   X_k = H_k Phi(t_k - t_0) D
+
+There is no filter, no square root of a covariance step and no rotation here: covariances of pairs
+of times, one dense factorisation and generalised least squares. Every number comes with a bound on
+its own error (Arb, by python-flint); where 400 bits do not do, `Imprecise` is raised. What is
+determined follows from X by elimination. The model in double precision stands for all models
+within a rounding of it, hence an entry counts as zero where it is below ROUNDING times its size,
+the size being what it would be if nothing cancelled: |H| (|Phi| + tau (|A| |Phi| + |Phi| |A|)) |D|.
+
+S + X X^T stands for S: flat plus N(0, I) is flat, and without measurement noise S alone may be
+singular.
+
+Conventions as in the package: 2 pi for every observed component; the flat measure is that of an
+orthonormal basis at the prior's time; directions that the data leave open are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flint
+import numpy as np
+from flint import arb, arb_mat
+
+from afafilter import DiscreteModel, LinearSDE, Prior
+
+BITS = 400
+ROUNDING = 1e-13
+PRECISE = 1e-15
+
+Matrix = Any
+Change = Callable[[str, Any], Matrix]
+
+
+class Imprecise(ArithmeticError):
+    """The error bound of an answer is too large."""
+
+
+class Singular(ArithmeticError):
+    """Something is observed that the model predicts without error."""
+
+
+class Law(NamedTuple):
+    """Mean (m,) and covariance (m, m): NaN, inf and zero covariances where undetermined."""
+
+    mean: Any
+    cov: Any
+
+
+class ExactGaussian:
+    """The joint law of a model's states and its data z (T, p) at times t (T,), NaN = missing.
+
+    obs_cov (T, p, p) in place of R; queries: further times at which states are asked for. change
+    (name, values) -> balls of that shape: what is put in place of an input (see `exact_balls`).
+    """
+
+    def __init__(
+        self, model: LinearSDE | DiscreteModel, t: Any, z: Any, obs_cov: Any = None,
+        queries: Sequence[float] = (), change: Change | None = None, bits: int = BITS,
+    ) -> None:  # fmt: skip
+        flint.ctx.prec = bits
+        self.model, self.put = model, change or exact_balls
+        self.discrete = isinstance(model, DiscreteModel)
+        t = np.arange(len(z)) if self.discrete else np.asarray(t, float)
+        T, p = np.shape(z)
+        R = np.broadcast_to(model.R, (T, p, p)) if obs_cov is None else np.asarray(obs_cov)
+        H = np.broadcast_to(model.H if self.discrete else model.C, (T, p, model.dim))
+        off = np.broadcast_to(model.d if self.discrete else model.offset, (T, p))
+        self._nodes(t, queries)
+        self._states()
+        seen = [(k, a) for k in range(T) for a in range(p) if not np.isnan(z[k][a])]
+        self.last = np.array([k for k, _ in seen], int)
+        noise = [self.put("R", R[k]) for k in range(T)]
+        rows, shift, data = self.put("H", H), self.put("offset", off), self.put("z", z)
+        n = len(seen)
+        self.where = [self.shown[k] for k, _ in seen]
+        self.H = np.array([rows[k, a] for k, a in seen], object).reshape(n, model.dim)
+        self.X, self.size = self._flat(self.H, self.where)
+        S = self.X @ self.X.T
+        for i, (k, a) in enumerate(seen):
+            for j, (l, b) in enumerate(seen[: i + 1]):
+                S[i, j] += self.H[i] @ self.cov(self.where[i], self.where[j]) @ self.H[j]
+                S[i, j] += noise[k][a, b] if k == l else 0
+        self.seen, self.noise, self.y = seen, noise, zeros(n)
+        for i, (k, a) in enumerate(seen):
+            self.y[i] = data[k, a] - shift[k, a] - self.H[i] @ self.mean[self.where[i]]
+        self.L = cholesky(S)
+        self.white = forward(self.L, np.column_stack([self.y, self.X]))
+        self.nulls: dict[int, Any] = {}
+
+    def _nodes(self, t: Any, queries: Sequence[float]) -> None:
+        """Times of prior, observations and queries, in order, and the steps between them."""
+        model, prior = self.model, self.model.prior
+        shown = t if self.discrete else t - model.delay
+        start = shown[0]
+        if isinstance(prior, Prior) and prior.t0 is not None:
+            start = prior.t0
+        at = sorted({float(x) for x in (*shown, *t, start, *queries)})
+        self.index = {x: i for i, x in enumerate(at)}
+        self.shown = [self.index[float(x)] for x in shown]
+        self.start = self.index[float(start)]
+        if self.discrete:
+            F, b, Q = (np.broadcast_to(x, (len(at), *x.shape[x.ndim - n :])) for x, n in
+                       ((model.F, 2), (model.b, 1), (model.Q, 2)))  # fmt: skip
+            self.steps = list(zip(self.put("F", F)[1:], self.put("b", b)[1:], self.put("Q", Q)[1:]))
+            return
+        self.A, Q, u = self.put("A", model.A), self.put("Q", model.Q), self.put("u", model.drift)
+        self.time = self.put("t", np.array(at))
+        known: dict[Any, Any] = {}
+        self.steps = []
+        for gap in np.diff(self.time):
+            key = gap.str(130, radius=False)
+            if key not in known:
+                known[key] = transition(self.A, Q, u, gap)
+            self.steps.append(known[key])
+
+    def _states(self) -> None:
+        """Mean, covariance and flat directions of the state at every node before the data."""
+        n, first, d = len(self.steps) + 1, self.start, self.model.dim
+        self.mean, self.own = [None] * n, [None] * n
+        self.Phi, self.Phi_size = [eye(d)] * n, [eye(d)] * n
+        self.mean[first], self.own[first], self.D = self._prior()
+        for k in range(first + 1, n):
+            F, b, V = self.steps[k - 1]
+            self.mean[k] = F @ self.mean[k - 1] + b
+            self.own[k] = F @ self.own[k - 1] @ F.T + V
+            self.Phi[k] = F @ self.Phi[k - 1]
+            self.Phi_size[k] = abs(F) @ self.Phi_size[k - 1]
+        stationary = isinstance(self.model.prior, str) and self.model.prior == "stationary"
+        for k in range(first - 1, -1, -1):
+            F, b, V = self.steps[k]
+            back = inverse(F)
+            self.Phi[k] = back @ self.Phi[k + 1]
+            self.mean[k] = back @ (self.mean[k + 1] - b)
+            self.own[k] = back @ (self.own[k + 1] + V) @ back.T
+            if stationary:
+                self.own[k] = self.own[k + 1]
+        if not self.discrete:
+            for k in range(n):
+                tau, Phi = abs(self.time[k] - self.time[first]), abs(self.Phi[k])
+                A = abs(self.A)
+                self.Phi_size[k] = Phi + tau * (A @ Phi + Phi @ A)
+        self.first, self.stationary = first, stationary
+
+    def _prior(self) -> tuple[Matrix, Matrix, Matrix]:
+        model, d = self.model, self.model.dim
+        none = zeros(d, 0)
+        prior = model.prior
+        if isinstance(prior, Prior):
+            flat = none if prior.diffuse is None else self.put("D", prior.diffuse)
+            return self.put("mean", prior.mean), self.put("cov", prior.cov), flat
+        if prior == "diffuse":
+            return zeros(d), zeros(d, d), eye(d)
+        one = eye(d)
+        if self.discrete:
+            F, b, Q = self.put("F", model.F), self.put("b", model.b), self.put("Q", model.Q)
+            mean = solve(F - one, -b[:, None])[:, 0]
+            P = solve(np.kron(F, F) - np.kron(one, one), -Q.reshape(-1, 1))
+        else:
+            A, Q, u = self.put("A", model.A), self.put("Q", model.Q), self.put("u", model.drift)
+            mean = solve(A, -u[:, None])[:, 0]
+            P = solve(np.kron(A, one) + np.kron(one, A), -Q.reshape(-1, 1))
+        return mean, P.reshape(d, d), none
+
+    def cov(self, i: int, j: int) -> Matrix:
+        """Covariance of the states at nodes i and j, given delta = 0."""
+        if i < j:
+            return self.cov(j, i).T
+        if j >= self.first or self.stationary:  # x_i = Phi x_j + noise after it
+            return self._between(j, i) @ self.own[j]
+        middle = min(i, self.first)  # x_j = Phi^-1 (x_middle - noise apart from it)
+        law = self.own[middle] @ inverse(self._between(j, middle)).T
+        return self._between(middle, i) @ law
+
+    def _between(self, j: int, i: int) -> Matrix:
+        Phi = eye(self.model.dim)
+        for k in range(j, i):
+            Phi = self.steps[k][0] @ Phi
+        return Phi
+
+    def _flat(self, H: Matrix, where: Sequence[int]) -> tuple[Matrix, Matrix]:
+        """Rows h Phi D and the sizes of their entries."""
+        q = self.D.shape[1]
+        X = np.array([h @ self.Phi[i] @ self.D for h, i in zip(H, where)], object)
+        size = np.array([abs(h) @ self.Phi_size[i] @ abs(self.D) for h, i in zip(H, where)], object)
+        return X.reshape(len(H), q), size.reshape(len(H), q)
+
+    # ------------------------------------------------------------------------------------- answers
+
+    def node(self, at: float) -> int:
+        return self.index[float(at)]
+
+    def used(self, stop: int | None) -> int:
+        """Number of scalars in the first `stop` observations (None: all)."""
+        return len(self.last) if stop is None else int(np.searchsorted(self.last, stop))
+
+    def null(self, n: int) -> tuple[Matrix, Matrix, Matrix]:
+        """Of the first n scalars: null space of X, sizes of its entries, and its complement."""
+        if n not in self.nulls:
+            null, size = null_space(self.X[:n], self.size[:n])
+            self.nulls[n] = null, size, complement(null)
+        return self.nulls[n]
+
+    def loglik_ball(self) -> Any:
+        n = len(self.last)
+        r, W = self.white[:, 0], self.white[:, 1:] @ self.null(n)[2]
+        total = n * (2 * arb.pi()).log() + sum((2 * self.L[i, i].log() for i in range(n)), arb(0))
+        total += sum((x * x for x in r), arb(0))
+        if W.shape[1]:
+            K = cholesky(W.T @ W)
+            w = forward(K, (W.T @ r)[:, None])[:, 0]
+            total += sum((2 * K[i, i].log() for i in range(len(K))), arb(0)) - w @ w
+        return -total / 2
+
+    def loglik(self) -> float:
+        return _float(self.loglik_ball(), arb(1))
+
+    def law(self, at: float, stop: int | None = None, H: Any = None) -> Law:
+        """Mean and covariance of H x(at) given the first `stop` observations (None: all).
+
+        H (m, d), the identity by default.
+        """
+        H = eye(self.model.dim) if H is None else self.put("H", np.asarray(H, float))
+        node, n = self.node(at), self.used(stop)
+        null, null_size, basis = self.null(n)
+        G, G_size = self._flat(H, [node] * len(H))
+        mean, cov = H @ self.mean[node], H @ self.cov(node, node) @ H.T + G @ G.T
+        if n:
+            cross = np.array([self.H[i] @ self.cov(self.where[i], node) for i in range(n)], object)
+            L = self.L[:n, :n]
+            back = forward(L, cross @ H.T + self.X[:n] @ G.T)
+            r, W = self.white[:n, 0], self.white[:n, 1:] @ basis
+            mean, cov = mean + back.T @ r, cov - back.T @ back
+            if basis.shape[1]:
+                K = cholesky(W.T @ W)
+                load = forward(K, (G @ basis - back.T @ W).T)
+                mean = mean + load.T @ forward(K, (W.T @ r)[:, None])[:, 0]
+                cov = cov + load.T @ load
+        open_ = _moved(G @ null, G_size @ null_size)
+        return _report(mean, cov, open_)
+
+    def pulled(self, at: float, js: Sequence[int]) -> Law:
+        """The average of observations js, each pulled to `at`, errors counted as independent.
+
+        With tau = at - t_j, H_j = C Phi(-tau) and S_j = R + C VB(tau) C^T for tau >= 0, else
+        C Phi(|tau|) and R + C V(|tau|) C^T:  (sum H^T S^-1 H)^-1 sum H^T S^-1 (z_j - ...). Of a
+        model with a flat start.
+        """
+        d, node = self.model.dim, self.node(at)
+        total, right = zeros(d, d), zeros(d)
+        rows = [i for i, k in enumerate(self.last) if k in set(js)]
+        for k in sorted(set(self.last[rows])):
+            mine = [i for i in rows if self.last[i] == k]
+            parts = [self.seen[i][1] for i in mine]
+            C, where = self.H[mine], self.where[mine[0]]
+            F, b, V = eye(d), zeros(d), zeros(d, d)
+            for step in self.steps[min(where, node) : max(where, node)]:
+                F, b, V = step[0] @ F, step[0] @ b + step[1], step[0] @ V @ step[0].T + step[2]
+            if where < node:
+                back = inverse(F)
+                F, b, V = back, -back @ b, back @ V @ back.T
+            S = cholesky(self.noise[k][np.ix_(parts, parts)] + C @ V @ C.T)
+            G = forward(S, np.column_stack([C @ F, self.y[mine] - C @ b]))
+            total, right = total + G[:, :d].T @ G[:, :d], right + G[:, :d].T @ G[:, d]
+        null, null_size = null_space(self.X[rows], self.size[rows])
+        open_ = _moved(self.Phi[node] @ null, self.Phi_size[node] @ null_size)
+        B = complement(self.Phi[node] @ null)
+        if not B.shape[1]:
+            return _report(zeros(d), zeros(d, d), open_)
+        K = cholesky(B.T @ total @ B)
+        load = forward(K, B.T)
+        return _report(load.T @ forward(K, (B.T @ right)[:, None])[:, 0], load.T @ load, open_)
+
+
+def exact_balls(name: str, values: Any) -> Matrix:
+    """The numbers themselves."""
+    return each(lambda x: arb(float(x)) if x == x else None, values)
+
+
+def each(function: Callable[[Any], Any], values: Any) -> Matrix:
+    """function of every entry, as an array of objects."""
+    out = np.empty(np.size(values), object)
+    for k, x in enumerate(np.ravel(values)):
+        out[k] = function(x)
+    return out.reshape(np.shape(values))
+
+
+def zeros(*shape: int) -> Matrix:
+    return np.full(shape, arb(0), object)
+
+
+def eye(d: int) -> Matrix:
+    out = zeros(d, d)
+    out[np.diag_indices(d)] = arb(1)
+    return out
+
+
+def transition(A: Matrix, Q: Matrix, u: Matrix, tau: Any) -> tuple[Matrix, Matrix, Matrix]:
+    """Phi, psi, V: Taylor series of a short step, doubled by the semigroup laws."""
+    norm = float((abs(A).sum(axis=0).max() * tau).upper())
+    doublings = max(0, int(np.ceil(np.log2(norm + 1e-300))) + 3)
+    step, d = tau / arb(2) ** doublings, len(A)
+    a, noise, drive = (arb_mat((M * step).tolist()) for M in (A, Q, u[:, None]))
+    power = arb_mat(eye(d).tolist())
+    Phi, V, psi = power, noise, drive
+    for k in range(1, 60 * flint.ctx.prec // BITS):
+        half = a * noise
+        power, drive, noise = a * power / k, a * drive / (k + 1), (half + half.transpose()) / (k + 1)
+        Phi, psi, V = Phi + power, psi + drive, V + noise
+    for _ in range(doublings):
+        V, psi, Phi = Phi * V * Phi.transpose() + V, Phi * psi + psi, Phi * Phi
+    Phi, psi, V = (np.array(M.tolist(), object) for M in (Phi, psi, V))
+    return Phi, psi[:, 0], V
+
+
+def cholesky(M: Matrix) -> Matrix:
+    """Lower Cholesky factor; `Singular` where a pivot may be 0."""
+    L = M.copy()
+    for j in range(len(L)):
+        L[j:, j] -= L[j:, :j] @ L[j, :j] if j else 0
+        if not L[j, j] > 0 or not L[j, j] > abs(M[j, j]) * arb(2) ** (-flint.ctx.prec // 2):
+            raise Singular(f"pivot {j}")
+        L[j:, j] /= L[j, j].sqrt()
+        L[j, j + 1 :] = arb(0)
+    return L
+
+
+def forward(L: Matrix, M: Matrix) -> Matrix:
+    """L^-1 M for lower triangular L."""
+    out = M.copy()
+    for i in range(len(L)):
+        out[i] = (out[i] - L[i, :i] @ out[:i]) / L[i, i] if i else out[i] / L[i, i]
+    return out
+
+
+def solve(M: Matrix, right: Matrix) -> Matrix:
+    found = arb_mat(M.tolist()).solve(arb_mat(right.tolist()))
+    return np.array(found.tolist(), object).reshape(right.shape)
+
+
+def inverse(M: Matrix) -> Matrix:
+    return solve(M, eye(len(M)))
+
+
+def null_space(X: Matrix, size: Matrix) -> tuple[Matrix, Matrix]:
+    """Basis of {v: X v = 0} and the sizes of its entries.
+
+    An entry of X is zero below ROUNDING times its size.
+    """
+    X, size = X.copy(), size.copy()
+    n, q = X.shape
+    pivots: list[tuple[int, int]] = []
+    free, rest = list(range(q)), list(range(n))
+    while free and rest:
+        clear = {(i, j): abs(X[i, j]) / size[i, j] for i in rest for j in free if size[i, j] > 0}
+        i, j = max(clear, key=lambda at: clear[at].mid(), default=(-1, -1))
+        if i < 0 or not clear[i, j] > ROUNDING:
+            break
+        rest.remove(i)
+        free.remove(j)
+        for k in range(n):
+            if k != i and X[k, j] != 0:
+                f = X[k, j] / X[i, j]
+                X[k], size[k] = X[k] - f * X[i], size[k] + abs(f) * size[i]
+                X[k, j] = arb(0)
+        pivots.append((i, j))
+    null, null_size = zeros(q, len(free)), zeros(q, len(free))
+    for c, j in enumerate(free):
+        null[j, c] = null_size[j, c] = arb(1)
+        for i, l in pivots:
+            null[l, c], null_size[l, c] = -X[i, j] / X[i, l], size[i, j] / abs(X[i, l])
+    return null, null_size
+
+
+def complement(null: Matrix) -> Matrix:
+    """Orthonormal basis of what is orthogonal to the columns of `null` (q, r)."""
+    q, r = null.shape
+    if r == 0:
+        return eye(q)
+    basis: list[Matrix] = []
+    units = [eye(q)[:, j] for j in range(q)]
+    for v in [*(null[:, j] for j in range(r)), *units]:
+        for _ in range(2):
+            for b in basis:
+                v = v - (b @ v) * b
+        length = (v @ v).sqrt()
+        if len(basis) < r or length > arb(2) ** -8 / q:
+            basis.append(v / length)
+        if len(basis) == q:
+            break
+    return np.array(basis[r:], object).reshape(q - r, q).T
+
+
+def _moved(directions: Matrix, size: Matrix) -> Any:
+    return np.array(
+        [any(not abs(x) <= ROUNDING * s for x, s in zip(*row)) for row in zip(directions, size)],
+        bool,
+    ).reshape(len(directions))
+
+
+def _report(mean: Matrix, cov: Matrix, open_: Any) -> Law:
+    m = len(mean)
+    out, spread = np.full(m, np.nan), np.zeros((m, m))
+    for i in np.flatnonzero(~open_):
+        sd = cov[i, i].sqrt() if cov[i, i] > 0 else arb(0)
+        out[i] = _float(mean[i], sd)
+        for j in np.flatnonzero(~open_):
+            spread[i, j] = _float(cov[i, j], (abs(cov[i, i]) * abs(cov[j, j])).sqrt())
+    spread[open_, open_] = np.inf
+    return Law(out, spread)
+
+
+def _float(ball: Any, size: Any) -> float:
+    """The number, known well enough beside its own magnitude or `size`."""
+    if not ball.rad() <= PRECISE * (abs(ball.mid()) + size.mid()) + arb(10) ** -300:
+        raise Imprecise(str(ball))
+    return float(ball.mid())
