@@ -19,6 +19,8 @@ orthonormal basis at the prior's time; directions that the data leave open are l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import flint
@@ -62,7 +64,8 @@ class ExactGaussian:
         queries: Sequence[float] = (), change: Change | None = None, bits: int = BITS,
     ) -> None:  # fmt: skip
         flint.ctx.prec = bits
-        self.model, self.put = model, change or exact_balls
+        self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
+        self.inputs, self.bits, self.obs_cov = (t, z, obs_cov, queries), bits, obs_cov
         self.discrete = isinstance(model, DiscreteModel)
         t = np.arange(len(z)) if self.discrete else np.asarray(t, float)
         T, p = np.shape(z)
@@ -190,8 +193,22 @@ class ExactGaussian:
 
     # ------------------------------------------------------------------------------------- answers
 
-    def node(self, at: float) -> int:
-        return self.index[float(at)]
+    def again(self, change: Change) -> ExactGaussian:
+        """The same with other inputs."""
+        return ExactGaussian(self.model, *self.inputs, change, self.bits)
+
+    def flat(self) -> ExactGaussian:
+        """The same with a flat start."""
+        if self.model.prior == "diffuse":
+            return self
+        model = replace(self.model, prior="diffuse")
+        return ExactGaussian(model, *self.inputs, self.put, self.bits)
+
+    def with_rounding(self, rounding: float) -> ExactGaussian:
+        """The same where another size counts as zero."""
+        other = copy(self)
+        other.rounding, other.nulls = rounding, {}
+        return other
 
     def used(self, stop: int | None) -> int:
         """Number of scalars in the first `stop` observations (None: all)."""
@@ -200,7 +217,7 @@ class ExactGaussian:
     def null(self, n: int) -> tuple[Matrix, Matrix, Matrix]:
         """Of the first n scalars: null space of X, sizes of its entries, and its complement."""
         if n not in self.nulls:
-            null, size = null_space(self.X[:n], self.size[:n])
+            null, size = null_space(self.X[:n], self.size[:n], self.rounding)
             self.nulls[n] = null, size, complement(null)
         return self.nulls[n]
 
@@ -223,8 +240,12 @@ class ExactGaussian:
 
         H (m, d), the identity by default.
         """
+        return self.law_at(self.index[float(at)], stop, H)
+
+    def law_at(self, node: int, stop: int | None = None, H: Any = None) -> Law:
+        """The same at one of the nodes."""
         H = eye(self.model.dim) if H is None else self.put("H", np.asarray(H, float))
-        node, n = self.node(at), self.used(stop)
+        n = self.used(stop)
         null, null_size, basis = self.null(n)
         G, G_size = self._flat(H, [node] * len(H))
         mean, cov = H @ self.mean[node], H @ self.cov(node, node) @ H.T + G @ G.T
@@ -239,7 +260,7 @@ class ExactGaussian:
                 load = forward(K, (G @ basis - back.T @ W).T)
                 mean = mean + load.T @ forward(K, (W.T @ r)[:, None])[:, 0]
                 cov = cov + load.T @ load
-        open_ = _moved(G @ null, G_size @ null_size)
+        open_ = _moved(G @ null, G_size @ null_size, self.rounding)
         return _report(mean, cov, open_)
 
     def pulled(self, at: float, js: Sequence[int]) -> Law:
@@ -249,7 +270,7 @@ class ExactGaussian:
         C Phi(|tau|) and R + C V(|tau|) C^T:  (sum H^T S^-1 H)^-1 sum H^T S^-1 (z_j - ...). Of a
         model with a flat start.
         """
-        d, node = self.model.dim, self.node(at)
+        d, node = self.model.dim, self.index[float(at)]
         total, right = zeros(d, d), zeros(d)
         rows = [i for i, k in enumerate(self.last) if k in set(js)]
         for k in sorted(set(self.last[rows])):
@@ -265,8 +286,8 @@ class ExactGaussian:
             S = cholesky(self.noise[k][np.ix_(parts, parts)] + C @ V @ C.T)
             G = forward(S, np.column_stack([C @ F, self.y[mine] - C @ b]))
             total, right = total + G[:, :d].T @ G[:, :d], right + G[:, :d].T @ G[:, d]
-        null, null_size = null_space(self.X[rows], self.size[rows])
-        open_ = _moved(self.Phi[node] @ null, self.Phi_size[node] @ null_size)
+        null, null_size = null_space(self.X[rows], self.size[rows], self.rounding)
+        open_ = _moved(self.Phi[node] @ null, self.Phi_size[node] @ null_size, self.rounding)
         B = complement(self.Phi[node] @ null)
         if not B.shape[1]:
             return _report(zeros(d), zeros(d, d), open_)
@@ -345,10 +366,10 @@ def inverse(M: Matrix) -> Matrix:
     return solve(M, eye(len(M)))
 
 
-def null_space(X: Matrix, size: Matrix) -> tuple[Matrix, Matrix]:
+def null_space(X: Matrix, size: Matrix, rounding: float) -> tuple[Matrix, Matrix]:
     """Basis of {v: X v = 0} and the sizes of its entries.
 
-    An entry of X is zero below ROUNDING times its size.
+    An entry of X is zero below `rounding` times its size.
     """
     X, size = X.copy(), size.copy()
     n, q = X.shape
@@ -357,7 +378,7 @@ def null_space(X: Matrix, size: Matrix) -> tuple[Matrix, Matrix]:
     while free and rest:
         clear = {(i, j): abs(X[i, j]) / size[i, j] for i in rest for j in free if size[i, j] > 0}
         i, j = max(clear, key=lambda at: clear[at].mid(), default=(-1, -1))
-        if i < 0 or not clear[i, j] > ROUNDING:
+        if i < 0 or not clear[i, j] > rounding:
             break
         rest.remove(i)
         free.remove(j)
@@ -394,9 +415,9 @@ def complement(null: Matrix) -> Matrix:
     return np.array(basis[r:], object).reshape(q - r, q).T
 
 
-def _moved(directions: Matrix, size: Matrix) -> Any:
+def _moved(directions: Matrix, size: Matrix, rounding: float) -> Any:
     return np.array(
-        [any(not abs(x) <= ROUNDING * s for x, s in zip(*row)) for row in zip(directions, size)],
+        [any(not abs(x) <= rounding * s for x, s in zip(*row)) for row in zip(directions, size)],
         bool,
     ).reshape(len(directions))
 

@@ -1,0 +1,326 @@
+"""Every estimator on a case, in other words or its own, against the exact answer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from afafilter import (
+    DiscreteModel,
+    KalmanStream,
+    LinearSDE,
+    adaptive_filter,
+    adaptive_smoother,
+    forecast,
+    kalman_filter,
+    loglik,
+    rts_smoother,
+)
+from afafilter.kalman.flat_start import BarelyDetermined
+from tests.exact_oracle import ExactGaussian, Law, Singular, exact_balls
+from tests.fuzz.cases import Case, Pick, draw_case
+from tests.fuzz.truth import Truth, Verdict, law_apart, number_apart
+from tests.fuzz.views import View, draw_view
+
+STEP = arb(2) ** -100
+"""Step of the exact derivative: central differences are right to 2^-200 of the third one."""
+
+
+def check_case(pick: Pick) -> list[Verdict]:
+    """All laws of one case."""
+    case = draw_case(pick)
+    view = draw_view(case, pick)
+    truth = Truth(case, pick.integer(0, 2**31 - 1))
+    try:
+        truth.exact()
+        exists = True
+    except Singular:
+        exists = False
+    found = []
+    with _threads(view.threads):
+        for law, check in LAWS.items():
+            if law.startswith("afa") and not isinstance(case.model, LinearSDE):
+                continue
+            found += _guarded(f"{law} | {view.name}", check, view, truth, pick, exists)
+    return found
+
+
+def _guarded(
+    name: str, check: Callable[..., Iterator[Any]], view: View, truth: Truth, pick: Pick, exists: bool
+) -> Iterator[Verdict]:  # fmt: skip
+    """Verdicts of one law; an error of the package is one too."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            answers = list(check(view, pick))
+        except ValueError as error:
+            singular = "R is singular" in str(error) or "R must be positive" in str(error) \
+                or "likelihood does not exist" in str(error) or "obs_cov must be positive" in str(error)
+            if not exists and singular:
+                yield Verdict(name, "right", 0.0, "refused")
+            else:
+                yield Verdict(name, "refused" if singular else "wrong", np.inf, f"error: {error}")
+            return
+    doubt = any(issubclass(w.category, BarelyDetermined) for w in caught)
+    others = [str(w.message) for w in caught if not issubclass(w.category, BarelyDetermined)]
+    if others:
+        yield Verdict(name, "wrong", np.inf, f"warning: {others[0]}")
+    if not exists:
+        yield Verdict(name, "unasked", 0.0)
+        return
+    for what, found, apart in answers:
+        verdict = truth.judge(name, what, found, apart)
+        if verdict.outcome == "wrong" and doubt:
+            verdict = verdict._replace(outcome="warned")
+        yield verdict
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = os.environ.get("AFAFILTER_NUM_THREADS")
+    if count is not None:
+        os.environ["AFAFILTER_NUM_THREADS"] = str(count)
+    yield
+    if count is not None:
+        if before is None:
+            del os.environ["AFAFILTER_NUM_THREADS"]
+        else:
+            os.environ["AFAFILTER_NUM_THREADS"] = before
+
+
+# ------------------------------------------------------------------------------- laws of states
+
+
+def _own(view: View, estimate: Any, k: int) -> tuple[Any, Any]:
+    """The law of the k-th state of an estimate, in the case's own words."""
+    mean, cov = view.own(estimate.mean), view.own(estimate.cov)
+    return view.law(mean[k], cov[k])
+
+
+def _some(T: int, pick: Pick) -> list[int]:
+    return sorted({T - 1, pick.integer(0, T - 1)})
+
+
+def _filter(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    found = kalman_filter(c.model, c.t, c.z, obs_cov=c.obs_cov)
+    yield _likelihood(view, view.own(found.loglik))
+    for k in _some(len(view.at), pick):
+        t = _time(view, k)
+        yield lambda e, t=t, k=k: e.law(t, k + 1), _own(view, found, view.at[k]), law_apart
+        yield from _innovation(view, found, k)
+
+
+def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
+    """z - H E[x | before] and its covariance, of every component with data."""
+    at, order = view.at[k], view.order
+    v = view.own(found.innovation)[at][order] / view.row_unit[order]
+    S = view.own(found.innovation_cov)[at][np.ix_(order, order)]
+    S = S / np.outer(view.row_unit[order], view.row_unit[order])
+    z = view.own(view.case.z)[at][order] / view.row_unit[order]
+    seen = np.flatnonzero(~np.isnan(z))
+    if not len(seen):
+        return
+
+    def law(e: ExactGaussian) -> Law:
+        m = e.model
+        H, off, R = (m.H, m.d, m.R) if isinstance(m, DiscreteModel) else (m.C, m.offset, m.R)
+        given = e.obs_cov
+        R = R if given is None else given[k]
+        x = e.law_at(e.shown[k], k, H[seen])
+        cov = x.cov + np.where(np.isinf(x.cov), 0.0, R[np.ix_(seen, seen)])
+        open_ = np.isnan(x.mean)
+        cov[np.ix_(open_, ~open_)] = cov[np.ix_(~open_, open_)] = 0.0
+        both = np.outer(open_, open_) & ~np.eye(len(open_), dtype=bool)
+        cov[both] = 0.0
+        return Law(z0[seen] - off[seen] - x.mean, cov)
+
+    z0 = np.where(np.isnan(z), 0.0, z)
+    yield law, (v[seen], S[np.ix_(seen, seen)]), law_apart
+
+
+def _time(view: View, k: int) -> float:
+    """The k-th time of the case itself."""
+    return float(view.case.t[view.at[k]] / view.time)
+
+
+def _smoother(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    found = rts_smoother(c.model, c.t, c.z, obs_cov=c.obs_cov)
+    yield _likelihood(view, view.own(found.loglik))
+    for k in _some(len(view.at), pick):
+        t = _time(view, k)
+        yield lambda e, t=t: e.law(t), _own(view, found, view.at[k]), law_apart
+
+
+def _queries(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    if c.queries is None:
+        return
+    forward = kalman_filter(c.model, c.t, c.z, obs_cov=c.obs_cov, query_times=c.queries)
+    both = rts_smoother(c.model, c.t, c.z, obs_cov=c.obs_cov, query_times=c.queries)
+    for i in _some(len(c.queries), pick):
+        t = float(c.queries[i] / view.time)
+        stop = int(np.searchsorted(c.t[view.at] / view.time, t, side="right"))
+        yield lambda e, t=t, stop=stop: e.law(t, stop), _own(view, forward, i), law_apart
+        yield lambda e, t=t: e.law(t), _own(view, both, i), law_apart
+
+
+def _forecast(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    if c.queries is None:
+        return
+    ahead = c.queries[-1]
+    found = forecast(c.model, c.t, c.z, obs_cov=c.obs_cov, horizon_times=[ahead])
+    order, unit = view.order, view.row_unit[view.order]
+    mean = (view.own(found.info["observation_mean"])[0][order]) / unit
+    cov = view.own(found.info["observation_cov"])[0][np.ix_(order, order)] / np.outer(unit, unit)
+
+    def law(e: ExactGaussian) -> Law:
+        x = e.law(float(ahead / view.time), None, e.model.C)
+        return Law(x.mean + e.model.offset, x.cov + np.where(np.isinf(x.cov), 0.0, _noise(x, e.model.R)))
+
+    yield law, (mean, cov), law_apart
+
+
+def _noise(x: Law, R: Any) -> Any:
+    known = ~np.isnan(x.mean)
+    return np.where(np.outer(known, known), R, 0.0)
+
+
+def _stream(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    if not isinstance(c.model, LinearSDE) or view.path is not None:
+        return
+    stream = KalmanStream(c.model)
+    for k in range(len(c.t)):
+        last = stream.update(c.t[k], c.z[k], obs_cov=None if c.obs_cov is None else c.obs_cov[k])
+    yield _likelihood(view, stream.loglik)
+    if view.at[-1] == len(c.t) - 1:
+        k, t = len(view.at) - 1, _time(view, -1)
+        yield lambda e: e.law(t, k + 1), view.law(last.mean[0], last.cov[0]), law_apart
+
+
+# ------------------------------------------------------------------------------------ likelihood
+
+
+def _likelihood(view: View, found: Any) -> tuple[Any, Any, Any]:
+    """Log-likelihood in the case's own words: units change the measures of data and flat start."""
+    z = view.own(view.case.z)
+    shift = float((np.log(view.row_unit) * (~np.isnan(z)).sum(axis=0)).sum())
+
+    def wanted(e: ExactGaussian) -> float:
+        null = e.null(len(e.last))[0]
+        if null.shape[1] and (view.unit != 1).any():
+            return float(found)  # the measure of what is left out depends on the unit
+        q = e.D.shape[1]
+        grown = np.log(view.unit).sum() if q == len(view.unit) else q * np.log(view.unit[0])
+        return e.loglik() - shift + (grown if q else 0.0)
+
+    return wanted, float(found), number_apart
+
+
+def _gradient(view: View, pick: Pick) -> Iterator[Any]:
+    """The slope along one direction of one array of the model."""
+    c = view.case
+    if view.path is not None:
+        z = view.own(c.z)
+    else:
+        z = c.z
+    value, slopes = loglik(
+        c.model, None if isinstance(c.model, DiscreteModel) else c.t, z, obs_cov=c.obs_cov,
+        gradient=True,
+    )  # fmt: skip
+    yield _likelihood(view, value)
+    if view.name not in ("itself", "batch"):
+        return
+    name = pick.choice(sorted(slopes))
+    short = {"C": "H", "d": "offset", "drift": "u", "prior mean": "mean", "prior cov": "cov"}
+    put, slope = short.get(name, name), np.asarray(slopes[name])
+    E = pick.rng().standard_normal(slope.shape)
+    size = {"prior mean": "mean", "prior cov": "cov"}
+    holder = c.model.prior if name in size else c.model
+    at = np.asarray(getattr(holder, size.get(name, name)))
+    E *= np.abs(at).max() or 1.0
+    if put in ("R", "Q", "cov"):
+        E = E + np.swapaxes(E, -1, -2)
+
+    def wanted(e: ExactGaussian) -> Any:
+        if e.null(len(e.last))[0].shape[1]:
+            return float((slope * E).sum())
+        ends = []
+        for sign in (1, -1):
+            def change(which: str, values: Any, sign: int = sign) -> Any:
+                balls = e.put(which, values)
+                return balls + exact_balls("", E) * STEP * sign if which == put else balls
+            ends.append(e.again(change).loglik_ball())
+        ball = (ends[0] - ends[1]) / (2 * STEP)
+        return float(ball.mid())
+
+    yield wanted, float((slope * E).sum()), lambda a, b: abs(a - b) / (1 + abs(b))
+
+
+# ------------------------------------------------------------------------------------------- AFA
+
+
+def _afa(view: View, pick: Pick, method: str = "dense") -> Iterator[Any]:
+    c = view.case
+    T = len(view.at)
+    two = pick.choice([False, True])
+    run = adaptive_smoother if two else adaptive_filter
+    found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, method=method)
+    for k in _some(T, pick):
+        t, js = _time(view, k), range(T if two else k + 1)
+        yield lambda e, t=t, js=js: e.flat().pulled(t, js), _own(view, found, view.at[k]), law_apart
+
+
+def _afa_other(view: View, pick: Pick) -> Iterator[Any]:
+    method = pick.choice(["isotropic", "modal", "auto", "linear"])
+    try:
+        yield from _afa(view, pick, method)
+    except ValueError as error:
+        if "method" not in str(error):
+            raise
+
+
+def _afa_exact(view: View, pick: Pick) -> Iterator[Any]:
+    c = view.case
+    T = len(view.at)
+    two = pick.choice([False, True])
+    run = adaptive_smoother if two else adaptive_filter
+    found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, correlation="exact")
+    for k in _some(T, pick):
+        t, stop = _time(view, k), None if two else k + 1
+        yield lambda e, t=t, n=stop: e.flat().law(t, n), _own(view, found, view.at[k]), law_apart
+
+
+LAWS: dict[str, Callable[[View, Pick], Iterator[Any]]] = {
+    "kalman_filter": _filter,
+    "rts_smoother": _smoother,
+    "query_times": _queries,
+    "forecast": _forecast,
+    "KalmanStream": _stream,
+    "loglik and gradient": _gradient,
+    "afa dense": _afa,
+    "afa methods": _afa_other,
+    "afa exact": _afa_exact,
+}
+
+
+def describe(case: Case) -> str:
+    """The case as Python can read it again."""
+    m = case.model
+    names = ("F", "Q", "H", "R", "b", "d") if isinstance(m, DiscreteModel) else (
+        "A", "Q", "C", "R", "drift", "offset", "delay")  # fmt: skip
+    lines = [f"{type(m).__name__}: prior {m.prior!r}"]
+    if not isinstance(m.prior, str):
+        lines += [f"  mean {m.prior.mean!r} cov {m.prior.cov!r} flat {m.prior.diffuse!r}"]
+    lines += [f"  {name} = {getattr(m, name)!r}" for name in names]
+    lines += [f"  {name} = {getattr(case, name)!r}" for name in ("t", "z", "obs_cov", "queries")]
+    return "\n".join(lines)
