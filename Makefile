@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: figures studies test test-lowest sanitize lint docs bench clean
+.PHONY: figures studies test fuzz test-lowest sanitize lint docs bench clean
 .DELETE_ON_ERROR:
 
 # Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
@@ -29,6 +29,12 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# Every estimator on many random cases against exact answers; goes on where it was interrupted. Report: fuzz_report/.
+CASES := 100000
+SEED := 0
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
 
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZE := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 AFAFILTER_CORE=sanitize \

@@ -32,6 +32,7 @@ from afafilter import DiscreteModel, LinearSDE, Prior
 BITS = 400
 ROUNDING = 1e-13
 PRECISE = 1e-15
+FORGOTTEN = 1e-50
 
 Matrix = Any
 Change = Callable[[str, Any], Matrix]
@@ -117,7 +118,8 @@ class ExactGaussian:
         for gap in np.diff(self.time):
             key = gap.str(130, radius=False)
             if key not in known:
-                known[key] = transition(self.A, Q, u, gap)
+                Phi, psi, V = transition(self.A, Q, u, gap)
+                known[key] = self.put("Phi", Phi), psi, self.put("V", V)
             self.steps.append(known[key])
 
     def _states(self) -> None:
@@ -193,6 +195,14 @@ class ExactGaussian:
 
     # ------------------------------------------------------------------------------------- answers
 
+    def forgetful(self) -> ExactGaussian:
+        """The same where what has decayed by fifty decades is gone."""
+        other = copy(self)
+        other.Phi = [each(lambda x: arb(0) if abs(x) < FORGOTTEN else x, Phi) for Phi in self.Phi]
+        other.X, _ = other._flat(other.H, other.where)
+        other.nulls = {}
+        return other
+
     def again(self, change: Change) -> ExactGaussian:
         """The same with other inputs."""
         return ExactGaussian(self.model, *self.inputs, change, self.bits)
@@ -213,6 +223,14 @@ class ExactGaussian:
     def used(self, stop: int | None) -> int:
         """Number of scalars in the first `stop` observations (None: all)."""
         return len(self.last) if stop is None else int(np.searchsorted(self.last, stop))
+
+    def stretch(self) -> float:
+        """By how many standard deviations the data are off the model, at least 1."""
+        r, W = self.white[:, 0], self.white[:, 1:] @ self.null(len(self.last))[2]
+        if W.shape[1]:
+            K = cholesky(W.T @ W)
+            r = r - W @ solve(K.T, forward(K, (W.T @ r)[:, None]))[:, 0]
+        return max(1.0, float(np.sqrt(float((r @ r).mid() if len(r) else 0.0) / max(len(r), 1))))
 
     def null(self, n: int) -> tuple[Matrix, Matrix, Matrix]:
         """Of the first n scalars: null space of X, sizes of its entries, and its complement."""
@@ -283,8 +301,12 @@ class ExactGaussian:
             if where < node:
                 back = inverse(F)
                 F, b, V = back, -back @ b, back @ V @ back.T
-            S = cholesky(self.noise[k][np.ix_(parts, parts)] + C @ V @ C.T)
-            G = forward(S, np.column_stack([C @ F, self.y[mine] - C @ b]))
+            try:
+                S = cholesky(self.noise[k][np.ix_(parts, parts)] + C @ V @ C.T)
+            except Singular as error:  # its noise is definite: digits are missing
+                raise Imprecise("noise beside what the lag has made") from error
+            y = self.y[mine] + C @ (self.mean[where] - b)
+            G = forward(S, np.column_stack([C @ F, y]))
             total, right = total + G[:, :d].T @ G[:, :d], right + G[:, :d].T @ G[:, d]
         null, null_size = null_space(self.X[rows], self.size[rows], self.rounding)
         open_ = _moved(self.Phi[node] @ null, self.Phi_size[node] @ null_size, self.rounding)
@@ -297,7 +319,9 @@ class ExactGaussian:
 
 
 def exact_balls(name: str, values: Any) -> Matrix:
-    """The numbers themselves."""
+    """The numbers themselves. Phi and V, which are balls already, as they are."""
+    if name in ("Phi", "V"):
+        return values
     return each(lambda x: arb(float(x)) if x == x else None, values)
 
 
@@ -329,7 +353,11 @@ def transition(A: Matrix, Q: Matrix, u: Matrix, tau: Any) -> tuple[Matrix, Matri
     Phi, V, psi = power, noise, drive
     for k in range(1, 60 * flint.ctx.prec // BITS):
         half = a * noise
-        power, drive, noise = a * power / k, a * drive / (k + 1), (half + half.transpose()) / (k + 1)
+        power, drive, noise = (
+            a * power / k,
+            a * drive / (k + 1),
+            (half + half.transpose()) / (k + 1),
+        )
         Phi, psi, V = Phi + power, psi + drive, V + noise
     for _ in range(doublings):
         V, psi, Phi = Phi * V * Phi.transpose() + V, Phi * psi + psi, Phi * Phi
@@ -358,7 +386,10 @@ def forward(L: Matrix, M: Matrix) -> Matrix:
 
 
 def solve(M: Matrix, right: Matrix) -> Matrix:
-    found = arb_mat(M.tolist()).solve(arb_mat(right.tolist()))
+    try:
+        found = arb_mat(M.tolist()).solve(arb_mat(right.tolist()))
+    except ZeroDivisionError as error:
+        raise Imprecise("singular") from error
     return np.array(found.tolist(), object).reshape(right.shape)
 
 
@@ -384,15 +415,18 @@ def null_space(X: Matrix, size: Matrix, rounding: float) -> tuple[Matrix, Matrix
         free.remove(j)
         for k in range(n):
             if k != i and X[k, j] != 0:
-                f = X[k, j] / X[i, j]
-                X[k], size[k] = X[k] - f * X[i], size[k] + abs(f) * size[i]
+                f, pivot = X[k, j] / X[i, j], abs(X[i, j])
+                loose = (size[k, j] + abs(f) * size[i, j]) / pivot  # of f itself
+                size[k] = size[k] + abs(f) * size[i] + loose * abs(X[i])
+                X[k] = X[k] - f * X[i]
                 X[k, j] = arb(0)
         pivots.append((i, j))
     null, null_size = zeros(q, len(free)), zeros(q, len(free))
     for c, j in enumerate(free):
         null[j, c] = null_size[j, c] = arb(1)
         for i, l in pivots:
-            null[l, c], null_size[l, c] = -X[i, j] / X[i, l], size[i, j] / abs(X[i, l])
+            null[l, c] = -X[i, j] / X[i, l]
+            null_size[l, c] = (size[i, j] + abs(null[l, c]) * size[i, l]) / abs(X[i, l])
     return null, null_size
 
 

@@ -167,9 +167,11 @@ class Channel(NamedTuple):
 
 def coordinates(model: LinearSDE, span: float) -> Coordinates:
     """Coordinates fit for lags up to `span`."""
-    rates = np.linalg.eigvals(model.A).real
+    unit = balanced_units(model)
+    A = model.A * (unit / unit[:, None])
+    rates = np.linalg.eigvals(A).real
     sign = 1.0 if -rates.min() >= rates.max() else -1.0
-    A, u = sign * model.A, sign * model.drift
+    A, u = sign * A, sign * model.drift / unit
     pieces: list[tuple[float, Array, Array]] = []
     for members in _components(A):
         block = A[np.ix_(members, members)]
@@ -187,8 +189,9 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
         (int(a), int(b), piece[0])
         for a, b, piece in zip(edges[:-1], edges[1:], pieces, strict=True)
     )
-    Q = W_inv @ model.Q @ W_inv.T
-    rounding = 1e-15 * np.abs(W_inv) @ np.abs(model.Q) @ np.abs(W_inv).T
+    noise = model.Q / (unit * unit[:, None])
+    Q = W_inv @ noise @ W_inv.T
+    rounding = 1e-15 * np.abs(W_inv) @ np.abs(noise) @ np.abs(W_inv).T
     quiet = np.zeros(model.dim)
     for a, b, c in groups:
         if (np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all():
@@ -196,8 +199,8 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
             if -c * span > QUIET_DECAY:
                 quiet[a:b] = -c
     return Coordinates(
-        W,
-        W_inv,
+        unit[:, None] * W,
+        W_inv / unit,
         block_diag(*(piece[2] for piece in pieces)),
         0.5 * (Q + Q.T),
         W_inv @ u,
@@ -205,6 +208,19 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
         sign,
         quiet,
     )
+
+
+def balanced_units(model: LinearSDE) -> Array:
+    """Units (d,), powers of two, in which A is balanced and observations see each block alike."""
+    sizes = model.component_sizes
+    unit = np.array(sizes.unit)
+    sd = np.sqrt(np.diag(model.R))
+    shown = np.abs(model.C) * unit / np.where(sd > 0, sd, 1.0)[:, None]
+    for block in np.unique(sizes.block):
+        mine = sizes.block == block
+        largest = shown[:, mine].max(initial=0.0)
+        unit[mine] /= largest if largest > 0 else unit[mine].max()
+    return np.asarray(2.0 ** np.rint(np.log2(unit)))
 
 
 def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
@@ -258,8 +274,7 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     p = C.shape[0]
     seen = np.linalg.solve(lower, np.broadcast_to(C @ coords.W, (*R.shape[:-2], *C.shape)))
     whiten = np.linalg.solve(lower, np.broadcast_to(np.eye(p), R.shape))
-    scale = np.abs(C).max(axis=0, initial=0.0).max(initial=0.0)
-    rank = int(np.linalg.matrix_rank(C)) if scale > 0 else 0
+    rank = _rank(C @ coords.W)
     if rank < p:
         turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
         seen, whiten = turn @ seen, turn @ whiten
@@ -269,6 +284,14 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
         whiten[..., :rank, :] = np.swapaxes(q, -1, -2) @ whiten[..., :rank, :]
         return Channel(echelon, whiten, rank)
     return Channel(seen[..., :rank, :], whiten, rank)
+
+
+def _rank(M: Array) -> int:
+    """Rank whatever the units of rows and columns."""
+    for axis in (1, 0):
+        size = np.abs(M).max(axis=axis, keepdims=True, initial=0.0)
+        M = M / np.where(size > 0, size, 1.0)
+    return int(np.linalg.matrix_rank(M)) if M.size and M.any() else 0
 
 
 def _echelon(C: Array) -> tuple[Array, Array]:

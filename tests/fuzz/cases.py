@@ -99,7 +99,8 @@ def draw_case(pick: Pick) -> Case:
     obs_cov = None
     if rarely(pick, 4):
         obs_cov = R * 10.0 ** pick.rng().integers(-3, 3, (T, 1, 1))
-    return Case(model, t, _data(pick, T, p, unit), obs_cov, _queries(pick, t, A))
+    z = _data(pick, model, t, unit, obs_cov)
+    return Case(model, t, z, obs_cov, _queries(pick, t, A))
 
 
 def _dynamics(pick: Pick) -> tuple[Any, Any]:
@@ -143,16 +144,46 @@ def _times(pick: Pick) -> Any:
     return start + np.concatenate([[0.0], np.cumsum(gaps)])
 
 
-def _data(pick: Pick, T: int, p: int, unit: Any) -> Any:
-    rng = pick.rng()
-    z = pick.choice([1.0, 3.0]) * rng.standard_normal((T, p))
-    z += pick.choice([0.0, 0.0, 0.0, 100.0, 5e6])
-    if rarely(pick, 2):
-        z = z + np.arange(T)[:, None] * rng.standard_normal(p)
+def _data(pick: Pick, model: Any, t: Any, unit: Any, obs_cov: Any = None) -> Any:
+    """Data of the model's own making, or any others."""
+    rng, T, p = pick.rng(), len(t), model.obs_dim
+    if pick.integer(1, 4) > 1:
+        z = _drawn(model, t, rng, unit, obs_cov) / unit
+    else:
+        z = pick.choice([1.0, 3.0]) * rng.standard_normal((T, p))
     if rarely(pick, 8):
         z[pick.integer(0, T - 1), pick.integer(0, p - 1)] += 1e3  # an outlier
     z[rng.random((T, p)) < pick.choice([0.0, 0.25, 0.5])] = np.nan
     return z * unit
+
+
+def _drawn(model: Any, t: Any, rng: np.random.Generator, unit: Any, obs_cov: Any) -> Any:
+    """A path that starts anywhere, near or far."""
+    T, d, p = len(t), model.dim, model.obs_dim
+    if isinstance(model, DiscreteModel):
+        F, b, V = (
+            np.broadcast_to(model.F, (T, d, d)),
+            np.broadcast_to(model.b, (T, d)),
+            model.Q[None],
+        )
+        H, off = model.H, model.d
+    else:
+        F, b, V = model.transition(np.diff(t, prepend=t[0]))
+        H, off = model.C, model.offset
+    V, R = np.broadcast_to(V, (T, d, d)), model.R[None] if obs_cov is None else obs_cov
+    seen = np.abs(H / unit[:, None]).max(axis=0)  # of a state as large as one
+    x = rng.standard_normal(d) * rng.choice([1.0, 1.0, 1e3, 5e6]) / np.where(seen > 0, seen, 1.0)
+    z = np.empty((T, p))
+    for k in range(T):
+        if k:
+            x = F[k] @ x + b[k] + _root(V[k]) @ rng.standard_normal(d)
+        z[k] = H @ x + off + _root(np.broadcast_to(R, (T, p, p))[k]) @ rng.standard_normal(p)
+    return np.clip(z, -1e12, 1e12)
+
+
+def _root(M: Any) -> Any:
+    values, vectors = np.linalg.eigh(M)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 def _prior(pick: Pick, d: int, first: float) -> Any:
@@ -189,7 +220,11 @@ def _isotropic(pick: Pick) -> Case:
     modes = pick.integer(1, 2)
     alike = pick.choice([True, True, False])
     rng = pick.rng()
-    mu, var, noise = pick.choice([0.0, 0.1, 1.0]), pick.choice([0.0, 0.3, 5.0]), 10.0 ** rng.integers(-3, 1)
+    mu, var, noise = (
+        pick.choice([0.0, 0.1, 1.0]),
+        pick.choice([0.0, 0.3, 5.0]),
+        10.0 ** rng.integers(-3, 1),
+    )
     blocks, Qs = [], []
     for _ in range(modes):
         w = float(rng.normal())
@@ -203,9 +238,9 @@ def _isotropic(pick: Pick) -> Case:
         S = np.kron(np.eye(modes), S)
         A, Q, R = S @ A @ np.linalg.inv(S), S @ Q @ S.T, S @ R @ S.T
     t = _times(pick)
-    z = _data(pick, len(t), d, np.ones(d))
-    z[np.isnan(z).any(axis=1)] = np.nan
     model = LinearSDE(A, Q=0.5 * (Q + Q.T), R=0.5 * (R + R.T), C=C, prior="diffuse")
+    z = _data(pick, model, t, np.ones(d))
+    z[np.isnan(z).any(axis=1)] = np.nan
     return Case(model, t, z, None, _queries(pick, t, A))
 
 
@@ -231,4 +266,4 @@ def _discrete(pick: Pick) -> Case:
     model = DiscreteModel(
         F, H=C, Q=Q, R=R, b=b, prior=prior, time_varying=("F",) if F.ndim == 3 else ()
     )
-    return Case(model, np.arange(float(T)), _data(pick, T, p, unit), obs_cov, None)
+    return Case(model, np.arange(float(T)), _data(pick, model, t, unit, obs_cov), obs_cov, None)

@@ -1,7 +1,7 @@
 """What is right, and by how much the last bit of the inputs may change it.
 
-An estimate is judged in standard deviations of the exact answer. Where it is off by more than
-TOLERANCE the case is asked how well it is posed: the exact answer is taken again with every input
+An estimate is judged in standard deviations of the exact answer, in as many of them as the data
+themselves are off the model. Where it is off by more than TOLERANCE the case is asked how well it is posed: the exact answer is taken again with every input
 moved by a rounding (2^-53 of itself), and an error of EXCUSED times the change is excused.
 """
 
@@ -27,7 +27,11 @@ Ask = Callable[[ExactGaussian], Any]
 
 
 class Verdict(NamedTuple):
-    """outcome: "right", "excused", "warned", "refused" or "wrong"; error in standard deviations."""
+    """What one law says of one answer; error in standard deviations.
+
+    outcome: "right"; "excused" by the condition; "warned" that it may be wrong; "refused" without
+    need; "unasked" where there is no exact answer; "wrong".
+    """
 
     law: str
     outcome: str
@@ -64,40 +68,64 @@ class Truth:
                 pass
         return what(self.exact(neighbour, 6400))
 
-    def judge(self, name: str, what: Ask, found: Any, apart: Callable[[Any, Any], float]) -> Verdict:
-        """Whether `found` is what the exact law says, errors counted by `apart`(found, wanted)."""
+    def judge(self, name: str, *answer: Any) -> Verdict:
+        """Whether an answer is right; "unasked" where no number of bits tells."""
+        try:
+            return self._judge(name, *answer)
+        except Imprecise:
+            return Verdict(name, "unasked", 0.0)
+
+    def _judge(
+        self, name: str, what: Ask, found: Any, distance: Callable[[Any, Any, float], float]
+    ) -> Verdict:
+        """Whether `found` is what the exact law says, errors counted by `distance`."""
         wanted = self.ask(what)
+        stretch = self.ask(ExactGaussian.stretch)
+
+        def apart(found: Any, wanted: Any) -> float:
+            return distance(found, wanted, stretch)
+
         error = apart(found, wanted)
         if error <= TOLERANCE:
             return Verdict(name, "right", error)
         spread = max(apart(self.ask(what, k), wanted) for k in range(1, MOVED + 1))
         if error <= TOLERANCE + EXCUSED * spread:
             return Verdict(name, "excused", error)
-        for border in BORDER:
-            def asked(exact: ExactGaussian, border: float = border) -> Any:
-                exact = exact.with_rounding(border)
-                return what(exact)
-            if apart(found, self.ask(asked)) <= TOLERANCE + EXCUSED * spread:
+        neighbours: list[Ask] = [lambda e: what(e.forgetful())]
+        neighbours += [lambda e, size=size: what(e.with_rounding(size)) for size in BORDER]
+        for other in neighbours:
+            if apart(found, self.ask(other)) <= TOLERANCE + EXCUSED * spread:
                 return Verdict(name, "excused", error, "on the border")
-        return Verdict(name, "wrong", error, f"found {found!r}, wanted {wanted!r}, moved {spread:.1e}")
+        return Verdict(
+            name, "wrong", error, f"moved {spread:.1e}, found {found!r}, wanted {wanted!r}"
+        )
 
 
 def nudge(rng: np.random.Generator) -> Callable[[str, Any], Any]:
-    """Inputs moved by up to a rounding; covariances by congruence, so that they stay ones."""
+    """Inputs, and what discretises them, moved by up to a rounding of each entry.
 
-    def one(x: float) -> Any:
-        return None if x != x else arb(float(x)) * (1 + arb(float(rng.uniform(-1, 1))) * arb(2) ** -53)
+    A covariance is moved by congruence and by what is as large as a rounding beside its diagonal,
+    so that it stays one.
+    """
+    eps = arb(2) ** -53
+
+    def one(x: Any) -> Any:
+        return None if x != x else arb(x) * (1 + arb(float(rng.uniform(-1, 1))) * eps)
 
     def change(name: str, values: Any) -> Any:
-        if name not in ("R", "Q", "cov"):
+        if name not in ("R", "Q", "cov", "V"):
             return each(one, values)
-        scale = each(one, np.ones(np.shape(values)[-1]))
-        return exact_balls(name, values) * scale * scale[:, None]
+        cov = exact_balls(name, values)
+        sd = each(lambda x: x.sqrt() if x > 0 else arb(0), np.einsum("...ii->...i", cov))
+        scale = each(one, np.ones(cov.shape[-1]))
+        v = sd * each(lambda x: arb(float(x)), rng.uniform(-1, 1, cov.shape[-1]))
+        fresh = eps * v[..., :, None] * v[..., None, :]
+        return cov * scale * scale[:, None] + (fresh if name != "R" else 0)
 
     return change
 
 
-def law_apart(found: Any, wanted: Law) -> float:
+def law_apart(found: Any, wanted: Law, stretch: float) -> float:
     """Largest error of mean and covariance in exact standard deviations; inf where gaps differ."""
     mean, cov = np.asarray(found[0]), np.asarray(found[1])
     if mean.shape != wanted.mean.shape:
@@ -110,13 +138,13 @@ def law_apart(found: Any, wanted: Law) -> float:
     want, known = wanted.mean[~open_], np.ix_(~open_, ~open_)
     sd = np.sqrt(np.maximum(np.diag(wanted.cov)[~open_], 0.0)) + 1e-9 * np.abs(want) + 1e-200
     with np.errstate(over="ignore", invalid="ignore"):
-        errors = np.abs(mean[~open_] - want) / sd
+        errors = np.abs(mean[~open_] - want) / sd / stretch
         spread = np.abs(cov[known] - wanted.cov[known]) / sd / sd[:, None]
     worst = max(errors.max(), spread.max())
     return float("inf") if np.isnan(worst) else float(worst)
 
 
-def number_apart(found: Any, wanted: Any) -> float:
+def number_apart(found: Any, wanted: Any, stretch: float) -> float:
     """Error of a log-likelihood, in its own unit: a nat is what one standard deviation costs."""
-    error = abs(float(found) - float(wanted))
+    error = abs(float(found) - float(wanted)) / (stretch**2 + 1e-9 * abs(float(wanted)))
     return float("inf") if np.isnan(error) else error

@@ -72,7 +72,9 @@ def units(case: Case, pick: Pick) -> View:
     turned = s[:, None] / s
     if isinstance(m, DiscreteModel):
         model = replace(m, F=m.F * turned, Q=m.Q * pair, b=m.b * s, prior=prior)
-        return replace(itself(case), name="units", case=replace(new, model=model), unit=s, row_unit=r)
+        return replace(
+            itself(case), name="units", case=replace(new, model=model), unit=s, row_unit=r
+        )
     c = 2.0 ** int(rng.integers(-30, 31))
     if isinstance(prior, Prior) and prior.t0 is not None:
         prior = Prior(prior.mean, prior.cov, prior.t0 * c, prior.diffuse)
