@@ -341,6 +341,11 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     Columns are scaled to unit length first; X (..., d, d), null (..., d, d) with zero columns for
     the determined directions.
     """
+    if not np.isfinite(triangle).all():
+        raise ValueError(
+            "the model grows beyond the floating-point range between observations, so that their "
+            "estimates cannot be combined; use kalman_filter or rts_smoother, or shorter gaps"
+        )
     length = np.linalg.norm(triangle, axis=-2)
     scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
     U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])

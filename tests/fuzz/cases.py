@@ -216,7 +216,7 @@ def _queries(pick: Pick, t: Any, A: Any) -> Any:
 
 
 def _isotropic(pick: Pick) -> Case:
-    """Models that the fast forms of AFA take, too: -mu I + skew, in any basis; or modes of their own."""
+    """Models that the fast forms of AFA take, too: -mu I + skew in any basis, or modes."""
     modes = pick.integer(1, 2)
     alike = pick.choice([True, True, False])
     rng = pick.rng()

@@ -1,8 +1,9 @@
 """What is right, and by how much the last bit of the inputs may change it.
 
 An estimate is judged in standard deviations of the exact answer, in as many of them as the data
-themselves are off the model. Where it is off by more than TOLERANCE the case is asked how well it is posed: the exact answer is taken again with every input
-moved by a rounding (2^-53 of itself), and an error of EXCUSED times the change is excused.
+themselves are off the model. Where it is off by more than TOLERANCE the case is asked how well it
+is posed: the exact answer is taken again with every input moved by a rounding (2^-53 of itself),
+and an error of EXCUSED times the change is excused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TOLERANCE = 1e-6
 EXCUSED = 200.0
 MOVED = 3
 BORDER = (1e-15, 1e-14, 1e-12, 1e-11, 1e-10)
-"""Sizes at which rounding may end and information begin: a direction in between is on the border."""
+"""Sizes at which rounding may end and information begin: what lies in between is on the border."""
 
 Ask = Callable[[ExactGaussian], Any]
 

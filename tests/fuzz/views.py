@@ -53,7 +53,7 @@ def sensors(case: Case, pick: Pick) -> View:
     """The sensors in another order."""
     p = case.model.obs_dim
     order = pick.rng().permutation(p)
-    new = _seen_through(case, lambda x: x[..., order], lambda x: x[..., order, :], order)
+    new = _seen_through(case, lambda x: x[..., order], lambda x: x[..., order, :])
     return replace(itself(case), name="sensors", case=new, order=np.argsort(order))
 
 
@@ -131,9 +131,7 @@ def draw_view(case: Case, pick: Pick) -> View:
     return pick.choice(VIEWS)(case, pick)
 
 
-def _seen_through(
-    case: Case, rows: Callable[[Any], Any], matrix: Callable[[Any], Any], order: Any = slice(None)
-) -> Case:
+def _seen_through(case: Case, rows: Callable[[Any], Any], matrix: Callable[[Any], Any]) -> Case:
     """The case with rows of the data changed: z and the offset by `rows`, C by `matrix`."""
     m = case.model
 
