@@ -28,6 +28,7 @@ import numpy as np
 from flint import arb, arb_mat
 
 from afafilter import DiscreteModel, LinearSDE, Prior
+from afafilter._base.checks import is_definite
 
 BITS = 400
 ROUNDING = 1e-13
@@ -91,7 +92,12 @@ class ExactGaussian:
         self.seen, self.noise, self.y = seen, noise, zeros(n)
         for i, (k, a) in enumerate(seen):
             self.y[i] = data[k, a] - shift[k, a] - self.H[i] @ self.mean[self.where[i]]
-        self.L = cholesky(S)
+        try:
+            self.L = cholesky(S)
+        except Singular as error:
+            if is_definite(R).all():  # then S is, too: digits are missing
+                raise Imprecise(str(error)) from error
+            raise
         self.white = forward(self.L, np.column_stack([self.y, self.X]))
         self.nulls: dict[int, Any] = {}
 

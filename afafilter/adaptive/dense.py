@@ -344,7 +344,7 @@ def scaled_solver(triangle: Array) -> tuple[Array, Array]:
     if not np.isfinite(triangle).all():
         raise ValueError(
             "the model grows beyond the floating-point range between observations, so that their "
-            "estimates cannot be combined; use kalman_filter or rts_smoother, or shorter gaps"
+            "estimates cannot be combined; give shorter series, or use a Kalman filter"
         )
     length = np.linalg.norm(triangle, axis=-2)
     scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)

@@ -37,6 +37,7 @@ from scipy.linalg import block_diag, schur
 
 from afafilter._base.checks import Array
 from afafilter.linalg.discretiser import Discretiser, transition
+from afafilter.linalg.subspaces import balanced_units, rank_of
 from afafilter.models.sde import LinearSDE
 
 Index = NDArray[np.intp]
@@ -167,7 +168,7 @@ class Channel(NamedTuple):
 
 def coordinates(model: LinearSDE, span: float) -> Coordinates:
     """Coordinates fit for lags up to `span`."""
-    unit = balanced_units(model)
+    unit = balanced_units(model.component_sizes, model.C, model.R)
     A = model.A * (unit / unit[:, None])
     rates = np.linalg.eigvals(A).real
     sign = 1.0 if -rates.min() >= rates.max() else -1.0
@@ -208,19 +209,6 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
         sign,
         quiet,
     )
-
-
-def balanced_units(model: LinearSDE) -> Array:
-    """Units (d,), powers of two, in which A is balanced and observations see each block alike."""
-    sizes = model.component_sizes
-    unit = np.array(sizes.unit)
-    sd = np.sqrt(np.diag(model.R))
-    shown = np.abs(model.C) * unit / np.where(sd > 0, sd, 1.0)[:, None]
-    for block in np.unique(sizes.block):
-        mine = sizes.block == block
-        largest = shown[:, mine].max(initial=0.0)
-        unit[mine] /= largest if largest > 0 else unit[mine].max()
-    return np.asarray(2.0 ** np.rint(np.log2(unit)))
 
 
 def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
@@ -274,7 +262,7 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     p = C.shape[0]
     seen = np.linalg.solve(lower, np.broadcast_to(C @ coords.W, (*R.shape[:-2], *C.shape)))
     whiten = np.linalg.solve(lower, np.broadcast_to(np.eye(p), R.shape))
-    rank = _rank(C @ coords.W)
+    rank = rank_of(C @ coords.W)
     if rank < p:
         turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
         seen, whiten = turn @ seen, turn @ whiten
@@ -284,14 +272,6 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
         whiten[..., :rank, :] = np.swapaxes(q, -1, -2) @ whiten[..., :rank, :]
         return Channel(echelon, whiten, rank)
     return Channel(seen[..., :rank, :], whiten, rank)
-
-
-def _rank(M: Array) -> int:
-    """Rank whatever the units of rows and columns."""
-    for axis in (1, 0):
-        size = np.abs(M).max(axis=axis, keepdims=True, initial=0.0)
-        M = M / np.where(size > 0, size, 1.0)
-    return int(np.linalg.matrix_rank(M)) if M.size and M.any() else 0
 
 
 def _echelon(C: Array) -> tuple[Array, Array]:

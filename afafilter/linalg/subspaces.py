@@ -49,6 +49,26 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
     return ComponentSizes(block, unit, rate)
 
 
+def balanced_units(sizes: ComponentSizes, C: Array, R: Array) -> Array:
+    """Units (d,), powers of two: A is balanced, and C x + N(0, R) shows each block alike."""
+    unit = np.array(sizes.unit)
+    sd = np.sqrt(np.diag(R))
+    shown = np.abs(C) * unit / np.where(sd > 0, sd, 1.0)[:, None]
+    for block in np.unique(sizes.block):
+        mine = sizes.block == block
+        largest = shown[:, mine].max(initial=0.0)
+        unit[mine] /= largest if largest > 0 else unit[mine].max()
+    return np.asarray(2.0 ** np.rint(np.log2(unit)))
+
+
+def rank_of(M: Array) -> int:
+    """Rank of a matrix, whatever the units of its rows and columns."""
+    for axis in (1, 0):
+        size = np.abs(M).max(axis=axis, keepdims=True, initial=0.0)
+        M = M / np.where(size > 0, size, 1.0)
+    return int(np.linalg.matrix_rank(M)) if M.any() else 0
+
+
 def carry(
     Phi: Array, tau: Array, stamp: Array, sizes: ComponentSizes, directions: Array, rounding: Array
 ) -> tuple[Array, Array]:

@@ -86,7 +86,7 @@ def draw_case(pick: Pick) -> Case:
     d = len(A)
     p = pick.integer(1, 3)
     C, R, unit = _sensors(pick, p, d)
-    t = _times(pick)
+    t = _slowly(_times(pick), A)
     T = len(t)
     drift = offset = None
     if rarely(pick, 4):
@@ -142,6 +142,12 @@ def _times(pick: Pick) -> Any:
         gaps = [g * float(f) for g, f in zip(gaps, 1 + pick.rng().random(len(gaps)))]
     start = pick.choice([0.0, 0.0, 0.0, -3.0, 2460000.5, 1.7e9])
     return start + np.concatenate([[0.0], np.cumsum(gaps)])
+
+
+def _slowly(t: Any, A: Any) -> Any:
+    """Times in which nothing grows by more than e^12: what grows to 1e100 is not held to a rule."""
+    growth = float(np.linalg.eigvals(A).real.max() * (t[-1] - t[0]))
+    return t if growth <= 12 else t[0] + (t - t[0]) * (12 / growth)
 
 
 def _data(pick: Pick, model: Any, t: Any, unit: Any, obs_cov: Any = None) -> Any:
