@@ -23,6 +23,7 @@ _HOME = {
     "adaptive.linear_time.sums": ("separable_weights",),
     "adaptive.pulling": ("pull_forward",),
     "adaptive.radial": ("hypersphere_direction", "hypersphere_step", "radial_adaptive_filter"),
+    "adaptive.record_length": ("LongRecordWarning",),
     "adaptive.structured": ("structured_adaptive_filter",),
     "attention.functions": ("isotropic_attention", "tensor_attention"),
     "baselines": ("filterpy_filter", "filterpy_smoother", "raw_observation"),

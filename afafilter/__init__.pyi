@@ -19,6 +19,7 @@ from afafilter.adaptive.pulling import pull_forward as pull_forward
 from afafilter.adaptive.radial import hypersphere_direction as hypersphere_direction
 from afafilter.adaptive.radial import hypersphere_step as hypersphere_step
 from afafilter.adaptive.radial import radial_adaptive_filter as radial_adaptive_filter
+from afafilter.adaptive.record_length import LongRecordWarning as LongRecordWarning
 from afafilter.adaptive.structured import structured_adaptive_filter as structured_adaptive_filter
 from afafilter.attention.functions import isotropic_attention as isotropic_attention
 from afafilter.attention.functions import tensor_attention as tensor_attention

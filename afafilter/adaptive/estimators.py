@@ -135,6 +135,12 @@ def adaptive_filter(
         w_ij. Components that the data do not determine: mean NaN, variance inf. info holds the
         method, the correlation and `change`, the largest move of an anchor per round.
 
+    Warns
+    -----
+    LongRecordWarning
+        A record so long that old observations, pulled to zero, outvote the others
+        (`theory.critical_length`), where that at least doubles the error: give a window.
+
     Raises
     ------
     ValueError, TypeError

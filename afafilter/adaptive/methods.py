@@ -13,6 +13,7 @@ from afafilter.adaptive.isotropic import run_isotropic, run_linear
 from afafilter.adaptive.linear_time.filter import OutOfReachError
 from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
 from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.record_length import warn_if_long
 from afafilter.adaptive.run import Outcome, run_dense
 from afafilter.models.sde import LinearSDE
 
@@ -42,6 +43,9 @@ def run_method(
     if method not in ("dense", "modal") and not general:
         form = isotropic_form(model, gamma)
         if form is not None:
+            if options.window is None:
+                n_seen = int((~missing.all(axis=-1)).sum(axis=-1).max(initial=0))
+                warn_if_long(model, form, spans.stamps, n_seen, options.inverse_temperature)
             return _run_isotropic(model, form, spans, options, z)
         if method != "auto":
             raise ValueError(

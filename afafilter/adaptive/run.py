@@ -146,12 +146,12 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
     out = np.full((len(z), len(own), model.dim), np.nan)
     if not is_invertible(model):
         return out
-    state = np.linalg.solve(model.C, (z - model.offset)[..., None])[..., 0]
+    has = own >= 0
+    state = np.linalg.solve(model.C, (z[:, own[has]] - model.offset)[..., None])[..., 0]
     if model.delay > 0:
         Phi, psi, _ = model.transition(model.delay)
         state = state @ Phi.T + psi
-    has = own >= 0
-    out[:, has] = state[:, own[has]]
+    out[:, has] = state
     out[np.isnan(out).any(axis=-1)] = np.nan
     return out
 

@@ -8,7 +8,7 @@ error under the true model follows from the weights without simulation.
 from __future__ import annotations
 
 from afafilter.adaptive.linear_map import LinearMap, linear_map
-from afafilter.theory.context import critical_length, length_error
+from afafilter.adaptive.record_length import critical_length, length_error
 from afafilter.theory.laws import (
     TUNABLE,
     ErrorCovariance,

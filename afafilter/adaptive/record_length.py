@@ -12,17 +12,97 @@ mu decay, sigma^2 process_var, eta^2 obs_var, gamma^2 anchor_var, beta inverse_t
 
 from __future__ import annotations
 
+import warnings
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array, scalar
-from afafilter.adaptive.forms import isotropic_form
+from afafilter.adaptive.forms import Isotropic, isotropic_form, remembered
 from afafilter.models.sde import LinearSDE
 
 MOST_LAGS = 10_000_000
 """Lags that are summed one by one."""
 FORGOTTEN = 20.0
 """Lags beyond this many memories 1/mu know nothing (e^{-2 mu tau} < 1e-17)."""
+TOO_LONG = 2.0
+"""Error of a record over that of its best window, from which a warning is given."""
+
+
+class LongRecordWarning(UserWarning):
+    """A record so long that plain AFA estimates the stationary mean instead of the state."""
+
+
+class _Kernel(NamedTuple):
+    """What the weights and errors of plain isotropic AFA on equal steps depend on."""
+
+    mu: float
+    sigma2: float
+    eta2: float
+    gamma2: float
+    dt: float
+    beta: float
+
+    def memory(self) -> float:
+        """Number of observations that know anything."""
+        if self.mu > 0:
+            return 1.0 / (self.mu * self.dt)
+        if self.sigma2 == 0:
+            return np.inf
+        return (self.eta2 + self.gamma2) / (self.sigma2 * self.dt)
+
+
+def warn_if_long(
+    model: LinearSDE, form: Isotropic, t: Array, n_seen: int, inverse_temperature: float
+) -> None:
+    """Warn where n_seen observations at times t are beyond the critical length, and worse for it.
+
+    The length is counted at the mean step of the record; worse: the closed-form error of plain
+    weights at its end is at least `TOO_LONG` times that of the best window. Robust weights do not
+    mend it: of old observations nothing is left that could lie far off.
+    """
+    span = float(t[-1] - t[0]) if len(t) > 1 else 0.0
+    if span == 0 or n_seen < 2:
+        return
+    at = form.parameters
+    kernel = _Kernel(
+        float(at.decay), float(at.process_var), float(at.obs_var), form.anchor_var,
+        span / (n_seen - 1), inverse_temperature,
+    )  # fmt: skip
+    if n_seen <= kernel.memory():
+        return
+    found = remembered(model, ("too long", n_seen, kernel), lambda: _too_long(kernel, n_seen))
+    if found is not None:
+        warnings.warn(LongRecordWarning(found), stacklevel=_outside())
+
+
+def _too_long(kernel: _Kernel, n: int) -> str | None:
+    critical = _critical(kernel)
+    if n <= critical:
+        return None
+    last = min(n, MOST_LAGS)
+    lengths: Array = np.unique(np.append(np.geomspace(1, last, 40).round(), last))
+    error = _error(kernel, lengths)
+    best = int(np.argmin(error))
+    if error[-1] < TOO_LONG * error[best]:
+        return None
+    return (
+        f"{n} observations are more than plain AFA can use (critical length {critical:.0f}): old "
+        "ones, of which nothing is left, outvote the recent ones, and the error at the end is "
+        f"{error[-1] / error[best]:.1f} times that of window={lengths[best]:.0f}. Give a window, "
+        "raise inverse_temperature (theory.length_error tells how far), or take the Kalman filter"
+    )
+
+
+def _outside() -> int:
+    """Level of the first caller outside this package."""
+    import sys
+
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("afafilter."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def critical_length(
@@ -60,22 +140,7 @@ def critical_length(
     ValueError
         A model that is not isotropic; dt or inverse_temperature not > 0.
     """
-    mu, sigma2, eta2, gamma2, dt, beta = _checked(model, dt, inverse_temperature, anchor_var)
-    if mu == 0:
-        if sigma2 == 0 or beta > 1:
-            return np.inf
-        memory = (eta2 + gamma2) / (sigma2 * dt)
-        if beta == 1:  # int_0^N dj / (1 + j / M): log(1 + N / M) = 2 log 2
-            return 3.0 * memory
-        a = 1.0 - beta  # (1 + N / M)^a - 1 = 2 (2^a - 1)
-        return float(memory * ((2.0 ** (a + 1.0) - 1.0) ** (1.0 / a) - 1.0))
-    memory = 1.0 / (mu * dt)
-    floor = sigma2 / (2 * mu) + gamma2
-    if floor == 0:
-        return np.inf
-    lags: Array = dt * np.arange(float(min(int(np.ceil(memory)), MOST_LAGS)))
-    variance = sigma2 * _spread(mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
-    return float(memory + ((floor / variance) ** beta).mean() * max(memory, 1.0))
+    return _critical(_checked(model, dt, inverse_temperature, anchor_var))
 
 
 def length_error(
@@ -113,10 +178,35 @@ def length_error(
     ValueError
         As for `critical_length`; lengths below 1, or more lags than can be summed one by one.
     """
-    mu, sigma2, eta2, gamma2, dt, beta = _checked(model, dt, inverse_temperature, anchor_var)
+    kernel = _checked(model, dt, inverse_temperature, anchor_var)
     N = real_array(lengths, "lengths")
     if N.ndim != 1 or (N < 1).any():
         raise ValueError("lengths must have shape (k,) and be at least 1")
+    return _error(kernel, N)
+
+
+def _critical(kernel: _Kernel) -> float:
+    """`critical_length` of a kernel."""
+    mu, sigma2, eta2, gamma2, dt, beta = kernel
+    memory = kernel.memory()
+    if mu == 0:
+        if sigma2 == 0 or beta > 1:
+            return np.inf
+        if beta == 1:  # int_0^N dj / (1 + j / M): log(1 + N / M) = 2 log 2
+            return 3.0 * memory
+        a = 1.0 - beta  # (1 + N / M)^a - 1 = 2 (2^a - 1)
+        return float(memory * ((2.0 ** (a + 1.0) - 1.0) ** (1.0 / a) - 1.0))
+    floor = sigma2 / (2 * mu) + gamma2
+    if floor == 0:
+        return np.inf
+    lags: Array = dt * np.arange(float(min(int(np.ceil(memory)), MOST_LAGS)))
+    variance = sigma2 * _spread(mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
+    return float(memory + ((floor / variance) ** beta).mean() * max(memory, 1.0))
+
+
+def _error(kernel: _Kernel, N: Array) -> Array:
+    """`length_error` of a kernel."""
+    mu, sigma2, eta2, gamma2, dt, beta = kernel
     near = int(N.max()) if mu == 0 else int(min(np.ceil(FORGOTTEN / (mu * dt)) + 1, N.max()))
     if near > MOST_LAGS:
         raise ValueError(f"lengths and memory need {near} lags, at most {MOST_LAGS} can be summed")
@@ -141,10 +231,7 @@ def length_error(
     return np.sqrt(out)
 
 
-def _checked(
-    model: LinearSDE, dt: float, inverse_temperature: float, anchor_var: float
-) -> tuple[float, float, float, float, float, float]:
-    """mu, sigma^2, eta^2, gamma^2, dt, beta."""
+def _checked(model: LinearSDE, dt: float, inverse_temperature: float, anchor_var: float) -> _Kernel:
     form = isotropic_form(model, None)
     if form is None:
         raise ValueError(
@@ -155,7 +242,7 @@ def _checked(
     beta = scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True)
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     at = form.parameters
-    return float(at.decay), float(at.process_var), float(at.obs_var), gamma2, step, beta
+    return _Kernel(float(at.decay), float(at.process_var), float(at.obs_var), gamma2, step, beta)
 
 
 def _spread(mu: float, lags: Array) -> Array:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afafilter import LinearSDE, adaptive_filter, constant_velocity, simulate, theory
+from afafilter import (
+    LinearSDE,
+    LongRecordWarning,
+    StudentT,
+    adaptive_filter,
+    adaptive_smoother,
+    constant_velocity,
+    simulate,
+    spiral,
+    theory,
+)
 
 DT = 0.1
 
 
-def spiral(decay=0.1, process_var=0.1, obs_var=0.5):
+def flat_spiral(decay=0.1, process_var=0.1, obs_var=0.5):
     return LinearSDE.isotropic(
         decay, 1.0, process_var=process_var, obs_var=obs_var, prior="diffuse"
     )
@@ -27,12 +37,12 @@ def test_error_of_a_length_is_that_of_the_weights(decay, beta):
     W = P / P.sum(axis=1, keepdims=True)
     wanted = theory.isotropic_mse(W, t, decay=decay, process_var=sigma2, obs_var=eta2)
     lengths = np.array([1, 2, 30, 150])
-    found = theory.length_error(spiral(decay), DT, lengths, beta, anchor_var=gamma2)
+    found = theory.length_error(flat_spiral(decay), DT, lengths, beta, anchor_var=gamma2)
     np.testing.assert_allclose(found**2, wanted[lengths - 1], rtol=1e-9)
 
 
 def test_error_of_a_length_is_that_of_the_estimator():
-    model, t = spiral(), DT * np.arange(60)
+    model, t = flat_spiral(), DT * np.arange(60)
     law = theory.error_covariance(model, t, estimator=adaptive_filter)
     found = theory.length_error(model, DT, [1, 20, 60])
     np.testing.assert_allclose(
@@ -42,7 +52,7 @@ def test_error_of_a_length_is_that_of_the_estimator():
 
 @pytest.mark.parametrize("length", [64, 2000, 30_000])
 def test_error_of_long_records_is_that_of_simulation(length):
-    model, n_paths = spiral(), 200
+    model, n_paths = flat_spiral(), 200
     t = DT * np.arange(length)
     rng = np.random.default_rng(length)
     errors = []
@@ -56,7 +66,7 @@ def test_error_of_long_records_is_that_of_simulation(length):
 
 
 def test_very_long_records_end_in_the_stationary_mean():
-    model = spiral()
+    model = flat_spiral()
     stationary = np.sqrt(0.1 / 0.2)
     found = theory.length_error(model, DT, [64, 10**4, 10**9])
     assert found[0] < 0.6 * stationary
@@ -66,7 +76,7 @@ def test_very_long_records_end_in_the_stationary_mean():
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 4.0, 8.0])
 def test_at_the_critical_length_half_the_weight_knows_nothing(beta):
-    model = spiral(process_var=1.0)
+    model = flat_spiral(process_var=1.0)
     critical = theory.critical_length(model, DT, beta)
     memory = 1 / (0.1 * DT)
     lag = DT * np.arange(round(critical))
@@ -84,7 +94,7 @@ def test_at_the_critical_length_half_the_weight_knows_nothing(beta):
 
 def test_inverse_temperature_lengthens_as_a_power_of_the_precisions():
     """N* ~ M (P_0 / P_inf)^beta."""
-    model = spiral(process_var=1.0)
+    model = flat_spiral(process_var=1.0)
     ratio = (1.0 / 0.2) / 0.5
     lengths = [theory.critical_length(model, DT, beta) for beta in (12.0, 13.0, 14.0)]
     assert lengths[1] / lengths[0] == pytest.approx(ratio, rel=0.12)
@@ -92,7 +102,7 @@ def test_inverse_temperature_lengthens_as_a_power_of_the_precisions():
 
 
 def test_without_decay():
-    model = spiral(decay=0.0)
+    model = flat_spiral(decay=0.0)
     assert theory.critical_length(model, DT, 1.5) == np.inf
     memory = 0.5 / (0.1 * DT)
     for beta in (0.5, 1.0):
@@ -107,14 +117,57 @@ def test_without_decay():
 
 
 def test_without_noise_of_old_observations_nothing_is_critical():
-    assert theory.critical_length(spiral(process_var=0.0), DT) == np.inf
-    assert theory.critical_length(spiral(decay=0.0, process_var=0.0), DT) == np.inf
+    assert theory.critical_length(flat_spiral(process_var=0.0), DT) == np.inf
+    assert theory.critical_length(flat_spiral(decay=0.0, process_var=0.0), DT) == np.inf
 
 
 def test_bad_input():
     with pytest.raises(ValueError, match="isotropic"):
         theory.critical_length(constant_velocity(process_var=1.0, obs_var=1.0), DT)
     with pytest.raises(ValueError, match="dt"):
-        theory.critical_length(spiral(), 0.0)
+        theory.critical_length(flat_spiral(), 0.0)
     with pytest.raises(ValueError, match="lengths"):
-        theory.length_error(spiral(), DT, [0])
+        theory.length_error(flat_spiral(), DT, [0])
+
+
+@pytest.mark.parametrize("estimator", [adaptive_filter, adaptive_smoother])
+@pytest.mark.parametrize("options", [{}, {"weight": StudentT(4.0)}, {"inverse_temperature": 2.0}])
+def test_too_long_a_record_warns_and_names_the_remedy(estimator, options):
+    model, n = flat_spiral(process_var=0.3), 3000
+    t = DT * np.cumsum(np.random.default_rng(1).exponential(1.0, n))
+    data = simulate(model, t, rng=2, x0=np.zeros(2))
+    asked = {"query_times": t[-200:], **options}
+    with pytest.warns(LongRecordWarning, match=r"3000 .*critical length \d+.*window=\d+") as caught:
+        found = estimator(model, t, data.z, **asked)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    window = int(str(caught[0].message).split("window=")[1].split(".")[0])
+    mended = estimator(model, t, data.z, **asked, window=window)
+    rmse = [np.sqrt(((e.mean - data.x[..., -200:, :]) ** 2).mean()) for e in (found, mended)]
+    assert rmse[0] > 1.5 * rmse[1]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("model", "n", "options"),
+    [
+        (spiral(), 100, {}),  # shorter than critical
+        (spiral(process_var=0.0), 5000, {}),  # old observations know everything
+        (flat_spiral(decay=0.0), 5000, {"inverse_temperature": 4.0}),  # summable weights
+        (spiral(), 5000, {"window": 50}),
+        (spiral(decay=2.0, process_var=0.1), 5000, {}),  # little to know: no worse than its best
+        (constant_velocity(process_var=1.0, obs_var=1.0), 400, {}),
+    ],
+)
+def test_no_false_alarm(model, n, options):
+    t = DT * np.arange(n)
+    adaptive_filter(model, t, np.zeros((n, model.obs_dim)), query_times=t[-1:], **options)
+
+
+@pytest.mark.filterwarnings("error")
+def test_missing_rows_do_not_make_a_record_long():
+    t = DT * np.arange(5000)
+    z = np.full((len(t), 2), np.nan)
+    z[-80:] = 0.0
+    adaptive_filter(flat_spiral(process_var=0.3), t, z, query_times=t[-1:])
+    adaptive_filter(flat_spiral(), np.zeros(500), np.zeros((500, 2)))
