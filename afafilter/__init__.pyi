@@ -32,6 +32,8 @@ from afafilter.kalman.estimators import rts_smoother as rts_smoother
 from afafilter.kalman.mixture import mixture_filter as mixture_filter
 from afafilter.kalman.radial import radial_kalman_filter as radial_kalman_filter
 from afafilter.kalman.stream import KalmanStream as KalmanStream
+from afafilter.kalman.switching import imm_filter as imm_filter
+from afafilter.kalman.switching import particle_filter as particle_filter
 from afafilter.learning import families as families
 from afafilter.learning.diagnostics import diagnose as diagnose
 from afafilter.learning.fit import fit as fit
@@ -48,6 +50,8 @@ from afafilter.models.priors import Prior as Prior
 from afafilter.models.radial import RadialTangentialSDE as RadialTangentialSDE
 from afafilter.models.sde import LinearSDE as LinearSDE
 from afafilter.models.structured_noise import StructuredNoise as StructuredNoise
+from afafilter.models.switching import SwitchingModel as SwitchingModel
+from afafilter.models.switching import contaminated as contaminated
 from afafilter.results import Estimate as Estimate
 from afafilter.results import Trajectories as Trajectories
 from afafilter.scoring.score import Score as Score

@@ -30,6 +30,12 @@ CATALOG: dict[str, Entry] = {
     "wolf": Entry("kalman_filter", {"weight": ("imq", {"c": 2.0}), "anchor": "prediction"}),
     "irkf": Entry("kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
     "irks": Entry("rts_smoother", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
+    "huber": Entry("kalman_filter", {"weight": ("huber", {"c": 2.0}), "anchor": "estimate"}),
+    "variational": Entry(
+        "kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "variational"}
+    ),
+    "imm": Entry("imm_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
+    "particles": Entry("particle_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
     "mixture": Entry("mixture_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
     "afa": Entry("adaptive_filter"),
     "afa-smoother": Entry("adaptive_smoother"),
@@ -40,8 +46,9 @@ CATALOG: dict[str, Entry] = {
     "raw": Entry("raw_observation"),
 }
 """Name -> estimator. wolf: robust by the innovation (arXiv:2405.05646); irkf, irks: iterated
-reweighting inside the Kalman filter and smoother; mixture: 5 % of observations with ten times the
-noise, unless options say otherwise or `estimate` learns it."""
+reweighting inside the Kalman filter and smoother; huber, variational: the filter's, by Huber's
+weight and by variational Student-t noise; mixture, imm, particles: 5 % of observations with ten
+times the noise, unless options say otherwise or (mixture) `estimate` learns it."""
 
 
 def estimator_from_spec(
@@ -144,6 +151,7 @@ def functions() -> dict[str, Callable[..., Estimate]]:
     from afafilter.baselines import filterpy_filter, filterpy_smoother, raw_observation
     from afafilter.kalman.estimators import kalman_filter, rts_smoother
     from afafilter.kalman.mixture import mixture_filter
+    from afafilter.kalman.switching import imm_filter, particle_filter
 
     every: tuple[Callable[..., Estimate], ...] = (
         adaptive_filter,
@@ -151,6 +159,8 @@ def functions() -> dict[str, Callable[..., Estimate]]:
         kalman_filter,
         rts_smoother,
         mixture_filter,
+        imm_filter,
+        particle_filter,
         filterpy_filter,
         filterpy_smoother,
         raw_observation,

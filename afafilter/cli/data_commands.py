@@ -90,7 +90,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
 @click.option("--c", type=float, help="Parameter of imq, huber, threshold.")
 @click.option(
     "--anchor",
-    help="What residuals are measured from: prediction, estimate or (AFA) "
+    help="What residuals are measured from: prediction, estimate, (Kalman) variational or (AFA) "
     "observation. Default with --weight: estimate for AFA, irkf and "
     "irks, prediction for the others.",
 )

@@ -35,7 +35,7 @@ from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 Model = LinearSDE | DiscreteModel
-ANCHORS = ("prediction", "estimate")
+ANCHORS = ("prediction", "estimate", "variational")
 METRICS = ("R", "raw", "innovation")
 
 
@@ -75,12 +75,14 @@ def kalman_filter(
     anchor : str
         What decides the weight. "prediction": the innovation z - H m_pred, one pass (WoLF,
         arXiv:2405.05646). "estimate": the residual z - H m of the filtered estimate itself,
-        reweighted to convergence at each step with earlier weights kept (IRKF).
+        reweighted to convergence at each step with earlier weights kept (IRKF). "variational": the
+        same with d2 replaced by its mean, to which the estimate's own covariance adds tr(M^-1 H P
+        H^T): with `StudentT` the variational filter for Student-t noise.
     metric : str
         d2 = r^T M^-1 r with M the noise covariance ("R"), identity ("raw") or, for anchor
         "prediction" only, the covariance of the innovation ("innovation").
     iterations : int
-        Most reweightings per step for anchor "estimate".
+        Most reweightings per step for the anchors "estimate" and "variational".
 
     Returns
     -------
@@ -103,6 +105,10 @@ def kalman_filter(
 
     A flat start leaves the first observations unjudged under anchor "prediction": they have nothing
     to disagree with, get weight 1, and an outlier among them locks the filter.
+
+    Variational Student-t noise, z | u ~ N(H x, R/u), u ~ Gamma(nu/2, nu/2): E u = (nu + p) / (nu +
+    E d2), iterated with the law of x (Agamennoni, Nieto & Nebot, IEEE Trans. Signal Process. 60
+    (2012) 5024; Piche, Sarkka & Hartikainen, MLSP 2012).
 
     Time O(G T (d^3 + p d^2) + n T d (d + p)) for n paths with G patterns of missing components
     (G = n under a weight), less where steps are regular and the covariance settles; memory
@@ -134,9 +140,9 @@ def rts_smoother(
     """State estimates from all observations, before and after each time.
 
     Parameters and result as for `kalman_filter`; innovations and likelihood are the filter's. With
-    anchor "estimate" the weights come from the residuals of the smoothed estimate and are iterated,
-    smoother after smoother, from the plain one to convergence; with "prediction" they are those of
-    the filter.
+    anchor "estimate" or "variational" the weights come from the residuals of the smoothed estimate
+    and are iterated, smoother after smoother, from the plain one to convergence; with "prediction"
+    they are those of the filter.
 
     Raises
     ------
@@ -249,9 +255,10 @@ class _Robust(NamedTuple):
         weight = as_weight(self.weight)
         choice(self.anchor, "anchor", ANCHORS)
         choice(self.metric, "metric", METRICS)
-        if self.anchor == "estimate" and self.metric == "innovation":
+        if self.anchor != "prediction" and self.metric == "innovation":
             raise ValueError(
-                "metric 'innovation' goes with anchor 'prediction'; 'estimate' takes 'R' or 'raw'"
+                "metric 'innovation' goes with anchor 'prediction'; "
+                f"{self.anchor!r} takes 'R' or 'raw'"
             )
         positive_int(self.iterations, "iterations")
         return self if weight is self.weight else self._replace(weight=weight)

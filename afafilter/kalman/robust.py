@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask, is_definite
-from afafilter._base.unknown import image
+from afafilter._base.unknown import image, through
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import initial_root, raise_singular
 from afafilter.kalman.queries import at_observations
@@ -38,12 +38,12 @@ def find_weights(
     R = line.chain.R
     if metric == "R" and not is_definite(R).all():
         raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
-    if smooth and anchor == "estimate":
-        w, rounds = _smoothed_weights(line, z, weight, metric, iterations)
+    if smooth and anchor != "prediction":
+        w, rounds = _smoothed_weights(line, z, weight, anchor, metric, iterations)
     else:
         w, rounds = _causal_weights(line, z, weight, anchor, metric, iterations)
     facts: dict[str, Any] = {"anchor": anchor, "metric": metric}
-    if anchor == "estimate":
+    if anchor != "prediction":
         facts |= {"iterations": int(rounds.max()), "converged": bool((rounds < iterations).all())}
     return w, facts
 
@@ -104,15 +104,20 @@ def judge(
     S (n, p, p) is the covariance of the prediction without measurement noise, R (p, p) that noise;
     what is not usable (n, p) does not count.
     """
-    if anchor == "estimate":
-        return _local_weights(weight, v, S, R, metric, usable, iterations)
+    if anchor != "prediction":
+        return _local_weights(weight, v, S, R, usable, anchor, metric, iterations)
     return _weights(weight, v, S + R if metric == "innovation" else _metric(metric, R), usable), 0
 
 
 def _local_weights(
-    weight: Weight, v: Array, S: Array, R: Array, metric: str, usable: ObsMask, iterations: int
-) -> tuple[Array, int]:
-    """Weights from the residual of the estimate that they lead to: r = (R/w) (S + R/w)^-1 v."""
+    weight: Weight, v: Array, S: Array, R: Array, usable: ObsMask, anchor: str, metric: str,
+    iterations: int,
+) -> tuple[Array, int]:  # fmt: skip
+    """Weights from the residual of the estimate that they lead to: r = (R/w) (S + R/w)^-1 v.
+
+    Variational: from E d2 = r^T M^-1 r + tr M^-1 V, V = (R/w) (S + R/w)^-1 S what the estimate
+    leaves open of the signal.
+    """
     pair = usable[:, :, None] & usable[:, None, :]
     eye = np.eye(len(R))
     noise, spread = np.where(pair, R, eye), np.where(pair, S, 0.0)
@@ -125,7 +130,10 @@ def _local_weights(
         inflated = noise[active] / np.maximum(w[active], 1e-300)[:, None, None]
         share = np.linalg.solve(spread[active] + inflated, innovation[active][..., None])
         residual = np.where(usable[active], (inflated @ share)[..., 0], np.nan)
-        fresh = _weights(weight, residual, _metric(metric, R), usable[active])
+        left = None
+        if anchor == "variational":
+            left = inflated @ np.linalg.solve(spread[active] + inflated, spread[active])
+        fresh = _weights(weight, residual, _metric(metric, R), usable[active], left)
         moving = np.abs(fresh - w[active]) > CONVERGED
         w[active] = fresh
         active[active] = moving
@@ -133,7 +141,7 @@ def _local_weights(
 
 
 def _smoothed_weights(
-    line: Timeline, z: Array, weight: Weight, metric: str, iterations: int
+    line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
 ) -> tuple[Array, Array]:
     """Smoother after smoother, each path until its weights stand still."""
     chain = line.chain
@@ -144,9 +152,13 @@ def _smoothed_weights(
     for count in range(iterations):
         with np.errstate(divide="ignore"):
             scale = None if count == 0 else 1.0 / w[active]
-        mean, _, open_laws = at_observations(line, run(line, z[active], True, scale))
+        found = run(line, z[active], True, scale)
+        mean, cov, open_laws = at_observations(line, found)
         residual = z[active] - off - image(H, mean, open_laws)
-        fresh = _weights(weight, residual, _metric(metric, R), ~np.isnan(residual))
+        left = None
+        if anchor == "variational":
+            left = through(H, mean, cov[found.group], open_laws)[1]
+        fresh = _weights(weight, residual, _metric(metric, R), ~np.isnan(residual), left)
         moving = np.abs(fresh - w[active]).max(axis=1) > CONVERGED
         w[active] = fresh
         rounds[active[~moving]] = count
@@ -160,8 +172,13 @@ def _metric(metric: str, R: Array) -> Array:
     return R if metric == "R" else np.broadcast_to(np.eye(R.shape[-1]), R.shape)
 
 
-def _weights(weight: Weight, r: Array, scale: Array, usable: ObsMask) -> Array:
-    """w(d2, dim) of residuals r (..., p) in the metric scale (..., p, p); 1 if none is usable."""
+def _weights(
+    weight: Weight, r: Array, scale: Array, usable: ObsMask, spread: Array | None = None
+) -> Array:
+    """w(d2, dim) of residuals r (..., p) in the metric scale (..., p, p); 1 if none is usable.
+
+    spread (..., p, p): covariance of r; then w of the mean of d2.
+    """
     pair = usable[..., :, None] & usable[..., None, :]
     matrix = np.where(pair, scale, np.eye(r.shape[-1]))
     clean = np.where(usable, r, 0.0)
@@ -169,5 +186,8 @@ def _weights(weight: Weight, r: Array, scale: Array, usable: ObsMask) -> Array:
         d2 = clean[..., 0] ** 2 / matrix[..., 0, 0]
     else:
         d2 = (clean * np.linalg.solve(matrix, clean[..., None])[..., 0]).sum(axis=-1)
+    if spread is not None:
+        known = np.where(pair, spread, 0.0)
+        d2 = d2 + np.trace(np.linalg.solve(matrix, known), axis1=-2, axis2=-1)
     count = usable.sum(axis=-1)
     return np.where(count > 0, weight(d2, np.maximum(count, 1)), 1.0)

@@ -80,8 +80,8 @@ class KalmanStream:
         refuse_forcing(model, "KalmanStream")
         choice(anchor, "anchor", ANCHORS)
         choice(metric, "metric", METRICS)
-        if anchor == "estimate" and metric == "innovation":
-            raise ValueError("metric 'innovation' goes with anchor 'prediction', not 'estimate'")
+        if anchor != "prediction" and metric == "innovation":
+            raise ValueError(f"metric 'innovation' goes with anchor 'prediction', not {anchor!r}")
         if weight is not None and metric == "R" and not is_definite(model.R[None]).all():
             raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
         self.model = model

@@ -203,7 +203,7 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
     from afafilter.adaptive import options as allowed
     from afafilter.kalman import estimators as kalman
 
-    words = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
+    words: dict[str, tuple[str, ...]] = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
         words = {
             "anchor": allowed.ANCHORS,

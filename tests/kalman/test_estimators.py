@@ -547,14 +547,15 @@ def test_wolf_weights_by_a_plain_loop(metric):
 
 
 @BOTH
+@pytest.mark.parametrize("anchor", ["estimate", "variational"])
 @pytest.mark.parametrize("weight", [StudentT(4.0), Huber(1.5)], ids=["student", "huber"])
 @pytest.mark.parametrize("name", ["general", "constant_velocity"])
-def test_iterated_weights_are_a_fixed_point(name, weight, causal):
-    """w is the weight of the residual of the dense posterior under R / w."""
+def test_iterated_weights_are_a_fixed_point(name, weight, anchor, causal):
+    """w is the weight of the residual of the dense posterior under R / w, or of its mean d2."""
     model = MODELS[name]
     t = irregular_times(9)
     z = contaminated(model, t, 2)
-    estimate = estimator(causal)(model, t, z, weight=weight, anchor="estimate", iterations=500)
+    estimate = estimator(causal)(model, t, z, weight=weight, anchor=anchor, iterations=500)
     assert estimate.info["converged"]
     for i in range(len(z)):
         w = estimate.info["robust_weights"][i]
@@ -568,7 +569,10 @@ def test_iterated_weights_are_a_fixed_point(name, weight, causal):
             if (causal and k < 4) or not len(s):
                 continue
             r = z[i, k, s] - (model.C @ mean[k] + model.offset)[s]
-            d2 = r @ np.linalg.solve(model.R[np.ix_(s, s)], r)
+            second = np.outer(r, r)
+            if anchor == "variational":
+                second += model.C[s] @ cov[k] @ model.C[s].T
+            d2 = np.trace(np.linalg.solve(model.R[np.ix_(s, s)], second))
             assert w[k] == pytest.approx(float(weight(d2, len(s))), abs=1e-7)
     assert (estimate.info["robust_weights"] < 0.5).any()
 
