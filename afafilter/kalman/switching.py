@@ -37,10 +37,12 @@ def imm_filter(
 
     Parameters
     ----------
-    model : SwitchingModel; or a LinearSDE or DiscreteModel, whose modes then are ordinary and
-        outlying noise (`contaminated`).
-    t, z : as for `kalman_filter`; NaN = missing component, leading axes are paths.
-    outlier_rate, outlier_scale, outlier_length : as for `contaminated`; not for a SwitchingModel.
+    model : SwitchingModel, LinearSDE or DiscreteModel
+        The modes of one that does not switch are ordinary and outlying noise (`contaminated`).
+    t, z : array_like
+        As for `kalman_filter`; NaN = missing component, leading axes are paths.
+    outlier_rate, outlier_scale, outlier_length : float, optional
+        As for `contaminated`; not for a SwitchingModel.
 
     Returns
     -------
@@ -100,10 +102,13 @@ def particle_filter(
 
     Parameters
     ----------
-    model, t, z, outlier_rate, outlier_scale, outlier_length : as for `imm_filter`.
-    n_particles : N, number of histories kept. As long as there are no more than that the answer is
-        exact; then it tends to the exact posterior as N grows.
-    rng : generator or seed of the resampling.
+    model, t, z, outlier_rate, outlier_scale, outlier_length
+        As for `imm_filter`.
+    n_particles : int
+        N, number of histories kept. As long as there are no more than that the answer is exact;
+        then it tends to the exact posterior as N grows.
+    rng : numpy.random.Generator or int
+        Generator of the resampling, or its seed.
 
     Returns
     -------

@@ -30,11 +30,14 @@ class SwitchingModel:
 
     Parameters
     ----------
-    models : M of them, all `LinearSDE` or all `DiscreteModel`; the prior is that of the first.
-    switching : (M, M) probability p_ij of going from mode i to mode j between one observation and
-        the next; rows sum to one.
-    initial : (M,) probabilities of the modes at the first observation. None: the stationary law of
-        the chain.
+    models : sequence of LinearSDE or of DiscreteModel
+        M of them, of one kind and size; the prior is that of the first.
+    switching : array_like
+        (M, M) probability p_ij of going from mode i to mode j between one observation and the next;
+        rows sum to one.
+    initial : array_like, optional
+        (M,) probabilities of the modes at the first observation. None: the stationary law of the
+        chain.
 
     Raises
     ------
@@ -116,11 +119,20 @@ def contaminated(
 
     Parameters
     ----------
-    model : LinearSDE or DiscreteModel.
-    outlier_rate : share of outliers, in [0, 1).
-    outlier_scale : >= 1, their noise covariance in units of the ordinary one.
-    outlier_length : >= 1, mean number of successive outliers. None: outliers are independent, so
-        that runs of them are 1 / (1 - outlier_rate) long.
+    model : LinearSDE or DiscreteModel
+        Model with the ordinary noise.
+    outlier_rate : float
+        Share of outliers, in [0, 1).
+    outlier_scale : float
+        >= 1, their noise covariance in units of the ordinary one.
+    outlier_length : float, optional
+        >= 1, mean number of successive outliers. None: outliers are independent, so that runs of
+        them are 1 / (1 - outlier_rate) long.
+
+    Returns
+    -------
+    SwitchingModel
+        Of two modes.
 
     Raises
     ------
