@@ -47,6 +47,7 @@ _HOME = {
     "models.structured_noise": ("StructuredNoise",),
     "models.switching": ("SwitchingModel", "contaminated"),
     "results": ("Estimate", "Trajectories"),
+    "scoring.influence": ("breakdown_curve", "influence_curve"),
     "scoring.score": ("Score", "score"),
     "simulation.radial": ("radial_range", "simulate_radial"),
     "simulation.contamination": ("ColouredNoise", "Gaps", "Jumps", "LevelShift", "Outliers"),

@@ -54,6 +54,8 @@ from afafilter.models.switching import SwitchingModel as SwitchingModel
 from afafilter.models.switching import contaminated as contaminated
 from afafilter.results import Estimate as Estimate
 from afafilter.results import Trajectories as Trajectories
+from afafilter.scoring.influence import breakdown_curve as breakdown_curve
+from afafilter.scoring.influence import influence_curve as influence_curve
 from afafilter.scoring.score import Score as Score
 from afafilter.scoring.score import score as score
 from afafilter.simulation.contamination import ColouredNoise as ColouredNoise

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
-from afafilter._base.shown import ShownAsText, load
+from afafilter._base.shown import ShownAsText, load, optional
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
 
@@ -74,10 +74,7 @@ class Trajectories(ShownAsText):
         ImportError, OSError
             Without pyarrow; if the file cannot be written.
         """
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise ImportError("to_parquet needs pyarrow: pip install pyarrow") from None
+        optional("pyarrow", "to_parquet")
         self.to_pandas().to_parquet(path, index=False)
         return Path(path)
 
@@ -89,7 +86,7 @@ class Trajectories(ShownAsText):
         ImportError
             Without xarray.
         """
-        xarray = _xarray()
+        xarray = optional("xarray", "to_xarray")
         lead = [f"path{i}" if i else "path" for i in range(self.x.ndim - 2)]
         x, z = ([*lead, "t", "state"], self.x), ([*lead, "t", "component"], self.z)
         data: dict[str, Any] = {"x": x, "z": z}
@@ -130,7 +127,7 @@ class Estimate(ShownAsText):
         Estimated states; NaN where the data do not determine a component.
     cov : ndarray, shape (..., T, d, d)
         *Claimed* error covariance (a read-only view where paths share it); an undetermined
-        component has variance inf, covariances 0.
+        component has variance inf, covariances 0. None: a point estimate; NaN throughout.
     loglik, loglik_steps : ndarray, shapes (...,) and (..., T), or None
         Log-likelihood, 2 pi for every observed component, and its terms.
     innovation, innovation_cov : ndarray, shapes (..., T, p) and (..., T, p, p), or None
@@ -149,7 +146,7 @@ class Estimate(ShownAsText):
 
     t: Array
     mean: Array
-    cov: Array
+    cov: Array = None  # type: ignore[assignment]
     loglik: Array | None = None
     loglik_steps: Array | None = None
     innovation: Array | None = None
@@ -161,10 +158,20 @@ class Estimate(ShownAsText):
     open_laws: tuple[OpenLaw, ...] = field(default=(), repr=False)
     source: Source | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        given: Array | None = self.cov
+        if given is None:
+            unsaid = np.broadcast_to(np.nan, (*self.mean.shape, self.mean.shape[-1]))
+            object.__setattr__(self, "cov", unsaid)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether no covariance is claimed anywhere."""
+        return bool(np.isnan(self.cov[..., 0, 0]).all())
+
     def __repr__(self) -> str:
-        loglik = (
-            "" if self.loglik is None or np.ndim(self.loglik) else f", loglik {self.loglik:.6g}"
-        )
+        alone = self.loglik is not None and not np.ndim(self.loglik)
+        loglik = f", loglik {self.loglik:.6g}" if alone else ""
         name = f"{self.label!r}, " if self.label else ""
         return f"Estimate({name}mean {self.mean.shape}, t {_span(self.t)}{loglik})"
 
@@ -300,6 +307,8 @@ class Estimate(ShownAsText):
         n, rng = positive_int(n, "n"), generator(rng)
         if self.source is not None and self.source.draw is not None:
             return self.sample_paths(n, rng)
+        if self.is_point:
+            raise ValueError("sample needs covariances; this is a point estimate")
         known = np.isfinite(np.diagonal(self.cov, axis1=-2, axis2=-1))
         pair = known[..., :, None] & known[..., None, :]
         values, vectors = np.linalg.eigh(np.where(pair, self.cov, 0.0))
@@ -362,7 +371,7 @@ class Estimate(ShownAsText):
         ImportError
             Without xarray. ValueError if `names` does not name every component.
         """
-        xarray = _xarray()
+        xarray = optional("xarray", "to_xarray")
         d = self.mean.shape[-1]
         names = [f"x{i}" for i in range(d)] if names is None else list(names)
         if len(names) != d:
@@ -385,14 +394,6 @@ class Estimate(ShownAsText):
     def relabel(self, label: str) -> Estimate:
         """The same estimate under another name."""
         return replace(self, label=label)
-
-
-def _xarray() -> Any:
-    try:
-        import xarray
-    except ImportError:
-        raise ImportError("to_xarray needs xarray: pip install xarray") from None
-    return xarray
 
 
 def _span(t: Array) -> str:

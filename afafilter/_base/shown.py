@@ -7,6 +7,7 @@ package, which stands above all parts, says how each is loaded.
 from __future__ import annotations
 
 import html
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -94,3 +95,11 @@ def told(value: Any) -> str:
         return text
     count = f" ({len(value)} in all)" if isinstance(value, (Mapping, tuple, list)) else ""
     return f"{text[: WIDTH - 4]} ...{count}"
+
+
+def optional(package: str, what: str) -> Any:
+    """A package that the toolkit does without, or ImportError that says how to get it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ImportError(f"{what} needs {package}: pip install {package}") from None

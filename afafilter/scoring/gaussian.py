@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from afafilter._base.checks import Array, ObsMask
 
 SINGULAR = 1e-13
 """Smallest pivot of a correlation matrix that counts as nonzero."""
+
+BINS = 20
+"""Number of equal bins of u; even, so that central intervals are made of whole bins."""
 
 
 class Whitened(NamedTuple):
@@ -89,6 +92,30 @@ def crps_gaussian(standardised: Array, std: Array, error: Array) -> Array:
     density = np.exp(-0.5 * w * w) / np.sqrt(2.0 * np.pi)
     smooth = std * (w * (2.0 * ndtr(w) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi))
     return np.where(std > 0, smooth, np.abs(error))
+
+
+def pit_counts(standardised: Array, known: ObsMask) -> Array:
+    """Counts (n, d, BINS) of u from (x - m) / s and its mask, both (n, S, d)."""
+    n, _, d = standardised.shape
+    at = np.minimum((ndtr(standardised) * BINS).astype(np.intp), BINS - 1)
+    series = np.arange(n)[:, None, None] * d + np.arange(d)
+    flat = (series * BINS + at)[known]
+    return np.bincount(flat, minlength=n * d * BINS).reshape(n, d, BINS).astype(np.float64)
+
+
+def half_width(level: float) -> float:
+    """Half of the central interval of N(0, 1) with that probability."""
+    return float(ndtri(0.5 + 0.5 * level))
+
+
+def interval_score(error: Array, std: Array, level: float) -> Array:
+    """Interval score of the central interval of N(m, std^2), in the units of the state.
+
+    (u - l) + 2/alpha [(l - x)_+ + (x - u)_+], alpha = 1 - level (Winkler, JASA 67 (1972) 187;
+    Gneiting & Raftery 2007, eq. 43).
+    """
+    half = half_width(level) * std
+    return np.asarray(2.0 * half + 2.0 / (1.0 - level) * np.maximum(np.abs(error) - half, 0.0))
 
 
 def energy_gaussian(error: Array, cov: Array) -> Array:

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, real_array, scalar
+from afafilter._base.checks import Array
 from afafilter._base.shown import ShownByFields
 from afafilter.results import Estimate, Trajectories
+from afafilter.scoring.calibration import pit_frame, reliability_frame
+from afafilter.scoring.inputs import Steps, chosen_steps, score_level, shared_leading, true_states
 from afafilter.scoring.tally import (
     Ratio,
     Tally,
     chi2_band,
+    join_tallies,
     score_energy,
     score_innovations,
+    score_points,
     score_states,
 )
 
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 LEVELS = (0.5, 0.9, 0.95)
 COUNTS = ("n_paths", "n_used", "undetermined")
 COLUMNS = ("metric", "component", "value", "se", "low", "high", "band_low", "band_high", *COUNTS)
-Steps: TypeAlias = slice | ArrayLike | None
 
 
 def empty_row(metric: str, component: str, n_paths: int) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class Score(ShownByFields):
     joint: Mapping[str, Tally]
     label: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    pit: Array | None = None
 
     def _facts(self) -> dict[str, str]:
         found = {name: f"{self.value(name):.6g}" for name in self.metrics if name != "bias"}
@@ -200,6 +204,39 @@ class Score(ShownByFields):
                 parts.append(pd.DataFrame(part))
         return pd.concat(parts, ignore_index=True)
 
+    def pit_histogram(self) -> pd.DataFrame:
+        """Histogram of the probability integral transform of the truths, uniform if calibrated.
+
+        Columns component, lower, upper (of the bin), share, low, high (95 % Student interval over
+        paths). Hollow in the middle: overconfident; heaped there: too cautious; slanted: biased.
+
+        Raises
+        ------
+        ValueError
+            If the estimate claimed no covariances, or no truth was given.
+        """
+        return pit_frame(self._known_pit())
+
+    def reliability(self) -> pd.DataFrame:
+        """Reliability diagram: how often central intervals of each nominal level hold the truth.
+
+        Columns component, level, coverage, low, high (95 % Student interval over paths).
+
+        Raises
+        ------
+        ValueError
+            If the estimate claimed no covariances, or no truth was given.
+        """
+        return reliability_frame(self._known_pit())
+
+    def _known_pit(self) -> Array:
+        if self.pit is None:
+            raise ValueError(
+                f"the score of {self.label or 'this estimate'!r} knows no probabilities: it needs "
+                "an estimate with covariances and the true states"
+            )
+        return self.pit
+
     @staticmethod
     def join(parts: Iterable[Score]) -> Score:
         """The score of all paths of several scores on the same steps (paths in this order).
@@ -217,20 +254,17 @@ class Score(ShownByFields):
             if other.metrics != first.metrics or not np.array_equal(other.t, first.t):
                 raise ValueError("scores to join must have the same metrics and times")
 
-        def merged(kind: str) -> dict[str, Tally]:
-            out = {}
-            for name in getattr(first, kind):
-                tallies = [getattr(s, kind)[name] for s in scores]
-                out[name] = Tally(
-                    np.concatenate([x.path_sum for x in tallies]),
-                    np.concatenate([x.path_count for x in tallies]),
-                    np.sum([x.step_sum for x in tallies], axis=0),
-                    np.sum([x.step_count for x in tallies], axis=0),
-                )
-            return out
-
+        componentwise, joint = (
+            {name: join_tallies([getattr(s, kind)[name] for s in scores]) for name in own}
+            for kind, own in (("componentwise", first.componentwise), ("joint", first.joint))
+        )
+        pit = (
+            None
+            if first.pit is None
+            else np.concatenate([s.pit for s in scores if s.pit is not None])
+        )
         n = sum(s.n_paths for s in scores)
-        return Score(first.t, n, merged("componentwise"), merged("joint"), first.label, first.info)
+        return Score(first.t, n, componentwise, joint, first.label, first.info, pit)
 
 
 def score(
@@ -248,7 +282,8 @@ def score(
     ----------
     estimate : Estimate
         Mean (..., T, d), claimed covariance (..., T, d, d); leading axes are independent
-        paths.
+        paths. A point estimate (`Estimate.is_point`) is scored by rmse, bias and crps alone, which
+        for a point is the mean absolute error.
     truth : Trajectories or array_like, optional
         `Trajectories`, or states (..., T, d) of the same shape as the means. None (real
         data): only the innovation diagnostics nis and ljung_box.
@@ -256,7 +291,7 @@ def score(
         Which times count: a slice, indices, or a mask (T,); None = all. Leave out a burn-in by
         slice(k, None).
     levels : sequence of float
-        Central intervals whose coverage is reported.
+        Central intervals whose coverage and interval score are reported.
     energy : bool
         Also the energy score (about ten times the cost of the rest).
     lags : int, optional
@@ -274,6 +309,8 @@ def score(
         - nees: squared error in the metric of the claimed covariance / degrees of freedom; 1 if
           calibrated, above: overconfident.
         - coverage50 ...: share of truths inside the central intervals; right at the level.
+        - interval50 ...: interval score of the same intervals (Winkler), width + 2 / (1 - level)
+          times the distance of truths outside; state units.
         - energy: multivariate CRPS, state units.
         - nis: like nees for innovations, where the estimator gives them (filters).
         - ljung_box: whiteness of standardised innovations, statistic / degrees of freedom, 1 if
@@ -316,17 +353,22 @@ def score(
     joint: dict[str, Tally] = {}
     d = estimate.mean.shape[-1]
     info: dict[str, Any] = {"dim": d}
+    pit = None
     lead = estimate.mean.shape[:-2]
     n = int(np.prod(lead))
     if n == 0:
         raise ValueError(f"estimate must hold at least one path, got shape {estimate.mean.shape}")
     if truth is not None:
-        x = _truth(truth, estimate)
+        x = true_states(truth, estimate)
         mean = estimate.mean[..., pick, :].reshape(n, len(t), d)
         cov = shared_leading(estimate.cov, lead, (len(estimate.t), d, d), "cov")[:, pick]
-        score_states(mean, cov, x[..., pick, :].reshape(mean.shape), marks, componentwise, joint)
-        if energy:
-            score_energy(mean, cov, x[..., pick, :].reshape(mean.shape), joint)
+        states = x[..., pick, :].reshape(mean.shape)
+        if estimate.is_point:
+            score_points(mean, states, componentwise)
+        else:
+            pit = score_states(mean, cov, states, marks, componentwise, joint)
+            if energy:
+                score_energy(mean, cov, states, joint)
     if estimate.innovation is not None and estimate.innovation_cov is not None:
         p = estimate.innovation.shape[-1]
         info["obs_dim"] = p
@@ -338,58 +380,4 @@ def score(
         score_innovations(residual, S, chosen, joint)
     elif truth is None:
         raise ValueError("truth must be given: this estimate has no innovations to score")
-    return Score(t, n, componentwise, joint, estimate.label, info)
-
-
-def shared_leading(array: Array, lead: tuple[int, ...], tail: tuple[int, ...], name: str) -> Array:
-    """(..., *tail) as (n, *tail), or (1, *tail) where all paths share one block of memory."""
-    if array.shape[-len(tail) :] != tail:
-        raise ValueError(f"estimate {name} must have shape (..., {tail}), got {array.shape}")
-    full = np.broadcast_to(array, lead + tail)
-    k = len(lead)
-    if all(step == 0 or size == 1 for step, size in zip(full.strides[:k], lead)):
-        return np.asarray(full[(0,) * k][None])
-    return full.reshape(-1, *tail)
-
-
-def _truth(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
-    if isinstance(truth, Trajectories):
-        if not np.array_equal(truth.t, estimate.t):
-            raise ValueError(
-                "truth and estimate must be on the same times; estimate at truth.t, or pass "
-                "the states at the estimate's times"
-            )
-        x = truth.x
-    else:
-        x = real_array(truth, "truth")
-    if x.shape != estimate.mean.shape:
-        raise ValueError(
-            f"truth must have the shape of the estimate's mean {estimate.mean.shape}, got {x.shape}"
-        )
-    return np.asarray(x)
-
-
-def chosen_steps(steps: Steps, n_times: int) -> Any:
-    """Index of the times to score; ValueError if `steps` is none."""
-    if steps is None:
-        return slice(None)
-    if isinstance(steps, slice):
-        return steps
-    pick = np.asarray(steps)
-    if pick.ndim == 1 and pick.dtype.kind == "b" and len(pick) == n_times:
-        return np.flatnonzero(pick)
-    if pick.ndim != 1 or pick.dtype.kind not in "iu":
-        raise ValueError(
-            f"steps must be a slice, indices, or a mask of shape ({n_times},), got {steps!r}"
-        )
-    if pick.size and (pick.min() < -n_times or pick.max() >= n_times):
-        raise ValueError(f"steps must lie in 0..{n_times - 1}, got {pick.min()}..{pick.max()}")
-    return pick
-
-
-def score_level(level: float) -> float:
-    """A level in (0, 1), or ValueError."""
-    x = scalar(level, "levels")
-    if not 0 < x < 1:
-        raise ValueError(f"levels must lie in (0, 1), got {x:g}")
-    return x
+    return Score(t, n, componentwise, joint, estimate.label, info, pit)

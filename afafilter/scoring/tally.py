@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter.scoring.gaussian import Whitened, crps_gaussian, energy_gaussian, ljung_box, whiten
+from afafilter.scoring.gaussian import (
+    Whitened,
+    crps_gaussian,
+    energy_gaussian,
+    half_width,
+    interval_score,
+    ljung_box,
+    pit_counts,
+    whiten,
+)
 
 BAND = 0.95
 """Level of all intervals and bands that are not asked for otherwise."""
@@ -96,7 +105,8 @@ def score_states(
     levels: Sequence[float],
     componentwise: dict[str, Tally],
     joint: dict[str, Tally],
-) -> None:
+) -> Array:
+    """Fill in the metrics of Gaussian estimates; returns counts of the PIT (n, d, BINS)."""
     floor = 1e-9 * np.abs(truth).max((0, 1))
     known, error, cov = _determined(truth - mean, cov)
     var = np.diagonal(cov, axis1=-2, axis2=-1)
@@ -113,8 +123,11 @@ def score_states(
     componentwise["crps"] = _tally(crps_gaussian(w, std, error), known)
     componentwise["nlpd"] = _tally(np.where(certain, np.inf, density), has_density)
     for level in levels:
-        inside = np.abs(w) <= _half_width(level)
-        componentwise[coverage_name(level)] = _tally(inside.astype(np.float64), known)
+        inside = np.abs(w) <= half_width(level)
+        componentwise[level_name("coverage", level)] = _tally(inside.astype(np.float64), known)
+    for level in levels:
+        cost = interval_score(error, std, level)
+        componentwise[level_name("interval", level)] = _tally(cost, known)
     white = whiten(error, cov, floor)
     square, rank, unknown = _joint_square(white, known)
     joint["nees"] = _joint_tally(square, rank - unknown)
@@ -125,6 +138,16 @@ def score_states(
     counted = (free > 0) & (~singular | np.isinf(square))
     density = np.where(counted, np.where(singular, np.inf, nlpd), 0.0)
     joint["nlpd"] = _joint_tally(density, counted.astype(np.float64))
+    return pit_counts(w, known)
+
+
+def score_points(mean: Array, truth: Array, componentwise: dict[str, Tally]) -> None:
+    """Metrics of point estimates; the CRPS of a point is its absolute error."""
+    known = np.isfinite(mean)
+    error = np.where(known, truth - mean, 0.0)
+    componentwise["rmse"] = _tally(error**2, known)
+    componentwise["bias"] = _tally(-error, known)
+    componentwise["crps"] = _tally(np.abs(error), known)
 
 
 def score_energy(mean: Array, cov: Array, truth: Array, joint: dict[str, Tally]) -> None:
@@ -179,12 +202,16 @@ def _joint_tally(values: Array, count: Array) -> Tally:
     )
 
 
-def coverage_name(level: float) -> str:
+def level_name(metric: str, level: float) -> str:
     """Metric name of a level: 0.95 -> "coverage95"."""
-    return f"coverage{100 * level:.6g}"
+    return f"{metric}{100 * level:.6g}"
 
 
-def _half_width(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + 0.5 * level))
+def join_tallies(parts: Sequence[Tally]) -> Tally:
+    """The tally of all paths, in this order."""
+    return Tally(
+        np.concatenate([x.path_sum for x in parts]),
+        np.concatenate([x.path_count for x in parts]),
+        np.sum([x.step_sum for x in parts], axis=0),
+        np.sum([x.step_count for x in parts], axis=0),
+    )

@@ -14,7 +14,8 @@ import numpy as np
 from afafilter._base.checks import Array, positive_int, scalar
 from afafilter.catalog import estimator_from_spec
 from afafilter.results import Estimate, Trajectories
-from afafilter.scoring.score import LEVELS, Score, Steps, score
+from afafilter.scoring.inputs import Steps
+from afafilter.scoring.score import LEVELS, Score, score
 
 Estimator: TypeAlias = Callable[..., Estimate]
 WARM_UP_STEPS = 8

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import generator, positive_int, times
 from afafilter.results import Trajectories
-from afafilter.scoring.score import LEVELS, Steps, chosen_steps
+from afafilter.scoring.inputs import Steps, chosen_steps
+from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import (
     Estimator,
     Experiment,

@@ -14,7 +14,7 @@ from afafilter._base.checks import Array
 from afafilter._base.shown import ShownAsText, load
 from afafilter.io.files import atomic_path
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
-from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences
+from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences, ranks
 from afafilter.scoring.score import COLUMNS, Score, empty_row
 from afafilter.scoring.tally import BAND
 
@@ -130,10 +130,13 @@ class Comparison(ShownAsText):
         """Tidy frame per time: estimator and the columns of `Score.over_time`."""
         return self._gather(Score.over_time)
 
-    def _gather(self, part: Callable[[Score], pd.DataFrame]) -> pd.DataFrame:
+    def _gather(
+        self, part: Callable[[Score], pd.DataFrame], among: Mapping[str, Score] | None = None
+    ) -> pd.DataFrame:
         import pandas as pd
 
-        frames = [part(score).assign(estimator=name) for name, score in self.results.items()]
+        chosen = self.results if among is None else among
+        frames = [part(score).assign(estimator=name) for name, score in chosen.items()]
         if not frames:
             raise ValueError(f"every estimator failed: {dict(self.errors)}")
         frame = pd.concat(frames, ignore_index=True)
@@ -252,6 +255,51 @@ class Comparison(ShownAsText):
         columns = ["estimator", "reference", "metric", "component", *DIFFERENCE_COLUMNS]
         return pd.DataFrame(rows, columns=columns)
 
+    def ranks(self, metric: str = "rmse", *, component: str = "all") -> pd.DataFrame:
+        """Places of the estimators, path by path.
+
+        Parameters
+        ----------
+        metric, component : str
+            Which score decides, of all components or one.
+
+        Returns
+        -------
+        DataFrame
+            estimator, rank (mean over paths of the place, 1 for the smallest loss; ties share), low
+            and high (95 % Student interval), first (share of paths where nobody is better).
+
+        Raises
+        ------
+        ValueError
+            Unknown metric or component.
+        """
+        import pandas as pd
+
+        have = self._having(metric, component)
+        return pd.DataFrame(
+            ranks(metric, {name: score.ratio(metric, component) for name, score in have})
+        )
+
+    def reliability(self) -> pd.DataFrame:
+        """Reliability diagram: estimator and the columns of `Score.reliability`.
+
+        Point estimators, which claim no probabilities, are left out.
+        """
+        return self._gather(Score.reliability, self._probabilistic())
+
+    def pit_histogram(self) -> pd.DataFrame:
+        """Histogram of the probability integral transform: as `Score.pit_histogram`."""
+        return self._gather(Score.pit_histogram, self._probabilistic())
+
+    def _probabilistic(self) -> dict[str, Score]:
+        found = {name: score for name, score in self.results.items() if score.pit is not None}
+        if self.results and not found:
+            raise ValueError(
+                "none of the estimators claims probabilities: all are point estimators"
+            )
+        return found
+
     def table(
         self, metrics: Sequence[str] | None = None, *, component: str = "all"
     ) -> pd.DataFrame:
@@ -356,6 +404,7 @@ class Comparison(ShownAsText):
 
 
 def _title(metric: str) -> str:
-    if metric.startswith("coverage"):
-        return f"{metric.removeprefix('coverage')} % coverage"
+    for start, title in (("coverage", "coverage"), ("interval", "interval score")):
+        if metric.startswith(start):
+            return f"{metric.removeprefix(start)} % {title}"
     return TITLES[metric]

@@ -18,8 +18,9 @@ import numpy as np
 from afafilter._base.checks import positive_int
 from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
+from afafilter.scoring.inputs import score_level
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
-from afafilter.scoring.score import COLUMNS, LEVELS, empty_row, score_level
+from afafilter.scoring.score import COLUMNS, LEVELS, empty_row
 from afafilter.scoring.tally import BAND, Ratio
 from afafilter.studies.batch import Estimator, Experiment, checked_estimators
 from afafilter.studies.cells import cell_key, describe, read_cell, run_cell, write_cell

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scoringrules
-from scipy.stats import chi2, multivariate_normal, norm
+from scipy.stats import chi2, chisquare, multivariate_normal, norm
+from scipy.stats import t as student
 from statsmodels.stats.diagnostic import acorr_ljungbox
 
 from afafilter import Estimate, Score, Trajectories, score
@@ -324,3 +325,63 @@ def test_bad_input():
 def test_swapped_arguments_are_named():
     with pytest.raises(TypeError, match=r"score\(estimate, truth\)"):
         score(np.zeros((3, 1)), np.zeros((3, 1)))
+
+
+def test_interval_score_against_scoringrules():
+    est, truth = gaussian_errors(5, 40, COV, seed=11, claimed=0.6)
+    s = score(est, truth, levels=(0.5, 0.9))
+    for level, name in ((0.5, "interval50"), (0.9, "interval90")):
+        low, high = est.interval(level)
+        wanted = scoringrules.interval_score(truth, low, high, 1 - level)
+        assert s.value(name) == pytest.approx(wanted.mean(), rel=1e-12)
+        assert s.value(name, "x1") == pytest.approx(wanted[..., 1].mean(), rel=1e-12)
+
+
+def test_pit_and_reliability_against_scipy():
+    est, truth = gaussian_errors(30, 50, COV, seed=12, claimed=0.5)
+    est.mean[0, 0, 0] = np.nan
+    s = score(est, truth)
+    u = norm.cdf(truth, est.mean, est.std)
+    found = s.pit_histogram().query("component == 'x1'")
+    counts, edges = np.histogram(u[..., 1], bins=20, range=(0, 1))
+    np.testing.assert_allclose(found["share"], counts / 1500)
+    np.testing.assert_allclose(found["upper"], edges[1:])
+    assert s.pit_histogram().query("component == 'x0'")["share"].sum() == pytest.approx(1.0)
+    reliability = s.reliability().query("component == 'x2'").set_index("level")
+    low, high = norm.interval(0.5, est.mean, est.std)
+    inside = ((truth >= low) & (truth <= high))[..., 2].mean(axis=1)
+    row = reliability.loc[0.5]
+    assert row["coverage"] == pytest.approx(inside.mean())
+    half = student.ppf(0.975, 29) * inside.std(ddof=1) / np.sqrt(30)
+    assert row["high"] - row["coverage"] == pytest.approx(half)
+    joined = Score.join([score(Estimate(est.t, est.mean[k], est.cov[k]), truth[k])
+                         for k in (slice(0, 12), slice(12, 30))])  # fmt: skip
+    np.testing.assert_array_equal(joined.pit, s.pit)
+
+
+def test_a_calibrated_pit_is_uniform_and_an_overconfident_one_is_not():
+    right, truth = gaussian_errors(400, 10, np.eye(1), seed=13)
+    share = score(right, truth).pit.sum(axis=(0, 1))
+    assert chisquare(share).pvalue > 0.01
+    bold = Estimate(right.t, right.mean, 0.5 * right.cov)
+    histogram = score(bold, truth).pit.sum(axis=(0, 1))
+    assert chisquare(histogram).pvalue < 1e-6
+    assert histogram[[0, -1]].mean() > 1.5 * histogram[9:11].mean()
+
+
+def test_point_estimates_are_scored_by_what_they_have():
+    est, truth = gaussian_errors(6, 8, COV, seed=14)
+    point = Estimate(est.t, est.mean, label="point")
+    assert point.is_point
+    assert not est.is_point
+    s = score(point, truth)
+    assert s.metrics == ("rmse", "bias", "crps")
+    assert s.value("rmse") == pytest.approx(score(est, truth).value("rmse"))
+    assert s.value("crps", "x1") == pytest.approx(np.abs(truth - est.mean)[..., 1].mean())
+    assert s.value("crps") == pytest.approx(
+        scoringrules.crps_ensemble(truth, est.mean[..., None]).mean()
+    )
+    with pytest.raises(ValueError, match="knows no probabilities"):
+        s.reliability()
+    with pytest.raises(ValueError, match="point estimate"):
+        point.sample(2, 0)

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from afafilter import Comparison, Estimate, LinearSDE, Outliers, Score, Shell, compare
 
@@ -373,3 +374,41 @@ def test_missing_and_undetermined_with_real_estimators():
     assert rows.loc[("Kalman", "rmse", "all"), "undetermined"] == 0
     assert rows.loc[("AFA", "rmse", "all"), "undetermined"] > 0
     assert np.isfinite(rows.loc[("AFA", "nlpd", "all"), "value"])
+
+
+def test_ranks_and_probabilities_of_a_comparison():
+    """Places by scipy on the errors of each path; a point estimator has a place, but no PIT."""
+    from afafilter import Estimate, kalman_filter, simulate
+
+    def point(model, t, z):
+        return Estimate(t, z)
+
+    def bold(model, t, z):
+        found = kalman_filter(model, t, z)
+        return Estimate(t, 0.9 * found.mean, 0.1 * found.cov)
+
+    estimators = {"Kalman": kalman_filter, "point": point, "bold": bold, "again": kalman_filter}
+    data = simulate(MODEL, T, 30, rng=8)
+    result = compare(
+        estimators, MODEL, T, 30, rng=1, progress=False, simulator=lambda *a, **k: data,
+        chunk_size=30,
+    )  # fmt: skip
+    errors = np.array(
+        [((f(MODEL, T, data.z).mean - data.x) ** 2).mean(axis=(1, 2)) for f in estimators.values()]
+    )
+    places = scipy.stats.rankdata(errors.round(12), axis=0)
+    ranks = result.ranks().set_index("estimator")
+    np.testing.assert_allclose(ranks.loc[list(estimators), "rank"], places.mean(axis=1))
+    first = (errors <= errors.min(axis=0) + 1e-12).mean(axis=1)
+    np.testing.assert_allclose(ranks.loc[list(estimators), "first"], first)
+    assert ranks.loc["Kalman", "rank"] == ranks.loc["again", "rank"]
+    assert list(result.ranks("nlpd")["estimator"]) == ["Kalman", "bold", "again"]
+    shown = result.reliability().query("component == 'all' and level == 0.9")
+    covered = shown.set_index("estimator")["coverage"]
+    assert list(covered.index) == ["Kalman", "bold", "again"]
+    assert covered["bold"] < covered["Kalman"]
+    assert result.pit_histogram().groupby("estimator")["share"].sum().tolist() == pytest.approx(
+        3 * [1.0 + MODEL.dim]
+    )
+    assert "interval95" in set(result.scores["metric"])
+    assert result.table(["rmse", "nlpd"]).loc["point"].isna().tolist() == [False, True]
