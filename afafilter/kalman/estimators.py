@@ -76,8 +76,7 @@ def kalman_filter(
         What decides the weight. "prediction": the innovation z - H m_pred, one pass (WoLF,
         arXiv:2405.05646). "estimate": the residual z - H m of the filtered estimate itself,
         reweighted to convergence at each step with earlier weights kept (IRKF). "variational": the
-        same with d2 replaced by its mean, to which the estimate's own covariance adds tr(M^-1 H P
-        H^T): with `StudentT` the variational filter for Student-t noise.
+        same with E d2, d2 + tr(M^-1 H P H^T): the variational filter, where w is `StudentT`.
     metric : str
         d2 = r^T M^-1 r with M the noise covariance ("R"), identity ("raw") or, for anchor
         "prediction" only, the covariance of the innovation ("innovation").
@@ -106,9 +105,8 @@ def kalman_filter(
     A flat start leaves the first observations unjudged under anchor "prediction": they have nothing
     to disagree with, get weight 1, and an outlier among them locks the filter.
 
-    Variational Student-t noise, z | u ~ N(H x, R/u), u ~ Gamma(nu/2, nu/2): E u = (nu + p) / (nu +
-    E d2), iterated with the law of x (Agamennoni, Nieto & Nebot, IEEE Trans. Signal Process. 60
-    (2012) 5024; Piche, Sarkka & Hartikainen, MLSP 2012).
+    Variational: z | u ~ N(H x, R/u), u ~ Gamma(nu/2, nu/2), E u = (nu + p) / (nu + E d2)
+    (Agamennoni, Nieto & Nebot, IEEE Trans. Signal Process. 60 (2012) 5024).
 
     Time O(G T (d^3 + p d^2) + n T d (d + p)) for n paths with G patterns of missing components
     (G = n under a weight), less where steps are regular and the covariance settles; memory
@@ -140,9 +138,9 @@ def rts_smoother(
     """State estimates from all observations, before and after each time.
 
     Parameters and result as for `kalman_filter`; innovations and likelihood are the filter's. With
-    anchor "estimate" or "variational" the weights come from the residuals of the smoothed estimate
-    and are iterated, smoother after smoother, from the plain one to convergence; with "prediction"
-    they are those of the filter.
+    anchor "estimate" or "variational" the weights come from the smoothed estimate and are iterated
+    to convergence, smoother after smoother, from the plain one; with "prediction" they are the
+    filter's.
 
     Raises
     ------
@@ -257,8 +255,7 @@ class _Robust(NamedTuple):
         choice(self.metric, "metric", METRICS)
         if self.anchor != "prediction" and self.metric == "innovation":
             raise ValueError(
-                "metric 'innovation' goes with anchor 'prediction'; "
-                f"{self.anchor!r} takes 'R' or 'raw'"
+                f"metric 'innovation' goes with anchor 'prediction', not {self.anchor!r}: R or raw"
             )
         positive_int(self.iterations, "iterations")
         return self if weight is self.weight else self._replace(weight=weight)

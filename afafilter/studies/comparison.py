@@ -131,14 +131,15 @@ class Comparison(ShownAsText):
         return self._gather(Score.over_time)
 
     def _gather(
-        self, part: Callable[[Score], pd.DataFrame], among: Mapping[str, Score] | None = None
+        self, part: Callable[[Score], pd.DataFrame], probabilities: bool = False
     ) -> pd.DataFrame:
         import pandas as pd
 
-        chosen = self.results if among is None else among
+        chosen = {n: s for n, s in self.results.items() if s.pit is not None or not probabilities}
         frames = [part(score).assign(estimator=name) for name, score in chosen.items()]
         if not frames:
-            raise ValueError(f"every estimator failed: {dict(self.errors)}")
+            why = "claims no probabilities" if self.results else f"failed: {dict(self.errors)}"
+            raise ValueError(f"every estimator {why}")
         frame = pd.concat(frames, ignore_index=True)
         return frame[["estimator", *frame.columns.drop("estimator")]]
 
@@ -256,49 +257,23 @@ class Comparison(ShownAsText):
         return pd.DataFrame(rows, columns=columns)
 
     def ranks(self, metric: str = "rmse", *, component: str = "all") -> pd.DataFrame:
-        """Places of the estimators, path by path.
+        """Places of the estimators, path by path, 1 for the smallest loss; ties share.
 
-        Parameters
-        ----------
-        metric, component : str
-            Which score decides, of all components or one.
-
-        Returns
-        -------
-        DataFrame
-            estimator, rank (mean over paths of the place, 1 for the smallest loss; ties share), low
-            and high (95 % Student interval), first (share of paths where nobody is better).
-
-        Raises
-        ------
-        ValueError
-            Unknown metric or component.
+        Columns estimator, rank (mean over paths), low, high (95 % Student interval), first (share
+        of paths where nobody is better). ValueError for an unknown metric or component.
         """
         import pandas as pd
 
         have = self._having(metric, component)
-        return pd.DataFrame(
-            ranks(metric, {name: score.ratio(metric, component) for name, score in have})
-        )
+        return pd.DataFrame(ranks(metric, {name: s.ratio(metric, component) for name, s in have}))
 
     def reliability(self) -> pd.DataFrame:
-        """Reliability diagram: estimator and the columns of `Score.reliability`.
-
-        Point estimators, which claim no probabilities, are left out.
-        """
-        return self._gather(Score.reliability, self._probabilistic())
+        """Reliability diagram of all but point estimators: see `Score.reliability`."""
+        return self._gather(Score.reliability, probabilities=True)
 
     def pit_histogram(self) -> pd.DataFrame:
-        """Histogram of the probability integral transform: as `Score.pit_histogram`."""
-        return self._gather(Score.pit_histogram, self._probabilistic())
-
-    def _probabilistic(self) -> dict[str, Score]:
-        found = {name: score for name, score in self.results.items() if score.pit is not None}
-        if self.results and not found:
-            raise ValueError(
-                "none of the estimators claims probabilities: all are point estimators"
-            )
-        return found
+        """Histogram of the PIT of all but point estimators: see `Score.pit_histogram`."""
+        return self._gather(Score.pit_histogram, probabilities=True)
 
     def table(
         self, metrics: Sequence[str] | None = None, *, component: str = "all"
