@@ -114,17 +114,6 @@ def _numbers_of(raw: NDArray[Any], name: str) -> Array:
         raise TypeError(f"{name} must be numbers, got {got}") from None
 
 
-def read_only(x: NDArray[Any]) -> Any:
-    """A view that cannot be written to.
-
-    Kernels are compiled apart for arrays that can and cannot: so what only is read has one type,
-    whatever the caller's array allows.
-    """
-    view = x.view()
-    view.flags.writeable = False
-    return view
-
-
 def is_complete(x: NDArray[Any], name: str, what: str = "value") -> bool:
     """Whether no number is missing; ValueError where one is infinite."""
     complete = all_finite(x)

@@ -18,7 +18,7 @@ from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.linear_time.bank import drift_path
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.options import Options, Spans
-from afafilter.adaptive.run import Outcome, move_anchor, own_observation
+from afafilter.adaptive.run import Outcome, anchored, own_observation
 from afafilter.attention.heads import AttentionResult, Request, isotropic
 from afafilter.attention.inputs import Inputs, known_keys
 from afafilter.attention.law import Law, law_of
@@ -125,28 +125,21 @@ def anchored_attention(
     own (P, Tq, d): each query's own observation, NaN where there is none.
     """
 
-    def plain() -> AttentionResult:
-        return attend(None, spans.split, spans.causal)
-
-    if options.weight is None and options.rests:
-        result = plain()
-        return result, result.output, []
-    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
-    if options.anchor == "prediction":
-        a = attend(None, spans.before, True).output
-    missing = np.isnan(a).any(axis=-1, keepdims=True)
-    if missing.any():
-        a = np.where(missing, plain().output, a)
-
-    def zbar(q: Array) -> tuple[AttentionResult, Array]:
-        known = None
-        if options.weight is not None:
-            unknown = np.isnan(q)
-            known = np.where(unknown, 0.0, q) if unknown.any() else q
-        result = attend(known, spans.split, spans.causal)
+    def solved(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
+        result = attend(q, past, causal)
         return result, result.output
 
-    return move_anchor(a, zbar, options)
+    def weighted(q: Array) -> tuple[AttentionResult, Array]:
+        known = None if options.weight is None else np.where(np.isnan(q), 0.0, q)
+        return solved(known, spans.split, spans.causal)
+
+    return anchored(
+        own,
+        options,
+        plain=lambda: solved(None, spans.split, spans.causal),
+        earlier=lambda: solved(None, spans.before, True),
+        weighted=weighted,
+    )
 
 
 def weights_are_shared(z: Array, options: Options) -> bool:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter._base.patterns import require_whole_rows
+from afafilter.adaptive.forms import is_invertible
 from afafilter.linalg import discretiser
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -86,15 +88,13 @@ def pull_forward(
     refuse_forcing(model, "pull_forward")
     grid = times(t)
     d = model.dim
-    if model.obs_dim != d or np.linalg.matrix_rank(model.C) < d:
+    if not is_invertible(model):
         raise ValueError(
             f"C must be invertible, so that one observation determines the state, got shape "
             f"{model.C.shape} and rank {np.linalg.matrix_rank(model.C)}"
         )
     data = observations(z, len(grid), d)
-    absent = np.isnan(data)
-    if (absent.any(-1) & ~absent.all(-1)).any():
-        raise ValueError("z must not have rows that are missing in part: NaN the whole row")
+    require_whole_rows(data, "NaN the whole row")
     R = observation_covariances(obs_cov, len(grid), d, model.R, data, definite=True)
     lag = scalar(target, "target") - (grid - model.delay)
     later = lag < 0

@@ -67,9 +67,13 @@ def warn_if_long(
         return
     at = form.parameters
     kernel = _Kernel(
-        float(at.decay), float(at.process_var), float(at.obs_var), form.anchor_var,
-        span / (n_seen - 1), inverse_temperature,
-    )  # fmt: skip
+        float(at.decay),
+        float(at.process_var),
+        float(at.obs_var),
+        form.anchor_var,
+        span / (n_seen - 1),
+        inverse_temperature,
+    )
     if n_seen <= kernel.memory():
         return
     found = remembered(model, ("too long", n_seen, kernel), lambda: _too_long(kernel, n_seen))

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.patterns import members
 from afafilter.adaptive.dense import (
     TILE_NUMBERS,
     Pattern,
@@ -46,16 +47,14 @@ class Outcome:
 
 def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
     """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
-    seen = ~np.isnan(z)
-    patterns, member = np.unique(seen.reshape(len(z), -1), axis=0, return_inverse=True)
-    member = member.reshape(-1)
+    seen = np.ascontiguousarray(~np.isnan(z))
+    groups = members(seen)
     outcome: Outcome | None = None
-    for k, pattern in enumerate(patterns):
-        mine = np.flatnonzero(member == k)
-        shared = pattern.reshape(seen.shape[1:])
+    for mine in groups:
+        shared = seen[mine[0]]
         used = plan if spans.window is None else _narrow(plan, shared, spans, spans.window)
         part = _run_pattern(used, z[mine], shared, options)
-        if len(patterns) == 1:
+        if len(groups) == 1:
             return part
         if outcome is None:
             outcome = Outcome(
@@ -165,7 +164,7 @@ def _iterate(
     own: Array,
     options: Options,
 ) -> tuple[Solution, list[float]]:
-    """Anchor, then rounds of a <- (1 + g - s) a - g a_before + s zbar. States are the tile's."""
+    """The solution of a tile of queries, in its coordinates, and the largest move of each round."""
     weight, beta = options.weight, options.inverse_temperature
 
     def solve(scale: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
@@ -180,24 +179,48 @@ def _iterate(
         unknown = finish(pattern, queries, solution)[2].any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
-    plain = None if tile is None else plain_scales(tile, tile.used, beta)
-    if weight is None and options.rests:
-        return solve(plain)[0], []
-    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
-    if options.anchor == "prediction":
-        earlier = None if tile is None else plain_scales(tile, tile.earlier, beta)
-        a = np.broadcast_to(solve(earlier, early=True)[1], own.shape)
-    missing = np.isnan(a).any(axis=-1, keepdims=True)
-    if missing.any():
-        a = np.where(missing, solve(plain)[1], a)
+    def unweighted(counts: str, *, early: bool = False) -> tuple[Solution, Array]:
+        scale = None if tile is None else plain_scales(tile, getattr(tile, counts), beta)
+        return solve(scale, early=early)
 
-    def zbar(anchor: Array) -> tuple[Solution, Array]:
+    def weighted(anchor: Array) -> tuple[Solution, Array]:
         if tile is None:
             return solve(None)
         return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
 
-    solution, a, change = move_anchor(a, zbar, options)
+    solution, a, change = anchored(
+        own,
+        options,
+        plain=lambda: unweighted("used"),
+        earlier=lambda: unweighted("earlier", early=True),
+        weighted=weighted,
+    )
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
+
+
+def anchored(
+    own: Array,
+    options: Options,
+    *,
+    plain: Callable[[], tuple[Result, Array]],
+    earlier: Callable[[], tuple[Result, Array]],
+    weighted: Callable[[Array], tuple[Result, Array]],
+) -> tuple[Result, Array, list[float]]:
+    """Anchor, then rounds of reweighting: the last result, the last anchor, the largest moves.
+
+    plain, earlier : a result and its mean (NaN: not determined) with all weights 1, from all
+    observations of a query and from those before its own; weighted : the same, reweighted around
+    an anchor. own (P, Tq, d) : each query's own observation, NaN where there is none.
+    """
+    if options.weight is None and options.rests:
+        return *plain(), []
+    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
+    if options.anchor == "prediction":
+        a = np.broadcast_to(earlier()[1], own.shape)
+    missing = np.isnan(a).any(axis=-1, keepdims=True)
+    if missing.any():
+        a = np.where(missing, plain()[1], a)
+    return move_anchor(a, weighted, options)
 
 
 def move_anchor(

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import is_definite, observations, times
+from afafilter._base.patterns import require_whole_rows
+from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.models.structured_noise import StructuredNoise, structured_covariance
@@ -48,15 +50,13 @@ def structured_adaptive_filter(
     grid = times(t)
     d = model.dim
     data = observations(z, len(grid), model.obs_dim)
-    if model.obs_dim != d or np.linalg.matrix_rank(model.C) < d:
+    if not is_invertible(model):
         raise ValueError(f"C must be invertible, got shape {model.C.shape}")
     if model.delay:
         raise ValueError("delay must be 0 with structured noise")
     if not is_definite(model.R):
         raise ValueError("R must be positive definite, got a singular matrix")
-    absent = np.isnan(data)
-    if (absent.any(-1) & ~absent.all(-1)).any():
-        raise ValueError("z must not have rows that are missing in part")
+    require_whole_rows(data, "NaN the whole row")
     state = np.linalg.solve(model.C, (data - model.offset)[..., None])[..., 0]
     noise_cov = np.linalg.solve(model.C, np.linalg.solve(model.C, model.R).T)
     Phi, psi, _ = model.transition(np.diff(grid))

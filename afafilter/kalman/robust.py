@@ -110,9 +110,15 @@ def judge(
 
 
 def _local_weights(
-    weight: Weight, v: Array, S: Array, R: Array, usable: ObsMask, anchor: str, metric: str,
+    weight: Weight,
+    v: Array,
+    S: Array,
+    R: Array,
+    usable: ObsMask,
+    anchor: str,
+    metric: str,
     iterations: int,
-) -> tuple[Array, int]:  # fmt: skip
+) -> tuple[Array, int]:
     """Weights from the residual of the estimate that they lead to: r = (R/w) (S + R/w)^-1 v.
 
     Variational: from E d2 = r^T M^-1 r + tr M^-1 V, V = (R/w) (S + R/w)^-1 S what the estimate

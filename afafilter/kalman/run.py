@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.patterns import group_alike
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
 from afafilter.kalman.flat_start import FlatBlock, FlatStart, initial_root, raise_singular
@@ -44,22 +45,6 @@ class Run:
     flat: list[FlatStart | None] = field(default_factory=list)
 
 
-def group_paths(seen: ObsMask, n: int) -> tuple[Index, Index]:
-    """Group of each of n paths by its pattern of gaps (n, T, p), and a first member of each group.
-
-    seen (1, T, p): all have the same.
-    """
-    if len(seen) == 1 or (seen == seen[0]).all():
-        return np.zeros(n, np.int64), np.zeros(1, np.int64)
-    packed = np.packbits(seen.reshape(n, -1), axis=1)
-    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[group.reshape(-1)], first[order]
-
-
 def run(
     line: Timeline, z: Array, smooth: bool, scale: Array | None = None, complete: bool = False
 ) -> Run:
@@ -75,7 +60,9 @@ def run(
     else:
         seen = ~np.isnan(z)
     if scale is None:
-        group, first = group_paths(seen, len(z))
+        group, first = group_alike(seen)
+        if len(group) < len(z):
+            group = np.zeros(len(z), np.int64)
         scale = np.empty((1, z.shape[1]))
         scale.fill(1.0)
         first_scale = np.zeros(len(first), np.int64)

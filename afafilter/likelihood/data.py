@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, observation_covariances, observations, times
+from afafilter._base.patterns import members
 from afafilter._base.steps import distinct_steps
 
 
@@ -61,22 +62,16 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
         covs = plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim), values))
     flat = values.reshape(-1, len(grid), obs_dim)
     present = ~np.isnan(flat)
-    patterns: dict[bytes, list[int]] = {}
-    for k, mask in enumerate(present):
-        patterns.setdefault(mask.tobytes(), []).append(k)
-    groups = tuple(
-        Group(
-            np.ascontiguousarray(np.where(present[members], flat[members], 0.0).transpose(1, 2, 0)),
-            present[members[0]].copy(),
-            np.ones(len(grid)),
-            np.array(members),
-        )
-        for members in patterns.values()
-        if present[members[0]].any()
-    )
+    groups = []
+    for paths in members(present):
+        z, mask = np.where(present[paths], flat[paths], 0.0), present[paths[0]].copy()
+        if mask.any():
+            z = np.ascontiguousarray(z.transpose(1, 2, 0))
+            groups.append(Group(z, mask, np.ones(len(grid)), paths))
     steps, index = steps_of(grid)
     longest, row = float(steps.max()), np.zeros(len(grid), np.int64)
-    return Data(grid, steps, index, groups, int(present.sum()), len(flat), covs, longest, row)
+    seen = int(present.sum())
+    return Data(grid, steps, index, tuple(groups), seen, len(flat), covs, longest, row)
 
 
 def steps_of(t: Array) -> tuple[Array, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter._base.patterns import members, require_whole_rows
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.integrals import exponential_integral
@@ -295,19 +296,11 @@ def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:
     ValueError
         If a row is missing in part: the isotropic form has no answer for it.
     """
-    absent = np.isnan(z)
-    partly = absent.any(-1) & ~absent.all(-1)
-    if partly.any():
-        p, k = np.argwhere(partly)[0]
-        raise ValueError(
-            f"z has a row that is missing in part (path {p}, row {k}); linear time needs rows "
-            "wholly present or wholly NaN: use method 'dense' or 'modal'"
-        )
-    valid = ~absent[..., 0]
-    members: dict[bytes, list[int]] = {}
-    for path, row in enumerate(np.packbits(valid, axis=1)):
-        members.setdefault(row.tobytes(), []).append(path)
-    return [(np.array(paths), valid[paths[0]]) for paths in members.values()]
+    require_whole_rows(
+        z, "linear time needs them present or all NaN; use method 'dense' or 'modal'"
+    )
+    valid = ~np.isnan(z[..., 0])
+    return [(paths, valid[paths[0]]) for paths in members(valid)]
 
 
 def _skew_matrix(frequency: Array, d: int) -> Array:
