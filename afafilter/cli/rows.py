@@ -10,6 +10,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.io.series import Series
+from afafilter.models.forcing import shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -29,7 +30,7 @@ class Rows:
 def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
     mean, cov = estimate.through(model.C)
-    return Estimate(estimate.t, mean + model.offset, cov, label=estimate.label)
+    return Estimate(estimate.t, mean + shown_offset(model, estimate.t), cov, label=estimate.label)
 
 
 def rows_of(

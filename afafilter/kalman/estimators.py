@@ -29,7 +29,7 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.unknown import chosen
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import honours_forcing
+from afafilter.models.forcing import honours_forcing, shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
@@ -203,7 +203,7 @@ def forecast(
             )
         found = kalman_filter(model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
         smoother = partial(rts_smoother, model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
-        H, d, R = model.C, model.offset, model.R
+        H, d, R = model.C, shown_offset(model, ahead), model.R
     else:
         if steps is None or horizon_times is not None:
             raise ValueError("a DiscreteModel needs steps (and no horizon_times) to forecast")

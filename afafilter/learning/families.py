@@ -30,12 +30,15 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import positive_int, scalar
+from afafilter.learning.constraints import LogNormal, Normal
 from afafilter.learning.family import Component, Family, Param
 from afafilter.learning.start_values import Scales
 from afafilter.models import blocks
 
 __all__ = [
     "Family",
+    "LogNormal",
+    "Normal",
     "brownian",
     "constant",
     "constant_velocity",

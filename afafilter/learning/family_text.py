@@ -9,7 +9,7 @@ from afafilter.io.model_toml import near
 from afafilter.learning import families
 from afafilter.learning.family import NO_STATE, Family
 
-FAMILIES = tuple(name for name in families.__all__ if name != "Family")
+FAMILIES = tuple(name for name in families.__all__ if name.islower())
 LONGEST = 2000
 """Characters of the longest text that is read."""
 

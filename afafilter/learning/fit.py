@@ -26,7 +26,8 @@ from afafilter._base.checks import (
 )
 from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
-from afafilter.learning.parameters.parametrisation import parametrisation
+from afafilter.learning.inputs import InputParameters, first_effect, regressors
+from afafilter.learning.parameters.parametrisation import Parametrisation, parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import first_start, solve
@@ -49,6 +50,9 @@ def fit(
     starts: int = 1,
     rng: np.random.Generator | int | None = None,
     obs_cov: ArrayLike | None = None,
+    inputs: Any = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    priors: Mapping[str, Any] | None = None,
     stable: bool | None = None,
     dof: float | None = None,
     max_iter: int = 500,
@@ -80,6 +84,17 @@ def fit(
         generator or the seed of one.
     obs_cov : array_like, shape (T, p, p), optional
         Measurement covariances in place of R.
+    inputs : array_like, shape (T, m), or mapping, DataFrame or Forcing, optional
+        Regressors u of the observations, z = C x + offset + D u + v, whose coefficients D are
+        fitted and named as the columns are ("input" without names). The fitted model has them as
+        `forcing`. A `Forcing` without matrices may hold values beyond the data, for forecasts.
+        Inputs with known matrices are part of the model (`LinearSDE(forcing=...)`), where "input"
+        and "direct" name them in `free`.
+    bounds : mapping, optional
+        Name -> (low, high) of parameters, None = open.
+    priors : mapping, optional
+        Name -> density of the parameter with `logpdf`: `families.LogNormal`, `families.Normal` or
+        one of scipy.stats. The fit is then the mode of likelihood times densities.
     stable : bool, optional
         Keep A stable by its parametrisation. None: where the prior is stationary and the
         whole of A is free.
@@ -98,8 +113,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        Bad arguments; no observations, fewer than parameters, or all equal; a start outside the
-        domain, or where the likelihood does not exist.
+        Bad arguments, inputs with holes; no observations, fewer than parameters, or all equal; a
+        start outside the domain, or where the likelihood does not exist.
 
     Warns
     -----
@@ -141,12 +156,15 @@ def fit(
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     _refuse_degenerate(values, data)
-    par = parametrisation(model, data.t, values, free, stable=stable, obs_cov=obs_cov is not None)
-    if method == "student_t" and dof is None:
-        from afafilter.learning.student_t import StudentParameters
+    par = _parameters(model, data, values, options, inputs)
+    constraints = None
+    if bounds or priors:
+        from afafilter.learning.constraints import Constraints
 
-        par = StudentParameters(par, START_DOF)
-    problem = Problem(model, par, data, values, data.obs_cov, options)
+        if method == "em" or (priors and method != "ml"):
+            raise ValueError("bounds are for methods 'ml' and 'student_t', priors for 'ml'")
+        constraints = Constraints(par, bounds or {}, priors or {})
+    problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
     theta = first_start(problem)
     flat = _flat_count(par.system(theta))
     if data.n_obs <= len(theta) + flat * data.n_paths:
@@ -155,6 +173,41 @@ def fit(
             + (f" and {flat * data.n_paths} diffuse start components" if flat else "")
         )
     return solve(problem, theta, starts, drawn)
+
+
+def _parameters(
+    model: Any, data: Data, values: Array, options: Mapping[str, Any], inputs: Any
+) -> Parametrisation:
+    """What moves: the model's parameters, the regressors' coefficients, degrees of freedom."""
+    forced = inputs is not None or getattr(model, "forcing", None) is not None
+    if forced and options["method"] == "em":
+        raise ValueError("method 'em' takes no inputs: use 'ml'")
+    forcing, effect, rest = None, np.zeros((0, 0)), values
+    if inputs is not None:
+        if isinstance(model, DiscreteModel) or getattr(model, "forcing", None) is not None:
+            raise ValueError(
+                "inputs need a LinearSDE or a family without forcing of its own; a DiscreteModel "
+                "takes what is known as b and d, (T, n) and (T, p) by time_varying"
+            )
+        forcing = regressors(inputs, data.t)
+        effect = first_effect(forcing, data.t, values)
+        rest = values - forcing.values(data.t) @ effect.T
+    par = parametrisation(
+        model,
+        data.t,
+        rest,
+        options["free"],
+        stable=options["stable"],
+        obs_cov=data.obs_cov is not None,
+    )
+    if forcing is not None:
+        size = float(np.sqrt(np.nanvar(values))) or 1.0
+        par = InputParameters(par, forcing, effect, size)
+    if options["method"] == "student_t" and options["dof"] is None:
+        from afafilter.learning.student_t import StudentParameters
+
+        par = StudentParameters(par, START_DOF)
+    return par
 
 
 def _refuse_degenerate(z: Array, data: Data) -> None:

@@ -56,8 +56,9 @@ def loglik(
         The log-likelihood, 2 pi counted for every observed component, flat starts exact: that of
         `kalman_filter`. With `gradient` also name -> derivative: of a family by each free
         parameter; of a model by each array, of that array's shape: A, Q, drift, C, offset, R (F, Q,
-        b, H, d, R), and prior mean, prior cov where the model has a `Prior`. Derivatives by
-        covariances are symmetric: the change for a symmetric change E of Q is sum(G * E).
+        b, H, d, R), input and direct where it has forcing, prior mean and prior cov where it has a
+        `Prior`. Derivatives by covariances are symmetric: the change for a symmetric change E of Q
+        is sum(G * E).
 
     Raises
     ------
@@ -113,6 +114,8 @@ def loglik(
         for name in names
         if not (name == "R" and obs_cov is not None)
     }
+    if isinstance(grad, System) and grad.gain is not None and grad.direct is not None:
+        slopes["input"], slopes["direct"] = np.array(grad.gain), np.array(grad.direct)
     if isinstance(grad.prior, PriorArrays):
         slopes["prior mean"] = np.array(grad.prior.mean)
         slopes["prior cov"] = np.array(grad.prior.cov)

@@ -7,7 +7,7 @@ finish, tell how far the optimum still is, and which directions the data leave o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -104,6 +104,7 @@ def maximise(
     tolerance: float,
     roots: Any = None,
     vanishing: Callable[[Array], list[int]] = lambda _: [],
+    limited: Any = None,
 ) -> Optimum:
     """Maximise from `start`; converged when at most `tolerance` of the objective can be gained.
 
@@ -111,6 +112,7 @@ def maximise(
         steps in them are slow, steps in their logarithms are tried as well: ridges along which
         parameters vanish in proportion are straight there.
     vanishing : names coordinates to be put to 0 where that costs no more than the tolerance.
+    limited : (n,) bool, coordinates that may rest at a bound, where only inward slopes count.
     """
     scale = _scales(objective, start, typical, roots)
     at, n_iter, history = _neighbourhood(objective, start, bounds, scale, max_iter)
@@ -126,7 +128,11 @@ def maximise(
         if np.abs(spectrum[0]).min() < DOUBTFUL_EIGENVALUE:
             info = information(objective, at.theta, typical)
             spectrum = _spectrum(info, typical)
-        seen, blind, step, gain = _newton(spectrum, at.grad, typical)
+        held = _held(at, bounds, limited)
+        if len(held):
+            seen, blind, step, gain = _newton_without(held, info, at.grad, typical)
+        else:
+            seen, blind, step, gain = _newton(spectrum, at.grad, typical)
         if gain <= tolerance:
             # One free step: quadratic convergence makes the optimum exact to rounding.
             if gain > 1e-3 * tolerance:
@@ -147,13 +153,36 @@ def maximise(
         at = better
         history.append(at.value)
     at, boundary = _vanished(objective, at, vanishing(at.theta), tolerance)
+    boundary = tuple(dict.fromkeys((*boundary, *held)))
     if boundary:
-        inner = np.setdiff1d(np.arange(n), boundary)
-        part = newton(info[np.ix_(inner, inner)], at.grad[inner], typical[inner])
-        seen, blind = (np.zeros((n, x.shape[1])) for x in part[:2])
-        seen[inner], blind[inner] = part[:2]
+        seen, blind = _newton_without(boundary, info, at.grad, typical)[:2]
     outcome = n_iter, not message, message or "converged"
     return Optimum(*at, info, seen, blind, gain, *outcome, boundary, history)
+
+
+def _held(at: Point, bounds: tuple[Array, Array], limited: Any) -> tuple[int, ...]:
+    """Coordinates at a bound whose slope leads out."""
+    if limited is None:
+        return ()
+    lower, upper = bounds
+    out = ((at.theta <= lower) & (at.grad < 0)) | ((at.theta >= upper) & (at.grad > 0))
+    return tuple(np.flatnonzero(out & limited).tolist())
+
+
+def _newton_without(
+    held: Sequence[int], info: Array, grad: Array, typical: Array
+) -> tuple[Array, Array, Array, float]:
+    """As `newton` with some coordinates held where they are."""
+    n = len(grad)
+    inner = np.setdiff1d(np.arange(n), held)
+    if not len(inner):
+        return np.zeros((n, 0)), np.zeros((n, 0)), np.zeros(n), 0.0
+    *directions, short, gain = newton(info[np.ix_(inner, inner)], grad[inner], typical[inner])
+    seen, blind = (np.zeros((n, x.shape[1])) for x in directions)
+    seen[inner], blind[inner] = directions
+    step = np.zeros(n)
+    step[inner] = short
+    return seen, blind, step, gain
 
 
 def _neighbourhood(

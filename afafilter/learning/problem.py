@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afafilter._base.checks import Array
+from afafilter.learning.constraints import Constraints
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import Parametrisation
 from afafilter.likelihood.data import Data
@@ -29,8 +30,22 @@ class Problem:
     z: Array
     obs_cov: Array | None
     options: Mapping[str, Any]
+    constraints: Constraints | None = None
 
     def objective(self, theta: Array) -> tuple[float, Array]:
         """Log-likelihood and gradient by theta."""
         value, grad = evaluate(self.parametrisation.system(theta), self.data)
-        return value, self.parametrisation.pull(theta, grad)
+        slope = self.parametrisation.pull(theta, grad)
+        if self.constraints is None:
+            return value, slope
+        more, by_theta = self.constraints.density(theta)
+        return value + more, slope + by_theta
+
+    def bounds(self, theta: Array) -> tuple[Array, Array]:
+        """Lower and upper bounds of theta around a starting one."""
+        lower, upper = self.parametrisation.bounds(theta)
+        return (lower, upper) if self.constraints is None else self.constraints.within(lower, upper)
+
+    def log_prior(self, theta: Array) -> float:
+        """What the parameters' densities add to the log-likelihood."""
+        return 0.0 if self.constraints is None else self.constraints.density(theta)[0]

@@ -52,7 +52,7 @@ class FitResult(ShownAsText):
     unidentified : tuple of str
         Combinations of parameters that the data do not determine, in words.
     boundary : tuple of str
-        Parameters whose best value is exactly 0, the end of their domain.
+        Parameters whose best value is exactly 0, the end of their domain, or at a bound.
     history : tuple of float
         Log-likelihood after every step that raised it.
     starts : tuple of float
@@ -65,6 +65,8 @@ class FitResult(ShownAsText):
         Unit that dates were counted in, which `model` remembers; "" for other times.
     weights : ndarray, shape (..., T), optional
         Weight of each observation (method "student_t"), else None.
+    log_prior : float
+        What the densities given as `priors` add to the log-likelihood; 0 without any.
     """
 
     loglik: float
@@ -90,6 +92,7 @@ class FitResult(ShownAsText):
     dof: float = np.inf
     weights: Array | None = None
     time_unit: str = ""
+    log_prior: float = 0.0
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
@@ -130,7 +133,10 @@ class FitResult(ShownAsText):
                 "profile intervals need a likelihood: method 'student_t' has a bound only"
             )
         which = list(self.params).index(_known(name, self.params))
-        return profile(self.problem, self.theta, self.loglik, which, _level(level))
+        top = self.loglik + self.log_prior
+        ends = profile(self.problem, self.theta, top, which, _level(level))
+        constraints = self.problem.constraints
+        return ends if constraints is None else constraints.clip(name, ends)
 
     def bootstrap(self, n: int, rng: np.random.Generator | int) -> Array:
         """Parametric bootstrap: (n, k) estimates from data simulated under the fitted model.

@@ -51,7 +51,8 @@ def solve(
 
 def _solve_one(problem: Problem, theta: Array) -> Optimum:
     par, options = problem.parametrisation, problem.options
-    lower, upper = par.bounds(theta)
+    lower, upper = problem.bounds(theta)
+    theta = np.clip(theta, lower, upper)
     function: Any = problem.objective
     if options["method"] == "student_t":
         from afafilter.learning.student_t import StudentBound
@@ -76,6 +77,7 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
         par.typical,
         roots=par.roots,
         vanishing=par.vanishing,
+        limited=None if problem.constraints is None else problem.constraints.limited(),
         **search,
     )
     optimum.n_evals = objective.n_evals
@@ -97,7 +99,7 @@ def _compare_with_filter(problem: Problem, best: Optimum) -> None:
         return
     model = problem.parametrisation.model(best.theta)
     found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
-    value = float(np.sum(np.asarray(found.loglik)))
+    value = float(np.sum(np.asarray(found.loglik))) + problem.log_prior(best.theta)
     if not abs(value - best.value) <= MISMATCH * max(1.0, abs(value)):
         raise ArithmeticError(
             f"the maximised log-likelihood is {best.value:.8g}, the Kalman filter's at the same "
@@ -124,6 +126,8 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     names = par.names
     unidentified = tuple(_in_words(column / par.typical, names) for column in best.blind.T)
     k, n_obs = len(theta), problem.data.n_obs
+    log_prior = problem.log_prior(theta)
+    loglik = best.value - log_prior
     if not best.success:
         warnings.warn(f"the fit did not converge: {best.message}", FitWarning, stacklevel=4)
     elif unidentified:
@@ -131,7 +135,8 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
             "the data do not determine: " + "; ".join(unidentified), FitWarning, stacklevel=4
         )
     return FitResult(
-        loglik=best.value,
+        loglik=loglik,
+        log_prior=log_prior,
         params=dict(zip(names, natural.tolist(), strict=True)),
         std_errors=dict(zip(names, np.sqrt(cov.diagonal()).tolist(), strict=True)),
         cov=cov,
@@ -139,8 +144,8 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
         message=best.message,
         n_iter=best.n_iter,
         n_evals=best.n_evals,
-        aic=2 * k - 2 * best.value,
-        bic=k * float(np.log(n_obs)) - 2 * best.value,
+        aic=2 * k - 2 * loglik,
+        bic=k * float(np.log(n_obs)) - 2 * loglik,
         n_obs=n_obs,
         gradient_norm=float(np.abs(best.grad * par.typical).max()),
         unidentified=unidentified,

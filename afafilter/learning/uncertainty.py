@@ -129,6 +129,8 @@ def _simulated(problem: Problem, theta: Array, rng: np.random.Generator) -> Arra
     t = data.t
     if isinstance(model, LinearSDE) and model.delay > 0:
         t, model = t - model.delay, replace(model, delay=0.0)
+    if isinstance(model, LinearSDE):
+        model = replace(model, forcing=None)  # the chain's shift has what inputs show
     x = simulate(model, t, len(paths), rng=rng, x0=x0).x
     clean = np.einsum("tij,ntj->nti", np.broadcast_to(chain.H, (len(t), *chain.H.shape[1:])), x)
     clean += chain.shift

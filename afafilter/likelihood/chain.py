@@ -14,11 +14,12 @@ from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
 
 from afafilter._base.checks import Array
 from afafilter.likelihood.data import Data, plain
+from afafilter.likelihood.inputs import Slopes, input_shift
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import transition_adjoint, transitions
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import refuse_forcing
+from afafilter.models.forcing import Forcing
 from afafilter.models.priors import InitialLaw, Prior, require_before
 from afafilter.models.sde import LinearSDE
 
@@ -53,15 +54,27 @@ class System(NamedTuple):
     delay: float = 0.0
     vector: Array | None = None
     """A, Q, prior cov, C, R and offset end to end, where a gradient holds them so."""
+    gain: Array | None = None
+    """M (d, m), how known inputs drive the state."""
+    direct: Array | None = None
+    """D (p, m), what they add to the observations."""
+    forcing: Forcing | None = None
+    """The inputs themselves, which no gradient goes to."""
 
     @classmethod
     def of(cls, model: LinearSDE) -> System:
         """The arrays of a model, writable."""
-        refuse_forcing(model, "the likelihood that `fit` maximises")
         A, Q, drift, C, offset, R = (
             plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )
-        return cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
+        system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
+        return system if model.forcing is None else system.driven(model.forcing)
+
+    def driven(self, forcing: Forcing) -> System:
+        """The system under these inputs."""
+        d, p, m = len(self.A), len(self.R), forcing.u.shape[1]
+        direct = np.zeros((p, m)) if forcing.direct is None else plain(forcing.direct)
+        return self._replace(gain=plain(forcing.gain(d)), direct=direct, forcing=forcing)
 
 
 class DiscreteSystem(NamedTuple):
@@ -147,7 +160,8 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
     else:
         F, b, V = discretiser.transition(A, Q, u, data.steps)
     R = system.R[None] if data.obs_cov is None else data.obs_cov
-    H, shift, R, row = _shown(len(data.t), system.C[None], system.offset[None], R)
+    shown, input_pullback = _shift(system, data)
+    H, shift, R, row = _shown(len(data.t), system.C[None], shown, R)
     sizes = _sizes(A, flat.shape[1])
     chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes)
 
@@ -157,9 +171,33 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
         if pA is not None:
             gA, gQ, gu = gA + pA, gQ + pQ, gu + pu
         gR = g.R.sum(axis=0) if data.obs_cov is None else np.zeros_like(system.R)
-        return System(gA, gQ, gu, g.H.sum(axis=0), g.shift.sum(axis=0), gR, prior, 0.0)
+        gC = g.H.sum(axis=0)
+        grad = System(gA, gQ, gu, gC, g.shift.sum(axis=0), gR, prior, 0.0)
+        if input_pullback is None:
+            return grad
+        more = input_pullback(g.shift)
+        return grad._replace(A=gA + more.A, C=gC + more.C, gain=more.gain, direct=more.direct)
 
     return chain, pullback
+
+
+def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], Slopes] | None]:
+    """What observations show beside C x_0: offset (1, p), with inputs + C x_u + D u (T, p)."""
+    if system.forcing is None:
+        return system.offset[None], None
+    assert system.gain is not None
+    assert system.direct is not None
+    states = data.t - system.delay
+    start, prior = float(states[0]), system.prior
+    if isinstance(prior, PriorArrays):
+        start = start if prior.t0 is None else prior.t0
+    elif prior == "stationary" and len(system.forcing.t):
+        start = float(system.forcing.t[0])
+    at = states, data.t, start
+    shift, pullback = input_shift(
+        system.A, system.C, system.gain, system.direct, system.forcing, at
+    )
+    return system.offset + shift, pullback
 
 
 def _decay(A: Array) -> float:

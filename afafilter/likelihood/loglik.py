@@ -76,7 +76,9 @@ def evaluate(
     system: System | DiscreteSystem, data: Data, *, gradient: bool = True
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type)."""
-    if gradient and isinstance(system, System) and len(data.groups) == 1 and data.obs_cov is None:
+    plain = isinstance(system, System) and system.forcing is None
+    if gradient and plain and len(data.groups) == 1 and data.obs_cov is None:
+        assert isinstance(system, System)
         prior = system.prior
         reach = np.abs(system.A).sum(axis=0).max() * data.longest
         if (

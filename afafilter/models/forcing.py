@@ -1,15 +1,17 @@
 """Known inputs: a force that is known to act on the state, constant between the times it changes.
 
     dx = (A x + drift + M u(t)) dt + B dw,      u(t) = u_k for t_k <= t < t_{k+1}, 0 before t_0
+    z  = C x + offset + D u(t) + v
 
-The model is linear, so x = x_0 + x_u with x_0 the model without input and x_u certain:
+D, `direct`, is what regressors of the observations have. The model is linear, so x = x_0 + x_u with
+x_0 the model without input and x_u certain:
 
     x_u(t) = int_{origin}^t e^{A (t - s)} M u(s) ds.
 
-What is estimated from z is x_0, from the observations less C x_u; x_u is added to its mean. So
-every estimator and every robust weight honours an input, and none of them knows of it. The origin,
-where x_u = 0, is the time at which the prior holds; a stationary prior holds before the input
-begins.
+What is estimated from z is x_0, from the observations less C x_u + D u; x_u is added to its mean.
+So every estimator and every robust weight honours an input, and none of them knows of it. The
+origin, where x_u = 0, is the time at which the prior holds; a stationary prior holds before the
+input begins.
 (Kalman and Bucy, New results in linear filtering and prediction theory, J. Basic Eng. 83, 1961.)
 """
 
@@ -18,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, frozen, observations, real_array, times
 from afafilter.linalg import discretiser
@@ -42,68 +45,167 @@ class Forcing:
         Values, u[k] from t[k] until t[k + 1], the last one for ever; 0 before t[0]. (K,) for
         one input.
     matrix : ndarray, shape (d, m), optional
-        How the inputs drive the state, state/time per unit of input. None: m = d
-        inputs, one for each component of the state.
+        M: how the inputs drive the state, state/time per unit of input. None: m = d inputs, one
+        for each component of the state; with `direct`, none drives it.
+    direct : ndarray, shape (p, m), optional
+        D: what the inputs add to the observations, per unit of input. None: nothing.
+    names : sequence of str
+        What the inputs are called, so that a file knows which columns they are; () = not said.
 
     Raises
     ------
     ValueError, TypeError
         Times that do not increase, wrong shapes, not finite.
+
+    Notes
+    -----
+    A model from a file may know its inputs by name only, without values (t of shape (0,)): give
+    them by `at`.
     """
 
     t: Array
     u: Array
     matrix: Array | None = None
+    direct: Array | None = None
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        grid = times(self.t, "forcing t")
-        if (np.diff(grid) == 0).any():
-            raise ValueError("forcing t must increase: two values at one time have no meaning")
         u = real_array(self.u, "forcing u")
         if u.ndim == 1:
             u = u[:, None]
+        grid = np.zeros(0) if u.ndim == 2 and len(u) == 0 else times(self.t, "forcing t")
+        if (np.diff(grid) == 0).any():
+            raise ValueError("forcing t must increase: two values at one time have no meaning")
         if u.ndim != 2 or len(u) != len(grid) or u.shape[1] == 0:
             raise ValueError(f"forcing u must have shape ({len(grid)}, m), got {u.shape}")
-        if self.matrix is not None:
-            M = real_array(self.matrix, "forcing matrix")
-            if M.ndim != 2 or M.shape[1] != u.shape[1]:
-                raise ValueError(f"forcing matrix must have shape (d, {u.shape[1]}), got {M.shape}")
-            object.__setattr__(self, "matrix", frozen(M))
+        for name, rows in (("matrix", "d"), ("direct", "p")):
+            value = getattr(self, name)
+            if value is not None:
+                M = real_array(value, f"forcing {name}")
+                if M.ndim != 2 or M.shape[1] != u.shape[1]:
+                    raise ValueError(
+                        f"forcing {name} must have shape ({rows}, {u.shape[1]}), got {M.shape}"
+                    )
+                object.__setattr__(self, name, frozen(M))
+        given: Any = self.names
+        names = (given,) if isinstance(given, str) else tuple(map(str, given))
+        if names and len(names) != u.shape[1]:
+            raise ValueError(f"forcing names must name {u.shape[1]} inputs, got {names}")
+        object.__setattr__(self, "names", names)
         object.__setattr__(self, "t", frozen(grid))
         object.__setattr__(self, "u", frozen(u))
 
     def __repr__(self) -> str:
-        span = f"{self.t[0]:g} .. {self.t[-1]:g}"
-        return f"Forcing({self.u.shape[1]} inputs, {len(self.t)} values, t {span})"
+        span = f"t {self.t[0]:g} .. {self.t[-1]:g}" if len(self.t) else "no values yet"
+        return f"Forcing({self.u.shape[1]} inputs, {len(self.t)} values, {span})"
 
-    def rates(self, dim: int) -> Array:
-        """M u (K, d), state/time; ValueError if that does not suit `dim` components."""
+    def at(self, t: ArrayLike, u: ArrayLike) -> Forcing:
+        """The same inputs with these values: t (K,), u (K, m)."""
+        return replace(self, t=cast(Array, t), u=cast(Array, u))
+
+    def check(self, dim: int, obs_dim: int) -> None:
+        """ValueError if the matrices do not suit a model of `dim` states, `obs_dim` observed."""
+        if self.direct is not None and len(self.direct) != obs_dim:
+            raise ValueError(
+                f"forcing direct must have one row for each of the {obs_dim} observed components, "
+                f"got {len(self.direct)}"
+            )
+        driven = self.matrix is not None or self.direct is None
         rows = self.u.shape[1] if self.matrix is None else len(self.matrix)
-        if rows != dim:
+        if driven and rows != dim:
             what = "u must have one column" if self.matrix is None else "matrix must have one row"
             raise ValueError(
                 f"forcing {what} for each of the {dim} components of the state, got {rows}"
                 + ("; give forcing matrix (d, m) for m inputs" if self.matrix is None else "")
             )
-        return self.u if self.matrix is None else self.u @ self.matrix.T
+
+    def gain(self, dim: int) -> Array:
+        """M (d, m)."""
+        m = self.u.shape[1]
+        if self.matrix is not None:
+            return self.matrix
+        return np.eye(dim, m) if self.direct is None else np.zeros((dim, m))
+
+    def rates(self, dim: int) -> Array:
+        """M u (K, d), state/time."""
+        return np.asarray(self.u @ self.gain(dim).T)
+
+    def values(self, t: Array) -> Array:
+        """u (T, m) at these times.
+
+        Raises
+        ------
+        ValueError
+            If the inputs have no values yet.
+        """
+        if not len(self.t):
+            what = f" ({', '.join(self.names)})" if self.names else ""
+            raise ValueError(
+                f"the model's inputs{what} have no values yet: replace(model, "
+                "forcing=model.forcing.at(t, u)); in the command they are columns of the data"
+            )
+        padded = np.vstack([np.zeros(self.u.shape[1]), self.u])
+        return np.asarray(padded[np.searchsorted(self.t, t, side="right")])
+
+    def shown(self, t: Array, obs_dim: int) -> Array:
+        """D u (T, p): what the inputs add to observations at these times."""
+        u = self.values(t)
+        return np.zeros((len(u), obs_dim)) if self.direct is None else u @ self.direct.T
 
 
-def joined_input(
-    first: Forcing | None, second: Forcing | None, dim: int, other_dim: int
-) -> Forcing | None:
-    """The input of two models side by side, with `dim` and `other_dim` states."""
-    given = [forcing for forcing in (first, second) if forcing is not None]
-    if not given:
+def joined_input(first: Any, second: Any) -> Forcing | None:
+    """The input of two models side by side: each drives its own states, both the observations."""
+    if first.forcing is None and second.forcing is None:
         return None
+    given = [model.forcing for model in (first, second) if model.forcing is not None]
     grid = np.unique(np.concatenate([forcing.t for forcing in given]))
-    columns = []
-    for forcing, d in ((first, dim), (second, other_dim)):
-        rates = np.zeros((len(grid), d))
-        if forcing is not None:
-            values = np.vstack([np.zeros(d), forcing.rates(d)])
-            rates = values[np.searchsorted(forcing.t, grid, side="right")]
-        columns.append(rates)
-    return Forcing(grid, np.hstack(columns))
+    d, p = first.dim + second.dim, first.obs_dim
+    u, M, D, names = [], [np.zeros((d, 0))], [np.zeros((p, 0))], []
+    for before, model in ((0, first), (first.dim, second)):
+        forcing = model.forcing
+        if forcing is None:
+            continue
+        u.append(forcing.values(grid))
+        m = u[-1].shape[1]
+        M.append(np.zeros((d, m)))
+        M[-1][before : before + model.dim] = forcing.gain(model.dim)
+        D.append(np.zeros((p, m)) if forcing.direct is None else forcing.direct)
+        names += forcing.names
+    whole = np.hstack(u)
+    named = tuple(names) if len(names) == whole.shape[1] else ()
+    return Forcing(grid, whole, np.hstack(M), np.hstack(D), named)
+
+
+class InputNodes(NamedTuple):
+    """When inputs change and states are asked for: nodes, their distinct steps, inputs between."""
+
+    start: int  # the node where x_u = 0
+    steps: Array  # (K,) distinct steps
+    which: Any  # (N - 1,) the step after each node
+    inputs: Array  # (N - 1, m) the input after each node
+    asked: Any  # (T,) the node of each time that is asked for
+
+
+def input_nodes(forcing: Forcing, at: Array, origin: float) -> InputNodes:
+    """The nodes of x_u at the sorted times `at`, x_u = 0 at `origin`."""
+    nodes = np.unique(np.concatenate([at, [origin], forcing.t]))
+    nodes = nodes[(nodes >= min(at[0], origin)) & (nodes <= max(at[-1], origin))]
+    steps, which = np.unique(np.diff(nodes), return_inverse=True)
+    return InputNodes(
+        int(np.searchsorted(nodes, origin)),
+        steps,
+        which,
+        forcing.values(nodes[:-1]),
+        np.searchsorted(nodes, at),
+    )
+
+
+def augmented(A: Array) -> tuple[Array, Array, Array]:
+    """[[A, I], [0, 0]], whose exponential is [[e^{A h}, Gamma(h)], [0, I]]; and no noise."""
+    d = len(A)
+    whole = np.zeros((2 * d, 2 * d))
+    whole[:d, :d], whole[:d, d:] = A, np.eye(d)
+    return whole, np.zeros((2 * d, 2 * d)), np.zeros(2 * d)
 
 
 def response(A: Array, forcing: Forcing, at: Array, origin: float) -> Array:
@@ -113,30 +215,24 @@ def response(A: Array, forcing: Forcing, at: Array, origin: float) -> Array:
     int_0^h e^{A s} ds, exactly; backwards from the origin the same is solved for the earlier x_u.
     """
     d = len(A)
-    rates = np.vstack([np.zeros(d), forcing.rates(d)])
-    nodes = np.unique(np.concatenate([at, [origin], forcing.t]))
-    nodes = nodes[(nodes >= min(at[0], origin)) & (nodes <= max(at[-1], origin))]
-    steps, which = np.unique(np.diff(nodes), return_inverse=True)
-    acting = rates[np.searchsorted(forcing.t, nodes[:-1], side="right")]
-    # exp([[A, I], [0, 0]] h) = [[e^{A h}, Gamma(h)], [0, I]]
-    whole = np.zeros((2 * d, 2 * d))
-    whole[:d, :d], whole[:d, d:] = A, np.eye(d)
-    none = np.zeros((2 * d, 2 * d)), np.zeros(2 * d)
-    both = discretiser.transition(whole, *none, steps)[0] if len(steps) else whole[None]
+    nodes = input_nodes(forcing, at, origin)
+    acting = nodes.inputs @ forcing.gain(d).T
+    whole = augmented(A)
+    both = discretiser.transition(*whole, nodes.steps)[0] if len(nodes.steps) else whole[0][None]
     Phi, Gamma = both[:, :d, :d], both[:, :d, d:]
-    x = np.zeros((len(nodes), d))
-    start = int(np.searchsorted(nodes, origin))
-    for k in range(start, len(nodes) - 1):
-        x[k + 1] = Phi[which[k]] @ x[k] + Gamma[which[k]] @ acting[k]
-    for k in range(start - 1, -1, -1):
-        x[k] = np.linalg.solve(Phi[which[k]], x[k + 1] - Gamma[which[k]] @ acting[k])
-    return np.asarray(x[np.searchsorted(nodes, at)])
+    x = np.zeros((len(acting) + 1, d))
+    for k in range(nodes.start, len(acting)):
+        x[k + 1] = Phi[nodes.which[k]] @ x[k] + Gamma[nodes.which[k]] @ acting[k]
+    for k in range(nodes.start - 1, -1, -1):
+        back = x[k + 1] - Gamma[nodes.which[k]] @ acting[k]
+        x[k] = np.linalg.solve(Phi[nodes.which[k]], back)
+    return np.asarray(x[nodes.asked])
 
 
 def origin(model: Any, first: float) -> float:
     """Where x_u = 0: the time of the prior, `first` being that of the first state observed."""
     if model.prior == "stationary":
-        return float(model.forcing.t[0])
+        return float(model.forcing.t[0]) if len(model.forcing.t) else first
     held = isinstance(model.prior, Prior) and model.prior.t0 is not None
     return float(model.prior.t0) if held else first
 
@@ -168,18 +264,29 @@ def honours_forcing(estimator: F) -> F:
         shown = grid - model.delay
         known = forced_states(model, shown, float(shown[0]))
         free: Any = replace(model, forcing=None)
-        found = estimator(free, grid, data - known @ model.C.T, *args[1:], **options)
-        return _with(found, forced_states(model, found.t, float(shown[0])))
+        direct = model.forcing.shown(grid, model.obs_dim)
+        less = data - (known @ model.C.T + direct)
+        found = estimator(free, grid, less, *args[1:], **options)
+        direct = model.forcing.shown(found.t, model.obs_dim)
+        return _with(found, forced_states(model, found.t, float(shown[0])), direct)
 
     return cast(F, forced)
 
 
-def _with(found: Estimate, known: Array) -> Estimate:
-    """The estimate of x_0 + x_u."""
+def shown_offset(model: Any, t: Array) -> Array:
+    """offset + D u: what observations at these times show beside C x; (p,) without an input."""
+    if getattr(model, "forcing", None) is None:
+        return np.asarray(model.offset)
+    return np.asarray(model.offset + model.forcing.shown(t, model.obs_dim))
+
+
+def _with(found: Estimate, known: Array, direct: Array) -> Estimate:
+    """The estimate of x_0 + x_u, observed with D u."""
     laws = tuple(law._replace(mean=law.mean + known[law.at]) for law in found.open_laws)
     source = found.source
-    if source is not None and source.draw is not None:
-        source = replace(source, draw=partial(_drawn, source.draw, known))
+    if source is not None:
+        draw = None if source.draw is None else partial(_drawn, source.draw, known)
+        source = replace(source, offset=source.offset + direct, draw=draw)
     return replace(found, mean=found.mean + known, open_laws=laws, source=source)
 
 

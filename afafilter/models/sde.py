@@ -36,7 +36,7 @@ from afafilter.linalg.modes import Modes, modes
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import Forcing, forced_states, joined_input
+from afafilter.models.forcing import Forcing, forced_states, joined_input, shown_offset
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, require_before, resolve_prior
 
 LATER = {"later": True}
@@ -141,7 +141,7 @@ class LinearSDE:
         if self.forcing is not None:
             if not isinstance(self.forcing, Forcing):
                 raise TypeError(f"forcing must be a Forcing or None, got {self.forcing!r}")
-            self.forcing.rates(d)
+            self.forcing.check(d, p)
         parts = tuple((str(name), int(states)) for name, states in self.parts)
         if parts and sum(states for _, states in parts) != d:
             raise ValueError(f"parts must have {d} states in all, got {parts}")
@@ -278,9 +278,10 @@ class LinearSDE:
             b[0] = 0.0
         flat = law.diffuse if law.diffuse.size else None
         prior = Prior(law.mean, law.cov, None, flat)
-        steps = ("F", "Q", "b")
+        offset = shown_offset(self, grid)
+        steps = ("F", "Q", "b") if offset.ndim == 1 else ("F", "Q", "b", "d")
         return DiscreteModel(
-            F, Q=V, H=self.C, R=self.R, b=b, d=self.offset, prior=prior, time_varying=steps
+            F, Q=V, H=self.C, R=self.R, b=b, d=offset, prior=prior, time_varying=steps
         )
 
     @classmethod
@@ -361,7 +362,7 @@ class LinearSDE:
             offset=self.offset + other.offset,
             delay=self.delay,
             prior=_join_priors(self, other),
-            forcing=joined_input(self.forcing, other.forcing, self.dim, other.dim),
+            forcing=joined_input(self, other),
             parts=(*named_parts(self), *named_parts(other)),
             time_unit=self.time_unit or other.time_unit,
         )

@@ -17,6 +17,7 @@ from afafilter.learning.diagnostics import Diagnostics, diagnose
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.fit import fit
 from afafilter.learning.result import FitResult
+from afafilter.models.forcing import shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 from afafilter.studies.hold_out import HoldOut, hold_out
@@ -99,7 +100,7 @@ def analyse(series: Series, model: LinearSDE | None = None, family: str | None =
     var = np.diagonal(cov, axis1=-2, axis2=-1)
     robust = rts_smoother(model, t, z, weight=StudentT(4.0), anchor="estimate", **extra)
     R = np.diag(model.R) if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
-    residual = z - robust.through(model.C)[0] - model.offset
+    residual = z - robust.through(model.C)[0] - shown_offset(model, robust.t)
     with np.errstate(invalid="ignore", divide="ignore"):
         outliers = np.abs(residual) > OUTLIER_SD * np.sqrt(R)
     map_t, afa_map, kalman_map = weight_maps(model, series)
@@ -108,7 +109,7 @@ def analyse(series: Series, model: LinearSDE | None = None, family: str | None =
         model,
         fitted,
         asked,
-        mean + model.offset,
+        mean + shown_offset(model, asked),
         np.sqrt(var),
         np.sqrt(var + np.diag(model.R)),
         outliers,

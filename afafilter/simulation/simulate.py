@@ -238,6 +238,8 @@ def _disturb(
     more = None if known is None else known[None]
     if kicks is not None:
         more = carried(kicks, plan) if more is None else more + carried(kicks, plan)
+    if known is not None:
+        z += model.forcing.shown(plan.t, model.obs_dim)
     if more is not None:
         states += more
         table = plan.observation

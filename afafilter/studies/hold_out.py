@@ -28,6 +28,7 @@ from afafilter._base.checks import (
     scalar,
     times,
 )
+from afafilter.models.forcing import shown_offset
 from afafilter.results import Estimate
 from afafilter.studies.batch import Estimator, checked_estimators
 
@@ -239,7 +240,7 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     from scipy.special import ndtr, ndtri
 
     mean, cov = estimate.through(model.C)
-    mean = mean + model.offset
+    mean = mean + shown_offset(model, estimate.t)
     var = np.diagonal(cov, axis1=-2, axis2=-1) + np.diagonal(R, axis1=-2, axis2=-1)
     use: NDArray[np.bool_] = scored & np.isfinite(mean) & np.isfinite(var) & (var > 0)
     error, sd = (z - mean)[use], np.sqrt(np.broadcast_to(var, mean.shape)[use])

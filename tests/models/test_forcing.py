@@ -24,7 +24,7 @@ from afafilter import (
     simulate,
     spiral,
 )  # fmt: skip
-from afafilter.models.forcing import joined_input, response
+from afafilter.models.forcing import response
 from tests.conftest import MODELS
 from tests.oracles import dense_loglik, dense_posterior, mp_transition
 
@@ -142,7 +142,7 @@ def test_inputs_of_sums_are_joined():
     np.testing.assert_array_equal(total.forcing.t, [0.0, 1.0, 2.0])
     np.testing.assert_array_equal(total.forcing.rates(3), [[1, 0, 0], [1, 0, 3], [2, 0, 3]])
     np.testing.assert_array_equal((brownian() + b).forcing.rates(3), [[0, 0, 3]])
-    assert joined_input(None, None, 1, 2) is None
+    assert (brownian() + brownian()).forcing is None
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,11 @@ def test_bad_inputs_are_refused(call, error, message):
 
 
 def test_what_would_ignore_an_input_refuses_it():
-    from afafilter import fit, linear_time_filter, pull_forward, theory
+    from afafilter import linear_time_filter, pull_forward, theory
 
     model = replace(spiral(), forcing=Forcing([0.0], [[1.0, 0.0]]))
     z = np.random.default_rng(0).standard_normal((len(TIMES), 2))
     for call in (
-        lambda: fit(model, TIMES, z, free=["Q"]),
         lambda: linear_time_filter(model, TIMES, z),
         lambda: pull_forward(model, TIMES, z, 1.0),
         lambda: theory.error_covariance(model, TIMES),

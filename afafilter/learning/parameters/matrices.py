@@ -27,7 +27,16 @@ class _Block:
     size: int
 
 
-SDE_FIELDS = {"A": "A", "Q": "Q", "R": "R", "C": "C", "drift": "drift", "offset": "offset"}
+SDE_FIELDS = {
+    "A": "A",
+    "Q": "Q",
+    "R": "R",
+    "C": "C",
+    "drift": "drift",
+    "offset": "offset",
+}
+INPUT_FIELDS = {"input": "gain", "direct": "direct"}
+"""How inputs drive the state and add to observations: free where the model has forcing."""
 DISCRETE_FIELDS = {"F": "F", "Q": "Q", "H": "H", "R": "R", "b": "b", "d": "d"}
 COVARIANCES = ("Q", "R", "prior cov")
 
@@ -58,10 +67,13 @@ class MatrixParameters:
         if stable is None:
             stable = continuous and self.base.prior == "stationary" and masks.get("A", 0) is None
         allowed = [*self._fields, "prior mean", "prior cov"]
+        if isinstance(self.base, System) and self.base.forcing is not None:
+            allowed += list(INPUT_FIELDS)
         self.blocks: list[_Block] = []
         for name, mask in masks.items():
             if name not in allowed:
-                raise ValueError(f"free must name {', '.join(allowed)}; got {name!r}")
+                hint = "; the model has no forcing" if name in INPUT_FIELDS else ""
+                raise ValueError(f"free must name {', '.join(allowed)}; got {name!r}{hint}")
             if name == "R" and obs_cov:
                 raise ValueError("R cannot be free when obs_cov gives the measurement noise")
             if not continuous and name in model.time_varying:  # type: ignore[union-attr]
@@ -85,7 +97,7 @@ class MatrixParameters:
         return np.asarray(getattr(system, field))
 
     def _block(self, name: str, mask: Any, stable: bool) -> _Block:
-        value = self._array(self.base, name)
+        value = self._array(self.base, INPUT_FIELDS.get(name, name))
         if name in COVARIANCES:
             rows = np.arange(len(value))
             if mask is not None:
@@ -112,7 +124,7 @@ class MatrixParameters:
                 f"free[{name!r}] must be a mask of shape {value.shape}, got {chosen.shape}"
             )
         where = np.nonzero(chosen)
-        return _Block(name, "entries", where, name, len(where[0]))
+        return _Block(INPUT_FIELDS.get(name, name), "entries", where, name, len(where[0]))
 
     def _lift(self, scales: tuple[float, float]) -> None:
         """Free covariances start definite, or they could not move: a little is added if not."""
@@ -277,8 +289,11 @@ class MatrixParameters:
         changes: dict[str, Any] = {
             b.field: getattr(system, b.field)
             for b in self.blocks
-            if not b.field.startswith("prior")
+            if not b.field.startswith("prior") and b.label not in INPUT_FIELDS
         }
+        if {b.label for b in self.blocks} & INPUT_FIELDS.keys():
+            forcing = system.forcing
+            changes["forcing"] = replace(forcing, matrix=system.gain, direct=system.direct)
         old = self._model.prior
         if isinstance(old, Prior) and isinstance(system.prior, PriorArrays):
             changes["prior"] = Prior(system.prior.mean, system.prior.cov, old.t0, old.diffuse)
