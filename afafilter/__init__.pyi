@@ -8,13 +8,18 @@ from afafilter._core import core_info as core_info
 from afafilter._version import __version__ as __version__
 from afafilter.adaptive.estimators import adaptive_filter as adaptive_filter
 from afafilter.adaptive.estimators import adaptive_smoother as adaptive_smoother
+from afafilter.adaptive.extensions import Gated as Gated
+from afafilter.adaptive.extensions import HeadBank as HeadBank
 from afafilter.adaptive.extensions import adaptive_forecast as adaptive_forecast
 from afafilter.adaptive.extensions import confidence_gate as confidence_gate
 from afafilter.adaptive.extensions import spectral_bank as spectral_bank
 from afafilter.adaptive.linear_time.filter import AdaptiveFilterStream as AdaptiveFilterStream
 from afafilter.adaptive.linear_time.filter import linear_time_filter as linear_time_filter
+from afafilter.adaptive.linear_time.layer import StateSpaceLayer as StateSpaceLayer
 from afafilter.adaptive.linear_time.layer import state_space_layer as state_space_layer
+from afafilter.adaptive.linear_time.sums import ExponentialSum as ExponentialSum
 from afafilter.adaptive.linear_time.sums import separable_weights as separable_weights
+from afafilter.adaptive.pulling import Pulled as Pulled
 from afafilter.adaptive.pulling import pull_forward as pull_forward
 from afafilter.adaptive.radial import hypersphere_direction as hypersphere_direction
 from afafilter.adaptive.radial import hypersphere_step as hypersphere_step
@@ -23,6 +28,7 @@ from afafilter.adaptive.record_length import LongRecordWarning as LongRecordWarn
 from afafilter.adaptive.structured import structured_adaptive_filter as structured_adaptive_filter
 from afafilter.attention.functions import isotropic_attention as isotropic_attention
 from afafilter.attention.functions import tensor_attention as tensor_attention
+from afafilter.attention.heads import AttentionResult as AttentionResult
 from afafilter.baselines import filterpy_filter as filterpy_filter
 from afafilter.baselines import filterpy_smoother as filterpy_smoother
 from afafilter.baselines import raw_observation as raw_observation
@@ -35,10 +41,13 @@ from afafilter.kalman.stream import KalmanStream as KalmanStream
 from afafilter.kalman.switching import imm_filter as imm_filter
 from afafilter.kalman.switching import particle_filter as particle_filter
 from afafilter.learning import families as families
+from afafilter.learning.diagnostics import Diagnostics as Diagnostics
 from afafilter.learning.diagnostics import diagnose as diagnose
 from afafilter.learning.fit import fit as fit
+from afafilter.learning.fit_afa import AFAFit as AFAFit
 from afafilter.learning.fit_afa import fit_afa as fit_afa
 from afafilter.learning.likelihood import loglik as loglik
+from afafilter.learning.model_choice import RatioTest as RatioTest
 from afafilter.learning.model_choice import held_out_score as held_out_score
 from afafilter.learning.model_choice import likelihood_ratio as likelihood_ratio
 from afafilter.learning.problem import FitWarning as FitWarning
@@ -46,6 +55,7 @@ from afafilter.learning.result import FitResult as FitResult
 from afafilter.models.discrete import DiscreteModel as DiscreteModel
 from afafilter.models.forcing import Forcing as Forcing
 from afafilter.models.presets import *  # noqa: F403
+from afafilter.models.priors import InitialLaw as InitialLaw
 from afafilter.models.priors import Prior as Prior
 from afafilter.models.radial import RadialTangentialSDE as RadialTangentialSDE
 from afafilter.models.sde import LinearSDE as LinearSDE
@@ -58,11 +68,13 @@ from afafilter.scoring.influence import breakdown_curve as breakdown_curve
 from afafilter.scoring.influence import influence_curve as influence_curve
 from afafilter.scoring.score import Score as Score
 from afafilter.scoring.score import score as score
+from afafilter.scoring.tally import Ratio as Ratio
 from afafilter.simulation.contamination import ColouredNoise as ColouredNoise
 from afafilter.simulation.contamination import Gaps as Gaps
 from afafilter.simulation.contamination import Jumps as Jumps
 from afafilter.simulation.contamination import LevelShift as LevelShift
 from afafilter.simulation.contamination import Outliers as Outliers
+from afafilter.simulation.radial import RadialRange as RadialRange
 from afafilter.simulation.radial import radial_range as radial_range
 from afafilter.simulation.radial import simulate_radial as simulate_radial
 from afafilter.simulation.scenarios import DriftSDE as DriftSDE

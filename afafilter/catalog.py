@@ -58,7 +58,7 @@ def estimator_from_spec(
     allow_import: bool = False,
     what: str = "estimator",
 ) -> partial[Estimate]:
-    """The estimator f(model, t, z, **more) -> Estimate of that name with these options.
+    """The estimator f(model, t, z) -> Estimate of that name with these options.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from afafilter.cli.errors import FAILED
+from afafilter.cli.formats import ShowsFormat
 from afafilter.cli.group import form_of, main, say, stem
 from afafilter.cli.options import (
     ALLOW_IMPORT,
@@ -24,7 +25,7 @@ from afafilter.cli.options import (
 )
 
 
-@main.command()
+@main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("model", type=FILE)
 @click.option("--n", "count", type=click.IntRange(1), help="Number of times.")
 @click.option("--dt", default=1.0, show_default=True, help="Step between times.")
@@ -66,7 +67,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
     say(simulate_command(model, target, force, options, form), err=str(target) == "-")
 
 
-@main.command()
+@main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("data", type=FILE)
 @click.option("--model", type=FILE, required=True, help="TOML file with a table [model].")
 @click.option(
@@ -169,7 +170,7 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
     )
 
 
-@main.command()
+@main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("data", type=FILE)
 @click.option("--model", type=FILE, help="TOML file with the model to start from.")
 @click.option(
@@ -224,7 +225,7 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-@main.command()
+@main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("data", type=FILE)
 @click.option("--model", type=FILE, help="TOML file with a table [model].")
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from afafilter.cli.errors import FAILED
+from afafilter.cli.formats import ShowsFormat
 from afafilter.cli.group import main, say, stem
 from afafilter.cli.options import (
     ALLOW_IMPORT,
@@ -22,7 +23,7 @@ from afafilter.cli.options import (
 )
 
 
-@main.command()
+@main.command(cls=ShowsFormat, shows="afafilter.studies.toml")
 @click.argument("study", metavar="STUDY|DATA", type=FILE)
 @click.option(
     "-o",

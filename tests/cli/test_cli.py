@@ -644,6 +644,13 @@ def test_help_has_examples(run: Run) -> None:
     assert "afafilter, version" in run("--version").stdout
 
 
+def test_help_shows_the_toml_formats(run: Run) -> None:
+    for command in ("simulate", "estimate", "fit", "report"):
+        assert "[[model.sum]]" in run(command, "--help").stdout
+    assert "[scenarios.ring]" in run("compare", "--help").stdout
+    assert "::" not in run("simulate", "--help").stdout
+
+
 def test_as_a_real_process(tmp_path: Path) -> None:
     """No traceback, one line, nothing on stdout; and a good run says where it wrote."""
     command = [sys.executable, "-m", "afafilter.cli"]

@@ -35,7 +35,7 @@ class StateSpaceLayer:
     basis : ndarray, optional
         As in `IsotropicParameters`.
     bound : float
-        Relative error of D against 1/Sig, and of |K_c| against E/Sig.
+        Relative error of D against 1/Sig, and of the modulus of K_c against E/Sig.
     """
 
     poles: NDArray[np.complex128]

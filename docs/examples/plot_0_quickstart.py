@@ -21,7 +21,7 @@ data = simulate(model, t, n_paths=1, rng=np.random.default_rng(1), x0=np.array([
 # Swapping the estimator is one word.
 estimates = [f(model, t, data.z[0]) for f in (adaptive_filter, kalman_filter, rts_smoother)]
 
-fig, axes = plotting.figure(3, 1, height=4.5, sharex=True)
+fig, axes = plotting.figure(3, 1, height=4.5, sharex=True, layout="constrained")
 for ax, estimate in zip(axes, estimates, strict=True):
     plotting.observations(t, data.z[0], ax=ax)
     plotting.band(estimate, ax=ax)
