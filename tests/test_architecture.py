@@ -288,6 +288,11 @@ def test_functions_take_few_parameters():
     assert compared(above(found, PARAMETERS), MANY_PARAMETERS) == []
 
 
+def test_the_formatter_has_the_last_word():
+    said = re.compile(r"#\s*(fmt|yapf):")
+    assert [m for m, path in modules(PACKAGE).items() if said.search(path.read_text())] == []
+
+
 def test_no_package_hides_a_function():
     """A name of the face is either a module or a function, however it was imported."""
     names = set(afafilter.__all__)

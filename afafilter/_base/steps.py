@@ -21,6 +21,15 @@ def rounding(stamps: Array) -> Array:
     return 2 * _EPS * np.abs(stamps)
 
 
+def regular_step(stamps: Array) -> float | None:
+    """The spacing of an equally spaced grid (to the rounding of the stamps), else None."""
+    if len(stamps) < 2 or stamps[-1] == stamps[0]:
+        return None
+    step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    off = np.abs(stamps - (stamps[0] + step * np.arange(len(stamps)))).max()
+    return step if off <= 4 * rounding(stamps).max() else None
+
+
 def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
     """Whether so many of x (n,) differ, by more than slack, that searching equal ones is no use.
 

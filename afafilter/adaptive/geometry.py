@@ -37,6 +37,7 @@ from scipy.linalg import block_diag, schur
 
 from afafilter._base.checks import Array
 from afafilter.linalg.discretiser import Discretiser, transition
+from afafilter.linalg.doubling import components
 from afafilter.linalg.subspaces import balanced_units, rank_of
 from afafilter.models.sde import LinearSDE
 
@@ -174,7 +175,7 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
     sign = 1.0 if -rates.min() >= rates.max() else -1.0
     A, u = sign * A, sign * model.drift / unit
     pieces: list[tuple[float, Array, Array]] = []
-    for members in _components(A):
+    for members in components(A):
         block = A[np.ix_(members, members)]
         for basis in _subspaces(block, span):
             embedded = np.zeros((model.dim, basis.shape[1]))
@@ -217,21 +218,6 @@ def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
         return np.zeros((len(t), len(coords.u)))
     lag = coords.sign * (t - origin)
     return transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
-
-
-def _components(A: Array) -> list[list[int]]:
-    """Index sets of the irreducible diagonal blocks of A (as an undirected graph)."""
-    linked = (A != 0) | (A.T != 0)
-    left, out = set(range(len(A))), []
-    while left:
-        found: set[int] = set()
-        frontier = {min(left)}
-        while frontier:
-            found |= frontier
-            frontier = {int(k) for j in frontier for k in np.flatnonzero(linked[j])} - found
-        out.append(sorted(found))
-        left -= found
-    return out
 
 
 def _subspaces(A: Array, span: float) -> list[Array]:

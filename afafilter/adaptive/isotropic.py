@@ -15,7 +15,7 @@ from afafilter._base.checks import Array
 from afafilter._base.threads import available_threads
 from afafilter.adaptive.forms import Isotropic
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.linear_time.bank import drift_path
+from afafilter.adaptive.linear_time.bank import drift_path, isotropic_covariance
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, anchored, own_observation
@@ -72,7 +72,9 @@ def run_isotropic(
     weights = result.weights
     if weights is not None and shared:
         weights = weights[:1]
-    return Outcome(mean @ form.from_form.T, spread(variance, form.from_form), weights, change)
+    return Outcome(
+        mean @ form.from_form.T, isotropic_covariance(variance, form.from_form), weights, change
+    )
 
 
 class Sources(NamedTuple):
@@ -170,14 +172,7 @@ def run_linear(
     variance = found.variance
     if (np.isnan(z) == np.isnan(z[:1])).all():
         variance = variance[:1]
-    outcome = Outcome(found.mean @ form.from_form.T, spread(variance, form.from_form), None)
+    outcome = Outcome(
+        found.mean @ form.from_form.T, isotropic_covariance(variance, form.from_form), None
+    )
     return outcome, found.error_bound, found.method
-
-
-def spread(variance: Array, root: Array) -> Array:
-    """Covariances variance root root^T (..., d, d) for variances (...)."""
-    known = np.isfinite(variance)
-    cov = np.where(known, variance, 0.0)[..., None, None] * (root @ root.T)
-    if not known.all():
-        cov[~known] = np.diag(np.full(len(root), np.inf))
-    return np.asarray(cov)

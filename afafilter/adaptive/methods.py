@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, covariance, is_definite
+from afafilter._base.patterns import whole_rows
 from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form, remembered
 from afafilter.adaptive.isotropic import run_isotropic, run_linear
@@ -32,8 +33,7 @@ def run_method(
 ) -> tuple[Outcome, dict[str, Any]]:
     """AFA of the paths z (P, T, p) by the method asked for, and what to tell about it."""
     method, uniform_noise = options.method, options.obs_cov is None
-    missing = np.isnan(z)
-    whole = not missing.any() or bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
+    whole = whole_rows(z)
     if method not in ("auto", "dense") and not (uniform_noise and whole):
         raise ValueError(
             f"method {method!r} needs rows of z that are complete or wholly missing, and no "
@@ -44,7 +44,7 @@ def run_method(
         form = isotropic_form(model, gamma)
         if form is not None:
             if options.window is None:
-                n_seen = int((~missing.all(axis=-1)).sum(axis=-1).max(initial=0))
+                n_seen = int((~np.isnan(z).all(axis=-1)).sum(axis=-1).max(initial=0))
                 warn_if_long(model, form, spans.stamps, n_seen, options.inverse_temperature)
             return _run_isotropic(model, form, spans, options, z)
         if method != "auto":

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array, scalar
 from afafilter.adaptive.forms import Isotropic, isotropic_form, remembered
+from afafilter.linalg.integrals import exponential_integral
 from afafilter.models.sde import LinearSDE
 
 MOST_LAGS = 10_000_000
@@ -204,7 +205,7 @@ def _critical(kernel: _Kernel) -> float:
     if floor == 0:
         return np.inf
     lags: Array = dt * np.arange(float(min(int(np.ceil(memory)), MOST_LAGS)))
-    variance = sigma2 * _spread(mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
+    variance = sigma2 * exponential_integral(-2 * mu, lags) + eta2 * np.exp(-2 * mu * lags) + gamma2
     return float(memory + ((floor / variance) ** beta).mean() * max(memory, 1.0))
 
 
@@ -215,7 +216,7 @@ def _error(kernel: _Kernel, N: Array) -> Array:
     if near > MOST_LAGS:
         raise ValueError(f"lengths and memory need {near} lags, at most {MOST_LAGS} can be summed")
     lags: Array = dt * np.arange(float(near))
-    V = sigma2 * _spread(mu, lags)
+    V = sigma2 * exponential_integral(-2 * mu, lags)
     shown = eta2 * np.exp(-2 * mu * lags)
     base = V + shown + gamma2
     if base.min() == 0:
@@ -247,8 +248,3 @@ def _checked(model: LinearSDE, dt: float, inverse_temperature: float, anchor_var
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     at = form.parameters
     return _Kernel(float(at.decay), float(at.process_var), float(at.obs_var), gamma2, step, beta)
-
-
-def _spread(mu: float, lags: Array) -> Array:
-    """(1 - e^{-2 mu tau}) / (2 mu)."""
-    return lags if mu == 0 else np.asarray(-np.expm1(-2 * mu * lags) / (2 * mu))

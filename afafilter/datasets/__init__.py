@@ -16,7 +16,9 @@ from afafilter.io.series import Series, read_series
 from afafilter.models.sde import LinearSDE
 
 DATA = Path(__file__).parent
-PUBLIC_DOMAIN = "public domain"
+COBB = "G. W. Cobb, Biometrika 65 (1978) 243-251"
+NOAA = "NOAA National Geophysical Data Center"
+KEELING = "C. D. Keeling and T. P. Whorf, CDIAC (2004)"
 
 
 def load_nile() -> Series:
@@ -24,24 +26,12 @@ def load_nile() -> Series:
 
     The dam of Aswan (built 1899-1902) lowered the level. Cobb, Biometrika 65 (1978) 243-251.
     """
-    return replace(
-        read_series(DATA / "nile.csv"),
-        name="Nile flow",
-        units="1e8 m^3",
-        licence=PUBLIC_DOMAIN,
-        source="G. W. Cobb, Biometrika 65 (1978) 243-251, from statsmodels",
-    )
+    return _named(read_series(DATA / "nile.csv"), "Nile flow", "1e8 m^3", COBB)
 
 
 def load_sunspots() -> Series:
     """Yearly mean sunspot numbers, 1700-2008: t (309,), z (309, 1)."""
-    return replace(
-        read_series(DATA / "sunspots.csv"),
-        name="Sunspots",
-        units="number",
-        licence=PUBLIC_DOMAIN,
-        source="NOAA National Geophysical Data Center, from statsmodels",
-    )
+    return _named(read_series(DATA / "sunspots.csv"), "Sunspots", "number", NOAA)
 
 
 def load_co2() -> Series:
@@ -52,14 +42,13 @@ def load_co2() -> Series:
     weeks = read_series(DATA / "co2.csv", time_unit="Y")
     assert weeks.dates is not None
     start = (weeks.dates[0] - np.datetime64("1958-01-01")) / np.timedelta64(1, "D") / 365.25
-    return replace(
-        weeks,
-        t=1958.0 + float(start) + weeks.t,
-        name="CO2 at Mauna Loa",
-        units="ppmv",
-        licence=PUBLIC_DOMAIN,
-        source="C. D. Keeling and T. P. Whorf, CDIAC (2004), from statsmodels",
-    )
+    moved = replace(weeks, t=1958.0 + float(start) + weeks.t)
+    return _named(moved, "CO2 at Mauna Loa", "ppmv", KEELING)
+
+
+def _named(series: Series, name: str, units: str, source: str) -> Series:
+    source += ", from statsmodels"
+    return replace(series, name=name, units=units, licence="public domain", source=source)
 
 
 def nile_model() -> LinearSDE:

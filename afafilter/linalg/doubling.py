@@ -42,10 +42,15 @@ def linked(A: Array) -> NDArray[np.bool_]:
     return found
 
 
+def components(A: Array) -> list[NDArray[np.intp]]:
+    """Index sets of the irreducible diagonal blocks of A, in order of their first members."""
+    first = linked(A).argmax(axis=1)
+    return [np.flatnonzero(first == k) for k in np.unique(first)]
+
+
 def single_eigenvalue_blocks(A: Array) -> list[Cluster]:
     found = []
-    for row in np.unique(linked(A), axis=0):
-        members = np.flatnonzero(row)
+    for members in components(A):
         k = len(members)
         if k == 1 or k > 8:
             continue

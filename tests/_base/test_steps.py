@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afafilter._base.steps import distinct_steps, mostly_distinct, rounding
+from afafilter._base.steps import distinct_steps, mostly_distinct, regular_step, rounding
 
 EPS = float(np.finfo(float).eps)
 
@@ -65,3 +65,17 @@ def test_no_step_at_all() -> None:
     steps, index = distinct_steps(np.zeros(0), np.zeros(0))
     assert len(steps) == 1
     assert len(index) == 0
+
+
+@pytest.mark.parametrize("start", [0.0, -3.0, 1.7e9])
+@pytest.mark.parametrize("step", [0.1, 1 / 3, 60.0])
+def test_the_spacing_of_a_regular_grid(start: float, step: float) -> None:
+    assert regular_step(start + step * np.arange(300)) == pytest.approx(step, rel=1e-7)
+
+
+def test_no_spacing_where_stamps_resolve_a_difference() -> None:
+    t = 0.1 * np.arange(100)
+    t[40] += 1e-12  # the stamps' rounding is 2e-15
+    assert regular_step(t) is None
+    for none in (np.zeros(1), np.full(3, 2.0), np.array([0.0, 1.0, 3.0])):
+        assert regular_step(none) is None

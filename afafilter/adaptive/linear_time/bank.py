@@ -265,6 +265,15 @@ def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Arr
     return mean, variance
 
 
+def isotropic_covariance(variance: Array, root: Array) -> Array:
+    """Covariances variance root root^T (..., d, d) for variances (...); inf: nothing is known."""
+    known = np.isfinite(variance)
+    cov = np.where(known, variance, 0.0)[..., None, None] * (root @ root.T)
+    if not known.all():
+        cov[~known] = np.diag(np.full(len(root), np.inf))
+    return np.asarray(cov)
+
+
 def exact_weights(
     tau: Array, parameters: IsotropicParameters, anchor_var: float, two_sided: bool
 ) -> tuple[Array, ...]:
@@ -277,15 +286,6 @@ def exact_weights(
 def fft_is_safe(exact: tuple[Array, ...]) -> bool:
     """Whether the weights, which are monotone, differ by less than FFT_SPREAD."""
     return all(max(w[0], w[-1]) <= FFT_SPREAD * min(w[0], w[-1]) for w in exact)
-
-
-def regular_step(t: Array) -> float | None:
-    """The spacing of an equally spaced grid (to the rounding of the stamps), else None."""
-    if len(t) < 2 or t[-1] == t[0]:
-        return None
-    step = float(t[-1] - t[0]) / (len(t) - 1)
-    off = np.abs(t - (t[0] + step * np.arange(len(t)))).max()
-    return step if off <= 8 * np.finfo(float).eps * np.abs(t).max() else None
 
 
 def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, scalar, times
+from afafilter._base.steps import regular_step
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.bank import (
     IsotropicParameters,
@@ -118,7 +119,7 @@ def linear_time_estimate(
     sides = _sides(parameters, gamma2, seen, queries, two_sided, 0.2 * tolerance, weights)
     paths = data.reshape(-1, len(stamps), model.dim) - model.offset
     groups = core.missing_groups(paths)
-    step = core.regular_step(seen) if query_times is None and model.delay == 0 else None
+    step = regular_step(seen) if query_times is None and model.delay == 0 else None
     bound = 2 * max(side.weights.bound for side in sides)
     lags = np.asarray(np.arange(len(stamps)) * (step or 0.0), dtype=np.float64)
     exact: tuple[Array, ...] = ()
@@ -183,7 +184,7 @@ def linear_time_filter(
     return Estimate(
         times(t) if queries is None else times(queries, "query_times"),
         found.mean,
-        _isotropic_covariance(found.variance, model.dim),
+        core.isotropic_covariance(found.variance, np.eye(model.dim)),
         label="AFA two-sided" if two_sided else "AFA",
         info={
             "method": found.method,
@@ -284,13 +285,13 @@ class AdaptiveFilterStream:
     def _at(self, stamp: float) -> tuple[Array, Array]:
         d = self._model.dim
         if self._bank is None or self._count == 0:
-            return np.full(d, np.nan), _isotropic_covariance(np.array(np.inf), d)
+            return np.full(d, np.nan), np.diag(np.full(d, np.inf))
         p = self._parameters
         num, den, scale = self._bank.peek(stamp)
         mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
         x = mean[0, 0] if p.basis is None else p.basis @ mean[0, 0]
         lag = np.array([stamp - self._bank.origin])
-        return x + _drift_path(self._model, p, lag)[0], _isotropic_covariance(variance[0], d)
+        return x + _drift_path(self._model, p, lag)[0], np.eye(d) * variance[0]
 
     def _stamp(self, t: float) -> float:
         stamp = scalar(t, "t")
@@ -348,9 +349,3 @@ def _cost(sides: tuple[core.Side, ...]) -> int:
 
 def _drift_path(model: LinearSDE, p: IsotropicParameters, tau: Array) -> Array:
     return core.drift_path(model.drift, p.decay, p.frequency, p.basis, tau)
-
-
-def _isotropic_covariance(variance: Array, d: int) -> Array:
-    cov = np.zeros((*variance.shape, d, d))
-    cov[..., np.arange(d), np.arange(d)] = variance[..., None]
-    return cov
