@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import afafilter
-from afafilter import LinearSDE, Study
+from afafilter import DiscreteModel, LinearSDE, Study
 from afafilter.io import model_toml
 from afafilter.io.model_toml import model_from_table
 from afafilter.studies import toml
@@ -54,9 +54,8 @@ def test_model_format():
     text = inspect.getdoc(model_toml) or ""
     shown = re.findall(r"^    .*(?:\n(?:    .*)?)*", text, flags=re.MULTILINE)
     examples = re.split(r"\n\s*\n", inspect.cleandoc("\n" + shown[0]))
-    assert len(examples) == 3
-    for example in examples:
-        assert isinstance(model_from_table(tomllib.loads(example)["model"]), LinearSDE)
+    found = [model_from_table(tomllib.loads(example)["model"]) for example in examples]
+    assert [type(model) for model in found] == [LinearSDE] * 3 + [DiscreteModel]
 
 
 def test_study_format(tmp_path):

@@ -18,7 +18,9 @@ from afafilter.cli.options import (
     FORMAT,
     OUTPUT,
     WEIGHTS,
+    densities,
     known,
+    limits,
     names,
     numbers,
     reading_options,
@@ -179,6 +181,22 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
     '+ noise"; starting values are guessed.',
 )
 @click.option(
+    "--bound",
+    "bounds",
+    multiple=True,
+    callback=limits,
+    metavar="NAME=LOW:HIGH",
+    help="Keep a parameter within bounds; may be given for several.",
+)
+@click.option(
+    "--prior",
+    "priors",
+    multiple=True,
+    callback=densities,
+    metavar="NAME=KIND:A:B",
+    help="What is known of a parameter: lognormal:MEDIAN:SIGMA or normal:MEAN:SD.",
+)
+@click.option(
     "--free",
     callback=names,
     help="What may move: of a model A, Q, R, C, drift, offset "
@@ -216,12 +234,14 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
     afafilter fit nile.csv --family "brownian + noise" -o level.toml
     afafilter fit co2.csv --time-unit Y --family "local_linear_trend + seasonal(1, 2) + noise"
     afafilter fit data.csv --model start.toml --free Q,R --values z0,z1
+    afafilter fit sales.csv --family "brownian + noise" --input price --bound obs_var=0.1:
     """
     from afafilter.cli.fit import fit_command
     from afafilter.cli.reading import taken
 
     target = output or Path(f"{stem(data)}-fit.toml")
-    if not say(fit_command(taken(data, options), target, force, **options)):
+    known = {name: options.pop(name) for name in ("bounds", "priors")}
+    if not say(fit_command(taken(data, options), target, force, known=known, **options)):
         raise click.exceptions.Exit(FAILED)
 
 

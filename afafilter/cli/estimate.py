@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,12 @@ import numpy as np
 from afafilter._base.checks import Array, observations
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import asked_times
-from afafilter.cli.reading import Reading, read, together, with_components
+from afafilter.cli.reading import Reading, forced, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
 from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import Panel, Series
+from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -67,17 +69,18 @@ def estimate_command(
     pieces: list[Rows | None] = [None] * len(panel.series)
     loglik, label, drawn = None, "", None
     for series, members in together(panel):
+        own = forced(system, series)
         with stage(f"estimating {total} rows", total):
-            found, asked = _run(function, system, series, wanted, estimator)
+            found, asked = _run(function, own, series, wanted, estimator)
         label = found.label
         if found.loglik is not None:
             loglik = (loglik or 0.0) + float(np.sum(found.loglik))
         weight = function.keywords.get("weight")
-        rows = rows_of(found, system, series, wanted.levels, weight, asked is not None)
+        rows = rows_of(found, own, series, wanted.levels, weight, asked is not None)
         for k, piece in zip(members, rows):
             pieces[k] = piece
         if drawn is None and figure is not None:
-            drawn = _figure(figure, force, function, system, series, asked, found)
+            drawn = _figure(figure, force, function, own, series, asked, found)
     table = _joined(panel, [piece for piece in pieces if piece is not None])
     config = {
         "command": "estimate",
@@ -104,10 +107,24 @@ def estimate_command(
 
 
 def _run(
-    function: partial[Estimate], system: LinearSDE, series: Series, wanted: Wanted, name: str
+    function: partial[Estimate],
+    system: LinearSDE | DiscreteModel,
+    series: Series,
+    wanted: Wanted,
+    name: str,
 ) -> tuple[Estimate, Array | None]:
     """One estimate, and the times that were asked for (None: those of the data)."""
     asked = asked_times(series, wanted.query_times, wanted.forecast)
+    if asked is not None and isinstance(system, DiscreteModel):
+        raise ValueError(
+            "--query-times and --forecast need a model in continuous time; a DiscreteModel (F) "
+            "knows the rows of the data only: append rows with blank values"
+        )
+    if series.inputs is not None and asked is not None and asked[-1] > series.t[-1]:
+        warnings.warn(
+            "inputs keep their last value after the data; rows with blank values may say others",
+            stacklevel=1,
+        )
     extra: dict[str, Any] = {}
     if asked is not None:
         extra["query_times"] = asked
@@ -151,9 +168,11 @@ def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:
     return table
 
 
-def _because(estimator: str, system: LinearSDE, panel: Panel) -> str:
+def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) -> str:
     """Why filterpy's likelihood is another one than that of the Kalman filter."""
     if not estimator.startswith("filterpy"):
+        return ""
+    if isinstance(system, DiscreteModel):
         return ""
     open_ = system.initial_law(float(panel.series[0].t[0])).diffuse.shape[1]
     if not open_:
@@ -162,7 +181,7 @@ def _because(estimator: str, system: LinearSDE, panel: Panel) -> str:
 
     exact = 0.0
     for s, _ in together(panel):
-        one = kalman_filter(system, s.t, s.z, obs_cov=s.obs_cov).loglik
+        one = kalman_filter(forced(system, s), s.t, s.z, obs_cov=s.obs_cov).loglik
         exact += 0.0 if one is None else float(np.sum(one))
     return (
         f" (filterpy has no flat prior and starts {open_} state{'s' * (open_ > 1)} with the "
@@ -209,7 +228,7 @@ def _figure(
     path: Path,
     force: bool,
     function: partial[Estimate],
-    system: LinearSDE,
+    system: LinearSDE | DiscreteModel,
     series: Series,
     asked: Array | None,
     found: Estimate,

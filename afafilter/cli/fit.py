@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from afafilter.cli.reading import Reading, read, shared, with_components
+from afafilter.cli.reading import Reading, forced, read, shared, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.model_toml import read_model, write_model
 from afafilter.io.output import write_table
@@ -19,7 +19,7 @@ from afafilter.io.sidecar import sidecar_path, write_sidecar
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.parameters.noise_levels import noise_levels
 
-ARRAYS = {*"AQRCFHbd", "drift", "offset", "prior mean", "prior cov"}
+ARRAYS = {*"AQRCFHbd", "drift", "offset", "prior mean", "prior cov", "input", "direct"}
 """What `--free` names of a model's matrices; other names are those of levels that fit prints."""
 
 
@@ -31,11 +31,12 @@ def fit_command(
     model: Path | None,
     family: str | None,
     free: Sequence[str] | None,
+    known: Mapping[str, Mapping[str, Any]],
     method: str,
     starts: int,
     seed: int,
 ) -> Generator[str, None, bool]:
-    """Behind `afafilter fit`. Returns whether the fit converged."""
+    """Behind `afafilter fit`; known: bounds and priors. Returns whether the fit converged."""
     from afafilter.learning.fit import fit
 
     if target.suffix.lower() != ".toml":
@@ -47,6 +48,9 @@ def fit_command(
     start: Any = read_model(model) if model is not None else parse_family(str(family))
     panel = with_components(read(reading, start), start.obs_dim, reading)
     t, z, noise = shared(panel)
+    inputs = panel.series[0].inputs
+    if inputs is not None and getattr(start, "forcing", None) is not None:
+        start, inputs = forced(start, panel.series[0]), None
     unit = panel.series[0].time_unit
     moving: Any = free
     if free is None and model is not None:
@@ -63,6 +67,9 @@ def fit_command(
         starts=starts,
         rng=np.random.default_rng(seed),
         obs_cov=noise,
+        inputs=inputs,
+        bounds=known["bounds"],
+        priors={name: _density(*given) for name, given in known["priors"].items()},
     )
     found = replace(found, time_unit=unit)
     if free is None and moving is not None:
@@ -82,12 +89,14 @@ def fit_command(
             f"R is the scale of Student-t measurement noise with {found.dof:.6g} degrees of freedom"
             f".\nThis file alone describes Gaussian noise; the robust estimate is\n  {follow}"
         )
-    write_model(found.model, target, force, comment=comment)  # type: ignore[arg-type]
+    write_model(_as_named(found.model), target, force, comment=comment)
     write_table(found.to_pandas().reset_index(), table, force)
     config = {
         "command": "fit",
         "start": start if family is None else family,
         **reading.config(),
+        "inputs": None if inputs is None else list(inputs),
+        **known,
         "free": free if moving is free else moving.names,
         "method": method,
         "starts": starts,
@@ -107,3 +116,17 @@ def fit_command(
         yield f"the robust estimate with this noise: {follow}"
     yield f"wrote {target}, {table} and {sidecar}"
     return found.converged
+
+
+def _as_named(model: Any) -> Any:
+    """The model without the values of inputs that have names: those are columns of the data."""
+    forcing = getattr(model, "forcing", None)
+    if forcing is None or not forcing.names:
+        return model
+    return replace(model, forcing=forcing.at(np.zeros(0), np.zeros((0, forcing.u.shape[1]))))
+
+
+def _density(kind: str, centre: float, width: float) -> Any:
+    from afafilter.learning import families
+
+    return (families.LogNormal if kind == "lognormal" else families.Normal)(centre, width)

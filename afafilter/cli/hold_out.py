@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from afafilter.catalog import estimator_from_spec
-from afafilter.cli.reading import Reading, read, with_components
+from afafilter.cli.reading import Reading, forced, read, with_components
 from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
 from afafilter.io.model_toml import read_model
+from afafilter.models.discrete import DiscreteModel
 
 USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
 
@@ -39,10 +40,14 @@ def hold_out_command(
     if len(panel.series) > 1:
         raise ValueError("--hold-out compares on one path: choose it before, or drop --by")
     (series,) = panel.series
+    for name, system in models.items():
+        if isinstance(system, DiscreteModel):
+            raise ValueError(f"--hold-out needs models in continuous time; {name} is discrete (F)")
+    named = {name: forced(system, series) for name, system in models.items()}
     with stage("comparing", len(series.t) * 50):
         found = hold_out(
             estimators,
-            models,
+            named,
             series.t,
             series.z,
             kinds=options["kinds"] or KINDS,

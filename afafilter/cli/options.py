@@ -60,6 +60,12 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--errors", callback=names, help="Columns with the standard error of each value."
         ),
         click.option(
+            "--input",
+            "inputs",
+            callback=names,
+            help="Columns of known inputs (regressors). Default: those that the model names.",
+        ),
+        click.option(
             "--time-unit",
             help="Unit that dates are turned into, and that numbers have: "
             "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D.",
@@ -88,6 +94,38 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def limits(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
+    """NAME=LOW:HIGH, either end may be left out."""
+    out = {}
+    for text in value:
+        name, _, ends = text.partition("=")
+        try:
+            low, high = (float(end) if end.strip() else None for end in ends.split(":"))
+        except ValueError:
+            raise click.BadParameter(
+                f"wanted is NAME=LOW:HIGH, as obs_var=0.1:2, got {text!r}"
+            ) from None
+        out[name.strip()] = (low, high)
+    return out
+
+
+def densities(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
+    """NAME=lognormal:MEDIAN:SIGMA or NAME=normal:MEAN:SD."""
+    out = {}
+    for text in value:
+        name, _, words = text.partition("=")
+        try:
+            kind, centre, width = words.split(":")
+            out[name.strip()] = (kind.strip(), float(centre), float(width))
+        except ValueError:
+            kind = ""
+        if kind.strip() not in ("lognormal", "normal"):
+            raise click.BadParameter(
+                f"wanted is NAME=lognormal:MEDIAN:SIGMA or NAME=normal:MEAN:SD, got {text!r}"
+            )
+    return out
 
 
 def some(ctx: click.Context, option: click.Parameter, jobs: int) -> int:

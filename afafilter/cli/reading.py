@@ -29,12 +29,14 @@ class Reading:
     values: tuple[str, ...] | None = None
     by: str | None = None
     errors: tuple[str, ...] | None = None
+    inputs: tuple[str, ...] | None = None
     time_unit: str | None = None
     dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
 
     def config(self) -> dict[str, Any]:
         """For the record beside a result."""
-        return {"data": self.data, "time": self.time, "by": self.by, "errors": self.errors}
+        given = {"time": self.time, "by": self.by, "errors": self.errors, "inputs": self.inputs}
+        return {"data": self.data, **given}
 
     def words(self) -> str:
         """The options again, for a command that goes on with the same data."""
@@ -44,6 +46,7 @@ class Reading:
             "--values": self.values,
             "--by": self.by,
             "--errors": self.errors,
+            "--input": self.inputs,
             "--time-unit": self.time_unit,
             "--sep": d.sep,
             "--decimal": d.decimal,
@@ -69,7 +72,7 @@ def taken(data: Path, options: dict[str, Any]) -> Reading:
         options.pop("na") or (),
         options.pop("time_format"),
     )
-    names = ("time", "values", "by", "errors", "time_unit")
+    names = ("time", "values", "by", "errors", "inputs", "time_unit")
     return Reading(data, dialect=dialect, **{name: options.pop(name) for name in names})
 
 
@@ -82,6 +85,7 @@ def read(reading: Reading, model: Any = None) -> Panel:
         What `read_series` refuses; a unit of time that is not the model's.
     """
     own = getattr(model, "time_unit", "")
+    inputs = reading.inputs or named_inputs(model)
     unit = reading.time_unit
     if unit is not None and own and unit != own:
         raise ValueError(
@@ -93,6 +97,7 @@ def read(reading: Reading, model: Any = None) -> Panel:
         reading.time,
         reading.values,
         errors=reading.errors,
+        inputs=inputs,
         time_unit=unit or own or None,
         dialect=reading.dialect,
     )
@@ -103,7 +108,7 @@ def read(reading: Reading, model: Any = None) -> Panel:
             f"{reading.data} counts time in {said}, the model in {own}: convert one of them"
         )
     _say_missing(reading, panel)
-    if model is not None:
+    if hasattr(model, "A"):
         warn_if_apart(model, first.t, unit_of(first), "--time-unit")
     return panel
 
@@ -127,6 +132,39 @@ def _say_missing(reading: Reading, panel: Panel) -> None:
         warnings.warn(f"{reading.data}: {what}no value in {', '.join(unseen)}", stacklevel=2)
 
 
+def named_inputs(model: Any) -> tuple[str, ...] | None:
+    """Columns that a model names as its inputs, where it has no values of its own."""
+    forcing = getattr(model, "forcing", None)
+    return forcing.names if forcing is not None and not len(forcing.t) else None
+
+
+def forced(model: Any, series: Series) -> Any:
+    """The model under the inputs that the columns of a series hold.
+
+    Raises
+    ------
+    ValueError
+        Inputs given to a model without any, or of another number.
+    """
+    if series.inputs is None:
+        return model
+    forcing = getattr(model, "forcing", None)
+    if forcing is None:
+        raise ValueError(
+            "--input: the model has no inputs; fit them (afafilter fit --input) or give the model "
+            'forcing = { names = ["..."], direct = [[...]] }'
+        )
+    if forcing.u.shape[1] != len(series.inputs):
+        raise ValueError(
+            f"--input must name the model's {forcing.u.shape[1]} inputs, got "
+            f"{', '.join(series.inputs)}"
+        )
+    from afafilter.learning.inputs import regressors
+
+    known = regressors(series.inputs, series.t)
+    return replace(model, forcing=replace(forcing.at(known.t, known.u), names=known.names))
+
+
 def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
     """The panel, if it has as many value columns as the model observes."""
     if len(panel.columns) != p:
@@ -142,7 +180,8 @@ def together(panel: Panel) -> list[tuple[Series, list[int]]]:
     """Paths with the same times and no errors of their own as one series (n, T, p) each."""
     groups: dict[Any, list[int]] = {}
     for k, series in enumerate(panel.series):
-        key: Any = k if series.obs_cov is not None else series.t.tobytes()
+        alone = series.obs_cov is not None or series.inputs is not None
+        key: Any = k if alone else series.t.tobytes()
         groups.setdefault(key, []).append(k)
     out = []
     for members in groups.values():
@@ -162,6 +201,8 @@ def shared(panel: Panel, names: Sequence[str] = ()) -> tuple[Array, Array, Array
         return one.t, one.z, one.obs_cov
     if any(s.obs_cov is not None for s in panel.series):
         raise ValueError("--errors cannot be combined with --by here: paths must share their noise")
+    if panel.series[0].inputs is not None:
+        raise ValueError("--input cannot be combined with --by here: fit one path at a time")
     first = panel.series[0]
     if all(np.array_equal(s.t, first.t) for s in panel.series):
         return first.t, np.stack([s.z for s in panel.series]), None

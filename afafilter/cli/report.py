@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from afafilter.cli.reading import Reading, read, with_components
+from afafilter.cli.reading import Reading, forced, read, with_components
 from afafilter.cli.shared import prepare, stage
 from afafilter.io.files import atomic_path
 from afafilter.io.model_toml import read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
+from afafilter.models.discrete import DiscreteModel
 
 
 def report_command(
@@ -46,6 +47,11 @@ def report_command(
                 f"a report is about one path: --path must be one of {', '.join(known[:12])}"
             )
         series = panel.series[known.index(chosen)]
+    if isinstance(system, DiscreteModel):
+        raise ValueError("a report needs a model in continuous time; this one is discrete (F)")
+    if series.inputs is not None and system is None:
+        raise ValueError("--input needs --model: fit it first (afafilter fit --input)")
+    system = forced(system, series)
     with stage("fitting, smoothing, comparing", len(series.t) * 50):
         found = analyse(replace(series, paths=()), system, family)
     page = report_page(found, title or f"{series.name}: report")

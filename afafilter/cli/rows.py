@@ -10,6 +10,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.io.series import Series
+from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -27,15 +28,19 @@ class Rows:
     columns: dict[str, Any]
 
 
-def observed(estimate: Estimate, model: LinearSDE) -> Estimate:
+def observed(estimate: Estimate, model: LinearSDE | DiscreteModel) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
-    mean, cov = estimate.through(model.C)
-    return Estimate(estimate.t, mean + shown_offset(model, estimate.t), cov, label=estimate.label)
+    if isinstance(model, DiscreteModel):
+        H, offset = model.H, model.d
+    else:
+        H, offset = model.C, shown_offset(model, estimate.t)
+    mean, cov = estimate.through(H)
+    return Estimate(estimate.t, mean + offset, cov, label=estimate.label)
 
 
 def rows_of(
     found: Estimate,
-    model: LinearSDE,
+    model: LinearSDE | DiscreteModel,
     series: Series,
     levels: Sequence[float],
     weight: Any,
@@ -50,7 +55,7 @@ def rows_of(
     """
     seen = observed(found, model)
     T, d, p = len(found.t), model.dim, model.obs_dim
-    noise = np.diag(model.R)
+    noise = np.diagonal(model.R, axis1=-2, axis2=-1)
     if series.obs_cov is not None and not asked:
         noise = np.diagonal(series.obs_cov, axis1=-2, axis2=-1)
     n = len(series.paths) or 1

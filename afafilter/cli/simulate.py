@@ -26,11 +26,14 @@ def simulate_command(
     times = options["times"]
     prepare(checked_target(target), force, inputs=(model, times))
     system = read_model(model)
+    unit = getattr(system, "time_unit", "") or None
     if (options["count"] is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
     if times is not None:
         t = read_times(
-            times, options["time"], time_unit=options["time_unit"] or system.time_unit or None
+            times,
+            options["time"],
+            time_unit=options["time_unit"] or unit,
         )
     else:
         first, step = scalar(options["start"], "--start"), scalar(options["dt"], "--dt", low=0.0)
@@ -66,7 +69,7 @@ def simulate_command(
         "missing": missing,
         "outliers": outliers,
         "times": {"start": options["start"], "dt": options["dt"]} if times is None else times,
-        "time_unit": system.time_unit or None,
+        "time_unit": unit,
     }
     yield finish(columns, target, force, config, form) + f", seed {seed}"
 

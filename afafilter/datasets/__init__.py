@@ -57,7 +57,7 @@ def nile_model() -> LinearSDE:
     Variances 1469.1 (per year) and 15099: Durbin and Koopman, Time Series Analysis by State Space
     Methods, 2nd ed., sec. 2.10.3. It is `afafilter/datasets/nile.toml`.
     """
-    return read_model(DATA / "nile.toml")
+    return _model("nile.toml")
 
 
 def sunspots_model() -> LinearSDE:
@@ -65,7 +65,7 @@ def sunspots_model() -> LinearSDE:
 
     Parameters by maximum likelihood on the whole series.
     """
-    return read_model(DATA / "sunspots.toml")
+    return _model("sunspots.toml")
 
 
 def co2_model() -> LinearSDE:
@@ -74,4 +74,10 @@ def co2_model() -> LinearSDE:
     State (7): trend, slope, two rotating pairs, deviation. Parameters by maximum likelihood on the
     whole series.
     """
-    return read_model(DATA / "co2.toml")
+    return _model("co2.toml")
+
+
+def _model(name: str) -> LinearSDE:
+    model = read_model(DATA / name)
+    assert isinstance(model, LinearSDE)
+    return model

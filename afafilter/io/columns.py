@@ -13,12 +13,13 @@ from afafilter.io.source import Table, read_table
 
 @dataclass(frozen=True)
 class Chosen:
-    """Names of the columns: times (one, or date and time of day), values, errors, paths."""
+    """Names of the columns: times (one, or date and time of day), values, errors, paths, inputs."""
 
     time: tuple[str, ...]
     values: tuple[str, ...]
     errors: tuple[str, ...]
     by: str | None
+    inputs: tuple[str, ...] = ()
 
 
 def opened(
@@ -28,9 +29,11 @@ def opened(
     by: str | None,
     errors: Sequence[str] | str | None,
     dialect: Dialect | None,
+    inputs: Sequence[str] | str | None = None,
 ) -> tuple[Table, Chosen]:
     """The table of a file and which of its columns are asked for; what is not said is found."""
-    named = tuple(listed(time)) + tuple(listed(values)) + tuple(listed(errors))
+    known = listed(inputs)
+    named = (*listed(time), *listed(values), *listed(errors), *known)
     wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
     table = read_table(path, dialect or Dialect(), wanted)
     own = own_layout(table.names)
@@ -43,7 +46,7 @@ def opened(
         raise ValueError("errors (--errors) need values (--values), in the same order")
     if values is None:
         candidates = own.values if own and by == own.by else table.names
-        chosen = [name for name in candidates if name not in {*times, by}]
+        chosen = [name for name in candidates if name not in {*times, by, *known}]
     else:
         chosen = listed(values)
     if not chosen:
@@ -54,12 +57,12 @@ def opened(
             f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
         )
     seen = set()
-    for name in [*times, *([] if by is None else [by]), *chosen, *sd]:
+    for name in [*times, *([] if by is None else [by]), *chosen, *sd, *known]:
         table.require(name)
         if name in seen:
             raise ValueError(f"{table.path}: column {name!r} is asked for twice")
         seen.add(name)
-    return table, Chosen(times, tuple(chosen), tuple(sd), by)
+    return table, Chosen(times, tuple(chosen), tuple(sd), by, tuple(known))
 
 
 def own_layout(names: Sequence[str]) -> Chosen | None:

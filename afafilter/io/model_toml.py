@@ -20,8 +20,17 @@
     preset = "seasonal"
     period = 1.0
 
-Arguments of `LinearSDE` that a preset does not have (drift, offset, delay) and, for a sum, prior
-may be given beside it and replace the model's own.
+    [model]                       # ... or the arguments of `DiscreteModel`
+    F = [[0.9]]
+    Q = [[1.0]]
+    H = [[1.0]]
+    R = [[0.2]]
+
+Known inputs are `forcing = { t, u, matrix, direct }`, as in `Forcing`; with names = ["temp"] in
+place of t and u they are those columns of the data.
+
+Arguments of `LinearSDE` that a preset does not have (drift, offset, delay, forcing) and, for a sum,
+prior may be given beside it and replace the model's own.
 """
 
 from __future__ import annotations
@@ -29,6 +38,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import json
 import operator
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,15 +50,18 @@ from typing import Any
 import numpy as np
 
 from afafilter.models import presets
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import Forcing
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 PRESETS = tuple(presets.__all__)
-MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit")
-EXTRAS = ("drift", "offset", "delay", "prior", "time_unit")
+MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit", "forcing")
+DISCRETE = ("F", "Q", "H", "R", "b", "d", "prior", "time_varying")
+EXTRAS = ("drift", "offset", "delay", "prior", "time_unit", "forcing")
 
 
-def read_model(path: str | Path) -> LinearSDE:
+def read_model(path: str | Path) -> LinearSDE | DiscreteModel:
     """The model described in the table [model] of a TOML file.
 
     Either `preset` and that preset's arguments (`seed` for `random_stable`), or the arguments of
@@ -71,7 +84,7 @@ def read_model(path: str | Path) -> LinearSDE:
         return model_from_table(content["model"])
 
 
-def model_from_table(table: Any, where: str = "[model]") -> LinearSDE:
+def model_from_table(table: Any, where: str = "[model]") -> LinearSDE | DiscreteModel:
     """The model that a table of a TOML file describes; see the top of this module."""
     with place(where):
         if not isinstance(table, Mapping):
@@ -82,13 +95,34 @@ def model_from_table(table: Any, where: str = "[model]") -> LinearSDE:
                 known_keys(options["prior"], parameters(Prior))
                 required(options["prior"], Prior)
                 options["prior"] = Prior(**options["prior"])
+        if "forcing" in options:
+            options["forcing"] = _forcing(options["forcing"])
         if "sum" in options:
             return _sum(options, where)
         if "preset" in options:
             return _preset(options)
-        known_keys(options, (*MATRICES, "preset", "sum"))
+        if "F" in options:
+            known_keys(options, DISCRETE)
+            required(options, DiscreteModel)
+            return DiscreteModel(**options)
+        known_keys(options, (*MATRICES, "preset", "sum", "F", "H"))
         required(options, LinearSDE)
         return LinearSDE(**options)
+
+
+def _forcing(table: Any) -> Forcing:
+    with place("forcing"):
+        if not isinstance(table, Mapping):
+            raise TypeError(f"a table {{ t, u, matrix, direct, names }} is wanted, got {table!r}")
+        known_keys(table, parameters(Forcing))
+        options = dict(table)
+        names = options.get("names")
+        if "u" not in options and "t" not in options:
+            if not isinstance(names, list) or not names:
+                raise ValueError("either t and u, or names of columns of the data, are needed")
+            options |= {"t": np.zeros(0), "u": np.zeros((0, len(names)))}
+        required(options, Forcing)
+        return Forcing(**options)
 
 
 def _sum(options: dict[str, Any], where: str) -> LinearSDE:
@@ -96,7 +130,12 @@ def _sum(options: dict[str, Any], where: str) -> LinearSDE:
     known_keys(options, ("sum", *EXTRAS))
     if not isinstance(parts, list) or not parts:
         raise ValueError("sum must be one or more tables [[model.sum]]")
-    models = [model_from_table(part, f"sum, model {k}") for k, part in enumerate(parts, 1)]
+    models = []
+    for k, part in enumerate(parts, 1):
+        model = model_from_table(part, f"sum, model {k}")
+        if not isinstance(model, LinearSDE):
+            raise ValueError(f"sum, model {k}: a DiscreteModel (F) cannot be part of a sum")
+        models.append(model)
     return replace(functools.reduce(operator.add, models), **options)
 
 
@@ -118,18 +157,17 @@ def _preset(options: dict[str, Any]) -> LinearSDE:
     return replace(model, **extra) if extra else model
 
 
-def model_table(model: LinearSDE) -> dict[str, Any]:
+def model_table(model: LinearSDE | DiscreteModel) -> dict[str, Any]:
     """The table that `model_from_table` turns into this model, defaults left out."""
-    table: dict[str, Any] = {name: getattr(model, name).tolist() for name in ("A", "Q", "R")}
-    if not np.array_equal(model.C, np.eye(model.dim)):
-        table["C"] = model.C.tolist()
-    for name in ("drift", "offset"):
-        if getattr(model, name).any():
-            table[name] = getattr(model, name).tolist()
-    if model.delay:
-        table["delay"] = model.delay
-    if model.time_unit:
-        table["time_unit"] = model.time_unit
+    if isinstance(model, DiscreteModel):
+        table = {name: getattr(model, name).tolist() for name in ("F", "Q", "H", "R")}
+        for name in ("b", "d"):
+            if getattr(model, name).any() or name in model.time_varying:
+                table[name] = getattr(model, name).tolist()
+        if model.time_varying:
+            table["time_varying"] = list(model.time_varying)
+    else:
+        table = _sde_table(model)
     prior = model.prior
     if isinstance(prior, Prior):
         table["prior"] = {"mean": prior.mean.tolist(), "cov": prior.cov.tolist()}
@@ -142,8 +180,29 @@ def model_table(model: LinearSDE) -> dict[str, Any]:
     return table
 
 
+def _sde_table(model: LinearSDE) -> dict[str, Any]:
+    table: dict[str, Any] = {name: getattr(model, name).tolist() for name in ("A", "Q", "R")}
+    if not np.array_equal(model.C, np.eye(model.dim)):
+        table["C"] = model.C.tolist()
+    for name in ("drift", "offset"):
+        if getattr(model, name).any():
+            table[name] = getattr(model, name).tolist()
+    if model.delay:
+        table["delay"] = model.delay
+    if model.time_unit:
+        table["time_unit"] = model.time_unit
+    forcing = model.forcing
+    if forcing is not None:
+        given: dict[str, Any] = {"t": forcing.t, "u": forcing.u} if len(forcing.t) else {}
+        given |= {"matrix": forcing.matrix, "direct": forcing.direct}
+        table["forcing"] = {k: v.tolist() for k, v in given.items() if v is not None}
+        if forcing.names:
+            table["forcing"]["names"] = list(forcing.names)
+    return table
+
+
 def write_model(
-    model: LinearSDE, path: str | Path, force: bool = False, *, comment: str = ""
+    model: LinearSDE | DiscreteModel, path: str | Path, force: bool = False, *, comment: str = ""
 ) -> Path:
     """Write a model so that `read_model` gives it back, all or nothing. Returns the path.
 
@@ -165,7 +224,7 @@ def write_model(
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, str):
-        return f'"{value}"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Series(ShownByFields):
         What tells the n paths apart, in their order; empty for one path.
     obs_cov : ndarray, shape (T, p, p), optional
         Measurement covariances from columns of standard errors, or None.
+    inputs : mapping, optional
+        Columns of known inputs: name -> (T,) values, or None.
     stamps, path_name
         The times as the file has them, and the column that tells paths apart.
     """
@@ -60,6 +62,7 @@ class Series(ShownByFields):
     obs_cov: Array | None = None
     stamps: Stamps | None = None
     path_name: str = ""
+    inputs: Mapping[str, Array] | None = None
 
     def time_of(self, asked: Sequence[str | float]) -> Array:
         """Numbers or dates (ISO 8601, for a series with dates) on the scale of `t`.
@@ -208,6 +211,7 @@ def read_panel(
     values: Sequence[str] | str | None = None,
     *,
     errors: Sequence[str] | str | None = None,
+    inputs: Sequence[str] | str | None = None,
     time_unit: str | None = None,
     dialect: Dialect | None = None,
 ) -> Panel:
@@ -220,9 +224,10 @@ def read_panel(
     ValueError, OSError
         As for `read_series`.
     """
-    table, chosen = opened(path, time, values, by, errors, dialect)
+    table, chosen = opened(path, time, values, by, errors, dialect, inputs)
     stamps = read_times_of(table, chosen.time, time_unit, dialect or Dialect())
     t, z, sd = stamps.numbers, numbers_of(table, chosen.values), numbers_of(table, chosen.errors)
+    u = _inputs(table, chosen)
     whole = Series(
         *(t, z, chosen.values, _name(path)),
         dates=stamps.values if stamps.dated else None,
@@ -230,6 +235,7 @@ def read_panel(
         stamps=stamps,
         units=_units(table, chosen.values),
         path_name=chosen.by or "",
+        inputs=dict(zip(chosen.inputs, u.T)) or None,
     )
     if chosen.by is None:
         require_sorted(table, chosen.time, t, ", or name the column that tells paths apart")
@@ -239,7 +245,8 @@ def read_panel(
         require_sorted(table, chosen.time, t[rows], "", rows=rows)
         own = _taken(stamps, rows)
         times, dates = own.numbers if own.shifted else t[rows], own.values if own.dated else None
-        one = replace(whole, t=times, z=z[rows], stamps=own, dates=dates)
+        forced = dict(zip(chosen.inputs, u[rows].T)) or None
+        one = replace(whole, t=times, z=z[rows], stamps=own, dates=dates, inputs=forced)
         series.append(_with_errors(table, one, sd[rows], chosen, rows))
         labels.append(_label(table, chosen.by, rows[0]))
     return Panel(tuple(series), tuple(labels), chosen.by)
@@ -293,6 +300,19 @@ def _paths(table: Table, by: str) -> list[NDArray[np.intp]]:
     order = np.argsort(which, kind="stable")
     groups = np.split(order, np.cumsum(np.bincount(which))[:-1])
     return [groups[k] for k in np.argsort(first)]
+
+
+def _inputs(table: Table, chosen: Chosen) -> Array:
+    """Known inputs (T, m); ValueError where one is missing, since nothing estimates them."""
+    u = numbers_of(table, chosen.inputs)
+    hole = np.argwhere(~np.isfinite(u))
+    if len(hole):
+        row, k = hole[0]
+        raise ValueError(
+            f"{table.where(int(row))}: input {chosen.inputs[k]!r} has no value; a known input "
+            "needs one in every row (fill it, or drop the rows)"
+        )
+    return u
 
 
 def _with_errors(

@@ -1,0 +1,158 @@
+"""Columns of known inputs, discrete models in files, bounds and densities: by the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from afafilter import DiscreteModel, Prior, families, fit, kalman_filter
+from afafilter.cli import main
+from afafilter.io import read_model, write_model
+
+RNG = np.random.default_rng(5)
+N = 80
+TEMP = RNG.normal(size=N)
+Z = 0.5 * np.cumsum(RNG.normal(size=N)) + 2.0 * TEMP + RNG.normal(size=N)
+Z[70:] = np.nan
+DISCRETE = '[model]\nF = [[1.0]]\nQ = [[0.25]]\nH = [[1.0]]\nR = [[1.0]]\nprior = "diffuse"\n'
+LEVEL = "brownian + noise"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"t": np.arange(N), "z": Z, "temp": TEMP}).to_csv("x.csv", index=False)
+    Path("hole.csv").write_text("t,z,temp\n0,1,1\n1,2,\n2,3,1\n")
+    Path("d.toml").write_text(DISCRETE)
+    return tmp_path
+
+
+def run(*arguments: Any, status: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_input_is_fitted_kept_by_name_and_used() -> None:
+    run("fit", "x.csv", "--family", LEVEL, "--input", "temp", "-o", "m.toml")
+    t = np.arange(float(N))
+    wanted = fit(LEVEL, t, Z, inputs={"temp": TEMP})
+    table = pd.read_csv("m.csv").set_index("parameter")["value"]
+    np.testing.assert_allclose(table[list(wanted.params)], list(wanted.params.values()), rtol=1e-6)
+    model = read_model("m.toml")
+    assert model.forcing.names == ("temp",)
+    with pytest.raises(ValueError, match=r"inputs \(temp\) have no values yet"):
+        kalman_filter(model, t, Z)
+    run("estimate", "x.csv", "--model", "m.toml", "--values", "z", "-o", "e.csv")
+    found = kalman_filter(wanted.model, t, Z)
+    shown = pd.read_csv("e.csv")
+    np.testing.assert_allclose(shown["z_fit"], found.observed().mean[:, 0], rtol=1e-6)
+    said = run("compare", "x.csv", "--hold-out", "--model", "m.toml", "--estimators", "rts",
+               "--kinds", "random", "-o", "h.csv")  # fmt: skip
+    assert "rts" in said.stdout
+    ahead = run("estimate", "x.csv", "--model", "m.toml", "--forecast", 2, "-o", "f.csv")
+    assert "keep their last value" in ahead.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_bounds_and_densities_by_the_command() -> None:
+    bound = ["--bound", "obs_var=3:", "--prior", "process_var=lognormal:0.1:0.2"]
+    run("fit", "x.csv", "--family", LEVEL, "--values", "z", *bound, "-o", "m.toml")
+    wanted = fit(
+        LEVEL, np.arange(float(N)), Z, bounds={"obs_var": (3.0, None)},
+        priors={"process_var": families.LogNormal(0.1, 0.2)},
+    )  # fmt: skip
+    table = pd.read_csv("m.csv").set_index("parameter")["value"]
+    np.testing.assert_allclose(table[list(wanted.params)], list(wanted.params.values()), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_discrete_model_from_a_file() -> None:
+    run("estimate", "x.csv", "--model", "d.toml", "--values", "z", "-o", "e.csv")
+    model = DiscreteModel([[1.0]], Q=[[0.25]], H=[[1.0]], R=[[1.0]], prior="diffuse")
+    wanted = kalman_filter(model, Z[:, None])
+    np.testing.assert_allclose(pd.read_csv("e.csv")["x0"], wanted.mean[:, 0], rtol=1e-12)
+    run("fit", "x.csv", "--model", "d.toml", "--values", "z", "--free", "Q,R", "-o", "f.toml")
+    found = fit(model, None, Z[:, None], free=["Q", "R"])
+    np.testing.assert_allclose(read_model("f.toml").R, found.model.R, rtol=1e-6)
+    run("simulate", "d.toml", "--n", 5, "--x0", 1, "-o", "s.csv")
+    assert len(pd.read_csv("s.csv")) == 5
+
+
+@pytest.mark.parametrize("varying", [(), ("F", "b"), ("d",)])
+def test_discrete_models_go_round(tmp_path: Path, varying: tuple[str, ...]) -> None:
+    lead: dict[str, tuple[int, ...]] = dict.fromkeys(varying, (4,))
+    arrays = {
+        name: RNG.normal(size=(*lead.get(name, ()), *shape))
+        for name, shape in {"F": (2, 2), "H": (1, 2), "b": (2,), "d": (1,)}.items()
+    }
+    model = DiscreteModel(
+        **arrays, Q=np.eye(2), R=[[0.3]], prior=Prior([1.0, 2.0], np.eye(2)), time_varying=varying
+    )
+    back = read_model(write_model(model, tmp_path / "m.toml"))
+    for name in ("F", "Q", "H", "R", "b", "d"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(model, name))
+    assert back.time_varying == varying
+
+
+BAD: dict[str, tuple[list[Any], str]] = {
+    "hole": (["fit", "hole.csv", "--family", LEVEL, "--input", "temp"],
+             "line 3: input 'temp' has no value"),
+    "no column": (["fit", "x.csv", "--family", LEVEL, "--input", "tmp"], "no column 'tmp'"),
+    "twice": (["fit", "x.csv", "--family", LEVEL, "--values", "z,temp", "--input", "temp"],
+              "column 'temp' is asked for twice"),
+    "no inputs": (["estimate", "x.csv", "--model", "d.toml", "--values", "z", "--input", "temp"],
+                  "the model has no inputs"),
+    "bound": (["fit", "x.csv", "--family", LEVEL, "--values", "z", "--bound", "obs_var"],
+              "NAME=LOW:HIGH"),
+    "bound order": (["fit", "x.csv", "--family", LEVEL, "--values", "z", "--bound",
+                     "obs_var=2:1"], "must be low < high"),
+    "bound name": (["fit", "x.csv", "--family", LEVEL, "--values", "z", "--bound", "rate=1:2"],
+                   "bounds must name process_var, obs_var"),
+    "prior": (["fit", "x.csv", "--family", LEVEL, "--values", "z", "--prior", "obs_var=gamma:1:2"],
+              "lognormal:MEDIAN:SIGMA"),
+    "prior width": (["fit", "x.csv", "--family", LEVEL, "--values", "z", "--prior",
+                     "obs_var=normal:1:-2"], "sd must be > 0"),
+    "em": (["fit", "x.csv", "--family", LEVEL, "--input", "temp", "--method", "em"],
+           "method 'em' takes no inputs"),
+    "forecast": (["estimate", "x.csv", "--model", "d.toml", "--values", "z", "--forecast", 3],
+                 "append rows with blank values"),
+    "discrete hold-out": (["compare", "x.csv", "--hold-out", "--model", "d.toml", "--values", "z"],
+                          "--hold-out needs models in continuous time; d is discrete"),
+    "discrete report": (["report", "x.csv", "--model", "d.toml", "--values", "z"],
+                        "a report needs a model in continuous time"),
+    "A and F": (["estimate", "x.csv", "--model", "af.toml"], "unknown key 'A'"),
+    "no H": (["estimate", "x.csv", "--model", "h.toml"], "key 'H' is missing"),
+    "sum of F": (["estimate", "x.csv", "--model", "sum.toml"], "cannot be part of a sum"),
+    "forcing": (["estimate", "x.csv", "--model", "w.toml"], "forcing: either t and u, or names"),
+    "forcing key": (["estimate", "x.csv", "--model", "k.toml"], "forcing: unknown key 'gain'"),
+    "forcing rows": (["estimate", "x.csv", "--model", "r.toml"], "one row for each of the 1 obs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.usefixtures("folder")
+def test_bad_input_is_one_line_and_nothing_written(case: str) -> None:
+    sde = "[model]\nA = [[-1.0]]\nQ = [[1.0]]\nR = [[1.0]]\n"
+    files = {
+        "af.toml": DISCRETE + "A = [[1.0]]\n",
+        "h.toml": DISCRETE.replace("H = [[1.0]]\n", ""),
+        "sum.toml": DISCRETE.replace("[model]", "[[model.sum]]"),
+        "w.toml": sde + "forcing = { direct = [[1.0]] }\n",
+        "k.toml": sde + 'forcing = { names = ["temp"], gain = [[1.0]] }\n',
+        "r.toml": sde + 'forcing = { names = ["temp"], direct = [[1.0], [2.0]] }\n',
+    }
+    for name, text in files.items():
+        Path(name).write_text(text)
+    arguments, message = BAD[case]
+    before = sorted(Path.cwd().rglob("*"))
+    result = run(*arguments, status=2)
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert sorted(Path.cwd().rglob("*")) == before
