@@ -25,9 +25,11 @@ class BuildCore(build_ext):
         ]
         super().finalize_options()
 
-    def build_extension(self, ext: Extension) -> None:
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        core_build.compile_module(ext.name.rpartition("._")[2], target)
+    def build_extensions(self) -> None:
+        targets = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
+        core_build.compile_modules(
+            {name.rpartition("._")[2]: target.resolve() for name, target in targets.items()}
+        )
 
 
 class StableWheel(bdist_wheel):

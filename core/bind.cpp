@@ -32,6 +32,27 @@ bool Call::check_axis(const Wanted& wanted, int axis, int64_t given) {
     return false;
 }
 
+// Whether indices, those of arrays and single ones, lie where the signature says.
+bool Call::check_indices() {
+    for (int c = 0; c < checks; c++) {
+        const Wanted& wanted = signature.arguments[check[c].argument];
+        const bool letter = wanted.bound >= 0;
+        const int64_t least = wanted.optional ? -1 : 0, end = letter ? length[wanted.bound] : -1 - wanted.bound;
+        const int64_t most = wanted.closed ? end : end - 1;
+        for (int64_t i = 0; i < check[c].size; i++) {
+            const int64_t index = check[c].indices[i];
+            if (index >= least && index <= most) continue;
+            char where[32] = "";
+            if (wanted.axes > 0) PyOS_snprintf(where, sizeof where, "[%lld]", static_cast<long long>(i));
+            PyErr_Format(PyExc_IndexError, "%s: %s%s is %lld, wanted %lld to %lld%s%s", signature.function, wanted.name, where,
+                         static_cast<long long>(index), static_cast<long long>(least), static_cast<long long>(most),
+                         letter ? " as in " : "", letter ? signature.arguments[first_user[wanted.bound]].name : "");
+            return false;
+        }
+    }
+    return true;
+}
+
 // Whether a buffer's format (struct module's letters) is the type of that name.
 static bool is_type(const char* format, Py_ssize_t size, const char* type, size_t item) {
     if (format == nullptr || size != static_cast<Py_ssize_t>(item)) return false;
@@ -92,7 +113,8 @@ bool Call::take(PyObject* object, const char* type, size_t item, size_t alignmen
 }
 
 static int execute(PyObject* module) {
-    for (PyMethodDef* methods : {model_methods(), kalman_methods(), lane_methods(), flat_methods(), mixture_methods(), likelihood_methods(), attention_methods(), adaptive_methods()})
+    for (PyMethodDef* methods : {model_methods(), kalman_methods(), lane_methods(), flat_methods(), mixture_methods(),
+                                 likelihood_methods(), attention_methods(), adaptive_methods()})
         if (PyModule_AddFunctions(module, methods) != 0) return -1;
     if (PyModule_AddStringConstant(module, "level", AFA_TEXT(AFA_LEVEL)) != 0) return -1;
 #if defined(__clang__)

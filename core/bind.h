@@ -3,9 +3,11 @@
 //     bind<&propagate>("propagate", "x(n,T,d) Phi(U,d,d) psi(U,d) root(U,d,d) which(T)")
 //
 // makes the entry of a method table. The second text names the arguments and their dimensions: a letter
-// stands for the same length wherever it appears, a number for itself, * for any length. What does not
-// fit is a TypeError or ValueError with the argument's name, what it is and what is wanted. The lock is
-// released while the kernel runs; kernels neither throw nor touch Python. Stable ABI of Python 3.11.
+// stands for the same length wherever it appears, a number for itself, * for any length. Behind the
+// dimensions stands what the entries of an index array, or a whole number, must be: which(T)<U says
+// 0 <= which < U, low(B)<=N allows N as well, obs(N)<T? also -1. What does not fit is a TypeError or
+// ValueError with the argument's name, what it is and what is wanted. The lock is released while the
+// kernel runs; kernels neither throw nor touch Python. Stable ABI of Python 3.11.
 #pragma once
 #define PY_SSIZE_T_CLEAN
 #ifndef Py_LIMITED_API
@@ -13,7 +15,6 @@
 #endif
 #include <Python.h>
 
-#include <complex>
 #include <cstdlib>
 #include <cstring>
 #include <tuple>
@@ -24,14 +25,17 @@
 
 namespace afa {
 
-constexpr int MOST_ARGUMENTS = 48, MOST_AXES = 4, MOST_LETTERS = 24, LONGEST_NAME = 24;
+constexpr int MOST_ARGUMENTS = 48, MOST_AXES = 4, MOST_LETTERS = 24, LONGEST_NAME = 24, LONGEST_TEXT = 1500;
 
-// One array of a signature: its name and, for each axis, a letter's number, -1 - length, or ANY.
+// One argument of a signature: its name and, for each axis, a letter's number, -1 - length, or ANY; for indices
+// what bounds them, likewise, whether the bound itself is allowed (closed) and whether -1 is (optional).
 struct Wanted {
     static constexpr int ANY = -1000000;
     char name[LONGEST_NAME] = {};
     int axes = 0;
     int dimension[MOST_AXES] = {};
+    int bound = ANY;
+    bool closed = false, optional = false;
 };
 
 struct Signature {
@@ -39,6 +43,7 @@ struct Signature {
     int count = 0, letters = 0;
     Wanted arguments[MOST_ARGUMENTS];
     char letter[MOST_LETTERS][LONGEST_NAME] = {};
+    char text[LONGEST_TEXT] = {};
 
     int letter_number(const char* text, size_t length) {
         for (int i = 0; i < letters; i++)
@@ -46,35 +51,53 @@ struct Signature {
         std::memcpy(letter[letters], text, length);
         return letters++;
     }
-    void read(const char* text) {
-        while (*text) {
-            while (*text == ' ') text++;
-            if (!*text) break;
+    int dimension(const char* text, size_t length) {
+        if (*text == '*') return Wanted::ANY;
+        return *text >= '0' && *text <= '9' ? -1 - std::atoi(text) : letter_number(text, length);
+    }
+    void read(const char* at) {
+        std::strncat(text, at, LONGEST_TEXT - 1 - std::strlen(text));
+        while (*at) {
+            while (*at == ' ') at++;
+            if (!*at) break;
             Wanted& wanted = arguments[count++];
-            const size_t length = std::strcspn(text, " (");
-            std::memcpy(wanted.name, text, length < LONGEST_NAME ? length : LONGEST_NAME - 1);
-            text += length;
-            if (*text != '(') continue;
-            for (text++; *text != ')'; text += *text == ',') {
-                const size_t size = std::strcspn(text, ",)");
-                int& dimension = wanted.dimension[wanted.axes++];
-                if (*text == '*') dimension = Wanted::ANY;
-                else if (*text >= '0' && *text <= '9') dimension = -1 - std::atoi(text);
-                else dimension = letter_number(text, size);
-                text += size;
+            const size_t length = std::strcspn(at, " (<");
+            std::memcpy(wanted.name, at, length < LONGEST_NAME ? length : LONGEST_NAME - 1);
+            at += length;
+            if (*at == '(') {
+                for (at++; *at != ')'; at += *at == ',') {
+                    const size_t size = std::strcspn(at, ",)");
+                    wanted.dimension[wanted.axes++] = dimension(at, size);
+                    at += size;
+                }
+                at++;
             }
-            text++;
+            if (*at != '<') continue;
+            at++;
+            wanted.closed = *at == '=';
+            at += wanted.closed;
+            const size_t size = std::strcspn(at, "? ");
+            wanted.bound = dimension(at, size);
+            at += size;
+            wanted.optional = *at == '?';
+            at += wanted.optional;
         }
     }
 };
 
-// The call at work: buffers that are held, lengths that letters stand for.
+// The call at work: buffers that are held, lengths that letters stand for, indices to be checked once all lengths are
+// known.
 struct Call {
     const Signature& signature;
-    int at = 0, held = 0;
+    int at = 0, held = 0, checks = 0;
     Py_buffer buffers[MOST_ARGUMENTS];
     int64_t length[MOST_LETTERS];
     int first_user[MOST_LETTERS];
+    struct Check {
+        int argument;
+        const int64_t* indices;
+        int64_t size;
+    } check[MOST_ARGUMENTS];
 
     explicit Call(const Signature& s) : signature(s) {
         for (int i = 0; i < s.letters; i++) length[i] = -1;
@@ -85,6 +108,7 @@ struct Call {
         for (int i = 0; i < held; i++) PyBuffer_Release(&buffers[i]);
     }
     bool check_axis(const Wanted& wanted, int axis, int64_t given);
+    bool check_indices();
     bool take(PyObject* object, const char* type, size_t item, size_t alignment, bool writable, int axes,
               int64_t* shape, void** data);
 };
@@ -95,17 +119,19 @@ template <> struct TypeName<float> { static constexpr const char* value = "float
 template <> struct TypeName<int64_t> { static constexpr const char* value = "int64"; };
 template <> struct TypeName<int32_t> { static constexpr const char* value = "int32"; };
 template <> struct TypeName<uint8_t> { static constexpr const char* value = "bool"; };
-template <> struct TypeName<std::complex<double>> { static constexpr const char* value = "complex128"; };
 
 template <class T, class = void> struct Argument;   // bool read(Call&, PyObject*, T&)
 
 template <class T, int N> struct Argument<View<T, N>> {
     static bool read(Call& call, PyObject* object, View<T, N>& to) {
         using Plain = std::remove_const_t<T>;
+        const int argument = call.at;
         void* data = nullptr;
         if (!call.take(object, TypeName<Plain>::value, sizeof(T), alignof(T), !std::is_const_v<T>, N, to.shape, &data))
             return false;
         to.data = static_cast<T*>(data);
+        if constexpr (std::is_same_v<Plain, int64_t>)
+            if (call.signature.arguments[argument].bound != Wanted::ANY) call.check[call.checks++] = {argument, to.data, to.size()};
         return true;
     }
 };
@@ -127,8 +153,9 @@ template <> struct Argument<float> {
 };
 template <> struct Argument<int64_t> {
     static bool read(Call& call, PyObject* object, int64_t& to) {
-        call.at++;
+        const int argument = call.at++;
         to = PyLong_AsLongLong(object);
+        if (call.signature.arguments[argument].bound != Wanted::ANY) call.check[call.checks++] = {argument, &to, 1};
         return to != -1 || PyErr_Occurred() == nullptr;
     }
 };
@@ -176,7 +203,7 @@ template <class R, class... A, R (*F)(A...)> struct Bound<F> {
         }
         Call call(signature);
         std::tuple<std::decay_t<A>...> arguments;
-        if (!read(call, objects, arguments, std::index_sequence_for<A...>())) return nullptr;
+        if (!read(call, objects, arguments, std::index_sequence_for<A...>()) || !call.check_indices()) return nullptr;
         if constexpr (std::is_void_v<R>) {
             PyThreadState* state = PyEval_SaveThread();
             std::apply(F, arguments);
@@ -196,12 +223,13 @@ template <class R, class... A, R (*F)(A...)> struct Bound<F> {
     }
 };
 
-template <auto F> PyMethodDef bind(const char* name, const char* signature) {
+// The signature may come in parts.
+template <auto F, class... Parts> PyMethodDef bind(const char* name, Parts... parts) {
     Signature& wanted = Bound<F>::signature;
     wanted = Signature();
     wanted.function = name;
-    wanted.read(signature);
-    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Bound<F>::call)), METH_FASTCALL, signature};
+    (wanted.read(parts), ...);
+    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Bound<F>::call)), METH_FASTCALL, wanted.text};
 }
 
 // Method tables, each ended by an empty entry: one for every file bind_*.cpp.

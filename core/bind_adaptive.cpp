@@ -6,13 +6,13 @@
 namespace afa {
 
 #define AFA_FLOW "stamps(n) rate(d) quiet(d) phi(n,d,d) turn(n,d,d) back(n,d,d) root(n,d,d) "
-#define AFA_SIGHT "rank(n) C(n,r,d) inverse(*,d,d) echelon(K,n,r,d) rotation(*,n,r,r) change(*) "
+#define AFA_SIGHT "rank(n)<=r C(n,r,d) inverse(*,d,d) echelon(K,n,r,d) rotation(*,n,r,r) change(*) "
 #define AFA_QUERIES                                                                                              \
-    "times(q) reach(q) first(q) split(q) last(q) turn_past(q,d,d) back_past(q,d,d) root_past(q,d,d) "            \
+    "times(q) reach(q) first(q)<=n split(q)<=n last(q)<=n turn_past(q,d,d) back_past(q,d,d) root_past(q,d,d) "            \
     "turn_next(q,d,d) back_next(q,d,d) root_next(q,d,d) "
 
-#define AFA_CHAIN "F(T,d,d) V(T,d,d) H(T,r,d) rank(T) "
-#define AFA_STOPS "first(q) split(q) last(q) Fq(q,d,d) Vq(q,d,d) Fn(q,d,d) Vn(q,d,d) "
+#define AFA_CHAIN "F(T,d,d) V(T,d,d) H(T,r,d) rank(T)<=r "
+#define AFA_STOPS "first(q)<=T split(q)<=T last(q)<=T Fq(q,d,d) Vq(q,d,d) Fn(q,d,d) Vn(q,d,d) "
 #define AFA_FOUND "a(P,q,d,m) B(P,q,d,d) cov(P,q,d,d) tri(P,q,d,*)"
 
 PyMethodDef* adaptive_methods() {
@@ -22,7 +22,7 @@ PyMethodDef* adaptive_methods() {
         bind<&pair_distances>("pair_distances", "pairs(b,n,*,8) y(P,n,r) rest(P,n) anchor(P,b,d,8) d2(P,b,n,8)"),
         bind<&weighted_triangles>("weighted_triangles", "pairs(b,n,*,8) y(P,n,r,m) root(P,b,n,8) triangle(P,b,*,8) d"),
         bind<&pair_shares>("pair_shares", "pairs(b,n,*,8) X(P,b,*,8) root(P,b,n,8) share(P,b,n,8) d"),
-        bind<&pair_log_dets>("pair_log_dets", "pairs(b,n,*,8) unit(b,d,8) inverse(d,d) rank(n) logs(b,n,8)"),
+        bind<&pair_log_dets>("pair_log_dets", "pairs(b,n,*,8) unit(b,d,8) inverse(d,d) rank(n)<=d logs(b,n,8)"),
         bind<&sweep_shared>("sweep_shared", AFA_CHAIN AFA_STOPS "y(T,r,m) " AFA_FOUND),
         bind<&sweep_each>("sweep_each", AFA_CHAIN AFA_STOPS "y(P,T,r) low w(P,b,n,8) " AFA_FOUND),
         {nullptr, nullptr, 0, nullptr},

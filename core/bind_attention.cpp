@@ -5,15 +5,17 @@
 
 namespace afa {
 
+template <> struct TypeName<std::complex<double>> { static constexpr const char* value = "complex128"; };
+
 // One text for both floating point types.
-constexpr const char *ATTEND = "q(B,d) k(N,d) v(N,m) known(N,h) t_query(B) t(N) low(B) high(B) lead(B) num(B,m) den(B,g) "
+constexpr const char *ATTEND = "q(B,d) k(N,d) v(N,m) known(N,h) t_query(B) t(N) low(B)<=N high(B)<=N lead(B) num(B,m) den(B,g) "
                                "decay value_decay process_var var_late var_early scale exponent beta causal query_late "
                                "log_tolerance",
                      *PAIR_UP = "log_p(B,K) d2(B,K) q(B,d) k(K,d) t_query(B) t(K) "
                                 "decay value_decay process_var var_late var_early scale exponent beta causal query_late",
                      *ROTATE = "t(N) omega(n) sign x(P,N,d) out(P,N,d)",
                      *FINISH = "out(B,m) precision(B,g) num(B,m) den(B,g) t(B) omega(n) lift(B) scale(B)",
-                     *SWEEP = "rates(K) coefs(K) num_rate den_rate t(T) weight(T) signal(T,D) t_query(M) visible(M) clock "
+                     *SWEEP = "rates(K) coefs(K) num_rate den_rate t(T) weight(T) signal(T,D) t_query(M) visible(M)<=T clock "
                               "num(D,K) den(K) num_out(M,D) den_out(M)";
 
 PyMethodDef* attention_methods() {

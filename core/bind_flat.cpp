@@ -13,20 +13,20 @@ PyMethodDef* flat_methods() {
                                       "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
                                       kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(2)";
-    static const std::string smooth = chain + "last " + gains +
+    static const std::string smooth = chain + "last<N " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
-    static const std::string carry = chain + "times(N) " + sizes + "from start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
+    static const std::string carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
     static const std::string move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d)";
     static const std::string see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k)";
-    static const std::string predict = chain + "k tau stamp " + sizes + paths;
-    static const std::string innovations = chain + "o z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
-    static const std::string update = chain + "o z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
+    static const std::string predict = chain + "k<N tau stamp " + sizes + paths;
+    static const std::string innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
+    static const std::string update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
     static PyMethodDef table[] = {
         bind<&filter_flat>("filter_flat", filter.c_str()),
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),
         bind<&carry_open>("carry_open", carry.c_str()),
-        bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k) m(n,k,d) P(k,d,d)"),
+        bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k)<=q m(n,k,d) P(k,d,d)"),
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
         bind<&see_flat>("see_flat", see.c_str()),
         bind<&rank_rounding>("rank_rounding", ""),

@@ -10,12 +10,12 @@ namespace afa {
 PyMethodDef* kalman_methods() {
     static const std::string chain = CHAIN, gains = GAINS;
     static const std::string covariances =
-        chain + "first stop L(d,d) seen(T,p) scale(T) smooth cov(N,d,d) S(T,p,p) " + gains;
-    static const std::string smoothed = "last " + gains + "cov(N,d,d) Z(d,d)";
-    static const std::string means = chain + "first m(paths,d) " + gains +
+        chain + "first<=N stop<=N L(d,d) seen(T,p) scale(T) smooth cov(N,d,d) S(T,p,p) " + gains;
+    static const std::string smoothed = "last<=N " + gains + "cov(N,d,d) Z(d,d)";
+    static const std::string means = chain + "first<=N m(paths,d) " + gains +
                                      "z(paths,T,p) seen(T,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T)";
     static const std::string back =
-        chain + "last " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
+        chain + "last<=N " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
     static PyMethodDef table[] = {
         bind<&filter_covariances>("filter_covariances", covariances.c_str()),
         bind<&smooth_covariances>("smooth_covariances", smoothed.c_str()),

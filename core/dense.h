@@ -10,11 +10,11 @@ namespace afa {
 
 // Calls f with a compile-time dimension for small states: f(std::integral_constant<int, D>).
 template <class F> void by_dimension(int64_t d, F&& f) {
-    switch (d) {
-    case 2: return f(std::integral_constant<int, 2>());
-    case 4: return f(std::integral_constant<int, 4>());
-    default: return f(std::integral_constant<int, 0>());
+    if constexpr (MANY_INSTANCES) {
+        if (d == 2) return f(std::integral_constant<int, 2>());
+        if (d == 4) return f(std::integral_constant<int, 4>());
     }
+    return f(std::integral_constant<int, 0>());
 }
 
 using Loose = VecOf<double, W>::loose;   // a pack anywhere in memory

@@ -41,7 +41,7 @@ struct Chain {
     In<3> R;
     auto members() { return std::tie(step, F, b, root, obs, cfg, H, off, R); }
 };
-constexpr const char* CHAIN = "step(N) F(U,d,d) b(U,d) root(U,d,d) obs(N) cfg(T) H(C,p,d) off(C,p) R(C,p,p) ";
+constexpr const char* CHAIN = "step(N)<U F(U,d,d) b(U,d) root(U,d,d) obs(N)<T? cfg(T)<C H(C,p,d) off(C,p) R(C,p,p) ";
 
 // What covariances leave for the means and for the smoother. slot (N) row of the rest for a node; equal
 // consecutive nodes share one. By columns W, K, root = L updated; half = -(n log 2 pi + log|S|) / 2; for the
@@ -84,16 +84,16 @@ template <int D, int P, class Number = double> struct ShownSpace {
 
 // f(Size<D>, Size<P>) with the dimensions as template arguments where there is an instance of them.
 template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
-    if (p <= 1) {
-        if (d == 1) return f(Size<1>(d), Size<1>(p));
-        if (d == 2) return f(Size<2>(d), Size<1>(p));
-        if (d == 3) return f(Size<3>(d), Size<1>(p));
-        if (d == 4) return f(Size<4>(d), Size<1>(p));
-    } else if (p == 2) {
-        if (d == 1) return f(Size<1>(d), Size<2>(p));
-        if (d == 2) return f(Size<2>(d), Size<2>(p));
-        if (d == 3) return f(Size<3>(d), Size<2>(p));
-        if (d == 4) return f(Size<4>(d), Size<2>(p));
+    if constexpr (MANY_INSTANCES) {
+        if (p <= 1) {
+            if (d == 1) return f(Size<1>(d), Size<1>(p));
+            if (d == 2) return f(Size<2>(d), Size<1>(p));
+            if (d == 3) return f(Size<3>(d), Size<1>(p));
+            if (d == 4) return f(Size<4>(d), Size<1>(p));
+        } else if (p == 2) {
+            if (d == 2) return f(Size<2>(d), Size<2>(p));
+            if (d == 4) return f(Size<4>(d), Size<2>(p));
+        }
     }
     return f(Size<0>(d), Size<0>(p));
 }

@@ -93,6 +93,27 @@ inline bool any_seen(const uint8_t* seen, int p) {
     return false;
 }
 
+// f(D, P, PATHS) with numbers known when compiled, where there is an instance of them: small states, and one path.
+template <class F> int64_t by_sizes(int d, int p, int64_t n, F&& f) {
+    using Any = std::integral_constant<int, 0>;
+    using One = std::integral_constant<int, 1>;
+    using Two = std::integral_constant<int, 2>;
+    using Three = std::integral_constant<int, 3>;
+    using Four = std::integral_constant<int, 4>;
+    if constexpr (MANY_INSTANCES) {
+        if (d == 1 && p == 1) return n == 1 ? f(One(), One(), One()) : f(One(), One(), Any());
+        switch (n == 1 ? 10 * d + p : 0) {
+        case 21: return f(Two(), One(), One());
+        case 31: return f(Three(), One(), One());
+        case 41: return f(Four(), One(), One());
+        case 22: return f(Two(), Two(), One());
+        case 42: return f(Four(), Two(), One());
+        default: break;
+        }
+    }
+    return f(Any(), Any(), Any());
+}
+
 // ---------------------------------------------------------------- forward
 
 // Nodes first, ..., T - 1. L: columns of the root at node first - 1 (first = 0: of the first state), m (d, n) likewise.

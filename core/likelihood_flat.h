@@ -413,68 +413,56 @@ inline void score_flat(const LinearChain& chain, const PathData& data, const Fil
 
 // ---------------------------------------------------------------- one group of paths
 
+// Where the ordinary filter begins: after the flat part, if there is one, at node `first` with the root L (columns) and the
+// means m (d, n) of the node before. spare: see `FlatPart::run`; bad: node whose innovation is known exactly, or -1.
+struct Beginning {
+    std::unique_ptr<FlatPart> flat;
+    Scratch<double, 0> L, m;
+    double spare = 0.0;
+    int64_t first = 0, bad = -1;
+
+    Beginning(const LinearChain& chain, const PathData& data, Filtered& kept, double& value) : L(kept.d * kept.d), m(kept.d * kept.n) {
+        const int64_t T = data.z.shape[0], q = chain.flat.shape[0], d = kept.d, n = kept.n;
+        if (q > 0)
+            for (int64_t room = std::min<int64_t>(T, 4 * q + 16);;) {
+                flat = std::make_unique<FlatPart>(chain, data, kept, room);
+                flat->run(chain, data, kept, spare);
+                if (flat->outcome[2] >= 0) {
+                    bad = flat->outcome[2];
+                    if (spare > 0.0) return;
+                    spare = 1.0;                                             // without measurement noise: keeps S definite
+                } else if (flat->integrated() || room == T) break;
+                else room = std::min<int64_t>(T, 4 * room);
+            }
+        bad = -1;
+        if (flat) {
+            first = flat->done();
+            take_over(*flat, data, kept, value);
+        } else lower_roots(In<3>{chain.cov.data, {1, d, d}}, Out<3>{&L[0], {1, d, d}});
+        for (int64_t i = 0; flat && i < d * d; i++) L[i] = flat->L[i];
+        for (int64_t i = 0; i < d; i++)
+            for (int64_t j = 0; j < n; j++) m[i * n + j] = flat ? flat->m[j * d + i] : chain.mean[i];
+    }
+};
+
 // Filter and, if asked, gradient (added to `slopes`) and smoothed moments. value: the log-likelihood. Returns -1, or
 // the node whose innovation is known exactly.
-template <int D, int P, int PATHS>
-int64_t loglik_of(const LinearChain& chain, const PathData& data, bool gradient, Slopes& slopes, SmoothedMoments& out,
-                  double& value) {
-    const int64_t T = data.z.shape[0], q = chain.flat.shape[0];
-    Filtered kept(chain, data);
-    const int d = kept.d;
-    const int64_t n = kept.n;
-    Scratch<double, 0> L(d * d), m(d * n), N(d * d), r(d * n);
-    std::unique_ptr<FlatPart> flat;
-    double spare = 0.0;
-    int64_t first = 0;
-    if (q > 0)
-        for (int64_t room = std::min<int64_t>(T, 4 * q + 16);;) {
-            flat = std::make_unique<FlatPart>(chain, data, kept, room);
-            flat->run(chain, data, kept, spare);
-            if (flat->outcome[2] >= 0) {
-                if (spare > 0.0) return flat->outcome[2];
-                spare = 1.0;                                                 // without measurement noise: keeps S definite
-            } else if (flat->integrated() || room == T) break;
-            else room = std::min<int64_t>(T, 4 * room);
-        }
-    value = 0.0;
-    if (flat) {
-        first = flat->done();
-        take_over(*flat, data, kept, value);
-        for (int i = 0; i < d * d; i++) L[i] = flat->L[i];
-        for (int i = 0; i < d; i++)
-            for (int64_t j = 0; j < n; j++) m[i * n + j] = flat->m[j * d + i];
-    } else {
-        lower_roots(In<3>{chain.cov.data, {1, d, d}}, Out<3>{&L[0], {1, d, d}});
-        for (int i = 0; i < d; i++)
-            for (int64_t j = 0; j < n; j++) m[i * n + j] = chain.mean[i];
-    }
-    const int64_t bad = filter_pass<D, P, PATHS>(chain, data, first, &L[0], &m[0], kept, value);
-    if (bad >= 0 || !gradient) return bad;
-    score_pass<D, P, PATHS>(chain, data, first, kept, slopes, out, &r[0], &N[0]);
-    if (!flat) return -1;
-    FlatCostates at(d, kept.p, static_cast<int>(flat->outcome[3]), n);
-    for (int i = 0; i < d * d; i++) at.N[i] = N[i];
-    for (int i = 0; i < d * n; i++) at.r[i] = r[i];
-    score_flat(chain, data, kept, *flat, spare, at, slopes, out);
-    return -1;
-}
-
-// `loglik_of` for dimensions known when compiled, where there are such: one path or several.
 inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slopes slopes, SmoothedMoments out, Out<1> value) {
-    const int64_t d = chain.mean.shape[0], p = data.z.shape[1], n = data.z.shape[2];
-    if (n != 1 || p > 2 || d > 4) {
-        if (d == 1 && p == 1) return loglik_of<1, 1, 0>(chain, data, gradient, slopes, out, value[0]);
-        return loglik_of<0, 0, 0>(chain, data, gradient, slopes, out, value[0]);
-    }
-    switch (10 * d + p) {
-    case 11: return loglik_of<1, 1, 1>(chain, data, gradient, slopes, out, value[0]);
-    case 21: return loglik_of<2, 1, 1>(chain, data, gradient, slopes, out, value[0]);
-    case 31: return loglik_of<3, 1, 1>(chain, data, gradient, slopes, out, value[0]);
-    case 41: return loglik_of<4, 1, 1>(chain, data, gradient, slopes, out, value[0]);
-    case 22: return loglik_of<2, 2, 1>(chain, data, gradient, slopes, out, value[0]);
-    case 42: return loglik_of<4, 2, 1>(chain, data, gradient, slopes, out, value[0]);
-    default: return loglik_of<0, 0, 0>(chain, data, gradient, slopes, out, value[0]);
-    }
+    Filtered kept(chain, data);
+    const int d = kept.d, p = kept.p;
+    value[0] = 0.0;
+    Beginning start(chain, data, kept, value[0]);
+    if (start.bad >= 0) return start.bad;
+    FlatCostates at(d, p, start.flat ? static_cast<int>(start.flat->outcome[3]) : 0, kept.n);
+    const auto passes = [&](auto D, auto P, auto PATHS) {
+        constexpr int d_ = decltype(D)::value, p_ = decltype(P)::value, paths = decltype(PATHS)::value;
+        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0]);
+        if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &at.N[0]);
+        return bad;
+    };
+    const int64_t bad = by_sizes(d, p, kept.n, passes);
+    if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, at, slopes, out);
+    return bad;
 }
 
 // Everything of a continuous-time model in one call, for short series: transitions over `steps`, `loglik_group` and the

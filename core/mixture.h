@@ -371,9 +371,15 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
         if (outcome[1] >= 0 || open || outcome[0] > done) return;
         root = start.x.L, mean = start.x.m, first = done + 1;
     }
-    outcome[1] = with_sizes(d, p, [&](auto D, auto P) {
-        return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P);
-    });
+    const auto rest = [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); };
+    outcome[1] = -2;
+    if constexpr (MANY_INSTANCES) {
+        if (d == 1 && p == 1) outcome[1] = rest(Size<1>(d), Size<1>(p));
+        if (d == 2 && p == 1) outcome[1] = rest(Size<2>(d), Size<1>(p));
+        if (d == 2 && p == 2) outcome[1] = rest(Size<2>(d), Size<2>(p));
+        if (d == 4 && p == 2) outcome[1] = rest(Size<4>(d), Size<2>(p));
+    }
+    if (outcome[1] == -2) outcome[1] = rest(Size<0>(d), Size<0>(p));
 }
 
 }  // namespace afa

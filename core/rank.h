@@ -38,7 +38,7 @@ struct ComponentSizes {
     In<1> unit, rate;
     auto members() { return std::tie(block, unit, rate); }
 };
-constexpr const char* SIZES = "block(d) unit(d) rate(d) ";
+constexpr const char* SIZES = "block(d)<d unit(d) rate(d) ";
 
 // `ComponentSizes` of dynamics A (d, d), or of transitions that are given: blocks by reachability, units by balancing
 // each block (Osborne, J. ACM 7 (1960) 338-345, all components at once by half a step each).

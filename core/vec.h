@@ -33,6 +33,12 @@ constexpr int VECTOR_BYTES = 32;
 #else
 constexpr int VECTOR_BYTES = 16;
 #endif
+// Whether small dimensions have instances of their own: not on x86-64-v2, which only processors of before 2013 need.
+#if defined(__x86_64__) && !defined(__AVX2__)
+constexpr bool MANY_INSTANCES = false;
+#else
+constexpr bool MANY_INSTANCES = true;
+#endif
 // How many numbers a register holds.
 template <class T> constexpr int LANES = VECTOR_BYTES / static_cast<int>(sizeof(T));
 

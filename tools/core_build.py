@@ -1,13 +1,13 @@
 """Compiles core/ into afafilter/_core: which compiler, which levels, which flags.
 
-Used by setup.py, by the build backend beside this file and by `make sanitize`. A file whose sources
-have not changed since its last compilation is not compiled again (build/core holds the objects).
+Used by setup.py, by the build backend beside this file and by `make sanitize`. What has not changed
+since its last compilation is not compiled again (build/core holds the objects).
 
 Environment
     CXX                  the compiler; otherwise g++, c++ or clang++ from PATH, else PyPI's ziglang
     AFAFILTER_LEVELS     levels to build, as in "v2 v3 v4" or "sanitize"; by default all levels
                          for a wheel and this machine's level for a build that stays here
-    AFAFILTER_STRICT     warnings are errors
+    AFAFILTER_STRICT     warnings are shown, as errors
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -33,7 +32,15 @@ NO_RUNTIME = (
     "-fno-asynchronous-unwind-tables",
     "-fno-threadsafe-statics",
 )
-LANGUAGE = ("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden")
+GROUPS = {
+    "series": ("bind_flat", "bind_likelihood", "bind_mixture", "bind_models"),
+    "kalman": ("bind_kalman",),
+    "adaptive": ("bind_adaptive",),
+    "lanes": ("bind_lanes",),
+    "attention": ("bind_attention", "bind"),
+}
+"""Sources that are compiled as one: what they share is read and compiled once. Long ones first."""
+LANGUAGE = ("-std=c++17", "-O2", "-fpeel-loops", "-DNDEBUG", "-fPIC", "-fvisibility=hidden")
 ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", *NO_RUNTIME)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wno-psabi")
 SANITIZERS = {"sanitize": "address,undefined", "threads": "thread"}
@@ -100,9 +107,7 @@ def build_directory() -> Path:
 
 def flags(level: str) -> list[str]:
     """Flags for one level."""
-    common = [*LANGUAGE, *ARITHMETIC, *WARNINGS]
-    if os.environ.get("AFAFILTER_STRICT"):
-        common.append("-Werror")
+    common = [*LANGUAGE, *ARITHMETIC, *_warnings()]
     if level in SANITIZERS:
         kinds = SANITIZERS[level]
         common += ["-O1", "-g", f"-fsanitize={kinds}", "-fno-omit-frame-pointer"]
@@ -114,44 +119,65 @@ def flags(level: str) -> list[str]:
     return common
 
 
+def _warnings() -> list[str]:
+    return [*WARNINGS, "-Werror"] if os.environ.get("AFAFILTER_STRICT") else ["-w"]
+
+
 def _is_zig() -> bool:
     return "ziglang" in compiler()
 
 
-def compile_module(level: str, target: Path) -> None:
-    """Build one level's module, or the probe, into `target`."""
+def compile_modules(targets: dict[str, Path]) -> None:
+    """Build each level's module, and the probe, into its target; all objects side by side."""
+    jobs: list[tuple[str, str]] = [("probe", "probe")] if "probe" in targets else []
+    jobs += [(level, group) for group in GROUPS for level in targets if level != "probe"]
+    for level in targets:
+        _prepare(level)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(lambda job: _compile(*job), jobs))
+    for level, target in targets.items():
+        made = [_object(level, name) for of, name in jobs if of == level]
+        (build_directory() / level / "command.txt").write_text(_said(level))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_suffix(".part")
+        _run([*_linker(), *_linking(level), *map(str, made), "-o", str(scratch)])
+        os.replace(scratch, target)
+
+
+def _command(level: str) -> list[str]:
     if level == "probe":
-        sources, options = [SOURCES / "probe.cpp"], ["-std=c++17", "-O2", "-fPIC", *WARNINGS]
+        options = ["-std=c++17", "-O2", "-fPIC", *_warnings()]
     else:
-        sources = sorted(set(SOURCES.glob("*.cpp")) - {SOURCES / "probe.cpp"})
-        options = [*flags(level), f"-DAFA_LEVEL={level}"]
-    options += [f"-I{sysconfig.get_path('include')}"]
-    command = compiler()
-    objects = build_directory() / level
-    objects.mkdir(parents=True, exist_ok=True)
-    stamp = objects / "command.txt"
-    said = shlex.join([*command, *options])
-    fresh = stamp.exists() and stamp.read_text() == said
-
-    def one(source: Path) -> Path:
-        out = objects / f"{source.stem}.o"
-        if not (fresh and _is_current(out)):
-            _run([*command, *options, "-MMD", "-c", str(source), "-o", str(out)])
-        return out
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # long ones first
-        made = list(pool.map(one, sorted(sources, key=lambda source: -_weight(source))))
-    stamp.write_text(said)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_suffix(".part")
-    _run([*_linker(), *_linking(level), *map(str, made), "-o", str(scratch)])
-    os.replace(scratch, target)
+        options = [*flags(level), f"-DAFA_LEVEL={level}", f"-I{SOURCES}"]
+    return [*compiler(), *options, f"-I{sysconfig.get_path('include')}"]
 
 
-def _weight(source: Path) -> int:
-    """Roughly how long a source takes: the size of the headers of ours that it includes."""
-    included = re.findall(r'#include "(\w+\.h)"', source.read_text())
-    return source.stat().st_size + sum((SOURCES / name).stat().st_size for name in included)
+def _said(level: str) -> str:
+    return shlex.join(_command(level))
+
+
+def _object(level: str, name: str) -> Path:
+    return build_directory() / level / f"{name}.o"
+
+
+def _prepare(level: str) -> None:
+    """Forget objects that another command made."""
+    stamp = build_directory() / level / "command.txt"
+    if not (stamp.exists() and stamp.read_text() == _said(level)):
+        shutil.rmtree(stamp.parent, ignore_errors=True)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _compile(level: str, name: str) -> None:
+    """One object, unless it is newer than all that it is made from."""
+    out = _object(level, name)
+    if _is_current(out):
+        return
+    source = SOURCES / f"{name}.cpp"
+    if level != "probe":
+        source = out.with_suffix(".cpp")
+        source.write_text("".join(f'#include "{member}.cpp"\n' for member in GROUPS[name]))
+    _run([*_command(level), "-MMD", "-c", str(source), "-o", str(out)])
 
 
 def _is_current(out: Path) -> bool:

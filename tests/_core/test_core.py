@@ -67,6 +67,8 @@ def read_only(array):
         ),
         (1, lambda a: a.transpose(0, 2, 1), ValueError, "Phi is not contiguous"),
         (2, misaligned, ValueError, "psi lies at an address that is no multiple of 8"),
+        (4, lambda a: a + 1, IndexError, r"which\[1\] is 2, wanted 0 to 1 as in Phi"),
+        (4, lambda a: a - 1, IndexError, r"which\[0\] is -1, wanted 0 to 1 as in Phi"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_names_and_numbers(position, change, error, message):
@@ -79,6 +81,54 @@ def test_what_does_not_fit_is_refused_with_names_and_numbers(position, change, e
 def test_a_wrong_number_of_arguments_is_refused():
     with pytest.raises(TypeError, match="propagate takes 5 arguments, 2 given"):
         core.propagate(*arguments()[:2])
+
+
+def chain_arguments(T=3, d=1, q=1):
+    """What `carry_open` takes: three nodes, the last without an observation."""
+    one, tables = np.ones((1, 1, 1)), np.zeros((1, 1))
+    chain = (
+        np.array([0, 0, 0]),
+        one,
+        tables,
+        one,  # step, F, b, root
+        np.array([0, 1, -1]),
+        np.array([0, 0]),
+        one,
+        tables,
+        one,  # obs, cfg, H, off, R
+    )
+    sizes = np.zeros(d, np.int64), np.ones(d), np.zeros(d)
+    return [
+        chain,
+        np.arange(3.0),
+        sizes,
+        0,
+        np.ones((q, d)),
+        np.zeros((q, d, d)),
+        np.ones((q, d)),
+        0.0,
+        np.empty((T, q, d)),
+        np.empty((T, q, d)),
+    ]
+
+
+def test_indices_that_may_be_missing_are_minus_one_and_no_less():
+    given = chain_arguments()
+    core.carry_open(*given)
+    np.testing.assert_array_equal(given[-2], np.ones((3, 1, 1)))
+    for wrong in (-2, 2):
+        given[0][4][2] = wrong
+        with pytest.raises(
+            IndexError, match=rf"carry_open: obs\[2\] is {wrong}, wanted -1 to 1 as in cfg"
+        ):
+            core.carry_open(*given)
+
+
+def test_a_single_index_is_checked_too():
+    given = chain_arguments()
+    given[3] = 4
+    with pytest.raises(IndexError, match="carry_open: from is 4, wanted 0 to 3 as in step"):
+        core.carry_open(*given)
 
 
 def test_nothing_is_written_when_an_argument_is_refused():
