@@ -6,13 +6,9 @@ package, which stands above all parts, says how each is loaded.
 
 from __future__ import annotations
 
-import html
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
-
-import numpy as np
 
 WIDTH = 70
 LINES = 15
@@ -42,12 +38,14 @@ def shortened(text: str, lines: int = LINES) -> str:
 
 def html_facts(title: str, facts: Mapping[str, Any]) -> str:
     """A title and a table of two columns."""
+    from html import escape
+
     rows = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
-        f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+        f"<tr><th style='text-align:left'>{escape(str(key))}</th>"
+        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
         for key, value in facts.items()
     )
-    return f"<div><strong>{html.escape(title)}</strong><table>{rows}</table></div>"
+    return f"<div><strong>{escape(title)}</strong><table>{rows}</table></div>"
 
 
 class ShownAsText:
@@ -57,13 +55,17 @@ class ShownAsText:
         return shortened(str(self))
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(shortened(str(self)))}</pre>"
+        from html import escape
+
+        return f"<pre>{escape(shortened(str(self)))}</pre>"
 
 
 class ShownByFields:
     """A record that prints one short line for each of its fields."""
 
     def _facts(self) -> dict[str, str]:
+        from dataclasses import fields
+
         return {
             part.name: told(getattr(self, part.name))
             for part in fields(self)  # type: ignore[arg-type]
@@ -80,7 +82,7 @@ class ShownByFields:
 
 def told(value: Any) -> str:
     """One short line about a value: the shape of an array, the names in a mapping."""
-    if isinstance(value, np.ndarray) and value.ndim:
+    if getattr(value, "ndim", 0):
         return f"array {value.shape}"
     if isinstance(value, float):
         return f"{value:.6g}"

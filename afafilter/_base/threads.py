@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 SERIAL_WORK = 20_000
@@ -37,5 +36,7 @@ def spread(task: Callable[[Any], None], items: Sequence[Any], work: int) -> None
         for item in items:
             task(item)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(thread_count()) as pool:
         list(pool.map(task, items, chunksize=-(-len(items) // (4 * thread_count()))))

@@ -33,7 +33,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag, schur
 
 from afafilter._base.checks import Array
 from afafilter.linalg.discretiser import Discretiser, transition
@@ -169,6 +168,8 @@ class Channel(NamedTuple):
 
 def coordinates(model: LinearSDE, span: float) -> Coordinates:
     """Coordinates fit for lags up to `span`."""
+    from scipy.linalg import block_diag
+
     unit = balanced_units(model.component_sizes, model.C, model.R)
     A = model.A * (unit / unit[:, None])
     rates = np.linalg.eigvals(A).real
@@ -222,6 +223,8 @@ def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
 
 def _subspaces(A: Array, span: float) -> list[Array]:
     """Orthonormal bases of invariant subspaces of A whose decay rates lie apart."""
+    from scipy.linalg import schur
+
     rates = np.sort(np.linalg.eigvals(A).real)
     gaps = np.diff(rates)
     cuts = [k for k in np.argsort(-gaps) if gaps[k] * span > 1.0]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.unknown import Index, OpenLaw
@@ -197,6 +196,8 @@ class FlatBlock:
         Where delta was integrated out: Z (d, d), by columns, and y (n, d), what the later data say
         about xi'.
         """
+        from scipy.linalg import solve_triangular
+
         block, last, c = self.block, self.done - 1, self.count
         d = self.M.shape[1]
         J, joint = np.eye(d + c), np.zeros((len(block.mean), d + c))

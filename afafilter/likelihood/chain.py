@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_continuous_lyapunov, solve_discrete_lyapunov
 
 from afafilter._base.checks import Array
 from afafilter.likelihood.data import Data, plain
@@ -207,6 +206,8 @@ def _decay(A: Array) -> float:
 
 def _sde_prior(system: System, t_first: float) -> tuple[InitialLaw, Callable[..., Any]]:
     """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
+    from scipy.linalg import solve_continuous_lyapunov
+
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
     if isinstance(prior, PriorArrays):
         law = InitialLaw(prior.mean, prior.cov, prior.flat)
@@ -239,6 +240,8 @@ def discrete_chain(
     system: DiscreteSystem, data: Data
 ) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
     """The chain of a discrete-time system, and the map from chain to system gradients."""
+    from scipy.linalg import solve_discrete_lyapunov
+
     T = len(data.t)
     varying = system.time_varying
     moving = bool({"F", "Q", "b"} & set(varying))

@@ -31,7 +31,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import matrix_balance
 
 from afafilter._base.checks import Array
 from afafilter._base.steps import mostly_distinct
@@ -94,6 +93,8 @@ class Discretiser:
 
     def __init__(self, A: Array, Q: Array, u: Array) -> None:
         # Balancing by powers of two is exact and makes ||A|| a fair measure (companion matrices).
+        from scipy.linalg import matrix_balance
+
         scale = np.diag(matrix_balance(A, permute=False)[1])
         self.scale = np.outer(scale, 1 / scale), scale, np.outer(scale, scale)
         self.A, self.Q, self.u = A / self.scale[0], Q / self.scale[2], u / scale
@@ -291,6 +292,8 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
 
 def is_stable(A: Array) -> bool:
     """Whether every eigenvalue of A has a negative real part, beyond rounding."""
+    from scipy.linalg import matrix_balance
+
     norm = float(np.abs(matrix_balance(A, permute=False)[0]).sum(axis=0).max())
     return bool(np.linalg.eigvals(A).real.max() < -4 * len(A) * _EPS * norm)
 

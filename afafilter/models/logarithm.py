@@ -17,7 +17,6 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from scipy.linalg import logm
 
 from afafilter._base.checks import Array, correlations
 from afafilter.linalg import discretiser
@@ -61,6 +60,8 @@ def continuous_form(model: DiscreteModel) -> LinearSDE:
 
 
 def _real_logarithm(F: Array) -> Array:
+    from scipy.linalg import logm
+
     values = np.linalg.eigvals(F)
     size = np.abs(values).max()
     if np.abs(values).min() <= 1e-13 * max(size, 1e-300):

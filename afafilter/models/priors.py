@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import solve_discrete_lyapunov
 
 from afafilter._base.checks import Array, choice, covariance, frozen, real_array, scalar
 from afafilter.linalg import discretiser
@@ -54,6 +53,8 @@ class InitialLaw(NamedTuple):
         numpy.linalg.LinAlgError
             If F is not stable.
         """
+        from scipy.linalg import solve_discrete_lyapunov
+
         if np.abs(np.linalg.eigvals(F)).max() >= 1:
             raise np.linalg.LinAlgError("a stationary prior needs a stable F")
         P = solve_discrete_lyapunov(F, Q)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import block_diag
 
 from afafilter._base.checks import (
     Array,
@@ -339,6 +338,8 @@ class LinearSDE:
             If the two observe a different number of components, have different delays or units
             of time, or priors at different times.
         """
+        from scipy.linalg import block_diag
+
         if not isinstance(other, LinearSDE):
             return NotImplemented
         if self.obs_dim != other.obs_dim:
@@ -374,6 +375,8 @@ def named_parts(model: LinearSDE) -> tuple[tuple[str, int], ...]:
 
 
 def _join_priors(a: LinearSDE, b: LinearSDE) -> PriorLike:
+    from scipy.linalg import block_diag
+
     if isinstance(a.prior, str) and a.prior == b.prior:
         return a.prior
     stamps = {m.prior.t0 for m in (a, b) if isinstance(m.prior, Prior)}

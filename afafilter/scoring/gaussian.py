@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from afafilter._base.checks import Array, ObsMask
 
@@ -88,6 +87,8 @@ def crps_gaussian(standardised: Array, std: Array, error: Array) -> Array:
     std [w (2 Phi(w) - 1) + 2 phi(w) - 1/sqrt(pi)], w = error / std (Gneiting & Raftery 2007,
     eq. 21); the absolute error where std = 0.
     """
+    from scipy.special import ndtr
+
     w = np.where(std > 0, standardised, 0.0)
     density = np.exp(-0.5 * w * w) / np.sqrt(2.0 * np.pi)
     smooth = std * (w * (2.0 * ndtr(w) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi))
@@ -96,6 +97,8 @@ def crps_gaussian(standardised: Array, std: Array, error: Array) -> Array:
 
 def pit_counts(standardised: Array, known: ObsMask) -> Array:
     """Counts (n, d, BINS) of u from (x - m) / s and its mask, both (n, S, d)."""
+    from scipy.special import ndtr
+
     n, _, d = standardised.shape
     at = np.minimum((ndtr(standardised) * BINS).astype(np.intp), BINS - 1)
     series = np.arange(n)[:, None, None] * d + np.arange(d)
@@ -105,6 +108,8 @@ def pit_counts(standardised: Array, known: ObsMask) -> Array:
 
 def half_width(level: float) -> float:
     """Half of the central interval of N(0, 1) with that probability."""
+    from scipy.special import ndtri
+
     return float(ndtri(0.5 + 0.5 * level))
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_continuous_lyapunov
 
 from afafilter._base.checks import Array
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
@@ -172,6 +171,8 @@ class MatrixParameters:
         )
 
     def _theta(self, block: _Block, value: Array) -> Array:
+        from scipy.linalg import solve_continuous_lyapunov
+
         if block.kind == "entries":
             return np.asarray(value[block.rows])
         if block.kind == "stable":
