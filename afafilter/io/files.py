@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
+"""What a file that cannot be written whole ends with; the error does not name it."""
+
 LONGEST_NAME = 255 - 32
 """Characters of a file's name that leave room for the temporary one."""
 
@@ -35,7 +38,7 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.errno is not None and temporary.name in f"{error.filename} {error.strerror}":
             raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+        if error.errno in NO_ROOM and error.filename is None:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
         raise
     finally:

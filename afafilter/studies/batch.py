@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from afafilter.scoring.score import LEVELS, Score, score
 Estimator: TypeAlias = Callable[..., Estimate]
 WARM_UP_STEPS = 8
 CHUNK_ENTRIES = 4_000_000
+WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,27 @@ class Shell:
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         radius = self.radius + self.spread * rng.standard_normal((n, 1))
         return np.asarray(radius * direction)
+
+
+def end_with(parent: int) -> None:
+    """End this process, if it is a child of `parent`, soon after the parent has gone.
+
+    A parent that is killed cannot tell its workers, which would wait for work for minutes. Where a
+    process's parent is not known to change (Windows) nothing is done.
+    """
+    if parent in _watched or os.name != "posix" or os.getppid() != parent:
+        return
+    _watched.add(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_watched: set[int] = set()
 
 
 def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
@@ -27,11 +28,17 @@ CHUNK = 256
 PACKAGE = "afafilter"
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A JSON value that is the same in every process, and differs when `value` does.
 
-    Functions of this package are known by their public name, wherever they lie in it, and by what
-    they enclose; others by their name, compiled code, defaults and closure.
+    Functions and classes of this package are known by their public name, wherever they lie in it,
+    and by what they enclose; others by their name, compiled code, defaults and closure.
+
+    Parameters
+    ----------
+    value : object
+    within : tuple of int
+        What `value` is part of, by identity: a function that calls itself is described once.
 
     Raises
     ------
@@ -44,42 +51,88 @@ def describe(value: Any) -> Any:
         return describe(value.item())
     if isinstance(value, np.ndarray):
         return _array(value)
-    if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [describe(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(describe(v), sort_keys=True) for v in value)
-    if isinstance(value, slice):
-        return {"slice": [describe(v) for v in (value.start, value.stop, value.step)]}
-    if isinstance(value, bytes):
-        return {"bytes": hashlib.sha256(value).hexdigest()}
-    if isinstance(value, functools.partial):
-        return {
-            "partial": describe(value.func),
-            "args": describe(value.args),
-            "keywords": describe(value.keywords),
-        }
-    if isinstance(value, types.MethodType):
-        return {"method": value.__func__.__qualname__, "of": describe(value.__self__)}
-    if isinstance(value, types.FunctionType):
-        return _function(value)
     if isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)):
-        return _name(value)
+        return _class(value, within) if isinstance(value, type) else _name(value)
     if isinstance(value, types.ModuleType):
         return value.__name__
+    if isinstance(value, bytes):
+        return {"bytes": hashlib.sha256(value).hexdigest()}
+    if id(value) in within:
+        return {"again": len(within) - within.index(id(value))}
+    inside = (*within, id(value))
+    if isinstance(value, Mapping):
+        return {str(k): describe(v, inside) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(v, inside) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(describe(v, inside), sort_keys=True) for v in value)
+    if isinstance(value, slice):
+        return {"slice": [describe(v) for v in (value.start, value.stop, value.step)]}
+    if isinstance(value, functools.partial):
+        return {
+            "partial": describe(value.func, inside),
+            "args": describe(value.args, inside),
+            "keywords": describe(value.keywords, inside),
+        }
+    if isinstance(value, types.MethodType):
+        method, owner = value.__func__.__qualname__, describe(value.__self__, inside)
+        return {"method": method, "of": owner}
+    if isinstance(value, types.FunctionType):
+        return _function(value, inside)
     if hasattr(value, "py_func"):
-        return describe(value.py_func)
-    kind = {"class": _name(type(value))}
+        return describe(value.py_func, inside)
+    return {"class": _class(type(value), inside)} | _contents(value, inside)
+
+
+def _contents(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
+    """What an object holds, in its slots too."""
     if is_dataclass(value):
         told = [f for f in fields(value) if not _as_before(f, getattr(value, f.name))]
-        return kind | {f.name: describe(getattr(value, f.name)) for f in told}
-    if hasattr(value, "__dict__"):
-        return kind | describe(vars(value))
-    raise TypeError(
-        f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
-        "use a function, functools.partial or a dataclass"
-    )
+        return {f.name: describe(getattr(value, f.name), within) for f in told}
+    names = [name for cls in type(value).__mro__ for name in _slots(cls) if hasattr(value, name)]
+    if not names and not hasattr(value, "__dict__"):
+        raise TypeError(
+            f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
+            "use a function, functools.partial or a dataclass"
+        )
+    held = {name: getattr(value, name) for name in names} | getattr(value, "__dict__", {})
+    return {name: describe(part, within) for name, part in held.items()}
+
+
+def _slots(cls: type) -> list[str]:
+    """Names of a class's own slots, as they are looked up."""
+    own = cls.__dict__.get("__slots__", ())
+    names = [own] if isinstance(own, str) else list(own)
+    private = f"_{cls.__name__.lstrip('_')}"
+    return [
+        f"{private}{name}" if name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
+def _class(cls: type, within: tuple[int, ...]) -> Any:
+    """Name of a class; of one of the user's own, what its methods do, inherited ones too."""
+    if id(cls) in within:
+        return _name(cls)
+    inside = (*within, id(cls))
+    methods = {}
+    for base in cls.__mro__:
+        if _is_own(base.__module__) or base.__module__ in sys.stdlib_module_names:
+            continue
+        for name, part in vars(base).items():
+            for function in _functions(part):
+                if function.__module__ == base.__module__:
+                    methods[f"{base.__qualname__}.{name}"] = _function(function, inside)
+    return {"class": _name(cls), "methods": methods} if methods else _name(cls)
+
+
+def _functions(part: Any) -> list[types.FunctionType]:
+    """The functions behind what a class holds under one name."""
+    if isinstance(part, (staticmethod, classmethod)):
+        part = part.__func__
+    found = [part.fget, part.fset] if isinstance(part, property) else [part]
+    return [x for x in found if isinstance(x, types.FunctionType)]
 
 
 def _as_before(field: Field[Any], value: Any) -> bool:
@@ -107,20 +160,27 @@ def _is_own(module: str) -> bool:
     return module.partition(".")[0] == PACKAGE
 
 
-def _function(value: types.FunctionType) -> Any:
+def _function(value: types.FunctionType, within: tuple[int, ...]) -> Any:
     name = _name(value)
     if _is_own(value.__module__):
         value = inspect.unwrap(value)
-    closure = [describe(cell.cell_contents) for cell in value.__closure__ or ()]
+    closure = [describe(_enclosed(cell), within) for cell in value.__closure__ or ()]
     if _is_own(value.__module__):
         return {"function": name, "closure": closure} if closure else name
     return {
         "function": name,
         "code": _code(value.__code__),
-        "defaults": describe(value.__defaults__),
-        "keyword_defaults": describe(value.__kwdefaults__),
+        "defaults": describe(value.__defaults__, within),
+        "keyword_defaults": describe(value.__kwdefaults__, within),
         "closure": closure,
     }
+
+
+def _enclosed(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
 
 
 def _code(code: types.CodeType) -> str:

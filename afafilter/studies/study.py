@@ -6,6 +6,7 @@ differences between them are paired. Every finished cell is written at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from afafilter.scoring.inputs import score_level
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
 from afafilter.scoring.score import COLUMNS, LEVELS, empty_row
 from afafilter.scoring.tally import BAND, Ratio
-from afafilter.studies.batch import Estimator, Experiment, checked_estimators
+from afafilter.studies.batch import Estimator, Experiment, checked_estimators, end_with
 from afafilter.studies.cells import cell_key, describe, read_cell, run_cell, write_cell
 from afafilter.studies.scenario import Scenario
 
@@ -180,7 +181,11 @@ class Study(ShownByFields):
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
         quiet = None if progress is None else not progress
-        tasks = (delayed(_compute)(cell, *self._job(cell)) for cell in todo)
+        tasks = (
+            delayed(_compute)(cell, *self._job(cell), os.getpid())
+            for cell in todo
+            if not self._finished(folder, cell, retry_failed)  # by another run, meanwhile
+        )
         n = len(self.cells)
         with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
             workers = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
@@ -365,7 +370,8 @@ class StudyResult(ShownByFields):
             yield place, {n: Ratio.join(own) for n, own in parts.items() if n not in failed}
 
 
-def _compute(cell: Cell, job: Experiment, n_paths: int) -> tuple[Cell, dict[str, Any]]:
+def _compute(cell: Cell, job: Experiment, n_paths: int, parent: int) -> tuple[Cell, dict[str, Any]]:
+    end_with(parent)
     return cell, run_cell(job, n_paths, cell.seed)
 
 

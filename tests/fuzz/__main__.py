@@ -20,6 +20,7 @@ import numpy as np
 
 from tests.fuzz.cases import Seeded, draw_case
 from tests.fuzz.laws import check_case, describe
+from tests.fuzz.truth import Verdict
 
 CHUNK = 100
 OUTCOMES = ("right", "excused", "warned", "refused", "unasked", "wrong")
@@ -34,12 +35,20 @@ def run_chunk(folder: Path, seed: int, first: int, stop: int) -> int:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for k in range(first, stop):
-            for verdict in check_case(Seeded(seed, k)):
+            for verdict in checked(seed, k):
                 note = verdict.note if verdict.outcome in ("wrong", "refused", "warned") else ""
                 table.writerow([k, verdict.law, verdict.outcome, f"{verdict.error:.3g}", note])
                 wrong += verdict.outcome == "wrong"
     os.replace(path.with_suffix(".tmp"), path)
     return wrong
+
+
+def checked(seed: int, case: int) -> list[Verdict]:
+    """All laws of a case; where they themselves fail, that."""
+    try:
+        return check_case(Seeded(seed, case))
+    except Exception as error:
+        return [Verdict("the laws themselves", "wrong", np.inf, f"{type(error).__name__}: {error}")]
 
 
 def run(folder: Path, seed: int, cases: int, jobs: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flint import arb
 
-from tests.exact_oracle import ExactGaussian, Imprecise, Law, each, exact_balls
+from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, each, exact_balls
 from tests.fuzz.cases import Case
 
 TOLERANCE = 1e-6
@@ -73,7 +73,7 @@ class Truth:
         """Whether an answer is right; "unasked" where no number of bits tells."""
         try:
             return self._judge(name, *answer)
-        except Imprecise:
+        except (Imprecise, Singular):
             return Verdict(name, "unasked", 0.0)
 
     def _judge(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -126,57 +124,6 @@ def test_an_interrupted_run_resumes_where_it_stopped(finished, tmp_path):
     same(again.frame, finished.frame)
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import test_study as ts
-
-class Slow:
-    def __init__(self, log):
-        self.log = str(log)
-    def __call__(self, model, t, z):
-        if len(z) == 20:
-            time.sleep(0.1)
-            with open(self.log, "a") as file:
-                file.write("x")
-        return ts.raw(model, t, z)
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    study = ts.make(estimators={{"slow": Slow(folder / "calls"), **ts.ESTIMATORS}}, seeds=3)
-    result = study.run(folder / "cells", n_jobs=int(sys.argv[2]), progress=False)
-    result.frame.to_pickle(folder / "frame.pkl")
-"""
-
-
-def test_killed_run_loses_and_repeats_nothing(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    command = [sys.executable, str(script), str(tmp_path)]
-    cells = tmp_path / "cells"
-    process = subprocess.Popen([*command, "2"], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while len(list(cells.glob("[!.]*.json"))) < 4:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = {path: path.read_bytes() for path in cells.glob("[!.]*.json")}
-    assert 4 <= len(done) < 12
-    assert not (tmp_path / "frame.pkl").exists()
-    calls = len((tmp_path / "calls").read_text())
-
-    subprocess.run([*command, "1"], check=True, timeout=120)
-    assert {path: path.read_bytes() for path in done} == done
-    assert len((tmp_path / "calls").read_text()) - calls == 12 - len(done)
-    resumed = pd.read_pickle(tmp_path / "frame.pkl")
-    assert len(list(cells.glob("[!.]*.json"))) == 12
-    whole = make(seeds=3).run(tmp_path / "other", progress=False).frame
-    same(resumed.query("estimator != 'slow'").reset_index(drop=True), whole)
-
-
 def test_progress_is_shown_on_request_and_otherwise_only_on_terminals(tmp_path, capsys):
     study = make(seeds=1)
     study.run(tmp_path)
@@ -289,6 +236,75 @@ def _closure(words):
 
 
 KEYED = {"lambda": lambda m, t, z: raw(m, t, z), "closure": _closure({"p", "q", "r"})}
+
+
+class Called:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, model, t, z):
+        return raw(model, t, z)
+
+
+class CalledOtherwise(Called):
+    pass
+
+
+class Slotted:
+    __slots__ = ("__own", "factor")
+
+    def __init__(self, factor, own=0):
+        self.factor, self.__own = factor, own
+
+    def __call__(self, model, t, z):
+        return raw(model, t, z)
+
+
+class SlottedBelow(Slotted):
+    """Has a __dict__ beside the slots that it inherits."""
+
+
+def test_what_the_class_of_an_estimator_does_is_in_the_key():
+    """Edited methods, of the class or of one that it inherits from, are other estimators."""
+    before = [describe(CalledOtherwise(2)), describe(Called(2))]
+    kept = Called.__call__
+    try:
+        Called.__call__ = lambda self, model, t, z: raw(model, t, 2 * z)
+        Called.__call__.__module__, Called.__call__.__qualname__ = __name__, kept.__qualname__
+        after = [describe(CalledOtherwise(2)), describe(Called(2))]
+    finally:
+        Called.__call__ = kept
+    assert all(a != b for a, b in zip(before, after))
+    assert describe(CalledOtherwise(2)) == before[0] != describe(Called(2))
+
+
+@pytest.mark.parametrize("cls", [Slotted, SlottedBelow])
+def test_slots_are_in_the_key_inherited_and_private_ones_too(cls):
+    assert describe(cls(1)) == describe(cls(1))
+    assert describe(cls(1)) != describe(cls(2))
+    assert describe(cls(1, own=3)) != describe(cls(1, own=4))
+
+
+def test_a_function_that_encloses_itself_has_a_key():
+    def counting(factor):
+        def down(k):
+            return factor if k == 0 else down(k - 1)
+
+        return down
+
+    assert describe(counting(1)) == describe(counting(1))
+    assert describe(counting(1)) != describe(counting(2))
+    itself = Called(1)
+    itself.factor = [itself]
+    assert json.dumps(describe(itself))
+
+    def even(k):
+        return k == 0 or odd(k - 1)
+
+    def odd(k):
+        return k != 0 and even(k - 1)
+
+    assert describe(even) != describe(odd)
 
 
 def test_failures_are_recorded_and_the_rest_finishes(tmp_path):

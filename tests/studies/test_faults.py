@@ -1,0 +1,138 @@
+"""Studies that are killed, starved of disk or run twice: nothing lost, the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.studies.test_study import make, raw, same
+
+CELLS = 12
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.studies.test_faults import run_study
+run_study(Path(sys.argv[1]), int(sys.argv[2])).to_pickle(Path(sys.argv[1]) / sys.argv[3])
+"""
+
+
+def slow(model, t, z, log):
+    if len(z) == 20:
+        time.sleep(0.05)
+        with open(log, "a") as file:
+            file.write("x")
+    return raw(model, t, z)
+
+
+def run_study(folder, jobs=1):
+    study = make(estimators={"slow": partial(slow, log=str(folder / "calls"))}, seeds=3)
+    return study.run(folder / "cells", n_jobs=jobs, progress=False).frame
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The frame of a run that nothing disturbs."""
+    return run_study(tmp_path_factory.mktemp("whole"))
+
+
+def start(folder, jobs=1, name="frame", **options):
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(jobs), name],
+        env={**os.environ, "PYTHONPATH": root, "AFAFILTER_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def finished(folder):
+    return {path: path.read_bytes() for path in (folder / "cells").glob("[!.]*.json")}
+
+
+def wait_for(condition, process=None, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def members(group):
+    """Living processes of a group, as /proc has them."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_signals_to_the_parent_lose_and_repeat_nothing_and_leave_no_workers(tmp_path, whole):
+    done, calls = {}, 0
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process, before = start(tmp_path, 2), len(done)
+        wait_for(lambda more=before + 2: len(finished(tmp_path)) >= more, process)
+        assert len(members(process.pid)) > 2
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+        wait_for(lambda group=process.pid: not members(group), seconds=20)
+        after, calls = finished(tmp_path), len((tmp_path / "calls").read_text())
+        assert before < len(after) < CELLS
+        assert {path: after[path] for path in done} == done
+        assert all("estimators" in json.loads(text) for text in after.values())
+        done = after
+    same(run_study(tmp_path), whole)
+    after = finished(tmp_path)
+    assert {path: after[path] for path in done} == done
+    assert len(after) == CELLS
+    assert len((tmp_path / "calls").read_text()) - calls == CELLS - len(done)
+
+
+def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole):
+    """No file may grow beyond 100 bytes: a cell fails, as on a full disk."""
+
+    def little_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+    process = start(tmp_path, preexec_fn=little_space)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    message = told.strip().splitlines()[-1]
+    assert message.startswith("OSError: [Errno 27] File too large: ")
+    assert Path(message.rpartition(": ")[2].strip("'")).parent == tmp_path / "cells"
+    assert "/." not in message
+    assert list((tmp_path / "cells").iterdir()) == []
+    same(run_study(tmp_path), whole)
+
+
+def test_two_runs_in_one_folder(tmp_path, whole):
+    runs = {name: start(tmp_path, name=name) for name in ("a", "b")}
+    for name, run in runs.items():
+        _, told = run.communicate(timeout=120)
+        assert run.returncode == 0, told
+        same(pd.read_pickle(tmp_path / name), whole)
+    assert len(list((tmp_path / "cells").iterdir())) == CELLS
+
+
+def test_a_changed_estimator_is_computed_anew_and_the_others_are_kept(tmp_path):
+    study = make(seeds=1)
+    study.run(tmp_path, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    changed = make(seeds=1, lags=3)
+    assert {c.key for c in changed.cells}.isdisjoint(c.key for c in study.cells)
+    changed.run(tmp_path, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    same(make(seeds=1).run(tmp_path, progress=False).frame, study.result(tmp_path).frame)
