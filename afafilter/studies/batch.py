@@ -89,9 +89,8 @@ def end_with(parent: int) -> None:
     A parent that is killed cannot tell its workers, which would wait for work for minutes. Where a
     process's parent is not known to change (Windows) nothing is done.
     """
-    if parent in _watched or os.name != "posix" or os.getppid() != parent:
+    if os.name != "posix" or os.getppid() != parent:
         return
-    _watched.add(parent)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -99,9 +98,6 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-_watched: set[int] = set()
 
 
 def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:

@@ -182,13 +182,19 @@ class Study(ShownByFields):
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
         quiet = None if progress is None else not progress
         tasks = (
-            delayed(_compute)(cell, *self._job(cell), os.getpid())
+            delayed(_compute)(cell, *self._job(cell))
             for cell in todo
             if not self._finished(folder, cell, retry_failed)  # by another run, meanwhile
         )
         n = len(self.cells)
         with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
-            workers = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+            workers = Parallel(
+                n_jobs=n_jobs,
+                return_as="generator_unordered",
+                batch_size=1,
+                initializer=end_with,
+                initargs=(os.getpid(),),
+            )
             for cell, outcome in workers(tasks):
                 content = {"cell": cell._asdict(), "version": __version__, "estimators": outcome}
                 write_cell(folder / f"{cell.key}.json", content)
@@ -370,8 +376,7 @@ class StudyResult(ShownByFields):
             yield place, {n: Ratio.join(own) for n, own in parts.items() if n not in failed}
 
 
-def _compute(cell: Cell, job: Experiment, n_paths: int, parent: int) -> tuple[Cell, dict[str, Any]]:
-    end_with(parent)
+def _compute(cell: Cell, job: Experiment, n_paths: int) -> tuple[Cell, dict[str, Any]]:
     return cell, run_cell(job, n_paths, cell.seed)
 
 
