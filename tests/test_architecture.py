@@ -300,6 +300,14 @@ def test_no_package_hides_a_function():
     assert names & parts == {"catalog", "datasets", "io", "plotting", "theory"}
 
 
+def test_the_architecture_page_names_files_that_exist():
+    page = (PACKAGE.parent / "docs/dev/architecture.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"``([\w./*]+(?:/|\.py|\.h|\.cpp))``", page))
+    assert len(named) > 25
+    roots = (PACKAGE, PACKAGE / "kalman", PACKAGE.parent)
+    assert [name for name in named if not any(any(r.glob(name)) for r in roots)] == []
+
+
 # ------------------------------------------------------------------------ the guard sees violations
 
 
