@@ -202,9 +202,11 @@ def draw_cures(ax: Any, table: pd.DataFrame) -> None:
         )  # fmt: skip
     ax.set(
         xscale="log", yscale="log", xlabel="observations", ylabel="RMSE / Kalman",
-        title="(b) cures and their price",
+        title="(b) cures and their price", ylim=(0.5, 14),
     )  # fmt: skip
-    ax.legend(fontsize=5.5)
+    ax.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    ax.minorticks_off()
+    ax.legend(fontsize=5.5, ncols=2, loc="upper left")
 
 
 def draw_phases(axes: Any, table: pd.DataFrame) -> None:
@@ -283,7 +285,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         handles = {h.get_label(): h for ax in planes for h in ax.lines if len(h.get_xdata())}
         fig.legend(
             [handles[p] for p in PHASES if p in handles], [p for p in PHASES if p in handles],
-            loc="outside lower center", ncols=3,
+            loc="outside lower center", ncols=4,
         )  # fmt: skip
         table = pd.concat(
             [part.assign(panel=name) for name, part in
