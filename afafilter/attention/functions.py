@@ -19,6 +19,7 @@ from afafilter.attention.inputs import (
     Inputs,
     Projections,
     check_noise,
+    check_structure,
     leading_axes,
     per_head,
     per_mode,
@@ -29,6 +30,7 @@ from afafilter.attention.inputs import (
 )
 from afafilter.attention.law import law_of
 from afafilter.attention.prior import PRIORS
+from afafilter.models.structured_noise import StructuredNoise
 from afafilter.weights import Weight, as_weight
 
 __all__ = ["AttentionResult", "isotropic_attention", "tensor_attention"]
@@ -53,6 +55,7 @@ def isotropic_attention(
     value_key_var: ArrayLike | None = None,
     value_query_var: ArrayLike | None = None,
     prior: str = "dle",
+    structure: StructuredNoise | None = None,
     gate: str = "robust",
     weight: Weight | str | None = None,
     inverse_temperature: ArrayLike = 1.0,
@@ -110,8 +113,13 @@ def isotropic_attention(
         of its own); its decay is value_decay. Then A_ij = softmax_j(beta log(P^v_ij w(d2_ij))).
     prior : str
         P^v as a function of the lag: "dle", 1/(Vp(tau) + eta^2 E^2 + gamma^2), the solution of
-        the differential Lyapunov equation; "flat", 1; or "linear", its tangent, log P^v =
-        -log(eta^2 + gamma^2) - sigma^2 tau / (eta^2 + gamma^2) (ALiBi).
+        the differential Lyapunov equation; "flat", 1; "linear", its tangent, log P^v =
+        -log(eta^2 + gamma^2) - sigma^2 tau / (eta^2 + gamma^2) (ALiBi); or "structured", "dle" with
+        process noise that depends on the lag.
+    structure : StructuredNoise, optional
+        Of prior="structured" (origin 0): q as a function of the time s since the key, so that
+        Vp(tau) = sigma^2 int_0^tau e^{-2 mu (tau - s)} q(s) ds: a Toeplitz kernel, another thing
+        than q in absolute time (`structured_adaptive_filter`). Not with window_tolerance.
     gate : str
         "robust", or "none": w = 1 whatever the weight.
     weight : Weight or str, optional
@@ -206,6 +214,7 @@ def isotropic_attention(
             name = f"value_{name}_var"
             p[name] = other if given is None else per_head(given, name)
         check_noise(p["value_key_var"], p["value_query_var"], "value_")
+    check_structure(structure, prior, inputs, window_tolerance)
     side = choice(backward, "backward", ("exact", "symmetric"))
     request = Request(
         inputs,
@@ -218,6 +227,7 @@ def isotropic_attention(
         return_weights,
         _threads(threads),
         prior,
+        structure,
     )
     step = _checked_step(residual_step, inputs, t_query)
     return _completed(isotropic(request), inputs, step, projections, robust is not None)

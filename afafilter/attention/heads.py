@@ -22,6 +22,7 @@ from afafilter.attention.prior import Noise, log_prior
 from afafilter.attention.recursions import Floats, Index, rotated
 from afafilter.attention.sums import Head, Model
 from afafilter.attention.threads import Task, run
+from afafilter.models.structured_noise import StructuredNoise
 
 BATCH_WORK = 10_000_000_000
 """Multiplications to prepare before doing them: bounds the memory of many heads."""
@@ -58,6 +59,7 @@ class Request(NamedTuple):
     lead : leading axes of the result.
     prior : "dle", or another of `prior.PRIORS`; then, and where their noises differ from those of
         queries and keys, value_process_var, value_key_var, value_query_var are parameters too.
+    structure : the course of process noise over the lag, for "structured".
     """
 
     inputs: Inputs
@@ -70,6 +72,7 @@ class Request(NamedTuple):
     return_weights: bool = False
     threads: int = 1
     prior: str = "dle"
+    structure: StructuredNoise | None = None
 
 
 def isotropic(request: Request) -> AttentionResult:
@@ -204,7 +207,7 @@ def _prior(request: Request, index: tuple[int, ...]) -> Any:
         return None
     names = ("value_decay", "value_process_var", "value_key_var", "value_query_var")
     noise = Noise(*(_at(request, name, index, False) for name in names))
-    return log_prior(request.prior, noise)
+    return log_prior(request.prior, noise, request.structure)
 
 
 def _as_mode(head: Head) -> ModeHead:

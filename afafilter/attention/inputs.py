@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, is_complete, real_array, times, unmasked
+from afafilter.models.structured_noise import StructuredNoise
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
 Numbers = NDArray[Any]
@@ -216,6 +217,35 @@ def check_noise(key_var: Array, query_var: Array, prefix: str = "") -> None:
             f"{prefix}key_var + {prefix}query_var must be > 0: without noise a key at the "
             "query's own time has infinite precision"
         )
+
+
+def check_structure(
+    structure: StructuredNoise | None, prior: str, inputs: Inputs, window_tolerance: float
+) -> None:
+    """That a course of noise over the lag is there where it is used, and is one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Missing, superfluous, of another kind, with an origin, negative at some lag; a
+        window_tolerance, which counts on weights that are monotone in the lag.
+    """
+    if (prior == "structured") != (structure is not None):
+        raise ValueError(
+            "prior='structured' and structure=StructuredNoise(amplitudes, rates) go together, got "
+            f"prior={prior!r} and structure={'none' if structure is None else 'one'}"
+        )
+    if structure is None:
+        return
+    if not isinstance(structure, StructuredNoise):
+        raise TypeError(f"structure must be a StructuredNoise, got {type(structure).__name__}")
+    if structure.origin != 0:
+        raise ValueError(f"structure depends on the lag: origin must be 0, got {structure.origin}")
+    if window_tolerance:
+        raise ValueError("window_tolerance must be 0 with prior='structured'; use a window")
+    ends = [x[k] for x in (inputs.t, inputs.t_query) for k in (0, -1) if len(x)]
+    if ends:
+        structure.require_nonnegative(0.0, float(max(ends) - min(ends)))
 
 
 def rotation(value: ArrayLike, name: str, data: Numbers | None) -> Array:

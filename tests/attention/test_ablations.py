@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afafilter import Exponential, Power, isotropic_attention, spectral_bank, tensor_attention
+from afafilter import (
+    Exponential,
+    Power,
+    StructuredNoise,
+    isotropic_attention,
+    spectral_bank,
+    tensor_attention,
+)
 
 N, CHANNELS, NU, GAMMA2 = 40, 3, 5.0, 0.7
 OMEGA = np.array([1.0, 0.3, -0.2])
@@ -165,6 +172,42 @@ def test_spectrally_coupled_heads():
         np.testing.assert_allclose(got.output[h], output, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("amplitudes", "rates"),
+    [([1.0], [-0.6]), ([1.0, 0.8], [0.0, 2.0j]), ([0.5], [0.4]), ([2.0], [-0.6])],
+)
+def test_noise_that_depends_on_the_lag(decay, amplitudes, rates):
+    """V by quadrature over the time since the key; q at rate -2 mu is the limit of the formula."""
+    q, k, v, t = inputs(normalised=False)
+    structure = StructuredNoise(amplitudes, rates)
+    got = isotropic_attention(
+        q, k, v, t, decay=decay, frequency=OMEGA, process_var=0.6, key_var=0.3, query_var=0.1,
+        prior="structured", structure=structure, gate="none", return_weights=True,
+    )  # fmt: skip
+    tau = np.where(np.tri(N, dtype=bool), lags(t), 0.0)
+    x, w = np.polynomial.legendre.leggauss(60)
+    s = 0.5 * tau[..., None] * (x + 1)
+    V = 0.5 * tau * ((np.exp(-2 * decay * (tau[..., None] - s)) * structure(s)) @ w)
+    A = softmax(-np.log(0.6 * V + 0.3 * np.exp(-2 * decay * tau) + 0.1))
+    np.testing.assert_allclose(got.weights, A, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("backward", ["exact", "symmetric"])
+def test_constant_structure_is_the_lyapunov_prior(backward):
+    q, k, v, t = inputs(normalised=False)
+    options = {
+        "decay": 0.2, "process_var": 0.6, "key_var": 0.3, "query_var": 0.1, "frequency": OMEGA,
+        "weight": Power(5.0), "causal": False, "backward": backward,
+    }  # fmt: skip
+    flat = isotropic_attention(
+        q, k, v, t, **options, prior="structured", structure=StructuredNoise([1.0], [0.0])
+    )
+    plain = isotropic_attention(q, k, v, t, **options)
+    np.testing.assert_allclose(flat.output, plain.output, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(flat.precision, plain.precision, rtol=1e-10)
+
+
 @pytest.mark.parametrize("backward", ["exact", "symmetric"])
 def test_separate_noises_that_are_equal_change_nothing(backward):
     q, k, v, t = inputs(normalised=False)
@@ -183,8 +226,26 @@ def test_separate_noises_that_are_equal_change_nothing(backward):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior": "alibi"}, "prior must be one of 'dle', 'flat', 'linear'"),
+        ({"prior": "alibi"}, "prior must be one of 'dle', 'flat', 'linear', 'structured'"),
         ({"gate": "off"}, "gate must be one of 'robust', 'none'"),
+        ({"prior": "structured"}, "structure=StructuredNoise.* got prior='structured'"),
+        ({"structure": StructuredNoise([1.0], [0.0])}, "got prior='dle' and structure=one"),
+        (
+            {"prior": "structured", "structure": StructuredNoise([1.0], [0.0], origin=3.0)},
+            "origin must be 0",
+        ),
+        (
+            {"prior": "structured", "structure": StructuredNoise([1.0], [1.0j])},
+            "q must be >= 0",
+        ),
+        (
+            {
+                "prior": "structured",
+                "structure": StructuredNoise([1.0], [0.0]),
+                "window_tolerance": 1e-3,
+            },
+            "window_tolerance must be 0",
+        ),
         ({"value_key_var": -1.0}, "value_key_var must be >= 0"),
         ({"value_key_var": 0.0, "value_query_var": 0.0}, "value_key_var .* must be > 0"),
     ],
