@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
 from afafilter._base.containers import takes_tables
+from afafilter.linalg.subspaces import rank_of
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
@@ -105,7 +106,7 @@ def raw_observation(
         H, b = _rows(model.H, T, 2), _rows(model.d, T, 1)
     else:
         H, b = _rows(model.C, T, 2), _rows(model.offset, T, 1)
-    if model.obs_dim != d or (np.linalg.cond(H) > 1e12).any():
+    if model.obs_dim != d or any(rank_of(part) < d for part in np.unique(H, axis=0)):
         raise ValueError(
             "raw_observation needs an invertible observation matrix, got "
             f"{'one of shape ' + str(H.shape[1:]) if model.obs_dim != d else 'a singular one'}"

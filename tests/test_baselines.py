@@ -113,6 +113,16 @@ def test_raw_with_missing_components():
     np.testing.assert_array_equal(estimate.cov[1], np.diag([np.inf, np.inf]))
 
 
+def test_raw_whatever_the_units_of_the_components():
+    """C = diag(1, 1e-14) is as invertible as the identity: the second component counts in 1e14."""
+    C, R = np.diag([1.0, 1e-14]), np.diag([1.0, 1e-28])
+    model = LinearSDE(-np.eye(2), Q=np.eye(2), R=R, C=C)
+    z = np.array([[1.0, 2e-14], [3.0, -4e-14]])
+    found = raw_observation(model, [0.0, 1.0], z)
+    np.testing.assert_allclose(found.mean, [[1.0, 2.0], [3.0, -4.0]], rtol=1e-15)
+    np.testing.assert_allclose(found.cov[0], np.eye(2), rtol=1e-15, atol=1e-20)
+
+
 def test_raw_needs_an_invertible_observation():
     with pytest.raises(ValueError, match=r"invertible observation matrix, got one of shape \(1, 2"):
         raw_observation(MODELS["matern32"], [0.0], [0.0])

@@ -16,6 +16,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
+from afafilter.linalg.subspaces import rank_of
 from afafilter.models.sde import LinearSDE
 
 Form = TypeVar("Form")
@@ -45,7 +46,7 @@ def is_invertible(model: LinearSDE) -> bool:
     p, d = model.C.shape
     if p != d:
         return False
-    return remembered(model, "invertible", lambda: bool(np.linalg.matrix_rank(model.C) == d))
+    return remembered(model, "invertible", lambda: bool(rank_of(model.C) == d))
 
 
 class Isotropic(NamedTuple):

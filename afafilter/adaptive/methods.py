@@ -16,6 +16,7 @@ from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.record_length import warn_if_long
 from afafilter.adaptive.run import Outcome, run_dense
+from afafilter.linalg.subspaces import rank_of
 from afafilter.models.sde import LinearSDE
 
 LINEAR_FROM = 4096
@@ -109,8 +110,7 @@ def query_noise(model: LinearSDE, options: Options) -> Array | None:
     gamma = covariance(options.anchor_cov, "anchor_cov", (p, p))
     if not is_invertible(model):
         raise ValueError(
-            f"anchor_cov needs an invertible C, got C of shape {(p, d)} and rank "
-            f"{np.linalg.matrix_rank(model.C)}"
+            f"anchor_cov needs an invertible C, got C of shape {(p, d)} and rank {rank_of(model.C)}"
         )
     if not gamma.any():
         return None

@@ -21,6 +21,7 @@ from afafilter._base.checks import Array, observation_covariances, observations,
 from afafilter._base.patterns import require_whole_rows
 from afafilter.adaptive.forms import is_invertible
 from afafilter.linalg import discretiser
+from afafilter.linalg.subspaces import rank_of
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 
@@ -91,7 +92,7 @@ def pull_forward(
     if not is_invertible(model):
         raise ValueError(
             f"C must be invertible, so that one observation determines the state, got shape "
-            f"{model.C.shape} and rank {np.linalg.matrix_rank(model.C)}"
+            f"{model.C.shape} and rank {rank_of(model.C)}"
         )
     data = observations(z, len(grid), d)
     require_whole_rows(data, "NaN the whole row")

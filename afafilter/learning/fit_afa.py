@@ -324,8 +324,9 @@ def _extras(
     settings: Sequence[str] | None, base: LinearSDE, weight: Any, noise: float, nu: float
 ) -> dict[str, tuple[float, float, float]]:
     """Learned settings: name -> (start, lower, upper), all positive."""
-    C = base.C
-    invertible = C.shape[0] == C.shape[1] and np.linalg.cond(C) < 1e12
+    from afafilter.adaptive.forms import is_invertible
+
+    invertible = is_invertible(base)
     if settings is None:
         settings = SETTINGS if invertible else ("inverse_temperature",)
     out = {}
