@@ -84,18 +84,23 @@ class ExactGaussian:
         self.where = [self.shown[k] for k, _ in seen]
         self.H = np.array([rows[k, a] for k, a in seen], object).reshape(n, model.dim)
         self.X, self.size = self._flat(self.H, self.where)
-        S = self.X @ self.X.T
-        for i, (k, a) in enumerate(seen):
-            for j, (l, b) in enumerate(seen[: i + 1]):
-                S[i, j] += self.H[i] @ self.cov(self.where[i], self.where[j]) @ self.H[j]
-                S[i, j] += noise[k][a, b] if k == l else 0
         self.seen, self.noise, self.y = seen, noise, zeros(n)
         for i, (k, a) in enumerate(seen):
             self.y[i] = data[k, a] - shift[k, a] - self.H[i] @ self.mean[self.where[i]]
+        self.definite = bool(is_definite(R).all())
+        self._factor()
+
+    def _factor(self) -> None:
+        """The law of the data, S = L L^T, and L^-1 [y, X]."""
+        S = self.X @ self.X.T
+        for i, (k, a) in enumerate(self.seen):
+            for j, (l, b) in enumerate(self.seen[: i + 1]):
+                S[i, j] += self.H[i] @ self.cov(self.where[i], self.where[j]) @ self.H[j]
+                S[i, j] += self.noise[k][a, b] if k == l else 0
         try:
             self.L = cholesky(S)
         except Singular as error:
-            if is_definite(R).all():  # then S is, too: digits are missing
+            if self.definite:  # then S is, too: digits are missing
                 raise Imprecise(str(error)) from error
             raise
         self.white = forward(self.L, np.column_stack([self.y, self.X]))
@@ -206,7 +211,7 @@ class ExactGaussian:
         other = copy(self)
         other.Phi = [each(lambda x: arb(0) if abs(x) < FORGOTTEN else x, Phi) for Phi in self.Phi]
         other.X, _ = other._flat(other.H, other.where)
-        other.nulls = {}
+        other._factor()
         return other
 
     def again(self, change: Change) -> ExactGaussian:
@@ -442,16 +447,16 @@ def complement(null: Matrix) -> Matrix:
     if r == 0:
         return eye(q)
     basis: list[Matrix] = []
-    units = [eye(q)[:, j] for j in range(q)]
-    for v in [*(null[:, j] for j in range(r)), *units]:
-        for _ in range(2):
-            for b in basis:
-                v = v - (b @ v) * b
-        length = (v @ v).sqrt()
-        if len(basis) < r or length > arb(2) ** -8 / q:
-            basis.append(v / length)
-        if len(basis) == q:
-            break
+    left = [null[:, j] for j in range(r)] + list(eye(q))
+    while len(basis) < q:
+        lengths = [v @ v for v in left]
+        some = range(1) if len(basis) < r else range(len(left))
+        k = max(some, key=lambda i: lengths[i].mid())
+        unit = left.pop(k) / lengths[k].sqrt()
+        for b in basis:  # once more: nothing of the others may be left
+            unit = unit - (b @ unit) * b
+        basis.append(unit / (unit @ unit).sqrt())
+        left = [v - (basis[-1] @ v) * basis[-1] for v in left]
     return np.array(basis[r:], object).reshape(q - r, q).T
 
 
