@@ -92,12 +92,12 @@ struct OpenDirections {
     Scratch<double, 0> N, Omega, peak;       // (q, d), (q, d, d) and (q, d): the largest that an entry of N has been
     Scratch<double, 0> w, noise;             // (q): h n, and its rounding in EPS
     Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
-    Scratch<double, 0> size, moved;          // (d, d)
+    Scratch<double, 0> size, moved, lift;    // (d, d)
     Scratch<double, 0> column;               // (d)
 
     OpenDirections(int64_t d_, int64_t q_)
         : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_),
-          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), column(d_) {}
+          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
     void copy(const OpenDirections& from) {
@@ -146,6 +146,15 @@ inline void step_sizes(const double* F, double tau, double stamp, const Componen
         }
 }
 
+// How large entry i of a direction would be that has come, over the step F, from an entry of one in l, had nothing decayed:
+// |F_il| over what the slower of the two blocks keeps. What drives a block along its way is no new beginning there, so
+// that the answer does not depend on whether there is a node in between. largest: as `step_sizes` leaves it.
+inline double undecayed(const double* F, const ComponentSizes& sizes, const double* largest, int i, int l, int d) {
+    const int64_t a = sizes.block[i], b = sizes.block[l];
+    const double x = std::fabs(F[l * d + i]);
+    return a == b || x == 0.0 ? 0.0 : x / larger(largest[a * d + a], largest[b * d + b]);
+}
+
 // Set to 0 the blocks along which direction j has decayed to nothing.
 inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
     const int d = open.d;
@@ -170,10 +179,13 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
     if (open.first == open.q || is_identity(F, d)) return;
     open.steps += 1.0;
     step_sizes(F, tau, stamp, sizes, &open.moved[0], &open.size[0], d);
+    for (int i = 0; i < d; i++)
+        for (int l = 0; l < d; l++) open.lift[i * d + l] = undecayed(F, sizes, &open.moved[0], i, l, d);
     const double grown = 1.0 + 1.0 / open.steps, fresh = 1.0 + open.steps;
     double* x = &open.column[0];
     for (int j = open.first; j < open.q; j++) {
         double *n = open.direction(j), *Omega = open.error(j), *added = &open.added[j * d], *half = &open.moved[0];
+        double* peak = &open.peak[j * d];
         for (int i = 0; i < d; i++) {
             x[i] = added[i] = 0.0;
             for (int l = 0; l < d; l++) {
@@ -181,6 +193,8 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
                 added[i] += open.size[i * d + l] * std::fabs(n[l]);
             }
         }
+        for (int i = 0; i < d; i++)
+            for (int l = 0; l < d; l++) peak[i] = larger(peak[i], open.lift[i * d + l] * peak[l]);
         for (int i = 0; i < d; i++) n[i] = x[i];
         for (int i = 0; i < d * d; i++) half[i] = 0.0;
         for (int l = 0; l < d; l++)                                          // F Omega
@@ -235,7 +249,7 @@ inline double rounding(OpenDirections& open, int j, int i) {
 // stamps of a size, directions and touch (k, q, d).
 inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
-    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d);
+    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), kept(d);
     for (int64_t k = 0; k < F.shape[0]; k++) {
         const double* step = F.row(k);
         if (is_identity(step, d)) continue;
@@ -243,17 +257,20 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
         for (int j = 0; j < q; j++) {
             double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
             for (int i = 0; i < d; i++) {
-                moved[i] = rough[i] = 0.0;
+                moved[i] = rough[i] = kept[i] = 0.0;
+                whole[i] = std::fabs(n[i]);
                 for (int l = 0; l < d; l++) {
                     moved[i] += step[l * d + i] * n[l];
                     rough[i] += std::fabs(step[l * d + i]) * t[l] + RANK * EPS * size[i * d + l] * std::fabs(n[l]);
                 }
             }
-            for (int i = 0; i < d; i++) largest[i] = 0.0;                    // blocks in which more than nothing is left
             for (int i = 0; i < d; i++)
-                if (!(std::fabs(moved[i]) < DECAYED * std::fabs(n[i])) && moved[i] != 0.0) largest[sizes.block[i]] = 1.0;
+                for (int l = 0; l < d; l++)
+                    whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
+            for (int i = 0; i < d; i++)                                      // blocks in which more than nothing is left
+                if (!(std::fabs(moved[i]) < DECAYED * whole[i]) && moved[i] != 0.0) kept[sizes.block[i]] = 1.0;
             for (int i = 0; i < d; i++) {
-                const bool left = largest[sizes.block[i]] == 1.0;
+                const bool left = kept[sizes.block[i]] == 1.0;
                 n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;
             }
         }

@@ -1,4 +1,4 @@
-"""Eight threads that call at once, with models that they share: the same bits as one after another."""
+"""Eight threads that call at once, sharing models: the same bits as one after another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from afafilter import (
 )
 from tests.conftest import MODELS, draw_data, irregular_times
 
-T = irregular_times(60)
+T = irregular_times(40)
 
 
 def streamed(model, t, z):
@@ -45,7 +45,7 @@ CALLS = {
     "queries": lambda m, t, z: rts_smoother(m, t, z, query_times=t[:-1] + 0.5 * np.diff(t)),
     "forecast": lambda m, t, z: forecast(m, t, z, horizon_times=t[-1] + np.arange(1.0, 4.0)),
     "stream": streamed,
-    "mixture": lambda m, t, z: mixture_filter(m, t, z, rate=0.1, scale=25.0),
+    "mixture": lambda m, t, z: mixture_filter(m, t, z, outlier_rate=0.1, outlier_scale=25.0),
     "afa": adaptive_filter,
     "afa, two-sided": adaptive_smoother,
     "afa, robust": lambda m, t, z: adaptive_filter(m, t, z, weight="student_t"),

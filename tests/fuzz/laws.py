@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from flint import arb
+from scipy.linalg import LinAlgWarning
 
 from afafilter import (
     DiscreteModel,
@@ -76,7 +77,8 @@ def _guarded(
                 yield Verdict(name, "refused" if singular else "wrong", np.inf, f"error: {error}")
             return
     doubt = any(issubclass(w.category, BarelyDetermined) for w in caught)
-    others = [str(w.message) for w in caught if not issubclass(w.category, BarelyDetermined)]
+    numeric = (w for w in caught if issubclass(w.category, RuntimeWarning | LinAlgWarning))
+    others = [str(w.message) for w in numeric if not issubclass(w.category, BarelyDetermined)]
     if others:
         yield Verdict(name, "wrong", np.inf, f"warning: {others[0]}")
     if not exists:

@@ -384,3 +384,18 @@ def test_rows_without_data_change_nothing(case, where, between):
     want, found = rts_smoother(model, t, z), rts_smoother(model, t2, z2)
     part = replace(found, mean=found.mean[kept], cov=found.cov[kept])
     assert_same(part, want)
+
+
+@pytest.mark.parametrize("A", [[[-1, 1], [0, -1]], [[-1, 0.5], [0, -3]], [[-2, 4], [0, -1]]])
+def test_what_drives_another_state_is_forgotten_with_it(A):
+    """After 400 decay times a flat state is gone, also where it has driven another on its way.
+
+    A row without data in between changes nothing: there is no new beginning there.
+    """
+    model = LinearSDE(A, Q=np.diag([0.0, 2e-6]), R=[[0.01]], C=[[1.0, 0.0]], prior="diffuse")
+    t, z = np.array([0.0, 400.0, 401.0]), np.array([[1.6e3], [0.08], [0.24]])
+    exact = ExactGaussian(model, t, z).forgetful()
+    between = np.array([0.0, 0.5, 30.0, 400.0, 401.0])
+    gaps = np.array([z[0], [np.nan], [np.nan], z[1], z[2]])
+    for found in (kalman_filter(model, t, z), kalman_filter(model, between, gaps)):
+        assert_law(found.mean[-1], found.cov[-1], *exact.law(401.0))
