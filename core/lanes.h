@@ -145,7 +145,7 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                     for (int b = 0; b < a; b++) rest[a] -= shown.low[a * p + b] * rest[b];
             }
             Beside total = zero, worst = one;
-            each<D>(0, p, [&](int a) {
+            each<P>(0, p, [&](int a) {
                 const Beside there = shown.seen[a], f = innovation_variance(shown, a, d_), width = root(f);
                 const Beside scaled = where_positive(there, Beside(1.0 / width), zero);
                 const Beside shrink = where_positive(there, Beside(1.0 / (f + width * root(shown.noise[a]))), zero);
@@ -224,7 +224,7 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
             each<D>(0, d, [&](int i) {
                 Beside t = {};
                 each<D>(0, d, [&](int j) { t += T[j * d + i] * before[j]; });     // xi = T xi+ + V e
-                each<D>(0, p, [&](int a) { t += V[a * d + i] * e[a]; });
+                each<P>(0, p, [&](int a) { t += V[a * d + i] * e[a]; });
                 y[i] = t;
             });
             each<D>(0, d, [&](int c) {
@@ -263,7 +263,8 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
 //
 // Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
 inline void smooth_lanes(LaneMemory kept, Index<1> last, Out<3> mean, Out<4> cov, Out<3> Z0, Out<2> y0) {
-    with_sizes(mean.shape[2], kept.e.shape[1], [&](auto d, auto p) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
+    const Size<0> p(kept.e.shape[1]);   // of little weight here: one instance for all
+    with_sizes(mean.shape[2], 1, [&](auto d, auto) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
 }
 
 }  // namespace afa

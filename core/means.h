@@ -123,7 +123,7 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
                 clear(e, p_);                                                  // e = K v
                 add_product(gains.K.row(g), v, e, p_, p_);
                 Number total = {};
-                each<D>(0, p, [&](int a) { total += e.at(0, a) * e.at(0, a); });
+                each<P>(0, p, [&](int a) { total += e.at(0, a) * e.at(0, a); });
                 for (int l = 0; l < paths.count; l++)
                     loglik[paths.path[l] * T + o] = gains.half[g] - 0.5 * lane(total, l);
                 add_product(gains.W.row(g), e, x, d_, p_);                     // m <- m + W e
@@ -152,7 +152,7 @@ void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const
     Columns<1, P, Number> v(1, p), e(1, p);
     for (int64_t start = 0; start < mean.shape[0]; start += lanes_of<Number>) {
         const Paths<Number> paths(start, mean.shape[0]);
-        clear(xi, d_);
+        paths.read(y.data, 1, 0, d, xi);
         for (int64_t k = N - 2; k >= last; k--) {
             const int64_t s = gains.slot[k + 1], g = gains.slot[k], o = chain.obs[k + 1];
             paths.read(mean.data, N, k, d, x);
@@ -173,7 +173,8 @@ void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const
     }
 }
 
-// Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out. y (n, d) gets the mean of xi at `last`.
+// Means (n, N, d) of nodes N - 2, ..., last: filtered in, smoothed out. y (n, d) is the mean of xi at node N - 1 and becomes
+// that at `last`.
 inline void smooth_means(Chain chain, int64_t last, Gains gains, In<3> innovation, Flags<2> seen, Out<3> mean, Out<2> y) {
     with_sizes(mean.shape[2], innovation.shape[2], [&](auto d, auto p) {
         if (mean.shape[0] == 1) smooth_means_of<double>(chain, last, gains, innovation, seen, mean, y, d, p);

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter._base.checks import Array, ObsMask
 from afafilter._core import core
 
 
@@ -52,6 +53,19 @@ class Gains(NamedTuple):
     T: NDArray[np.float64]
     V: NDArray[np.float64]
     D: NDArray[np.float64]
+
+
+class Data(NamedTuple):
+    """Paths that share gains, and what the recursions of means fill.
+
+    z (n, T, p), seen (T, p), mean (n, N, d), innovation (n, T, p), loglik (n, T).
+    """
+
+    z: Array
+    seen: ObsMask
+    mean: Array
+    innovation: Array
+    loglik: Array
 
 
 class LaneMemory(NamedTuple):
@@ -144,7 +158,8 @@ nothing is seen, and loglik (n, T).
 smooth_means = core.smooth_means
 """(chain, last, gains, innovation, seen, mean, y): mean (n, N, d), filtered in, smoothed out.
 
-y (n, d) gets the mean of xi at node `last`.
+y (n, d) is the mean of xi at node N - 1 (0 where nothing is known after it) and becomes that at
+node `last`.
 """
 filter_lanes = core.filter_lanes
 """(chain, first, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept) -> node.

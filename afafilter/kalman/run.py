@@ -248,7 +248,16 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
         raise_singular(chain, bad)
     last = max(first - 1, 0)
     y = np.zeros((n, d))
-    Z = segments.smooth_covariances(cuts, last, gains, group.cov) if group.smooth else y
+    Z = y
+    if n == 1 and len(cuts) > 2:
+        data = recursions.Data(group.z, group.seen, group.mean, group.innovation, group.loglik)
+        segments.filter_means(cuts, chain, m, gains, group.cov, data)
+        if group.smooth:
+            Z = segments.smooth_covariances(cuts, last, gains, group.cov)
+            y = segments.smooth_means(cuts, chain, last, gains, data)
+        return _finish(group, flat, Z, y)
+    if group.smooth:
+        Z = segments.smooth_covariances(cuts, last, gains, group.cov)
 
     def means(rows: slice) -> None:
         mean, innovation = group.mean[rows], group.innovation[rows]

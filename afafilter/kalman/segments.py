@@ -1,9 +1,11 @@
-"""Covariances of one long series, cut into segments that threads work on side by side.
+"""One long series, cut into segments that threads work on side by side.
 
 A filter forgets where it started: after a warm-up on the nodes before it, a segment that began with
 any root at all continues as the whole series would. So every segment warms up by itself, and where
 two of them meet, what the earlier one found decides whether that was enough: if not, the later one
-is calculated anew until it meets what it had. A smoother forgets the future in the same way.
+is calculated anew until it meets what it had. A smoother forgets the future in the same way, and
+means do once there are gains. Where a segment of smoothed means began wrong by delta, the mean of
+xi, which moves the means linearly, is carried on by itself: xi = T xi+, m + L xi.
 Segments do not depend on the number of threads, so results do not either.
 """
 
@@ -24,7 +26,7 @@ SEGMENT = 20_000
 MOST = 8
 """Segments of a series."""
 AGREEMENT = 1e-13
-"""Largest difference of covariances that agree, relative to the standard deviations."""
+"""Largest difference of covariances or means that agree, relative to the standard deviations."""
 RETRY = 256
 """Nodes calculated anew before the next comparison."""
 
@@ -107,15 +109,20 @@ def _again(
     return -1, L
 
 
-def _warm_filter(end: int, chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array) -> None:
-    """L (d, d) <- root at node end - 1, from WARM_UP nodes that begin with L."""
-    nodes = slice(end - WARM_UP, end)
+def _part(chain: recursions.Chain, nodes: slice) -> tuple[recursions.Chain, slice]:
+    """The chain of these nodes, and the observations that they show."""
     obs = chain.obs[nodes]
     shows = obs[obs >= 0]
     rows = slice(shows[0], shows[-1] + 1) if len(shows) else slice(0, 0)
     part = chain._replace(
         step=chain.step[nodes], obs=np.where(obs < 0, -1, obs - rows.start), cfg=chain.cfg[rows]
     )
+    return part, rows
+
+
+def _warm_filter(end: int, chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array) -> None:
+    """L (d, d) <- root at node end - 1, from WARM_UP nodes that begin with L."""
+    part, rows = _part(chain, slice(end - WARM_UP, end))
     d, p = L.shape[0], seen.shape[1]
     recursions.filter_covariances(
         part,
@@ -184,3 +191,129 @@ def _cov(L: Array) -> Array:
 def _agree(P: Array, wanted: Array) -> bool:
     scale = np.sqrt(np.diagonal(wanted))
     return bool((np.abs(P - wanted) <= AGREEMENT * np.outer(scale, scale)).all())
+
+
+def filter_means(
+    cuts: list[int],
+    chain: recursions.Chain,
+    m: Array,
+    gains: recursions.Gains,
+    cov: Array,
+    data: recursions.Data,
+) -> None:
+    """`recursions.filter_means` of one path from node cuts[0] on, m (1, d); cov (N, d, d)."""
+
+    def go(begin: int, end: int, m: Array) -> Array:
+        """Nodes begin, ..., end - 1 from m (1, d) at node begin - 1; the mean at the last one."""
+        recursions.filter_means(
+            chain._replace(step=chain.step[:end], obs=chain.obs[:end]),
+            begin,
+            m,
+            gains._replace(slot=gains.slot[:end]),
+            data.z,
+            data.seen,
+            data.mean[:, :end],
+            data.innovation,
+            data.loglik,
+        )
+        return data.mean[:, end - 1]
+
+    starts = [m] + [np.zeros_like(m) for _ in cuts[2:]]
+
+    def segment(i: int) -> None:
+        if i > 0:
+            starts[i] = _warm_mean(cuts[i], chain, gains, data)
+        go(cuts[i], cuts[i + 1], starts[i])
+
+    spread(segment, range(len(starts)), cuts[-1])
+    for i in range(1, len(starts)):
+        begin, end = cuts[i], cuts[i + 1]
+        before = starts[i]
+        while begin < end and not _agree_means(data.mean[:, begin - 1], before, cov[begin - 1]):
+            upto = min(begin + RETRY, end)
+            before = data.mean[:, upto - 1].copy()
+            go(begin, upto, data.mean[:, begin - 1].copy())
+            begin = upto
+
+
+def _warm_mean(
+    end: int, chain: recursions.Chain, gains: recursions.Gains, data: recursions.Data
+) -> Array:
+    """The mean (1, d) at node end - 1, from WARM_UP nodes that begin with 0."""
+    nodes = slice(end - WARM_UP, end)
+    part, rows = _part(chain, nodes)
+    z = data.z[:, rows]
+    mean = np.empty((1, WARM_UP, data.mean.shape[2]))
+    recursions.filter_means(
+        part,
+        0,
+        np.zeros_like(mean[:, 0]),
+        gains._replace(slot=gains.slot[nodes]),
+        z,
+        data.seen[rows],
+        mean,
+        np.empty_like(z),
+        np.empty(z.shape[:2]),
+    )
+    return mean[:, -1]
+
+
+def smooth_means(
+    cuts: list[int],
+    chain: recursions.Chain,
+    last: int,
+    gains: recursions.Gains,
+    data: recursions.Data,
+) -> Array:
+    """`recursions.smooth_means` of one path; returns the mean of xi (1, d) at node `last`."""
+    ends = [last, *cuts[1:-1], len(chain.step) - 1]
+    starts = [np.zeros((1, data.mean.shape[2])) for _ in ends[1:]]
+    reached = list(starts)
+    unseen = np.zeros_like(data.seen)
+
+    def go(begin: int, end: int, y: Array, mean: Array, seen: ObsMask) -> Array:
+        """Nodes end - 1, ..., begin; the mean of xi, y (1, d) at node `end`, at node `begin`."""
+        nodes = slice(begin, end + 1)
+        y = y.copy()
+        recursions.smooth_means(
+            chain._replace(step=chain.step[nodes], obs=chain.obs[nodes]),
+            0,
+            gains._replace(slot=gains.slot[nodes]),
+            data.innovation,
+            seen,
+            mean,
+            y,
+        )
+        return y
+
+    def segment(i: int) -> None:
+        begin, end = ends[i], ends[i + 1]
+        if end < ends[-1]:
+            upto = min(end + WARM_UP, ends[-1])
+            room = np.zeros((1, upto - end + 1, data.mean.shape[2]))
+            starts[i] = go(end, upto, starts[i], room, data.seen)
+        reached[i] = go(begin, end, starts[i], data.mean[:, begin : end + 1], data.seen)
+
+    spread(segment, range(len(starts)), len(chain.step))
+    for i in range(len(starts) - 2, -1, -1):
+        delta = reached[i + 1] - starts[i]
+        begin = end = ends[i + 1]
+        while begin > ends[i] and not _negligible(delta, starts[i]):
+            end, begin = begin, max(begin - RETRY, ends[i])
+            delta = go(begin, end, delta, data.mean[:, begin : end + 1], unseen)
+        if begin == ends[i]:
+            reached[i] = reached[i] + delta
+    return reached[0]
+
+
+def _agree_means(m: Array, wanted: Array, cov: Array) -> bool:
+    """Whether means (1, d) agree, far within their standard deviations, as well as they can."""
+    sd = np.sqrt(np.diagonal(cov))
+    rounding = 4 * np.finfo(float).eps * np.abs(wanted)
+    slack = np.clip(rounding, AGREEMENT * sd, 10 * AGREEMENT * sd)
+    return bool((np.abs(m - wanted) <= slack).all())
+
+
+def _negligible(delta: Array, xi: Array) -> bool:
+    """Whether a change of xi, of unit covariance, says nothing."""
+    return bool((np.abs(delta) <= AGREEMENT * np.maximum(1.0, np.abs(xi))).all())

@@ -326,6 +326,25 @@ def test_segments_report_the_same_singular_observation(causal, warm_up, cut):
         estimator(causal)(model, t, np.zeros((650, 1)))
 
 
+@BOTH
+@pytest.mark.parametrize(("warm_up", "far"), [(140, False), (2, True)])
+def test_segments_of_means_are_checked_by_themselves(causal, warm_up, far, cut, monkeypatch):
+    """Means that a short warm-up leaves apart, by how much the data say, are made up for."""
+    model = replace(MODELS["ou"], prior=Prior(mean=[1e3], cov=[[1e-6]]))
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    z = 5.0 + draw_data(model, t)
+    verdicts = []
+    for name in ("_agree_means", "_negligible"):
+        ask = getattr(segments, name)
+        monkeypatch.setattr(
+            segments, name, lambda *given, ask=ask: verdicts.append(ask(*given)) or verdicts[-1]
+        )
+    whole, pieces, _ = whole_and_cut(model, t, z, causal, cut, warm_up)
+    assert len(verdicts) >= (3 if causal else 6)
+    assert (False in verdicts) == far
+    assert_same(pieces, whole, 1e-12)
+
+
 def test_regular_series_without_gaps_are_not_cut(cut):
     model, verdicts = MODELS["oscillator"], cut(100)
     t = 0.5 * np.arange(650)
