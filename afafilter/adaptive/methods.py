@@ -8,6 +8,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, covariance, is_definite
 from afafilter._base.patterns import whole_rows
+from afafilter._base.progress import waiting
 from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form, remembered
 from afafilter.adaptive.isotropic import run_isotropic, run_linear
@@ -27,6 +28,9 @@ MODAL_PATHS = 8
 
 LINEAR_TOLERANCE = 1e-9
 """Relative error that "auto" accepts of the sum of exponentials."""
+
+MANY_PAIRS = 7e7
+"""Pairs of times, times paths and rounds, from which full matrices take seconds."""
 
 
 def run_method(
@@ -68,8 +72,21 @@ def run_method(
                 "eigenvectors, no growing modes, and for inverse_temperature != 1 only planes or "
                 "only real modes; use method='dense' or 'auto'"
             )
-    plan = make_plan(model, spans, R, gamma, uniform_noise)
-    return run_dense(plan, z, spans, options), {"method": "dense"}
+    with waiting("AFA by full matrices", _cheaper(spans, options, z)):
+        plan = make_plan(model, spans, R, gamma, uniform_noise)
+        return run_dense(plan, z, spans, options), {"method": "dense"}
+
+
+def _cheaper(spans: Spans, options: Options, z: Array) -> str:
+    """What to say before work that will take seconds: a window makes it linear in the length."""
+    rounds = len(z) * (min(options.iterations, 8) if options.weight is not None else 1)
+    pairs = len(spans.times) * len(spans.stamps) * rounds
+    if spans.window is not None or pairs < MANY_PAIRS:
+        return ""
+    return (
+        f"AFA weighs {pairs:.2g} pairs of times here; window=100 takes the nearest ones only, in "
+        "far less time"
+    )
 
 
 def _run_isotropic(

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, observations
+from afafilter._base.progress import waiting
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import asked_times
 from afafilter.cli.reading import Reading, forced, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
-from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
+from afafilter.cli.shared import checked_target, finish, importing, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.series import Panel, Series
 from afafilter.models.discrete import DiscreteModel
@@ -63,14 +64,14 @@ def estimate_command(
         function = estimator_from_spec(estimator, spec, allow_import=allow_import)
     resolved = _resolved(function, options)
     system = read_model(model)
-    with stage(f"reading {reading.data}", _size(reading.data)):
+    with waiting(f"reading {reading.data}"):
         panel = with_components(read(reading, system), system.obs_dim, reading)
     total = sum(len(series.t) for series in panel.series)
     pieces: list[Rows | None] = [None] * len(panel.series)
     loglik, label, drawn = None, "", None
     for series, members in together(panel):
         own = forced(system, series)
-        with stage(f"estimating {total} rows", total):
+        with waiting(f"estimating {total} rows"):
             found, asked = _run(function, own, series, wanted, estimator)
         label = found.label
         if found.loglik is not None:
@@ -101,7 +102,7 @@ def estimate_command(
         yield f"wrote {figure}"
     if loglik is not None:
         yield f"log-likelihood {loglik:.4f}{_because(estimator, system, panel)}"
-    with stage(f"writing {target}", total):
+    with waiting(f"writing {target}"):
         said = finish(table, target, force, config, wanted.form)
     yield said
 
@@ -143,13 +144,6 @@ def _run(
     if not isinstance(found, Estimate):
         raise TypeError(f"estimator {name!r} must return an Estimate, got {type(found).__name__}")
     return found, asked
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size // 50
-    except OSError:
-        return 0
 
 
 def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:

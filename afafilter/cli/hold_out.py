@@ -6,9 +6,10 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from afafilter._base.progress import waiting
 from afafilter.catalog import estimator_from_spec
 from afafilter.cli.reading import Reading, forced, read, with_components
-from afafilter.cli.shared import checked_target, finish, importing, prepare, stage
+from afafilter.cli.shared import checked_target, finish, importing, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.models.discrete import DiscreteModel
 
@@ -44,7 +45,7 @@ def hold_out_command(
         if isinstance(system, DiscreteModel):
             raise ValueError(f"--hold-out needs models in continuous time; {name} is discrete (F)")
     named = {name: forced(system, series) for name, system in models.items()}
-    with stage("comparing", len(series.t) * 50):
+    with waiting("comparing"):
         found = hold_out(
             estimators,
             named,

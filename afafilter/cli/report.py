@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afafilter._base.progress import waiting
 from afafilter.cli.reading import Reading, forced, read, with_components
-from afafilter.cli.shared import prepare, stage
+from afafilter.cli.shared import prepare
 from afafilter.io.files import atomic_path
 from afafilter.io.model_toml import read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
@@ -52,7 +53,7 @@ def report_command(
     if series.inputs is not None and system is None:
         raise ValueError("--input needs --model: fit it first (afafilter fit --input)")
     system = forced(system, series)
-    with stage("fitting, smoothing, comparing", len(series.t) * 50):
+    with waiting("fitting, smoothing, comparing"):
         found = analyse(replace(series, paths=()), system, family)
     page = report_page(found, title or f"{series.name}: report")
     with atomic_path(target, force=force) as temporary:

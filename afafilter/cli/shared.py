@@ -74,16 +74,3 @@ def importing(allowed: bool) -> Iterator[None]:
         raise ValueError(
             f"--allow-import: the imported code fails: {type(error).__name__}: {error}"
         ) from error
-
-
-@contextmanager
-def stage(words: str, rows: int = 0) -> Iterator[None]:
-    """Say on a terminal what is going on, while it lasts, where there is much of it."""
-    show = rows >= 100_000 and sys.stderr.isatty()
-    if show:
-        print(f"{words} ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        if show:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

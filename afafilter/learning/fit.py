@@ -25,6 +25,7 @@ from afafilter._base.checks import (
     scalar,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.progress import waiting
 from afafilter.learning.family import Family
 from afafilter.learning.inputs import InputParameters, first_effect, regressors
 from afafilter.learning.parameters.parametrisation import Parametrisation, parametrisation
@@ -165,14 +166,16 @@ def fit(
             raise ValueError("bounds are for methods 'ml' and 'student_t', priors for 'ml'")
         constraints = Constraints(par, bounds or {}, priors or {})
     problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
-    theta = first_start(problem)
+    with waiting("looking for a start"):
+        theta = first_start(problem)
     flat = _flat_count(par.system(theta))
     if data.n_obs <= len(theta) + flat * data.n_paths:
         raise ValueError(
             f"too few data: {data.n_obs} observed values for {len(theta)} parameters"
             + (f" and {flat * data.n_paths} diffuse start components" if flat else "")
         )
-    return solve(problem, theta, starts, drawn)
+    with waiting(f"fitting {len(theta)} parameters to {data.n_obs} values"):
+        return solve(problem, theta, starts, drawn)
 
 
 def _parameters(

@@ -1,0 +1,75 @@
+"""Waiting is never silent: what goes on, on a terminal's stderr, once it takes long.
+
+Nothing is shown where stderr is no terminal, unless AFAFILTER_PROGRESS=1 asks for it; 0 forbids it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE = 1.5
+"""Seconds before anything is said."""
+PULSE = 1.0
+"""Seconds between two signs of life."""
+
+_busy = threading.Lock()
+
+
+def watched() -> bool:
+    """Whether somebody looks at stderr, or asks for progress by AFAFILTER_PROGRESS=1."""
+    asked = os.environ.get("AFAFILTER_PROGRESS", "")
+    if asked in ("0", "1"):
+        return asked == "1"
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+@contextmanager
+def waiting(words: str, hint: str = "") -> Iterator[None]:
+    """Say on stderr what goes on and for how long it has, if it takes long; cleared at the end.
+
+    The outermost one speaks.
+
+    Parameters
+    ----------
+    words : str
+        What goes on, such as "fitting".
+    hint : str
+        A cheaper way, said before the work starts.
+    """
+    if not watched() or not _busy.acquire(blocking=False):
+        yield
+        return
+    over = threading.Event()
+    began = time.monotonic()
+
+    def speak() -> None:
+        pause = PATIENCE
+        while not over.wait(pause):
+            pause = PULSE
+            print(
+                f"\r{words} ... {time.monotonic() - began:.0f} s",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+        if pause != PATIENCE:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    if hint:
+        print(hint, file=sys.stderr, flush=True)
+    voice = threading.Thread(target=speak, daemon=True)
+    voice.start()
+    try:
+        yield
+    finally:
+        over.set()
+        voice.join()
+        _busy.release()
