@@ -202,8 +202,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "Published studies drawn again: the two sets of WoLF's tracking study (median over "
                 f"{'500 runs of 1000 steps' if full else '12 runs of 80 steps, reduced'}, of "
                 "position RMSE over the Kalman filter's, with 95\\,\\% intervals; c tuned on "
-                f"other runs; AFA, Huber and variational on the first {COSTLY}) and KalmanNet's linear set. Crosses: "
-                "reference values."
+                f"other runs; AFA, Huber and variational on the first {COSTLY}) and KalmanNet's "
+                "linear set. Crosses: reference values."
             ),
             finding=finding(table, pd.concat(grids, ignore_index=True)),
             config={"seed": SEED, "full": full},
