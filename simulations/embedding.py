@@ -1,20 +1,29 @@
 """embedding: a 2-D system hidden in 16 observed components; AFA recovers it in the right basis.
 
-The paper's experiment: a random orthogonal map spreads the spiral over 16 components, all with
-measurement noise. Observations pulled to five target times before the basis is known (two raw
-components taken for the eigenbasis) and after it is learned (the plane of the two largest principal
-components of the path, turned the right way round), and the path recovered with it.
+The paper's experiment: a random orthogonal map spreads its elliptical spiral over 16 components,
+all with measurement noise. Observations pulled to five target times before the basis is known (two
+raw components taken for the eigenbasis) and after it is learned (the plane of the two largest
+principal components of the path, laid along the axes of the model's ellipse and turned the right
+way round), and the path recovered with it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from afafilter import LinearSDE, adaptive_filter, kalman_filter, pull_forward, simulate
+from afafilter import (
+    LinearSDE,
+    adaptive_filter,
+    elliptic_spiral,
+    kalman_filter,
+    pull_forward,
+    simulate,
+)
 from afafilter.plotting import COLOURS, CYCLE, MARKERS, figure, paper_style, phase_plane
 from simulations import _setups
 from simulations._common import save
@@ -24,25 +33,30 @@ TARGETS = (24, 34, 44, 54, 64)
 Array = NDArray[np.float64]
 
 
-def learned_basis(z: Array) -> Array:
-    """Planes (n, D, 2) of most variance of z (n, T, D), oriented so that the path turns left."""
-    basis = np.linalg.svd(z, full_matrices=False)[2][:, :2].swapaxes(-1, -2)
-    y = z @ basis
+def learned_basis(z: Array, shape: Array) -> Array:
+    """Planes (n, D, 2) of most variance of z (n, T, D), oriented so that the path turns left.
+
+    shape (2, 2) : of the model's ellipse, whose long axis is that of the path's.
+    """
+    axes = np.linalg.eigh(shape)[1][:, ::-1]
+    axes[:, 1] *= np.sign(np.linalg.det(axes))
+    principal = np.linalg.svd(z, full_matrices=False)[2][:, :2].swapaxes(-1, -2)
+    y = z @ principal
     area = y[:, :-1, 0] * y[:, 1:, 1] - y[:, :-1, 1] * y[:, 1:, 0]
-    basis[area.sum(1) < 0, :, 1] *= -1
-    return basis
+    principal[area.sum(1) < 0, :, 1] *= -1
+    return np.asarray(principal @ axes.T)
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write embedding.{png,pdf,csv,tex,json} into `out_dir`."""
     n_paths = 200 if full else 50
     rng = np.random.default_rng(SEED)
-    latent = _setups.paper_spiral(0.05)
+    latent = replace(elliptic_spiral(process_var=0.05), R=np.eye(2), prior="diffuse")
     embed = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0][:, :2]
     hidden = LinearSDE(latent.A, Q=latent.Q, R=np.eye(DIM), C=embed, prior="diffuse")
     t = _setups.TIMES
     data = simulate(hidden, t, n_paths, rng=rng, x0=_setups.ring_start(rng, n_paths))
-    basis = learned_basis(data.z)
+    basis = learned_basis(data.z, latent.Q)
     planes = {
         "components 1, 2": np.broadcast_to(np.eye(DIM)[:, :2], basis.shape),
         "learned basis": basis,
@@ -112,7 +126,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"{error['Kalman, all components']:.2f}."
             ),
             caption=(
-                f"A spiral spread over {DIM} noisy components by a random orthogonal map. "
+                f"The paper's elliptical spiral spread over {DIM} noisy components by a random "
+                "orthogonal map. "
                 f"Crosses: {REACH + 1} observations pulled to each of five target times (open "
                 "markers), left with two raw components taken for the eigenbasis, middle in the "
                 "plane of the two largest principal components of the same path. Right: the path "
