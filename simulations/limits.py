@@ -143,8 +143,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "limits", pd.DataFrame(rows),
             caption=(
-                "The paper's elliptical spiral: largest deviation of AFA from six known limits against "
-                "the parameter that is driven to the limit, with the slope of the last three points in log-log scale."
+                "The paper's elliptical spiral: largest deviation of AFA from six known limits "
+                "against the parameter that is driven to the limit, with the slope of the last "
+                "three points in log-log scale."
             ),
             config={"n": N, "d": D, "scale": SCALE},
         )  # fmt: skip

@@ -92,3 +92,21 @@ def test_closed_form_covariances_agree_with_quadrature_and_the_modal_formula_doe
 def test_one_channel_has_one_logit(experiment):
     found = experiment("channel_logits").errors(1, "all channels", 4)
     assert found["summed (B.1)"] == pytest.approx(found["per channel (A.5)"], rel=1e-9)
+
+
+def test_extrapolation_rows_are_estimators_of_the_state(experiment):
+    """Short records: the Kalman filter is best, turning values helps, nobody is worse than zero."""
+    from afafilter import simulate
+
+    module = experiment("extrapolation")
+    sets = [
+        (d.x, d.z)
+        for seed, n in ((1, module.TUNED_AT), (2, module.LENGTHS[-1]))
+        for d in [simulate(module.model(), np.arange(float(n)), 6, rng=seed)]
+    ]
+    table = module.evaluate(*sets)
+    rmse = table.pivot(index="row", columns="n", values="rmse").mean(axis=1)
+    assert set(rmse.index) == {*module.ROWS, "Kalman"}
+    assert rmse["Kalman"] <= rmse.min() * 1.02
+    assert rmse["gated linear"] < rmse["RoPE"]
+    assert rmse.max() < np.sqrt(module.PROCESS_VAR / (2 * module.DECAY))

@@ -179,6 +179,10 @@ def isotropic_attention(
     beta_s (-log V - kappa log(1 + R2 / (nu V))), kappa = (nu + d) / d with d = 2n:
     `weight=Power(nu)`, `inverse_temperature=beta_s`; nu and beta_s are softplus of its parameters.
 
+    Logits of each channel's own residual (the paper's A.5) are channels as heads, x[..., n, :, None]
+    with frequency (n, 1); one logit from residuals summed over channels (B.1) is what `d2` is here.
+    Stacked layers whose keys are the estimates below over-smooth: keep k and v, move q.
+
     A common noise in every prior and every distance is a choice. Rows of the usual ablation, with
     weight=Exponential(nu), q and k of fixed length, decay = process_var = key_var = 0 for
     distances, and scores <q, e^{Omega tau} k> 2 beta / (nu query_var):
