@@ -179,8 +179,8 @@ def isotropic_attention(
     beta_s (-log V - kappa log(1 + R2 / (nu V))), kappa = (nu + d) / d with d = 2n:
     `weight=Power(nu)`, `inverse_temperature=beta_s`; nu and beta_s are softplus of its parameters.
 
-    Logits of each channel's own residual (the paper's A.5) are channels as heads, x[..., n, :, None]
-    with frequency (n, 1); one logit from residuals summed over channels (B.1) is what `d2` is here.
+    Logits of each channel's own residual (the paper's A.5) are channels as heads, (n, ..., N, 1)
+    complex; one logit from residuals summed over channels (B.1) is what `d2` gives here.
     Stacked layers whose keys are the estimates below over-smooth: keep k and v, move q.
 
     A common noise in every prior and every distance is a choice. Rows of the usual ablation, with
