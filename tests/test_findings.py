@@ -110,3 +110,19 @@ def test_extrapolation_rows_are_estimators_of_the_state(experiment):
     assert rmse["Kalman"] <= rmse.min() * 1.02
     assert rmse["gated linear"] < rmse["RoPE"]
     assert rmse.max() < np.sqrt(module.PROCESS_VAR / (2 * module.DECAY))
+
+
+def test_heads_look_where_the_law_says(experiment):
+    found = experiment("head_bank").peaks()
+    np.testing.assert_allclose(found["measured"].round(), [2539, 803, 254, 80, 25, 8], atol=1)
+
+
+def test_noise_of_heads_is_learned_by_prediction(experiment):
+    """Every head moves from its start, and its estimates beat the raw observation."""
+    module = experiment("head_bank")
+    table, learned = module.evaluate(3, 8)
+    assert all(len(path) == 9 for path in learned.values())
+    moved = learned["coupled"][-1] - learned["coupled"][0]
+    assert (np.abs(moved).max(axis=1) > 0.1).all()
+    trained = table[(table["n"] == module.TRAINED) & (table["bank"] == "zero decay")]
+    assert (trained["rmse"] < np.sqrt(module.OBS_VAR)).all()
