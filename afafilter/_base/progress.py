@@ -51,16 +51,16 @@ def waiting(words: str, hint: str = "") -> Iterator[None]:
     began = time.monotonic()
 
     def speak() -> None:
-        pause = PATIENCE
+        pause, said = PATIENCE, False
         while not over.wait(pause):
-            pause = PULSE
+            pause, said = PULSE, True
             print(
                 f"\r{words} ... {time.monotonic() - began:.0f} s",
                 end="",
                 file=sys.stderr,
                 flush=True,
             )
-        if pause != PATIENCE:
+        if said:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     if hint:
