@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from afafilter import (
@@ -182,20 +183,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     columns = ["set", "estimator", "value", "lower", "upper", "c", "exact", "reference"]
     table = table[columns]
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.7)
-        for ax, kind in zip(axes, table["set"].unique(), strict=True):
-            part = table[table["set"] == kind]
-            at = np.arange(len(part))[::-1]
-            spread = np.abs(part[["lower", "upper"]].to_numpy().T - part["value"].to_numpy())
-            ax.errorbar(part["value"], at, xerr=spread, fmt="o", markersize=3, color="0.2")
-            ax.plot(part["reference"], at, "x", color="tab:red", label="reference")
-            ax.set_yticks(at, part["estimator"])
-            ax.set_title(kind)
-            if kind == "linear set":
-                ax.set_xlabel("mean squared error (dB)")
-            else:
-                ax.set(xlabel="RMSE / Kalman's (median)", xscale="log")
-        axes[0].legend()
+        fig = draw(table)
         return save(
             fig, out_dir, "public_benchmarks", table,
             caption=(
@@ -208,6 +196,23 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             finding=finding(table, pd.concat(grids, ignore_index=True)),
             config={"seed": SEED, "full": full},
         )  # fmt: skip
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel for each set: everybody with interval, and the reference values."""
+    fig, axes = figure(1, 3, width=7.0, height=2.7)
+    for ax, kind in zip(axes, table["set"].unique(), strict=True):
+        part = table[table["set"] == kind]
+        at = np.arange(len(part))[::-1]
+        spread = np.abs(part[["lower", "upper"]].to_numpy().T - part["value"].to_numpy())
+        ax.errorbar(part["value"], at, xerr=spread, fmt="o", markersize=3, color="0.2")
+        ax.plot(part["reference"], at + 0.25, "x", color="tab:red", label="reference")
+        ax.set_yticks(at, part["estimator"])
+        ax.set(title=kind, xlabel="RMSE / Kalman's (median)")
+    axes[1].set_xscale("log")
+    axes[2].set_xlabel("mean squared error (dB)")
+    axes[0].legend(loc="upper right")
+    return fig
 
 
 def finding(table: pd.DataFrame, grid: pd.DataFrame) -> str:
