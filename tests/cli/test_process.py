@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -138,6 +139,7 @@ def test_report_is_written(tmp_path: Path) -> None:
     assert "must end in .html" in bad.stderr
 
 
+WIDE = b"t" + b"".join(b",c%d" % k for k in range(10**5))
 HOSTILE: dict[str, tuple[dict[str, bytes], list[str], str]] = {
     "directory as output": ({"d.csv": b"t,x\n0,1\n"}, ["estimate", "d.csv", "--model", "m.toml",
                             "-o", "dir.csv"], "dir.csv is a directory"),
@@ -147,6 +149,10 @@ HOSTILE: dict[str, tuple[dict[str, bytes], list[str], str]] = {
                   ["simulate", "n.toml", "--n", "3"], "n.toml"),
     "deep tables": ({"n.toml": b"[model]\nsum=" + b"[{sum=" * 300 + b"1" + b"}]" * 300},
                     ["simulate", "n.toml", "--n", "3"], "n.toml"),
+    "dotted tables": ({"n.toml": b"[" + b".".join([b"a"] * 5000) + b"]"},
+                      ["simulate", "n.toml", "--n", "3"], "unknown key 'a'"),
+    "1e5 columns": ({"d.csv": WIDE + b"\n0" + b",1" * 10**5},
+                    ["estimate", "d.csv", "--model", "m.toml"], "100000 value columns"),
     "400 digits": ({"n.toml": b"[model]\nA=[[-1]]\nQ=[[1" + b"0" * 400 + b"]]\nR=[[1]]\n"},
                    ["simulate", "n.toml", "--n", "3"], "Q must be numbers that floats can hold"),
     "5000 digits": ({"n.toml": b"[model]\nA=[[1" + b"0" * 5000 + b"]]\n"},
@@ -175,6 +181,22 @@ def test_hostile_input_is_one_line(tmp_path: Path, case: str) -> None:
     assert message in done.stderr
     assert "internal error" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_told_of_the_target_and_leaves_nothing(tmp_path: Path) -> None:
+    def little_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+    (tmp_path / "m.toml").write_text(LEVEL)
+    (tmp_path / "d.csv").write_text("t,x\n" + "".join(f"{k},{k % 7}\n" for k in range(99)))
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        [*COMMAND, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv"], cwd=tmp_path,
+        stderr=subprocess.PIPE, text=True, check=False, preexec_fn=little_space,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "afafilter: e.csv: File too large"
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
