@@ -112,8 +112,8 @@ def _named(
     if name not in known:
         every = (*CATALOG, *known)
         raise ValueError(
-            f"{what} must be one of {', '.join(CATALOG)}, the name of a function, or the import path "
-            f"package:function of your own, got {name!r}{near(name, every)}"
+            f"{what} must be one of {', '.join(CATALOG)}, the name of a function, or the import "
+            f"path package:function of your own, got {name!r}{near(name, every)}"
         )
     return known[name], {}
 
