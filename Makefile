@@ -65,7 +65,9 @@ $(VENV)/.docs: $(VENV)/.core
 	touch $@
 
 docs: $(VENV)/.docs
+	rm -rf docs/_build docs/auto_examples docs/api/generated docs/generated
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m pytest -q tests/docs
 
 BENCH := .venv-bench
 # torch first: its pinned build is the one without CUDA. A peer that cannot be had is reported absent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 import core_build
+import metadata
 
 
 class BuildCore(build_ext):
@@ -40,7 +42,15 @@ class StableWheel(bdist_wheel):
         super().finalize_options()
 
 
+ROOT = Path(__file__).parent
+ADDRESS = metadata.repository()
+VERSION = runpy.run_path(str(ROOT / "afafilter" / "_version.py"))["__version__"]
+
 setup(
+    project_urls=metadata.project_urls(ADDRESS),
+    long_description=metadata.description(
+        (ROOT / "README.md").read_text(encoding="utf-8"), ADDRESS, VERSION
+    ),
     ext_modules=[Extension("afafilter._core._core", [], py_limited_api=True)],
     cmdclass={"build_ext": BuildCore, "bdist_wheel": StableWheel},
 )

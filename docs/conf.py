@@ -53,6 +53,8 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "download_all_examples": False,
+    "write_computation_times": False,
+    "capture_repr": ("_repr_html_",),
     "min_reported_time": 3600,
     "within_subsection_order": "FileNameSortKey",
 }
@@ -63,19 +65,20 @@ def write_experiments(folder: Path) -> None:
     tiles, sections = [], []
     for experiment in find_experiments():
         name, path = experiment.name, experiment.path
+        anchor = f"experiment-{name.replace('_', '-')}"
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         lines = text.removeprefix(f"{name}:").strip().splitlines()
         lines[0] = lines[0][:1].upper() + lines[0][1:]
         picture = ROOT / "figures" / f"{name}.png"
         finding = picture.with_suffix(".md")
-        sections += [f".. _experiment-{name}:", "", name, "-" * len(name), "", *escaped(lines), ""]
+        sections += [f".. _{anchor}:", "", name, "-" * len(name), "", *escaped(lines), ""]
         if finding.exists():
             sections += [*escaped(finding.read_text(encoding="utf-8").splitlines()), ""]
         if picture.exists():
             tiles += [
-                f".. figure:: ../figures/{name}.png", f"   :target: #experiment-{name}",
+                f".. figure:: ../figures/{name}.png", f"   :target: #{anchor}",
                 f"   :alt: {name}", "   :class: tile", "",
-                f"   :ref:`{name} <experiment-{name}>`", "",
+                f"   :ref:`{name} <{anchor}>`", "",
             ]  # fmt: skip
             sections += [f".. image:: ../figures/{name}.png", f"   :alt: figure of {name}", ""]
         sections += [f"``afafilter figures {name}``", ""]

@@ -141,3 +141,25 @@ def test_what_public_functions_return_is_public():
     assert len(ours) > 50
     internal = {"Block", "System"}  # of a Family, for those who write components
     assert {pair for pair in ours if pair[1] not in names | internal} == set()
+
+
+def prose(text: str) -> str:
+    """A docstring without its literal blocks (after `::`) and inline literals."""
+    kept, block = [], None
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip() and indent <= block:
+            block = None
+        if block is None:
+            kept.append(line)
+            if line.endswith("::"):
+                block = indent
+    return re.sub(r"``.*?``|`.*?`", "", "\n".join(kept), flags=re.DOTALL)
+
+
+def test_docstrings_can_be_typeset():
+    """Bars are substitutions and stars emphasis in reStructuredText: formulas are literals."""
+    assert prose("a ``|x|`` ::\n\n    |y|\n\nend") == "a  ::\nend"
+    for name, value in public_callables():
+        text = prose(inspect.getdoc(value) or "")
+        assert not re.search(r"\|[^\s|][^|\n]*\||(?<=[,(] )\*\*\w", text), name

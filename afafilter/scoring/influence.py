@@ -57,7 +57,7 @@ def influence_curve(
     Returns
     -------
     DataFrame
-        One row per size: size, shift (root mean square over paths of |m' - m|, state units) and
+        One row per size: size, shift (root mean square over paths of the change, state units) and
         divergence, the Kullback-Leibler divergence of the law N(m', P') from N(m, P) without the
         change, averaged over paths (the posterior influence function of Duran-Martin et al.,
         arXiv:2405.05646, sec. 3). NaN where a state is not determined; divergence is NaN without

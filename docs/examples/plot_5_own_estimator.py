@@ -37,11 +37,11 @@ t = 0.1 * np.arange(150)
 estimators = {
     "average of 9": moving_average,
     "average of 4": partial(moving_average, width=4),
-    "AFA": adaptive_filter,
+    "AFA": partial(adaptive_filter, window=20),
     "Kalman": kalman_filter,
 }
 comparison = compare(estimators, model, t, 200, rng=0, steps=slice(20, None))
-comparison
+print(comparison)
 
 # %%
 # Is the difference real? Paired over paths, with intervals.
@@ -50,7 +50,8 @@ comparison.differences("Kalman", metrics=["rmse"])
 # %%
 # NEES is 1 for an estimator that knows its error. The averages claim too much: they count noise,
 # and forget that the state has moved on.
-comparison.plot("rmse")
+ax = comparison.plot("rmse")
+ax.figure.set_layout_engine("constrained")
 
 # %%
 # In a `Study` it is the same function. Which width is best depends on how fast the state moves:

@@ -38,14 +38,14 @@ def rotary(q, k, v, t, scale):
 # The same from `isotropic_attention`: no decay, no process noise, no prior weight that depends on
 # the lag, and a Gaussian kernel of the distance. With queries and keys of length 1,
 #
-# .. math:: \exp\bigl(-\beta\,\lvert q - e^{\Omega\tau}k\rvert^2 / (\nu\gamma^2)\bigr)
+# .. math:: \exp\bigl(-\beta\,|q - e^{\Omega\tau}k|^2 / (\nu\gamma^2)\bigr)
 #           \propto \exp\bigl(2\beta\,\langle q, e^{\Omega\tau} k\rangle / (\nu\gamma^2)\bigr),
 #
 # so that the scale of the logits is :math:`2\beta/(\nu\gamma^2)`. It is exact, not only a limit.
 scale = np.sqrt(d)
 exact = isotropic_attention(
-    q, k, v, t, frequency=frequency, decay=0.0, process_var=0.0, key_var=0.0, query_var=2 / scale,
-    weight=Exponential(1.0), prior="flat", return_weights=True,
+    q, k, v, t, frequency=frequency, decay=0.0, process_var=0.0, key_var=0.0,
+    query_var=2 / scale, weight=Exponential(1.0), prior="flat", return_weights=True,
 )  # fmt: skip
 wanted, weights = rotary(q, k, v, t, scale)
 print("largest difference from rotary attention:", np.abs(exact.output - wanted).max())
