@@ -106,30 +106,32 @@ template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
 // is independent of it (Kaminski, Bryson & Schmidt 1971, eq. 24; rows [I, 0] carried along).
 template <int D, bool SMOOTH, class Number>
 AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d_) {
-    const int d = d_, blocks = space.A.blocks();
-    using Cols = Columns<2 * D, StateSpace<D, SMOOTH, Number>::ROWS, Number>;
-    using Pack = typename Cols::Pack;
-    constexpr int W = Cols::W;
-    Cols& A = space.A;
-    auto& before = space.spare;
-    each<D>(0, d, [&](int c) {
-        each<D>(0, (d + W - 1) / W, [&](int b) { before(0, b) = A(c, b); });
-        in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
-            constexpr int G = decltype(group)::COUNT;
-            Pack x[G] = {};
-            if (b * W < d) add_columns<G, Cols>(x, F, b, d, 0, d, [&](int j) { return before.at(0, j); });   // F L
-            AFA_UNROLL
-            for (int g = 0; g < G; g++) {
-                A(d + c, b + g) = Cols::read(root + c * d, b + g, d) + Pack{};                                // V^1/2
-                if (SMOOTH && b + g == (d + c) / W) {                                                         // I
-                    if constexpr (W == 1) x[g] += spread<Pack>(1.0);
-                    else x[g] += with_lane(Pack{}, (d + c) % W, 1.0);
+    return apart_unless_known<D>([&] {
+        const int d = d_, blocks = space.A.blocks();
+        using Cols = Columns<2 * D, StateSpace<D, SMOOTH, Number>::ROWS, Number>;
+        using Pack = typename Cols::Pack;
+        constexpr int W = Cols::W;
+        Cols& A = space.A;
+        auto& before = space.spare;
+        each<D>(0, d, [&](int c) {
+            each<D>(0, (d + W - 1) / W, [&](int b) { before(0, b) = A(c, b); });
+            in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
+                constexpr int G = decltype(group)::COUNT;
+                Pack x[G] = {};
+                if (b * W < d) add_columns<G, Cols>(x, F, b, d, 0, d, [&](int j) { return before.at(0, j); });   // F L
+                AFA_UNROLL
+                for (int g = 0; g < G; g++) {
+                    A(d + c, b + g) = Cols::read(root + c * d, b + g, d) + Pack{};                                // V^1/2
+                    if (SMOOTH && b + g == (d + c) / W) {                                                         // I
+                        if constexpr (W == 1) x[g] += spread<Pack>(1.0);
+                        else x[g] += with_lane(Pack{}, (d + c) % W, 1.0);
+                    }
+                    A(c, b + g) = x[g];
                 }
-                A(c, b + g) = x[g];
-            }
+            });
         });
+        triangularise(A, space.v, d_, Size<2 * D>(2 * d), d_);
     });
-    triangularise(A, space.v, d_, Size<2 * D>(2 * d), d_);
 }
 
 // ---------------------------------------------------------------- update
@@ -250,42 +252,45 @@ constexpr double KNOWN_EXACTLY = 1e-28;
 template <bool SMOOTH, int D, int P, class C>
 AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double* W_, double* K, double* V,
                               ShownSpace<D, P>& shown, bool correlated, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_, blocks = A.blocks();
-    using Shows = Columns<D, P>;
-    constexpr int W = C::W, WP = Shows::W;
-    auto& Y = shown.Y;
-    auto& phi = shown.phi;
-    double half = 0.0;
-    if (correlated) make_independent(shown, d_, p_);
-    for (int a = 0; a < p; a++) {
-        for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
-        if (!seen[a]) {
-            for (int i = 0; i < d; i++) {
-                W_[a * d + i] = 0.0;
-                if (SMOOTH) V[a * d + i] = 0.0;
+    return apart_unless_known<D>([&]() -> double {
+        const int d = d_, p = p_, blocks = A.blocks();
+        using Shows = Columns<D, P>;
+        constexpr int W = C::W, WP = Shows::W;
+        auto& Y = shown.Y;
+        auto& phi = shown.phi;
+        double half = 0.0;
+        if (correlated) make_independent(shown, d_, p_);
+        for (int a = 0; a < p; a++) {
+            for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
+            if (!seen[a]) {
+                for (int i = 0; i < d; i++) {
+                    W_[a * d + i] = 0.0;
+                    if (SMOOTH) V[a * d + i] = 0.0;
+                }
+                continue;
             }
-            continue;
-        }
-        const double f = innovation_variance(shown, a, d_);
-        if (!(f > KNOWN_EXACTLY * S[a * p + a])) return NAN;
-        const double width = std::sqrt(f), scaled = 1.0 / width, shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
-        for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
-        for (int c = 0; c < a; c++)
-            if (seen[c])
-                for (int j = 0; j <= c; j++) K[j * p + a] -= shown.link.at(c, a) * K[j * p + c];
-        for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
-        each<D>(0, blocks, [&](int b) {
-            const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
-            each<W>(0, W, [&](int l) {
-                const int i = b * W + l;
-                if (i < d) W_[a * d + i] = lane(gain, l);
-                else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
+            const double f = innovation_variance(shown, a, d_);
+            if (!(f > KNOWN_EXACTLY * S[a * p + a])) return NAN;
+            const double width = std::sqrt(f), scaled = 1.0 / width;
+            const double shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
+            for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
+            for (int c = 0; c < a; c++)
+                if (seen[c])
+                    for (int j = 0; j <= c; j++) K[j * p + a] -= shown.link.at(c, a) * K[j * p + c];
+            for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
+            each<D>(0, blocks, [&](int b) {
+                const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
+                each<W>(0, W, [&](int l) {
+                    const int i = b * W + l;
+                    if (i < d) W_[a * d + i] = lane(gain, l);
+                    else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
+                });
             });
-        });
-        for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
-        half -= 0.5 * (LOG_2PI + std::log(f));
-    }
-    return half;
+            for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
+            half -= 0.5 * (LOG_2PI + std::log(f));
+        }
+        return half;
+    });
 }
 
 }  // namespace afa

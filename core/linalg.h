@@ -14,6 +14,13 @@ template <int SIZE, class F> AFA_INLINE void each(int begin, int end, F&& f) {
         for (int i = begin; i < end; i++) f(i);
 }
 
+// f(), in place where SIZE is known when compiled. Else a function of its own, one for all who call the text around it.
+template <class F> __attribute__((noinline)) auto apart(F&& f) { return f(); }
+template <int SIZE, class F> AFA_INLINE auto apart_unless_known(F&& f) {
+    if constexpr (SIZE > 0) return f();
+    else return apart(f);
+}
+
 // COLUMNS columns of ROWS entries (0: known at run time), each padded to whole packs, zeros beyond.
 //
 // Number = double: a pack holds W entries of one column, so that what happens to a column happens to W of

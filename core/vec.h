@@ -93,7 +93,8 @@ template <class V> AFA_INLINE V magnitude(V x) {
 template <class V> AFA_INLINE V root(V x) {
     if constexpr (std::is_same_v<V, double>) return std::sqrt(x);
 #if defined(__AVX512F__)
-    else if constexpr (sizeof(V) == 64) return reinterpret_cast<V>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
+    else if constexpr (sizeof(V) == 64)   // _mm512_sqrt_pd of GCC 12 warns of itself
+        return reinterpret_cast<V>(_mm512_maskz_sqrt_pd(0xff, reinterpret_cast<__m512d>(x)));
 #endif
 #if defined(__AVX__)
     else if constexpr (sizeof(V) == 32) return reinterpret_cast<V>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
