@@ -13,7 +13,6 @@ from afafilter.adaptive.extensions import HeadBank as HeadBank
 from afafilter.adaptive.extensions import adaptive_forecast as adaptive_forecast
 from afafilter.adaptive.extensions import confidence_gate as confidence_gate
 from afafilter.adaptive.extensions import spectral_bank as spectral_bank
-from afafilter.adaptive.linear_time.filter import AdaptiveFilterStream as AdaptiveFilterStream
 from afafilter.adaptive.linear_time.filter import linear_time_filter as linear_time_filter
 from afafilter.adaptive.linear_time.layer import StateSpaceLayer as StateSpaceLayer
 from afafilter.adaptive.linear_time.layer import state_space_layer as state_space_layer
@@ -25,6 +24,7 @@ from afafilter.adaptive.radial import hypersphere_direction as hypersphere_direc
 from afafilter.adaptive.radial import hypersphere_step as hypersphere_step
 from afafilter.adaptive.radial import radial_adaptive_filter as radial_adaptive_filter
 from afafilter.adaptive.record_length import LongRecordWarning as LongRecordWarning
+from afafilter.adaptive.stream import AdaptiveFilterStream as AdaptiveFilterStream
 from afafilter.adaptive.structured import structured_adaptive_filter as structured_adaptive_filter
 from afafilter.attention.functions import isotropic_attention as isotropic_attention
 from afafilter.attention.functions import tensor_attention as tensor_attention

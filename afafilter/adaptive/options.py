@@ -133,6 +133,14 @@ def make_spans(grid: Array, queries: Array | None, delay: float, options: Option
     return Spans(stamps, asked, split, before, own, causal, options.window, on_grid)
 
 
+def newest_span(grid: Array, delay: float, options: Options) -> Spans:
+    """Spans of causal options with the last observation's time as the only query."""
+    n = len(grid)
+    since = grid - grid[0]
+    split, before = np.array([n]), np.array([n - 1])
+    return Spans(since - delay, since[-1:], split, before, before, True, options.window, False)
+
+
 def _between(value: Any, name: str, *, low_open: bool) -> float:
     """A number in (0, 1] or in [0, 1)."""
     x = scalar(value, name, low=0.0, strict=low_open)

@@ -31,6 +31,7 @@ from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.priors import Prior
+from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 from afafilter.weights import Weight, as_weight
@@ -226,11 +227,9 @@ class KalmanStream:
         `np.savez(path, **stream.state())` keeps them, and so does JSON of their `.tolist()`;
         `KalmanStream.from_state` goes on from there.
         """
-        m = self.model
-        system = np.concatenate([x.ravel() for x in (m.A, m.Q, m.R, m.C, m.drift, m.offset)])
         times = [] if self.t is None else [self.t, self._node]
         return {
-            "system": np.append(system, m.delay),
+            "system": system(self.model),
             "times": np.array(times, dtype=np.float64),
             "loglik": np.array(self.loglik),
             **{name: np.array(part) for name, part in self._state._asdict().items()},
@@ -247,22 +246,7 @@ class KalmanStream:
             model.
         """
         stream = cls(model, **options)
-        wanted = stream.state()
-        found: dict[str, Array] = {}
-        for name, like in wanted.items():
-            if name not in state:
-                raise ValueError(f"state has no entry {name!r}")
-            value = np.array(state[name], dtype=like.dtype, order="C")
-            if value.size == 0:
-                value = value.reshape((0,) if name == "times" else like.shape)
-            fits = value.shape in ((0,), (2,)) if name == "times" else value.shape == like.shape
-            if not fits:
-                raise ValueError(f"state {name!r} must have shape {like.shape}, got {value.shape}")
-            if not np.isfinite(value).all():
-                raise ValueError(f"state {name!r} must be finite")
-            found[name] = value
-        if not np.array_equal(found["system"], wanted["system"]):
-            raise ValueError("state was saved with another model; give the model it was saved with")
+        found = restored(state, stream.state(), {"times": (0, 2)})
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])
         stream.loglik = float(found["loglik"])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from afafilter import (
-    AdaptiveFilterStream,
     LinearSDE,
     adaptive_filter,
     adaptive_smoother,
@@ -252,40 +251,6 @@ def test_blocks_hand_over_without_a_seam(name, monkeypatch):
         np.testing.assert_allclose(pieces.cov, whole.cov, rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_stream_gives_the_dense_numbers(name):
-    model = MODELS[name]
-    t, z = data(model)
-    stream = AdaptiveFilterStream(model, anchor_var=0.1)
-    mean, var = dense_afa(model, t, z, t, np.arange(1, len(t) + 1), gamma2=0.1)
-    assert np.isnan(stream.predict(0.0)[0]).all()
-    for k in range(len(t)):
-        x, cov = stream.update(t[k], z[k])
-        np.testing.assert_allclose(x, mean[k], rtol=1e-9, atol=1e-8)
-        np.testing.assert_allclose(cov, diagonal(var[k], model.dim), rtol=1e-9)
-    ahead = t[-1] + np.array([0.5, 4.0])
-    mean, var = dense_afa(model, t, z, ahead, [len(t)] * 2, gamma2=0.1)
-    for k in (1, 0):
-        x, cov = stream.predict(ahead[k])
-        np.testing.assert_allclose(x, mean[k], rtol=1e-9, atol=1e-8)
-        np.testing.assert_allclose(cov[0, 0], var[k], rtol=1e-9)
-
-
-def test_stream_keeps_its_phase_over_a_long_life():
-    """Frames are renewed: after 1e5 radians a pure rotation still comes back exactly."""
-    model = LinearSDE.isotropic(0.05, 7.0, process_var=1e-3, obs_var=1e-3)
-    stream = AdaptiveFilterStream(model)
-    for k in range(3000):
-        t = 5.0 * k
-        amplitude = np.exp(-0.05 * t)
-        x, _ = stream.update(t, amplitude * np.array([np.cos(7.0 * t), np.sin(7.0 * t)]))
-    np.testing.assert_allclose(x, amplitude * np.array([np.cos(7 * t), np.sin(7 * t)]), atol=1e-300)
-    stream = AdaptiveFilterStream(LinearSDE.isotropic(0.0, 7.0, process_var=0.0, obs_var=1.0))
-    for k in range(3000):
-        x, _ = stream.update(5.0 * k, [np.cos(35.0 * k), np.sin(35.0 * k)])
-    np.testing.assert_allclose(x, [np.cos(35.0 * k), np.sin(35.0 * k)], atol=1e-10)
-
-
 def test_separable_form_is_the_papers_and_its_recursion_is_close():
     mu, s2, e2, gamma2 = 0.1, 0.3, 0.5, 0.2
     steady = s2 / (2 * mu) + gamma2
@@ -391,18 +356,6 @@ def test_bad_input():
         linear_time_filter(model, t, z, weights=short)
     with pytest.raises(ValueError, match="two_sided"):
         linear_time_filter(model, t, z, weights=separable_weights(0.1, 0.3, 0.5), two_sided=True)
-    stream = AdaptiveFilterStream(model)
-    stream.update(1.0, [0.0, 0.0])
-    with pytest.raises(ValueError, match="must not decrease"):
-        stream.update(0.5, [0.0, 0.0])
-    with pytest.raises(ValueError, match="shape"):
-        stream.update(2.0, [0.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match="missing in part"):
-        stream.update(2.0, [0.0, np.nan])
-    drifting = AdaptiveFilterStream(MODELS["no decay"], horizon=10.0)
-    drifting.update(0.0, np.zeros(3))
-    with pytest.raises(ValueError, match="horizon"):
-        drifting.predict(11.0)
 
 
 def test_queries_far_beyond_the_data_agree_with_the_tiles():
@@ -432,8 +385,6 @@ def test_weights_that_no_sum_of_exponentials_reaches():
     t, z = np.cumsum(rng.exponential(0.1, 4100)), rng.standard_normal((4100, 2))
     with pytest.raises(ValueError, match=r"error bound .*method='isotropic'"):
         linear_time_estimate(model, t, z)
-    with pytest.raises(ValueError, match="error bound"):
-        AdaptiveFilterStream(model, horizon=400.0)
     fallen_back = adaptive_filter(model, t, z)
     assert fallen_back.info["method"] == "isotropic"
     assert (fallen_back.cov[:, 0, 0] > 0).all()

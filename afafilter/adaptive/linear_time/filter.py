@@ -131,7 +131,7 @@ def linear_time_estimate(
             if core.fft_is_safe(ends) and (costly or bound > tolerance):
                 method = "fft"
     if method == "linear" and weights is None:
-        _require_reach(bound)
+        require_reach(bound)
     if method == "fft":
         if step is None or weights is not None:
             raise ValueError(
@@ -194,117 +194,6 @@ def linear_time_filter(
     )
 
 
-class AdaptiveFilterStream:
-    """Plain causal AFA, one observation at a time, in O(1) memory.
-
-    Gives the numbers of `linear_time_filter`.
-
-    Parameters
-    ----------
-    model : LinearSDE
-        Isotropic `LinearSDE`.
-    anchor_var : float
-        gamma^2 >= 0.
-    tolerance : float
-        As in `linear_time_estimate`.
-    horizon : float, optional
-        Longest lag that will occur. Default: unlimited when mu > 0 (or sigma = 0), else 1e9
-        times the lag at which the weight has halved.
-
-    Attributes
-    ----------
-    error_bound : as in `PlainEstimate`.
-
-    Raises
-    ------
-    ValueError
-        As `linear_time_estimate`; `update` and `predict` also for times that go back or pass the
-        horizon, and for rows missing in part.
-
-    Notes
-    -----
-    O(K d) time per call. `update` with a row of NaN only moves the clock.
-    """
-
-    def __init__(
-        self,
-        model: LinearSDE,
-        *,
-        anchor_var: float = 0.0,
-        tolerance: float = 1e-9,
-        horizon: float | None = None,
-    ) -> None:
-        self._model = model
-        self._parameters = p = require_isotropic(model)
-        gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
-        if horizon is None:
-            drifting = p.decay == 0 and p.process_var > 0
-            horizon = 1e9 * (p.obs_var + gamma2) / p.process_var if drifting else np.inf
-        weights = plain_weights_exponentials(
-            p.decay,
-            p.process_var,
-            p.obs_var,
-            gamma2,
-            horizon=horizon,
-            tolerance=0.2 * tolerance,
-        )
-        self.error_bound = 2 * weights.bound
-        _require_reach(self.error_bound)
-        self._horizon = horizon
-        self._side = core.causal_side(weights, p.decay)
-        self._bank: core.Bank | None = None
-        self._last = -np.inf
-        self._count = 0
-
-    def update(self, t: float, z: ArrayLike) -> tuple[Array, Array]:
-        """Take the observation z (d,) stamped t: the estimate (d,) at t, its claimed cov (d, d)."""
-        stamp = self._stamp(t)
-        d = self._model.dim
-        row = observations(np.asanyarray(z)[None] if np.ndim(z) == 1 else z, 1, d)
-        if row.shape != (1, d):
-            raise ValueError(f"z must have shape ({d},), got {np.shape(z)}")
-        seen = stamp - self._model.delay
-        if self._bank is None:
-            self._bank = core.Bank(self._side, self._parameters.frequency, 1, d, seen)
-        ((_, valid),) = core.missing_groups(row[None])
-        p = self._parameters
-        lag = np.array([seen - self._bank.origin])
-        y = np.where(
-            valid[:, None], row - self._model.offset - _drift_path(self._model, p, lag), 0.0
-        )
-        y = y if p.basis is None else y @ p.basis
-        self._bank.run(np.array([seen]), valid, y[None], np.array([seen]), np.ones(1, np.int64))
-        self._count += int(valid[0])
-        self._last = stamp
-        return self._at(stamp)
-
-    def predict(self, t: float) -> tuple[Array, Array]:
-        """The estimate at a time t not before the last update, which changes nothing."""
-        return self._at(self._stamp(t))
-
-    def _at(self, stamp: float) -> tuple[Array, Array]:
-        d = self._model.dim
-        if self._bank is None or self._count == 0:
-            return np.full(d, np.nan), np.diag(np.full(d, np.inf))
-        p = self._parameters
-        num, den, scale = self._bank.peek(stamp)
-        mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
-        x = mean[0, 0] if p.basis is None else p.basis @ mean[0, 0]
-        lag = np.array([stamp - self._bank.origin])
-        return x + _drift_path(self._model, p, lag)[0], np.eye(d) * variance[0]
-
-    def _stamp(self, t: float) -> float:
-        stamp = scalar(t, "t")
-        if stamp < self._last:
-            raise ValueError(f"t must not decrease, got {stamp:g} after {self._last:g}")
-        if self._bank is not None and stamp - self._bank.origin > self._horizon:
-            raise ValueError(
-                f"t = {stamp:g} lies {stamp - self._bank.origin:g} after the first observation, "
-                f"past the horizon {self._horizon:g}; start the stream with a longer horizon"
-            )
-        return stamp
-
-
 def _sides(
     p: IsotropicParameters,
     anchor_var: float,
@@ -331,7 +220,7 @@ def _sides(
     return causal, core.acausal_side(back, p.decay)
 
 
-def _require_reach(bound: float) -> None:
+def require_reach(bound: float) -> None:
     if bound >= 1:
         raise OutOfReachError(
             "no sum of exponentials comes near the weights of this model over these lags "

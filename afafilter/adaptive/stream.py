@@ -1,0 +1,349 @@
+"""AFA one observation at a time: plain in O(1) memory, or robust over a window of the newest ones.
+
+Plain weights are a sum of exponentials: a bank of recurrences (`linear_time.bank`) is all that is
+kept. A robust weight depends on the newest anchor and is decided anew at every time, so that the
+observations of its window are kept instead and one query is answered as `adaptive_filter` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, observations, scalar
+from afafilter.adaptive.linear_time import bank as core
+from afafilter.adaptive.linear_time.filter import require_reach
+from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
+from afafilter.adaptive.methods import query_noise, require_definite, run_method
+from afafilter.adaptive.options import Options, Spans, make_spans, newest_span
+from afafilter.models.forcing import refuse_forcing
+from afafilter.models.saved import restored, system
+from afafilter.models.sde import LinearSDE
+from afafilter.weights import Weight, as_weight
+
+
+class AdaptiveFilterStream:
+    """Causal AFA that is fed one observation at a time.
+
+    Without a window: plain weights of an isotropic model in O(1) memory, the numbers of
+    `linear_time_filter`. With one: any `LinearSDE`, robust weights and components that are missing,
+    the numbers of `adaptive_filter(model, t, z, weight=weight, window=window)` at the newest time.
+
+    Parameters
+    ----------
+    model : LinearSDE
+        Isotropic where there is no window.
+    weight, anchor, iterations, correlation
+        As for `adaptive_filter`; they need a window.
+    window : int, optional
+        How many of the newest observations count, rows wholly missing left out; None = all.
+    anchor_var : float
+        gamma^2 >= 0, state^2 (with a window: anchor_cov = gamma^2 I).
+    tolerance : float, optional
+        As in `linear_time_estimate`, 1e-9; with a window as in `adaptive_filter`, 1e-10.
+    horizon : float, optional
+        Longest lag that will occur; without a window. Default: unlimited when mu > 0 (or
+        sigma = 0), else 1e9 times the lag at which the weight has halved.
+
+    Attributes
+    ----------
+    t : float or None
+        Time of the last row, None before the first.
+    error_bound : float
+        As in `PlainEstimate`; 0 with a window.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `linear_time_estimate` or, with a window, `adaptive_filter`; options that need a window
+        without one. `update` and `predict` also for times that go back or pass the horizon, and
+        without a window for rows missing in part.
+
+    Notes
+    -----
+    Time of a call: O(K d) without a window, else that of one query of `adaptive_filter` over the
+    window. `update` with a row of NaN only moves the clock.
+
+    Examples
+    --------
+    >>> from afafilter import AdaptiveFilterStream, LinearSDE, StudentT
+    >>> model = LinearSDE.isotropic(0.1, 1.0, process_var=0.1, obs_var=0.2)
+    >>> stream = AdaptiveFilterStream(model, weight=StudentT(4.0), window=100)
+    >>> mean, cov = stream.update(0.0, [1.0, 0.0])
+    >>> mean, cov = stream.update(0.5, [0.8, 0.5])
+    >>> mean.shape, cov.shape
+    ((2,), (2, 2))
+    """
+
+    def __init__(
+        self,
+        model: LinearSDE,
+        *,
+        weight: Weight | str | None = None,
+        window: int | None = None,
+        anchor: str = "observation",
+        iterations: int = 1,
+        correlation: str = "independent",
+        anchor_var: float = 0.0,
+        tolerance: float | None = None,
+        horizon: float | None = None,
+    ) -> None:
+        if not isinstance(model, LinearSDE):
+            raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        refuse_forcing(model, "AdaptiveFilterStream")
+        gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
+        options = Options(
+            True,
+            as_weight(weight),
+            anchor,
+            iterations,
+            anchor_cov=gamma2 * np.eye(model.obs_dim) if gamma2 else None,
+            correlation=correlation,
+            window=window,
+            tolerance=1e-10 if tolerance is None else tolerance,
+        )
+        options.require_use()
+        self._model = model
+        self.t: float | None = None
+        self._memory: _Bank | _Window
+        if window is not None:
+            if horizon is not None:
+                raise ValueError("horizon has no use with a window: leave one of them out")
+            self._memory = _Window(model, options)
+        else:
+            if options.weight is not None or options.exact:
+                raise ValueError(
+                    "a robust weight or correlation='exact' decides every observation's weight "
+                    "anew at every time, so that the stream must know how many to keep: give "
+                    "window, for instance window=100"
+                )
+            self._memory = _Bank(model, gamma2, 1e-9 if tolerance is None else tolerance, horizon)
+        self.error_bound = self._memory.error_bound
+
+    def update(self, t: float, z: ArrayLike) -> tuple[Array, Array]:
+        """Take the observation z stamped t.
+
+        Parameters
+        ----------
+        t : float
+            Time, not before the last one.
+        z : array_like, shape (p,)
+            Observation, or a number for p = 1; NaN = missing (in part: with a window).
+
+        Returns
+        -------
+        mean : ndarray, shape (d,)
+            The estimate at t; NaN where nothing determines it.
+        cov : ndarray, shape (d, d)
+            Its claimed covariance.
+        """
+        stamp = self._stamp(t)
+        p = self._model.obs_dim
+        shape = np.shape(z)
+        if shape not in ((p,), (1, p)) and not (shape == () and p == 1):
+            raise ValueError(f"z must have shape ({p},), got {shape}")
+        found = self._memory.update(stamp, observations(np.reshape(z, (1, p)), 1, p))
+        self.t = stamp
+        return found
+
+    def predict(self, t: float) -> tuple[Array, Array]:
+        """The estimate at a time t not before the last update, which changes nothing."""
+        return self._memory.predict(self._stamp(t))
+
+    def state(self) -> dict[str, Array]:
+        """Everything that the stream knows, as plain arrays.
+
+        `np.savez(path, **stream.state())` keeps them, and so does JSON of their `.tolist()`;
+        `AdaptiveFilterStream.from_state` goes on from there.
+        """
+        times = np.array([] if self.t is None else [self.t])
+        return {"times": times, **self._memory.state()}
+
+    @classmethod
+    def from_state(
+        cls, model: LinearSDE, state: Mapping[str, Any], **options: Any
+    ) -> AdaptiveFilterStream:
+        """The stream that `state` was taken from; options as given to it.
+
+        Raises
+        ------
+        ValueError
+            An entry is missing, has a wrong shape or is not finite; the state is that of another
+            model or of other options.
+        """
+        stream = cls(model, **options)
+        lengths, gaps = stream._memory.grows()
+        found = restored(state, stream.state(), {"times": (0, 1), **lengths}, gaps)
+        if len(found["times"]):
+            stream.t = float(found["times"][0])
+        stream._memory.restore(found)
+        return stream
+
+    def _stamp(self, t: float) -> float:
+        stamp = scalar(t, "t")
+        if self.t is not None and stamp < self.t:
+            raise ValueError(f"t must not decrease, got {stamp:g} after {self.t:g}")
+        return stamp
+
+
+def _nothing(d: int) -> tuple[Array, Array]:
+    return np.full(d, np.nan), np.diag(np.full(d, np.inf))
+
+
+class _Bank:
+    """Plain weights: a bank of recurrences."""
+
+    def __init__(
+        self, model: LinearSDE, anchor_var: float, tolerance: float, horizon: float | None
+    ) -> None:
+        self._model, self._parameters = model, core.require_isotropic(model)
+        p = self._parameters
+        if horizon is None:
+            drifting = p.decay == 0 and p.process_var > 0
+            horizon = 1e9 * (p.obs_var + anchor_var) / p.process_var if drifting else np.inf
+        weights = plain_weights_exponentials(
+            p.decay,
+            p.process_var,
+            p.obs_var,
+            anchor_var,
+            horizon=horizon,
+            tolerance=0.2 * tolerance,
+        )
+        self.error_bound = 2 * weights.bound
+        require_reach(self.error_bound)
+        self._horizon = horizon
+        self._side = core.causal_side(weights, p.decay)
+        self._bank: core.Bank | None = None
+        self._known = False
+
+    def update(self, stamp: float, row: Array) -> tuple[Array, Array]:
+        seen = stamp - self._model.delay
+        ((_, valid),) = core.missing_groups(row[None])
+        if self._bank is None:
+            self._bank = self._started(seen)
+        bank, p = self._within(stamp), self._parameters
+        lag = np.array([seen - bank.origin])
+        y = row - self._model.offset - self._drift_path(lag)
+        y = np.where(valid[:, None], y, 0.0)
+        y = y if p.basis is None else y @ p.basis
+        bank.run(np.array([seen]), valid, y[None], np.array([seen]), np.ones(1, np.int64))
+        self._known |= bool(valid[0])
+        return self.predict(stamp)
+
+    def predict(self, stamp: float) -> tuple[Array, Array]:
+        d = self._model.dim
+        if self._bank is None or not self._known:
+            return _nothing(d)
+        bank, p = self._within(stamp), self._parameters
+        num, den, scale = bank.peek(stamp)
+        mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
+        x = mean[0, 0] if p.basis is None else p.basis @ mean[0, 0]
+        lag = np.array([stamp - bank.origin])
+        return x + self._drift_path(lag)[0], np.eye(d) * variance[0]
+
+    def state(self) -> dict[str, Array]:
+        blank = self._started(0.0)
+        rule = (blank.rates, blank.coefs, blank.num_rate, blank.den_rate, self._horizon)
+        numbers = np.concatenate([np.atleast_1d(x).view(np.float64) for x in rule])
+        bank = self._bank
+        clocks = [] if bank is None else [bank.origin, bank.clock, bank.frame]
+        known = blank if bank is None else bank
+        return {
+            "system": np.append(system(self._model), numbers[np.isfinite(numbers)]),
+            "clocks": np.array(clocks),
+            "known": np.array(float(self._known)),
+            "num": known.num.view(np.float64).copy(),
+            "den": known.den.view(np.float64).copy(),
+        }
+
+    def grows(self) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+        """Allowed lengths of the entries that grow, and names of those that may hold NaN."""
+        return {"clocks": (0, 3)}, ()
+
+    def restore(self, found: Mapping[str, Array]) -> None:
+        self._known = bool(found["known"])
+        if not len(found["clocks"]):
+            return
+        origin, clock, frame = (float(x) for x in found["clocks"])
+        self._bank = bank = self._started(origin)
+        bank.clock, bank.frame = clock, frame
+        bank.num = np.ascontiguousarray(found["num"]).view(bank.num.dtype)
+        bank.den = np.ascontiguousarray(found["den"]).view(bank.den.dtype)
+
+    def _started(self, origin: float) -> core.Bank:
+        return core.Bank(self._side, self._parameters.frequency, 1, self._model.dim, origin)
+
+    def _drift_path(self, tau: Array) -> Array:
+        p = self._parameters
+        return core.drift_path(self._model.drift, p.decay, p.frequency, p.basis, tau)
+
+    def _within(self, stamp: float) -> core.Bank:
+        """The bank, where the stamp lies within its horizon."""
+        assert self._bank is not None
+        lag = stamp - self._bank.origin
+        if lag > self._horizon:
+            raise ValueError(
+                f"t = {stamp:g} lies {lag:g} after the first observation, past the horizon "
+                f"{self._horizon:g}; start the stream with a longer horizon"
+            )
+        return self._bank
+
+
+class _Window:
+    """Any weights: the rows seen last, one more than the window for the prediction before z."""
+
+    error_bound = 0.0
+
+    def __init__(self, model: LinearSDE, options: Options) -> None:
+        assert options.window is not None
+        require_definite(model)
+        self._model, self._options = model, options
+        self._gamma = query_noise(model, options)
+        self._keep = options.window + 1
+        self._t: list[float] = []
+        self._z = np.empty((0, model.obs_dim))
+
+    def update(self, stamp: float, row: Array) -> tuple[Array, Array]:
+        t, z = np.array([*self._t, stamp]), np.concatenate([self._z, row])
+        found = self._answer(newest_span(t, self._model.delay, self._options), z)
+        if not np.isnan(row).all():
+            self._t = [*self._t, stamp][-self._keep :]
+            self._z = z[-self._keep :]
+        return found
+
+    def predict(self, stamp: float) -> tuple[Array, Array]:
+        if not self._t:
+            return _nothing(self._model.dim)
+        grid = np.array(self._t)
+        spans = make_spans(grid, np.array([stamp]), self._model.delay, self._options)
+        return self._answer(spans, self._z)
+
+    def _answer(self, spans: Spans, z: Array) -> tuple[Array, Array]:
+        if np.isnan(z).all():
+            return _nothing(self._model.dim)
+        R = np.broadcast_to(self._model.R, (len(z), *self._model.R.shape))
+        outcome, _ = run_method(self._model, spans, self._options, z[None], R, self._gamma)
+        return outcome.mean[0, 0], outcome.cov[0, 0]
+
+    def state(self) -> dict[str, Array]:
+        return {
+            "system": np.append(system(self._model), self._keep),
+            "t": np.array(self._t),
+            "z": self._z.copy(),
+        }
+
+    def grows(self) -> tuple[dict[str, range], tuple[str, ...]]:
+        """Allowed lengths of the entries that grow, and names of those that may hold NaN."""
+        lengths = range(self._keep + 1)
+        return {"t": lengths, "z": lengths}, ("z",)
+
+    def restore(self, found: Mapping[str, Array]) -> None:
+        if len(found["t"]) != len(found["z"]):
+            raise ValueError(
+                f"state 't' and 'z' must have one length, got {len(found['t'])} and "
+                f"{len(found['z'])}"
+            )
+        self._t, self._z = found["t"].tolist(), found["z"]
