@@ -35,6 +35,7 @@ def save(
         target = out_dir / f"{name}{suffix}"
         with atomic_path(target) as temporary:
             fig.savefig(temporary, format=suffix[1:], metadata=_NO_DATE[suffix])
+        fig.set_layout_engine("none")  # laid out once
         written.append(target)
     plt.close(fig)
     target = out_dir / f"{name}.csv"

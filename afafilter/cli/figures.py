@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from afafilter.io.files import refuse_existing
 from afafilter.io.model_toml import near
+from afafilter.studies.batch import end_with
 
 FOLDER = "simulations"
 
@@ -69,8 +71,9 @@ def run_experiments(
     full: bool = False,
     jobs: int = 1,
 ) -> Generator[str, None, list[str]]:
-    """Run experiments, each writing into `output`; yields lines to report.
+    """Run experiments, each writing into `output`; yields lines to report, as they finish.
 
+    Several run at once, in `jobs` processes; fewer experiments than that share the processes out.
     Files are written whole at the end of an experiment, except for the finished cells of studies:
     those stay in output/run, and an interrupted study resumes from them. Returns the names of the
     experiments that failed.
@@ -80,40 +83,64 @@ def run_experiments(
     FileExistsError
         If results of one of them exist and `force` is False: before anything runs.
     """
+    from joblib import Parallel, delayed
     from tqdm import tqdm
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     for experiment in experiments:
         refuse_existing(sorted(output.glob(f"{experiment.name}.*")), force=force)
     output.mkdir(parents=True, exist_ok=True)
-    failed: dict[str, str] = {}
-    bar = tqdm(experiments, disable=None, unit="experiment", leave=False)
-    for experiment in bar:
-        bar.set_postfix_str(experiment.name)
-        start = time.perf_counter()
-        try:
-            written = _run(experiment, output, full=full, jobs=jobs)
-        except Exception as error:
-            failed[experiment.name] = f"{type(error).__name__}: {error}"
-            yield f"{experiment.name}: FAILED ({failed[experiment.name]})"
-            traceback.print_exc(file=sys.stderr)
-            continue
-        seconds = time.perf_counter() - start
-        yield f"{experiment.name} ({seconds:.1f} s): {', '.join(map(str, written))}"
+    at_once = max(1, min(jobs, len(experiments)))
+    workers = Parallel(
+        n_jobs=at_once,
+        return_as="generator_unordered",
+        batch_size=1,
+        initializer=_alone,
+        initargs=(os.getpid(),),
+    )
+    tasks = (delayed(_run)(e, output, full=full, jobs=max(1, jobs // at_once)) for e in experiments)
+    failed: list[str] = []
+    with tqdm(total=len(experiments), disable=None, unit="experiment", leave=False) as bar:
+        for outcome in workers(tasks):
+            if outcome.trace:
+                failed.append(outcome.name)
+                print(outcome.trace, end="", file=sys.stderr)
+            yield outcome.line
+            bar.update()
     if failed:
         yield f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}"
-    return list(failed)
+    return failed
 
 
-def _run(experiment: Experiment, output: Path, *, full: bool, jobs: int) -> list[Path]:
+class _Outcome(NamedTuple):
+    """What to report of one experiment, and the traceback of one that failed."""
+
+    name: str
+    line: str
+    trace: str = ""
+
+
+def _run(experiment: Experiment, output: Path, *, full: bool, jobs: int) -> _Outcome:
     root = str(experiment.path.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
-    module = importlib.import_module(f"{FOLDER}.{experiment.name}")
-    written: list[Path] = module.main(output, full=full, n_jobs=jobs)
-    if not written:
-        raise RuntimeError("the experiment wrote nothing")
-    return written
+    name, start = experiment.name, time.perf_counter()
+    try:
+        module = importlib.import_module(f"{FOLDER}.{name}")
+        written: list[Path] = module.main(output, full=full, n_jobs=jobs)
+        if not written:
+            raise RuntimeError("the experiment wrote nothing")
+    except Exception as error:
+        line = f"{name}: FAILED ({type(error).__name__}: {error})"
+        return _Outcome(name, line, traceback.format_exc())
+    seconds = time.perf_counter() - start
+    return _Outcome(name, f"{name} ({seconds:.1f} s): {', '.join(map(str, written))}")
+
+
+def _alone(parent: int) -> None:
+    """In a worker: end with the process `parent`; one progress bar, the parent's."""
+    end_with(parent)
+    os.environ["AFAFILTER_PROGRESS"] = "0"
 
 
 def _summary(path: Path) -> str:

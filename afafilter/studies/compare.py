@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import generator, positive_int, times
+from afafilter._base.progress import watched
 from afafilter.results import Trajectories
 from afafilter.scoring.inputs import Steps, chosen_steps
 from afafilter.scoring.score import LEVELS
@@ -129,9 +130,9 @@ def run_experiment(
         for low, high, child in zip(bounds, bounds[1:], children)
     )
     batches = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
-    quiet = None if progress is None else not progress
-    watched = tqdm(batches, total=len(children), disable=quiet, unit="batch", leave=False)
-    joined: dict[str, Outcome] = join_outcomes(watched)
+    quiet = not (watched() if progress is None else progress)
+    shown = tqdm(batches, total=len(children), disable=quiet, unit="batch", leave=False)
+    joined: dict[str, Outcome] = join_outcomes(shown)
     return Comparison(
         {name: x.score for name, x in joined.items() if x.score is not None},
         {name: x.seconds for name, x in joined.items()},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import positive_int
+from afafilter._base.progress import watched
 from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
 from afafilter.scoring.inputs import score_level
@@ -180,7 +181,7 @@ class Study(ShownByFields):
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
-        quiet = None if progress is None else not progress
+        quiet = not (watched() if progress is None else progress)
         tasks = (
             delayed(_compute)(cell, *self._job(cell))
             for cell in todo
