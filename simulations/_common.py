@@ -35,7 +35,8 @@ def save(
         target = out_dir / f"{name}{suffix}"
         with atomic_path(target) as temporary:
             fig.savefig(temporary, format=suffix[1:], metadata=_NO_DATE[suffix])
-        fig.set_layout_engine("none")  # laid out once
+        with plt.rc_context({"figure.constrained_layout.use": False}):
+            fig.set_layout_engine(None)  # laid out by now: once is enough
         written.append(target)
     plt.close(fig)
     target = out_dir / f"{name}.csv"

@@ -26,7 +26,7 @@ SEED = 11
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write accuracy_table.{png,pdf,csv,tex,json} into `out_dir`."""
-    n_paths = 400 if full else 100
+    n_paths = 400 if full else 25
     everybody = _setups.estimators()
     chosen = {name: everybody[name] for name in SHOWN}
     frames = []

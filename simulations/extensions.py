@@ -220,7 +220,7 @@ LEGENDS = {"b": "upper center", "e": (0.02, 0.3)}
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write extensions.{png,pdf,csv,tex,json} into `out_dir`."""
-    n_paths = 1000 if full else 200
+    n_paths = 1000 if full else 60
     rows: Rows = []
     with paper_style():
         fig, axes = figure(2, 3, width=7.0, height=4.2)

@@ -45,7 +45,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write fit_coverage.{png,pdf,csv,tex,json,md} into `out_dir`."""
     from joblib import Parallel, delayed
 
-    n_sets = 200 if full else 40
+    n_sets = 200 if full else 20
     rows = []
     for index, (name, (family, truth, n_times)) in enumerate(CASES.items()):
         rng = np.random.default_rng([SEED, index])

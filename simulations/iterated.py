@@ -28,7 +28,7 @@ FORMS = {
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write iterated.{png,pdf,csv,tex,json} into `out_dir`."""
-    n_paths = 100 if full else 24
+    n_paths = 100 if full else 12
     model = _setups.paper_spiral(PROCESS_VAR)
     t = _setups.TIMES
     rng = np.random.default_rng(SEED)

@@ -21,14 +21,14 @@ NOISE = (0.01, 0.1, 0.3, 1.0, 3.0)
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write tuned.{png,pdf,csv,tex,json} into `out_dir`."""
-    steps = 100 if full else 48
+    steps = 100 if full else 32
     t = 0.1 * np.arange(steps)
     noises = NOISE if full else NOISE[1::2]
     rows = []
     for decay in DECAYS:
         for noise in noises:
             model = spiral(decay, process_var=noise, obs_var=0.5)
-            found = theory.tune(model, t, max_evaluations=300 if full else 100)
+            found = theory.tune(model, t, max_evaluations=300 if full else 60)
             gamma = 0.0 if found.anchor_cov is None else np.sqrt(found.anchor_cov[0, 0] / 0.5)
             rows.append(
                 {
