@@ -181,13 +181,12 @@ class Study(ShownByFields):
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
-        quiet = not (watched() if progress is None else progress)
         tasks = (
             delayed(_compute)(cell, *self._job(cell))
             for cell in todo
             if not self._finished(folder, cell, retry_failed)  # by another run, meanwhile
         )
-        n = len(self.cells)
+        n, quiet = len(self.cells), not (watched() if progress is None else progress)
         with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
             workers = Parallel(
                 n_jobs=n_jobs,
