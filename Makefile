@@ -27,8 +27,9 @@ figures: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/mypy > $(VENV)/mypy.txt 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term; failed=$$?; \
+	wait $$types || failed=1; cat $(VENV)/mypy.txt; exit $$failed
 
 # Every estimator on many random cases against exact answers; goes on where it was interrupted. Report: fuzz_report/.
 CASES := 100000
