@@ -43,6 +43,7 @@ _HOME = {
     "learning.diagnostics": ("Diagnostics", "diagnose"),
     "learning.fit": ("fit",),
     "learning.fit_afa": ("AFAFit", "fit_afa"),
+    "learning.fit_each": ("FitResults", "fit_each"),
     "learning.likelihood": ("loglik",),
     "learning.model_choice": ("RatioTest", "held_out_score", "likelihood_ratio"),
     "learning.problem": ("FitWarning",),

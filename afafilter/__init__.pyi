@@ -46,6 +46,8 @@ from afafilter.learning.diagnostics import diagnose as diagnose
 from afafilter.learning.fit import fit as fit
 from afafilter.learning.fit_afa import AFAFit as AFAFit
 from afafilter.learning.fit_afa import fit_afa as fit_afa
+from afafilter.learning.fit_each import FitResults as FitResults
+from afafilter.learning.fit_each import fit_each as fit_each
 from afafilter.learning.likelihood import loglik as loglik
 from afafilter.learning.model_choice import RatioTest as RatioTest
 from afafilter.learning.model_choice import held_out_score as held_out_score

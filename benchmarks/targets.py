@@ -191,6 +191,8 @@ def _targets() -> list[Target]:
     )
     for case in ("Nile, local level", "sunspots, damped cycle"):
         out.append(Target(f"fit, {case}", "fitting", case, ">= 5", peer="statsmodels"))
+    many = "1000 series, local level, 2 threads"
+    out.append(Target(f"fit_each, {many}", "fitting", many, ">= 20", peer="statsmodels"))
     out.append(
         Target(
             "fit, 6 parameters, 2000 irregular samples",

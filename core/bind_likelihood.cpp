@@ -16,9 +16,12 @@ PyMethodDef* likelihood_methods() {
     static const std::string group = chain + data + "gradient " + slopes + moments + "value(1)";
     static const std::string sde = "A(d,d) Q(d,d) u(d) C(1,p,d) off(1,p) R(1,p,p) mean(d) cov(d,d) flat(q,d) steps(U) index(T)<U "
                                    "cfg(T)<1 times(T) " + data + "gradient(*) value(1)";
+    static const std::string sdes = "A(S,d,d) Q(S,d,d) u(S,d) C(S,p,d) off(S,p) R(S,p,p) mean(S,d) cov(S,d,d) flat(q,d) steps(U) "
+                                    "index(T)<U cfg(T)<1 times(T) which(S)<K z(K,T,p) seen(K,T,p) scale(T) gradient(S,G) value(S)";
     static PyMethodDef table[] = {
         bind<&loglik_group>("loglik_group", group.c_str()),
         bind<&loglik_sde>("loglik_sde", sde.c_str()),
+        bind<&loglik_sdes>("loglik_sdes", sdes.c_str()),
         {nullptr, nullptr, 0, nullptr},
     };
     return table;

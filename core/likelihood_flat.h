@@ -496,4 +496,19 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
     return bad;
 }
 
+// `loglik_sde` of many models, each with a series of its own, (which) of those on one grid: z (K, T, p). The gradients go
+// to the rows of `gradient`, which are 0 at first; value NaN where an innovation is known exactly.
+inline void loglik_sdes(In<3> A, In<3> Q, In<2> u, In<3> C, In<2> off, In<3> R, In<2> mean, In<3> cov, In<2> flat, In<1> steps,
+                        Index<1> index, Index<1> cfg, In<1> times, Index<1> which, In<3> z, Flags<3> seen, In<1> scale,
+                        Out<2> gradient, Out<1> value) {
+    const int64_t d = u.shape[1], p = off.shape[1], T = z.shape[1], G = gradient.shape[1];
+    for (int64_t s = 0; s < which.shape[0]; s++) {
+        const PathData data{{z.row(which[s]), {T, p, 1}}, {seen.row(which[s]), {T, p}}, scale};
+        const int64_t bad = loglik_sde({A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}},
+                                       {off.row(s), {1, p}}, {R.row(s), {1, p, p}}, {mean.row(s), {d}}, {cov.row(s), {d, d}}, flat,
+                                       steps, index, cfg, times, data, {gradient.row(s), {G}}, {value.data + s, {1}});
+        if (bad >= 0) value[s] = NAN;
+    }
+}
+
 }  // namespace afa

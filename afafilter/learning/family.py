@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Family:
         """Number of state components d."""
         return sum(c.dim for c in self.components)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Param]:
         """All parameters by full name."""
         several = sum(c.dim > 0 for c in self.components) > 1

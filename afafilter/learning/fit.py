@@ -156,7 +156,7 @@ def fit(
     }
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
-    _refuse_degenerate(values, data)
+    refuse_degenerate(values, data)
     par = _parameters(model, data, values, options, inputs)
     constraints = None
     if bounds or priors:
@@ -168,12 +168,7 @@ def fit(
     problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
     with waiting("looking for a start"):
         theta = first_start(problem)
-    flat = _flat_count(par.system(theta))
-    if data.n_obs <= len(theta) + flat * data.n_paths:
-        raise ValueError(
-            f"too few data: {data.n_obs} observed values for {len(theta)} parameters"
-            + (f" and {flat * data.n_paths} diffuse start components" if flat else "")
-        )
+    refuse_few(data, len(theta), _flat_count(par.system(theta)))
     with waiting(f"fitting {len(theta)} parameters to {data.n_obs} values"):
         return solve(problem, theta, starts, drawn)
 
@@ -213,13 +208,22 @@ def _parameters(
     return par
 
 
-def _refuse_degenerate(z: Array, data: Data) -> None:
+def refuse_few(data: Data, n: int, flat: int) -> None:
+    """ValueError if there are no more values than n parameters and flat directions."""
+    if data.n_obs <= n + flat * data.n_paths:
+        raise ValueError(
+            f"too few data: {data.n_obs} observed values for {n} parameters"
+            + (f" and {flat * data.n_paths} diffuse start components" if flat else "")
+        )
+
+
+def refuse_degenerate(z: Array, data: Data) -> None:
+    """ValueError if nothing is observed, or a component never changes."""
     if data.n_obs == 0:
         raise ValueError("z holds no observation: every value is missing")
-    columns = z.reshape(-1, z.shape[-1])
-    for c in range(columns.shape[1]):
-        seen = columns[~np.isnan(columns[:, c]), c]
-        if len(seen) > 1 and np.ptp(seen) == 0:
+    for c, column in enumerate(z.reshape(-1, z.shape[-1]).T):
+        seen = column[~np.isnan(column)]
+        if len(seen) > 1 and (seen == seen[0]).all():
             raise ValueError(
                 f"component {c} of z is constant ({seen[0]:g}): the likelihood has no maximum"
             )

@@ -9,24 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.learning.optimise_each import (
+    Objectives,
+    clear_informations,
+    informations,
+    scaled,
+    search_scales,
+)
 
 WORSE = 1e15
 FLAT_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information below this count as no information."""
-
-DOUBTFUL_EIGENVALUE = 1e-2
-"""With a smaller one forward differences may err, and central ones are taken."""
-
-SHARP_LIMIT = 8
-"""With more coordinates than this their scales are left to L-BFGS."""
-
-FIRST_STEP = 0.5
-"""Length of the search's first step, in typical sizes; a whole one overshoots more often."""
 
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
@@ -86,12 +84,25 @@ class Optimum:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+Spectrum: TypeAlias = tuple[Array, Array]
+
+
 class Point(NamedTuple):
     """A point of the search, the objective and its gradient there."""
 
     theta: Array
     value: float
     grad: Array
+
+
+class Found(NamedTuple):
+    """Where a first search ended, after how many iterations, and the values that rose."""
+
+    at: Point
+    n_iter: int
+    history: list[float]
+    curved: tuple[Array, Spectrum] | None = None
+    """Minus the Hessian there and its spectrum, where they are known."""
 
 
 def maximise(
@@ -114,20 +125,48 @@ def maximise(
     vanishing : names coordinates to be put to 0 where that costs no more than the tolerance.
     limited : (n,) bool, coordinates that may rest at a bound, where only inward slopes count.
     """
-    scale = _scales(objective, start, typical, roots)
-    at, n_iter, history = _neighbourhood(objective, start, bounds, scale, max_iter)
-    n = len(start)
+    grad = objective(start)[1]
+    scale = search_scales(_singly(objective), start[None], grad[None], typical[None], roots)[0]
+    return refine(
+        objective,
+        _neighbourhood(objective, start, bounds, scale, max_iter),
+        bounds,
+        typical,
+        max_iter=max_iter,
+        tolerance=tolerance,
+        roots=roots,
+        vanishing=vanishing,
+        limited=limited,
+    )
+
+
+def refine(
+    objective: Objective,
+    found: Found,
+    bounds: tuple[Array, Array],
+    typical: Array,
+    *,
+    max_iter: int,
+    tolerance: float,
+    roots: Any = None,
+    vanishing: Callable[[Array], list[int]] = lambda _: [],
+    limited: Any = None,
+) -> Optimum:
+    """From where a search ended to the optimum by Newton steps; arguments as of `maximise`."""
+    at, n_iter, history, known = found
+    n = len(at.theta)
     if not np.isfinite(at.value):
         info, seen, blind = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
         message = "no feasible point was found"
         return Optimum(*at, info, seen, blind, np.inf, n_iter, False, message, (), history)
     message, rounds = "", 0
     while True:
-        info = information(objective, at.theta, typical, at.grad)
-        spectrum = _spectrum(info, typical)
-        if np.abs(spectrum[0]).min() < DOUBTFUL_EIGENVALUE:
-            info = information(objective, at.theta, typical)
-            spectrum = _spectrum(info, typical)
+        if known is None:
+            here = at.theta[None], at.grad[None], typical[None]
+            info = clear_informations(_singly(objective), *here)[0]
+            known = info, spectra(info, typical)
+        info, spectrum = known
+        known = None
         held = _held(at, bounds, limited)
         if len(held):
             seen, blind, step, gain = _newton_without(held, info, at.grad, typical)
@@ -187,8 +226,8 @@ def _newton_without(
 
 def _neighbourhood(
     objective: Objective, start: Array, bounds: tuple[Array, Array], scale: Array, max_iter: int
-) -> tuple[Point, int, list[float]]:
-    """The best point that L-BFGS-B meets, its number of iterations, and the values that rose."""
+) -> Found:
+    """The best point that L-BFGS-B meets."""
     from scipy.optimize import Bounds, minimize
 
     best = Point(start, -np.inf, np.zeros(len(start)))
@@ -216,7 +255,7 @@ def _neighbourhood(
         bounds=limits,
         options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
     )
-    return best, int(found.nit), history
+    return Found(best, int(found.nit), history)
 
 
 def _first_rise(
@@ -249,66 +288,19 @@ def _vanished(
     return at, tuple(boundary)
 
 
-def information(
-    objective: Callable[[Array], tuple[float, Array]],
-    theta: Array,
-    typical: Array,
-    grad: Array | None = None,
-) -> Array:
-    """Minus the Hessian, by differences of the exact gradient.
-
-    Central differences; forward ones (half the cost, relative error about 1e-5) where the gradient
-    at theta is given.
-    """
-    n = len(theta)
-    H = np.zeros((n, n))
-    for i in range(n):
-        h = (1e-4 if grad is None else 1e-5) * typical[i]
-        for _ in range(4):
-            H[i] = _row(objective, theta, i, h, grad)
-            spread = 1.0 / math.sqrt(max(abs(H[i, i]), 1e-300))
-            if h <= 0.1 * spread:
-                break
-            h = 0.01 * spread  # the first step left the region where the likelihood is quadratic
-    return 0.5 * (H + H.T)
+def information(objective: Objective, theta: Array, typical: Array) -> Array:
+    """Minus the Hessian, by central differences of the exact gradient."""
+    return np.asarray(informations(_singly(objective), theta[None], typical[None])[0])
 
 
-def _row(
-    objective: Callable[[Array], tuple[float, Array]],
-    theta: Array,
-    i: int,
-    h: float,
-    grad: Array | None,
-) -> Array:
-    """One row of minus the Hessian."""
-    ends = []
-    for step in (h, -h) if grad is None else (h,):
-        moved = theta.copy()
-        moved[i] += step
-        value, there = objective(moved)
-        if math.isfinite(value):
-            ends.append((moved[i], there))
-    if len(ends) < 2:
-        ends.append((theta[i], objective(theta)[1] if grad is None else grad))
-    (x, gx), (y, gy) = ends[:2]
-    return -(gx - gy) / (x - y) if x != y else np.zeros(len(theta))
+def _singly(objective: Objective) -> Objectives:
+    """One objective as one of many."""
 
+    def one_by_one(thetas: Array, which: Any) -> tuple[Array, Array]:
+        found = [objective(theta) for theta in thetas]
+        return np.array([value for value, _ in found]), np.array([grad for _, grad in found])
 
-def _scales(objective: Objective, start: Array, typical: Array, roots: Any) -> Array:
-    """Units of the search: less than typical where the likelihood is far sharper.
-
-    (Such are the frequencies of long records.)
-    """
-    sharp = np.arange(len(start)) if roots is None else np.flatnonzero(~roots)
-    scale = FIRST_STEP * typical
-    if not len(sharp) or len(sharp) > SHARP_LIMIT:
-        return scale
-    grad = objective(start)[1]
-    for i in sharp:
-        curvature = abs(_row(objective, start, int(i), 1e-5 * typical[i], grad)[i])
-        if curvature * typical[i] ** 2 > 100.0:
-            scale[i] = 10.0 / math.sqrt(curvature)
-    return scale
+    return one_by_one
 
 
 def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, roots: Any) -> Array:
@@ -320,11 +312,11 @@ def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, r
     return np.where(roots, theta * np.exp(np.where(roots, step, 0.0)), theta + step)
 
 
-def _spectrum(info: Array, typical: Array) -> tuple[Array, Array]:
-    """Eigenvalues of the scaled information, and its eigenvectors as directions in theta."""
-    size = np.sqrt(np.maximum(np.abs(info.diagonal()), 10.0 / typical**2))
-    values, vectors = np.linalg.eigh(info / size / size[:, None])
-    return values, vectors / size[:, None]
+def spectra(info: Array, typical: Array) -> Spectrum:
+    """Eigenvalues of scaled informations (..., n, n), and eigenvectors as directions in theta."""
+    relative, size = scaled(info, typical)
+    values, vectors = np.linalg.eigh(relative)
+    return values, vectors / size[..., None]
 
 
 def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:
@@ -332,12 +324,10 @@ def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Arra
 
     Negative curvature is turned round, so that the step always ascends.
     """
-    return _newton(_spectrum(info, typical), grad, typical)
+    return _newton(spectra(info, typical), grad, typical)
 
 
-def _newton(
-    spectrum: tuple[Array, Array], grad: Array, typical: Array
-) -> tuple[Array, Array, Array, float]:
+def _newton(spectrum: Spectrum, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:
     values, directions = spectrum
     informed = np.abs(values) > FLAT_EIGENVALUE
     slope = directions.T @ grad

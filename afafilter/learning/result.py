@@ -102,6 +102,15 @@ class FitResult(ShownAsText):
             return replace(model, time_unit=self.time_unit)
         return model
 
+    @property
+    def trouble(self) -> str:
+        """What a `FitWarning` says of the fit; "" if there is nothing to say."""
+        if not self.converged:
+            return f"the fit did not converge: {self.message}"
+        if self.unidentified:
+            return "the data do not determine: " + "; ".join(self.unidentified)
+        return ""
+
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""
         from scipy.special import ndtri

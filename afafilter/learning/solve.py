@@ -45,8 +45,12 @@ def solve(
             if k == 0:
                 raise
     results.sort(key=lambda r: (np.isfinite(r.value), r.value), reverse=True)
-    _compare_with_filter(problem, results[0])
-    return report(problem, results[0], tuple(float(r.value) for r in results))
+    compare_with_filter(problem, results[0].theta, results[0].value)
+    found = report(problem, results[0], tuple(float(r.value) for r in results))
+    trouble = found.trouble
+    if trouble:
+        warnings.warn(trouble, FitWarning, stacklevel=3)
+    return found
 
 
 def _solve_one(problem: Problem, theta: Array) -> Optimum:
@@ -87,7 +91,7 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
     return optimum
 
 
-def _compare_with_filter(problem: Problem, best: Optimum) -> None:
+def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> None:
     """The likelihood that was maximised is the filter's at the same parameters.
 
     Raises
@@ -95,20 +99,20 @@ def _compare_with_filter(problem: Problem, best: Optimum) -> None:
     ArithmeticError
         If it is not.
     """
-    if problem.options["method"] == "student_t" or not np.isfinite(best.value):
+    if problem.options["method"] == "student_t" or not np.isfinite(maximum):
         return
-    model = problem.parametrisation.model(best.theta)
+    model = problem.parametrisation.model(theta)
     found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
-    value = float(np.sum(np.asarray(found.loglik))) + problem.log_prior(best.theta)
-    if not abs(value - best.value) <= MISMATCH * max(1.0, abs(value)):
+    value = float(np.sum(np.asarray(found.loglik))) + problem.log_prior(theta)
+    if not abs(value - maximum) <= MISMATCH * max(1.0, abs(value)):
         raise ArithmeticError(
-            f"the maximised log-likelihood is {best.value:.8g}, the Kalman filter's at the same "
+            f"the maximised log-likelihood is {maximum:.8g}, the Kalman filter's at the same "
             f"parameters {value:.8g}; please report the data and the model as a fault"
         )
 
 
 def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:
-    """Natural parameters, their uncertainty, criteria and warnings."""
+    """Natural parameters, their uncertainty and criteria."""
     par = problem.parametrisation
     theta = best.theta
     natural, J = par.natural(theta), par.jacobian(theta)
@@ -116,11 +120,12 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     good = curvature > 0
     root = J @ (best.seen[:, good] / np.sqrt(curvature[good]))
     cov = root @ root.T
-    reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
-    open_ = np.abs(J @ best.blind) / reach[:, None]
-    blind = open_.max(axis=1, initial=0.0) > 1e-3 * np.abs(best.blind / par.typical[:, None]).max(
-        initial=1.0
-    )
+    blind = np.zeros(len(theta), bool)
+    if best.blind.size:
+        reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+        open_ = np.abs(J @ best.blind) / reach[:, None]
+        largest = np.abs(best.blind / par.typical[:, None]).max(initial=1.0)
+        blind = open_.max(axis=1) > 1e-3 * largest
     blind[list(best.boundary)] = True
     cov[blind, :] = cov[:, blind] = np.nan
     names = par.names
@@ -128,12 +133,6 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     k, n_obs = len(theta), problem.data.n_obs
     log_prior = problem.log_prior(theta)
     loglik = best.value - log_prior
-    if not best.success:
-        warnings.warn(f"the fit did not converge: {best.message}", FitWarning, stacklevel=4)
-    elif unidentified:
-        warnings.warn(
-            "the data do not determine: " + "; ".join(unidentified), FitWarning, stacklevel=4
-        )
     return FitResult(
         loglik=loglik,
         log_prior=log_prior,

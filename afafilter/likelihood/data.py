@@ -47,6 +47,37 @@ class Data:
         return replace(self, groups=tuple(groups))
 
 
+@dataclass(frozen=True)
+class Many:
+    """K series on one grid, each to have a model of its own."""
+
+    grid: Data  # without observations
+    z: Array  # (K, T, p), 0 where missing
+    seen: ObsMask  # (K, T, p)
+    scale: Array  # (T,) ones
+
+    @classmethod
+    def of(cls, t: ArrayLike, z: Array) -> Many:
+        """Of times and observations (K, T, p), NaN = missing."""
+        grid = times(t)
+        seen = ~np.isnan(z)
+        steps, index = steps_of(grid)
+        row = np.zeros(len(grid), np.int64)
+        empty = Data(grid, steps, index, (), 0, 1, None, float(steps.max()), row)
+        return cls(empty, np.where(seen, z, 0.0), seen, np.ones(len(grid)))
+
+    def of_those(self, which: Any) -> Many:
+        """Some of the series."""
+        return replace(self, z=self.z[which], seen=self.seen[which])
+
+    def data(self, k: int) -> Data:
+        """Series k alone, as of `prepare`."""
+        seen = self.seen[k]
+        group = Group(self.z[k, :, :, None], seen, self.scale, np.zeros(1, np.int64))
+        n_obs = int(np.count_nonzero(seen))
+        return replace(self.grid, groups=(group,) if n_obs else (), n_obs=n_obs)
+
+
 def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike | None) -> Data:
     """Validate data and group paths by missing pattern.
 

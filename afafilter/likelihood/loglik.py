@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from afafilter._base.checks import Array
 from afafilter.likelihood.chain import (
     COMPILED_REACH,
     FAINT,
@@ -72,6 +73,12 @@ def _refuse_singular(status: int) -> None:
         )
 
 
+def within_reach(A: Array, q: int, longest: float) -> Any:
+    """Whether the core's discretisation keeps its digits: of A (..., d, d), q flat directions."""
+    reach = np.abs(A).sum(axis=-2).max(axis=-1) * longest
+    return reach <= (FAINT if q else COMPILED_REACH)
+
+
 def evaluate(
     system: System | DiscreteSystem, data: Data, *, gradient: bool = True
 ) -> tuple[float, Any]:
@@ -80,11 +87,10 @@ def evaluate(
     if gradient and plain and len(data.groups) == 1 and data.obs_cov is None:
         assert isinstance(system, System)
         prior = system.prior
-        reach = np.abs(system.A).sum(axis=0).max() * data.longest
         if (
             isinstance(prior, PriorArrays)
             and prior.t0 is None
-            and reach <= (FAINT if prior.flat.shape[1] else COMPILED_REACH)
+            and within_reach(system.A, prior.flat.shape[1], data.longest)
         ):
             status, value, slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)

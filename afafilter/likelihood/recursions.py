@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.threads import spread, thread_count
 from afafilter._core import core
 from afafilter.likelihood.chain import Chain, PriorArrays, System
-from afafilter.likelihood.data import Data, Group
+from afafilter.likelihood.data import Data, Group, Many
 
 
 class Moments(NamedTuple):
@@ -124,3 +125,52 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, flo
     shared = vector[: end - u.size - prior.mean.size - prior.flat.size]
     first = PriorArrays(gm, gP, gD)
     return status, float(value[0]), System(gA, gQ, gu, gC, g_offset, gR, first, vector=shared)
+
+
+def loglik_sdes(
+    arrays: tuple[Array, ...], flat: Array, many: Many, which: Array
+) -> tuple[Array, Array]:
+    """As `loglik_sde` for M models, model m on series which[m]; in threads.
+
+    arrays : A, Q, prior cov, C, R, offset, each with a leading axis M; no drift, prior mean 0.
+    flat : (d, q), common to all.
+
+    Returns the log-likelihoods (M,), NaN where an innovation is known exactly, and the gradients by
+    the arrays (M, G), end to end.
+    """
+    A, Q, cov, C, R, offset = arrays
+    M, d = A.shape[:2]
+    size = sum([array[0].size for array in arrays])
+    gradient, value, mean = (
+        np.zeros((M, size + d * (2 + flat.shape[1]))),
+        np.zeros(M),
+        np.zeros((M, d)),
+    )
+    along, grid = np.ascontiguousarray(flat.T), many.grid
+
+    def part(rows: slice) -> None:
+        core.loglik_sdes(
+            A[rows],
+            Q[rows],
+            mean[rows],
+            C[rows],
+            offset[rows],
+            R[rows],
+            mean[rows],
+            cov[rows],
+            along,
+            grid.steps,
+            grid.index,
+            grid.row,
+            grid.t,
+            which[rows],
+            many.z,
+            many.seen,
+            many.scale,
+            gradient[rows],
+            value[rows],
+        )
+
+    turn = -(-M // (4 * thread_count()))
+    spread(part, [slice(k, k + turn) for k in range(0, M, turn)], M * len(grid.t))
+    return value, gradient[:, :size]

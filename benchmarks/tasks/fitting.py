@@ -1,4 +1,4 @@
-"""Maximum likelihood on the Nile and the sunspots, beside statsmodels."""
+"""Maximum likelihood on the Nile, the sunspots and many series, beside statsmodels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contest import OURS, Arrays, Case, Library, Run, Task
+from benchmarks.contest import OURS, Array, Arrays, Case, Library, Run, Task
 
 Params = Mapping[str, Any]
 
@@ -23,6 +23,13 @@ def inputs(params: Params) -> Arrays:
             0.5, process_var=0.3, obs_var=0.0
         )
         return {"t": t, "z": simulate(model, t, rng=rng).z[0]}
+    if params["series"] == "levels":
+        rng = np.random.default_rng(6)
+        ratio = 10.0 ** rng.uniform(-2.0, 0.5, (params["K"], 1))  # process over measurement noise
+        steps, noise = rng.standard_normal((2, params["K"], 100))
+        z = np.cumsum(np.sqrt(ratio) * steps, axis=1) + noise
+        z[rng.random(z.shape) < 0.05] = np.nan
+        return {"t": np.arange(100.0), "z": z[..., None]}
     from afafilter import datasets
 
     series = {"nile": datasets.load_nile, "sunspots": datasets.load_sunspots}[params["series"]]()
@@ -30,9 +37,15 @@ def inputs(params: Params) -> Arrays:
 
 
 def ours(inputs: Arrays, params: Params) -> Run:
-    """fit with the family of the series."""
-    from afafilter import families, fit
+    """fit with the family of the series, fit_each for many."""
+    from afafilter import families, fit, fit_each
 
+    def run_each() -> Arrays:
+        found = fit_each(families.brownian() + families.noise(), inputs["t"], inputs["z"])
+        return {"loglik": found.loglik, "params": found.params, "std_errors": found.std_errors}
+
+    if params["series"] == "levels":
+        return run_each
     build = {
         "nile": lambda: families.brownian() + families.noise(),
         "sunspots": lambda: families.constant() + families.cycle() + families.noise(),
@@ -49,31 +62,35 @@ def ours(inputs: Arrays, params: Params) -> Run:
 
 
 def statsmodels(inputs: Arrays, params: Params) -> Run:
-    """UnobservedComponents with the same components and start, its default optimiser."""
+    """UnobservedComponents with the same components and start, its default optimiser.
+
+    Of many series one after the other, as its users do.
+    """
     import warnings
 
     from statsmodels.tsa.statespace.initialization import Initialization
     from statsmodels.tsa.statespace.structural import UnobservedComponents
 
-    z = inputs["z"][:, 0]
+    many = inputs["z"][..., 0] if params["series"] == "levels" else inputs["z"].T
     options: dict[str, Any] = {
         "nile": {"level": "local level"},
+        "levels": {"level": "local level"},
         "sunspots": {
-            "exog": np.ones(len(z)), "mle_regression": True, "irregular": True, "cycle": True,
-            "damped_cycle": True, "stochastic_cycle": True, "cycle_period_bounds": (2.0, 50.0),
+            "exog": np.ones(many.shape[1]), "mle_regression": True, "irregular": True,
+            "cycle": True, "damped_cycle": True, "stochastic_cycle": True,
+            "cycle_period_bounds": (2.0, 50.0),
         },
     }[params["series"]]  # fmt: skip
 
-    def run() -> Arrays:
+    def loglik(z: Array) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = UnobservedComponents(z, use_exact_diffuse=True, **options)
             if "cycle" in options:
                 model.ssm.initialize(Initialization(2, "stationary"))
-            found = model.fit(disp=0)
-        return {"loglik": np.array([found.llf])}
+            return float(model.fit(disp=0).llf)
 
-    return run
+    return lambda: {"loglik": np.array([loglik(z) for z in many])}
 
 
 TASK = Task(
@@ -87,8 +104,16 @@ TASK = Task(
     (
         Case("Nile, local level", 100, {"series": "nile"}, ("statsmodels", OURS)),
         Case("sunspots, damped cycle", 309, {"series": "sunspots"}, ("statsmodels", OURS)),
+        Case(
+            "1000 series, local level, 2 threads",
+            1000,
+            {"series": "levels", "K": 1000},
+            ("statsmodels", OURS),
+            threads=2,
+            rounds=2,
+        ),
         Case("irregular N=2000, 6 parameters", 2000, {"series": "oscillator", "N": 2000}, (OURS,)),
     ),
     inputs,
-    {"N": 200},
+    {"N": 200, "K": 3},
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
@@ -85,24 +86,37 @@ class FamilyParameters:
         self.names = family.free
         if not self.names:
             raise ValueError("nothing to fit: every parameter of the family is fixed or tied")
-        self._others = others
         parameters = family.parameters
         domains = [parameters[name].domain for name in self.names]
         self.logs = np.array([domain == "positive" for domain in domains])
         self.roots = np.array([domain == "nonnegative" for domain in domains])
         self.positive = self.logs | self.roots
+        self._level = np.array(["offset" in name for name in self.names])
+        self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
+        self._begin(start, size, others)
+        self._layout = _layout(family, self.names)
+        self._dims = family.dim, family.obs_dim
+        self._prepare_flat()
+
+    def _begin(
+        self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
+    ) -> None:
         self._start = np.array([float(start[name]) for name in self.names])
         for name, value, positive in zip(self.names, self._start, self.positive, strict=True):
             if not math.isfinite(value) or (positive and value <= 0):
                 raise ValueError(f"start value of {name} must be finite and > 0, got {value:g}")
-        level = np.array(["offset" in name for name in self.names])
-        real = np.where(level, size, np.maximum(np.abs(self._start), TINY))
-        self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
+        real = np.where(self._level, size, np.maximum(np.abs(self._start), TINY))
         root = np.sqrt(np.abs(self._start))
         self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
-        self._layout = _layout(family, self.names)
-        self._dims = family.dim, family.obs_dim
-        self._prepare_flat()
+        self._others = others
+
+    def begun(
+        self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
+    ) -> FamilyParameters:
+        """The same parameters with another start."""
+        found = copy(self)
+        found._begin(start, size, others)
+        return found
 
     def start(self) -> Array:
         return self._theta(self._start)
@@ -180,15 +194,48 @@ class FamilyParameters:
                     self._affine[k, where] += slope
             else:
                 self._curved.append((component, sources, where))
-        self._flat = np.ascontiguousarray(flat[:, :column])
+        self.flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
         values = self._natural(theta)
         flat = self._constant + np.array(values) @ self._affine
+        self._add_curved(flat, values)
+        A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
+        return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self.flat))
+
+    def arrays(self, thetas: Array) -> tuple[Array, ...]:
+        """A, Q, prior cov, C, R and offset of many theta (M, n), each with a leading axis M."""
+        values = self._naturals(thetas)
+        flat = self._constant + values @ self._affine
+        if self._curved:
+            for row, own in zip(flat, values.tolist(), strict=True):
+                self._add_curved(row, own)
+        return tuple(
+            np.ascontiguousarray(flat[:, part]).reshape(-1, *shape) for part, shape in self._parts
+        )
+
+    def pulls(self, thetas: Array, slopes: Array) -> Array:
+        """Gradients (M, n) by theta from those by the arrays, end to end (M, ...)."""
+        out = slopes @ self._affine.T
+        if self._curved:
+            values = self._naturals(thetas).tolist()
+            for row, own, slope in zip(out, values, slopes, strict=True):
+                self._add_curved_slopes(row, own, slope)
+        inner = np.where(self.logs, self._naturals(thetas), np.where(self.roots, 2 * thetas, 1.0))
+        return np.asarray(out * inner)
+
+    def _naturals(self, thetas: Array) -> Array:
+        logs = np.exp(np.where(self.logs, thetas, 0.0))
+        return np.where(self.logs, logs, np.where(self.roots, thetas**2, thetas))
+
+    def _add_curved(self, flat: Array, values: list[float]) -> None:
         for component, sources, where in self._curved:
             flat[where] += _vector(component.build(*_arguments(sources, values)))
-        A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
-        return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self._flat))
+
+    def _add_curved_slopes(self, out: Array, values: list[float], slope: Array) -> None:
+        for component, sources, where in self._curved:
+            for k, own in _derivatives(component, sources, _arguments(sources, values)):
+                out[k] += own @ slope[where]
 
     def pull(self, theta: Array, grad: System) -> Array:
         return np.asarray(self.slopes(theta, grad) * self._slopes(theta))
@@ -201,10 +248,7 @@ class FamilyParameters:
             slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
         out = self._affine @ slope
         if self._curved:
-            values = self._natural(theta)
-            for component, sources, where in self._curved:
-                for k, own in _derivatives(component, sources, _arguments(sources, values)):
-                    out[k] += own @ slope[where]
+            self._add_curved_slopes(out, self._natural(theta), slope)
         return np.asarray(out)
 
     def model(self, theta: Array) -> LinearSDE:
@@ -259,6 +303,22 @@ def _derivatives(
             yield k, _vector(component.build(*stepped)).imag / TINY
 
 
+def family_start(
+    family: Family, t: ArrayLike, z: Array
+) -> tuple[dict[str, float], float, list[dict[str, float]]]:
+    """Starting values, the size of the observations, and other starts at lesser peaks."""
+    scales = data_scales(np.asarray(t, float), z, family.obs_dim)
+    others = []
+    if _turns(family):
+        others = [family.guess_from(replace(scales, skipped=k)) for k in range(1, TRIED_PEAKS)]
+    return family.guess_from(scales), scales.var**0.5, others
+
+
+def _turns(family: Family) -> bool:
+    """Whether a frequency is to be fitted."""
+    return any(name.rpartition(".")[2] == "frequency" for name in family.free)
+
+
 def parametrisation(
     model: LinearSDE | DiscreteModel | Family,
     t: ArrayLike,
@@ -272,8 +332,7 @@ def parametrisation(
     if isinstance(free, NoiseLevels):
         return free
     if isinstance(model, Family):
-        scales = data_scales(np.asarray(t, float), z, model.obs_dim)
-        start = model.guess_from(scales)
+        start, size, others = family_start(model, t, z)
         if free is not None:
             if isinstance(free, Mapping):
                 raise ValueError("free of a family must be names, not masks")
@@ -281,10 +340,7 @@ def parametrisation(
                 if name not in model.free:
                     raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
             model = model.fix({n: start[n] for n in model.free if n not in free})
-        others = []
-        if any(name.rpartition(".")[2] == "frequency" for name in model.free):
-            others = [model.guess_from(replace(scales, skipped=k)) for k in range(1, TRIED_PEAKS)]
-        return FamilyParameters(model, start, scales.var**0.5, others)
+        return FamilyParameters(model, start, size, others if _turns(model) else [])
     if free is None:
         if isinstance(model, LinearSDE):
             free = [name for name in ("A", "Q", "R", "drift") if not (name == "R" and obs_cov)]
