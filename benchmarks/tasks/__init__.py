@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from benchmarks.contest import Task
-from benchmarks.tasks import attention, fitting, linear_time, simulation, smoothing, startup
+from benchmarks.tasks import (
+    attention,
+    fitting,
+    linear_time,
+    simulation,
+    smoothing,
+    startup,
+    streaming,
+)
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        smoothing.ONE, smoothing.MANY, simulation.TASK, attention.TASK, linear_time.TASK,
+        smoothing.ONE, smoothing.MANY, streaming.TASK, simulation.TASK, attention.TASK, linear_time.TASK,
         fitting.TASK, startup.TASK,
     )
 }  # fmt: skip
