@@ -16,7 +16,9 @@ from afafilter import (
     StudentT,
     adaptive_filter,
     brownian,
+    diagnose,
     forecast,
+    hold_out,
     kalman_filter,
     rts_smoother,
     seasonal,
@@ -209,7 +211,8 @@ def test_long_results_print_in_at_most_15_lines():
     results = [
         comparison, score(kalman_filter(spiral(), t, data.z), data), datasets.load_nile(), study,
         fit(families.brownian() + families.noise(), t, z), theory.error_covariance(spiral(), t),
-        data, kalman_filter(spiral(), t, data.z),
+        data, kalman_filter(spiral(), t, data.z), diagnose(brownian(), t, z),
+        hold_out({"kalman": kalman_filter}, {f"m{k}": brownian() for k in range(9)}, t, z),
     ]  # fmt: skip
     for result in results:
         text = repr(result)

@@ -14,6 +14,9 @@ WIDTH = 70
 LINES = 15
 """Longest text that a result prints of itself."""
 
+EXTRAS = {"pyarrow": "parquet"}
+"""Extras of the package that are not called as what they install."""
+
 _LOADERS: dict[str, Callable[[], Any]] = {}
 
 
@@ -104,4 +107,5 @@ def optional(package: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise ImportError(f"{what} needs {package}: pip install {package}") from None
+        extra = EXTRAS.get(package, package)
+        raise ImportError(f"{what} needs {package}: pip install 'afafilter[{extra}]'") from None

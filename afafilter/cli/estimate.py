@@ -6,7 +6,7 @@ import inspect
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,14 @@ def _run(
     """One estimate, and the times that were asked for (None: those of the data)."""
     asked = asked_times(series, wanted.query_times, wanted.forecast)
     if asked is not None and isinstance(system, DiscreteModel):
-        raise ValueError(
-            "--query-times and --forecast need a model in continuous time; a DiscreteModel (F) "
-            "knows the rows of the data only: append rows with blank values"
-        )
+        series = _appended(series, asked, wanted, system)
     if series.inputs is not None and asked is not None and asked[-1] > series.t[-1]:
         warnings.warn(
             "inputs keep their last value after the data; rows with blank values may say others",
             stacklevel=1,
         )
     extra: dict[str, Any] = {}
-    if asked is not None:
+    if asked is not None and not isinstance(system, DiscreteModel):
         extra["query_times"] = asked
     if series.obs_cov is not None:
         extra["obs_cov"] = series.obs_cov
@@ -144,6 +141,22 @@ def _run(
     if not isinstance(found, Estimate):
         raise TypeError(f"estimator {name!r} must return an Estimate, got {type(found).__name__}")
     return found, asked
+
+
+def _appended(series: Series, asked: Array, wanted: Wanted, system: DiscreteModel) -> Series:
+    """The series with blank rows after it: a model in steps forecasts rows without data."""
+    if wanted.query_times is not None:
+        raise ValueError(
+            "--query-times need a model in continuous time; a DiscreteModel (F) knows its steps "
+            "only: use --forecast, or rows with blank values"
+        )
+    ahead = len(asked) - len(series.t)
+    z = observations(series.z, len(series.t), system.obs_dim)
+    z = np.concatenate([z, np.full((*z.shape[:-2], ahead, z.shape[-1]), np.nan)], axis=-2)
+    noise = series.obs_cov
+    if noise is not None:
+        noise = np.concatenate([noise, np.broadcast_to(system.R, (ahead, *noise.shape[1:]))])
+    return replace(series, t=asked, z=z, obs_cov=noise)
 
 
 def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:

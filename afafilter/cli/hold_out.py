@@ -11,7 +11,6 @@ from afafilter.catalog import estimator_from_spec
 from afafilter.cli.reading import Reading, forced, read, with_components
 from afafilter.cli.shared import checked_target, finish, importing, prepare
 from afafilter.io.model_toml import read_model
-from afafilter.models.discrete import DiscreteModel
 
 USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
 
@@ -41,9 +40,6 @@ def hold_out_command(
     if len(panel.series) > 1:
         raise ValueError("--hold-out compares on one path: choose it before, or drop --by")
     (series,) = panel.series
-    for name, system in models.items():
-        if isinstance(system, DiscreteModel):
-            raise ValueError(f"--hold-out needs models in continuous time; {name} is discrete (F)")
     named = {name: forced(system, series) for name, system in models.items()}
     with waiting("comparing"):
         found = hold_out(

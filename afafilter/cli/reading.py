@@ -201,9 +201,19 @@ def shared(panel: Panel, names: Sequence[str] = ()) -> tuple[Array, Array, Array
         return one.t, one.z, one.obs_cov
     if any(s.obs_cov is not None for s in panel.series):
         raise ValueError("--errors cannot be combined with --by here: paths must share their noise")
-    if panel.series[0].inputs is not None:
-        raise ValueError("--input cannot be combined with --by here: fit one path at a time")
     first = panel.series[0]
-    if all(np.array_equal(s.t, first.t) for s in panel.series):
+    alike = all(np.array_equal(s.t, first.t) for s in panel.series)
+    if first.inputs is not None and not (alike and all(_same(s, first) for s in panel.series)):
+        raise ValueError(
+            "--input with --by must have the same times and values in all paths, which share one "
+            "effect; where they differ fit one path at a time"
+        )
+    if alike:
         return first.t, np.stack([s.z for s in panel.series]), None
     return (*panel.aligned(), None)
+
+
+def _same(one: Series, other: Series) -> bool:
+    """Whether two paths have the same inputs."""
+    a, b = one.inputs or {}, other.inputs or {}
+    return all(np.array_equal(a[name], b[name]) for name in b)

@@ -50,9 +50,8 @@ def report_command(
         series = panel.series[known.index(chosen)]
     if isinstance(system, DiscreteModel):
         raise ValueError("a report needs a model in continuous time; this one is discrete (F)")
-    if series.inputs is not None and system is None:
-        raise ValueError("--input needs --model: fit it first (afafilter fit --input)")
-    system = forced(system, series)
+    if system is not None:
+        system = forced(system, series)
     with waiting("fitting, smoothing, comparing"):
         found = analyse(replace(series, paths=()), system, family)
     page = report_page(found, title or f"{series.name}: report")

@@ -11,7 +11,7 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask
 from afafilter.io.series import Series
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import shown_offset
+from afafilter.models.forcing import sight
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -30,10 +30,7 @@ class Rows:
 
 def observed(estimate: Estimate, model: LinearSDE | DiscreteModel) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
-    if isinstance(model, DiscreteModel):
-        H, offset = model.H, model.d
-    else:
-        H, offset = model.C, shown_offset(model, estimate.t)
+    H, offset = sight(model, estimate.t)
     mean, cov = estimate.through(H)
     return Estimate(estimate.t, mean + offset, cov, label=estimate.label)
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, given, observations, positive_int
 from afafilter._base.containers import takes_tables
+from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -32,8 +33,8 @@ class Check:
     p_value: float
 
 
-@dataclass(frozen=True)
-class Diagnostics:
+@dataclass(frozen=True, repr=False)
+class Diagnostics(ShownByFields):
     """Standardised innovations and what they say about the model.
 
     Attributes

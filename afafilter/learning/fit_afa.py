@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
 from afafilter._base.containers import takes_tables
+from afafilter._base.shown import ShownByFields
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.parametrisation import (
     FamilyParameters,
@@ -42,8 +43,8 @@ ANCHOR_RANGE = (1e-4, 1e2)
 NU_RANGE = (1e-2, 1e3)
 
 
-@dataclass(frozen=True)
-class AFAFit:
+@dataclass(frozen=True, repr=False)
+class AFAFit(ShownByFields):
     """What was learned: a model and the settings of the adaptive filter that go with it.
 
     Attributes

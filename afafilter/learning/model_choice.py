@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import observations, positive_int
 from afafilter._base.containers import takes_tables
+from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
 from afafilter.likelihood.chain import DiscreteSystem, System
 from afafilter.likelihood.data import prepare
@@ -18,8 +19,8 @@ from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
 
-@dataclass(frozen=True)
-class RatioTest:
+@dataclass(frozen=True, repr=False)
+class RatioTest(ShownByFields):
     """Likelihood ratio of nested models: statistic, degrees of freedom, p value."""
 
     statistic: float

@@ -280,6 +280,13 @@ def shown_offset(model: Any, t: Array) -> Array:
     return np.asarray(model.offset + model.forcing.shown(t, model.obs_dim))
 
 
+def sight(model: Any, t: Array) -> tuple[Array, Array]:
+    """H and offset: what states at these times show, of models in continuous time and in steps."""
+    if hasattr(model, "H"):
+        return model.H, model.d
+    return model.C, shown_offset(model, t)
+
+
 def _with(found: Estimate, known: Array, direct: Array) -> Estimate:
     """The estimate of x_0 + x_u, observed with D u."""
     laws = tuple(law._replace(mean=law.mean + known[law.at]) for law in found.open_laws)

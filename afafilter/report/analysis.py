@@ -128,7 +128,10 @@ def _learned(series: Series, family: str | None) -> FitResult:
     else:
         axes = f"({p})" if p > 1 else ""
         texts = [text.format(axes, axes) for text in CANDIDATES[: 1 if p > 1 else None]]
-    fits = [fit(parse_family(text), series.t, series.z, obs_cov=series.obs_cov) for text in texts]
+    fits = [
+        fit(parse_family(text), series.t, series.z, obs_cov=series.obs_cov, inputs=series.inputs)
+        for text in texts
+    ]
     best = min(fits, key=lambda found: found.bic)
     return replace(best, time_unit=series.time_unit)
 

@@ -28,7 +28,8 @@ from afafilter._base.checks import (
     scalar,
     times,
 )
-from afafilter.models.forcing import shown_offset
+from afafilter._base.shown import LINES, ShownAsText
+from afafilter.models.forcing import sight
 from afafilter.results import Estimate
 from afafilter.studies.batch import Estimator, checked_estimators
 
@@ -39,8 +40,8 @@ KINDS = ("random", "blocks", "forecast")
 LEVEL = 0.95
 
 
-@dataclass(frozen=True, eq=False)
-class HoldOut:
+@dataclass(frozen=True, eq=False, repr=False)
+class HoldOut(ShownAsText):
     """Scores on held-out observations.
 
     Attributes
@@ -57,8 +58,11 @@ class HoldOut:
     frame: pd.DataFrame
     errors: dict[tuple[str, str], str]
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"HoldOut({len(self.frame)} rows, {len(self.errors)} failed)\n{self.to_markdown()}"
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.to_html(index=False, float_format="{:.3g}".format, max_rows=LINES))
 
     def to_markdown(self) -> str:
         """The frame as a Markdown table, three significant digits."""
@@ -90,7 +94,7 @@ def hold_out(
     estimators : mapping or sequence
         Functions or names of the catalogue, as in `compare`.
     models
-        A `LinearSDE`, or name -> `LinearSDE`.
+        A `LinearSDE` or `DiscreteModel`, or name -> model.
     t : array_like, shape (T,)
         Times.
     z : array_like, shape (T, p)
@@ -239,8 +243,9 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     """
     from scipy.special import ndtr, ndtri
 
-    mean, cov = estimate.through(model.C)
-    mean = mean + shown_offset(model, estimate.t)
+    H, offset = sight(model, estimate.t)
+    mean, cov = estimate.through(H)
+    mean = mean + offset
     var = np.diagonal(cov, axis1=-2, axis2=-1) + np.diagonal(R, axis1=-2, axis2=-1)
     use: NDArray[np.bool_] = scored & np.isfinite(mean) & np.isfinite(var) & (var > 0)
     error, sd = (z - mean)[use], np.sqrt(np.broadcast_to(var, mean.shape)[use])

@@ -16,7 +16,13 @@ from benchmarks.tasks import (
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        smoothing.ONE, smoothing.MANY, streaming.TASK, simulation.TASK, attention.TASK, linear_time.TASK,
-        fitting.TASK, startup.TASK,
+        smoothing.ONE,
+        smoothing.MANY,
+        streaming.TASK,
+        simulation.TASK,
+        attention.TASK,
+        linear_time.TASK,
+        fitting.TASK,
+        startup.TASK,
     )
-}  # fmt: skip
+}

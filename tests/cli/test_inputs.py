@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from afafilter import DiscreteModel, Prior, families, fit, kalman_filter
+from afafilter import (
+    DiscreteModel,
+    Prior,
+    brownian,
+    families,
+    fit,
+    hold_out,
+    kalman_filter,
+)
 from afafilter.cli import main
 from afafilter.io import read_model, write_model
 
@@ -85,6 +93,50 @@ def test_a_discrete_model_from_a_file() -> None:
     assert len(pd.read_csv("s.csv")) == 5
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_discrete_model_forecasts_and_is_compared() -> None:
+    run("estimate", "x.csv", "--model", "d.toml", "--values", "z", "--forecast", 3, "-o", "e.csv")
+    found = pd.read_csv("e.csv")
+    model = DiscreteModel([[1.0]], Q=[[0.25]], H=[[1.0]], R=[[1.0]], prior="diffuse")
+    last = kalman_filter(model, Z[:, None])
+    ahead = found[found["forecast"] == 1]
+    assert len(found) == len(Z) + 3
+    np.testing.assert_allclose(ahead["x0"], last.mean[-1, 0], rtol=1e-12)
+    var = last.cov[-1, 0, 0] + 0.25 * np.arange(1, 4)
+    np.testing.assert_allclose(ahead["z_fit_sd"], np.sqrt(var), rtol=1e-12)
+    np.testing.assert_allclose(ahead["z_obs_sd"], np.sqrt(var + 1.0), rtol=1e-12)
+    words = ["--hold-out", "--values", "z", "--estimators", "kalman,rts", "-o", "h.csv"]
+    run("compare", "x.csv", *words, "--model", "d.toml")
+    # The same law as a random walk in continuous time, where the rows lie one unit apart.
+    scores = hold_out(["kalman", "rts"], brownian(0.25, 1.0), np.arange(len(Z)), Z, rng=0)
+    np.testing.assert_allclose(pd.read_csv("h.csv")["nlpd"], scores.frame["nlpd"], rtol=1e-9)
+
+
+@pytest.mark.usefixtures("folder")
+def test_paths_that_share_an_input_are_fitted_together_others_are_not() -> None:
+    both = np.stack([Z, Z + np.random.default_rng(0).normal(size=N)])
+    frame = pd.DataFrame({"track": np.repeat(["a", "b"], N), "t": np.tile(np.arange(N), 2),
+                          "z": both.ravel(), "temp": np.tile(TEMP, 2)})  # fmt: skip
+    frame.to_csv("two.csv", index=False)
+    words = ["--family", LEVEL, "--by", "track", "--input", "temp"]
+    run("fit", "two.csv", *words, "-o", "m.toml")
+    wanted = fit(LEVEL, np.arange(float(N)), both[..., None], inputs={"temp": TEMP})
+    table = pd.read_csv("m.csv").set_index("parameter")["value"]
+    np.testing.assert_allclose(table[list(wanted.params)], list(wanted.params.values()), rtol=1e-5)
+    frame.loc[3, "temp"] += 1.0
+    frame.to_csv("two.csv", index=False)
+    said = run("fit", "two.csv", *words, "-o", "n.toml", status=2).stderr
+    assert "where they differ fit one path at a time" in said
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_report_fits_the_effect_of_an_input() -> None:
+    pytest.importorskip("plotly")
+    run("report", "x.csv", "--input", "temp", "--family", LEVEL, "-o", "r.html")
+    effect = fit(LEVEL, np.arange(float(N)), Z, inputs={"temp": TEMP}).params["temp"]
+    assert f"{effect:.4g}" in Path("r.html").read_text()
+
+
 @pytest.mark.parametrize("varying", [(), ("F", "b"), ("d",)])
 def test_discrete_models_go_round(tmp_path: Path, varying: tuple[str, ...]) -> None:
     lead: dict[str, tuple[int, ...]] = dict.fromkeys(varying, (4,))
@@ -121,10 +173,8 @@ BAD: dict[str, tuple[list[Any], str]] = {
                      "obs_var=normal:1:-2"], "sd must be > 0"),
     "em": (["fit", "x.csv", "--family", LEVEL, "--input", "temp", "--method", "em"],
            "method 'em' takes no inputs"),
-    "forecast": (["estimate", "x.csv", "--model", "d.toml", "--values", "z", "--forecast", 3],
-                 "append rows with blank values"),
-    "discrete hold-out": (["compare", "x.csv", "--hold-out", "--model", "d.toml", "--values", "z"],
-                          "--hold-out needs models in continuous time; d is discrete"),
+    "discrete query": (["estimate", "x.csv", "--model", "d.toml", "--values", "z",
+                        "--query-times", "1,2"], "knows its steps only: use --forecast"),
     "discrete report": (["report", "x.csv", "--model", "d.toml", "--values", "z"],
                         "a report needs a model in continuous time"),
     "A and F": (["estimate", "x.csv", "--model", "af.toml"], "unknown key 'A'"),
