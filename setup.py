@@ -20,7 +20,9 @@ class BuildCore(build_ext):
 
     def finalize_options(self) -> None:
         # A wheel may travel to another machine; an editable or in-place build stays on this one.
-        levels = core_build.levels(wheel="bdist_wheel" in self.distribution.commands)
+        # Metadata and source archives ask for the names alone, maybe where no compiler is.
+        here = {"build", "build_ext", "develop", "editable_wheel"} & set(self.distribution.commands)
+        levels = core_build.levels(wheel=not here)
         self.distribution.ext_modules = [
             Extension(f"afafilter._core._{name}", [], py_limited_api=True)
             for name in (*levels, *(["probe"] if core_build.is_x86() else []))

@@ -9,8 +9,8 @@ from setuptools.build_meta import *  # noqa: F403
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """The compiler. Nothing else is wanted, so setup.py, which asks the compiler, need not run."""
+    """The compiler. Nothing else is wanted: setup.py, which may ask the compiler, need not run."""
     return [] if system_compiler() else ["ziglang>=0.13"]
 
 
-get_requires_for_build_editable = get_requires_for_build_sdist = get_requires_for_build_wheel
+get_requires_for_build_editable = get_requires_for_build_wheel
