@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import warnings
@@ -102,10 +103,15 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def short_warnings() -> Iterator[None]:
-    """Warnings as one line on stderr."""
+    """Warnings as one line on stderr, once where they differ in their numbers only."""
+    said: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"afafilter: warning: {' '.join(str(message).split())}", err=True)
+        text = " ".join(str(message).split())
+        kind = re.sub(r"\d+(\.\d+)?", "#", text)
+        if kind not in said:
+            said.add(kind)
+            click.echo(f"afafilter: warning: {text}", err=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,10 @@ def column_of(table: Table, name: str) -> Any:
     return out
 
 
+CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?")
+"""A time of day."""
+
+
 def _parsed(table: Table, name: str, column: Sequence[str]) -> Any:
     out = np.empty(len(column))
     long = False
@@ -66,4 +71,6 @@ def _hint(cell: str) -> str:
     """Which option reads what looks like a number of another habit."""
     if number(cell, ",") is not None:
         return "; --decimal , reads decimal commas"
-    return "; --missing-value names a word that means missing" if cell.isalpha() else ""
+    if CLOCK.fullmatch(cell):
+        return "; --time DATE,CLOCK reads a date and a time of day from two columns"
+    return "; --na names a word that means missing" if cell.isalpha() else ""

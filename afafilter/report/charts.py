@@ -128,7 +128,7 @@ def residual_chart(found: Analysis, i: int) -> dict[str, Any]:
         }
     ]
     shapes = [_line(y) for y in (-Z95, Z95)]
-    title = f"{found.series.columns[i]}: one-step error, in standard deviations"
+    title = f"{found.series.columns[i]}: one-step errors / sd"
     return {
         "data": data,
         "layout": {"shapes": shapes, "title": {"text": title}, "showlegend": False},

@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pd.DataFrame({"t": np.arange(N), "z": Z, "temp": TEMP}).to_csv("x.csv", index=False)
     Path("hole.csv").write_text("t,z,temp\n0,1,1\n1,2,\n2,3,1\n")
     Path("d.toml").write_text(DISCRETE)
+    Path("clock.csv").write_text("Day,Clock,z\n2024-03-01,06:00:00,1\n2024-03-02,06:00:00,2\n")
     return tmp_path
 
 
@@ -113,6 +114,14 @@ def test_a_discrete_model_forecasts_and_is_compared() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_warning_about_many_pieces_is_said_once() -> None:
+    write_model(brownian(0.15, 0.27), Path("m.toml"))
+    said = run("compare", "x.csv", "--hold-out", "--model", "m.toml", "--values", "z",
+               "--estimators", "afa", "-o", "h.csv").stderr  # fmt: skip
+    assert said.count("critical length") == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_paths_that_share_an_input_are_fitted_together_others_are_not() -> None:
     both = np.stack([Z, Z + np.random.default_rng(0).normal(size=N)])
     frame = pd.DataFrame({"track": np.repeat(["a", "b"], N), "t": np.tile(np.arange(N), 2),
@@ -173,6 +182,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
                      "obs_var=normal:1:-2"], "sd must be > 0"),
     "em": (["fit", "x.csv", "--family", LEVEL, "--input", "temp", "--method", "em"],
            "method 'em' takes no inputs"),
+    "clock": (["fit", "clock.csv", "--family", LEVEL], "--time DATE,CLOCK reads a date"),
     "discrete query": (["estimate", "x.csv", "--model", "d.toml", "--values", "z",
                         "--query-times", "1,2"], "knows its steps only: use --forecast"),
     "discrete report": (["report", "x.csv", "--model", "d.toml", "--values", "z"],
