@@ -1,16 +1,42 @@
-"""Writing a figure with its table, caption and configuration side by side."""
+"""Writing a figure with its table, captions and configuration side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from afafilter.io import atomic_path, write_sidecar
+from afafilter.io.tables import booktabs, escape_latex, latex_float
+from afafilter.plotting import write_figure
+
+MOST_ROWS = 40
+"""A printed table's; what is longer is a data file."""
+HEADS = {
+    "process_var": r"$\sigma^2$",
+    "obs_var": r"$\eta^2$",
+    "assumed_var": r"assumed $\sigma^2$",
+    "rmse": "RMSE",
+    "rmse_se": "s.\\,e.",
+    "nees": "NEES",
+    "nees_se": "s.\\,e. of NEES",
+    "coverage95": r"95\,\% coverage",
+    "coverage95_se": "s.\\,e. of coverage",
+    "ms_per_path": "ms a path",
+    "p_value": "$p$",
+    "p_holm": "$p$ (Holm)",
+    "n": "$N$",
+    "dim": "$d$",
+    "loglik": r"$\log L$",
+    "aic": "AIC",
+    "bic": "BIC",
+}
+"""Columns whose printed name is not their own with blanks."""
 
 
 def save(
@@ -23,54 +49,104 @@ def save(
     config: Mapping[str, Any],
     finding: str = "",
     latex: pd.DataFrame | None = None,
+    table_caption: str = "",
 ) -> list[Path]:
-    """Write name.png (300 dpi), .pdf, .csv, .tex, .json, with a finding also .md; return the paths.
+    """Write the figure, name.figure.tex, name.csv, name.tex, name.json; return the paths.
 
-    `latex` replaces the full table in the .tex file; `finding` is a paragraph on what the
-    experiment shows, its numbers formatted from the run.
+    With a finding also name.md. name.figure.tex is a float with the picture and its caption;
+    name.tex a float with `latex`, or the table itself, thinned to 40 rows.
+    `finding` is a paragraph on what the experiment shows, its numbers formatted from the run.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in (".png", ".pdf"):
-        target = out_dir / f"{name}{suffix}"
-        with atomic_path(target) as temporary:
-            fig.savefig(temporary, format=suffix[1:], metadata=_NO_DATE[suffix])
-        with plt.rc_context({"figure.constrained_layout.use": False}):
-            fig.set_layout_engine(None)  # laid out by now: once is enough
-        written.append(target)
+    shown = table if latex is None else latex
+    words = table_caption or described(shown, name)
+    if len(shown) > MOST_ROWS:
+        words += f" {MOST_ROWS} of {len(shown)} rows, evenly chosen."
+        shown = shown.iloc[_spread(len(shown), MOST_ROWS)]
+    inches = fig.get_figwidth()
+    written = write_figure(fig, out_dir / name)
     plt.close(fig)
-    target = out_dir / f"{name}.csv"
-    with atomic_path(target) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-    written.append(target)
-    target = out_dir / f"{name}.tex"
-    with atomic_path(target) as temporary:
-        shown = table if latex is None else latex
-        temporary.write_text(_latex(shown, caption, name), encoding="utf-8")
-    written.append(target)
+    picture = f"\\includegraphics[width={inches:.4g}in]{{{name}}}"
+    texts = {
+        f"{name}.csv": table.to_csv(index=False, float_format="%.6g"),
+        f"{name}.figure.tex": "% needs \\usepackage{graphicx}\n"
+        + latex_float("figure", picture, caption=caption, label=f"fig:{name}"),
+        f"{name}.tex": "% needs \\usepackage{booktabs}\n"
+        + latex_float(
+            "table",
+            latex_of(shown),
+            caption=words,
+            label=f"tab:{name}",
+        ),
+    }
     if finding:
-        target = out_dir / f"{name}.md"
-        with atomic_path(target) as temporary:
-            temporary.write_text(f"{finding}\n", encoding="utf-8")
-        written.append(target)
+        texts[f"{name}.md"] = f"{finding}\n"
+    for file, text in texts.items():
+        with atomic_path(out_dir / file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        written.append(out_dir / file)
     written.append(write_sidecar(out_dir / f"{name}.json", {**config, "caption": caption}))
     return written
 
 
-_NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
+def wide(
+    table: pd.DataFrame, rows: Sequence[str], columns: str, values: str, *, most: int = MOST_ROWS
+) -> pd.DataFrame:
+    """One row for each combination of `rows`, one column for each of `columns`, in their order.
+
+    Where there are more than `most` rows, the last of `rows` is thinned evenly.
+    """
+    found = table.pivot(index=list(rows), columns=columns, values=values)
+    found = found[table[columns].drop_duplicates()].reset_index()
+    if len(found) > most:
+        each = found[rows[-1]].drop_duplicates().to_numpy()
+        kept = max(1, most * len(each) // len(found))
+        found = found[found[rows[-1]].isin(each[_spread(len(each), kept)])]
+    found.attrs = {"of": values, "by": columns}
+    return found
 
 
-def _latex(table: pd.DataFrame, caption: str, name: str) -> str:
-    escaped = table.rename(columns=lambda c: str(c).replace("_", r"\_").replace("%", r"\%"))
-    for column in escaped.select_dtypes(exclude="number").columns:
-        escaped[column] = escaped[column].map(
-            lambda v: v.replace("_", r"\_").replace("%", r"\%") if isinstance(v, str) else v
-        )
-    body = escaped.to_latex(index=False, float_format="%.4g", na_rep="--")
-    return (
-        f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\\small\n"
-        f"\\caption{{{caption}}}\n\\label{{tab:{name}}}\n{body}\\end{{table}}\n"
-    )
+def _spread(n: int, kept: int) -> np.ndarray:
+    """`kept` of n places, the ends among them."""
+    return np.unique(np.linspace(0, n - 1, kept).round().astype(int))
+
+
+def described(shown: pd.DataFrame, name: str) -> str:
+    """A caption of what stands in a table, and to which figure it belongs."""
+    heads = [head(column) for column in shown.columns]
+    if "of" in shown.attrs:
+        text = f"{head(shown.attrs['of'])} by {head(shown.attrs['by'])} (columns)"
+    else:
+        text = ", ".join(heads[:-1]) + f" and {heads[-1]}"
+    return f"{text[0].upper()}{text[1:]}: numbers of Figure~\\ref{{fig:{name}}}."
+
+
+def head(column: object) -> str:
+    """A column's name as it is printed, LaTeX."""
+    if not isinstance(column, str):
+        return entry(column)
+    return HEADS.get(column, escape_latex(column.replace("_", " ")))
+
+
+def entry(value: object) -> str:
+    """A cell, LaTeX: four significant digits, powers of ten written out, -- for nothing."""
+    if isinstance(value, str):
+        return escape_latex(value)
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    number = float(value)  # type: ignore[arg-type]
+    if np.isnan(number):
+        return "--"
+    mantissa, _, power = f"{number:.4g}".replace("inf", r"\infty").partition("e")
+    return f"${mantissa}\\times10^{{{int(power)}}}$" if power else f"${mantissa}$"
+
+
+def latex_of(table: pd.DataFrame) -> str:
+    """A booktabs tabular of a frame: words to the left, numbers to the right."""
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    rows = [[entry(value) for value in row] for row in table.itertuples(index=False)]
+    sides = "".join("r" if number else "l" for number in numeric)
+    return booktabs([head(column) for column in table.columns], rows, sides)
 
 
 def run_folder(out_dir: Path, name: str, *, full: bool) -> Path:

@@ -31,9 +31,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     chosen = {name: everybody[name] for name in SHOWN}
     frames = []
     with paper_style():
-        fig, axes = figure(
-            len(PROCESS), len(RATES), height=5.2, width=3.5, sharex=True, sharey=True
-        )
+        fig, axes = figure(len(PROCESS), len(RATES), height=5.2, sharex=True, sharey=True)
         for row, process_var in zip(axes, PROCESS, strict=True):
             for ax, rate in zip(row, RATES, strict=True):
                 result = compare(

@@ -40,7 +40,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         "Kalman filter": 0.5 * np.einsum("ijab,ijab->ij", kalman, Phi) / np.linalg.det(Phi),
     }
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.3)
+        fig, axes = figure(1, 3, width="full", height=2.3)
         for ax, (name, weights) in zip(axes, maps.items(), strict=True):
             weight_map(
                 weights, t, vmax=0.12, ax=ax, label="share of the estimate",

@@ -97,7 +97,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     ]
     table = pd.DataFrame(rows)
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.5)
+        fig, axes = figure(1, 3, width="full", height=2.5)
         for ax, (struck, part) in zip(axes, table.groupby("struck", sort=False), strict=True):
             for index, (name, one) in enumerate(part.groupby("estimator", sort=False)):
                 ax.plot(

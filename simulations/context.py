@@ -274,7 +274,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         mended = cures(n_paths)
     _noise.cache_clear()
     with paper_style():
-        fig, axes = figure(2, 6, width=7.0, height=4.4)
+        fig, axes = figure(2, 6, width="full", height=4.4)
         grid = axes[0, 0].get_gridspec()
         for ax in axes.flat:
             ax.remove()

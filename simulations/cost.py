@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from afafilter import StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
 from afafilter.plotting import curves, figure, paper_style
 from simulations import _setups
-from simulations._common import save
+from simulations._common import save, wide
 
 Array = NDArray[np.float64]
 SEED, PROCESS_VAR, REPEATS = 97, 0.05, 5
@@ -118,6 +118,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].set_ylim(top=axes[0].get_ylim()[1] * 30)
         return save(
             fig, out_dir, "cost", table,
+            latex=wide(table, ["n"], "estimator", "seconds"),
             caption=(
                 f"Median wall time of {REPEATS} warm runs on one path, one thread, and RMSE on "
                 f"the same data; spiral, $\\sigma^2={PROCESS_VAR:g}$, $\\eta^2=1$, irregular times."

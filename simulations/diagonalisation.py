@@ -90,7 +90,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     }
     table = pd.DataFrame([row(name, m) for name, m in {**paper, **spirals, **randoms}.items()])
     with paper_style():
-        fig, axes = figure(1, 2, width=7.0, height=2.6)
+        fig, axes = figure(1, 2, width="full", height=2.6)
         shown = {**paper, **{k: spirals[k] for k in ("stretch 2", "stretch 5")}}
         for index, (name, model) in enumerate(shown.items()):
             error = 100 * covariance_error(model, LAGS)

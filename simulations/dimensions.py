@@ -26,7 +26,7 @@ from afafilter import (
     theory,
 )
 from afafilter.plotting import curves, figure, paper_style
-from simulations._common import save
+from simulations._common import save, wide
 
 SEED = 61
 
@@ -84,6 +84,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[1].set_xlabel("process noise (measurement noise 1)")
         return save(
             fig, out_dir, "dimensions", pd.DataFrame(rows),
+            latex=wide(pd.DataFrame(rows), ["side", "model"], "process_var", "efficiency"),
             caption=(
                 f"Exact efficiency of plain AFA after {len(t)} steps (causal, against the "
                 "flat-prior Kalman filter) and in the middle of them (two-sided, against the RTS "
@@ -96,8 +97,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
 
 def finding(table: pd.DataFrame) -> str:
     """What the experiment shows, in numbers of the run."""
-    wide = table.pivot_table(index=["side", "process_var"], columns="model", values="efficiency")
-    gap = (wide["isotropic, d = 2"] - wide["isotropic, d = 16"]).abs().max()
+    at = table.pivot_table(index=["side", "process_var"], columns="model", values="efficiency")
+    gap = (at["isotropic, d = 2"] - at["isotropic, d = 16"]).abs().max()
     loud = table[table["process_var"] == table["process_var"].max()]
     causal, both = (loud[loud["side"] == side]["efficiency"] for side in ("causal", "two-sided"))
     return (

@@ -15,7 +15,7 @@ import pandas as pd
 
 from afafilter import adaptive_filter, kalman_filter, simulate, spiral, theory
 from afafilter.plotting import MARKERS, figure, line_style, paper_style
-from simulations._common import save
+from simulations._common import save, wide
 
 RATIOS = (0.003, 0.03, 0.3, 3.0)
 DECAYS = (0.0, 0.1, 1.0)
@@ -67,6 +67,11 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[-1].set_xlabel(r"observations seen ($\Delta t=0.1$)")
         return save(
             fig, out_dir, "efficiency", pd.DataFrame(rows),
+            latex=wide(pd.DataFrame(rows), ["decay", "ratio"], "observations", "exact"),
+            table_caption=(
+                "Efficiency of plain AFA (closed form) by decay and noise ratio against the number "
+                "of observations (columns)."
+            ),
             caption=(
                 "Efficiency of plain AFA: variance of the flat-prior Kalman filter over that of "
                 f"AFA. Lines: closed form; markers: {n_paths} paths with 95\\,\\% bootstrap "

@@ -80,7 +80,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             }
         )  # fmt: skip
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.4)
+        fig, axes = figure(1, 3, width="full", height=2.4)
         for ax, name, title in zip(
             axes, ("components 1, 2", "learned basis"),
             ("before: components 1, 2", "after: learned basis"), strict=False,

@@ -223,7 +223,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     n_paths = 1000 if full else 60
     rows: Rows = []
     with paper_style():
-        fig, axes = figure(2, 3, width=7.0, height=4.2)
+        fig, axes = figure(2, 3, width="full", height=4.2)
         for letter, ax, panel in zip("abcdef", axes.flat, PANELS, strict=True):
             rows += [{"panel": letter, **row} for row in panel(ax, n_paths)]
             ax.set_title(f"({letter}) {ax.get_title()}")
@@ -231,6 +231,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         table = pd.DataFrame(rows)
         return save(
             fig, out_dir, "extensions", table, finding=finding(table),
+            latex=table.groupby(["panel", "series"], sort=False)["error"]
+            .agg(["min", "max"]).reset_index(),
+            table_caption=r"Least and largest error of the curves of Figure~\ref{fig:extensions}.",
             caption=(
                 r"(a) Relative error of the separable form of $1/(1+a e^{-x})$, exact at both "
                 r"ends. (b) The recursive batch MLE with that form: deviation from exact plain AFA "

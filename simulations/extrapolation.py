@@ -146,7 +146,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     table = evaluate(*sets)
     stationary = float(np.sqrt(PROCESS_VAR / (2 * DECAY)))
     with paper_style():
-        fig, axes = figure(1, 2, width=7.0, height=3.0)
+        fig, axes = figure(1, 2, width="full", height=3.0)
         for ax, metric in zip(axes, ("rmse", "negative log score"), strict=True):
             for index, (name, part) in enumerate(table.groupby("row", sort=False)):
                 style = line_style(index % 5)

@@ -22,7 +22,7 @@ from afafilter import (
     theory,
 )
 from afafilter.plotting import COLOURS, figure, paper_style, phase_plane
-from simulations._common import save
+from simulations._common import save, wide
 
 SETTINGS = ((0.0, 1.0), (0.3, 0.5), (0.5, 2.0))
 ESTIMATORS = {"AFA": adaptive_filter, "Kalman": kalman_filter, "RTS": rts_smoother}
@@ -85,6 +85,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         )
         return save(
             fig, out_dir, "first_figure", pd.DataFrame(rows),
+            latex=wide(
+                pd.DataFrame(rows), ["process_var", "obs_var", "step"], "estimator", "rmse"
+            ),
             caption=(
                 "Plain AFA, Kalman filter and RTS smoother on the paper's elliptical spiral (from "
                 f"(20, 0), flat priors, noises isotropic in the eigenbasis). Lines: RMSE "

@@ -14,7 +14,7 @@ import pandas as pd
 from afafilter import adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, simulate
 from afafilter.plotting import curves, figure, paper_style
 from simulations import _setups
-from simulations._common import save
+from simulations._common import save, wide
 
 SEED, PROCESS_VAR = 53, 0.05
 MISSING = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -82,6 +82,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[1, 0].legend(loc="center left")
         return save(
             fig, out_dir, "gaps", table,
+            latex=wide(table, ["sampling", "missing"], "estimator", "rmse"),
             caption=(
                 "Accuracy (with 95\\,\\% intervals) and coverage against the share of missing "
                 f"components, {n_paths} paths of the spiral, $\\sigma^2={PROCESS_VAR:g}$, "

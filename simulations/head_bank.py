@@ -186,7 +186,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     peaked = peaks()
     decay = decays("coupled")
     with paper_style():
-        fig, axes = figure(2, 2, width=7.0, height=4.6)
+        fig, axes = figure(2, 2, width="full", height=4.6)
         (top, course), (peak, shape) = axes
         for index, (bank, part) in enumerate(table.groupby("bank", sort=False)):
             longest = part[part["n"] == LONGEST]

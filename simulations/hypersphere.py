@@ -150,7 +150,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     table = pd.DataFrame(rows)
     gaps = likelihood_gap(3), block_gap()
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.6)
+        fig, axes = figure(1, 3, width="full", height=2.6)
         draw(axes, table)
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         return save(

@@ -132,7 +132,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     table = pd.DataFrame(rows)
     spent = costs(full)
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.6, sharey=True)
+        fig, axes = figure(1, 3, width="full", height=2.6, sharey=True)
         for ax, method in zip(axes, METHODS, strict=True):
             chosen = table[table["method"] == method]
             for index, (name, part) in enumerate(chosen.groupby("model", sort=False)):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from afafilter import Prior, adaptive_filter, adaptive_smoother, kalman_filter, spiral, theory
 from afafilter.plotting import curves, figure, paper_style
-from simulations._common import save
+from simulations._common import save, wide
 
 TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
 LABELS = {
@@ -27,7 +27,7 @@ ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write mismatch.{png,pdf,csv,tex,json} into `out_dir`."""
     t = 0.1 * np.arange(64)
-    wide = np.geomspace(0.1, 10.0, 25 if full else 13)
+    decades = np.geomspace(0.1, 10.0, 25 if full else 13)
     # A start that is known to the truth but not to the estimators: radius 20, as in the paper.
     prior = Prior(np.array([20.0, 0.0]), 9.0 * np.eye(2))
     truth = replace(spiral(**TRUTH), prior=prior)
@@ -43,7 +43,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     with paper_style():
         fig, axes = figure(2, 2, height=3.6, sharey="row")
         for ax, (name, label) in zip(axes.flat, LABELS.items(), strict=True):
-            factors = np.linspace(0.7, 1.3, len(wide)) if name == "frequency" else wide
+            factors = np.linspace(0.7, 1.3, len(decades)) if name == "frequency" else decades
             ratios: dict[str, list[float]] = {key: [] for key in ESTIMATORS}
             for factor in factors:
                 wrong = replace(spiral(**{**TRUTH, name: TRUTH[name] * factor}), prior="diffuse")
@@ -67,6 +67,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         fig.legend(handles, names, loc="outside upper center", ncols=3)
         return save(
             fig, out_dir, "mismatch", pd.DataFrame(rows),
+            latex=wide(
+                pd.DataFrame(rows), ["parameter", "factor"], "estimator", "relative_rmse", most=28
+            ),
             caption=(
                 "Root mean squared error in the middle of 64 steps, relative to the Kalman filter "
                 "that knows the truth (spiral from radius 20, $\\sigma^2=0.1$, $\\eta^2=1$), when "

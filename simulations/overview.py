@@ -56,7 +56,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     data, n = _series(model)
     table = _errors(model, n_paths, n_jobs)
     with paper_style():
-        fig = figure(width=6.9, height=4.6)[0]
+        fig = figure(width="full", height=4.6)[0]
         fig.clear()
         grid = fig.add_gridspec(2, 2, height_ratios=[1.1, 1], width_ratios=[1, 1])
         _draw_series(fig.add_subplot(grid[0, :]), model, data, n)

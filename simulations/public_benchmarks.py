@@ -200,7 +200,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
 
 def draw(table: pd.DataFrame) -> Figure:
     """A panel for each set: everybody with interval, and the reference values."""
-    fig, axes = figure(1, 3, width=7.0, height=2.7)
+    fig, axes = figure(1, 3, width="full", height=2.7)
     for ax, kind in zip(axes, table["set"].unique(), strict=True):
         part = table[table["set"] == kind]
         at = np.arange(len(part))[::-1]

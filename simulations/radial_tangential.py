@@ -214,7 +214,7 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
 def error_figure(out_dir: Path, n_paths: int) -> list[Path]:
     """RMSE over the anisotropy, radial and tangential components apart."""
     table = pd.DataFrame([row for observed in OBSERVED for row in accuracy(observed, n_paths)])
-    fig, axes = figure(2, 3, width=7.0, height=4.2, sharex=True)
+    fig, axes = figure(2, 3, width="full", height=4.2, sharex=True)
     for row, observed in zip(axes, ("isotropic", "crossed"), strict=True):
         for ax, error in zip(row, ("radial", "tangential", "total"), strict=True):
             chosen = (table["measurement noise"] == observed) & (table["error"] == error)

@@ -126,6 +126,11 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
         axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
         return save(
             fig, out_dir, "regime_map", table,
+            latex=tally(table),
+            table_caption=(
+                "In how many columns of the map, for each outlier rate (columns), an estimator is "
+                "the best of its kind or not told from it."
+            ),
             caption=(
                 "Estimator with the smallest RMSE (letter), and by how many percent the next one "
                 "is worse (number), over process noise and outlier rate. Hatched: ties, with the "
@@ -138,6 +143,15 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
             finding=finding(table),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
         )  # fmt: skip
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """For each estimator and outlier rate, the noises at which it is best or not told from it."""
+    level = table.assign(held=table["p_holm"] > LEVEL)
+    counted = level.pivot_table(
+        index="estimator", columns="outlier_rate", values="held", aggfunc="sum"
+    )
+    return counted.loc[[*CAUSAL, *TWO_SIDED]].astype(int).reset_index()
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -41,7 +41,7 @@ from afafilter import (
 from afafilter.plotting import curves, figure, paper_style
 from afafilter.studies.winners import holm, paired_p_value
 from simulations import _setups
-from simulations._common import save
+from simulations._common import save, wide
 from simulations._setups import Estimator, from_a_guess
 
 SEED, TUNING_SEED, LEVEL, SCALE, MIDDLE = 131, 132, 0.05, 10.0, 0.05
@@ -242,7 +242,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     table = scores(full=full)
     influence, breakdown = bad_observations(full=full)
     with paper_style():
-        fig, axes = figure(2, 2, width=7.0, height=5.6)
+        fig, axes = figure(2, 2, width="full", height=5.6)
         draw_cost(axes[0, 0], table)
         draw_kinds(axes[0, 1], table)
         for ax, part, y in ((axes[1, 0], influence, "shift"), (axes[1, 1], breakdown, "rmse")):
@@ -255,6 +255,11 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[1, 1].set(xlabel=r"share of observations off by 10 $\eta$, one side", ylabel="RMSE")
         return save(
             fig, out_dir, "robust_rivals", table,
+            latex=wide(
+                pd.concat([_at(table, k) for k in KINDS if k in set(table["kind"])]),
+                ["estimator"], "kind", "value",
+            ),
+            table_caption=r"RMSE of Figure~\ref{fig:robust_rivals} by kind of outlier (columns).",
             caption=(
                 f"Robust filters on the spiral, process noise {MIDDLE:g}, $\\eta^2=1$. Top left: "
                 "error against run time with 10\\,\\% independent outliers of 10 $\\eta$. Top "

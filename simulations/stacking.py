@@ -72,7 +72,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     n_paths = 400 if full else 50
     table = pd.concat([errors(*case, n_paths).assign(case=name) for name, case in CASES.items()])
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.5)
+        fig, axes = figure(1, 3, width="full", height=2.5)
         for ax, (case, part) in zip(axes, table.groupby("case", sort=False), strict=True):
             for index, (form, one) in enumerate(part.groupby("form", sort=False)):
                 ax.errorbar(

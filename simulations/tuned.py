@@ -40,7 +40,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             )  # fmt: skip
     table = pd.DataFrame(rows)
     with paper_style():
-        fig, axes = figure(1, 3, width=7.0, height=2.2, sharey=True)
+        fig, axes = figure(1, 3, width="full", height=2.2, sharey=True)
         for ax, decay in zip(axes, DECAYS, strict=True):
             part = table[table["decay"] == decay]
             curves(

@@ -75,6 +75,36 @@ def test_quick_experiments_write_figure_table_and_configuration(name, tmp_path):
     assert table.select_dtypes("number").notna().any().all()
     latex = (tmp_path / f"{name}.tex").read_text(encoding="utf-8")
     assert rf"\label{{tab:{name}}}" in latex
+    assert rf"\label{{fig:{name}}}" in (tmp_path / f"{name}.figure.tex").read_text(encoding="utf-8")
     record = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert len(record["config"]["caption"]) > 40
     assert plt.get_fignums() == open_figures
+
+
+def test_printed_tables_are_short_and_have_words_for_heads(tmp_path):
+    import matplotlib.pyplot as plt
+
+    common = importlib.import_module("simulations._common")
+    noise, names, steps = (0.0, 1e-7), ("AFA", "Kalman_1"), range(50)
+    rows = [
+        {"process_var": q, "estimator": name, "step": step, "my_rmse": q + step}
+        for q in noise for name in names for step in steps
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    common.save(plt.figure(), tmp_path, "x", table, caption="A caption.", config={})
+    text = (tmp_path / "x.tex").read_text(encoding="utf-8")
+    assert text.count(r" \\") == 41
+    assert "40 of 200 rows" in text
+    short = common.wide(table, ["process_var", "step"], "estimator", "my_rmse")
+    assert len(short) == 40
+    assert {0, 49} <= set(short["step"])
+    common.save(plt.figure(), tmp_path, "x", table, latex=short, caption="A caption.", config={})
+    text = (tmp_path / "x.tex").read_text(encoding="utf-8")
+    assert text.count(r" \\") == 41
+    assert r"$\sigma^2$ & step & AFA & Kalman 1 \\" in text
+    assert r"$1\times10^{-7}$ & $0$ & $1\times10^{-7}$ & $1\times10^{-7}$ \\" in text
+    assert r"\caption{My rmse by estimator (columns): numbers of Figure~\ref{fig:x}.}" in text
+    figure = (tmp_path / "x.figure.tex").read_text(encoding="utf-8")
+    assert r"\includegraphics[width=6.4in]{x}" in figure
+    assert r"\caption{A caption.}" in figure
+    assert len(pd.read_csv(tmp_path / "x.csv")) == 200

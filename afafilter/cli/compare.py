@@ -5,11 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from afafilter.cli.draw import Look
 from afafilter.cli.shared import importing
-from afafilter.io.files import refuse_existing
+from afafilter.io.files import atomic_path, refuse_existing
 from afafilter.io.output import write_table
 from afafilter.io.sidecar import write_sidecar
+
+if TYPE_CHECKING:
+    from afafilter.studies.study import StudyResult
 
 
 def compare_command(
@@ -21,8 +26,11 @@ def compare_command(
     retry_failed: bool,
     reference: str | None,
     allow_import: bool,
+    figure: Look | None = None,
+    latex: bool = False,
 ) -> Generator[str, None, bool]:
     """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
+    from afafilter.studies.printed import study_table
     from afafilter.studies.study import Study
 
     with importing(allow_import):
@@ -34,7 +42,11 @@ def compare_command(
             raise ValueError(f"--reference must be one of {known}, got {reference!r}")
         names.append(optional.name)
     targets = [output / name for name in names]
-    refuse_existing([*targets, optional, output / "study.config.json"], force=force)
+    more = [output / f"rmse.{form}" for form in figure.formats] if figure else []
+    more += [output / "rmse.tex"] if latex else []
+    if figure:
+        figure.on().close()
+    refuse_existing([*targets, *more, optional, output / "study.config.json"], force=force)
     result = plan.run(output / "cells", n_jobs=jobs, retry_failed=retry_failed)
     frames = [result.frame, result.times, result.pooled("rmse")]
     if reference is not None:
@@ -43,6 +55,18 @@ def compare_command(
         optional.unlink(missing_ok=True)
     for frame, target in zip(frames, targets, strict=True):
         write_table(frame, target, force)
+    if figure:
+        with figure.on():
+            _draw(result, output / "rmse")
+    if latex:
+        with atomic_path(output / "rmse.tex") as temporary:
+            text = "% needs \\usepackage{booktabs}\n" + study_table(
+                result,
+                "rmse",
+                caption="RMSE with standard errors; the best of each column in bold.",
+                label="tab:rmse",
+            )
+            temporary.write_text(text, encoding="utf-8")
     config = {
         "command": "compare",
         "study": tomllib.loads(study.read_text(encoding="utf-8")),
@@ -54,5 +78,11 @@ def compare_command(
     yield result.table("rmse").to_string(float_format=lambda x: f"{x:.4g}")
     for _, row in result.errors.iterrows():
         yield f"FAILED: {row['estimator']} in {row['model']}, {row['scenario']}: {row['error']}"
-    yield f"wrote {', '.join(map(str, [*targets, sidecar]))}"
+    yield f"wrote {', '.join(map(str, [*targets, *more, sidecar]))}"
     return len(result.errors) > 0
+
+
+def _draw(result: StudyResult, stem: Path) -> None:
+    import afafilter.plotting as plotting
+
+    plotting.write_figure(plotting.study(result)[0].figure, stem)

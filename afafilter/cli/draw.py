@@ -1,14 +1,32 @@
-"""The figure of `afafilter estimate`: data and what the estimate says of them."""
+"""Figures of commands: their style, and data with what an estimate says of them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from afafilter._base.stamps import UNIT_WORDS
 from afafilter.io.files import atomic_path
 from afafilter.io.series import Series
 from afafilter.results import Estimate
+
+
+class Look(NamedTuple):
+    """How figures are drawn: the options --style, --formats and --tex."""
+
+    style: str = "plain"
+    formats: Sequence[str] = ("png", "pdf")
+    tex: bool = False
+
+    def on(self) -> ExitStack:
+        """`plotting.style`, with a backend that needs no screen."""
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        import afafilter.plotting as plotting
+
+        return plotting.style(self.style, formats=self.formats, tex=self.tex)
 
 
 def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path:

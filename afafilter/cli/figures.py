@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from afafilter.cli.draw import Look
 from afafilter.io.files import refuse_existing
 from afafilter.io.model_toml import near
 from afafilter.studies.batch import end_with
@@ -70,6 +71,7 @@ def run_experiments(
     force: bool = False,
     full: bool = False,
     jobs: int = 1,
+    look: Look,
 ) -> Generator[str, None, list[str]]:
     """Run experiments, each writing into `output`; yields lines to report, as they finish.
 
@@ -82,11 +84,13 @@ def run_experiments(
     ------
     FileExistsError
         If results of one of them exist and `force` is False: before anything runs.
+    ValueError, FileNotFoundError
+        An unknown style or format, or one that needs a program that is not there.
     """
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    os.environ.setdefault("MPLBACKEND", "Agg")
+    look.on().close()  # refused here, not in the workers
     for experiment in experiments:
         refuse_existing(sorted(output.glob(f"{experiment.name}.*")), force=force)
     output.mkdir(parents=True, exist_ok=True)
@@ -98,7 +102,8 @@ def run_experiments(
         initializer=_alone,
         initargs=(os.getpid(),),
     )
-    tasks = (delayed(_run)(e, output, full=full, jobs=max(1, jobs // at_once)) for e in experiments)
+    each = max(1, jobs // at_once)
+    tasks = (delayed(_run)(e, output, look, full=full, jobs=each) for e in experiments)
     failed: list[str] = []
     with tqdm(total=len(experiments), disable=None, unit="experiment", leave=False) as bar:
         for outcome in workers(tasks):
@@ -120,14 +125,22 @@ class _Outcome(NamedTuple):
     trace: str = ""
 
 
-def _run(experiment: Experiment, output: Path, *, full: bool, jobs: int) -> _Outcome:
+def _run(
+    experiment: Experiment,
+    output: Path,
+    look: Look,
+    *,
+    full: bool,
+    jobs: int,
+) -> _Outcome:
     root = str(experiment.path.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
     name, start = experiment.name, time.perf_counter()
     try:
         module = importlib.import_module(f"{FOLDER}.{name}")
-        written: list[Path] = module.main(output, full=full, n_jobs=jobs)
+        with look.on():
+            written: list[Path] = module.main(output, full=full, n_jobs=jobs)
         if not written:
             raise RuntimeError("the experiment wrote nothing")
     except Exception as error:

@@ -13,6 +13,7 @@ ESTIMATORS = (
     *("kalman", "rts", "wolf", "irkf", "irks", "afa", "afa-smoother", "afa-exact"),
     *("afa-exact-smoother", "filterpy", "filterpy-rts", "raw"),
 )
+STYLES = ("plain", "ieee", "neurips", "icml", "nature")
 WEIGHTS = ("exponential", "power", "student_t", "rational", "imq", "huber", "threshold")
 
 
@@ -170,3 +171,27 @@ FORMAT = click.option(
     type=click.Choice(["csv", "tsv", "jsonl", "parquet"]),
     help="Of stdout, where -o is -.",
 )
+
+
+def style_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """In what style and formats figures are drawn."""
+    options = [
+        click.option(
+            "--style",
+            type=click.Choice(STYLES),
+            default="plain",
+            show_default=True,
+            help="Widths and type of a journal.",
+        ),
+        click.option(
+            "--formats",
+            callback=names,
+            default="png,pdf",
+            show_default=True,
+            help="Of figures: png, pdf, svg, pgf (pgf needs xelatex).",
+        ),
+        click.option("--tex", is_flag=True, help="Figures' text set by TeX (needs latex, dvipng)."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -20,7 +20,14 @@ from afafilter.cli.options import (
     known,
     names,
     reading_options,
+    style_options,
 )
+
+OF_A_STUDY = (
+    *("jobs", "retry_failed", "reference", "allow_import"),
+    *("figure", "latex"),
+)
+"""Options of `compare` without --hold-out."""
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.studies.toml")
@@ -34,6 +41,9 @@ from afafilter.cli.options import (
 @JOBS
 @click.option("--retry-failed", is_flag=True, help="Compute cells again that failed.")
 @click.option("--reference", help="Also write paired differences to this estimator.")
+@click.option("--figure", is_flag=True, help="Also draw rmse and its intervals.")
+@click.option("--latex", is_flag=True, help="Also write rmse.tex, a float with booktabs.")
+@style_options
 @click.option(
     "--hold-out",
     is_flag=True,
@@ -82,7 +92,8 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     """Compare estimators as the STUDY (a TOML file) says; a run that was killed goes on.
 
     Writes scores.csv, times.csv, rmse.csv (pooled over seeds, with intervals) and, with
-    --reference, differences.csv. Finished cells are kept in the directory cells.
+    --reference, differences.csv. Finished cells are kept in the directory cells. --figure draws
+    rmse.png and rmse.pdf in the --style of a journal, --latex writes the table as rmse.tex.
 
     With --hold-out, compare estimators and models on your own measurements: some are hidden (at
     random, in blocks, or after an origin), and what each estimator says of them is scored by rmse,
@@ -90,16 +101,21 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
 
     \b
     afafilter compare study.toml -o results/study --jobs 2 --reference kalman
+    afafilter compare study.toml --figure --latex --style ieee
     afafilter compare data.csv --hold-out --model level.toml --model trend.toml
     """
+    from afafilter.cli.draw import Look
     from afafilter.cli.reading import taken
 
-    own = {k: options.pop(k) for k in ("jobs", "retry_failed", "reference", "allow_import")}
+    own = {k: options.pop(k) for k in OF_A_STUDY}
     held = {
         k: options.pop(k) for k in ("models", "estimators", "kinds", "pieces", "horizon", "seed")
     }
+    look = Look(**{k: options.pop(k) for k in Look._fields})
     reading = taken(study, options)
     if options.pop("hold_out"):
+        if own["figure"] or own["latex"]:
+            raise click.UsageError("--figure and --latex go with a study, not with --hold-out")
         from afafilter.cli.hold_out import hold_out_command
 
         target = output or Path(f"{stem(study)}-hold-out.csv")
@@ -110,6 +126,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
         raise click.UsageError("--model and --estimators go with --hold-out; a study names its own")
     from afafilter.cli.compare import compare_command
 
+    own["figure"] = look if own["figure"] else None
     failed = say(compare_command(study, output or Path(study.stem), force, **own))
     if failed:
         raise click.exceptions.Exit(FAILED)
@@ -127,6 +144,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     help="Directory for figures and tables.",
 )
 @click.option("--full", is_flag=True, help="Full size instead of the quick one.")
+@style_options
 @JOBS
 @FORCE
 def figures(chosen: Sequence[str], list_only: bool, **options: Any) -> None:
@@ -137,15 +155,19 @@ def figures(chosen: Sequence[str], list_only: bool, **options: Any) -> None:
     \b
     afafilter figures --list
     afafilter figures first_figure real_data --force
+    afafilter figures regime_map --style ieee --formats pdf,pgf -o paper
     """
+    from afafilter.cli.draw import Look
     from afafilter.cli.figures import find_experiments, run_experiments
+
+    look = Look(**{k: options.pop(k) for k in Look._fields})
 
     experiments = find_experiments(chosen)
     if list_only:
         for experiment in experiments:
             click.echo(f"{experiment.name:24} {experiment.summary}")
         return
-    if say(run_experiments(experiments, **options)):
+    if say(run_experiments(experiments, look=look, **options)):
         raise click.exceptions.Exit(FAILED)
 
 

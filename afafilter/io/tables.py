@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -82,22 +83,31 @@ def latex_table(
         number = rf"\mathbf{{{number}}}" if cell.best else number
         return f"${number} \\pm {se}$" if se else f"${number}$"
 
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
-        r"\toprule",
-        " & ".join([escape_latex(corner), *map(escape_latex, columns)]) + r" \\",
-        r"\midrule",
-        *(" & ".join([escape_latex(name), *map(entry, cells)]) + r" \\" for name, cells in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    if caption is not None or label is not None:
-        head = [r"\begin{table}", r"\centering"]
-        if caption is not None:
-            head.append(rf"\caption{{{caption}}}")
-        if label is not None:
-            head.append(rf"\label{{{label}}}")
-        lines = [*head, *lines, r"\end{table}"]
+    body = booktabs(
+        [escape_latex(corner), *map(escape_latex, columns)],
+        [[escape_latex(name), *map(entry, cells)] for name, cells in rows],
+        "l" + "r" * len(columns),
+    )
+    if caption is None and label is None:
+        return body
+    return latex_float("table", body, caption=caption, label=label)
+
+
+def booktabs(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    """A `tabular` with booktabs' rules, of entries that are LaTeX; columns as in "lrr"."""
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(heads) + r" \\"]
+    lines += [r"\midrule", *(" & ".join(row) + r" \\" for row in rows), r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def latex_float(
+    kind: Literal["figure", "table"], body: str, *, caption: str | None, label: str | None
+) -> str:
+    """A float around `body`, with the caption above a table and below a figure."""
+    words = [] if caption is None else [rf"\caption{{{caption}}}"]
+    words += [] if label is None else [rf"\label{{{label}}}"]
+    inside = [*words, body.rstrip("\n")] if kind == "table" else [body.rstrip("\n"), *words]
+    lines = [rf"\begin{{{kind}}}", r"\centering", *inside, rf"\end{{{kind}}}"]
     return "\n".join(lines) + "\n"
 
 

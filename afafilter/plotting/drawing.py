@@ -1,28 +1,18 @@
-"""Pictures of results. The only module that imports matplotlib; it draws and computes nothing.
-
-Every function takes an optional `ax` and returns it, never calls show() and never touches the
-global rcParams; `paper_style()` is a context for figures at journal width. Colours are Okabe and
-Ito's, and every series differs in line style or marker too, so that greyscale prints stay readable.
-"""
+"""Elements of pictures: bands, points, curves, ellipses, maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.plotting.styles import CYCLE
 from afafilter.results import Estimate
-
-COLUMN_WIDTH = 3.5
-"""Width of one journal column, inches."""
 
 COLOURS = {
     "truth": "#000000",
@@ -35,53 +25,8 @@ COLOURS = {
     "filterpy": "#E69F00",
     "raw": "#7f7f7f",
 }
-CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
 MARKERS = "osD^vPX*<>"
-
-
-@contextmanager
-def paper_style() -> Iterator[None]:
-    """rcParams for a paper, restored on leaving: 7-8 pt type, thin lines, vector fonts."""
-    settings: dict[str, Any] = {
-        "font.size": 8,
-        "axes.labelsize": 8,
-        "axes.titlesize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 6.5,
-        "legend.frameon": False,
-        "legend.handlelength": 2.2,
-        "lines.linewidth": 1.1,
-        "lines.markersize": 3,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "axes.prop_cycle": cycler(color=CYCLE),
-        "figure.dpi": 100,
-        "savefig.dpi": 300,
-        "savefig.bbox": "tight",
-        "savefig.pad_inches": 0.02,
-        "pdf.fonttype": 42,
-        "svg.fonttype": "none",
-        "figure.constrained_layout.use": True,
-    }
-    with mpl.rc_context(cast(Any, settings)):
-        yield
-
-
-def figure(
-    rows: int = 1,
-    columns: int = 1,
-    *,
-    width: float = COLUMN_WIDTH,
-    height: float = 2.4,
-    **options: Any,
-) -> tuple[Any, Any]:
-    """A figure of `width` x `height` inches and its axes, as `matplotlib.pyplot.subplots`."""
-    return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -15,21 +15,22 @@ from afafilter._base.checks import Array
 from afafilter.kalman.estimators import rts_smoother
 from afafilter.plotting.drawing import (
     COLOURS,
-    CYCLE,
     DASHES,
     band,
-    figure,
     intervals,
     line_style,
     observations,
     one_path,
 )
+from afafilter.plotting.styles import CYCLE, figure
 from afafilter.results import Estimate, Trajectories
+from afafilter.studies.printed import metric_title
 
 if TYPE_CHECKING:
     from afafilter.learning.diagnostics import Check, Diagnostics
     from afafilter.learning.result import FitResult
     from afafilter.studies.comparison import Comparison
+    from afafilter.studies.study import StudyResult
 
 MOST_PANELS = 8
 
@@ -151,8 +152,41 @@ def comparison(result: Comparison, metric: str = "rmse", *, ax: Axes | None = No
     frame = result.intervals(metric)
     numbers = (frame[name].to_numpy() for name in ("value", "lower", "upper"))
     ax = intervals(list(frame["estimator"]), *numbers, ax=ax)
-    ax.set_xlabel(metric)
+    ax.set_xlabel(metric_title(metric))
     return ax
+
+
+def study(result: StudyResult, metric: str = "rmse", *, axes: Any = None) -> Any:
+    """One metric of a study, a panel per model and scenario: a dot with its interval per estimator.
+
+    Parameters
+    ----------
+    result : StudyResult
+        What `Study.run` returns.
+    metric : str
+        "rmse", "crps", "nlpd"...
+    axes
+        Where to draw; default a new figure of one column's width.
+
+    Raises
+    ------
+    ValueError
+        Unknown metric, nothing finished yet, or not as many axes as panels.
+    """
+    places = list(result.pooled(metric).groupby(["model", "scenario"], sort=False))
+    if not places:
+        raise ValueError(f"{result.directory} holds no finished cell of this study: run it first")
+    if axes is None:
+        height = len(places) * (0.5 + 0.16 * len(places[0][1])) + 0.2
+        axes = figure(len(places), 1, height=height, sharex=True, squeeze=False)[1][:, 0]
+    panels = _given(len(places), axes)
+    several = [len({place[k] for place, _ in places}) > 1 for k in range(2)]
+    for ax, (place, part) in zip(panels, places, strict=True):
+        numbers = (part[name].to_numpy() for name in ("value", "lower", "upper"))
+        intervals(list(part["estimator"]), *numbers, ax=ax)
+        ax.set_title(", ".join(str(name) for name, told in zip(place, several) if told), loc="left")
+    panels[-1].set_xlabel(metric_title(metric))
+    return axes
 
 
 def diagnostics(
@@ -240,6 +274,10 @@ def _panels(count: int, axes: Any) -> list[Axes]:
         height = 1.2 + 1.6 * count
         _, made = plt.subplots(count, 1, sharex=True, squeeze=False, figsize=(7.0, height))
         return list(made[:, 0])
+    return _given(count, axes)
+
+
+def _given(count: int, axes: Any) -> list[Axes]:
     given = list(np.atleast_1d(np.asarray(axes, dtype=object)).ravel())
     if len(given) != count:
         raise ValueError(f"axes must be {count}, one for each panel, got {len(given)}")

@@ -17,22 +17,12 @@ from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, pl
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences, ranks
 from afafilter.scoring.score import COLUMNS, Score, empty_row
 from afafilter.scoring.tally import BAND
+from afafilter.studies.printed import metric_title
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_METRICS = ("rmse", "crps", "nlpd", "nees", "coverage95", "time")
-TITLES = {
-    "rmse": "RMSE",
-    "bias": "Bias",
-    "crps": "CRPS",
-    "nlpd": "NLPD",
-    "nees": "NEES",
-    "energy": "Energy score",
-    "nis": "NIS",
-    "ljung_box": "Ljung-Box",
-    "time": "ms / path",
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -304,7 +294,7 @@ class Comparison(ShownAsText):
         """
         metrics = self._table_metrics(metrics)
         return latex_table(
-            [_title(m) for m in metrics],
+            [metric_title(m) for m in metrics],
             self._cells(metrics, component, uncertainty, digits),
             corner="Estimator",
             digits=digits,
@@ -323,7 +313,7 @@ class Comparison(ShownAsText):
         """The same table for a README."""
         metrics = self._table_metrics(metrics)
         return markdown_table(
-            [_title(m) for m in metrics],
+            [metric_title(m) for m in metrics],
             self._cells(metrics, component, uncertainty, digits),
             corner="Estimator",
             digits=digits,
@@ -376,10 +366,3 @@ class Comparison(ShownAsText):
             for name, cell, flag in zip(self.names, column, best):
                 table[name].append(Cell(cell.value, cell.se, flag, cell.text))
         return list(table.items())
-
-
-def _title(metric: str) -> str:
-    for start, title in (("coverage", "coverage"), ("interval", "interval score")):
-        if metric.startswith(start):
-            return f"{metric.removeprefix(start)} % {title}"
-    return TITLES[metric]

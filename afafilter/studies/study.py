@@ -20,6 +20,7 @@ from afafilter._base.checks import positive_int
 from afafilter._base.progress import watched
 from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
+from afafilter.io.files import atomic_path
 from afafilter.scoring.inputs import score_level
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
 from afafilter.scoring.score import COLUMNS, LEVELS, empty_row
@@ -325,15 +326,11 @@ class StudyResult(ShownByFields):
 
     def to_csv(self, path: str | Path) -> None:
         """Write `frame` as CSV (all or nothing)."""
-        from afafilter.io.files import atomic_path
-
         with atomic_path(Path(path)) as temporary:
             self.frame.to_csv(temporary, index=False)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write `frame` as Parquet (all or nothing; needs the extra `parquet`)."""
-        from afafilter.io.files import atomic_path
-
         with atomic_path(Path(path)) as temporary:
             self.frame.to_parquet(temporary, index=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -403,6 +404,31 @@ def test_compare_writes_scores_and_resumes(run: Run) -> None:
     run("compare", "study.toml", "--force")
     assert not Path("study/differences.csv").exists()
     assert {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()} == before
+
+
+def test_compare_draws_and_prints_in_the_style_of_a_journal(run: Run) -> None:
+    Path("study.toml").write_text(STUDY)
+    options = ("--figure", "--latex", "--style", "icml", "--formats", "png,svg")
+    said = run("compare", "study.toml", *options).stdout
+    assert "study/rmse.png, study/rmse.svg, study/rmse.tex" in said
+    assert 'width="234pt"' in Path("study/rmse.svg").read_text()  # 3.25 inches of 72 points
+    pooled = pd.read_csv("study/rmse.csv").set_index("estimator")
+    printed = Path("study/rmse.tex").read_text()
+    assert r"\toprule" in printed
+    assert "_" not in printed
+    for name, bold in (("raw", False), ("kalman", True)):
+        row = next(line for line in printed.splitlines() if line.startswith(name))
+        value, error = re.search(r"([\d.]+)\}? \\pm ([\d.]+)", row).groups()
+        assert float(value) == pytest.approx(pooled.loc[name, "value"], abs=float(error))
+        assert (r"\mathbf" in row) == bold
+    Path("study/rmse.csv").rename("kept.csv")
+    for name in ("scores", "times"):
+        Path(f"study/{name}.csv").unlink()
+    assert "rmse.png exists" in run("compare", "study.toml", *options, status=2).stderr
+    assert (
+        "formats must be among"
+        in run("compare", "study.toml", "--force", "--figure", "--formats", "eps", status=2).stderr
+    )
 
 
 def test_compare_reports_failures(run: Run) -> None:
