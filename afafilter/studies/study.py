@@ -26,7 +26,8 @@ from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
 from afafilter.scoring.score import COLUMNS, LEVELS, empty_row
 from afafilter.scoring.tally import BAND, Ratio
 from afafilter.studies.batch import Estimator, Experiment, checked_estimators, end_with
-from afafilter.studies.cells import cell_key, describe, read_cell, run_cell, write_cell
+from afafilter.studies.cells import cell_key, describe, read_cell, write_cell
+from afafilter.studies.pace import Pace, compute
 from afafilter.studies.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -182,8 +183,9 @@ class Study(ShownByFields):
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
-        tasks = (
-            delayed(_compute)(cell, *self._job(cell))
+        pace = Pace()
+        left = (
+            (cell, *self._job(cell))
             for cell in todo
             if not self._finished(folder, cell, retry_failed)  # by another run, meanwhile
         )
@@ -196,10 +198,12 @@ class Study(ShownByFields):
                 initializer=end_with,
                 initargs=(os.getpid(),),
             )
-            for cell, outcome in workers(tasks):
-                content = {"cell": cell._asdict(), "version": __version__, "estimators": outcome}
-                write_cell(folder / f"{cell.key}.json", content)
-                bar.update()
+            for seconds, done in workers(delayed(compute)(some) for some in pace.portions(left)):
+                pace.seen(seconds / len(done))
+                for cell, outcome in done:
+                    place = {"cell": cell._asdict(), "version": __version__}
+                    write_cell(folder / f"{cell.key}.json", place | {"estimators": outcome})
+                    bar.update()
         return StudyResult(self, folder)
 
     def result(self, directory: str | Path) -> StudyResult:
@@ -371,10 +375,6 @@ class StudyResult(ShownByFields):
             raise ValueError(f"metric must be one of {', '.join(sorted(known))}, got {metric!r}")
         for place, parts, failed in groups.values():
             yield place, {n: Ratio.join(own) for n, own in parts.items() if n not in failed}
-
-
-def _compute(cell: Cell, job: Experiment, n_paths: int) -> tuple[Cell, dict[str, Any]]:
-    return cell, run_cell(job, n_paths, cell.seed)
 
 
 def _pair(name: str, model: Any) -> tuple[Any, Any]:
