@@ -112,7 +112,8 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
 }
 
 // Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over.
-inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack) {
+// turned(j, cos, sin) is called for every rotation (T_j, row) <- (cos T_j + sin row, cos row - sin T_j).
+template <class Turned> inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack, Turned turned) {
     const int q = x.q;
     for (int j = count - 1; j >= 0; j--) {
         if (row[j] == 0.0) continue;
@@ -128,6 +129,7 @@ inline void rotate_in(double* row, int count, double* left, FlatState& x, double
             right = c * t + s * left[path], left[path] = c * left[path] - s * t;
         }
         slack[j] *= std::fabs(c);
+        turned(j, c, s);
     }
 }
 
@@ -183,7 +185,7 @@ inline double update_flat(const double* H, const double* off, const double* R, d
             for (int64_t path = 0; path < x.paths; path++) x.s[path * q + own] = left[path];
             work.slack[own] *= K[a * p + a];
         } else {
-            rotate_in(row, count, left, x, &work.slack[0]);
+            rotate_in(row, count, left, x, &work.slack[0], [](int, double, double) {});
             for (int64_t path = 0; path < x.paths; path++) loglik[path * every] -= 0.5 * left[path] * left[path];
         }
     }

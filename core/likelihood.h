@@ -385,10 +385,10 @@ AFA_INLINE void keep_states(const Filtered& kept, int64_t t, const Costates<D, P
 }
 
 // From the last node to node `first`. At first = 0 the gradients by the first state's law are added, else r (d, n) and
-// N (d, d) become costates and their covariance after the observation at node first - 1.
+// Z (d, d), by columns, become costates and their root after the observation at node first - 1.
 template <int D, int P, int PATHS>
 void score_pass(const LinearChain& chain, const PathData& data, int64_t first, const Filtered& kept, Slopes& slopes,
-                SmoothedMoments& out, double* r, double* N) {
+                SmoothedMoments& out, double* r, double* Z) {
     const int64_t T = data.z.shape[0];
     const Size<D> d(kept.d);
     const Size<P> p(kept.p);
@@ -408,12 +408,7 @@ void score_pass(const LinearChain& chain, const PathData& data, int64_t first, c
         return;
     }
     for (int i = 0; i < d * n; i++) r[i] = at.r[i];
-    for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = 0.0;
-            for (int l = 0; l < d; l++) x += at.Z.at(l, i) * at.Z.at(l, k);
-            N[i * d + k] = x;
-        }
+    write_columns(at.Z, 0, 0, Z, d, d);
 }
 
 }  // namespace afa

@@ -1,19 +1,28 @@
 // The likelihood's gradient along the part of a series in which flat directions are open (flat.h).
 //
-//     x = m + M delta + L xi,   delta ~ N(delta^, Sigma) given all data
+//     x = m + M delta + L xi,   T delta = s + omega,   omega ~ N(omega^, C) given all data
 //
-// Given delta the score is that of likelihood.h, with costates r + R delta; over delta it is averaged. What that needs
-// of R is Y = R Sigma, and N below is Z Z^T - R Sigma R^T: once delta is integrated out this is the costates'
-// covariance of the collapsed law, and no large number is ever subtracted. With J = I - W K H, E = K (H M-) the
-// whitened share of delta in the innovation, and G = K H:
+// Given delta the score is that of likelihood.h, with costates r + R delta; over delta it is averaged. Directions that the
+// data hardly determine have a posterior covariance as large as the square of what T loses: nothing is formed of it.
+// delta is counted by omega, T and s being those of the last flat node: B = M T^-1 in place of M, Y = R T^-1 C in place of
+// R; and E = (share of delta in an innovation) T^-1 comes from the rotations that have made T, run backward:
 //
-//     e = K v - E delta^,   u = K^T (e - W^T r),   r- = r + H^T u
-//     Y- = J^T Y - G^T E Sigma
-//     N- = J^T N J + G^T (I - E Sigma E^T) G + J^T Y E^T G + G^T E Y^T J
-//     M  = K^T (I - E Sigma E^T - E Y^T W - W^T Y E^T + W^T N W) K
-//     H:   u x_s^T - n K^T (W^T - W^T N P + E Sigma M^T + E Y^T P + W^T Y M^T)
-//     F:   r- x_s'^T - n (N- F P' - Y- M'^T),   V: (r- r-^T - n N-) / 2,   flat basis: r- delta^^T + n Y-
+//     forward    (T, row) <- Theta (T, row),  (s, e) <- Theta (s, e)     e, row = K (v, H M-) given delta = 0
+//     backward   (A, E) <- Theta^T (A, 0)     A = I at the end           E: the row of Q in QR
+//                (w, e) <- Theta^T (w, left)  w = s - T delta^           e = K v - (its row) delta^
 //
+// The roots of r's and w's joint covariance over data of the model, (Z; Z_w), follow likewise: `left` is N(0, 1)
+// apart from everything later. With G = K H and Z_e from that rotation:
+//
+//     D = Z_e - W^T Z,   U = E C + W^T Y                    u = K^T (e - W^T r),   r- = r + H^T u
+//     Z- = Z + G^T D,    Y- = Y - G^T U                     M = K^T D D^T K
+//     H:   u x_s^T - n K^T (W^T + D Z^T P + U B^T)
+//     F:   r- x_s'^T - n (Z- Z-^T F P' - Y- B'^T),   V: (r- r-^T - n Z- Z-^T) / 2
+//     flat basis: r- delta^^T + n Y- T^-T
+//     at the end  omega^ = B^T r,  C = I - B^T Z Z^T B,  w = -B^T r,  Z_w = -B^T Z,  Y = -Z Z^T B
+//
+// T^-1 is formed once, row by row, so that T^-1 T = I within rounding for all nodes alike: products with rows of
+// T, which cancel over the nodes wherever a parameter only turns the directions, cancel in floating point as well.
 // (Derived from Fisher's identity under the flat measure; de Jong, Annals of Statistics 19 (1991) 1073-1083, for delta.)
 #pragma once
 #include <memory>
@@ -96,103 +105,184 @@ inline void take_over(const FlatPart& flat, const PathData& data, Filtered& kept
 
 // ---------------------------------------------------------------- backward
 
-// At work: r (d, n), N (d, d), Y (d, c) as above; delta (c, n) and Sigma (c, c); of the node in hand M (d, c), P (d, d) and
-// smoothed states x (d, n). Products of small matrices are written out by `multiply` (rows).
-struct FlatCostates {
-    using Room = Scratch<double, 0>;
-    int d, p, c;
-    int64_t n;
-    Room r, N, Y, delta, Sigma, M, P, x;
-    FlatCostates(int d_, int p_, int c_, int64_t n_)
-        : d(d_), p(p_), c(c_), n(n_), r(d * n), N(d * d), Y(d * c), delta(c * n), Sigma(c * c), M(d * c), P(d * d), x(d * n) {}
+// How the rows of whitened innovations went into T delta = s, once more: turns (done, p, q, 2), cosine and sine by
+// direction; left (done, p, n) what they left of e; own (done, p) the direction that the row itself closed, or -1.
+struct Regression {
+    Scratch<double, 0> turns, left, T, s;                // T (q, q), s (n, q)
+    std::vector<int64_t> own;
+    Regression(const PathData& data, const Filtered& kept, const FlatPart& flat)
+        : turns(flat.done() * flat.p * flat.q * 2), left(flat.done() * flat.p * flat.n), T(flat.q * flat.q), s(flat.n * flat.q),
+          own(static_cast<size_t>(flat.done() * flat.p), -1) {
+        const int p = flat.p, q = flat.q;
+        FlatState x{flat.d, p, q, 0, nullptr, &T[0], &s[0], nullptr, nullptr, flat.n};
+        Scratch<double, 0> row(q), slack(q);
+        for (int64_t t = 0; t < flat.done(); t++)
+            for (int a = 0; a < p; a++) {
+                if (!data.seen.row(t)[a]) continue;
+                const int64_t at = t * p + a;
+                const bool closes = x.count < q && flat.E[at * q + x.count] != 0.0;
+                if (closes) own[static_cast<size_t>(at)] = x.count++;
+                for (int j = 0; j < x.count; j++) {
+                    row[j] = 0.0;
+                    for (int g = 0; g <= a; g++) row[j] += kept.K[(t * p + g) * p + a] * flat.E[(t * p + g) * q + j];
+                    turns[(at * q + j) * 2] = 1.0;
+                }
+                for (int64_t j = 0; j < flat.n; j++) left[at * flat.n + j] = kept.e[at * flat.n + j];
+                if (closes) {
+                    for (int j = 0; j < x.count; j++) T[(x.count - 1) * q + j] = row[j];
+                    for (int64_t j = 0; j < flat.n; j++) s[j * q + x.count - 1] = left[at * flat.n + j];
+                } else
+                    rotate_in(&row[0], x.count, &left[at * flat.n], x, &slack[0], [&](int j, double c, double sine) {
+                        turns[(at * q + j) * 2] = c, turns[(at * q + j) * 2 + 1] = sine;
+                    });
+            }
+    }
 };
 
-// The node's root L by columns -> P; M <- the first c of the directions (q, d).
+// At work: r (d, n), Z (d, k), k = d + c + p columns of which the last p are 0 between nodes, Y^T (c, d); w (c, k + n + c)
+// the rows [Z_w, w, A], e (p, k + n + c) likewise; omega = s + omega^ (c, n), C (c, c), T^-T (c, c); of the node in hand B^T (c, d),
+// L (by columns), Z^T L (k, d) and smoothed states x (d, n).
+struct FlatCostates {
+    using Room = Scratch<double, 0>;
+    int d, p, c, k;
+    int64_t n, wide;
+    Room r, Z, Y, w, e, omega, C, inverse_t, B, L, ZL, x, move;
+    Columns<0, 0> A;
+    Room v;
+    FlatCostates(int d_, int p_, int c_, int64_t n_)
+        : d(d_), p(p_), c(c_), k(d + c + p), n(n_), wide(k + n + c), r(d * n), Z(d * k), Y(c * d), w(c * wide), e(p * wide),
+          omega(c * n), C(c * c), inverse_t(c * c), B(c * d), L(d * d), ZL(k * d), x(d * n), move(n), A(k, d + c), v(k) {}
+};
+
+// The node's root L by columns, B = M T^-1 from its directions M (q, d) and Z^T L.
 inline void at_node(const double* L, const double* directions, FlatCostates& at) {
-    const int d = at.d;
+    const int d = at.d, c = at.c, k = at.k;
+    for (int i = 0; i < d * d; i++) at.L[i] = L[i];
+    multiply(&at.inverse_t[0], directions, &at.B[0], c, c, d);
+    for (int i = 0; i < k * d; i++) at.ZL[i] = 0.0;
     for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = 0.0;
-            for (int c = 0; c < d; c++) x += L[c * d + i] * L[c * d + k];
-            at.P[i * d + k] = x;
-        }
-    for (int j = 0; j < at.c; j++)
-        for (int i = 0; i < d; i++) at.M[i * at.c + j] = directions[j * d + i];
+        for (int l = 0; l < k; l++)
+            for (int j = 0; j < d; j++) at.ZL[l * d + j] += at.Z[i * k + l] * L[j * d + i];
 }
 
-// delta^, Sigma and Y from what T delta = s + N(0, I) said where it ended and what r, N say of the state there:
-//     B = M T^-1,  Sigma = T^-1 (I - B^T N B) T^-T,  delta^ = T^-1 (s + B^T r),  Y = -N B T^-T
-inline void settle_directions(FlatPart& flat, FlatCostates& at) {
-    const int d = at.d, c = at.c, q = flat.q;
+// x = m + B omega + L L^T r at node t.
+inline void smooth_flat_states(const Filtered& kept, int64_t t, FlatCostates& at) {
+    const int d = at.d;
     const int64_t n = at.n;
-    Scratch<double, 0> inverse(q * q), X(c * c), B(d * c), NB(d * c), C(c * c), XC(c * c), right(c * n);
-    invert_lower(&flat.Tm[0], &inverse[0], c, q);
-    for (int i = 0; i < c; i++)
-        for (int j = 0; j < c; j++) X[i * c + j] = inverse[i * q + j];
-    multiply(&at.M[0], &X[0], &B[0], d, c, c);
-    multiply(&at.N[0], &B[0], &NB[0], d, d, c);
-    t_multiply(&B[0], &NB[0], &C[0], c, d, c);
-    for (int i = 0; i < c; i++)
-        for (int j = 0; j < c; j++) C[i * c + j] = (i == j ? 1.0 : 0.0) - C[i * c + j];
-    multiply(&X[0], &C[0], &XC[0], c, c, c);
-    add_product_t(&XC[0], &X[0], 1.0, &at.Sigma[0], c, c, c);
-    add_product_t(&NB[0], &X[0], -1.0, &at.Y[0], d, c, c);
-    t_multiply(&B[0], &at.r[0], &right[0], c, d, n);
-    for (int i = 0; i < c; i++)
-        for (int64_t j = 0; j < n; j++) right[i * n + j] += flat.s[j * q + i];
-    multiply(&X[0], &right[0], &at.delta[0], c, c, n);
+    for (int i = 0; i < d; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double x = kept.m[(t * d + i) * n + j];
+            for (int l = 0; l < at.c; l++) x += at.B[l * d + i] * at.omega[l * n + j];
+            at.x[i * n + j] = x;
+        }
+    for (int l = 0; l < d; l++) {
+        for (int64_t j = 0; j < n; j++) at.move[j] = 0.0;
+        for (int i = 0; i < d; i++)
+            for (int64_t j = 0; j < n; j++) at.move[j] += at.L[l * d + i] * at.r[i * n + j];
+        for (int i = 0; i < d; i++)
+            for (int64_t j = 0; j < n; j++) at.x[i * n + j] += at.L[l * d + i] * at.move[j];
+    }
 }
 
-inline void score_flat_observation(const LinearChain& chain, const PathData& data, const Filtered& kept, const FlatPart& flat,
+// What is carried, at the last flat node: see above. Z (d, d), by columns: the costates' root after its observation.
+inline void settle_directions(const Regression& done, const double* Z, const double* L, const double* directions, int q,
+                              FlatCostates& at) {
+    const int d = at.d, c = at.c, k = at.k;
+    const int64_t n = at.n, wide = at.wide;
+    Scratch<double, 0> T(c * c), BZ(c * d), Br(c * n);
+    for (int i = 0; i < c; i++)
+        for (int j = 0; j < c; j++) T[i * c + j] = done.T[i * q + j], at.inverse_t[i * c + j] = i == j ? 1.0 : 0.0;
+    solve_lower_t(&T[0], &at.inverse_t[0], c, c);
+    for (int i = 0; i < d; i++)
+        for (int l = 0; l < d; l++) at.Z[i * k + l] = Z[l * d + i];
+    at_node(L, directions, at);
+    add_product_t(&at.B[0], Z, 1.0, &BZ[0], c, d, d);
+    multiply(&at.B[0], &at.r[0], &Br[0], c, d, n);
+    add_product_t(&BZ[0], &BZ[0], -1.0, &at.C[0], c, d, c);
+    for (int l = 0; l < c; l++) {
+        double* w = &at.w[l * wide];
+        at.C[l * c + l] += 1.0;
+        w[k + n + l] = 1.0;
+        for (int i = 0; i < d; i++) w[i] = -BZ[l * d + i];
+        for (int64_t j = 0; j < n; j++) {
+            w[k + j] = -Br[l * n + j];
+            at.omega[l * n + j] = done.s[j * q + l] + Br[l * n + j];
+        }
+    }
+    for (int l = 0; l < c; l++)
+        for (int i = 0; i < d; i++)
+            for (int j = 0; j < d; j++) at.Y[l * d + i] -= BZ[l * d + j] * Z[j * d + i];
+}
+
+// (w, e) <- Theta^T (w, left) for the observation at t, its components from the last to the first.
+inline void turn_back(const Regression& done, const PathData& data, int64_t t, int q, FlatCostates& at) {
+    const int p = at.p, k = at.k;
+    const int64_t n = at.n, wide = at.wide;
+    for (int a = p - 1; a >= 0; a--) {
+        double* e = &at.e[a * wide];
+        for (int64_t i = 0; i < wide; i++) e[i] = 0.0;
+        if (!data.seen.row(t)[a]) continue;
+        const int64_t row = t * p + a, own = done.own[static_cast<size_t>(row)];
+        if (own >= 0) {
+            for (int64_t i = 0; i < wide; i++) std::swap(e[i], at.w[own * wide + i]);
+            continue;
+        }
+        e[k - p + a] = 1.0;
+        for (int64_t j = 0; j < n; j++) e[k + j] = done.left[row * n + j];
+        for (int j = 0; j < at.c; j++) {
+            const double c = done.turns[(row * q + j) * 2], s = done.turns[(row * q + j) * 2 + 1];
+            if (s != 0.0) rotate_pair(&at.w[j * wide], e, static_cast<int>(wide), c, -s);
+        }
+    }
+}
+
+// Z and Z_w <- [Z; Z_w] Theta, the last p columns zero again.
+inline void shrink_root(FlatCostates& at) {
+    const int d = at.d, c = at.c, k = at.k;
+    for (int l = 0; l < k; l++)
+        for (int i = 0; i < d + c; i++) at.A.set(l, i, i < d ? at.Z[i * k + l] : at.w[(i - d) * at.wide + l]);
+    triangularise(at.A, at.v, Size<0>(d + c), Size<0>(k), Size<0>(k));
+    for (int l = 0; l < k; l++)
+        for (int i = 0; i < d + c; i++) (i < d ? at.Z[i * k + l] : at.w[(i - d) * at.wide + l]) = l < d + c ? at.A.at(l, i) : 0.0;
+}
+
+// Gradients by H, off, R of the observation at t, and what is carried before it.
+inline void score_flat_observation(const LinearChain& chain, const PathData& data, const Filtered& kept, const Regression& done,
                                    int64_t t, FlatCostates& at, Slopes& slopes, SmoothedMoments& out) {
-    const int d = at.d, p = at.p, c = at.c, q = flat.q;
-    const int64_t n = at.n, cfg = chain.cfg[t];
+    const int d = at.d, p = at.p, c = at.c, k = at.k;
+    const int64_t n = at.n, wide = at.wide, cfg = chain.cfg[t];
     const double paths = static_cast<double>(n), half = 0.5 * data.scale[t];
     using Room = Scratch<double, 0>;
-    const double* H = chain.H.row(cfg);
-    Room W(d * p), K(p * p), E(p * c), G(p * d), J(d * d);                   // by rows
-    for (int a = 0; a < p; a++) {
-        for (int i = 0; i < d; i++) W[i * p + a] = kept.W[(t * p + a) * d + i];
+    const double *H = chain.H.row(cfg), *W = &kept.W[t * p * d];
+    turn_back(done, data, t, static_cast<int>(chain.flat.shape[0]), at);
+    Room K(p * p), G(p * d), WZ(p * k), WY(p * c), Wr(p * n), D(p * k), U(p * c), e(p * n), u(p * n), DK(p * k), M(p * p);
+    for (int a = 0; a < p; a++)
         for (int g = 0; g <= a; g++) K[a * p + g] = kept.K[(t * p + g) * p + a];
-    }
-    for (int a = 0; a < p; a++)
-        for (int j = 0; j < c; j++)
-            for (int g = 0; g <= a; g++) E[a * c + j] += K[a * p + g] * flat.E[(t * p + g) * q + j];
     multiply(&K[0], H, &G[0], p, p, d);
-    multiply(&W[0], &G[0], &J[0], d, p, d);
-    for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) J[i * d + k] = (i == k ? 1.0 : 0.0) - J[i * d + k];
-    Room ES(p * c), C(p * p), WY(p * c), WN(p * d), WMY(p * p), B(p * d), EY(p * d), u(p * n), e(p * n), KB(p * d), KC(p * p);
-    multiply(&E[0], &at.Sigma[0], &ES[0], p, c, c);
-    add_product_t(&ES[0], &E[0], -1.0, &C[0], p, c, p);                      // C = I - E Sigma E^T
-    for (int a = 0; a < p; a++) C[a * p + a] += 1.0;
-    t_multiply(&W[0], &at.Y[0], &WY[0], p, d, c);
-    t_multiply(&W[0], &at.N[0], &WN[0], p, d, d);
-    add_product_t(&WY[0], &E[0], 1.0, &WMY[0], p, c, p);                     // W^T Y E^T
-    add_product_t(&E[0], &at.Y[0], 1.0, &EY[0], p, c, d);                    // E Y^T
-    // u = K^T (K v - E delta - W^T r)
-    multiply(&E[0], &at.delta[0], &e[0], p, c, n);
-    for (int a = 0; a < p; a++)
-        for (int64_t j = 0; j < n; j++) {
-            double x = kept.e[(t * p + a) * n + j] - e[a * n + j];
-            for (int i = 0; i < d; i++) x -= W[i * p + a] * at.r[i * n + j];
-            e[a * n + j] = x;
+    multiply(W, &at.Z[0], &WZ[0], p, d, k);                                  // W^T Z, W^T Y, W^T r
+    add_product_t(W, &at.Y[0], 1.0, &WY[0], p, d, c);
+    multiply(W, &at.r[0], &Wr[0], p, d, n);
+    for (int a = 0; a < p; a++) {
+        const double* row = &at.e[a * wide];
+        for (int l = 0; l < k; l++) D[a * k + l] = row[l] - WZ[a * k + l];
+        for (int64_t j = 0; j < n; j++) e[a * n + j] = row[k + j] - Wr[a * n + j];
+        for (int l = 0; l < c; l++) {
+            double x = WY[a * c + l];
+            for (int j = 0; j < c; j++) x += row[k + n + j] * at.C[j * c + l];
+            U[a * c + l] = x;
         }
+    }
     t_multiply(&K[0], &e[0], &u[0], p, p, n);
-    // M = K^T (C - E Y^T W - W^T Y E^T + W^T N W) K
-    Room inner(p * p), M(p * p);
-    multiply(&WN[0], &W[0], &inner[0], p, d, p);
-    for (int a = 0; a < p; a++)
-        for (int g = 0; g < p; g++) inner[a * p + g] += C[a * p + g] - WMY[a * p + g] - WMY[g * p + a];
-    multiply(&inner[0], &K[0], &KC[0], p, p, p);
-    t_multiply(&K[0], &KC[0], &M[0], p, p, p);
-    // B = W^T - W^T N P + E Sigma M^T + E Y^T P + W^T Y M^T
+    t_multiply(&K[0], &D[0], &DK[0], p, p, k);                               // M = (K^T D) (K^T D)^T
+    add_product_t(&DK[0], &DK[0], 1.0, &M[0], p, k, p);
+    Room DZL(p * d), B(p * d), KB(p * d);                                    // B = W^T + D (Z^T L) L^T + U B^T
+    multiply(&D[0], &at.ZL[0], &DZL[0], p, k, d);
+    multiply(&DZL[0], &at.L[0], &B[0], p, d, d);
     for (int a = 0; a < p; a++)
         for (int i = 0; i < d; i++) {
-            double x = W[i * p + a];
-            for (int k = 0; k < d; k++) x += (EY[a * d + k] - WN[a * d + k]) * at.P[k * d + i];
-            for (int j = 0; j < c; j++) x += (ES[a * c + j] + WY[a * c + j]) * at.M[i * c + j];
-            B[a * d + i] = x;
+            double x = W[a * d + i];
+            for (int l = 0; l < c; l++) x += U[a * c + l] * at.B[l * d + i];
+            B[a * d + i] += x;
         }
     t_multiply(&K[0], &B[0], &KB[0], p, p, d);
     double *gH = slopes.H.row(cfg), *gR = slopes.R.row(cfg), *goff = slopes.off.row(cfg);
@@ -213,118 +303,92 @@ inline void score_flat_observation(const LinearChain& chain, const PathData& dat
         for (int64_t i = 0; i < p * n; i++) out.u.row(t)[i] = u[i];
         for (int i = 0; i < p * p; i++) out.M.row(t)[i] = M[i];
     }
-    for (int i = 0; i < d; i++)                                              // r- = r + H^T u
-        for (int a = 0; a < p; a++)
-            for (int64_t j = 0; j < n; j++) at.r[i * n + j] += H[a * d + i] * u[a * n + j];
-    Room JY(d * c), JN(d * d), N(d * d), CG(p * d), JYE(d * p), YG(d * d);
-    t_multiply(&J[0], &at.Y[0], &JY[0], d, d, c);
-    t_multiply(&J[0], &at.N[0], &JN[0], d, d, d);
-    multiply(&JN[0], &J[0], &N[0], d, d, d);
-    multiply(&C[0], &G[0], &CG[0], p, p, d);
-    add_product_t(&JY[0], &E[0], 1.0, &JYE[0], d, c, p);
-    multiply(&JYE[0], &G[0], &YG[0], d, p, d);
-    for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = N[i * d + k] + YG[i * d + k] + YG[k * d + i];
-            for (int a = 0; a < p; a++) x += G[a * d + i] * CG[a * d + k];
-            at.N[i * d + k] = x;
+    for (int a = 0; a < p; a++)
+        for (int i = 0; i < d; i++) {
+            const double h = H[a * d + i], g = G[a * d + i];
+            for (int64_t j = 0; j < n; j++) at.r[i * n + j] += h * u[a * n + j];
+            for (int l = 0; l < k; l++) at.Z[i * k + l] += g * D[a * k + l];
+            for (int l = 0; l < c; l++) at.Y[l * d + i] -= g * U[a * c + l];
         }
-    for (int i = 0; i < d; i++)                                              // Y- = J^T Y - G^T E Sigma
-        for (int j = 0; j < c; j++) {
-            double x = JY[i * c + j];
-            for (int a = 0; a < p; a++) x -= G[a * d + i] * ES[a * c + j];
-            at.Y[i * c + j] = x;
-        }
+    shrink_root(at);
 }
 
-// G += (r r^T - n N) / 2.
+// G += (r r^T - n Z Z^T) / 2.
 inline void add_noise_score(const FlatCostates& at, double* G) {
-    for (int i = 0; i < at.d; i++)
-        for (int k = 0; k < at.d; k++) {
-            double x = -static_cast<double>(at.n) * at.N[i * at.d + k];
-            for (int64_t j = 0; j < at.n; j++) x += at.r[i * at.n + j] * at.r[k * at.n + j];
-            G[i * at.d + k] += 0.5 * x;
-        }
+    add_product_t(&at.Z[0], &at.Z[0], -0.5 * static_cast<double>(at.n), G, at.d, at.k, at.d);
+    add_product_t(&at.r[0], &at.r[0], 0.5, G, at.d, at.n, at.d);
 }
 
-// x = m + M delta + P r at node t.
-inline void smooth_flat_states(const Filtered& kept, int64_t t, FlatCostates& at) {
-    for (int i = 0; i < at.d; i++)
-        for (int64_t j = 0; j < at.n; j++) {
-            double x = kept.m[(t * at.d + i) * at.n + j];
-            for (int l = 0; l < at.c; l++) x += at.M[i * at.c + l] * at.delta[l * at.n + j];
-            for (int k = 0; k < at.d; k++) x += at.P[i * at.d + k] * at.r[k * at.n + j];
-            at.x[i * at.n + j] = x;
-        }
-}
-
-// P - P N P + M Sigma M^T + P Y M^T + M Y^T P: smoothed covariance of the state in hand.
+// L (I - (Z^T L)^T Z^T L) L^T + B C B^T + P Y B^T + B Y^T P: smoothed covariance of the state in hand.
 inline void keep_flat_states(int64_t t, const FlatCostates& at, SmoothedMoments& out) {
     if (out.x.shape[0] == 0) return;
     const int d = at.d, c = at.c;
-    Scratch<double, 0> PN(d * d), PY(d * c), MS(d * c), cov(d * d);
+    Scratch<double, 0> inner(d * d), LI(d * d), YL(c * d), YP(c * d), CB(c * d), half(c * d);
     for (int64_t i = 0; i < d * at.n; i++) out.x.row(t)[i] = at.x[i];
-    multiply(&at.P[0], &at.N[0], &PN[0], d, d, d);
-    multiply(&PN[0], &at.P[0], &cov[0], d, d, d);
-    multiply(&at.P[0], &at.Y[0], &PY[0], d, d, c);
-    multiply(&at.M[0], &at.Sigma[0], &MS[0], d, c, c);
-    for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = at.P[i * d + k] - cov[i * d + k];
-            for (int j = 0; j < c; j++)
-                x += (MS[i * c + j] + PY[i * c + j]) * at.M[k * c + j] + at.M[i * c + j] * PY[k * c + j];
-            out.P.row(t)[i * d + k] = x;
-        }
+    t_multiply(&at.ZL[0], &at.ZL[0], &inner[0], d, at.k, d);
+    for (int i = 0; i < d * d; i++) inner[i] = (i % (d + 1) == 0 ? 1.0 : 0.0) - inner[i];
+    t_multiply(&at.L[0], &inner[0], &LI[0], d, d, d);
+    double* P = out.P.row(t);
+    multiply(&LI[0], &at.L[0], P, d, d, d);
+    add_product_t(&at.Y[0], &at.L[0], 1.0, &YL[0], c, d, d);
+    multiply(&YL[0], &at.L[0], &YP[0], c, d, d);
+    multiply(&at.C[0], &at.B[0], &CB[0], c, c, d);
+    for (int l = 0; l < c; l++)
+        for (int i = 0; i < d; i++)
+            for (int j = 0; j < d; j++)
+                P[i * d + j] += at.B[l * d + i] * (CB[l * d + j] + YP[l * d + j]) + YP[l * d + i] * at.B[l * d + j];
 }
 
 // The step into t; L and directions: of node t - 1.
 inline void score_flat_step(const LinearChain& chain, const Filtered& kept, const FlatPart& flat, int64_t t, FlatCostates& at,
                             Slopes& slopes, SmoothedMoments& out) {
-    const int d = at.d, c = at.c;
+    const int d = at.d, c = at.c, k = at.k;
     const int64_t n = at.n, f = chain.index[t];
     const double *F = chain.F.row(f), paths = static_cast<double>(n);
     double *gF = slopes.F.row(f), *gb = slopes.b.row(f);
-    Scratch<double, 0> r(d * n), N(d * d), Y(d * c), FP(d * d), NFP(d * d);
+    Scratch<double, 0> r(d * n), Z(d * k), Y(c * d), ZLs(d * d), NFP(d * d);
     add_noise_score(at, slopes.V.row(f));
     for (int64_t i = 0; i < d * n; i++) r[i] = at.r[i];
-    for (int i = 0; i < d * d; i++) N[i] = at.N[i];
-    for (int i = 0; i < d * c; i++) Y[i] = at.Y[i];
+    for (int i = 0; i < d * k; i++) Z[i] = at.Z[i];
+    for (int i = 0; i < c * d; i++) Y[i] = at.Y[i];
     for (int i = 0; i < d; i++)
         for (int64_t j = 0; j < n; j++) gb[i] += r[i * n + j];
-    Scratch<double, 0> FN(d * d);
-    t_multiply(F, &r[0], &at.r[0], d, d, n);
-    t_multiply(F, &N[0], &FN[0], d, d, d);
-    multiply(&FN[0], F, &at.N[0], d, d, d);
-    t_multiply(F, &Y[0], &at.Y[0], d, d, c);
+    t_multiply(F, &r[0], &at.r[0], d, d, n);                                 // r = F^T r-, Z = F^T Z-, Y = F^T Y-
+    t_multiply(F, &Z[0], &at.Z[0], d, d, k);
+    multiply(&Y[0], F, &at.Y[0], c, d, d);
     at_node(&kept.root[(t - 1) * d * d], &flat.Ms[(t - 1) * flat.q * d], at);
     smooth_flat_states(kept, t - 1, at);
-    multiply(F, &at.P[0], &FP[0], d, d, d);
-    multiply(&N[0], &FP[0], &NFP[0], d, d, d);
+    multiply(&Z[0], &at.ZL[0], &ZLs[0], d, k, d);
+    multiply(&ZLs[0], &at.L[0], &NFP[0], d, d, d);
     for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = -NFP[i * d + k];
-            for (int j = 0; j < c; j++) x += Y[i * c + j] * at.M[k * c + j];
-            NFP[i * d + k] = -x;                                             // N- F P' - Y- M'^T
-            x *= paths;
-            for (int64_t j = 0; j < n; j++) x += r[i * n + j] * at.x[k * n + j];
-            gF[i * d + k] += x;
+        for (int j = 0; j < d; j++) {
+            double x = NFP[i * d + j];
+            for (int l = 0; l < c; l++) x -= Y[l * d + i] * at.B[l * d + j];
+            NFP[i * d + j] = x;                                              // Z- Z-^T F P' - Y- B'^T
+            x *= -paths;
+            for (int64_t l = 0; l < n; l++) x += r[i * n + l] * at.x[j * n + l];
+            gF[i * d + j] += x;
         }
     if (out.lag.shape[0] == 0) return;
-    // Cov(x_t, x_t-1 | z) = F P' - P- (N- F P' - Y- M'^T) + F M' (Sigma M'^T + Y-^T F P')
-    Scratch<double, 0> ahead(d * d), FM(d * c), right(c * d);
+    // Cov(x_t, x_t-1 | z) = F P' - P- (Z- Z-^T F P' - Y- B'^T) + F B' (C B'^T + Y-^T F P')
+    Scratch<double, 0> P(d * d), FP(d * d), ahead(d * d), FB(d * c), right(c * d);
     const double* V = chain.V.row(f);
+    t_multiply(&at.L[0], &at.L[0], &P[0], d, d, d);
+    multiply(F, &P[0], &FP[0], d, d, d);
     for (int i = 0; i < d * d; i++) ahead[i] = V[i];
     add_product_t(&FP[0], F, 1.0, &ahead[0], d, d, d);
-    multiply(F, &at.M[0], &FM[0], d, d, c);
-    t_multiply(&Y[0], &FP[0], &right[0], c, d, d);
-    add_product_t(&at.Sigma[0], &at.M[0], 1.0, &right[0], c, c, d);
+    add_product_t(F, &at.B[0], 1.0, &FB[0], d, d, c);
+    multiply(&Y[0], &FP[0], &right[0], c, d, d);
+    for (int l = 0; l < c; l++)
+        for (int j = 0; j < c; j++)
+            for (int i = 0; i < d; i++) right[l * d + i] += at.C[l * c + j] * at.B[j * d + i];
     double* lag = out.lag.row(t);
     for (int i = 0; i < d; i++)
-        for (int k = 0; k < d; k++) {
-            double x = FP[i * d + k];
-            for (int l = 0; l < d; l++) x -= ahead[i * d + l] * NFP[l * d + k];
-            for (int j = 0; j < c; j++) x += FM[i * c + j] * right[j * d + k];
-            lag[i * d + k] = x;
+        for (int j = 0; j < d; j++) {
+            double x = FP[i * d + j];
+            for (int l = 0; l < d; l++) x -= ahead[i * d + l] * NFP[l * d + j];
+            for (int l = 0; l < c; l++) x += FB[i * c + l] * right[l * d + j];
+            lag[i * d + j] = x;
         }
 }
 
@@ -357,15 +421,15 @@ inline void root_given_delta(const LinearChain& chain, const PathData& data, con
     write_columns(space.A, 0, 0, L, D, D);
 }
 
-// From node done - 1 to the first state; at.r and at.N: costates after the observation at node done - 1.
-inline void score_flat(const LinearChain& chain, const PathData& data, const Filtered& kept, FlatPart& flat, double spare,
-                       FlatCostates& at, Slopes& slopes, SmoothedMoments& out) {
+// From node done - 1 to the first state; at.r and Z: costates and their root after the observation at node done - 1.
+inline void score_flat(const LinearChain& chain, const PathData& data, const Filtered& kept, const FlatPart& flat, double spare,
+                       const double* Z, FlatCostates& at, Slopes& slopes, SmoothedMoments& out) {
     const int d = at.d, c = at.c, q = flat.q;
     const int64_t n = at.n, last = flat.done() - 1;
+    const Regression done(data, kept, flat);
     Scratch<double, 0> L(d * d);
     root_given_delta(chain, data, kept, last, spare, &L[0]);
-    at_node(&L[0], &flat.M[0], at);
-    settle_directions(flat, at);
+    settle_directions(done, Z, &L[0], &flat.M[0], q, at);
     if (!flat.integrated()) smooth_flat_states(kept, last, at);
     else {                                                                   // collapsed: x = m' + P' r
         const double* root = &kept.root[last * d * d];
@@ -380,14 +444,14 @@ inline void score_flat(const LinearChain& chain, const PathData& data, const Fil
     }
     for (int64_t t = last; t >= 0; t--) {
         keep_flat_states(t, at, out);
-        if (any_seen(data.seen.row(t), at.p)) score_flat_observation(chain, data, kept, flat, t, at, slopes, out);
+        if (any_seen(data.seen.row(t), at.p)) score_flat_observation(chain, data, kept, done, t, at, slopes, out);
         if (t > 0) score_flat_step(chain, kept, flat, t, at, slopes, out);
     }
     Scratch<double, 0> G(d * d);
     add_noise_score(at, &G[0]);
     for (int i = 0; i < d * d; i++) slopes.cov[i] += G[i];
     // delta^ in the given directions, origins included: D delta^ = x - m0 - P0 r
-    Scratch<double, 0> delta(q * n), DD(q * q), root(q * q);
+    Scratch<double, 0> delta(q * n), DD(q * q), root(q * q), Y(c * d);
     for (int j = 0; j < q; j++)
         for (int l = 0; l < q; l++)
             for (int i = 0; i < d; i++) DD[j * q + l] += chain.flat.row(j)[i] * chain.flat.row(l)[i];
@@ -398,14 +462,15 @@ inline void score_flat(const LinearChain& chain, const PathData& data, const Fil
             for (int l = 0; l < q; l++) delta[l * n + j] += chain.flat.row(l)[i] * x;
             slopes.mean[i] += at.r[i * n + j];
         }
+    t_multiply(&at.inverse_t[0], &at.Y[0], &Y[0], c, c, d);                  // T^-1 Y^T
     cholesky(&DD[0], 0.0, &root[0], q);
     solve_lower(&root[0], &delta[0], q, n);
     solve_lower_t(&root[0], &delta[0], q, n);
-    for (int j = 0; j < q; j++)                                              // r delta^^T + n Y
+    for (int j = 0; j < q; j++)                                              // r delta^^T + n Y T^-T
         for (int i = 0; i < d; i++) {
             double x = 0.0;
             for (int64_t l = 0; l < n; l++) x += at.r[i * n + l] * delta[j * n + l];
-            for (int l = 0; l < c; l++) x += static_cast<double>(n) * at.Y[i * c + l] * flat.turned[l * q + j];
+            for (int l = 0; l < c; l++) x += static_cast<double>(n) * Y[l * d + i] * flat.turned[l * q + j];
             for (int k = 0; k < d; k++) x += 2.0 * spare * G[i * d + k] * chain.flat.row(j)[k];
             slopes.flat.row(j)[i] += x;
         }
@@ -454,14 +519,15 @@ inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slo
     Beginning start(chain, data, kept, value[0]);
     if (start.bad >= 0) return start.bad;
     FlatCostates at(d, p, start.flat ? static_cast<int>(start.flat->outcome[3]) : 0, kept.n);
+    Scratch<double, 0> Z(d * d);
     const auto passes = [&](auto D, auto P, auto PATHS) {
         constexpr int d_ = decltype(D)::value, p_ = decltype(P)::value, paths = decltype(PATHS)::value;
         const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0]);
-        if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &at.N[0]);
+        if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &Z[0]);
         return bad;
     };
     const int64_t bad = by_sizes(d, p, kept.n, passes);
-    if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, at, slopes, out);
+    if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, &Z[0], at, slopes, out);
     return bad;
 }
 
