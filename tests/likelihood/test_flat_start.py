@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flint import arb
 from hypothesis import given
 
 from afafilter import LinearSDE, brownian, kalman_filter, seasonal
 from afafilter.likelihood.chain import System
 from afafilter.likelihood.data import prepare
 from afafilter.likelihood.loglik import evaluate
+from tests.exact_oracle import ExactGaussian, exact_balls
 from tests.flat_cases import SMALL, cases, two_sensors
 
 
@@ -50,3 +52,23 @@ def test_a_direction_seen_after_it_has_decayed(late):
     model = LinearSDE(np.diag([-1.0, -0.2]), Q=np.eye(2), R=[[0.1]], C=[[1, 0.5]], prior="diffuse")
     t = np.array([0.0, late, late + 0.5, late + 2.0])
     assert_the_filters(model, t, np.array([[np.nan], [0.4], [0.7], [-0.2]]))
+
+
+def test_slopes_by_noise_where_the_data_hardly_determine_the_start():
+    """Eight states, one sensor: the exact derivative is a central difference in 400-bit balls."""
+    d, step, rng = 8, arb(2) ** -100, np.random.default_rng(8)
+    A = rng.normal(size=(d, d)) / np.sqrt(d) - 1.2 * np.eye(d)
+    C, L = rng.normal(size=(1, d)), rng.normal(size=(d, d))
+    model = LinearSDE(A, Q=L @ L.T / d, C=C, R=[[0.3]], prior="diffuse")
+    t, z = np.cumsum(rng.uniform(0.05, 0.3, 14)), rng.normal(size=(14, 1))
+    slopes = evaluate(System.of(model), prepare(t, z, 1, None))[1]
+
+    def exact(sign):
+        def change(name, values):
+            balls = exact_balls(name, values)
+            return balls + sign * step if name == "R" else balls
+
+        return ExactGaussian(model, t, z, change=change).loglik_ball()
+
+    want = float(((exact(1) - exact(-1)) / (2 * step)).mid())
+    assert slopes.R[0, 0] == pytest.approx(want, rel=1e-6)
