@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.studies.test_study import make, raw, same
+from tests.studies.slow_study import CELLS, run_study
+from tests.studies.test_study import make, same
 
-CELLS = 12
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.studies.test_faults import run_study
-run_study(Path(sys.argv[1]), int(sys.argv[2])).to_pickle(Path(sys.argv[1]) / sys.argv[3])
-"""
+FRESH = multiprocessing.get_context("forkserver")
+"""Processes that have imported what they need and share nothing with this one."""
 
 
-def slow(model, t, z, log):
-    if len(z) == 20:
-        time.sleep(0.05)
-        with open(log, "a") as file:
-            file.write("x")
-    return raw(model, t, z)
-
-
-def run_study(folder, jobs=1):
-    study = make(estimators={"slow": partial(slow, log=str(folder / "calls"))}, seeds=3)
-    return study.run(folder / "cells", n_jobs=jobs, progress=False).frame
+def _study(folder, jobs, name):
+    os.setsid()
+    run_study(folder, jobs).to_pickle(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +31,11 @@ def whole(tmp_path_factory):
     return run_study(tmp_path_factory.mktemp("whole"))
 
 
-def start(folder, jobs=1, name="frame", **options):
-    root = str(Path(__file__).parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), str(jobs), name],
-        env={**os.environ, "PYTHONPATH": root, "AFAFILTER_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE, text=True, start_new_session=True, **options,
-    )  # fmt: skip
+def start(folder, jobs=1, name="frame"):
+    FRESH.set_forkserver_preload([__name__])
+    process = FRESH.Process(target=_study, args=(folder, jobs, name))
+    process.start()
+    return process
 
 
 def finished(folder):
@@ -61,7 +45,7 @@ def finished(folder):
 def wait_for(condition, process=None, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None
+        assert process is None or process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -86,8 +70,8 @@ def test_signals_to_the_parent_lose_and_repeat_nothing_and_leave_no_workers(tmp_
         process, before = start(tmp_path, 2), len(done)
         wait_for(lambda more=before + 2: len(finished(tmp_path)) >= more, process)
         assert len(members(process.pid)) > 2
-        process.send_signal(signum)
-        process.communicate(timeout=60)
+        os.kill(process.pid, signum)
+        process.join(60)
         wait_for(lambda group=process.pid: not members(group), seconds=20)
         after, calls = finished(tmp_path), len((tmp_path / "calls").read_text())
         assert before < len(after) < CELLS
@@ -104,14 +88,14 @@ def test_signals_to_the_parent_lose_and_repeat_nothing_and_leave_no_workers(tmp_
 def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole):
     """No file may grow beyond 100 bytes: a cell fails, as on a full disk."""
 
-    def little_space():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-
-    process = start(tmp_path, preexec_fn=little_space)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 1
-    message = told.strip().splitlines()[-1]
-    assert message.startswith("OSError: [Errno 27] File too large: ")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: ") as told:
+            run_study(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    message = str(told.value)
     assert Path(message.rpartition(": ")[2].strip("'")).parent == tmp_path / "cells"
     assert "/." not in message
     assert list((tmp_path / "cells").iterdir()) == []
@@ -121,8 +105,8 @@ def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole):
 def test_two_runs_in_one_folder(tmp_path, whole):
     runs = {name: start(tmp_path, name=name) for name in ("a", "b")}
     for name, run in runs.items():
-        _, told = run.communicate(timeout=120)
-        assert run.returncode == 0, told
+        run.join(60)
+        assert run.exitcode == 0
         same(pd.read_pickle(tmp_path / name), whole)
     assert len(list((tmp_path / "cells").iterdir())) == CELLS
 
