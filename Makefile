@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: figures studies test fuzz test-lowest sanitize lint docs bench clean
+.PHONY: figures studies test coverage fuzz test-lowest sanitize lint docs bench clean
 .DELETE_ON_ERROR:
 
 # Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
@@ -28,8 +28,12 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy > $(VENV)/mypy.txt 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term; failed=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile; failed=$$?; \
 	wait $$types || failed=1; cat $(VENV)/mypy.txt; exit $$failed
+
+# Counting lines makes the tests take twice as long.
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 # Every estimator on many random cases against exact answers; goes on where it was interrupted. Report: fuzz_report/.
 CASES := 100000

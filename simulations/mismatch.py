@@ -27,7 +27,7 @@ ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write mismatch.{png,pdf,csv,tex,json} into `out_dir`."""
     t = 0.1 * np.arange(64)
-    decades = np.geomspace(0.1, 10.0, 25 if full else 13)
+    decades = np.geomspace(0.1, 10.0, 25 if full else 9)
     # A start that is known to the truth but not to the estimators: radius 20, as in the paper.
     prior = Prior(np.array([20.0, 0.0]), 9.0 * np.eye(2))
     truth = replace(spiral(**TRUTH), prior=prior)

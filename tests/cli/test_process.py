@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner, Result
 
 from afafilter import datasets, kalman_filter, rts_smoother
+from afafilter.cli import main
 
 DATA = datasets.DATA
 COMMAND = [sys.executable, "-m", "afafilter"]
@@ -38,6 +41,14 @@ def call(
     return done
 
 
+def inside(folder: Path, *arguments: Any, status: int = 0) -> Result:
+    """As `call`, in this process: for what the command does, not how it lives."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(main, [*map(str, arguments)])
+    assert done.exit_code == status, done.output
+    return done
+
+
 def test_stdin_to_stdout_in_json_lines(tmp_path: Path) -> None:
     text = (DATA / "nile.csv").read_text()
     done = call(tmp_path, "estimate", "-", "--model", DATA / "nile.toml", "--estimator", "rts",
@@ -55,7 +66,7 @@ def test_what_an_instrument_writes_goes_round_with_its_zone(tmp_path: Path) -> N
     text = "Logger\nZeit;T;\ns;°C;\n2024-03-31T01:30:00+01:00;1,5;\n2024-03-31T03:30:00+02:00;2;\n"
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(text.encode()))
     (tmp_path / "m.toml").write_text(LEVEL)
-    call(tmp_path, "estimate", "d.csv.gz", "--model", "m.toml", "--time-unit", "h", "--levels",
+    inside(tmp_path, "estimate", "d.csv.gz", "--model", "m.toml", "--time-unit", "h", "--levels",
          "50,95", "-o", "e.csv")  # fmt: skip
     frame = pd.read_csv(tmp_path / "e.csv")
     assert list(frame["Zeit"]) == ["2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00+02:00"]
@@ -69,13 +80,13 @@ def test_what_an_instrument_writes_goes_round_with_its_zone(tmp_path: Path) -> N
 def test_panels_with_times_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("track,t,x\nb,5,1\na,0,2\nb,6,3\na,1.5,5\n")
     (tmp_path / "m.toml").write_text(LEVEL)
-    call(tmp_path, "estimate", "d.csv", "--model", "m.toml", "--by", "track", "--time", "t",
+    inside(tmp_path, "estimate", "d.csv", "--model", "m.toml", "--by", "track", "--time", "t",
          "-o", "e.csv")  # fmt: skip
     frame = pd.read_csv(tmp_path / "e.csv")
     assert list(frame["track"]) == ["b", "b", "a", "a"]
     assert list(frame["t"]) == [5, 6, 0, 1.5]
     (tmp_path / "b.csv").write_text("t,x\n5,1\n6,3\n")
-    call(tmp_path, "estimate", "b.csv", "--model", "m.toml", "-o", "f.csv")
+    inside(tmp_path, "estimate", "b.csv", "--model", "m.toml", "-o", "f.csv")
     alone = pd.read_csv(tmp_path / "f.csv")
     np.testing.assert_allclose(frame["x0"][:2], alone["x0"])
 
@@ -88,8 +99,8 @@ def test_robust_rows_have_weights_and_flags(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text('[model]\npreset = "brownian"\nprocess_var = 0.01\n')
     for estimator in ("irks", "afa"):
         weight = ["--weight", "student_t", "--nu", 4] if estimator == "afa" else []
-        call(tmp_path, "estimate", "d.csv", "--model", "m.toml", "--estimator", estimator, *weight,
-             "-o", f"{estimator}.csv")  # fmt: skip
+        options = "--model", "m.toml", "--estimator", estimator, *weight, "-o", f"{estimator}.csv"
+        inside(tmp_path, "estimate", "d.csv", *options)
         frame = pd.read_csv(tmp_path / f"{estimator}.csv")
         assert list(np.flatnonzero(frame["outlier"])) == [20]
         assert frame["weight"].idxmin() == 20
@@ -99,43 +110,43 @@ def test_units_are_written_and_mismatches_refused(tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=40, freq="h")
     z = np.cumsum(np.random.default_rng(0).standard_normal(40))
     pd.DataFrame({"when": days, "x": z}).to_csv(tmp_path / "d.csv", index=False)
-    call(tmp_path, "fit", "d.csv", "--family", "brownian + noise", "--time-unit", "h", "-o",
+    inside(tmp_path, "fit", "d.csv", "--family", "brownian + noise", "--time-unit", "h", "-o",
          "m.toml")  # fmt: skip
     assert 'time_unit = "h"' in (tmp_path / "m.toml").read_text()
-    call(tmp_path, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv")
+    inside(tmp_path, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv")
     assert pd.read_csv(tmp_path / "e.csv")["t"].iloc[-1] == 39
-    bad = call(tmp_path, "estimate", "d.csv", "--model", "m.toml", "--time-unit", "D", "-o",
+    bad = inside(tmp_path, "estimate", "d.csv", "--model", "m.toml", "--time-unit", "D", "-o",
                "f.csv", status=2)  # fmt: skip
     assert "--time-unit must be h" in bad.stderr
-    call(tmp_path, "simulate", "m.toml", "--n", 5, "--x0", "0", "--seed", 1, "-o", "s.csv")
+    inside(tmp_path, "simulate", "m.toml", "--n", 5, "--x0", "0", "--seed", 1, "-o", "s.csv")
     (tmp_path / "day.toml").write_text(LEVEL + 'time_unit = "D"\n')
-    bad = call(tmp_path, "estimate", "s.csv", "--model", "day.toml", "-o", "g.csv", status=2)
+    bad = inside(tmp_path, "estimate", "s.csv", "--model", "day.toml", "-o", "g.csv", status=2)
     assert "counts time in h, the model in D" in bad.stderr
 
 
 def test_nothing_observed_is_said(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("t,x\n0,\n1,\n")
     (tmp_path / "m.toml").write_text(LEVEL)
-    done = call(tmp_path, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv")
+    done = inside(tmp_path, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv")
     assert "warning: d.csv: nothing was observed: no value in x" in done.stderr
 
 
 def test_held_out_comparison_and_filterpys_likelihood(tmp_path: Path) -> None:
-    done = call(tmp_path, "compare", DATA / "nile.csv", "--hold-out", "--model", DATA / "nile.toml",
-                "--estimators", "kalman,rts", "--pieces", 2, "-o", "h.csv")  # fmt: skip
+    level = DATA / "nile.csv", "--model", DATA / "nile.toml"
+    several = "--estimators", "kalman,rts", "--pieces", 2
+    done = inside(tmp_path, "compare", *level, "--hold-out", *several, "-o", "h.csv")
     frame = pd.read_csv(tmp_path / "h.csv")
     assert set(frame["kind"]) == {"random", "blocks", "forecast"}
     assert "coverage95" in done.stdout
-    done = call(tmp_path, "estimate", DATA / "nile.csv", "--model", DATA / "nile.toml",
-                "--estimator", "filterpy", "-o", "f.csv")  # fmt: skip
+    done = inside(tmp_path, "estimate", *level, "--estimator", "filterpy", "-o", "f.csv")
     assert "as kalman gives it, is -633.4646" in done.stdout
 
 
 def test_report_is_written(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
-    call(tmp_path, "report", DATA / "nile.csv", "-o", "r.html")
+    inside(tmp_path, "report", DATA / "nile.csv", "-o", "r.html")
     assert "Plotly.newPlot" in (tmp_path / "r.html").read_text()
-    bad = call(tmp_path, "report", DATA / "nile.csv", "-o", "r.txt", status=2)
+    bad = inside(tmp_path, "report", DATA / "nile.csv", "-o", "r.txt", status=2)
     assert "must end in .html" in bad.stderr
 
 
