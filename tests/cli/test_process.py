@@ -34,10 +34,7 @@ def call(
         [*COMMAND, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False,
         **options,
     )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    if status == 2:
-        assert done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert_ended(done.returncode, status, done.stdout, done.stderr)
     return done
 
 
@@ -45,8 +42,16 @@ def inside(folder: Path, *arguments: Any, status: int = 0) -> Result:
     """As `call`, in this process: for what the command does, not how it lives."""
     with contextlib.chdir(folder):
         done = CliRunner().invoke(main, [*map(str, arguments)])
-    assert done.exit_code == status, done.output
+    assert_ended(done.exit_code, status, done.stdout, done.stderr)
     return done
+
+
+def assert_ended(found: int, status: int, stdout: str, stderr: str) -> None:
+    """With the status wanted; bad input is one line."""
+    assert found == status, stderr
+    if status == 2:
+        assert stdout == ""
+        assert len(stderr.splitlines()) == 1, stderr
 
 
 def test_stdin_to_stdout_in_json_lines(tmp_path: Path) -> None:
