@@ -27,6 +27,20 @@ namespace afa {
 
 constexpr int MOST_ARGUMENTS = 48, MOST_AXES = 4, MOST_LETTERS = 24, LONGEST_NAME = 24, LONGEST_TEXT = 1500;
 
+// A signature put together from parts when compiled, since no C++ library need be there at run time.
+struct Text {
+    char characters[LONGEST_TEXT] = {};
+    int length = 0;
+    constexpr Text(const char* part) {
+        while (*part) characters[length++] = *part++;
+    }
+    constexpr const char* c_str() const { return characters; }
+    friend constexpr Text operator+(Text text, const Text& more) {
+        for (int i = 0; i < more.length; i++) text.characters[text.length++] = more.characters[i];
+        return text;
+    }
+};
+
 // One argument of a signature: its name and, for each axis, a letter's number, -1 - length, or ANY; for indices
 // what bounds them, likewise, whether the bound itself is allowed (closed) and whether -1 is (optional).
 struct Wanted {

@@ -1,6 +1,4 @@
 // Kernels of afafilter.kalman's flat start and of afafilter.linalg's subspaces.
-#include <string>
-
 #include "bind.h"
 #include "flat_start.h"
 #include "flat_steps.h"
@@ -8,20 +6,20 @@
 namespace afa {
 
 PyMethodDef* flat_methods() {
-    static const std::string chain = CHAIN, gains = GAINS, sizes = SIZES, kept = KEPT, paths = PATHS;
-    static const std::string filter = chain + gains + "times(N) " + sizes +
+    static constexpr Text chain = CHAIN, gains = GAINS, sizes = SIZES, kept = KEPT, paths = PATHS;
+    static constexpr Text filter = chain + gains + "times(N) " + sizes +
                                       "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
                                       kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(2)";
-    static const std::string smooth = chain + "last<N " + gains +
+    static constexpr Text smooth = chain + "last<N " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
-    static const std::string carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
-    static const std::string move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d)";
-    static const std::string see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k)";
-    static const std::string predict = chain + "k<N tau stamp " + sizes + paths;
-    static const std::string innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
-    static const std::string update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
+    static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
+    static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d)";
+    static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k)";
+    static constexpr Text predict = chain + "k<N tau stamp " + sizes + paths;
+    static constexpr Text innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
+    static constexpr Text update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
     static PyMethodDef table[] = {
         bind<&filter_flat>("filter_flat", filter.c_str()),
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),

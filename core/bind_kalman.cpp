@@ -1,6 +1,4 @@
 // Kernels of afafilter.kalman.
-#include <string>
-
 #include "bind.h"
 #include "covariances.h"
 #include "means.h"
@@ -8,13 +6,13 @@
 namespace afa {
 
 PyMethodDef* kalman_methods() {
-    static const std::string chain = CHAIN, gains = GAINS;
-    static const std::string covariances =
+    static constexpr Text chain = CHAIN, gains = GAINS;
+    static constexpr Text covariances =
         chain + "first<=N stop<=N L(d,d) seen(T,p) scale(T) smooth cov(N,d,d) S(T,p,p) " + gains;
-    static const std::string smoothed = "last<=N " + gains + "cov(N,d,d) Z(d,d)";
-    static const std::string means = chain + "first<=N m(paths,d) " + gains +
+    static constexpr Text smoothed = "last<=N " + gains + "cov(N,d,d) Z(d,d)";
+    static constexpr Text means = chain + "first<=N m(paths,d) " + gains +
                                      "z(paths,T,p) seen(T,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T)";
-    static const std::string back =
+    static constexpr Text back =
         chain + "last<=N " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
     static PyMethodDef table[] = {
         bind<&filter_covariances>("filter_covariances", covariances.c_str()),

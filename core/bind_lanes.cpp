@@ -1,18 +1,16 @@
 // Kernels of afafilter.kalman for several paths side by side.
-#include <string>
-
 #include "bind.h"
 #include "lanes.h"
 
 namespace afa {
 
 PyMethodDef* lane_methods() {
-    static const std::string chain = CHAIN;
-    static const std::string kept = LANE_MEMORY;
-    static const std::string filtered =
+    static constexpr Text chain = CHAIN;
+    static constexpr Text kept = LANE_MEMORY;
+    static constexpr Text filtered =
         chain + "first(paths)<=N L0(paths,d,d) m0(paths,d) seen(paths,T,p) scale(paths,T) smooth z(paths,T,p) mean(paths,N,d) "
                 "cov(paths,N,d,d) innovation(paths,T,p) S(paths,T,p,p) loglik(paths,T) " + kept;
-    static const std::string smoothed =
+    static constexpr Text smoothed =
         kept + "last(paths)<=N mean(paths,N,d) cov(paths,N,d,d) Z0(paths,d,d) y0(paths,d)";
     static PyMethodDef table[] = {
         bind<&filter_lanes>("filter_lanes", filtered.c_str()),

@@ -1,6 +1,4 @@
 // Kernels of afafilter.kalman's mixture filter and stream.
-#include <string>
-
 #include "bind.h"
 #include "mixture.h"
 #include "stream.h"
@@ -8,7 +6,7 @@
 namespace afa {
 
 PyMethodDef* mixture_methods() {
-    static const std::string filter = std::string(CHAIN) + "times(N) " + SIZES +
+    static constexpr Text filter = Text(CHAIN) + "times(N) " + SIZES +
                                       "rate scale L(d,d) m(d) D(q,d) z(T,p) seen(T,p) " + MIXTURE_OUTPUT + MIXTURE_KEPT + "outcome(2)";
     static PyMethodDef table[] = {
         bind<&filter_mixture>("filter_mixture", filter.c_str()),

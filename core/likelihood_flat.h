@@ -25,8 +25,7 @@
 // T, which cancel over the nodes wherever a parameter only turns the directions, cancel in floating point as well.
 // (Derived from Fisher's identity under the flat measure; de Jong, Annals of Statistics 19 (1991) 1073-1083, for delta.)
 #pragma once
-#include <memory>
-#include <vector>
+#include <optional>
 
 #include "likelihood.h"
 
@@ -39,7 +38,7 @@ struct FlatPart {
     int64_t n, T, room;
     Room step, root, T_, V, D, half, P, S, mean, innovation, loglik, z, L, m, M, Tm, s, Ms, touch, Ts, ss, E, turned, error,
         peak, rotation, facts;
-    std::vector<int64_t> slot, obs, count;
+    Scratch<int64_t, 0> slot, obs, count;
     int64_t outcome[4] = {0, 0, -1, 0};
     int64_t done() const { return outcome[0]; }
     bool integrated() const { return outcome[1] == 1; }
@@ -49,10 +48,9 @@ struct FlatPart {
           T_(room * d * d), V(room * p * d), D(room * d * d), half(T), P(T * d * d), S(T * p * p), mean(n * T * d),
           innovation(n * T * p), loglik(n * T), z(n * T * p), L(d * d), m(n * d), M(q * d), Tm(q * q), s(n * q), Ms(room * q * d),
           touch(room * q * d), Ts(room * q * q), ss(n * room * q), E(T * p * q), turned(q * q), error(q * d * d),
-          peak(q * d), rotation((d + q) * (d + q)), facts(2), slot(static_cast<size_t>(T)), obs(static_cast<size_t>(T)),
-          count(static_cast<size_t>(room)) {
+          peak(q * d), rotation((d + q) * (d + q)), facts(2), slot(T), obs(T), count(room) {
         for (int64_t t = 0; t < T; t++) {
-            obs[static_cast<size_t>(t)] = t;
+            obs[t] = t;
             for (int a = 0; t < room && a < p; a++)
                 for (int64_t j = 0; j < n; j++) z[(j * T + t) * p + a] = data.seen.row(t)[a] ? data.z.row(t)[a * n + j] : NAN;
         }
@@ -70,12 +68,12 @@ struct FlatPart {
         for (int64_t j = 0; j < n; j++)
             for (int i = 0; i < d; i++) m[j * d + i] = chain.mean[i];
         const int64_t U = chain.F.shape[0], t = T;
-        Chain along{chain.index, {&kept.F[0], {U, d, d}}, chain.b, {&kept.V[0], {U, d, d}}, {obs.data(), {t}}, chain.cfg,
+        Chain along{chain.index, {&kept.F[0], {U, d, d}}, chain.b, {&kept.V[0], {U, d, d}}, {&obs[0], {t}}, chain.cfg,
                     chain.H, chain.off, chain.R};
-        Gains gains{{slot.data(), {t}}, {&kept.W[0], {t, p, d}}, {&kept.K[0], {t, p, p}}, {&half[0], {t}},
+        Gains gains{{&slot[0], {t}}, {&kept.W[0], {t, p, d}}, {&kept.K[0], {t, p, p}}, {&half[0], {t}},
                     {&kept.root[0], {t, d, d}}, {&T_[0], {room, d, d}}, {&V[0], {room, p, d}}, {&D[0], {room, d, d}}};
         FlatKept store{{&Ms[0], {room, q, d}}, {&touch[0], {room, q, d}}, {&Ts[0], {room, q, q}}, {&ss[0], {n, room, q}},
-                       {&E[0], {t, p, q}}, {count.data(), {room}}, {&turned[0], {q, q}}};
+                       {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
         filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
                     {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
                     {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}},
@@ -481,7 +479,7 @@ inline void score_flat(const LinearChain& chain, const PathData& data, const Fil
 // Where the ordinary filter begins: after the flat part, if there is one, at node `first` with the root L (columns) and the
 // means m (d, n) of the node before. spare: see `FlatPart::run`; bad: node whose innovation is known exactly, or -1.
 struct Beginning {
-    std::unique_ptr<FlatPart> flat;
+    std::optional<FlatPart> flat;
     Scratch<double, 0> L, m;
     double spare = 0.0;
     int64_t first = 0, bad = -1;
@@ -490,7 +488,7 @@ struct Beginning {
         const int64_t T = data.z.shape[0], q = chain.flat.shape[0], d = kept.d, n = kept.n;
         if (q > 0)
             for (int64_t room = std::min<int64_t>(T, 4 * q + 16);;) {
-                flat = std::make_unique<FlatPart>(chain, data, kept, room);
+                flat.emplace(chain, data, kept, room);
                 flat->run(chain, data, kept, spare);
                 if (flat->outcome[2] >= 0) {
                     bad = flat->outcome[2];
@@ -537,14 +535,14 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
                           Index<1> index, Index<1> cfg, In<1> times, PathData data, Out<1> gradient, Out<1> value) {
     const int64_t U = steps.shape[0], d = u.shape[0], p = off.shape[1], q = flat.shape[0], none = 0;
     Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d);
-    std::vector<int64_t> block(static_cast<size_t>(d));
+    Scratch<int64_t, 0> block(d);
     auto views = [&](double* at) {
         return std::make_tuple(Out<3>{at, {U, d, d}}, Out<2>{at + U * d * d, {U, d}}, Out<3>{at + U * (d * d + d), {U, d, d}});
     };
     auto [F, b, V] = views(&moves[0]);
     auto [gF, gb, gV] = views(&gmoves[0]);
     transitions(A, Q, u, steps, F, b, V);
-    component_sizes(A, false, {block.data(), {d}}, {&unit[0], {d}}, {&rate[0], {d}});
+    component_sizes(A, false, {&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}});
     double* end = gradient.data;
     auto take = [&](int64_t size) { return end += size, end - size; };
     const Out<2> gA{take(d * d), {d, d}}, gQ{take(d * d), {d, d}}, gcov{take(d * d), {d, d}};
@@ -553,7 +551,7 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
     const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
     const Out<2> gflat{take(q * d), {q, d}};
     const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
-                            times, {{block.data(), {d}}, {&unit[0], {d}}, {&rate[0], {d}}}};
+                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}}};
     const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
     const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
     const int64_t bad = loglik_group(chain, data, true, slopes, out, value);

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,19 @@ def test_nothing_is_written_when_an_argument_is_refused():
     with pytest.raises(ValueError, match="which"):
         core.propagate(*given)
     np.testing.assert_array_equal(given[0], before)
+
+
+def test_the_core_needs_no_cpp_library_at_run_time():
+    # The linker for zig's compiler gets none: such a build would fail when it is loaded.
+    core_folder = Path(__file__).resolve().parents[2] / "core"
+    used = {
+        name
+        for file in core_folder.iterdir()
+        for name in re.findall(r"#include <(.*?)>", file.read_text())
+    }
+    assert used >= {"cmath", "tuple"}
+    allocate_or_throw = {"string", "vector", "map", "memory", "iostream", "functional", "stdexcept"}
+    assert not used & allocate_or_throw
 
 
 def test_the_lock_is_released_while_a_kernel_runs():
