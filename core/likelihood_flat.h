@@ -107,19 +107,20 @@ inline void take_over(const FlatPart& flat, const PathData& data, Filtered& kept
 // direction; left (done, p, n) what they left of e; own (done, p) the direction that the row itself closed, or -1.
 struct Regression {
     Scratch<double, 0> turns, left, T, s;                // T (q, q), s (n, q)
-    std::vector<int64_t> own;
+    Scratch<int64_t, 0> own;
     Regression(const PathData& data, const Filtered& kept, const FlatPart& flat)
         : turns(flat.done() * flat.p * flat.q * 2), left(flat.done() * flat.p * flat.n), T(flat.q * flat.q), s(flat.n * flat.q),
-          own(static_cast<size_t>(flat.done() * flat.p), -1) {
+          own(flat.done() * flat.p) {
         const int p = flat.p, q = flat.q;
         FlatState x{flat.d, p, q, 0, nullptr, &T[0], &s[0], nullptr, nullptr, flat.n};
         Scratch<double, 0> row(q), slack(q);
         for (int64_t t = 0; t < flat.done(); t++)
             for (int a = 0; a < p; a++) {
-                if (!data.seen.row(t)[a]) continue;
                 const int64_t at = t * p + a;
+                own[at] = -1;
+                if (!data.seen.row(t)[a]) continue;
                 const bool closes = x.count < q && flat.E[at * q + x.count] != 0.0;
-                if (closes) own[static_cast<size_t>(at)] = x.count++;
+                if (closes) own[at] = x.count++;
                 for (int j = 0; j < x.count; j++) {
                     row[j] = 0.0;
                     for (int g = 0; g <= a; g++) row[j] += kept.K[(t * p + g) * p + a] * flat.E[(t * p + g) * q + j];
@@ -220,7 +221,7 @@ inline void turn_back(const Regression& done, const PathData& data, int64_t t, i
         double* e = &at.e[a * wide];
         for (int64_t i = 0; i < wide; i++) e[i] = 0.0;
         if (!data.seen.row(t)[a]) continue;
-        const int64_t row = t * p + a, own = done.own[static_cast<size_t>(row)];
+        const int64_t row = t * p + a, own = done.own[row];
         if (own >= 0) {
             for (int64_t i = 0; i < wide; i++) std::swap(e[i], at.w[own * wide + i]);
             continue;
