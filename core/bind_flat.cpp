@@ -28,6 +28,7 @@ PyMethodDef* flat_methods() {
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
         bind<&see_flat>("see_flat", see.c_str()),
         bind<&rank_rounding>("rank_rounding", ""),
+        bind<&rank_decayed>("rank_decayed", ""),
         bind<&move_directions>("move_directions", move.c_str()),
         bind<&predict_all>("predict_all", predict.c_str()),
         bind<&innovations_all>("innovations_all", innovations.c_str()),

@@ -26,8 +26,10 @@ template <int D> struct Triangle {
     int waiting = 0;
     Scratch<Pack, D * MOST> rows;    // (d, MOST): column c is the left side of equation c
     Scratch<Pack, D> head, beta, live;
+    Scratch<Pack, 2 * D * MOST> places;   // gap and sign of the exchange with row a of the triangle, (d, 2, MOST)
+    Scratch<char, D> exchanged;           // whether there was one
 
-    explicit Triangle(int64_t d) : d_(static_cast<int>(d)), rows(d * MOST), head(d), beta(d), live(d) {}
+    explicit Triangle(int64_t d) : d_(static_cast<int>(d)), rows(d * MOST), head(d), beta(d), live(d), places(2 * d * MOST), exchanged(d) {}
     AFA_INLINE int dim() const { return D ? D : d_; }
 
     // The left sides that wait become part of R; what the rotation was stays in rows, head, beta.
@@ -42,6 +44,15 @@ template <int D> struct Triangle {
             AFA_UNROLL
             for (int c = 0; c < MOST; c++) rest += rows[a * MOST + c] * rows[a * MOST + c];
             Loose& entry = triangle[(a * d + a) * stride];
+            exchanged[a] = !all_between(Pack(Pack(entry) * Pack(entry) - rest), 0.0, HUGE_VAL);
+            if (exchanged[a]) {
+                pivot_rows(&rows[a * MOST], static_cast<int>(MOST), Pack(entry), [&](int c, Pack gap, Pack sign) {
+                    for (int b = a; b < d; b++) exchange(triangle[(b * d + a) * stride], rows[b * MOST + c], gap, sign);
+                    places[2 * a * MOST + c] = gap, places[(2 * a + 1) * MOST + c] = sign;
+                });
+                rest = Pack{};
+                for (int c = 0; c < MOST; c++) rest += rows[a * MOST + c] * rows[a * MOST + c];
+            }
             Pack pivot = entry, unit = spread<Pack>(1.0);
             if (__builtin_expect(!all_between(Pack(pivot * pivot + rest), 0x1p-900, 0x1p+900), 0))
                 unit = rescale(a, pivot, rest);
@@ -81,7 +92,12 @@ template <int D> struct Triangle {
     AFA_INLINE void follow(Loose* s, int64_t stride, Pack* right) {
         const int d = dim();
         AFA_UNROLL
-        for (int a = 0; a < d; a++) rotate(s[a * stride], right, a);
+        for (int a = 0; a < d; a++) {
+            if (exchanged[a])
+                for (int c = 0; c < MOST; c++)
+                    exchange(s[a * stride], right[c], places[2 * a * MOST + c], places[(2 * a + 1) * MOST + c]);
+            rotate(s[a * stride], right, a);
+        }
     }
 };
 

@@ -74,16 +74,42 @@ AFA_INLINE Pack clip(Pack x, double low, double high) {
     return x < high ? x : spread<Pack>(high);
 }
 
+// Exchanges, lane by lane, row a of a triangle (its diagonal entry >= 0) with the largest of `columns` rows that wait, where
+// that is larger: reflections keep the digits of small rows if the pivot is the largest of its column (Cox & Higham,
+// "Stability of Householder QR factorization for weighted least squares problems", 1998). take(c, gap, sign): the
+// entries of row c, times sign, and of the triangle change places where gap > 0.
+template <class Number, class Rows, class Take>
+__attribute__((noinline)) void pivot_rows(const Number* row, Rows columns, Number pivot, Take&& take) {
+    for (int c = 0; c < columns; c++) {
+        const Number x = row[c], gap = magnitude(x) - pivot;
+        take(c, gap, where_positive(x, spread<Number>(1.0), spread<Number>(-1.0)));
+        pivot = larger(pivot, magnitude(x));
+    }
+}
+template <class Number, class Place> AFA_INLINE void exchange(Place& kept, Number& waiting, Number gap, Number sign) {
+    const Number before = kept, x = waiting;
+    kept = where_positive(gap, Number(sign * x), before);
+    waiting = where_positive(gap, before, x);
+}
+
 // [L | X] <- [L | X] Theta with Theta orthogonal, so that the first `pivots` rows of X become zero: L (rows, pivots),
 // lower triangular with a diagonal >= 0, stays so. Householder reflections of columns (Golub & Van Loan, section
 // 5.1): u = (L_aa + |row|, X_a), beta = 2 / u^T u, every row b <- b - beta (b u) u. X (rows, columns) is work space.
-template <class Number, class Pivots, class Rows, class Columns>
+// Graded: columns of any size, each of which keeps its digits.
+template <bool Graded = false, class Number, class Pivots, class Rows, class Columns>
 AFA_INLINE void append(Number* L, int stride, Number* X, int step, Pivots pivots, Rows rows, Columns columns) {
     AFA_UNROLL
     for (int a = 0; a < pivots; a++) {
         Number rest = {}, head = L[a * stride + a], unit = spread<Number>(1.0);
         AFA_UNROLL
         for (int c = 0; c < columns; c++) rest += X[a * step + c] * X[a * step + c];
+        if (Graded && !all_between(Number(head * head - rest), 0.0, HUGE_VAL)) {
+            pivot_rows(&X[a * step], columns, head, [&](int c, Number gap, Number sign) {
+                for (int b = a; b < rows; b++) exchange(L[b * stride + a], X[b * step + c], gap, sign);
+            });
+            head = L[a * stride + a], rest = Number{};
+            for (int c = 0; c < columns; c++) rest += X[a * step + c] * X[a * step + c];
+        }
         if (__builtin_expect(!all_between(Number(head * head + rest), 0x1p-900, 0x1p+900), 0)) {
             unit = magnitude(head);   // squares would lose digits, or all of them
             for (int c = 0; c < columns; c++) unit = larger(unit, magnitude(X[a * step + c]));

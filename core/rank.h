@@ -30,6 +30,7 @@ constexpr double RANK = 32.0;
 inline double rank_rounding() { return RANK * EPS; }
 // A block along which a direction has decayed by this much, by fifty decades, has forgotten it.
 constexpr double DECAYED = 1e-50;
+inline double rank_decayed() { return DECAYED; }
 
 // Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
 // rate, 1/time: the norm of A in these units (0 for steps F that are given as they are).

@@ -56,7 +56,7 @@ template <int D, int M, class Number> struct Equations {
         if (waiting == 0) return;
         for (int k = 0; k < all; k++)
             for (int c = waiting; c < MOST; c++) rows[k * MOST + c] = Number{};
-        append(&t[0], d, &rows[0], MOST, d, all, MOST);
+        append<true>(&t[0], d, &rows[0], MOST, d, all, MOST);
         waiting = 0;
     }
     // The next equation: coefficients, then right sides, are put to rows[k * MOST + column].

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.determined import left_open
 from afafilter.adaptive.forms import remembered
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
@@ -33,20 +34,11 @@ from afafilter.adaptive.recursions import (
     pair_distances,
     pair_equations,
     pair_log_dets,
-    pair_shares,
-    plain_triangles,
     side_by_side,
-    weighted_triangles,
 )
-from afafilter.linalg.subspaces import unseen
+from afafilter.linalg.subspaces import Unseen
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Weight
-
-RANK_RTOL = 1e-11
-"""Singular values below this, relative to the largest after scaling the columns, count as zero."""
-
-LEAK_TOL = 1e-9
-"""A component counts as determined when undetermined directions reach it by less than this."""
 
 TILE_NUMBERS = 2**20
 """Numbers (float64) that the equations of a tile may hold."""
@@ -85,7 +77,8 @@ class Pattern(NamedTuple):
     earlier, the first and last that count as in `Plan` (the walk takes in both); y : (P, n, r)
     whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
     number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa};
-    open_ : (Tq, d) components of the state that the observations used cannot determine.
+    seen : (T, p) components that they show; open_ : what they leave open, used and earlier, None
+    where windows leave each query its own.
     """
 
     plan: Plan
@@ -97,7 +90,8 @@ class Pattern(NamedTuple):
     rest: Array
     dim: Dim
     kappa: Array
-    open_: ObsMask
+    seen: ObsMask
+    open_: tuple[Unseen | None, ...]
 
 
 class Tile(NamedTuple):
@@ -115,19 +109,6 @@ class Tile(NamedTuple):
     earlier: ObsMask
     log_det: Array | None
     kappa: Array
-
-
-class Solution(NamedTuple):
-    """In the coordinates and units of the queries, leading P or 1 paths.
-
-    mean (P, nq, d); cov (., nq, d, d); null (., nq, d, d): columns span what is not determined;
-    shares (., nq, T) of the information, or None.
-    """
-
-    mean: Array
-    cov: Array
-    null: Array
-    shares: Array | None
 
 
 def make_plan(
@@ -193,30 +174,24 @@ def make_pattern(
     for mine, how, white in found:
         y[:, row[mine], : how.rank] = white[..., : how.rank]
         rest[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
-    stamps = plan.stamps[js]
     sight = make_sight(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
     used = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
     earlier = np.searchsorted(js, plan.earlier[0]), np.searchsorted(js, plan.earlier[1])
     ends = used
     if predicts:
         ends = np.minimum(used[0], earlier[0]), np.maximum(used[1], earlier[1])
-    flow, queries = make_walk(plan.coords, stamps, plan.times, *ends, plan.anchor_cov)
+    flow, queries = make_walk(plan.coords, plan.stamps[js], plan.times, *ends, plan.anchor_cov)
     walk = Walk(flow, sight, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
     kappa = queries.reach[:, None] * plan.coords.quiet
-    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, _open(plan, seen))
-
-
-def _open(plan: Plan, seen: ObsMask) -> ObsMask:
-    """Components (Tq, d) that the observations seen (T, p) leave open: the rule of flat starts.
-
-    In a window of the nearest observations the triangle of the equations decides alone.
-    """
-    model = plan.model
-    if plan.first.any():
-        return np.zeros((len(plan.times), model.dim), dtype=bool)
-    return unseen(model.A, model.component_sizes, model.C, plan.stamps, seen, plan.times, plan.last)
+    spans = [(plan.first, plan.last), plan.earlier][: 1 + predicts]
+    model, stamps = plan.model, plan.stamps
+    open_ = tuple(
+        None if low.any() else left_open(model, stamps, seen, plan.times, high)
+        for low, high in spans
+    )
+    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, seen, open_)
 
 
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
@@ -261,7 +236,7 @@ def _between(ends: tuple[Index, Index], at: slice, low: int, n: int) -> ObsMask:
     return np.asarray((j >= first) & (j < last))
 
 
-def _data(pattern: Pattern, tile: Tile, paths: slice) -> Array:
+def tile_data(pattern: Pattern, tile: Tile, paths: slice) -> Array:
     n = tile.pairs.shape[1]
     return pattern.y[paths, tile.low : tile.low + n]
 
@@ -285,46 +260,14 @@ def log_scales(
     rows = slice(tile.low, tile.low + tile.pairs.shape[1])
     known: ObsMask = np.asarray(~np.isnan(anchor).any(axis=-1, keepdims=True))
     lanes = side_by_side(np.asarray(np.where(known, anchor, 0.0)))
-    d2 = pair_distances(tile.pairs, _data(pattern, tile, paths), pattern.rest[paths, rows], lanes)
+    d2 = pair_distances(
+        tile.pairs, tile_data(pattern, tile, paths), pattern.rest[paths, rows], lanes
+    )
     dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
     log_w = weight.log(d2, dim)
     if not known.all():
         log_w = np.where(side_by_side(known.astype(np.float64)) > 0, log_w, 0.0)
     return np.asarray(scale + beta * log_w)
-
-
-def solve_plain(pattern: Pattern, paths: slice) -> Solution:
-    """zbar and (sum P)^-1 of every query, all weights 1."""
-    y = np.moveaxis(pattern.y[paths], 0, -1)
-    rows = plain_triangles(pattern.walk, y)
-    d = rows.shape[1]
-    solve, null = scaled_solver(rows[..., :d])
-    mean = np.moveaxis(solve @ rows[..., d:], -1, 0)
-    return Solution(mean, (solve @ np.swapaxes(solve, -1, -2))[None], null[None], None)
-
-
-def solve_independent(
-    pattern: Pattern, tile: Tile, paths: slice, scale: Array, *, shares: bool
-) -> Solution:
-    """zbar and (sum s P)^-1 of the tile's queries, the pairs counted as independent."""
-    n_queries, d = tile.kappa.shape
-    top = scale.max(axis=-2, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0.0)
-    root = np.exp(0.5 * (scale - top))
-    y = _data(pattern, tile, paths)
-    y = np.moveaxis(y, 0, -1)[None] if len(scale) == 1 else y[..., None]
-    rows = weighted_triangles(tile.pairs, y, root, d, n_queries)
-    triangle = rows[..., :d]
-    solve, null = scaled_solver(triangle)
-    mean = solve @ rows[..., d:]
-    mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
-    size = one_by_one(np.exp(-top), n_queries)
-    cov = solve @ np.swapaxes(solve, -1, -2) * size[..., None]
-    share = None
-    if shares:
-        rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
-        share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
-    return Solution(mean, cov, null, share)
 
 
 def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
@@ -333,44 +276,6 @@ def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
     out = np.zeros((lead, len(tile.kappa), len(pattern.plan.stamps)))
     out[..., pattern.js[tile.low : tile.low + n]] = one_by_one(values, len(tile.kappa))
     return out
-
-
-def scaled_solver(triangle: Array) -> tuple[Array, Array]:
-    """X with X triangle = identity on the determined subspace, and a basis of the rest.
-
-    Columns are scaled to unit length first; X (..., d, d), null (..., d, d) with zero columns for
-    the determined directions.
-    """
-    if not np.isfinite(triangle).all():
-        raise ValueError(
-            "the model grows beyond the floating-point range between observations, so that their "
-            "estimates cannot be combined; give shorter series, or use a Kalman filter"
-        )
-    length = np.linalg.norm(triangle, axis=-2)
-    scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
-    U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])
-    known = s > RANK_RTOL * s[..., :1]
-    inverse = np.where(known, 1.0 / np.where(known, s, 1.0), 0.0)
-    V = np.swapaxes(Vt, -1, -2)
-    X = scale[..., :, None] * (V * inverse[..., None, :]) @ np.swapaxes(U, -1, -2)
-    free = np.where(np.abs(V) > LEAK_TOL, V, 0.0) * ~known[..., None, :]
-    return X, scale[..., :, None] * free
-
-
-def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array, ObsMask]:
-    """Mean and covariance of x, and which components are not determined (NaN, variance inf)."""
-    turn = pattern.plan.coords.W
-    W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
-    mean = (W @ solution.mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
-    cov = W @ solution.cov @ np.swapaxes(W, -1, -2)
-    cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
-    reach = np.abs(W @ solution.null) > LEAK_TOL * (np.abs(turn) @ np.abs(solution.null))
-    unknown: ObsMask = np.asarray(reach.any(axis=-1) | pattern.open_[queries])
-    if unknown.any():
-        mean = np.where(unknown, np.nan, mean)
-        cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
-        np.einsum("...aa->...a", cov)[unknown] = np.inf
-    return mean, cov, unknown
 
 
 def to_tile(pattern: Pattern, queries: slice, x: Array) -> Array:

@@ -14,16 +14,14 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.adaptive.dense import (
-    LEAK_TOL,
     Pattern,
     Plan,
-    Solution,
     Tile,
-    scaled_solver,
     spread_out,
 )
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.recursions import Chain, Stops, sweep_each, sweep_shared
+from afafilter.adaptive.solutions import Solution, reached, settle, weighty
 
 
 def make_chain(pattern: Pattern) -> Chain:
@@ -56,35 +54,32 @@ def solve_exact(
     queries: slice,
     paths: slice,
     reweighted: tuple[Tile, Array] | None,
+    *,
+    early: bool,
 ) -> Solution:
     """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
-    d = pattern.plan.model.dim
+    plan = pattern.plan
+    d = plan.model.dim
     stops = stops.at(queries)
-    weights = None
+    weights = counted = None
     if reweighted is None:
         a, B, P, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
     else:
         tile, scale = reweighted
         y = pattern.y[paths]
         w = np.ascontiguousarray(np.broadcast_to(np.exp(scale), (len(y), *scale.shape[1:])))
-        weights = spread_out(pattern, tile, w)
+        weights, counted = spread_out(pattern, tile, w), weighty(tile, w)
         a, B, P, tri = sweep_each(along, stops, y, tile.low, w)
-    X, null = scaled_solver(tri[..., :d])
+
+    def columns(_at: Index, _here: Array, first: Array) -> Array:
+        return np.asarray(first @ plan.coords.W_inv.T)
+
+    X, unknown, lost = settle(pattern, queries, tri[..., :d], columns, early=early, counted=counted)
+    if lost.any():
+        unknown = unknown | reached(plan, lost, np.abs(B))
     mean = a + B @ (X @ tri[..., d:])
     spread = B @ X
     cov = P + spread @ np.swapaxes(spread, -1, -2)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
-    return Solution(
-        mean * unit,
-        cov * unit[:, :, None] * unit[:, None, :],
-        _leaks(pattern.plan, B, null) * unit[:, :, None],
-        weights,
-    )
-
-
-def _leaks(plan: Plan, B: Array, null: Array) -> Array:
-    """Flat directions as they reach the query; what has decayed below LEAK_TOL is gone."""
-    size = np.abs(plan.coords.W @ null).max(axis=-2, keepdims=True)
-    reach = B @ (null / np.where(size > 0, size, 1.0))
-    return np.where(np.abs(reach) > LEAK_TOL, reach, 0.0)
+    return Solution(mean * unit, cov, unknown, weights)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter.adaptive.dense import LEAK_TOL
 from afafilter.adaptive.forms import is_invertible, remembered
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.isotropic import Sources, anchored_attention, inverse, weights_are_shared
@@ -21,6 +20,7 @@ from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, own_observation
 from afafilter.attention.heads import AttentionResult, tensor
 from afafilter.attention.law import law_of
+from afafilter.linalg.subspaces import ROUNDING
 from afafilter.models.sde import LinearSDE
 
 COMMUTE_TOL = 1e-12
@@ -174,7 +174,7 @@ def _from_modes(mean: Array, variance: Array, back: Array) -> Outcome:
     if not lost.any():
         return Outcome(mean @ back.T, back * variance[..., None, :] @ back.T, None)
     size = np.abs(back)
-    reached = (size > LEAK_TOL * size.max(axis=1, keepdims=True)).astype(np.float64)
+    reached = (size > ROUNDING * size.max(axis=1, keepdims=True)).astype(np.float64)
     unknown: ObsMask = np.asarray(lost.astype(np.float64) @ reached.T > 0)
     cov = back * np.where(lost, 0.0, variance)[..., None, :] @ back.T
     cov[unknown[..., :, None] | unknown[..., None, :]] = 0.0

@@ -14,14 +14,10 @@ from afafilter.adaptive.dense import (
     TILE_NUMBERS,
     Pattern,
     Plan,
-    Solution,
     Tile,
-    finish,
     log_scales,
     make_pattern,
     plain_scales,
-    solve_independent,
-    solve_plain,
     tiles,
     to_tile,
 )
@@ -30,6 +26,7 @@ from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.recursions import Chain, Stops
+from afafilter.adaptive.solutions import Solution, finish, solve_independent, solve_plain
 from afafilter.models.sde import LinearSDE
 
 Result = TypeVar("Result")
@@ -114,7 +111,7 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outco
             start = to_tile(pattern, queries, own[paths, queries])
             solution, change = _iterate(pattern, chain, queries, tile, paths, start, options)
             where = paths if reweighted else slice(None)
-            outcome.mean[paths, queries], outcome.cov[where, queries], _ = finish(
+            outcome.mean[paths, queries], outcome.cov[where, queries] = finish(
                 pattern, queries, solution
             )
             if weights is not None and solution.shares is not None:
@@ -171,12 +168,14 @@ def _iterate(
         if chain is not None:
             given = None if tile is None or scale is None else (tile, scale)
             stops = chain[2] if early else chain[1]
-            solution = solve_exact(pattern, chain[0], stops, queries, paths, given)
+            solution = solve_exact(pattern, chain[0], stops, queries, paths, given, early=early)
         elif tile is None or scale is None:
             solution = solve_plain(pattern, paths)
         else:
-            solution = solve_independent(pattern, tile, paths, scale, shares=options.return_weights)
-        unknown = finish(pattern, queries, solution)[2].any(axis=-1, keepdims=True)
+            solution = solve_independent(
+                pattern, tile, paths, scale, shares=options.return_weights, early=early
+            )
+        unknown = solution.unknown.any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
     def unweighted(counts: str, *, early: bool = False) -> tuple[Solution, Array]:

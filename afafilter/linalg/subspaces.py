@@ -23,6 +23,9 @@ from afafilter.linalg.discretiser import transition
 ROUNDING: float = core.rank_rounding()
 """Relative size up to which what should cancel counts as zero."""
 
+DECAYED: float = core.rank_decayed()
+"""A direction that has decayed by more than this is forgotten."""
+
 
 class ComponentSizes(NamedTuple):
     """How exact a transition is, by component of the state.
@@ -91,6 +94,29 @@ def carry(
     return out
 
 
+class Unseen(NamedTuple):
+    """What observations leave open of a flat state, for each of k queries.
+
+    components : (k, d) which ones; at : (m,) the queries of which anything is open; here, first :
+    (m, d, d) their open directions, as rows, at the query and at the first observation: rows of
+    zeros for what is determined, zeros also where there is only rounding.
+    """
+
+    components: ObsMask
+    at: NDArray[np.int64]
+    here: Array
+    first: Array
+
+    def of(self, queries: slice) -> Unseen:
+        """Of some of the queries."""
+        n = len(self.components)
+        start, stop, _ = queries.indices(n)
+        some = slice(*np.searchsorted(self.at, [start, stop]))
+        return Unseen(
+            self.components[queries], self.at[some] - start, self.here[some], self.first[some]
+        )
+
+
 def unseen(
     A: Array,
     sizes: ComponentSizes,
@@ -99,8 +125,8 @@ def unseen(
     seen: ObsMask,
     times: Array,
     used: NDArray[np.int64],
-) -> ObsMask:
-    """Which components (k, d) of a flat state at `times` the first `used` observations leave open.
+) -> Unseen:
+    """What of a flat state at `times` the first `used` observations leave open.
 
     Parameters
     ----------
@@ -113,8 +139,9 @@ def unseen(
         Of each query, and how many of the first observations it uses.
     """
     d, T = C.shape[1], len(stamps)
-    out = np.zeros((len(times), d), dtype=bool)
-    out[used == 0] = True
+    if T == 0:
+        all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
+        return Unseen(np.ones((len(times), d), dtype=bool), np.arange(len(times)), all_, all_)
     n = min(T, 4 * d + 4)
     while True:
         F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
@@ -133,13 +160,14 @@ def unseen(
         if whole or n == T:
             break
         n = T
-    open_ = np.flatnonzero((used > 0) & ((used < done) if whole else True))
+    open_ = np.flatnonzero((used < done) if whole else np.ones(len(used), dtype=bool))
+    out = np.zeros((len(times), d), dtype=bool)
     if not len(open_):
-        return out
+        return Unseen(out, open_, np.zeros((0, d, d)), np.zeros((0, d, d)))
     node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
     base = np.maximum(node, 0)
     lag = times[open_] - stamps[base]
-    early = np.arange(d) < count[used[open_] - 1][:, None]
+    early = np.arange(d) < count[np.maximum(used[open_] - 1, 0)][:, None]
     Phi = np.empty((len(open_), d, d))
     for past, sign in ((lag < 0, -1.0), (lag >= 0, 1.0)):
         if past.any():
@@ -154,8 +182,12 @@ def unseen(
             np.where(early[..., None], 0.0, M[base]),
             np.where(early[..., None], 0.0, rounding[base]),
         )
-        out[open_] = ~(np.abs(moved) <= zero).all(axis=1)
-    return out
+        here = np.where(np.abs(moved) <= zero, 0.0, moved)
+    first = np.where(early[..., None] | (np.abs(M[0]) <= rounding[0]), 0.0, M[0])
+    nothing = used[open_] == 0
+    here[nothing] = first[nothing] = np.eye(d)
+    out[open_] = (here != 0).any(axis=1)
+    return Unseen(out, open_, here, first)
 
 
 def _moves(A: Array, lag: Array) -> Array:

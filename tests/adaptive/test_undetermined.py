@@ -54,3 +54,38 @@ def test_a_state_that_is_never_seen(rates, correlation):
         found = estimator(model, t, z, correlation=correlation, method="dense")
         np.testing.assert_array_equal(np.isnan(found.mean), [[True, False, False]] * 3)
         assert (np.abs(found.mean[:, 1:]) < 20).all()
+
+
+@pytest.mark.parametrize("late", [27.0, 57.0, 300.0])
+@pytest.mark.parametrize("first_sd", [1e-4, 1.0])
+def test_what_has_decayed_far_is_told_from_rounding(late, first_sd):
+    """Two modes seen by their sum, then what is left of the slow one: the flat Kalman filter."""
+    model = LinearSDE(
+        -np.diag([1000.0, 1.0]), Q=np.diag([5e3, 1e-4]), R=[[1e-6]], C=[[1.0, 1.0]], prior="diffuse"
+    )
+    t = np.array([-3.0, late, late + 0.5, late + 2.0])
+    z = np.array([[-0.8], [3.6], [-2.4], [1.1]])
+    obs_cov = np.array([first_sd**2, 1e-6, 1e-6, 1e-6])[:, None, None]
+    wanted = kalman_filter(model, t, z, obs_cov=obs_cov)
+    found = adaptive_filter(model, t, z, obs_cov=obs_cov, correlation="exact")
+    sd = np.sqrt(np.diagonal(wanted.cov, axis1=1, axis2=2))
+    np.testing.assert_allclose((found.mean / sd)[1:], (wanted.mean / sd)[1:], atol=1e-7)
+    np.testing.assert_allclose(found.cov[1:], wanted.cov[1:], rtol=1e-6, atol=1e-12)
+    assert np.isnan(found.mean[0]).all() == np.isnan(wanted.mean[0]).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_exact_sensors_beside_rough_ones_leave_no_rounding_in_what_decays(scale):
+    """Three precise rows for four states; the fourth direction is seen e^-30 later."""
+    model = LinearSDE(
+        -np.diag([1.0, 5.0, 1000.0, 1.0]), Q=np.diag([100.0, 1e-8, 0.5, 1e-4]),
+        R=np.diag([1e-2, 1e-8, 1.0]), C=[[0, 0.5, 0, 0.5], [1, 1, -1, 1], [1, 0, 1, -1]],
+        prior="diffuse",
+    )  # fmt: skip
+    t = np.array([0.0, 30.0, 30.1, 37.1])
+    z = np.array([[8.6, 14.8, -3.9], [-0.02, 8.2, 16.3], [np.nan, 3.2, np.nan], [0.01, 3.3, 0.3]])
+    obs_cov = np.tile(scale * model.R, (4, 1, 1))
+    wanted = kalman_filter(model, t, z, obs_cov=obs_cov)
+    found = adaptive_filter(model, t, z, obs_cov=obs_cov, correlation="exact")
+    sd = np.sqrt(np.diagonal(wanted.cov, axis1=1, axis2=2))
+    np.testing.assert_allclose((found.mean / sd)[1:], (wanted.mean / sd)[1:], atol=1e-6)

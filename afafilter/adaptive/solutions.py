@@ -1,0 +1,154 @@
+"""Estimates of queries from the equations of their pairs, and what is not determined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.dense import Pattern, Plan, Tile, spread_out, tile_data
+from afafilter.adaptive.determined import left_open, solve_triangles
+from afafilter.adaptive.geometry import DECAY_FLOOR, Index
+from afafilter.adaptive.recursions import (
+    one_by_one,
+    pair_shares,
+    plain_triangles,
+    weighted_triangles,
+)
+from afafilter.linalg.subspaces import DECAYED, Unseen
+
+
+class Solution(NamedTuple):
+    """Of the queries, leading P or 1 paths.
+
+    mean (P, nq, d) in their coordinates and units; cov (., nq, d, d) in xi; unknown (., nq, d):
+    components of the state that are not determined; shares (., nq, T) of the information, or None.
+    """
+
+    mean: Array
+    cov: Array
+    unknown: ObsMask
+    shares: Array | None
+
+
+def settle(
+    pattern: Pattern,
+    queries: slice,
+    triangle: Array,
+    columns: Callable[[Index, Array, Array], Array],
+    *,
+    early: bool = False,
+    counted: tuple[int, NDArray[np.bool_]] | None = None,
+) -> tuple[Array, ObsMask, ObsMask]:
+    """`solve_triangles` for these queries, triangle (L, nq, d, d).
+
+    early : by the observations that an anchor before the query's own rests on; counted : those from
+    an index on that have a weight (L, nq, n), None if all have.
+    """
+    plan, which = pattern.plan, int(early)
+    known = pattern.open_[which]
+    first, last = (end[queries] for end in (pattern.used, pattern.earlier)[which])
+    own: NDArray[np.bool_] = np.full(triangle.shape[:2], known is None)
+    if counted is not None:
+        own |= np.asarray(counted[1]).sum(axis=-1) < last - first
+
+    def look(path: int, i: int) -> Unseen:
+        js = pattern.js[first[i] : last[i]]
+        seen: NDArray[np.bool_] = np.asarray(pattern.seen)[js]
+        if counted is not None:
+            low, weighty = counted
+            seen = seen & weighty[path, i, first[i] - low : last[i] - low, None]
+        here = plan.times[queries][i : i + 1]
+        return left_open(plan.model, plan.stamps[js], seen, here, np.array([len(js)]))
+
+    some = None if known is None else known.of(queries)
+    return solve_triangles(triangle, some, own, look, columns)
+
+
+def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:
+    """Components of the state that lost coordinates (..., d) reach by decay (..., d, d)."""
+    open_: NDArray[np.bool_] = np.any((decay > DECAYED) & lost[..., None, :], axis=-1)
+    reach: NDArray[np.bool_] = np.any(open_[..., None, :] & (plan.coords.W != 0), axis=-1)
+    return reach
+
+
+def weighty(tile: Tile, w: Array) -> tuple[int, NDArray[np.bool_]]:
+    """Which of the tile's pairs have weights w (L, bundles, n, 8) > 0, (L, nq, n), from low on."""
+    positive: NDArray[np.bool_] = np.asarray(one_by_one(w, len(tile.kappa)) > 0)
+    return tile.low, positive
+
+
+def solve_plain(pattern: Pattern, paths: slice) -> Solution:
+    """zbar and (sum P)^-1 of every query, all weights 1."""
+    y = np.moveaxis(pattern.y[paths], 0, -1)
+    rows = plain_triangles(pattern.walk, y)
+    d, every = rows.shape[1], slice(None)
+    solve, *open_ = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
+    mean = np.moveaxis(solve[0] @ rows[..., d:], -1, 0)
+    return Solution(mean, _cov(pattern, every, solve), _unknown(pattern, every, *open_), None)
+
+
+def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
+    """Open directions (m, d, d) of queries (m,), in the units in which their equations are."""
+    turn, kappa = pattern.plan.coords.W_inv.T, pattern.kappa[queries]
+
+    def columns(at: Index, here: Array, _first: Array) -> Array:
+        return np.asarray(np.exp(np.minimum(kappa[at], DECAY_FLOOR))[:, None] * (here @ turn))
+
+    return columns
+
+
+def _cov(pattern: Pattern, queries: slice, solve: Array) -> Array:
+    """(sum P)^-1 in xi, of what is left of each coordinate."""
+    left = np.exp(-pattern.kappa[queries])[..., None]
+    root = left * np.where(left > 0, solve, 0.0)
+    return np.asarray(root @ np.swapaxes(root, -1, -2))
+
+
+def _unknown(pattern: Pattern, queries: slice, unknown: ObsMask, lost: ObsMask) -> ObsMask:
+    decay = np.exp(-pattern.kappa[queries])[..., None] * np.eye(lost.shape[-1])
+    return unknown | reached(pattern.plan, lost, decay) if lost.any() else unknown
+
+
+def solve_independent(
+    pattern: Pattern, tile: Tile, paths: slice, scale: Array, *, shares: bool, early: bool
+) -> Solution:
+    """zbar and (sum s P)^-1 of the tile's queries, the pairs counted as independent."""
+    n_queries, d = tile.kappa.shape
+    top = scale.max(axis=-2, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    root = np.exp(0.5 * (scale - top))
+    y = tile_data(pattern, tile, paths)
+    y = np.moveaxis(y, 0, -1)[None] if len(scale) == 1 else y[..., None]
+    rows = weighted_triangles(tile.pairs, y, root, d, n_queries)
+    triangle, columns = rows[..., :d], _here(pattern, tile.queries)
+    solve, *open_ = settle(
+        pattern, tile.queries, triangle, columns, early=early, counted=weighty(tile, root)
+    )
+    mean = solve @ rows[..., d:]
+    mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
+    size = one_by_one(np.exp(-top), n_queries)
+    cov = _cov(pattern, tile.queries, solve) * size[..., None]
+    share = None
+    if shares:
+        rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
+        share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
+    return Solution(mean, cov, _unknown(pattern, tile.queries, *open_), share)
+
+
+def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array]:
+    """Mean and covariance of x; what is not determined is NaN, with variance inf."""
+    turn = pattern.plan.coords.W
+    W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
+    mean = (W @ solution.mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
+    cov = turn @ solution.cov @ turn.T
+    cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
+    unknown = solution.unknown
+    if unknown.any():
+        mean = np.where(unknown, np.nan, mean)
+        cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)
+        np.einsum("...aa->...a", cov)[unknown] = np.inf
+    return mean, cov
