@@ -18,6 +18,15 @@ from afafilter.linalg.subspaces import Unseen, unseen
 from afafilter.models.sde import LinearSDE
 
 
+def check_range(triangle: Array) -> None:
+    """Equations are finite numbers."""
+    if not np.isfinite(triangle).all():
+        raise ValueError(
+            "the model grows beyond the floating-point range between observations, so that their "
+            "estimates cannot be combined; give shorter series, or use a Kalman filter"
+        )
+
+
 def solve_triangles(
     triangle: Array,
     known: Unseen | None,
@@ -49,11 +58,7 @@ def solve_triangles(
     lost : ndarray of bool, shape (L, n, d)
         Coordinates of which nothing is left within the range of floating-point numbers.
     """
-    if not np.isfinite(triangle).all():
-        raise ValueError(
-            "the model grows beyond the floating-point range between observations, so that their "
-            "estimates cannot be combined; give shorter series, or use a Kalman filter"
-        )
+    check_range(triangle)
     unknown: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     fixed: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     largest = np.abs(triangle).max(axis=-2, keepdims=True)
