@@ -52,7 +52,8 @@ def format_of(module: object) -> str:
 
 def options_of(name: str, command: click.Command) -> str:
     """A section: usage, what the command does, its options."""
-    context = click.Context(command, info_name=f"afafilter {name}")
+    above = click.Context(main, **main.context_settings)
+    context = click.Context(command, parent=above, info_name=f"afafilter {name}")
     usage = " ".join([f"afafilter {name}", *command.collect_usage_pieces(context)])
     lines = [f"afafilter {name}", "~" * (10 + len(name)), "", "::", "", f"   {usage}", ""]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):

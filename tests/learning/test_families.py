@@ -27,7 +27,7 @@ WORDS = {
 
 
 def test_every_word_is_tried_here():
-    assert {*WORDS, "Family"} == set(f.__all__)
+    assert {*WORDS, "Family", "Normal", "LogNormal"} == set(f.__all__)
 
 
 def test_axes_share_parameters_or_have_their_own():

@@ -286,7 +286,7 @@ def test_plot_and_summary_show_every_estimator(monkeypatch):
     ax = result.plot("rmse")
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert {"Bayes", "raw"} <= set(labels)
-    assert ax.get_xlabel() == "rmse"
+    assert ax.get_xlabel() == "RMSE"
 
 
 def test_bad_input():
