@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -13,6 +14,7 @@ from afafilter._base.checks import Array, ObsMask, positive_int, real_array, sca
 from afafilter._base.shown import ShownByFields
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
+from afafilter.adaptive.record_length import LongRecordWarning
 from afafilter.kalman.estimators import kalman_filter
 from afafilter.models.priors import PriorLike
 from afafilter.models.sde import LinearSDE
@@ -279,7 +281,9 @@ def tune(
 
     def loss(theta: Array) -> float:
         used, options, _ = build(theta)
-        error = error_covariance(used, grid, adaptive_filter, truth=model, **options)
+        with warnings.catch_warnings():  # settings that are only tried
+            warnings.simplefilter("ignore", LongRecordWarning)
+            error = error_covariance(used, grid, adaptive_filter, truth=model, **options)
         return float(np.log(np.mean(_trace(error.mse)[steps])))
 
     grids = {
