@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from afafilter.cli.errors import FAILED
 from afafilter.cli.formats import ShowsFormat
@@ -23,11 +24,11 @@ from afafilter.cli.options import (
     style_options,
 )
 
-OF_A_STUDY = (
-    *("jobs", "retry_failed", "reference", "allow_import"),
-    *("figure", "latex"),
-)
-"""Options of `compare` without --hold-out."""
+COMMANDLINE = ParameterSource.COMMANDLINE
+OF_A_STUDY = ("jobs", "retry_failed", "reference", "figure", "latex")
+"""Options of `compare` without --hold-out, beside those of `Look`."""
+HELD_OUT = ("models", "estimators", "kinds", "pieces", "horizon", "seed")
+"""Options of `compare` with --hold-out, beside those of reading."""
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.studies.toml")
@@ -107,29 +108,36 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     from afafilter.cli.draw import Look
     from afafilter.cli.reading import taken
 
+    held_out, allow_import = options.pop("hold_out"), options.pop("allow_import")
     own = {k: options.pop(k) for k in OF_A_STUDY}
-    held = {
-        k: options.pop(k) for k in ("models", "estimators", "kinds", "pieces", "horizon", "seed")
-    }
     look = Look(**{k: options.pop(k) for k in Look._fields})
-    reading = taken(study, options)
-    if options.pop("hold_out"):
-        if own["figure"] or own["latex"]:
-            raise click.UsageError("--figure and --latex go with a study, not with --hold-out")
+    held = {k: options.pop(k) for k in HELD_OUT}
+    if held_out:
+        _refuse_given((*OF_A_STUDY, *look._fields), "goes with a study, not with --hold-out")
         from afafilter.cli.hold_out import hold_out_command
 
+        reading = taken(study, options)
         target = output or Path(f"{stem(study)}-hold-out.csv")
-        if say(hold_out_command(reading, target, force, held, own["allow_import"])):
+        if say(hold_out_command(reading, target, force, held, allow_import)):
             raise click.exceptions.Exit(FAILED)
         return
-    if held["models"] or held["estimators"]:
-        raise click.UsageError("--model and --estimators go with --hold-out; a study names its own")
+    _refuse_given((*HELD_OUT, *options), "goes with --hold-out; a study names its own")
     from afafilter.cli.compare import compare_command
 
     own["figure"] = look if own["figure"] else None
-    failed = say(compare_command(study, output or Path(study.stem), force, **own))
+    failed = say(
+        compare_command(study, output or Path(study.stem), force, allow_import=allow_import, **own)
+    )
     if failed:
         raise click.exceptions.Exit(FAILED)
+
+
+def _refuse_given(names: Sequence[str], why: str) -> None:
+    """One line for an option of the other kind of comparison that somebody asked for."""
+    ctx = click.get_current_context()
+    for option in ctx.command.params:
+        if option.name in names and ctx.get_parameter_source(option.name) == COMMANDLINE:
+            raise click.UsageError(f"{option.opts[-1]} {why}")
 
 
 @main.command()

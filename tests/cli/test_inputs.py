@@ -216,3 +216,24 @@ def test_bad_input_is_one_line_and_nothing_written(case: str) -> None:
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("words", "option", "why"),
+    [
+        (["--hold-out", "--style", "ieee"], "--style", "goes with a study"),
+        (["--hold-out", "--latex"], "--latex", "goes with a study"),
+        (["--hold-out", "--reference", "kalman"], "--reference", "goes with a study"),
+        (["--kinds", "random"], "--kinds", "goes with --hold-out"),
+        (["--seed", "0"], "--seed", "goes with --hold-out"),
+        (["--model", "m.toml"], "--model", "goes with --hold-out"),
+        (["--sep", ";"], "--sep", "goes with --hold-out"),
+    ],
+)
+def test_options_of_the_other_comparison_are_not_ignored(
+    words: list[str], option: str, why: str
+) -> None:
+    said = run("compare", "x.csv", *words, status=2).stderr
+    assert f"{option} {why}" in said
+    assert len(said.splitlines()) == 1
