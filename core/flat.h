@@ -106,7 +106,7 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
         for (int j = before; j < x.count; j++) {
             double noise;
             const double show = shown(h, open, j, noise);
-            E[a * x.q + j] = is_rounding(show, noise) ? 0.0 : show;
+            E[a * x.q + j] = j != work.taken[a] && is_rounding(show, noise) ? 0.0 : show;
         }
     }
 }

@@ -228,14 +228,13 @@ inline double shown(const double* h, OpenDirections& open, int j, double& noise)
 }
 inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * EPS * noise; }
 
-// w_j = h n_j for the open directions and its rounding `noise`; whether any of them is seen.
-//
-// Where one is, the others take part in the rotation that follows with what they show, rounding or not.
+// w_j = h n_j for the open directions, 0 where it is only rounding, and its rounding `noise`; whether any of them is seen.
 inline bool look(const double* h, OpenDirections& open) {
     bool any = false;
     for (int j = open.first; j < open.q; j++) {
-        open.w[j] = shown(h, open, j, open.noise[j]);
-        any = any || !is_rounding(open.w[j], open.noise[j]);
+        const double w = shown(h, open, j, open.noise[j]);
+        open.w[j] = is_rounding(w, open.noise[j]) ? 0.0 : w;
+        any = any || open.w[j] != 0.0;
     }
     return any;
 }

@@ -21,6 +21,7 @@ from afafilter import (
     brownian,
     forecast,
     kalman_filter,
+    loglik,
     rts_smoother,
     seasonal,
     simulate,
@@ -226,6 +227,26 @@ def test_barely_determined_is_said():
         warnings.simplefilter("error")
         assert_exact(cycles(1e-4), t, z)
         assert np.isnan(kalman_filter(cycles(1e-15), t, z).mean).all()
+
+
+@pytest.mark.parametrize("rate", [10, 20, 30, 31, 37])
+def test_a_growing_direction_that_shows_only_rounding(rate):
+    """C sees x1 + x2 + x3, constant; x1 - x2 grows as exp(rate t) until rounding hides x1 + x2."""
+    A = block_diag(rate / 2 * np.array([[1.0, -1.0], [-1.0, 1.0]]), 0.0)
+    model = LinearSDE(A, Q=np.zeros((3, 3)), R=[[1.0]], C=[[1.0, 1.0, 1.0]], prior="diffuse")
+    t, z = np.array([0, 1, 1.5, 2, 2.5]), np.array([[np.nan], [1.0], [2.0], [1.5], [0.5]])
+    exact = ExactGaussian(model, t, z)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        estimate = kalman_filter(model, t, z)
+    assert [x.category for x in said] == [BarelyDetermined] * (rate >= 30)
+    assert_law(*(x[-1] for x in estimate.through(model.C)), *exact.law(t[-1], H=model.C))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BarelyDetermined)
+        for value in (estimate.loglik, loglik(model, t, z)):
+            # Where rounding hides them, x1 and x2 count as unseen: |C|^2 = 3 becomes 1.
+            hidden = np.log(3) / 2 if rate >= 30 else 0.0
+            assert float(value) == pytest.approx(exact.loglik() + hidden, abs=1e-7)
 
 
 # ---------------------------------------------------------------- functionals
