@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from afafilter import (
     IMQ,
     Estimate,
+    Huber,
     LinearSDE,
     Outliers,
     Power,
@@ -84,6 +85,8 @@ def estimators() -> Mapping[str, Estimator]:
         "RTS": rts_smoother,
         "filterpy": filterpy_filter,
         "WoLF-IMQ": partial(from_a_guess, weight=IMQ(2.0), metric="R"),
+        "Huber": partial(from_a_guess, weight=Huber(1.5), anchor="estimate"),
+        "variational": partial(from_a_guess, weight=StudentT(4.0), anchor="variational"),
         "IRKF": partial(from_a_guess, weight=StudentT(4.0), anchor="estimate"),
         "mixture guessed": partial(mixture_filter, outlier_rate=0.05, outlier_scale=25.0),
     }  # fmt: skip

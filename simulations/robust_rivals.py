@@ -39,7 +39,8 @@ from afafilter import (
     simulate,
 )
 from afafilter.plotting import curves, figure, paper_style
-from afafilter.studies.winners import holm, paired_p_value
+from afafilter.scoring.paired import holm
+from afafilter.studies.winners import compared_with
 from simulations import _setups
 from simulations._common import save, wide
 from simulations._setups import Estimator, from_a_guess
@@ -185,28 +186,36 @@ def everybody(cell: Cell, *, n_tuning: int, n_particles: int) -> dict[str, Estim
 
 
 def scores(*, full: bool) -> pd.DataFrame:
-    """RMSE, interval, time and the paired test against the best causal one, of every cell."""
-    rows, tests = [], []
+    """RMSE, interval, time and the paired test against the best causal one, of every cell.
+
+    ratio_high: upper end of the 95 % interval of the RMSE over that of the best.
+    """
+    rows = []
     for cell in cells(full=full):
         chosen = everybody(cell, n_tuning=24 if full else 0, n_particles=32 if full else 8)
-        found = run(cell, chosen, 100 if full else 6, SEED, _setups.STEPS if full else 40)
+        found = run(cell, chosen, 300 if full else 6, SEED, _setups.STEPS if full else 40)
         if found.errors:
             raise RuntimeError(f"an estimator failed in {cell}: {found.errors}")
         ratios = {name: s.ratio("rmse") for name, s in found.results.items()}
         causal = [name for name in ratios if name not in TWO_SIDED]
         best = min(causal, key=lambda name: ratios[name].value)
+        tests = {
+            row["estimator"]: row
+            for row in compared_with(best, {name: ratios[name] for name in causal})
+        }
         for name, ratio in ratios.items():
             _, low, high = ratio.interval()
-            tests.append(paired_p_value(ratios[best], ratio) if name in causal else np.nan)
+            tested = tests.get(name, {"p": np.nan, "ratio_high": np.nan})
             rows.append({
                 "process_var": cell.process_var, "outlier_rate": cell.rate, "kind": cell.kind,
                 "estimator": name, "value": ratio.value, "lower": low, "upper": high,
                 "ms_per_path": 1e3 * found.seconds[name] / found.n_paths,
-                "p_holm": 1.0 if name == best else np.nan,
+                "ratio_high": tested["ratio_high"], "p_holm": tested["p"],
+                "rival": name in causal and name != best,
             })  # fmt: skip
     table = pd.DataFrame(rows)
-    rivals = table["p_holm"].isna().to_numpy() & np.isfinite(tests)
-    table.loc[rivals, "p_holm"] = holm(np.array(tests)[rivals], LEVEL)[0]
+    rivals = table.pop("rival")
+    table.loc[rivals, "p_holm"] = holm(table.loc[rivals, "p_holm"].to_numpy(), LEVEL)[0]
     return table
 
 

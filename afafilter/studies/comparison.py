@@ -217,7 +217,9 @@ class Comparison(ShownAsText):
         -------
         DataFrame
             estimator, reference, metric, component, difference, low, high, ratio, ratio_low,
-            ratio_high. Negative differences and ratios below one: lower than the reference.
+            ratio_high, p. Negative differences and ratios below one: lower than the reference. p:
+            paired Student test of the logarithms of each path's values, or of the values where a
+            metric takes both signs; not corrected for the number of rows.
 
         Raises
         ------

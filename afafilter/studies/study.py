@@ -298,8 +298,8 @@ class StudyResult(ShownByFields):
         """Paired differences to a reference, per model and scenario, over all seeds' paths.
 
         Columns: model, scenario, those of `Study.columns`, estimator, reference, difference, low,
-        high, ratio, ratio_low, ratio_high: percentile bootstrap over paths, with a fixed seed.
-        Places where the reference failed are left out.
+        high, ratio, ratio_low, ratio_high, p: percentile bootstrap over paths, with a fixed seed,
+        and paired test as in `Comparison.differences`. Without places where the reference failed.
 
         Raises
         ------

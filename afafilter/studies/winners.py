@@ -3,26 +3,25 @@
 In each place the estimator of smallest loss has won when it is better than *every* rival: its
 p-value is the largest of the paired ones (intersection-union: none of them needs correcting for the
 others). Over the places Holm's step-down procedure keeps the chance of any false win below the
-level (Holm, Scandinavian Journal of Statistics 6 (1979) 65-70). What has not won is a tie.
+level. What has not won is a tie. The tests compare the logarithms of each path's errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtr
 
-from afafilter._base.checks import Array, ObsMask, scalar
-from afafilter.scoring.paired import loss
+from afafilter._base.checks import scalar
+from afafilter.scoring.paired import holm, loss, paired_differences, worse_p_value
 from afafilter.scoring.tally import Ratio
 from afafilter.studies.study import StudyResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPARED = ["model", "scenario", "estimator", "best", "p"]
+COMPARED = ["model", "scenario", "estimator", "best", "ratio_high", "p"]
 COLUMNS = ["model", "scenario", "best", "second", "value", "margin", "p"]
 
 
@@ -76,7 +75,7 @@ def winners(
         if len(order) < 2:
             continue
         best, second = order[:2]
-        p = max(paired_p_value(own[best], own[name]) for name in order[1:])
+        p = max(worse_p_value(own[best], own[name]) for name in order[1:])
         margin = size[second] / size[best] - 1.0 if size[best] > 0 else np.inf
         found = {"best": best, "second": second, "value": own[best].value, "margin": margin, "p": p}
         rows.append({**place, **found})
@@ -95,8 +94,9 @@ def against_best(
     Returns
     -------
     DataFrame
-        model, scenario, those of `Study.columns`, estimator, best, p (paired Student test; 1 for
-        the best itself) and p_holm, corrected for all comparisons of the frame.
+        model, scenario, those of `Study.columns`, estimator, best, ratio_high (upper end of the
+        95 % bootstrap interval of its value over the best's; 1 for the best itself), p (paired
+        Student test; 1 for the best itself) and p_holm, corrected for all comparisons.
     """
     import pandas as pd
 
@@ -108,9 +108,7 @@ def against_best(
         if not size:
             continue
         best = min(size, key=size.__getitem__)
-        for name, ratio in own.items():
-            p = 1.0 if name == best else paired_p_value(own[best], ratio)
-            rows.append({**place, "estimator": name, "best": best, "p": p})
+        rows += [{**place, **row} for row in compared_with(best, own)]
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else COMPARED)
     own_p = frame["p"].to_numpy(dtype=np.float64)
     corrected = np.ones(len(frame))
@@ -119,32 +117,15 @@ def against_best(
     return frame.assign(p_holm=corrected)
 
 
-def paired_p_value(a: Ratio, b: Ratio) -> float:
-    """Two-sided Student test that two metrics on the same paths are equal.
-
-    Linearised ratios: with u_i = (s_i - r c_i) / mean(c) of each path, the difference of the values
-    has the standard error sd(u^a - u^b) / sqrt(n). 1 where there is no difference on any path.
-    """
-    n = len(a.sums)
-    if n < 2:
-        return 1.0
-
-    def influence(ratio: Ratio) -> tuple[float, Array]:
-        mean = ratio.sums.sum() / ratio.counts.sum()
-        return float(mean), (ratio.sums - mean * ratio.counts) / ratio.counts.mean()
-
-    (first, u), (second, w) = influence(a), influence(b)
-    error = float(np.std(u - w, ddof=1) / np.sqrt(n))
-    if error == 0.0:
-        return 1.0 if first == second else 0.0
-    return float(2.0 * stdtr(n - 1, -abs(first - second) / error))
-
-
-def holm(p: Array, level: float) -> tuple[Array, ObsMask]:
-    """Holm's adjusted p-values, and which are at most `level`."""
-    m = len(p)
-    order = np.argsort(p, kind="stable")
-    stepped = np.minimum(np.maximum.accumulate((m - np.arange(m)) * p[order]), 1.0)
-    out = np.empty(m)
-    out[order] = stepped
-    return out, np.asarray(out <= level)
+def compared_with(best: str, ratios: Mapping[str, Ratio]) -> list[dict[str, Any]]:
+    """Rows estimator, best, ratio_high and p of everybody, as in `against_best`."""
+    high = {row["estimator"]: row["ratio_high"] for row in paired_differences(ratios, best)}
+    return [
+        {
+            "estimator": name,
+            "best": best,
+            "ratio_high": high.get(name, 1.0),
+            "p": 1.0 if name == best else worse_p_value(ratios[best], ratio),
+        }
+        for name, ratio in ratios.items()
+    ]
