@@ -75,7 +75,9 @@ _HOME = {
     "studies.comparison": ("Comparison",),
     "studies.hold_out": ("HoldOut", "hold_out"),
     "studies.scenario": ("Scenario",),
-    "studies.study": ("Study", "StudyResult"),
+    "studies.plan": ("StudyPlan",),
+    "studies.result": ("StudyResult",),
+    "studies.study": ("Study",),
     "weights": ("Exponential", "Huber", "IMQ", "Power", "Rational", "StudentT", "Threshold"),
 }
 _MODULES = {

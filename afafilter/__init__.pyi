@@ -92,9 +92,10 @@ from afafilter.studies.compare import compare as compare
 from afafilter.studies.comparison import Comparison as Comparison
 from afafilter.studies.hold_out import HoldOut as HoldOut
 from afafilter.studies.hold_out import hold_out as hold_out
+from afafilter.studies.plan import StudyPlan as StudyPlan
+from afafilter.studies.result import StudyResult as StudyResult
 from afafilter.studies.scenario import Scenario as Scenario
 from afafilter.studies.study import Study as Study
-from afafilter.studies.study import StudyResult as StudyResult
 from afafilter.weights import IMQ as IMQ
 from afafilter.weights import Exponential as Exponential
 from afafilter.weights import Huber as Huber

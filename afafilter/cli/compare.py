@@ -14,7 +14,7 @@ from afafilter.io.output import write_table
 from afafilter.io.sidecar import write_sidecar
 
 if TYPE_CHECKING:
-    from afafilter.studies.study import StudyResult
+    from afafilter.studies.result import StudyResult
 
 
 def compare_command(
@@ -80,6 +80,29 @@ def compare_command(
         yield f"FAILED: {row['estimator']} in {row['model']}, {row['scenario']}: {row['error']}"
     yield f"wrote {', '.join(map(str, [*targets, *more, sidecar]))}"
     return len(result.errors) > 0
+
+
+def plan_command(
+    study: Path, output: Path, force: bool, *, jobs: int, allow_import: bool
+) -> Generator[str, None, None]:
+    """Behind `afafilter compare --plan`."""
+    from importlib.util import find_spec
+
+    from afafilter.studies.plan import WORKERS
+    from afafilter.studies.study import Study
+
+    with importing(allow_import):
+        whole = Study.from_toml(study, allow_import=allow_import)
+    targets = [output / "plan.csv", output / "plan.html"]
+    refuse_existing(targets, force=force)
+    plan = whole.plan(output / "cells")
+    write_table(plan.table(workers=sorted({*WORKERS, jobs})), targets[0], force)
+    yield str(plan)
+    if find_spec("plotly") is None:
+        yield f"wrote {targets[0]}; a page beside it needs plotly: pip install 'afafilter[report]'"
+        return
+    plan.to_html(targets[1], title=f"Plan of {study.name}", force=force)
+    yield f"wrote {', '.join(map(str, targets))}"
 
 
 def _draw(result: StudyResult, stem: Path) -> None:

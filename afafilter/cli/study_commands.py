@@ -25,7 +25,7 @@ from afafilter.cli.options import (
 )
 
 COMMANDLINE = ParameterSource.COMMANDLINE
-OF_A_STUDY = ("jobs", "retry_failed", "reference", "figure", "latex")
+OF_A_STUDY = ("jobs", "retry_failed", "reference", "figure", "latex", "plan")
 """Options of `compare` without --hold-out, beside those of `Look`."""
 HELD_OUT = ("models", "estimators", "kinds", "pieces", "horizon", "seed")
 """Options of `compare` with --hold-out, beside those of reading."""
@@ -44,6 +44,11 @@ HELD_OUT = ("models", "estimators", "kinds", "pieces", "horizon", "seed")
 @click.option("--reference", help="Also write paired differences to this estimator.")
 @click.option("--figure", is_flag=True, help="Also draw rmse and its intervals.")
 @click.option("--latex", is_flag=True, help="Also write rmse.tex, a float with booktabs.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Only tell what the study will cost, from a few cells; they are kept for the run.",
+)
 @style_options
 @click.option(
     "--hold-out",
@@ -96,6 +101,9 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     --reference, differences.csv. Finished cells are kept in the directory cells. --figure draws
     rmse.png and rmse.pdf in the --style of a journal, --latex writes the table as rmse.tex.
 
+    --plan measures a few cells and writes what all of them, and a million, would take on any number
+    of workers: plan.csv, and plan.html with the cost model (needs the extra report).
+
     With --hold-out, compare estimators and models on your own measurements: some are hidden (at
     random, in blocks, or after an origin), and what each estimator says of them is scored by rmse,
     crps, log density and coverage.
@@ -103,6 +111,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     \b
     afafilter compare study.toml -o results/study --jobs 2 --reference kalman
     afafilter compare study.toml --figure --latex --style ieee
+    afafilter compare study.toml --plan --jobs 64
     afafilter compare data.csv --hold-out --model level.toml --model trend.toml
     """
     from afafilter.cli.draw import Look
@@ -124,10 +133,18 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     _refuse_given((*HELD_OUT, *options), "goes with --hold-out; a study names its own")
     from afafilter.cli.compare import compare_command
 
+    directory = output or Path(study.stem)
+    if own.pop("plan"):
+        _refuse_given(
+            ("retry_failed", "reference", "figure", "latex", *look._fields),
+            "says nothing of a plan",
+        )
+        from afafilter.cli.compare import plan_command
+
+        say(plan_command(study, directory, force, jobs=own["jobs"], allow_import=allow_import))
+        return
     own["figure"] = look if own["figure"] else None
-    failed = say(
-        compare_command(study, output or Path(study.stem), force, allow_import=allow_import, **own)
-    )
+    failed = say(compare_command(study, directory, force, allow_import=allow_import, **own))
     if failed:
         raise click.exceptions.Exit(FAILED)
 

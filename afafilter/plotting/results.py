@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from afafilter.learning.diagnostics import Check, Diagnostics
     from afafilter.learning.result import FitResult
     from afafilter.studies.comparison import Comparison
-    from afafilter.studies.study import StudyResult
+    from afafilter.studies.result import StudyResult
 
 MOST_PANELS = 8
 

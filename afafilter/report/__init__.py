@@ -7,6 +7,6 @@ it goes into the page, so that the page needs no network.
 from __future__ import annotations
 
 from afafilter.report.analysis import Analysis, analyse
-from afafilter.report.page import comparison_page, report_page, require_plotly
+from afafilter.report.page import comparison_page, plan_page, report_page, require_plotly
 
-__all__ = ["Analysis", "analyse", "comparison_page", "report_page", "require_plotly"]
+__all__ = ["Analysis", "analyse", "comparison_page", "plan_page", "report_page", "require_plotly"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.io.series import Series
 from afafilter.report.analysis import Analysis
+
+if TYPE_CHECKING:
+    from afafilter.studies.plan import StudyPlan
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b6b6b"
 MOST_POINTS = 6000
@@ -270,6 +273,52 @@ def interval_chart(names: Sequence[str], values: Array, title: str) -> dict[str,
         "showlegend": False,
     }
     return {"data": data, "layout": layout}
+
+
+def duration_chart(plan: StudyPlan) -> dict[str, Any]:
+    """Hours against workers with a band, a line per number of cells."""
+    workers = [2**k for k in range(11)]
+    traces: list[dict[str, Any]] = []
+    for (cells, part), colour in zip(plan.table((), workers).groupby("cells"), (BLUE, ORANGE)):
+        low, high = part["low"].to_numpy(), part["high"].to_numpy()
+        about = {"x": workers, "mode": "lines", "legendgroup": str(cells)}
+        edge = about | {"line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
+        shade = {"fill": "tonexty", "fillcolor": f"{colour}33"}
+        traces += [
+            edge | {"y": _plain(low)},
+            edge | {"y": _plain(high)} | shade,
+            about
+            | {"y": _plain(part["hours"].to_numpy()), "name": f"{cells} cells"}
+            | {"line": {"color": colour}},
+        ]
+    axes = {
+        "xaxis": {"type": "log", "title": {"text": "workers"}},
+        "yaxis": {"type": "log", "title": {"text": "hours"}},
+    }
+    return {"data": traces, "layout": axes}
+
+
+def share_chart(plan: StudyPlan) -> dict[str, Any]:
+    """Seconds per cell of every estimator, mean over the study, with intervals."""
+    values = plan.costs[["seconds", "low", "high"]].to_numpy(dtype=float)
+    values = np.where(np.isfinite(values), values, values[:, :1])
+    return interval_chart(plan.costs["estimator"].tolist(), values, "seconds per cell")
+
+
+def law_chart(plan: StudyPlan) -> dict[str, Any]:
+    """Measured cells beside what the law says of their sizes: on the line if it is right."""
+    traces: list[dict[str, Any]] = []
+    for name, part in plan.fitted.groupby("estimator", sort=False):
+        x, y = (_plain(part[column].to_numpy()) for column in ("law", "seconds"))
+        traces.append({"x": x, "y": y, "mode": "markers", "name": str(name)})
+    ends = [float(plan.measured["seconds"].min()), float(plan.measured["seconds"].max())]
+    line = {"x": ends, "y": ends, "mode": "lines", "name": "equal"}
+    traces.append(line | {"line": {"color": GREY, "dash": "dot"}})
+    axes = {
+        "xaxis": {"type": "log", "title": {"text": "seconds by the law"}},
+        "yaxis": {"type": "log", "title": {"text": "seconds measured"}},
+    }
+    return {"data": traces, "layout": axes | {"legend": {"orientation": "h", "y": -0.35}}}
 
 
 def _line(y: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afafilter.studies.comparison import Comparison
+    from afafilter.studies.plan import StudyPlan
 
 STYLE = """
 :root{color-scheme:light}*{box-sizing:border-box}
@@ -165,6 +166,52 @@ def comparison_page(result: Comparison, title: str = "Comparison of estimators")
     )
 
 
+def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
+    """The HTML of a `StudyPlan`: durations, costs, and what was measured beside the law."""
+    value, low, high = plan.cell_seconds
+    facts = {
+        "cells": len(plan.study.cells),
+        "seconds of a cell": f"{value:.3g}  ({low:.3g} to {high:.3g})",
+        "calling process, per cell": f"{plan.caller_seconds:.3g} s",
+        "workers that it keeps busy": plan.most_workers,
+        "file of a cell": f"{plan.cell_bytes / 1e3:.3g} kB",
+    }
+    unknown = "".join(
+        f'<p class="note">{html.escape(name)} failed, its cost is unknown: {html.escape(error)}</p>'
+        for name, error in plan.failed.items()
+    )
+    body = [
+        _section("The study", "", _facts(facts) + unknown),
+        _section(
+            "How long",
+            "Hours against workers of the speed of this machine, with 95 % intervals. The line is "
+            "flat where the calling process, which writes the files, is busy all the time.",
+            f'<div id="duration" class="chart tall"></div>{_table(plan.table())}',
+        ),
+        _section(
+            "Cost model",
+            "Seconds per cell, mean over the study; spread: of single cells about the law, "
+            "relative; paths, steps, dim: exponents of the law, 0 where the study has one size.",
+            f'<div class="grid"><div id="shares" class="chart"></div>'
+            f'<div id="law" class="chart"></div></div>{_table(plan.costs)}',
+        ),
+        _section("Models and scenarios", "", _table(plan.places)),
+    ]
+    drawn = {
+        "duration": charts.duration_chart(plan),
+        "shares": charts.share_chart(plan),
+        "law": charts.law_chart(plan),
+    }
+    measured = int(plan.measured[["model", "scenario", "seed"]].drop_duplicates().shape[0])
+    files = {
+        "durations": plan.table(),
+        "costs": plan.costs,
+        "places": plan.places,
+        "measured": plan.fitted,
+    }
+    return _page(title, f"from {measured} measured cells", body, drawn, files)
+
+
 # ------------------------------------------------------------------------------------------- pieces
 
 
@@ -184,11 +231,15 @@ def _about(found: Analysis) -> str:
         "longest gap": f"{gaps.max():.6g}" if len(gaps) else "-",
         "unit of time": series.time_unit or "not said",
     }
+    return _section("Data", "", _facts(facts))
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
         for k, v in facts.items()
     )
-    return _section("Data", "", f'<div class="scroll"><table>{rows}</table></div>')
+    return f'<div class="scroll"><table>{rows}</table></div>'
 
 
 def _model(found: Analysis) -> str:

@@ -24,6 +24,7 @@ from afafilter.scoring.tally import (
     Tally,
     chi2_band,
     join_tallies,
+    pooled,
     score_energy,
     score_innovations,
     score_points,
@@ -98,49 +99,47 @@ class Score(ShownByFields):
         ValueError
             Unknown metric, or one that does not exist for the component.
         """
-        total, count = self._columns(metric, component)
-        return Ratio(total[0], count[0], metric == "rmse")
+        return Ratio(*self._columns(metric, component, "path"), metric == "rmse")
 
     def value(self, metric: str, component: str = "all") -> float:
         """One number: the metric pooled over paths and steps."""
         return self.ratio(metric, component).value
 
-    def _columns(self, metric: str, component: str) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def _columns(self, metric: str, component: str, per: str) -> tuple[Array, Array]:
+        """Sums and counts of a metric per "path" or per "step"."""
         names = self.components(metric)
         if component not in names:
             raise ValueError(f"component of {metric} must be one of {names}, got {component!r}")
-        if component != "all":
-            k = int(component[1:])
-            tally = self.componentwise[metric]
-            return (
-                (tally.path_sum[:, k], tally.step_sum[:, k]),
-                (tally.path_count[:, k], tally.step_count[:, k]),
-            )
-        tally = self.joint[metric] if metric in self.joint else self.componentwise[metric]
-        return (
-            (tally.path_sum.sum(1), tally.step_sum.sum(1)),
-            (tally.path_count.sum(1), tally.step_count.sum(1)),
-        )
+        pooled_over = metric in self.joint and component == "all"
+        tally = (self.joint if pooled_over else self.componentwise)[metric]
+        total, count = getattr(tally, f"{per}_sum"), getattr(tally, f"{per}_count")
+        if component == "all":
+            return total.sum(1), count.sum(1)
+        k = int(component[1:])
+        return total[:, k], count[:, k]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `frame`."""
-        out: list[dict[str, Any]] = []
-        for metric in self.metrics:
-            for component in self.components(metric):
-                ratio = self.ratio(metric, component)
-                values = ratio.value, *ratio.interval(), *self._band(metric, ratio)
-                used = round(self._entries(metric, component))
-                counts = self.n_paths, used, self._possible(metric, component) - used
-                out.append(dict(zip(COLUMNS, (metric, component, *values, *counts))))
+        places = [(metric, c) for metric in self.metrics for c in self.components(metric)]
+        if not places:
+            return []
+        both = zip(*(self._columns(*place, "path") for place in places))
+        sums, counts = (np.stack(x) for x in both)  # (places, n)
+        values = pooled(sums, counts, np.array([metric == "rmse" for metric, _ in places]))
+        bands = self._bands([metric for metric, _ in places], counts)
+        columns = (x.tolist() for x in (counts.sum(-1), *values, *bands))
+        out = []
+        for (metric, component), used, *row in zip(places, *columns):
+            entries = round(used)
+            left_out = self._possible(metric, component, used) - entries
+            found = metric, component, *row, self.n_paths, entries, left_out
+            out.append(dict(zip(COLUMNS, found)))
         return out
 
-    def _entries(self, metric: str, component: str) -> float:
-        return float(self.ratio(metric, component).counts.sum())
-
-    def _possible(self, metric: str, component: str) -> int:
+    def _possible(self, metric: str, component: str, entries: float) -> int:
         """Entries that would be used if everything were determined."""
         if metric == "ljung_box":
-            return int(self._entries(metric, component))
+            return int(entries)
         steps = self.n_paths * len(self.t)
         if component != "all" or metric in ("nlpd", "energy"):
             return steps
@@ -148,13 +147,15 @@ class Score(ShownByFields):
             return steps * int(self.info["obs_dim"])
         return steps * int(self.info["dim"])
 
-    def _band(self, metric: str, ratio: Ratio) -> tuple[float, float]:
-        if metric == "nees":
-            per_path = ratio.counts / max(len(self.t), 1)
-            return chi2_band(per_path.sum())
-        if metric in ("nis", "ljung_box"):
-            return chi2_band(ratio.counts.sum())
-        return np.nan, np.nan
+    def _bands(self, metrics: Sequence[str], counts: Array) -> tuple[Array, Array]:
+        """Chi-square bands of the metrics that have one, NaN of the others; counts (metrics, n)."""
+        dof = np.full(len(metrics), np.nan)
+        for k, metric in enumerate(metrics):
+            if metric == "nees":
+                dof[k] = (counts[k] / max(len(self.t), 1)).sum()
+            elif metric in ("nis", "ljung_box"):
+                dof[k] = counts[k].sum()
+        return chi2_band(dof)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -181,10 +182,9 @@ class Score(ShownByFields):
             if metric == "ljung_box":
                 continue
             for component in self.components(metric):
-                total, count = self._columns(metric, component)
-                ratio = Ratio(total[1], count[1], metric == "rmse")
-                value = ratio.of(total[1], count[1])
-                low, high = chi2_band(count[1]) if metric in ("nees", "nis") else (np.nan, np.nan)
+                total, count = self._columns(metric, component, "step")
+                value = Ratio(total, count, metric == "rmse").of(total, count)
+                low, high = chi2_band(count) if metric in ("nees", "nis") else (np.nan, np.nan)
                 name = {"metric": metric, "component": component}
                 part = {"t": self.t, **name, "value": value, "band_low": low, "band_high": high}
                 parts.append(pd.DataFrame(part))
@@ -250,6 +250,8 @@ class Score(ShownByFields):
         if not scores:
             raise ValueError("join needs at least one score, got none")
         first = scores[0]
+        if len(scores) == 1:
+            return first
         for other in scores[1:]:
             if other.metrics != first.metrics or not np.array_equal(other.t, first.t):
                 raise ValueError("scores to join must have the same metrics and times")

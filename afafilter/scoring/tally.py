@@ -62,29 +62,63 @@ class Ratio:
 
     def of(self, total: Any, count: Any) -> Array:
         """The metric from sums and counts of any shape."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.asarray(np.where(count > 0, total / count, np.nan))
-            return np.sqrt(mean) if self.root else mean
+        return _metric(total, count, self.root)
 
     def interval(self, level: float = BAND) -> tuple[float, float, float]:
-        """Standard error, lower and upper end of Student's interval over paths (NaN for n = 1).
+        """Standard error, lower and upper end of Student's interval over paths (NaN for n = 1)."""
+        _, *found = pooled(self.sums, self.counts, self.root, level)
+        se, low, high = (float(x) for x in found)
+        return se, low, high
 
-        Linearised ratio estimator: the spread of s_i - r c_i over paths. The interval of a root
-        is the root of the interval.
-        """
-        from scipy.special import stdtrit
 
-        n, total = len(self.sums), self.counts.sum()
-        mean = float(self.sums.sum() / total) if total > 0 else np.nan
-        if n < 2 or not np.isfinite(mean):
-            return np.nan, np.nan, np.nan
-        spread = self.sums - mean * self.counts
-        se = float(np.sqrt(n / (n - 1) * (spread**2).sum()) / total)
+def _metric(total: Any, count: Any, root: Any) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.asarray(np.where(count > 0, total / count, np.nan))
+        return np.where(root, np.sqrt(mean), mean) if np.any(root) else mean
+
+
+def pooled(
+    sums: Array, counts: Array, root: Any = False, level: float = BAND
+) -> tuple[Array, Array, Array, Array]:
+    """Ratios of sums over paths, with their standard errors and Student's intervals.
+
+    Parameters
+    ----------
+    sums, counts : ndarray, shape (..., n)
+        Of a metric, path by path.
+    root : bool or ndarray, shape (...)
+        Whether the metric is the square root of the ratio.
+    level : float
+        Of the intervals.
+
+    Returns
+    -------
+    value, se, low, high : ndarray, shape (...)
+        NaN where nothing was counted, the last three also for n = 1.
+
+    Notes
+    -----
+    Linearised ratio estimator: the spread of s_i - r c_i over paths. The interval of a root is the
+    root of the interval.
+    """
+    from scipy.special import stdtrit
+
+    n, total = sums.shape[-1], np.asarray(counts.sum(-1))
+    mean = _metric(sums.sum(-1), total, False)
+    if n < 2:
+        none = np.full(mean.shape, np.nan)
+        return _metric(sums.sum(-1), total, root), none, none, none
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = sums - mean[..., None] * counts
+        se = np.sqrt(n / (n - 1) * (spread**2).sum(-1)) / total
         half = float(stdtrit(n - 1, 0.5 + 0.5 * level)) * se
-        if not self.root:
-            return se, mean - half, mean + half
-        low, high = np.sqrt(max(mean - half, 0.0)), np.sqrt(mean + half)
-        return (se / (2.0 * np.sqrt(mean)) if mean > 0 else 0.0), float(low), float(high)
+        low, high = mean - half, mean + half
+        value = np.where(root, np.sqrt(mean), mean)
+        se = np.where(root, np.where(mean > 0, se / (2.0 * np.sqrt(mean)), 0.0), se)
+        low = np.where(root, np.sqrt(np.maximum(low, 0.0)), low)
+        high = np.where(root, np.sqrt(high), high)
+    se, low, high = np.where(np.isfinite(mean), np.stack([se, low, high]), np.nan)
+    return value, se, low, high
 
 
 def chi2_band(dof: Any, level: float = BAND) -> tuple[Any, Any]:

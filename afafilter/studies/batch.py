@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -106,12 +107,18 @@ def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> di
     BLAS runs on one thread, so that numbers and times do not depend on how many batches run at
     once.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
         data = _draw(job, low, n, rng)
         data.z.flags.writeable = False
         return {name: _estimate(job, estimator, data) for name, estimator in job.estimators.items()}
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> Any:
+    """The process's BLAS libraries; looked for again once more modules have been imported."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def join_outcomes(parts: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:

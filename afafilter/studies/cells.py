@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -194,10 +194,21 @@ def _code(code: types.CodeType) -> str:
     return digest.hexdigest()
 
 
-def cell_key(description: Mapping[str, Any]) -> str:
-    """File name of a cell: hash of its description."""
-    text = json.dumps({"format": FORMAT, "version": __version__, **description}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def cell_keys(place: Mapping[str, Any], seeds: Iterable[int]) -> list[str]:
+    """File names of the cells of a place, by seed: hashes of `place` with the seed in it.
+
+    Hashed is the JSON of all that, names in order; what is the same for all seeds only once.
+    """
+    whole = {"format": FORMAT, "version": __version__, **place}
+    before = json.dumps({k: v for k, v in whole.items() if k < "seed"}, sort_keys=True)
+    after = json.dumps({k: v for k, v in whole.items() if k > "seed"}, sort_keys=True)
+    begun, rest = hashlib.sha256(f'{before[:-1]}, "seed": '.encode()), f", {after[1:]}".encode()
+    keys = []
+    for seed in seeds:
+        digest = begun.copy()
+        digest.update(json.dumps(seed).encode() + rest)
+        keys.append(digest.hexdigest()[:24])
+    return keys
 
 
 def run_cell(job: Experiment, n_paths: int, seed: int) -> dict[str, Any]:

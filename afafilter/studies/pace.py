@@ -38,8 +38,11 @@ class Pace:
             yield some
 
 
-def compute(portion: Sequence[tuple[Any, Any, int]]) -> tuple[float, list[tuple[Any, Any]]]:
-    """Seconds that the cells of a portion took, and each with its outcome."""
-    began = time.perf_counter()
-    done = [(cell, run_cell(job, n_paths, cell.seed)) for cell, job, n_paths in portion]
-    return time.perf_counter() - began, done
+def compute(portion: Sequence[tuple[Any, Any, int]]) -> list[tuple[Any, Any, float]]:
+    """The cells of a portion, each with its outcome and the seconds that it took."""
+    done = []
+    for cell, job, n_paths in portion:
+        began = time.perf_counter()
+        outcome = run_cell(job, n_paths, cell.seed)
+        done.append((cell, outcome, time.perf_counter() - began))
+    return done

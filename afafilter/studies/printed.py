@@ -10,7 +10,7 @@ from afafilter.io.tables import Cell, latex_table, mark_best, plain
 from afafilter.scoring.paired import loss
 
 if TYPE_CHECKING:
-    from afafilter.studies.study import StudyResult
+    from afafilter.studies.result import StudyResult
 
 TITLES = {
     "rmse": "RMSE",

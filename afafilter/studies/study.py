@@ -7,7 +7,7 @@ differences between them are paired. Every finished cell is written at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -20,18 +20,16 @@ from afafilter._base.checks import positive_int
 from afafilter._base.progress import watched
 from afafilter._base.shown import ShownByFields
 from afafilter._version import __version__
-from afafilter.io.files import atomic_path
 from afafilter.scoring.inputs import score_level
-from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
-from afafilter.scoring.score import COLUMNS, LEVELS, empty_row
-from afafilter.scoring.tally import BAND, Ratio
+from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import Estimator, Experiment, checked_estimators, end_with
-from afafilter.studies.cells import cell_key, describe, read_cell, write_cell
+from afafilter.studies.cells import cell_keys, describe, read_cell, write_cell
 from afafilter.studies.pace import Pace, compute
+from afafilter.studies.result import StudyResult
 from afafilter.studies.scenario import Scenario
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from afafilter.studies.plan import StudyPlan
 
 
 class Cell(NamedTuple):
@@ -145,10 +143,11 @@ class Study(ShownByFields):
         }
         models = {name: describe(pair) for name, pair in self.models.items()}
         scenarios = {name: describe(x) for name, x in self.scenarios.items()}
+        seeds = _seeds(self.seeds)
         found = []
-        for m, s, seed in product(self.models, self.scenarios, _seeds(self.seeds)):
-            own = {"model": [m, models[m]], "scenario": [s, scenarios[s]], "seed": seed}
-            found.append(Cell(m, s, seed, cell_key(shared | own)))
+        for m, s in product(self.models, self.scenarios):
+            place = shared | {"model": [m, models[m]], "scenario": [s, scenarios[s]]}
+            found += [Cell(m, s, *own) for own in zip(seeds, cell_keys(place, seeds))]
         return tuple(found)
 
     def run(
@@ -177,17 +176,33 @@ class Study(ShownByFields):
             The same numbers for any n_jobs, backend and number of interruptions. An estimator or
             cell that fails is recorded with its error.
         """
-        from joblib import Parallel, delayed
-        from tqdm import tqdm
-
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
+        self.compute(folder, todo, n_jobs=n_jobs, progress=progress, retry_failed=retry_failed)
+        return StudyResult(self, folder)
+
+    def compute(
+        self,
+        folder: Path,
+        todo: Sequence[Cell],
+        *,
+        n_jobs: int | None = None,
+        progress: bool | None = None,
+        retry_failed: bool = False,
+    ) -> None:
+        """Compute some cells and write their files into a folder that exists; options as of `run`.
+
+        Cells that another run finishes meanwhile are left to it.
+        """
+        from joblib import Parallel, delayed
+        from tqdm import tqdm
+
         pace = Pace()
         left = (
-            (cell, *self._job(cell))
+            (cell, *self.job(cell))
             for cell in todo
-            if not self._finished(folder, cell, retry_failed)  # by another run, meanwhile
+            if not self._finished(folder, cell, retry_failed)
         )
         n, quiet = len(self.cells), not (watched() if progress is None else progress)
         with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
@@ -198,24 +213,67 @@ class Study(ShownByFields):
                 initializer=end_with,
                 initargs=(os.getpid(),),
             )
-            for seconds, done in workers(delayed(compute)(some) for some in pace.portions(left)):
-                pace.seen(seconds / len(done))
-                for cell, outcome in done:
-                    place = {"cell": cell._asdict(), "version": __version__}
+            for done in workers(delayed(compute)(some) for some in pace.portions(left)):
+                pace.seen(sum(seconds for *_, seconds in done) / len(done))
+                for cell, outcome, seconds in done:
+                    place = {"cell": cell._asdict(), "version": __version__, "seconds": seconds}
                     write_cell(folder / f"{cell.key}.json", place | {"estimators": outcome})
                     bar.update()
-        return StudyResult(self, folder)
+
+    def plan(
+        self,
+        directory: str | Path | None = None,
+        *,
+        cells: int = 12,
+        progress: bool | None = None,
+    ) -> StudyPlan:
+        """What the study will cost: a cost model from a few of its cells, measured in this process.
+
+        Parameters
+        ----------
+        directory : str or path, optional
+            That of `run`: finished cells there are used, and those measured now are kept. None:
+            nothing is kept.
+        cells : int
+            How many finished cells are wanted; what is missing is computed, from the smallest to
+            the largest models and scenarios.
+        progress : bool
+            As in `run`.
+
+        Returns
+        -------
+        StudyPlan
+            Seconds per cell by estimator and size with their spread, durations for any number of
+            cells and workers, and a page with all that (`StudyPlan.to_html`).
+
+        Raises
+        ------
+        ValueError, TypeError
+            cells below one.
+        """
+        from afafilter.studies.plan import make_plan
+
+        return make_plan(self, directory, cells, progress)
 
     def result(self, directory: str | Path) -> StudyResult:
         """What `directory` holds so far, without computing anything."""
         return StudyResult(self, Path(directory))
 
-    def _job(self, cell: Cell) -> tuple[Experiment, int]:
-        truth, assumed = self.models[cell.model]
-        s = self.scenarios[cell.scenario]
-        drawn = truth, assumed, s.t, s.x0, s.outliers, s.missing
-        scored = slice(s.burn_in, None), self.levels, self.energy, self.lags
-        return Experiment(self.estimators, *drawn, *scored, s.simulator), s.n_paths
+    def job(self, cell: Cell) -> tuple[Experiment, int]:
+        """What is simulated and estimated in a cell, and on how many paths."""
+        return self._jobs[cell.model, cell.scenario]
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[str, str], tuple[Experiment, int]]:
+        """One for all seeds: in what is sent to a worker it comes once."""
+        scored = self.levels, self.energy, self.lags
+        found = {}
+        for m, (name, s) in product(self.models, self.scenarios.items()):
+            (truth, assumed), burnt = self.models[m], slice(s.burn_in, None)
+            drawn = truth, assumed, s.t, s.x0, s.outliers, s.missing
+            job = Experiment(self.estimators, *drawn, burnt, *scored, s.simulator)
+            found[m, name] = job, s.n_paths
+        return found
 
     def _finished(self, folder: Path, cell: Cell, retry_failed: bool) -> bool:
         content = read_cell(folder / f"{cell.key}.json")
@@ -223,158 +281,6 @@ class Study(ShownByFields):
             return False
         failed = any(x["error"] for x in content["estimators"].values())
         return not (retry_failed and failed)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class StudyResult(ShownByFields):
-    """The finished cells of a study, read from its directory when they are asked for."""
-
-    study: Study
-    directory: Path
-
-    @property
-    def unfinished(self) -> tuple[Cell, ...]:
-        """Cells that have no file yet."""
-        return tuple(c for c in self.study.cells if not (self.directory / f"{c.key}.json").exists())
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """Tidy scores in grid order.
-
-        Columns: model, scenario, seed, those of `Study.columns`, estimator, the columns of
-        `Score.frame`, error. An estimator that failed has one row with its error.
-        """
-        import pandas as pd
-
-        rows = []
-        for place, name, content in self._outcomes():
-            n_paths = self.study.scenarios[place["scenario"]].n_paths
-            found = [dict(zip(COLUMNS, row)) for row in content["rows"]]
-            for row in found or [empty_row("rmse", "all", n_paths)]:
-                rows.append({**place, "estimator": name, **row, "error": content["error"]})
-        return pd.DataFrame(rows)
-
-    @cached_property
-    def times(self) -> pd.DataFrame:
-        """Run times: the places, estimator, seconds, seconds_per_path (not reproducible)."""
-        import pandas as pd
-
-        rows = []
-        for place, name, content in self._outcomes():
-            seconds = np.nan if content["seconds"] is None else content["seconds"]
-            n = self.study.scenarios[place["scenario"]].n_paths
-            rows.append(
-                {**place, "estimator": name, "seconds": seconds, "seconds_per_path": seconds / n}
-            )
-        return pd.DataFrame(rows)
-
-    @property
-    def errors(self) -> pd.DataFrame:
-        """What failed: model, scenario, seed, estimator, error."""
-        frame = self.frame
-        columns = ["model", "scenario", "seed", "estimator", "error"]
-        return frame.loc[frame["error"] != "", columns].reset_index(drop=True)
-
-    def pooled(self, metric: str = "rmse") -> pd.DataFrame:
-        """A metric pooled over the paths of all seeds.
-
-        Columns: model, scenario, those of `Study.columns`, estimator, value, se, lower, upper (95 %
-        Student interval over paths; NaN where it failed).
-        """
-        import pandas as pd
-
-        rows = []
-        for place, ratios in self.ratios(metric):
-            for name in self.study.estimators:
-                ratio = ratios.get(name)
-                numbers = (np.nan,) * 4 if ratio is None else (ratio.value, *ratio.interval())
-                named = dict(zip(("value", "se", "lower", "upper"), numbers))
-                rows.append({**place, "estimator": name, **named})
-        return pd.DataFrame(rows)
-
-    def differences(
-        self, reference: str, metric: str = "rmse", *, level: float = BAND, n_boot: int = 2000
-    ) -> pd.DataFrame:
-        """Paired differences to a reference, per model and scenario, over all seeds' paths.
-
-        Columns: model, scenario, those of `Study.columns`, estimator, reference, difference, low,
-        high, ratio, ratio_low, ratio_high, p: percentile bootstrap over paths, with a fixed seed,
-        and paired test as in `Comparison.differences`. Without places where the reference failed.
-
-        Raises
-        ------
-        ValueError
-            Unknown reference or metric.
-        """
-        import pandas as pd
-
-        if reference not in self.study.estimators:
-            known = ", ".join(map(repr, self.study.estimators))
-            raise ValueError(f"reference must be one of {known}, got {reference!r}")
-        rows: list[dict[str, Any]] = []
-        columns: dict[str, None] = {}
-        for place, ratios in self.ratios(metric):
-            columns |= dict.fromkeys(place)
-            if reference in ratios:
-                found = paired_differences(ratios, reference, level, n_boot)
-                rows += [{**place, **row} for row in found]
-        return pd.DataFrame(rows, columns=[*columns, "estimator", "reference", *DIFFERENCE_COLUMNS])
-
-    def table(self, metric: str = "rmse") -> pd.DataFrame:
-        """A metric pooled over seeds: one row per (model, scenario), one column per estimator."""
-        wide = self.pooled(metric).pivot(
-            index=["model", "scenario"], columns="estimator", values="value"
-        )
-        places = [(m, s) for m in self.study.models for s in self.study.scenarios]
-        return wide.reindex(index=places, columns=list(self.study.estimators))
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write `frame` as CSV (all or nothing)."""
-        with atomic_path(Path(path)) as temporary:
-            self.frame.to_csv(temporary, index=False)
-
-    def to_parquet(self, path: str | Path) -> None:
-        """Write `frame` as Parquet (all or nothing; needs the extra `parquet`)."""
-        with atomic_path(Path(path)) as temporary:
-            self.frame.to_parquet(temporary, index=False)
-
-    def _finished(self) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
-        for cell in self.study.cells:
-            content = read_cell(self.directory / f"{cell.key}.json")
-            if content is not None:
-                yield cell, content["estimators"]
-
-    def _outcomes(self) -> Iterator[tuple[dict[str, Any], str, Mapping[str, Any]]]:
-        for cell, estimators in self._finished():
-            place = {"model": cell.model, "scenario": cell.scenario, "seed": cell.seed}
-            place |= self._extra(cell)
-            for name in self.study.estimators:
-                yield place, name, estimators[name]
-
-    def _extra(self, cell: Cell) -> dict[str, Any]:
-        columns = self.study.columns
-        return {**columns.get(cell.model, {}), **columns.get(cell.scenario, {})}
-
-    def ratios(self, metric: str) -> Iterator[tuple[dict[str, Any], dict[str, Ratio]]]:
-        """Per place: its columns, and estimator -> sums over the paths of all seeds."""
-        groups: dict[tuple[str, str], tuple[dict[str, Any], dict[str, list[Ratio]], set[str]]] = {}
-        known: set[str] = set()
-        for cell, estimators in self._finished():
-            place = {"model": cell.model, "scenario": cell.scenario} | self._extra(cell)
-            _, parts, failed = groups.setdefault((cell.model, cell.scenario), (place, {}, set()))
-            for name, content in estimators.items():
-                known |= content["paths"].keys()
-                if content["error"]:
-                    failed.add(name)
-                elif metric in content["paths"]:
-                    packed = content["paths"][metric]
-                    sums = np.array(packed["sums"])
-                    counts = np.broadcast_to(np.array(packed["counts"]), sums.shape)
-                    parts.setdefault(name, []).append(Ratio(sums, counts, metric == "rmse"))
-        if known and metric not in known:
-            raise ValueError(f"metric must be one of {', '.join(sorted(known))}, got {metric!r}")
-        for place, parts, failed in groups.values():
-            yield place, {n: Ratio.join(own) for n, own in parts.items() if n not in failed}
 
 
 def _pair(name: str, model: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from afafilter._base.checks import scalar
 from afafilter.scoring.paired import holm, loss, paired_differences, worse_p_value
 from afafilter.scoring.tally import Ratio
-from afafilter.studies.study import StudyResult
+from afafilter.studies.result import StudyResult
 
 if TYPE_CHECKING:
     import pandas as pd

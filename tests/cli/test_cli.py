@@ -406,6 +406,21 @@ def test_compare_writes_scores_and_resumes(run: Run) -> None:
     assert {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()} == before
 
 
+def test_compare_plans_a_study_before_it_runs(run: Run) -> None:
+    Path("study.toml").write_text(STUDY)
+    said = run("compare", "study.toml", "--plan", "--jobs", "3").stdout
+    assert "2 cells of" in said
+    assert "study/plan.csv, study/plan.html" in said
+    plan = pd.read_csv("study/plan.csv")
+    assert set(plan["cells"]) == {2, 1_000_000}
+    assert 3 in set(plan["workers"])
+    assert not Path("study/scores.csv").exists()
+    before = {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()}
+    run("compare", "study.toml")
+    assert {p: p.stat().st_mtime_ns for p in Path("study/cells").iterdir()} == before
+    assert "plan.csv exists" in run("compare", "study.toml", "--plan", status=2).stderr
+
+
 def test_compare_draws_and_prints_in_the_style_of_a_journal(run: Run) -> None:
     Path("study.toml").write_text(STUDY)
     options = ("--figure", "--latex", "--style", "icml", "--formats", "png,svg")

@@ -225,6 +225,8 @@ def test_bad_input_is_one_line_and_nothing_written(case: str) -> None:
         (["--hold-out", "--style", "ieee"], "--style", "goes with a study"),
         (["--hold-out", "--latex"], "--latex", "goes with a study"),
         (["--hold-out", "--reference", "kalman"], "--reference", "goes with a study"),
+        (["--hold-out", "--plan"], "--plan", "goes with a study"),
+        (["--plan", "--figure"], "--figure", "says nothing of a plan"),
         (["--kinds", "random"], "--kinds", "goes with --hold-out"),
         (["--seed", "0"], "--seed", "goes with --hold-out"),
         (["--model", "m.toml"], "--model", "goes with --hold-out"),

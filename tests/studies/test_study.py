@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ import pytest
 
 import afafilter
 from afafilter import Estimate, LinearSDE, Outliers, Scenario, Shell, Study, compare, theory
-from afafilter.studies.cells import describe
+from afafilter._version import __version__
+from afafilter.studies.cells import FORMAT, cell_keys, describe
 
 T = 0.1 * np.arange(16)
 
@@ -544,3 +546,12 @@ def test_toml_without_estimators(tmp_path):
     path.write_text("seeds = 1\n[models.a]\npreset = 'spiral'\n")
     with pytest.raises(ValueError, match=r"study.toml: .*\[estimators.<name>\]"):
         Study.from_toml(path)
+
+
+def test_keys_are_hashes_of_all_that_decides_the_numbers():
+    """The seed is spliced into JSON written once for all seeds: the same text, the same key."""
+    place = {"model": ["a", {"q": 1.5}], "scenario": "s", "estimators": ["x"], "zeta": None}
+    seeds = (0, 7, 12345)
+    whole = [{"format": FORMAT, "version": __version__, **place, "seed": k} for k in seeds]
+    texts = [json.dumps(x, sort_keys=True).encode() for x in whole]
+    assert cell_keys(place, seeds) == [hashlib.sha256(x).hexdigest()[:24] for x in texts]
