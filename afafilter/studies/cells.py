@@ -12,20 +12,58 @@ import inspect
 import json
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from afafilter._version import __version__
 from afafilter.scoring.score import COLUMNS
-from afafilter.studies.batch import Experiment, Outcome, chunk_bounds, join_outcomes, run_batch
+from afafilter.studies.batch import (
+    Estimator,
+    Experiment,
+    Outcome,
+    chunk_bounds,
+    join_outcomes,
+    run_batch,
+)
+from afafilter.studies.scenario import Scenario
 
 FORMAT = 1
 CHUNK = 256
 PACKAGE = "afafilter"
+
+
+class Cell(NamedTuple):
+    """One cell: its place in the grid, and the name of its file."""
+
+    model: str
+    scenario: str
+    seed: int
+    key: str
+
+
+class Grid(Protocol):
+    """What its results need to know of a study: the fields of `Study`, and its cells."""
+
+    @property
+    def models(self) -> Mapping[str, Any]: ...
+    @property
+    def estimators(self) -> Mapping[str, Estimator]: ...
+    @property
+    def scenarios(self) -> Mapping[str, Scenario]: ...
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, Any]]: ...
+    @property
+    def levels(self) -> Sequence[float]: ...
+    @property
+    def energy(self) -> bool: ...
+    @property
+    def lags(self) -> int | None: ...
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
 
 
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
@@ -242,12 +280,12 @@ def _pack(outcome: Outcome) -> dict[str, Any]:
     return {"error": "", "seconds": outcome.seconds, "rows": rows, "paths": paths}
 
 
-def write_cell(path: Path, content: Any) -> None:
+def write_cell(path: Path, text: str) -> None:
     """Write all of a file or nothing: a reader, or a run after a crash, never sees a part."""
     from afafilter.io.files import atomic_path
 
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:

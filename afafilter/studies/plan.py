@@ -31,8 +31,8 @@ from afafilter._base.checks import Array, positive_int
 from afafilter._base.shown import ShownAsText, load
 from afafilter.io.files import atomic_path
 from afafilter.scoring.tally import BAND
-from afafilter.studies.cells import read_cell, run_cell, write_cell
-from afafilter.studies.study import Cell, Study
+from afafilter.studies.cells import Cell, Grid, read_cell, run_cell, write_cell
+from afafilter.studies.running import compute_cells, jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,7 @@ class StudyPlan(ShownAsText):
         Mean size of a cell's file.
     """
 
-    study: Study
+    study: Grid
     measured: pd.DataFrame
     failed: dict[str, str]
     caller_seconds: float
@@ -308,7 +308,7 @@ class StudyPlan(ShownAsText):
 
 
 def make_plan(
-    study: Study, directory: str | Path | None, cells: int, progress: bool | None
+    study: Grid, directory: str | Path | None, cells: int, progress: bool | None
 ) -> StudyPlan:
     """Behind `Study.plan`."""
     positive_int(cells, "cells")
@@ -318,17 +318,17 @@ def make_plan(
         return _planned(study, Path(folder), cells, progress)
 
 
-def _planned(study: Study, folder: Path, cells: int, progress: bool | None) -> StudyPlan:
+def _planned(study: Grid, folder: Path, cells: int, progress: bool | None) -> StudyPlan:
     import pandas as pd
 
     folder.mkdir(parents=True, exist_ok=True)
     known = _timed(study, folder, study.cells)
     chosen = [cell for cell in _spread_out(study, cells) if cell not in known]
     if chosen and len(known) < cells:
-        job, n_paths = study.job(chosen[0])
+        job, n_paths = jobs(study)[chosen[0].model, chosen[0].scenario]
         few = replace(job, t=job.t[:WARM_UP_STEPS], steps=None)
         run_cell(few, min(n_paths, 2), 0)  # imports are no cost of a cell
-        study.compute(folder, chosen[: cells - len(known)], n_jobs=1, progress=progress)
+        compute_cells(study, folder, chosen[: cells - len(known)], 1, progress)
         known = _timed(study, folder, study.cells)
     rows: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
@@ -348,7 +348,7 @@ def _planned(study: Study, folder: Path, cells: int, progress: bool | None) -> S
     return StudyPlan(study, measured, failed, _caller_seconds(study, folder, some), size)
 
 
-def _timed(study: Study, folder: Path, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
+def _timed(study: Grid, folder: Path, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
     """Finished cells that know how long they took, evenly chosen where there are very many."""
     here = {path.stem for path in folder.glob("*.json")}
     finished = [cell for cell in cells if cell.key in here]
@@ -357,7 +357,7 @@ def _timed(study: Study, folder: Path, cells: Sequence[Cell]) -> dict[Cell, dict
     return {cell: content for cell, content in read if content and "seconds" in content}
 
 
-def _spread_out(study: Study, count: int) -> list[Cell]:
+def _spread_out(study: Grid, count: int) -> list[Cell]:
     """So many cells: places from the least to the largest, first all once, then other seeds."""
     places = list(product(study.models, study.scenarios))
     by_size = sorted(places, key=lambda place: float(np.prod(_size(study, *place))))
@@ -368,19 +368,19 @@ def _spread_out(study: Study, count: int) -> list[Cell]:
     return found[:count]
 
 
-def _size(study: Study, model: str, scenario: str) -> tuple[int, int, int]:
+def _size(study: Grid, model: str, scenario: str) -> tuple[int, int, int]:
     """Paths, steps and state dimension of the cells of a place."""
     place = study.scenarios[scenario]
     return place.n_paths, len(place.t), study.models[model][0].dim
 
 
-def _caller_seconds(study: Study, folder: Path, cells: Sequence[Cell]) -> float:
+def _caller_seconds(study: Grid, folder: Path, cells: Sequence[Cell]) -> float:
     """Mean seconds of handing a cell out, taking what comes back, and writing its file."""
-    contents = [read_cell(folder / f"{cell.key}.json") for cell in cells]
+    work = jobs(study)
+    texts = [(folder / f"{cell.key}.json").read_text(encoding="utf-8") for cell in cells]
     with tempfile.TemporaryDirectory() as other:
         began = time.perf_counter()
-        for cell, content in zip(cells, contents):
-            pickle.dumps((cell, *study.job(cell)))
-            pickle.loads(pickle.dumps(content))
-            write_cell(Path(other) / f"{cell.key}.json", content)
+        for cell, text in zip(cells, texts):
+            pickle.dumps((cell, *work[cell.model, cell.scenario]))
+            write_cell(Path(other) / f"{cell.key}.json", pickle.loads(pickle.dumps(text)))
         return (time.perf_counter() - began) / len(cells)

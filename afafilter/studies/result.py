@@ -15,19 +15,17 @@ from afafilter.io.files import atomic_path
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
 from afafilter.scoring.score import COLUMNS, empty_row
 from afafilter.scoring.tally import BAND, Ratio
-from afafilter.studies.cells import read_cell
+from afafilter.studies.cells import Cell, Grid, read_cell
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from afafilter.studies.study import Cell, Study
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StudyResult(ShownByFields):
     """The finished cells of a study, read from its directory when they are asked for."""
 
-    study: Study
+    study: Grid
     directory: Path
 
     @property

@@ -6,39 +6,27 @@ differences between them are paired. Every finished cell is written at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import positive_int
-from afafilter._base.progress import watched
 from afafilter._base.shown import ShownByFields
-from afafilter._version import __version__
 from afafilter.scoring.inputs import score_level
 from afafilter.scoring.score import LEVELS
-from afafilter.studies.batch import Estimator, Experiment, checked_estimators, end_with
-from afafilter.studies.cells import cell_keys, describe, read_cell, write_cell
-from afafilter.studies.pace import Pace, compute
+from afafilter.studies.batch import Estimator, checked_estimators
+from afafilter.studies.cells import Cell, cell_keys, describe
 from afafilter.studies.result import StudyResult
+from afafilter.studies.running import compute_cells, is_finished
 from afafilter.studies.scenario import Scenario
 
 if TYPE_CHECKING:
     from afafilter.studies.plan import StudyPlan
-
-
-class Cell(NamedTuple):
-    """One cell: its place in the grid, and the name of its file."""
-
-    model: str
-    scenario: str
-    seed: int
-    key: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,47 +166,9 @@ class Study(ShownByFields):
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        todo = [cell for cell in self.cells if not self._finished(folder, cell, retry_failed)]
-        self.compute(folder, todo, n_jobs=n_jobs, progress=progress, retry_failed=retry_failed)
+        todo = [cell for cell in self.cells if not is_finished(folder, cell, retry_failed)]
+        compute_cells(self, folder, todo, n_jobs, progress, retry_failed)
         return StudyResult(self, folder)
-
-    def compute(
-        self,
-        folder: Path,
-        todo: Sequence[Cell],
-        *,
-        n_jobs: int | None = None,
-        progress: bool | None = None,
-        retry_failed: bool = False,
-    ) -> None:
-        """Compute some cells and write their files into a folder that exists; options as of `run`.
-
-        Cells that another run finishes meanwhile are left to it.
-        """
-        from joblib import Parallel, delayed
-        from tqdm import tqdm
-
-        pace = Pace()
-        left = (
-            (cell, *self.job(cell))
-            for cell in todo
-            if not self._finished(folder, cell, retry_failed)
-        )
-        n, quiet = len(self.cells), not (watched() if progress is None else progress)
-        with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
-            workers = Parallel(
-                n_jobs=n_jobs,
-                return_as="generator_unordered",
-                batch_size=1,
-                initializer=end_with,
-                initargs=(os.getpid(),),
-            )
-            for done in workers(delayed(compute)(some) for some in pace.portions(left)):
-                pace.seen(sum(seconds for *_, seconds in done) / len(done))
-                for cell, outcome, seconds in done:
-                    place = {"cell": cell._asdict(), "version": __version__, "seconds": seconds}
-                    write_cell(folder / f"{cell.key}.json", place | {"estimators": outcome})
-                    bar.update()
 
     def plan(
         self,
@@ -258,29 +208,6 @@ class Study(ShownByFields):
     def result(self, directory: str | Path) -> StudyResult:
         """What `directory` holds so far, without computing anything."""
         return StudyResult(self, Path(directory))
-
-    def job(self, cell: Cell) -> tuple[Experiment, int]:
-        """What is simulated and estimated in a cell, and on how many paths."""
-        return self._jobs[cell.model, cell.scenario]
-
-    @cached_property
-    def _jobs(self) -> dict[tuple[str, str], tuple[Experiment, int]]:
-        """One for all seeds: in what is sent to a worker it comes once."""
-        scored = self.levels, self.energy, self.lags
-        found = {}
-        for m, (name, s) in product(self.models, self.scenarios.items()):
-            (truth, assumed), burnt = self.models[m], slice(s.burn_in, None)
-            drawn = truth, assumed, s.t, s.x0, s.outliers, s.missing
-            job = Experiment(self.estimators, *drawn, burnt, *scored, s.simulator)
-            found[m, name] = job, s.n_paths
-        return found
-
-    def _finished(self, folder: Path, cell: Cell, retry_failed: bool) -> bool:
-        content = read_cell(folder / f"{cell.key}.json")
-        if content is None:
-            return False
-        failed = any(x["error"] for x in content["estimators"].values())
-        return not (retry_failed and failed)
 
 
 def _pair(name: str, model: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from afafilter.studies.pace import MOST, TURN, Pace
+from afafilter.studies.running import MOST, TURN, Pace
 
 
 @pytest.mark.parametrize(
