@@ -47,39 +47,60 @@ class Trajectories(ShownAsText):
     def __repr__(self) -> str:
         return f"Trajectories(x {self.x.shape}, z {self.z.shape}, t {_span(self.t)})"
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self, *, fine: bool = False) -> pd.DataFrame:
         """Tidy frame: one row per (path, time), columns t, x0.., z0.., outlier.
 
-        A column `path` (flattened leading axes) is there when there are several axes.
-        """
-        import pandas as pd
-
-        T = len(self.t)
-        x, z = (a.reshape(-1, a.shape[-1]) for a in (self.x, self.z))
-        columns: dict[str, Any] = {}
-        if self.x.ndim > 2:
-            columns["path"] = np.repeat(np.arange(len(x) // T), T)
-        columns["t"] = np.tile(self.t, len(x) // T)
-        columns |= {f"x{i}": x[:, i] for i in range(x.shape[1])}
-        columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
-        if self.outliers is not None:
-            columns["outlier"] = self.outliers.ravel()
-        return pd.DataFrame(columns)
-
-    def to_parquet(self, path: str | Path) -> Path:
-        """Write `to_pandas()` as a Parquet file. Needs pyarrow. Returns the path.
+        A column `path` (flattened leading axes) is there when there are several axes. `fine`: the
+        states at `fine_t` instead, columns t, x0...
 
         Raises
         ------
-        ImportError, OSError
-            Without pyarrow; if the file cannot be written.
+        ValueError
+            If `fine` is asked for and there is no finer grid.
+
+        Examples
+        --------
+        >>> from afafilter import simulate, spiral
+        >>> data = simulate(spiral(), [0.0, 1.0], 3, rng=0, fine_times=[0.0, 0.5, 1.0])
+        >>> data.to_pandas().shape, data.to_pandas(fine=True).shape
+        ((6, 6), (9, 4))
+        """
+        import pandas as pd
+
+        t, states = (self.fine_t, self.fine_x) if fine else (self.t, self.x)
+        if t is None or states is None:
+            raise ValueError(
+                "fine=True needs paths on a finer grid, got none; simulate(..., fine_times=...)"
+            )
+        x = states.reshape(-1, states.shape[-1])
+        columns: dict[str, Any] = {}
+        if self.x.ndim > 2:
+            columns["path"] = np.repeat(np.arange(len(x) // len(t)), len(t))
+        columns["t"] = np.tile(t, len(x) // len(t))
+        columns |= {f"x{i}": x[:, i] for i in range(x.shape[1])}
+        if not fine:
+            z = self.z.reshape(-1, self.z.shape[-1])
+            columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
+            if self.outliers is not None:
+                columns["outlier"] = self.outliers.ravel()
+        return pd.DataFrame(columns)
+
+    def to_parquet(self, path: str | Path, *, fine: bool = False) -> Path:
+        """Write `to_pandas(fine=fine)` as a Parquet file. Needs pyarrow. Returns the path.
+
+        Raises
+        ------
+        ImportError, OSError, ValueError
+            Without pyarrow; if the file cannot be written; as `to_pandas`.
         """
         optional("pyarrow", "to_parquet")
-        self.to_pandas().to_parquet(path, index=False)
+        self.to_pandas(fine=fine).to_parquet(path, index=False)
         return Path(path)
 
     def to_xarray(self) -> xr.Dataset:
         """Dataset with x over (path, t, state), z over (path, t, component). Needs xarray.
+
+        Paths on a finer grid are fine_x over (path, fine_t, state).
 
         Raises
         ------
@@ -92,7 +113,11 @@ class Trajectories(ShownAsText):
         data: dict[str, Any] = {"x": x, "z": z}
         if self.outliers is not None:
             data["outlier"] = ([*lead, "t"], self.outliers)
-        return cast("xr.Dataset", xarray.Dataset(data, {"t": self.t}))
+        coords = {"t": self.t}
+        if self.fine_t is not None:
+            coords["fine_t"] = self.fine_t
+            data["fine_x"] = ([*lead, "fine_t", "state"], self.fine_x)
+        return cast("xr.Dataset", xarray.Dataset(data, coords))
 
     def plot(self, **options: Any) -> Any:
         """Draw states and observations against time; see `plotting.trajectories`. Returns axes."""

@@ -196,6 +196,27 @@ def test_trajectories_as_tables(tmp_path):
     np.testing.assert_array_equal(dataset["z"].sel(path=1), data.z[1])
 
 
+def test_paths_on_a_finer_grid_as_tables(tmp_path):
+    import pandas as pd
+
+    fine = np.linspace(0.0, 2.0, 9)
+    data = simulate(spiral(), [0.0, 1.0, 2.0], 2, rng=0, fine_times=fine)
+    frame = data.to_pandas(fine=True)
+    assert list(frame.columns) == ["path", "t", "x0", "x1"]
+    np.testing.assert_array_equal(frame[["x0", "x1"]].to_numpy().reshape(2, 9, 2), data.fine_x)
+    np.testing.assert_array_equal(frame.query("path == 1")["t"], fine)
+    same = frame.merge(data.to_pandas(), on=["path", "t"], suffixes=("", "_coarse"))
+    assert len(same) == 6  # the same paths
+    np.testing.assert_allclose(same["x1"], same["x1_coarse"], rtol=1e-12)
+    with pytest.raises(ValueError, match="fine=True needs paths on a finer grid"):
+        simulate(spiral(), [0.0, 1.0], rng=0).to_pandas(fine=True)
+    pytest.importorskip("pyarrow")
+    again = pd.read_parquet(data.to_parquet(tmp_path / "fine.parquet", fine=True))
+    pd.testing.assert_frame_equal(again, frame)
+    pytest.importorskip("xarray")
+    np.testing.assert_array_equal(data.to_xarray()["fine_x"].sel(path=1), data.fine_x[1])
+
+
 def test_long_results_print_in_at_most_15_lines():
     from afafilter import Study, compare, datasets, families, fit, score, theory
     from afafilter.studies.scenario import Scenario

@@ -43,7 +43,7 @@ class StudyResult(ShownByFields):
         import pandas as pd
 
         rows = []
-        for place, name, content in self._outcomes():
+        for place, name, content in self.outcomes():
             n_paths = self.study.scenarios[place["scenario"]].n_paths
             found = [dict(zip(COLUMNS, row)) for row in content["rows"]]
             for row in found or [empty_row("rmse", "all", n_paths)]:
@@ -56,7 +56,7 @@ class StudyResult(ShownByFields):
         import pandas as pd
 
         rows = []
-        for place, name, content in self._outcomes():
+        for place, name, content in self.outcomes():
             seconds = np.nan if content["seconds"] is None else content["seconds"]
             n = self.study.scenarios[place["scenario"]].n_paths
             rows.append(
@@ -140,7 +140,8 @@ class StudyResult(ShownByFields):
             if content is not None:
                 yield cell, content["estimators"]
 
-    def _outcomes(self) -> Iterator[tuple[dict[str, Any], str, Mapping[str, Any]]]:
+    def outcomes(self) -> Iterator[tuple[dict[str, Any], str, Mapping[str, Any]]]:
+        """Place, estimator and what its cell holds, of all finished cells."""
         for cell, estimators in self._finished():
             place = {"model": cell.model, "scenario": cell.scenario, "seed": cell.seed}
             place |= self._extra(cell)

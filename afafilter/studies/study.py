@@ -21,6 +21,7 @@ from afafilter.scoring.inputs import score_level
 from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import Estimator, checked_estimators
 from afafilter.studies.cells import Cell, cell_keys, describe
+from afafilter.studies.failures import warn_of_failures
 from afafilter.studies.result import StudyResult
 from afafilter.studies.running import compute_cells, is_finished
 from afafilter.studies.scenario import Scenario
@@ -161,14 +162,16 @@ class Study(ShownByFields):
         Returns
         -------
         StudyResult
-            The same numbers for any n_jobs, backend and number of interruptions. An estimator or
-            cell that fails is recorded with its error.
+            The same numbers for any n_jobs, backend and number of interruptions. Whoever fails in
+            a cell is recorded with its error; who fails in all of them is warned of.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         todo = [cell for cell in self.cells if not is_finished(folder, cell, retry_failed)]
         compute_cells(self, folder, todo, n_jobs, progress, retry_failed)
-        return StudyResult(self, folder)
+        result = StudyResult(self, folder)
+        warn_of_failures(result.outcomes())
+        return result
 
     def plan(
         self,

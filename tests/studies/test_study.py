@@ -309,6 +309,19 @@ def test_a_function_that_encloses_itself_has_a_key():
     assert describe(even) != describe(odd)
 
 
+def always_fails(model, t, z):
+    raise ValueError("never ready")
+
+
+def test_who_fails_in_every_cell_is_warned_of(tmp_path):
+    study = make(estimators=ESTIMATORS | {"lost": always_fails})
+    with pytest.warns(RuntimeWarning, match="lost failed in every cell.*ValueError: never ready"):
+        result = study.run(tmp_path, progress=False)
+    assert set(result.errors["estimator"]) == {"lost"}
+    with pytest.warns(RuntimeWarning, match="lost failed"):  # a resumed run says it again
+        study.run(tmp_path, progress=False)
+
+
 def test_failures_are_recorded_and_the_rest_finishes(tmp_path):
     """One estimator fails in one model; one scenario cannot be simulated at all."""
     scenarios = SCENARIOS | {"impossible": Scenario(T, 20, x0=np.zeros(3))}
