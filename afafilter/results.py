@@ -5,7 +5,7 @@ Time is the second-last axis of data; paths lead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
+from afafilter._base.frames import tidy
 from afafilter._base.shown import ShownAsText, load, optional
+from afafilter._base.source import Source
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
 
@@ -65,25 +67,16 @@ class Trajectories(ShownAsText):
         >>> data.to_pandas().shape, data.to_pandas(fine=True).shape
         ((6, 6), (9, 4))
         """
-        import pandas as pd
-
-        t, states = (self.fine_t, self.fine_x) if fine else (self.t, self.x)
-        if t is None or states is None:
+        t, x = (self.fine_t, self.fine_x) if fine else (self.t, self.x)
+        if t is None or x is None:
             raise ValueError(
                 "fine=True needs paths on a finer grid, got none; simulate(..., fine_times=...)"
             )
-        x = states.reshape(-1, states.shape[-1])
-        columns: dict[str, Any] = {}
-        if self.x.ndim > 2:
-            columns["path"] = np.repeat(np.arange(len(x) // len(t)), len(t))
-        columns["t"] = np.tile(t, len(x) // len(t))
-        columns |= {f"x{i}": x[:, i] for i in range(x.shape[1])}
+        columns: dict[str, Any] = {f"x{i}": x[..., i] for i in range(x.shape[-1])}
         if not fine:
-            z = self.z.reshape(-1, self.z.shape[-1])
-            columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
-            if self.outliers is not None:
-                columns["outlier"] = self.outliers.ravel()
-        return pd.DataFrame(columns)
+            columns |= {f"z{i}": self.z[..., i] for i in range(self.z.shape[-1])}
+            columns |= {} if self.outliers is None else {"outlier": self.outliers}
+        return tidy(t, columns)
 
     def to_parquet(self, path: str | Path, *, fine: bool = False) -> Path:
         """Write `to_pandas(fine=fine)` as a Parquet file. Needs pyarrow. Returns the path.
@@ -122,22 +115,6 @@ class Trajectories(ShownAsText):
     def plot(self, **options: Any) -> Any:
         """Draw states and observations against time; see `plotting.trajectories`. Returns axes."""
         return load("plotting").trajectories(self, **options)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What an estimate was made of, as far as it is asked for more than states.
-
-    An observation of the state x would show H x + offset + v, v ~ N(0, R), each with or without a
-    leading time axis; `parts` are name and number of states of the model's summands; `draw(n, rng)`
-    gives paths (n, ..., T, d) given all data, None where the estimates have no joint law.
-    """
-
-    H: Array
-    offset: Array
-    R: Array
-    parts: tuple[tuple[str, int], ...] = ()
-    draw: Callable[[int, np.random.Generator], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,23 +330,15 @@ class Estimate(ShownAsText):
         ValueError
             If `names` does not name every component.
         """
-        import pandas as pd
-
         d = self.mean.shape[-1]
         names = [f"x{i}" for i in range(d)] if names is None else list(names)
         if len(names) != d:
             raise ValueError(f"names must name the {d} components, got {len(names)} names")
-        means = self.mean.reshape(-1, len(self.t), d)
-        stds = np.broadcast_to(self.std, self.mean.shape).reshape(means.shape)
+        std = np.broadcast_to(self.std, self.mean.shape)
         columns: dict[str, Any] = {}
-        if self.index is None:
-            if self.mean.ndim > 2:
-                columns["path"] = np.repeat(np.arange(len(means)), len(self.t))
-            columns["t"] = np.tile(self.t, len(means))
         for i, name in enumerate(names):
-            columns[name] = means[..., i].ravel()
-            columns[f"{name}_sd"] = stds[..., i].ravel()
-        return pd.DataFrame(columns, index=None if self.index is None else self._rows())
+            columns |= {name: self.mean[..., i], f"{name}_sd": std[..., i]}
+        return tidy(self.t, columns, None if self.index is None else self._rows())
 
     def _rows(self) -> pd.Index:
         """Index of the tidy frame: stamps, and labels of paths before them."""
