@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
 from afafilter._base.frames import tidy
 from afafilter._base.shown import ShownAsText, load, optional
-from afafilter._base.source import Source
+from afafilter._base.source import Source as Source
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
 

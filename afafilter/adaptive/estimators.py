@@ -25,7 +25,6 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
-from afafilter._base.source import Source
 from afafilter.adaptive.linear_map import calibrate
 from afafilter.adaptive.methods import query_noise, require_definite, run_method
 from afafilter.adaptive.options import Options, make_spans
@@ -33,7 +32,7 @@ from afafilter.adaptive.run import Outcome, without_covariance
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.logarithm import takes_discrete
 from afafilter.models.sde import LinearSDE
-from afafilter.results import Estimate
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 if TYPE_CHECKING:

@@ -27,12 +27,11 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
-from afafilter._base.source import Source
 from afafilter._base.unknown import chosen
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import honours_forcing, shown_offset
 from afafilter.models.sde import LinearSDE
-from afafilter.results import Estimate
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 Model = LinearSDE | DiscreteModel
