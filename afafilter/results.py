@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
 from afafilter._base.frames import tidy
-from afafilter._base.shown import ShownAsText, load, optional
+from afafilter._base.shown import ShownAsText, component_names, load, optional
 from afafilter._base.source import Source as Source
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
@@ -136,7 +136,8 @@ class Estimate(ShownAsText):
         Observation minus prediction (NaN where missing) and its covariance.
     weights : ndarray, shape (..., Tq, T), or None
         Weights of the observations in a reweighting or attention estimator; rows are queries.
-    label : str, name for tables and figures
+    label, names : str, tuple of str
+        What tables and figures call the estimate and its components; () = x0, x1, ...
     info : mapping
         Further facts about the run (method chosen, iterations, error bounds...).
     index : Stamps or None
@@ -159,6 +160,7 @@ class Estimate(ShownAsText):
     index: Stamps | None = None
     open_laws: tuple[OpenLaw, ...] = field(default=(), repr=False)
     source: Source | None = field(default=None, repr=False)
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given: Array | None = self.cov
@@ -196,11 +198,7 @@ class Estimate(ShownAsText):
         """
         matrix = np.asarray(H, dtype=np.float64)
         T, d = self.mean.shape[-2:]
-        if (
-            matrix.ndim not in (2, 3)
-            or matrix.shape[-1] != d
-            or matrix.shape[:-2] not in ((), (T,))
-        ):
+        if matrix.ndim < 2 or matrix.shape[-1] != d or matrix.shape[:-2] not in ((), (T,)):
             raise ValueError(f"H must have shape (p, {d}) or ({T}, p, {d}), got {matrix.shape}")
         return through(matrix, self.mean, self.cov, self.open_laws)
 
@@ -240,7 +238,7 @@ class Estimate(ShownAsText):
             cov = cov + source.R
         what = "a measurement" if noise else "signal"
         label = f"{self.label}, {what}" if self.label else what
-        return Estimate(self.t, mean + source.offset, cov, label=label, index=self.index)
+        return self._seen(mean + source.offset, cov, label)
 
     def components(self) -> dict[str, Estimate]:
         """What each summand of the model adds to the observations: name -> Estimate (..., T, p).
@@ -264,8 +262,15 @@ class Estimate(ShownAsText):
             first += states
             mean, cov = self.through(source.H * own)
             label = name if rank == 1 else f"{name}{rank}"
-            out[label] = Estimate(self.t, mean, cov, label=label, index=self.index)
+            out[label] = self._seen(mean, cov, label)
         return out
+
+    def _seen(self, mean: Array, cov: Array, label: str) -> Estimate:
+        """An estimate of the p observed components, called as the data call them, or z0, z1, ..."""
+        names = () if self.index is None else self.index.columns
+        if len(names) != mean.shape[-1]:
+            names = tuple(component_names(mean.shape[-1], letter="z"))
+        return Estimate(self.t, mean, cov, label=label, index=self.index, names=names)
 
     def _known_source(self, what: str) -> Source:
         if self.source is None:
@@ -331,9 +336,7 @@ class Estimate(ShownAsText):
             If `names` does not name every component.
         """
         d = self.mean.shape[-1]
-        names = [f"x{i}" for i in range(d)] if names is None else list(names)
-        if len(names) != d:
-            raise ValueError(f"names must name the {d} components, got {len(names)} names")
+        names = component_names(d, names or self.names)
         std = np.broadcast_to(self.std, self.mean.shape)
         columns: dict[str, Any] = {}
         for i, name in enumerate(names):
@@ -366,10 +369,7 @@ class Estimate(ShownAsText):
             Without xarray. ValueError if `names` does not name every component.
         """
         xarray = optional("xarray", "to_xarray")
-        d = self.mean.shape[-1]
-        names = [f"x{i}" for i in range(d)] if names is None else list(names)
-        if len(names) != d:
-            raise ValueError(f"names must name the {d} components, got {len(names)} names")
+        names = component_names(self.mean.shape[-1], names or self.names)
         time = "t" if self.index is None else self.index.name
         dims = (*(f"path{i}" if i else "path" for i in range(self.mean.ndim - 2)), time, "state")
         coords: dict[str, Any] = {"state": names}

@@ -243,3 +243,19 @@ def test_long_results_print_in_at_most_15_lines():
     assert "rmse" in repr(results[1])
     assert "lines more" in repr(comparison)
     assert "obs_var" in repr(results[4])
+
+
+def test_what_is_observed_is_called_as_the_data_call_it():
+    import pandas as pd
+
+    model = brownian(process_var=1.0, obs_var=1.0)
+    frame = pd.DataFrame({"level": [1.0, 2.0, 1.5]}, index=pd.date_range("2024", periods=3))
+    seen = rts_smoother(model, frame).observed()
+    assert list(seen.to_pandas().columns) == ["level", "level_sd"]
+    assert list(rts_smoother(model, np.arange(3.0), frame).observed().to_pandas()) == [
+        "t", "z0", "z0_sd",
+    ]  # fmt: skip
+    (part,) = rts_smoother(model, frame).components().values()
+    assert list(part.to_pandas(["m"]).columns) == ["m", "m_sd"]
+    with pytest.raises(ValueError, match="names must be 1 names"):
+        seen.to_pandas(["a", "b"])

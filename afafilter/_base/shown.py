@@ -7,7 +7,7 @@ package, which stands above all parts, says how each is loaded.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 WIDTH = 70
@@ -109,3 +109,16 @@ def optional(package: str, what: str) -> Any:
     except ImportError:
         extra = EXTRAS.get(package, package)
         raise ImportError(f"{what} needs {package}: pip install 'afafilter[{extra}]'") from None
+
+
+def component_names(d: int, given: Sequence[str] = (), letter: str = "x") -> list[str]:
+    """The names of d components: those given, or x0, x1, ...
+
+    Raises
+    ------
+    ValueError
+        If `given` does not name every component.
+    """
+    if isinstance(given, str) or (given and len(given) != d):
+        raise ValueError(f"names must be {d} names, one for each component, got {given!r}")
+    return list(given) or [f"{letter}{i}" for i in range(d)]

@@ -22,6 +22,7 @@ from afafilter.adaptive.options import Options, Spans, make_spans, newest_span
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 
@@ -72,10 +73,10 @@ class AdaptiveFilterStream:
     >>> from afafilter import AdaptiveFilterStream, LinearSDE, StudentT
     >>> model = LinearSDE.isotropic(0.1, 1.0, process_var=0.1, obs_var=0.2)
     >>> stream = AdaptiveFilterStream(model, weight=StudentT(4.0), window=100)
-    >>> mean, cov = stream.update(0.0, [1.0, 0.0])
-    >>> mean, cov = stream.update(0.5, [0.8, 0.5])
-    >>> mean.shape, cov.shape
-    ((2,), (2, 2))
+    >>> estimate = stream.update(0.0, [1.0, 0.0])
+    >>> estimate = stream.update(0.5, [0.8, 0.5])
+    >>> estimate.mean.shape, estimate.cov.shape
+    ((1, 2), (1, 2, 2))
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class AdaptiveFilterStream:
         )
         options.require_use()
         self._model = model
+        self._source = Source(model.C, model.offset, model.R)
         self.t: float | None = None
         self._memory: _Bank | _Window
         if window is not None:
@@ -120,10 +122,20 @@ class AdaptiveFilterStream:
                     "anew at every time, so that the stream must know how many to keep: give "
                     "window, for instance window=100"
                 )
+            if core.isotropic_parameters(model) is None:
+                raise ValueError(
+                    "without a window the model must be isotropic (A = -mu I + skew-symmetric with "
+                    "mu >= 0, Q and R multiples of the identity, C = identity), since only then a "
+                    "few numbers sum up the past: give window, for instance window=100"
+                )
             self._memory = _Bank(model, gamma2, 1e-9 if tolerance is None else tolerance, horizon)
         self.error_bound = self._memory.error_bound
 
-    def update(self, t: float, z: ArrayLike) -> tuple[Array, Array]:
+    def __repr__(self) -> str:
+        now = "nothing seen" if self.t is None else f"t {self.t:g}"
+        return f"AdaptiveFilterStream({self._model!r}, {self._memory}, {now})"
+
+    def update(self, t: float, z: ArrayLike) -> Estimate:
         """Take the observation z stamped t.
 
         Parameters
@@ -135,10 +147,13 @@ class AdaptiveFilterStream:
 
         Returns
         -------
-        mean : ndarray, shape (d,)
-            The estimate at t; NaN where nothing determines it.
-        cov : ndarray, shape (d, d)
-            Its claimed covariance.
+        Estimate
+            Of the one time t: mean (1, d), NaN where nothing determines it, and cov (1, d, d).
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the class says; the stream is then as before.
         """
         stamp = self._stamp(t)
         p = self._model.obs_dim
@@ -147,11 +162,17 @@ class AdaptiveFilterStream:
             raise ValueError(f"z must have shape ({p},), got {shape}")
         found = self._memory.update(stamp, observations(np.reshape(z, (1, p)), 1, p))
         self.t = stamp
-        return found
+        return self._estimate(stamp, found)
 
-    def predict(self, t: float) -> tuple[Array, Array]:
+    def predict(self, t: float) -> Estimate:
         """The estimate at a time t not before the last update, which changes nothing."""
-        return self._memory.predict(self._stamp(t))
+        stamp = self._stamp(t)
+        return self._estimate(stamp, self._memory.predict(stamp))
+
+    def _estimate(self, stamp: float, found: tuple[Array, Array]) -> Estimate:
+        mean, cov = found
+        now = np.array([stamp])
+        return Estimate(now, mean[None], cov[None], label="AFA stream", source=self._source)
 
     def state(self) -> dict[str, Array]:
         """Everything that the stream knows, as plain arrays.
@@ -195,6 +216,9 @@ def _nothing(d: int) -> tuple[Array, Array]:
 
 class _Bank:
     """Plain weights: a bank of recurrences."""
+
+    def __repr__(self) -> str:
+        return "all observations"
 
     def __init__(
         self, model: LinearSDE, anchor_var: float, tolerance: float, horizon: float | None
@@ -296,6 +320,11 @@ class _Window:
     """Any weights: the rows seen last, one more than the window for the prediction before z."""
 
     error_bound = 0.0
+
+    def __repr__(self) -> str:
+        weight = self._options.weight
+        robust = "" if weight is None else f", {weight}"
+        return f"window={self._keep - 1}{robust}, {len(self._t)} rows kept"
 
     def __init__(self, model: LinearSDE, options: Options) -> None:
         assert options.window is not None

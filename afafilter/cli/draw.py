@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from afafilter._base.stamps import UNIT_WORDS
+from afafilter._base.checks import Array
+from afafilter._base.stamps import UNIT_WORDS, Stamps
 from afafilter.io.files import atomic_path
 from afafilter.io.series import Series
 from afafilter.results import Estimate
@@ -30,27 +32,37 @@ class Look(NamedTuple):
 
 
 def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path:
-    """One panel per value: observations and the band of the signal."""
+    """One panel per value: observations and the band of the signal, over dates where there are."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     import afafilter.plotting as plotting
+    from afafilter.plotting.results import title as words
 
-    p = len(series.columns)
+    p, t = len(series.columns), series.t
+    stamps = series.stamps
+    if stamps is not None and stamps.dated:
+        t, seen = clocks(stamps, t), replace(seen, t=clocks(stamps, seen.t))
+    units = series.value_units or ("",) * p
     with plotting.paper_style():
         fig, axes = plotting.figure(p, 1, height=0.6 + 1.6 * p, squeeze=False, sharex=True)
         for i, (ax, name) in enumerate(zip(axes[:, 0], series.columns)):
-            plotting.observations(series.t, series.z, i, ax=ax)
-            plotting.band(seen, i, ax=ax)
-            ax.set_ylabel(name)
+            plotting.observations(t, series.z, i, ax=ax)
+            plotting.band(seen, i, ax=ax, label=words(seen))
+            ax.set_ylabel(f"{name} ({units[i]})" if units[i] else name)
         axes[0, 0].legend()
         if series.paths:
             title = f"{series.path_name} = {series.paths[0]}"
             count = len(series.paths)
             axes[0, 0].set_title(f"{title}, the first of {count}" if count > 1 else title)
-        axis = "time"
-        if series.dates is not None:
-            start = str(series.dates[0])[:16].replace("T00:00", "")
-            axis = f"{UNIT_WORDS[series.time_unit]} since {start}"
-        axes[-1, 0].set_xlabel(axis)
+        if stamps is None or not stamps.dated:
+            unit = UNIT_WORDS.get(series.time_unit, "")
+            axes[-1, 0].set_xlabel(f"time ({unit})" if unit else "time")
         with atomic_path(path, force=force) as temporary:
             fig.savefig(temporary, format=path.suffix[1:].lower())
     return path
+
+
+def clocks(stamps: Stamps, t: Array) -> Any:
+    """Dates (T,) of times t, as the clocks of the data show them."""
+    found = stamps.at(t)
+    east = stamps.minutes_east(found)
+    return found if east is None else found + east.astype("timedelta64[m]")

@@ -6,7 +6,7 @@ import inspect
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from afafilter._base.checks import Array, observations
 from afafilter._base.progress import waiting
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
-from afafilter.cli.queries import asked_times
+from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
 from afafilter.cli.reading import Reading, forced, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
 from afafilter.cli.shared import checked_target, finish, importing, prepare
@@ -72,12 +72,12 @@ def estimate_command(
     for series, members in together(panel):
         own = forced(system, series)
         with waiting(f"estimating {total} rows"):
-            found, asked = _run(function, own, series, wanted, estimator)
+            found, beside, asked = _run(function, own, series, wanted, estimator)
         label = found.label
         if found.loglik is not None:
             loglik = (loglik or 0.0) + float(np.sum(found.loglik))
         weight = function.keywords.get("weight")
-        rows = rows_of(found, own, series, wanted.levels, weight, asked is not None)
+        rows = rows_of(found, own, series, beside, wanted.levels, weight)
         for k, piece in zip(members, rows):
             pieces[k] = piece
         if drawn is None and figure is not None:
@@ -113,18 +113,40 @@ def _run(
     series: Series,
     wanted: Wanted,
     name: str,
-) -> tuple[Estimate, Array | None]:
-    """One estimate, and the times that were asked for (None: those of the data)."""
+) -> tuple[Estimate, Series | None, Array | None]:
+    """One estimate, the series that it stands beside (None: query times), the times asked for."""
     asked = asked_times(series, wanted.query_times, wanted.forecast)
-    if asked is not None and isinstance(system, DiscreteModel):
-        series = _appended(series, asked, wanted, system)
     if series.inputs is not None and asked is not None and asked[-1] > series.t[-1]:
         warnings.warn(
             "inputs keep their last value after the data; rows with blank values may say others",
             stacklevel=1,
         )
+    beside: Series | None = series
+    if asked is not None:
+        queried = wanted.query_times is not None
+        ahead = asked[asked > series.t[-1]]
+        if isinstance(system, DiscreteModel):
+            ahead = in_steps(series, ahead)
+        longer = appended(series, ahead, system)
+        beside = None if queried else longer
+        if isinstance(system, DiscreteModel):
+            found = _called(function, system, longer, None, name)
+            if queried:
+                found = rows_at(found, asked)
+            return found, beside, asked
+    return _called(function, system, series, asked, name), beside, asked
+
+
+def _called(
+    function: partial[Estimate],
+    system: LinearSDE | DiscreteModel,
+    series: Series,
+    asked: Array | None,
+    name: str,
+) -> Estimate:
+    """The estimator's answer; a user's own estimator is answerable for what goes wrong in it."""
     extra: dict[str, Any] = {}
-    if asked is not None and not isinstance(system, DiscreteModel):
+    if asked is not None:
         extra["query_times"] = asked
     if series.obs_cov is not None:
         extra["obs_cov"] = series.obs_cov
@@ -133,30 +155,14 @@ def _run(
         raise ValueError(f"estimator {name!r} takes no {', '.join(sorted(unknown))}")
     z = observations(series.z, len(series.t), system.obs_dim)
     if ":" not in name:
-        return function(system, series.t, z, **extra), asked
+        return function(system, series.t, z, **extra)
     try:
         found = function(system, series.t, z, **extra)
     except Exception as error:
         raise ValueError(f"estimator {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(found, Estimate):
         raise TypeError(f"estimator {name!r} must return an Estimate, got {type(found).__name__}")
-    return found, asked
-
-
-def _appended(series: Series, asked: Array, wanted: Wanted, system: DiscreteModel) -> Series:
-    """The series with blank rows after it: a model in steps forecasts rows without data."""
-    if wanted.query_times is not None:
-        raise ValueError(
-            "--query-times need a model in continuous time; a DiscreteModel (F) knows its steps "
-            "only: use --forecast, or rows with blank values"
-        )
-    ahead = len(asked) - len(series.t)
-    z = observations(series.z, len(series.t), system.obs_dim)
-    z = np.concatenate([z, np.full((*z.shape[:-2], ahead, z.shape[-1]), np.nan)], axis=-2)
-    noise = series.obs_cov
-    if noise is not None:
-        noise = np.concatenate([noise, np.broadcast_to(system.R, (ahead, *noise.shape[1:]))])
-    return replace(series, t=asked, z=z, obs_cov=noise)
+    return found
 
 
 def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:
@@ -203,7 +209,8 @@ def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> d
     if options["weight"] is not None:
         spec["weight"] = {"name": options["weight"], **parameters}
     elif parameters:
-        raise ValueError(f"{', '.join('--' + key for key in parameters)} needs --weight")
+        shown = ", ".join("--" + key for key in parameters)
+        raise ValueError(f"{shown} needs --weight, e.g. --weight student_t --nu 4")
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

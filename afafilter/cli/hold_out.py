@@ -8,7 +8,7 @@ from typing import Any
 
 from afafilter._base.progress import waiting
 from afafilter.catalog import estimator_from_spec
-from afafilter.cli.reading import Reading, forced, read, with_components
+from afafilter.cli.reading import Reading, forced, one_path, read, with_components
 from afafilter.cli.shared import checked_target, finish, importing, prepare
 from afafilter.io.model_toml import read_model
 
@@ -37,9 +37,7 @@ def hold_out_command(
         estimators = {name: estimator_from_spec(name, allow_import=allow_import) for name in names}
     first = next(iter(models.values()))
     panel = with_components(read(reading, first), first.obs_dim, reading)
-    if len(panel.series) > 1:
-        raise ValueError("--hold-out compares on one path: choose it before, or drop --by")
-    (series,) = panel.series
+    series = one_path(panel, options["path"], "--hold-out compares on")
     named = {name: forced(system, series) for name, system in models.items()}
     with waiting("comparing"):
         found = hold_out(
@@ -65,7 +63,7 @@ def hold_out_command(
         "models": models,
         "estimators": names,
         "time_unit": series.time_unit or None,
-        **{key: options[key] for key in ("kinds", "pieces", "horizon", "seed")},
+        **{key: options[key] for key in ("path", "kinds", "pieces", "horizon", "seed")},
     }
     table = {str(name): found.frame[name].to_numpy() for name in found.frame.columns}
     yield finish(table, target, force, config)

@@ -77,6 +77,7 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
             "dates or numbers.",
         ),
+        click.option("--sort", is_flag=True, help="Put the rows in the order of their times."),
         click.option(
             "--sep", callback=_sep, help="Character between fields, or tab, space. Default: found."
         ),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from afafilter._base.checks import Array, scalar
+from afafilter._base.checks import Array, observations, scalar
 from afafilter.io.series import Series
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
 
 MOST_QUERIES = 10_000_000
 
@@ -41,12 +46,61 @@ def _range(series: Series, text: str) -> Array:
 
 
 def _ahead(series: Series, forecast: float) -> Array:
-    gaps = np.diff(np.unique(series.t))
-    gap = float(np.median(gaps)) if gaps.size else forecast
+    gap = _gap(series) or forecast
     ahead = series.t[-1] + gap * np.arange(1, _steps(forecast / gap, "--forecast") + 1)
     if not ahead.size:
         raise ValueError(f"--forecast must reach one step ({gap:g}), got {forecast:g}")
     return np.asarray(ahead)
+
+
+def appended(series: Series, ahead: Array, model: LinearSDE | DiscreteModel) -> Series:
+    """The series with a row without values at each of the times after its end."""
+    T, rows = len(series.t), len(ahead)
+    z = observations(series.z, T, len(series.columns))
+    z = np.concatenate([z, np.full((*z.shape[:-2], rows, z.shape[-1]), np.nan)], axis=-2)
+    noise = series.obs_cov
+    if noise is not None:
+        late = model.R[..., T:, :, :] if model.R.ndim == 3 else model.R
+        noise = np.concatenate([noise, np.broadcast_to(late, (rows, *noise.shape[1:]))])
+    return replace(series, t=np.concatenate([series.t, ahead]), z=z, obs_cov=noise)
+
+
+def in_steps(series: Series, ahead: Array) -> Array:
+    """Times of all steps up to the last one asked for: a model in steps goes on row by row."""
+    if not ahead.size:
+        return ahead
+    gap = _gap(series) or float(ahead[0] - series.t[-1])
+    count = _steps(float(ahead[-1] - series.t[-1]) / gap, "--query-times")
+    return np.asarray(series.t[-1] + gap * np.arange(1, count + 1))
+
+
+def rows_at(found: Estimate, asked: Array) -> Estimate:
+    """The rows of an estimate at these times, of rows with one time the last.
+
+    Raises
+    ------
+    ValueError
+        If there is no row at one of the times.
+    """
+    near = np.clip(np.searchsorted(found.t, asked, side="right") - 1, 0, len(found.t) - 1)
+    after = np.minimum(near + 1, len(found.t) - 1)
+    slack = 1e-9 * (np.abs(asked) + found.t[-1] - found.t[0])
+    near = np.where(np.abs(found.t[after] - asked) <= slack, after, near)
+    off = np.abs(found.t[near] - asked) > slack
+    if off.any():
+        raise ValueError(
+            f"--query-times: {asked[off][0]:g} lies between rows, and a DiscreteModel (F) knows "
+            "the times of its steps only: ask for times of the data or whole steps after them, or "
+            "give the data a row with blank values there"
+        )
+    mean, cov = found.mean[..., near, :], found.cov[..., near, :, :]
+    return replace(found, t=asked, mean=mean, cov=cov, open_laws=())
+
+
+def _gap(series: Series) -> float:
+    """The median step of a series; 0 where all times are one."""
+    gaps = np.diff(np.unique(series.t))
+    return float(np.median(gaps)) if gaps.size else 0.0
 
 
 def _steps(count: float, option: str) -> int:

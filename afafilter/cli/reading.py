@@ -31,6 +31,7 @@ class Reading:
     errors: tuple[str, ...] | None = None
     inputs: tuple[str, ...] | None = None
     time_unit: str | None = None
+    sort: bool = False
     dialect: Dialect = Dialect()  # noqa: RUF009 - frozen
 
     def config(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Reading:
         for key, value in given.items():
             if value is not None:
                 said += [key, ",".join(value) if isinstance(value, tuple) else str(value)]
-        return shlex.join(said)
+        return shlex.join([*said, *(["--sort"] if self.sort else [])])
 
 
 def taken(data: Path, options: dict[str, Any]) -> Reading:
@@ -72,7 +73,7 @@ def taken(data: Path, options: dict[str, Any]) -> Reading:
         options.pop("na") or (),
         options.pop("time_format"),
     )
-    names = ("time", "values", "by", "errors", "inputs", "time_unit")
+    names = ("time", "values", "by", "errors", "inputs", "time_unit", "sort")
     return Reading(data, dialect=dialect, **{name: options.pop(name) for name in names})
 
 
@@ -99,6 +100,7 @@ def read(reading: Reading, model: Any = None) -> Panel:
         errors=reading.errors,
         inputs=inputs,
         time_unit=unit or own or None,
+        sort=reading.sort,
         dialect=reading.dialect,
     )
     first = panel.series[0]
@@ -174,6 +176,26 @@ def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
             f"{len(panel.columns)} value columns ({shown}): choose with --values"
         )
     return panel
+
+
+def one_path(panel: Panel, path: str | None, what: str) -> Series:
+    """The path of that label; without one the only path there is.
+
+    Raises
+    ------
+    ValueError
+        No such path, or several and none said.
+    """
+    known = [str(label) for label in panel.labels]
+    if path is None and len(panel.series) == 1:
+        return panel.series[0]
+    if path is not None and not known:
+        raise ValueError("--path needs --by, the column that tells paths apart")
+    if path not in known:
+        shown = ", ".join(known[:12]) + (f", ... ({len(known)})" if known[12:] else "")
+        got = "" if path is None else f", got {path!r}"
+        raise ValueError(f"{what} one path: --path must be one of {shown}{got}")
+    return panel.series[known.index(path)]
 
 
 def together(panel: Panel) -> list[tuple[Series, list[int]]]:

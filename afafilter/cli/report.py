@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from afafilter._base.progress import waiting
-from afafilter.cli.reading import Reading, forced, read, with_components
+from afafilter.cli.reading import Reading, forced, one_path, read, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.files import atomic_path
 from afafilter.io.model_toml import read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
-from afafilter.models.discrete import DiscreteModel
 
 
 def report_command(
@@ -39,17 +38,7 @@ def report_command(
     panel = read(reading, system)
     if system is not None:
         with_components(panel, system.obs_dim, reading)
-    series = panel.series[0]
-    if panel.labels:
-        known = [str(label) for label in panel.labels]
-        chosen = known[0] if path is None and len(known) == 1 else path
-        if chosen not in known:
-            raise ValueError(
-                f"a report is about one path: --path must be one of {', '.join(known[:12])}"
-            )
-        series = panel.series[known.index(chosen)]
-    if isinstance(system, DiscreteModel):
-        raise ValueError("a report needs a model in continuous time; this one is discrete (F)")
+    series = one_path(panel, path, "a report is about")
     if system is not None:
         system = forced(system, series)
     with waiting("fitting, smoothing, comparing"):

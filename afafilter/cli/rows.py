@@ -32,29 +32,29 @@ def observed(estimate: Estimate, model: LinearSDE | DiscreteModel) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
     H, offset = sight(model, estimate.t)
     mean, cov = estimate.through(H)
-    return Estimate(estimate.t, mean + offset, cov, label=estimate.label)
+    return Estimate(estimate.t, mean + offset, cov, label=estimate.label, info=estimate.info)
 
 
 def rows_of(
     found: Estimate,
     model: LinearSDE | DiscreteModel,
     series: Series,
+    beside: Series | None,
     levels: Sequence[float],
     weight: Any,
-    asked: bool,
 ) -> list[Rows]:
-    """The rows of every path of one estimate.
+    """The rows of every path of one estimate, beside measurements at its times (None: elsewhere).
 
-    Columns: states x0.. with x0_sd..; per value its measurement <value> (at the times of the data),
-    <value>_fit and <value>_fit_sd (the signal, without noise), <value>_obs_sd (a measurement of
-    it); for each level <value>_fit_low50.. and <value>_obs_low50..; forecast (1 after the data);
-    under a robust weight the weight of the row and outlier (1 beyond the `OUTLIER` quantile).
+    Columns: states x0.. with x0_sd..; per value its measurement <value>, <value>_fit and
+    <value>_fit_sd (the signal, without noise), <value>_obs_sd (a measurement of it); for each level
+    <value>_fit_low50.. and <value>_obs_low50..; forecast (1 after the data), where other times are
+    asked for; under a robust weight the weight of the row and outlier (1 beyond `OUTLIER`).
     """
     seen = observed(found, model)
     T, d, p = len(found.t), model.dim, model.obs_dim
     noise = np.diagonal(model.R, axis1=-2, axis2=-1)
-    if series.obs_cov is not None and not asked:
-        noise = np.diagonal(series.obs_cov, axis1=-2, axis2=-1)
+    if beside is not None and beside.obs_cov is not None:
+        noise = np.diagonal(beside.obs_cov, axis1=-2, axis2=-1)
     n = len(series.paths) or 1
     shape = (n, T, d)
     mean = found.mean.reshape(shape)
@@ -62,7 +62,7 @@ def rows_of(
     fit = seen.mean.reshape(n, T, p)
     fit_sd = np.broadcast_to(seen.std, seen.mean.shape).reshape(n, T, p)
     obs_sd = np.sqrt(fit_sd**2 + noise)
-    z = None if asked else series.z.reshape(n, T, p)
+    z = None if beside is None else beside.z.reshape(n, T, p)
     robust = None if z is None or weight is None else _robust(found, fit, z, noise, weight)
     time = _stamps(series, found.t)
     late = (found.t > series.t[-1]).astype(np.int64)
@@ -76,7 +76,7 @@ def rows_of(
                 columns[name] = z[k, :, i]
             bands = (fit[k, :, i], fit_sd[k, :, i], obs_sd[k, :, i])
             columns |= _bands(name, *bands, levels)
-        if asked:
+        if beside is not series:
             columns["forecast"] = late
         if robust is not None:
             columns["weight"], columns["outlier"] = robust[0][k], robust[1][k]
@@ -116,7 +116,8 @@ def _robust(found: Estimate, fit: Array, z: Array, noise: Array, weight: Any) ->
     limit = chdtri(np.arange(1, z.shape[-1] + 1), 1 - OUTLIER)[np.maximum(count, 1) - 1]
     own = found.info.get("robust_weights")
     if own is not None:
-        weights = np.asarray(own).reshape(count.shape)
+        weights = np.full(count.shape, np.nan)
+        weights[:, : np.shape(own)[-1]] = np.reshape(own, (len(count), -1))
     else:
         weights = np.asarray(weight(d2, np.maximum(count, 1)))
     weights = np.where(count > 0, weights, np.nan)

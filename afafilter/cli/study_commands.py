@@ -27,7 +27,7 @@ from afafilter.cli.options import (
 COMMANDLINE = ParameterSource.COMMANDLINE
 OF_A_STUDY = ("jobs", "retry_failed", "reference", "figure", "latex", "plan")
 """Options of `compare` without --hold-out, beside those of `Look`."""
-HELD_OUT = ("models", "estimators", "kinds", "pieces", "horizon", "seed")
+HELD_OUT = ("models", "estimators", "path", "kinds", "pieces", "horizon", "seed")
 """Options of `compare` with --hold-out, beside those of reading."""
 
 
@@ -62,6 +62,7 @@ HELD_OUT = ("models", "estimators", "kinds", "pieces", "horizon", "seed")
     multiple=True,
     help="With --hold-out: TOML file with a model; several are compared.",
 )
+@click.option("--path", help="With --hold-out: which path, where --by tells several apart.")
 @click.option(
     "--estimators",
     callback=names,

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from afafilter.io.dialect import Dialect
+from afafilter.io.dialect import DATE, Dialect
 from afafilter.io.source import Table, read_table
+
+ELAPSED = ("t", "elapsed")
+"""Names of the elapsed time that `afafilter estimate` writes beside dates."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def opened(
     named = (*listed(time), *listed(values), *listed(errors), *known)
     wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
     table = read_table(path, dialect or Dialect(), wanted)
-    own = own_layout(table.names)
+    own = own_layout(table)
     if own is not None and values is None and by is None and own.by is not None:
         by = own.by
     if by is None and len(table.index) == 2 and time is None:
@@ -50,7 +53,10 @@ def opened(
     else:
         chosen = listed(values)
     if not chosen:
-        raise ValueError(f"{table.path}: no value column beside the time column {times[0]!r}")
+        raise ValueError(
+            f"{table.path}: no value column beside the time column {times[0]!r}: --time (time) "
+            "names another one; --sep (Dialect) says what separates the columns"
+        )
     sd = listed(errors)
     if errors is not None and len(sd) != len(chosen):
         raise ValueError(
@@ -65,13 +71,28 @@ def opened(
     return table, Chosen(times, tuple(chosen), tuple(sd), by, tuple(known))
 
 
-def own_layout(names: Sequence[str]) -> Chosen | None:
-    """The columns of a table that `afafilter simulate` wrote; None for any other."""
-    text = " ".join(names)
-    if not re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", text):
+def own_layout(table: Table) -> Chosen | None:
+    """The columns of a table that afafilter wrote (simulate, estimate); None for any other."""
+    names = table.names
+    if re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", " ".join(names)):
+        values = tuple(name for name in names if name.startswith("z"))
+        return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
+    ends = ("_fit", "_fit_sd", "_obs_sd")
+    estimated = tuple(name for name in names if all(name + end in names for end in ends))
+    if not estimated or not {"x0", "x0_sd"} <= set(names):
         return None
-    values = tuple(name for name in names if name.startswith("z"))
-    return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
+    before = names[: names.index("x0")]
+    if len(before) == 2 and not (before[1] in ELAPSED and _are_dates(table, *before)):
+        return Chosen((before[1],), estimated, (), before[0])
+    return Chosen((before[-2:][0],), estimated, (), before[0] if before[2:] else None)
+
+
+def _are_dates(table: Table, name: str, elapsed: str) -> bool:
+    """Whether a column has dates, one for each of the elapsed times beside it."""
+    column, beside = table.columns[name], table.columns[elapsed]
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    dated = kind == "M" or (not kind and bool(DATE.match(str(column[0]).strip())))
+    return dated and len({*map(str, column)}) >= len({*map(str, beside)})
 
 
 def time_names(

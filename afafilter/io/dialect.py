@@ -16,14 +16,14 @@ from pathlib import Path
 
 SEPARATORS = ("\t", ";", "|", ",")
 _MISSING = """
-    na nan n/a null none nil <na> nat #n/a #na #null! #value! #div/0! ? - --
+    na nan n/a n.a. null none nil <na> nat #n/a #na #null! #value! #div/0! ? - --
     -nan 1.#qnan -1.#ind 1.#ind
 """
 MISSING = frozenset({"", "#n/a n/a", *_MISSING.split()})
 """Cells that say that a value is missing, in lower case."""
 HEAD_LINES = 200
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?$")
-_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{1,4})?(?:$|[T ])|\d{1,2}:\d{2}")
+DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{1,4})?(?:$|[T ])|\d{1,2}:\d{2}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def _header_line(used: Sequence[int], rows: dict[int, list[str]], given: Dialect
         return used[0]
     place = next(i for i, k in enumerate(used) if len(rows[k]) == usual)
     decimal = given.decimal or "."
-    while place + 1 < len(used) and _is_preamble(rows[used[place]], rows[used[place + 1]], usual):
+    while _is_preamble(*(rows[k] for k in used[place : place + 2])) or _is_padded(
+        [rows[k] for k in used[place:]], usual
+    ):
         place += 1
     names = rows[used[place]]
     if place and _holds_data(names, decimal) and not _holds_data(rows[used[place - 1]], decimal):
@@ -171,14 +173,31 @@ def _header_line(used: Sequence[int], rows: dict[int, list[str]], given: Dialect
     return used[place]
 
 
-def _is_preamble(row: Sequence[str], after: Sequence[str], usual: int) -> bool:
+def _is_preamble(row: Sequence[str], after: Sequence[str] = ()) -> bool:
     """Whether a line of words and numbers stands above a line of words: "Serial,123"."""
+    return _is_words(after, len(row)) and _numbers(row) > 0 and number(row[0]) is None
 
-    def counts(cells: Sequence[str]) -> int:
-        return sum(number(cell) is not None for cell in cells if cell.strip())
 
-    words = len(after) == usual and counts(after) == 0 and not _DATE.match(after[0].strip())
-    return words and counts(row) > 0 and number(row[0]) is None
+def _is_padded(rows: Sequence[Sequence[str]], usual: int) -> bool:
+    """Whether a line filled up with separators, or a short one, is above one with more names."""
+    filled = [cell for cell in rows[0] if cell.strip()]
+    if len(rows[0]) == usual and rows[0][: len(filled)] != filled:
+        return False
+    for row in rows[1:]:
+        if not _is_words(row, usual) and _numbers(row) > 1:
+            return False
+        if _is_words(row, usual) and sum(bool(cell.strip()) for cell in row) > len(filled):
+            return True
+    return False
+
+
+def _numbers(row: Sequence[str]) -> int:
+    return sum(number(cell) is not None for cell in row if cell.strip())
+
+
+def _is_words(row: Sequence[str], usual: int) -> bool:
+    """Whether a line could be the header: as wide as most, without numbers and dates."""
+    return len(row) == usual and not _numbers(row) and not any(DATE.match(c.strip()) for c in row)
 
 
 def _decimal(sep: str, rows: Sequence[Sequence[str]]) -> str:
@@ -190,7 +209,8 @@ def _decimal(sep: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain_decimal(cell: str) -> bool:
-    return "." in cell and not _DATE.match(cell) and number(cell) is not None
+    words = cell.lower() in MISSING
+    return "." in cell and not words and not DATE.match(cell) and number(cell) is not None
 
 
 def _holds_data(names: Sequence[str], decimal: str) -> bool:
@@ -198,7 +218,7 @@ def _holds_data(names: Sequence[str], decimal: str) -> bool:
     first = names[0].strip() if names else ""
     value = number(first, decimal)
     if value is None:
-        if not _DATE.match(first):
+        if not DATE.match(first):
             return False
     elif math.isnan(value):
         return False
@@ -210,7 +230,7 @@ def _holds_units(row: Sequence[str], after: Sequence[str], decimal: str) -> bool
 
     def is_data(cell: str) -> bool:
         value = number(cell, decimal)
-        return (value is not None and not math.isnan(value)) or bool(_DATE.match(cell.strip()))
+        return (value is not None and not math.isnan(value)) or bool(DATE.match(cell.strip()))
 
     filled = [cell for cell in row if cell.strip()]
     if not filled or any(is_data(cell) for cell in row) or len(row) != len(after):

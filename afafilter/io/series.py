@@ -34,7 +34,8 @@ class Series(ShownByFields):
     columns : tuple of str
         Names of the p columns of values.
     name, units, source, licence : str
-        What it is, the units of the values, where it comes from, and on what terms.
+        What it is, the units of the values (`value_units` column by column), where it comes from,
+        and on what terms.
     dates : ndarray, shape (T,), optional
         As datetime64 (UTC where they have a zone) when the file gives dates, else None.
     time_unit : str
@@ -63,6 +64,7 @@ class Series(ShownByFields):
     stamps: Stamps | None = None
     path_name: str = ""
     inputs: Mapping[str, Array] | None = None
+    value_units: tuple[str, ...] = ()
 
     def time_of(self, asked: Sequence[str | float]) -> Array:
         """Numbers or dates (ISO 8601, for a series with dates) on the scale of `t`.
@@ -147,6 +149,7 @@ def read_series(
     by: str | None = None,
     errors: Sequence[str] | str | None = None,
     time_unit: str | None = None,
+    sort: bool = False,
     dialect: Dialect | None = None,
 ) -> Series:
     """Measurements from CSV (.csv, .tsv, .txt, also .gz, .bz2, .xz), JSON lines or Parquet.
@@ -169,13 +172,15 @@ def read_series(
         Columns with the standard error of each value, in their order (`Series.obs_cov`).
     time_unit : "ns", "us", "ms", "s", "min", "h", "D" (default), "W" or "Y" (365.25 days)
         What dates are counted in; of numbers, the unit that they have.
+    sort : bool
+        Put the rows in the order of their times; False refuses times that decrease.
     dialect : Dialect, optional
 
     Returns
     -------
     Series
-        Files of `afafilter simulate` (path, t, x0.., z0.., outlier) need no names: paths, times and
-        observations are known.
+        Files that `afafilter simulate` and `afafilter estimate` wrote need no names: paths, times
+        and observations are known.
 
     Raises
     ------
@@ -185,7 +190,8 @@ def read_series(
     OSError
         If the file cannot be read.
     """
-    panel = read_panel(path, by, time, values, errors=errors, time_unit=time_unit, dialect=dialect)
+    given: dict[str, Any] = {"errors": errors, "time_unit": time_unit, "sort": sort}
+    panel = read_panel(path, by, time, values, dialect=dialect, **given)
     first = panel.series[0]
     if not panel.labels:
         return first
@@ -213,6 +219,7 @@ def read_panel(
     errors: Sequence[str] | str | None = None,
     inputs: Sequence[str] | str | None = None,
     time_unit: str | None = None,
+    sort: bool = False,
     dialect: Dialect | None = None,
 ) -> Panel:
     """Paths with times of their own, told apart by the column `by`; arguments of `read_series`.
@@ -226,14 +233,19 @@ def read_panel(
     """
     table, chosen = opened(path, time, values, by, errors, dialect, inputs)
     stamps = read_times_of(table, chosen.time, time_unit, dialect or Dialect())
+    if sort:
+        order = np.argsort(stamps.values, kind="stable")
+        table, stamps = table.taken(order), _taken(stamps, order)
     t, z, sd = stamps.numbers, numbers_of(table, chosen.values), numbers_of(table, chosen.errors)
     u = _inputs(table, chosen)
+    units = tuple(table.units.get(name, "") for name in chosen.values)
     whole = Series(
         *(t, z, chosen.values, _name(path)),
         dates=stamps.values if stamps.dated else None,
         time_unit=stamps.unit,
         stamps=stamps,
-        units=_units(table, chosen.values),
+        units=", ".join(dict.fromkeys(filter(None, units))),
+        value_units=units,
         path_name=chosen.by or "",
         inputs=dict(zip(chosen.inputs, u.T)) or None,
     )
@@ -262,7 +274,7 @@ def read_times(
     """The time column (T,) alone, as `read_series` reads it; values are not looked at."""
     _check_unit(time_unit)
     table = read_table(path, dialect or Dialect())
-    own = own_layout(table.names)
+    own = own_layout(table)
     names = time_names(table, time, None, own)
     t = read_times_of(table, names, time_unit, dialect or Dialect()).numbers
     require_sorted(table, names, t)
@@ -276,11 +288,6 @@ def _check_unit(time_unit: str | None) -> None:
 
 def _name(path: str | Path) -> str:
     return "stdin" if str(path) == "-" else Path(path).name.split(".")[0]
-
-
-def _units(table: Table, names: Sequence[str]) -> str:
-    found = [table.units.get(name, "") for name in names]
-    return ", ".join(dict.fromkeys(unit for unit in found if unit))
 
 
 def _label(table: Table, by: str, row: int) -> Any:

@@ -8,11 +8,12 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afafilter._base.tables import time_column
 from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
@@ -55,6 +56,17 @@ class Table:
 
     def shown(self, name: str, row: int) -> str:
         return str(self.columns[name][row])
+
+    def taken(self, rows: NDArray[np.intp]) -> Table:
+        """These rows in this order."""
+
+        def some(column: Any) -> Any:
+            if isinstance(column, np.ndarray):
+                return column[rows]
+            return column.iloc[rows] if hasattr(column, "iloc") else [column[k] for k in rows]
+
+        columns = {name: some(column) for name, column in self.columns.items()}
+        return replace(self, columns=columns, rows=len(rows), lines=some(self.lines))
 
     def require(self, name: str) -> None:
         if name not in self.columns:

@@ -22,7 +22,7 @@ from afafilter._base.stamps import (
 )
 from afafilter.io.dialect import Dialect, number
 from afafilter.io.source import Table
-from afafilter.io.values import column_of
+from afafilter.io.values import CLOCK, column_of
 
 UNIX = {"unix": "s", "unix-s": "s", "unix-ms": "ms", "unix-us": "us", "unix-ns": "ns"}
 
@@ -124,16 +124,37 @@ def _dated(
     except ValueError as error:
         raise ValueError(f"{table.path}: {names[0]}: {error}") from None
     name = names[0]
+    clock = _clock_beside(table, name) if len(names) == 1 else ""
     absent = np.array([cell.strip().lower() in table.missing for cell in cells])
     wrong = np.flatnonzero(np.isnat(values) & ~absent)
     if wrong.size:
         row = int(wrong[0])
         form = f"a date as {pattern}" if pattern else "a number or an ISO date (2024-01-31)"
-        raise ValueError(
-            f"{table.where(row)}: {name} must be {form}, got {cells[row]!r}{_pattern(cells[row])}"
-        )
+        hint = _pattern(cells[row])
+        if hint and clock:
+            whole = f"{cells[row].strip()} {table.shown(clock, row).strip()}"
+            hint = (
+                f"; --time {name},{clock}{_pattern(whole).lstrip(';').replace(' reads', ' read')}"
+            )
+        raise ValueError(f"{table.where(row)}: {name} must be {form}, got {cells[row]!r}{hint}")
     _refuse_missing(table, name, np.isnat(values))
+    if clock and len(np.unique(values)) < len(values):
+        warnings.warn(
+            f"{table.path}: rows share their date, but {clock!r} has times of day: --time "
+            f"{name},{clock} reads both",
+            stacklevel=2,
+        )
     return Stamps(values, unit or "D", east, name)
+
+
+def _clock_beside(table: Table, name: str) -> str:
+    """The name of the column behind a date that has times of day; "" where none has."""
+    after = table.names[table.names.index(name) + 1 :][:1]
+    if after and not isinstance(table.columns[after[0]], np.ndarray):
+        known = (cell for cell in table.columns[after[0]] if str(cell).strip())
+        if CLOCK.fullmatch(str(next(known, "")).strip()):
+            return after[0]
+    return ""
 
 
 def _pattern(cell: str) -> str:
@@ -165,5 +186,5 @@ def require_sorted(
         shown = [" ".join(table.shown(name, k) for name in names) for k in (at, before)]
         raise ValueError(
             f"{table.where(at)}: time {shown[0]} comes after {shown[1]}; sort the rows by "
-            f"time{remedy}"
+            f"time (--sort, sort=True does){remedy}"
         )

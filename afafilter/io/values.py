@@ -73,4 +73,4 @@ def _hint(cell: str) -> str:
         return "; --decimal , reads decimal commas"
     if CLOCK.fullmatch(cell):
         return "; --time DATE,CLOCK reads a date and a time of day from two columns"
-    return "; --na names a word that means missing" if cell.isalpha() else ""
+    return "; --values names the columns to read, --na a word that means missing"

@@ -7,6 +7,7 @@ covariance, and beside it what a flat start leaves open.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite, isinf, isnan
 from typing import Any
 
@@ -33,7 +34,7 @@ from afafilter.models.forcing import refuse_forcing
 from afafilter.models.priors import Prior
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
-from afafilter.results import Estimate
+from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
 REMEMBERED = 256
@@ -98,6 +99,12 @@ class KalmanStream:
         self._norm = float(np.abs(model.A).sum(axis=0).max())
         self._node: float | None = None
         self._state = _begin(model, 0.0)
+        self._source = Source(model.C, model.offset, model.R)
+
+    def __repr__(self) -> str:
+        now = "nothing seen" if self.t is None else f"t {self.t:g}, loglik {self.loglik:.6g}"
+        robust = "" if self._weight is None else f", {self._weight}"
+        return f"KalmanStream({self.model!r}{robust}, {now})"
 
     def update(self, t: float, z: ArrayLike, *, obs_cov: ArrayLike | None = None) -> Estimate:
         """The state at time t from the observations so far and z, which is the next one.
@@ -172,6 +179,7 @@ class KalmanStream:
             info,
             None,
             laws,
+            self._source if obs_cov is None else replace(self._source, R=R[0]),
         )
 
     def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
@@ -204,7 +212,15 @@ class KalmanStream:
         if now > node:
             m, cov, _ = self._law(self._state, now)
         return Estimate(
-            np.array([now]), m.copy(), cov, terms[0], terms, v, S, None, "Kalman stream"
+            np.array([now]),
+            m.copy(),
+            cov,
+            terms[0],
+            terms,
+            v,
+            S,
+            label="Kalman stream",
+            source=self._source if R is self._noise else replace(self._source, R=R[0]),
         )
 
     def predict(self, t: float) -> Estimate:
@@ -219,7 +235,14 @@ class KalmanStream:
             raise ValueError("no observation yet: call update before predict")
         now = self._time(t)
         mean, cov, laws = self._law(self._state, now)
-        return Estimate(np.array([now]), mean, cov, label="Kalman stream", open_laws=laws)
+        return Estimate(
+            np.array([now]),
+            mean,
+            cov,
+            label="Kalman stream",
+            open_laws=laws,
+            source=self._source,
+        )
 
     def state(self) -> dict[str, Array]:
         """Everything that the stream knows, as plain arrays.

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from afafilter._base.checks import Array
+from afafilter._base.shown import component_names
 from afafilter.kalman.estimators import rts_smoother
 from afafilter.plotting.drawing import (
     COLOURS,
@@ -70,12 +71,13 @@ def estimate(
         If a component does not exist, or there are not as many axes as components.
     """
     d = result.mean.shape[-1]
+    words = component_names(d, names or result.names)
     chosen = list(range(min(d, MOST_PANELS))) if components is None else list(components)
     panels = _panels(len(chosen), axes)
     when = result if result.index is None else _dated(result)
     for ax, k in zip(panels, chosen, strict=True):
         band(when, k, level=level, path=path, ax=ax, label=title(result))
-        _dress(ax, result, f"x{k}" if names is None else names[k], units)
+        _dress(ax, result, words[k], units)
     panels[0].legend(title=f"band: {100 * level:g} %")
     return axes if axes is not None else panels
 

@@ -17,7 +17,8 @@ from afafilter.learning.diagnostics import Diagnostics, diagnose
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.fit import fit
 from afafilter.learning.result import FitResult
-from afafilter.models.forcing import shown_offset
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.forcing import sight
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 from afafilter.studies.hold_out import HoldOut, hold_out
@@ -57,11 +58,13 @@ class Analysis:
     compared : HoldOut
         Hold-out scores.
     map_t, afa_map, kalman_map : ndarray
-        Times and weights (n, n) of the last observations.
+        Times and weights (n, n) of the last observations; afa_map None where AFA cannot be had.
+    afa_why : str
+        Why it cannot.
     """
 
     series: Series
-    model: LinearSDE
+    model: LinearSDE | DiscreteModel
     fitted: FitResult | None
     t_smooth: Array
     signal: Array
@@ -71,11 +74,14 @@ class Analysis:
     checks: Diagnostics
     compared: HoldOut
     map_t: Array
-    afa_map: Array
+    afa_map: Array | None
     kalman_map: Array
+    afa_why: str = ""
 
 
-def analyse(series: Series, model: LinearSDE | None = None, family: str | None = None) -> Analysis:
+def analyse(
+    series: Series, model: LinearSDE | DiscreteModel | None = None, family: str | None = None
+) -> Analysis:
     """Fit (where no model is given), smooth, forecast, check and compare.
 
     Raises
@@ -93,32 +99,49 @@ def analyse(series: Series, model: LinearSDE | None = None, family: str | None =
         model = found
     t, z, noise = series.t, series.z, series.obs_cov
     extra: dict[str, Any] = {} if noise is None else {"obs_cov": noise}
-    ahead = _ahead(t)
-    asked = np.union1d(_between(t), ahead)
-    smooth = rts_smoother(model, t, z, query_times=asked, **extra)
-    mean, cov = smooth.through(model.C)
-    var = np.diagonal(cov, axis1=-2, axis2=-1)
+    smooth = _smoothed(model, t, z, extra)
+    signal, var = _seen(model, smooth)
     robust = rts_smoother(model, t, z, weight=StudentT(4.0), anchor="estimate", **extra)
-    R = np.diag(model.R) if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
-    residual = z - robust.through(model.C)[0] - shown_offset(model, robust.t)
+    late = np.diagonal(model.R, axis1=-2, axis2=-1)
+    R = late if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        outliers = np.abs(residual) > OUTLIER_SD * np.sqrt(R)
-    map_t, afa_map, kalman_map = weight_maps(model, series)
+        outliers = np.abs(z - _seen(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
     return Analysis(
         series,
         model,
         fitted,
-        asked,
-        mean + shown_offset(model, asked),
+        smooth.t,
+        signal,
         np.sqrt(var),
-        np.sqrt(var + np.diag(model.R)),
+        np.sqrt(var + late),
         outliers,
         diagnose(fitted or model, t, z, obs_cov=noise),
         hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4),
-        map_t,
-        afa_map,
-        kalman_map,
+        *weight_maps(model, series),
     )
+
+
+def _smoothed(
+    model: LinearSDE | DiscreteModel, t: Array, z: Array, extra: dict[str, Any]
+) -> Estimate:
+    """The smoother at the data, between them where the model knows of it, and ahead."""
+    ahead = _ahead(t)
+    if isinstance(model, LinearSDE):
+        return rts_smoother(model, t, z, query_times=np.union1d(_between(t), ahead), **extra)
+    if model.time_varying:
+        return rts_smoother(model, t, z, **extra)
+    longer = np.concatenate([z, np.full((len(ahead), z.shape[1]), np.nan)])
+    if extra:
+        late = np.broadcast_to(model.R, (len(ahead), *model.R.shape))
+        extra = {"obs_cov": np.concatenate([extra["obs_cov"], late])}
+    return rts_smoother(model, np.concatenate([t, ahead]), longer, **extra)
+
+
+def _seen(model: LinearSDE | DiscreteModel, estimate: Estimate) -> tuple[Array, Array]:
+    """What an observation without noise would show, and its variances: (T, p) each."""
+    H, offset = sight(model, estimate.t)
+    mean, cov = estimate.through(H)
+    return np.asarray(mean + offset), np.diagonal(cov, axis1=-2, axis2=-1)
 
 
 def _learned(series: Series, family: str | None) -> FitResult:
@@ -171,23 +194,33 @@ def _between(t: Array, points: int = 500) -> Array:
     return np.union1d(t, fine[wide])
 
 
-def weight_maps(model: LinearSDE, series: Series) -> tuple[Array, Array, Array]:
-    """AFA's attention and the filter's equivalent weights over the last observations.
+def weight_maps(
+    model: LinearSDE | DiscreteModel, series: Series
+) -> tuple[Array, Array | None, Array, str]:
+    """Times of the last observations, AFA's attention and the filter's equivalent weights of them.
 
     Row i: the weight of every observation j in the estimate at i. The filter's are its response to
     a unit impulse in observation j, seen through C: its estimate is linear in the data. First
-    component of the values.
+    component of the values. The last entry says why AFA has no map, where it has none (None).
     """
     seen = np.flatnonzero(np.isfinite(series.z[:, 0]))[-MAP_SIZE:]
-    t, n, p = series.t[seen], len(seen), model.obs_dim
+    rows = seen if isinstance(model, LinearSDE) else np.arange(seen[0], len(series.t))
+    if isinstance(model, DiscreteModel) and model.time_varying:
+        return series.t[seen], None, np.zeros((0, 0)), "the model's matrices vary with time"
+    t, n = series.t[rows], len(seen)
+    at = np.searchsorted(rows, seen)
     # Impulses on top of zero data; the response to zero (drift, offset, prior mean) is taken off.
-    z = np.zeros((n + 1, n, p))
-    z[np.arange(n), np.arange(n), 0] = 1.0
-    mean = kalman_filter(model, t, z).through(model.C)[0][..., 0]
+    z = np.full((n + 1, len(rows), model.obs_dim), np.nan)
+    z[:, at] = 0.0
+    z[np.arange(n), at, 0] = 1.0
+    mean = _seen(model, kalman_filter(model, t, z))[0][..., at, 0]
     kalman = np.nan_to_num(mean[:n] - mean[n]).T
-    attention = adaptive_filter(model, t, series.z[seen], return_weights=True).weights
-    assert attention is not None
-    return t, np.nan_to_num(attention), kalman
+    try:
+        found = adaptive_filter(model, t, series.z[rows], return_weights=True)
+    except ValueError as error:
+        return series.t[seen], None, kalman, str(error)
+    assert found.weights is not None
+    return series.t[seen], np.nan_to_num(found.weights[at][:, at]), kalman, ""
 
 
 def tables(found: Analysis) -> dict[str, pd.DataFrame]:
@@ -210,5 +243,7 @@ def tables(found: Analysis) -> dict[str, pd.DataFrame]:
     if found.fitted is not None:
         out["parameters"] = found.fitted.to_pandas().reset_index()
     for name, weights in (("attention", found.afa_map), ("kalman_weights", found.kalman_map)):
+        if weights is None or not weights.size:
+            continue
         out[name] = pd.DataFrame(weights, columns=[f"{t:.12g}" for t in found.map_t])
     return out

@@ -122,17 +122,21 @@ def report_page(found: Analysis, title: str) -> str:
             ),
         )
     )
-    drawn["attention"] = charts.map_chart(found, found.afa_map, "AFA: attention")
-    drawn["weights"] = charts.map_chart(
-        found, found.kalman_map, "Kalman filter: equivalent weights"
-    )
+    maps = {
+        "attention": (found.afa_map, "AFA: attention"),
+        "weights": (found.kalman_map, "Kalman filter: equivalent weights"),
+    }
+    there = {name: what for name, what in maps.items() if what[0] is not None and what[0].size}
+    drawn |= {name: charts.map_chart(found, *what) for name, what in there.items()}
     body.append(
         _section(
             "What each estimate listens to",
             f"The last {len(found.map_t)} observations. AFA gives every observation a share of the "
-            "estimate; the Kalman filter's weights are its response to each observation.",
-            '<div class="grid"><div id="attention" class="chart tall"></div>'
-            '<div id="weights" class="chart tall"></div></div>',
+            "estimate; the Kalman filter's weights are its response to each observation."
+            + (f" No map of AFA's: {found.afa_why}." if found.afa_why else ""),
+            '<div class="grid">'
+            + "".join(f'<div id="{name}" class="chart tall"></div>' for name in there)
+            + "</div>",
         )
     )
     return _page(

@@ -47,10 +47,11 @@ class HoldOut(ShownAsText):
     Attributes
     ----------
     frame : DataFrame
-        One row per (kind, model, estimator): count of scored values, rmse, mae (units of the
-        values), crps, nlpd (mean -log density, 2 pi included; smaller is better), coverage of the
-        95 % interval, and the mean paired difference of nlpd to the best estimator of the kind
-        with its standard error over pieces.
+        One row per (kind, model, estimator): count of scored values (hidden ones of which every
+        estimator says something), rmse, mae (units of the values), crps, nlpd (mean -log density,
+        2 pi included; smaller is better), coverage of the 95 % interval, and the mean paired
+        difference of nlpd to the best estimator of the kind with its standard error over pieces.
+        Point estimates have no nlpd and no coverage; their crps is the mae.
     errors : dict
         What failed, by (model, estimator).
     """
@@ -206,49 +207,67 @@ def _scored(
                 ]
             except Exception as error:
                 errors[where, name] = f"{type(error).__name__}: {error}"
+    mute = [key for key, parts in found.items() if not any(_known(x).any() for x in parts)]
+    for key in mute:
+        errors[key] = "ValueError: says nothing of the values that were hidden"
+        found.pop(key)
     if not found:
         return []
-    means = {key: float(np.concatenate(x)[:, 3].mean()) for key, x in found.items()}
+    # Scores are paired: of the values that every estimator says something of.
+    shared = [np.all([_known(x) for x in piece], axis=0) for piece in zip(*found.values())]
+    kept = {key: [x[use] for x, use in zip(parts, shared)] for key, parts in found.items()}
+    means = {key: float(np.concatenate(parts)[:, 3].mean()) for key, parts in kept.items()}
     best = min(means, key=lambda key: means[key] if np.isfinite(means[key]) else np.inf)
-    rows = []
-    for key, parts in found.items():
-        losses = np.concatenate(parts)
-        each = np.array(
-            [a[:, 3].mean() - b[:, 3].mean() for a, b in zip(parts, found[best]) if len(a)]
-        )
-        se = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
-        miss, crps, inside = losses[:, 0], losses[:, 1], losses[:, 2]
-        rows.append(
-            {
-                "kind": kind,
-                "model": key[0],
-                "estimator": key[1],
-                "count": len(losses),
-                "rmse": float(np.sqrt(np.mean(miss**2))),
-                "mae": float(np.abs(miss).mean()),
-                "crps": float(crps.mean()),
-                "nlpd": means[key],
-                "coverage95": float(inside.mean()),
-                "nlpd_behind_best": float(each.mean()),
-                "standard_error": float(se),
-            }
-        )
-    return rows
+    return [_row(kind, key, parts, kept[best]) for key, parts in kept.items()]
+
+
+def _known(losses: Array) -> ObsMask:
+    """Which of the hidden values an estimator says something of."""
+    return np.isfinite(losses[:, 0])
+
+
+def _row(
+    kind: str, key: tuple[str, str], parts: Sequence[Array], best: Sequence[Array]
+) -> dict[str, Any]:
+    """Means of all losses and the paired difference of nlpd to the best estimator."""
+    losses = np.concatenate(parts)
+    miss, crps, inside, nlpd = losses.T
+    each = np.array([a[:, 3].mean() - b[:, 3].mean() for a, b in zip(parts, best) if len(a)])
+    each[np.abs(each) < 1e-9 * max(1.0, float(np.abs(nlpd).mean()))] = 0.0
+    return {
+        "kind": kind,
+        "model": key[0],
+        "estimator": key[1],
+        "count": len(losses),
+        "rmse": float(np.sqrt(np.mean(miss**2))),
+        "mae": float(np.abs(miss).mean()),
+        "crps": float(crps.mean()),
+        "nlpd": float(nlpd.mean()),
+        "coverage95": float(inside.mean()),
+        "nlpd_behind_best": float(each.mean()),
+        "standard_error": float(each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan),
+    }
 
 
 def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask) -> Array:
-    """Columns error, crps, inside the interval, -log density of every scored value.
+    """Columns error, crps, inside the interval, -log density of every hidden value.
 
-    crps of a Gaussian: Gneiting and Raftery, JASA 102 (2007), eq. 21.
+    NaN where the estimate does not say it: of an undetermined value all, of a point estimate the
+    last two. crps of a Gaussian: Gneiting and Raftery, JASA 102 (2007), eq. 21; of a point |error|.
     """
     from scipy.special import ndtr, ndtri
 
     H, offset = sight(model, estimate.t)
+    if estimate.is_point:
+        mean = np.einsum("...ij,...j->...i", H, estimate.mean) + offset
+        error = (z - mean)[scored]
+        unsaid = np.full(len(error), np.nan)
+        return np.stack([error, np.abs(error), unsaid, unsaid], axis=1)
     mean, cov = estimate.through(H)
-    mean = mean + offset
     var = np.diagonal(cov, axis1=-2, axis2=-1) + np.diagonal(R, axis1=-2, axis2=-1)
-    use: NDArray[np.bool_] = scored & np.isfinite(mean) & np.isfinite(var) & (var > 0)
-    error, sd = (z - mean)[use], np.sqrt(np.broadcast_to(var, mean.shape)[use])
+    use: NDArray[np.bool_] = np.isfinite(mean) & np.isfinite(var) & (var > 0)
+    error = np.where(use, z - mean - offset, np.nan)[scored]
+    sd = np.sqrt(np.where(use, var, np.nan))[scored]
     u = error / sd
     density = np.exp(-0.5 * u**2) / np.sqrt(2 * np.pi)
     crps = sd * (u * (2 * ndtr(u) - 1) + 2 * density - 1 / np.sqrt(np.pi))

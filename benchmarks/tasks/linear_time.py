@@ -85,8 +85,11 @@ def stream(inputs: Arrays, params: Params) -> Run:
 
     def run() -> Arrays:
         state = AdaptiveFilterStream(model)
-        pairs = [state.update(t, z) for t, z in zip(inputs["t"], inputs["z"])]
-        return {"mean": np.array([p[0] for p in pairs]), "cov": np.array([p[1] for p in pairs])}
+        found = [state.update(t, z) for t, z in zip(inputs["t"], inputs["z"])]
+        return {
+            "mean": np.array([e.mean[0] for e in found]),
+            "cov": np.array([e.cov[0] for e in found]),
+        }
 
     return run
 
