@@ -63,7 +63,10 @@ def _real(value: ArrayLike, name: str, allow_nan: bool) -> NDArray[Any]:
             f"(dates - dates[0]) / numpy.timedelta64(1, 'D'), or read the file by io.read_series"
         )
     if raw.dtype.kind in "SU":
-        raise TypeError(f"{name} must be numbers, got text")
+        raise TypeError(
+            f"{name} must be numbers, got text ({str(raw.flat[0])[:20]!r}); numpy.asarray(..., "
+            "float) reads numbers, pandas.to_datetime dates"
+        )
     if raw.dtype.kind not in "buif":
         raw = _numbers_of(raw, name)
     return raw
@@ -91,10 +94,30 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
                 return np.asarray(hidden.astype(np.float64).filled(np.nan))
             return np.asarray(hidden.astype(object).filled(None))
         return np.asarray(value.data)
+    refuse_disorder(value, name)
     try:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+
+
+def refuse_disorder(value: Any, name: str) -> None:
+    """ValueError where rows of a pandas or xarray object are labelled in another order."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(value, "index"):
+        indexes = [value.index]
+    elif library == "xarray":
+        indexes = list(value.indexes.values())
+    else:
+        return
+    for index in indexes:
+        counted = getattr(index.dtype, "kind", "") in "iufM"
+        if counted and not index.is_monotonic_increasing:
+            order = "sort_index()" if library == "pandas" else f"sortby({index.name!r})"
+            raise ValueError(
+                f"{name} has labels that are out of order, and would be taken in the order of its "
+                f"rows: sort it ({name}.{order}), or pass {name}.to_numpy() if that is meant"
+            )
 
 
 def _numbers_of(raw: NDArray[Any], name: str) -> Array:

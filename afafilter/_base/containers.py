@@ -27,6 +27,7 @@ from afafilter._base.tables import (
     aligned,
     checked_dates,
     if_counted,
+    inputs_beside,
     labels_of,
     library,
     read_table,
@@ -66,6 +67,8 @@ def takes_tables(function: F) -> F:
     ) -> Any:
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
             return function(model, t, z, *more, **options)
+        if options.get("inputs") is not None:
+            options["inputs"] = inputs_beside(options["inputs"], t, z)
         unit = chosen_unit(model, time_unit)
         taken = take(t, z, unit, obs_dim=getattr(model, "obs_dim", None))
         if taken.stamps is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import real_array, unmasked
+from afafilter._base.checks import real_array, refuse_disorder, unmasked
 from afafilter._base.stamps import EXACT, SECONDS, Stamps, calendar_numbers
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
@@ -74,8 +75,8 @@ def aligned(z: Any, t: Any, labels: Any) -> Any:
     """z with its rows in the order of the times t, by labels where they are needed."""
     import pandas as pd
 
-    if isinstance(z, pd.Index):
-        return z.to_numpy()
+    if not isinstance(z, (pd.Series, pd.DataFrame)):  # an index, or an array of pandas'
+        return pd.Series(z).reset_index(drop=True)
     index = z.index
     if isinstance(t, (pd.Series, pd.DataFrame)):
         if index.equals(t.index):
@@ -92,6 +93,31 @@ def aligned(z: Any, t: Any, labels: Any) -> Any:
         "the index of z is neither in order nor that of the times t: sort it (z.sort_index()), or "
         "pass z.to_numpy() if its rows are meant in their order"
     )
+
+
+def inputs_beside(inputs: Any, t: Any, z: Any) -> Any:
+    """Known inputs with their rows in the order of the data's, by labels where both have them."""
+    if isinstance(inputs, Mapping):
+        return {name: inputs_beside(column, t, z) for name, column in inputs.items()}
+    data = t if library(t) == "pandas" and not isinstance(t, labels_type()) else z
+    if library(inputs) != "pandas" or library(data) != "pandas":
+        return inputs
+    own, wanted = inputs.index, data.index
+    if own.equals(wanted) or type(own).__name__ == "RangeIndex" or wanted.nlevels > 1:
+        return inputs
+    if own.is_unique and wanted.is_unique and set(own) == set(wanted):
+        return inputs.reindex(wanted)
+    raise ValueError(
+        "inputs must have the index of the data, or none: inputs.reindex(data.index) fits one to "
+        "the other, .to_numpy() takes rows as they are"
+    )
+
+
+def labels_type() -> Any:
+    """The type of pandas' indexes."""
+    import pandas as pd
+
+    return pd.Index
 
 
 def read_table(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.float64], Stamps]:
@@ -199,6 +225,7 @@ def values_of(table: Any) -> NDArray[np.float64]:
             return np.stack(columns, axis=-1) if columns else np.empty((len(table), 0))
         return real_array(_column(table), f"column {table.name!r}", allow_nan=True)
     if library(table) == "xarray":
+        refuse_disorder(table, "z")
         return real_array(table.to_numpy(), "z", allow_nan=True)
     frame = table.to_frame() if hasattr(table, "to_frame") else table
     names = frame.columns if library(table) == "polars" else frame.column_names
@@ -313,6 +340,6 @@ def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
         k = int(back[0]) + 1
         raise ValueError(
             f"{name} must not decrease, got {values[k]} after {values[k - 1]}; sort the rows by "
-            "time first (frame.sort_index())"
+            f"time first (pandas: sort_index(), polars: sort({name!r}), xarray: sortby({name!r}))"
         )
     return values

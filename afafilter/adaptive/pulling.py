@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter._base.containers import takes_tables
 from afafilter._base.patterns import require_whole_rows
 from afafilter.adaptive.forms import is_invertible
 from afafilter.linalg import discretiser
@@ -33,6 +34,7 @@ class Pulled(NamedTuple):
     cov: Array
 
 
+@takes_tables
 def pull_forward(
     model: LinearSDE,
     t: ArrayLike,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import is_definite, observations, times
+from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
 from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
@@ -15,7 +16,7 @@ from afafilter.results import Estimate
 
 
 def structured_adaptive_filter(
-    model: LinearSDE, noise: StructuredNoise, t: ArrayLike, z: ArrayLike
+    model: LinearSDE, noise: StructuredNoise, t: ArrayLike, z: ArrayLike | None = None
 ) -> Estimate:
     """Plain causal AFA under structured process noise.
 
@@ -47,6 +48,7 @@ def structured_adaptive_filter(
     O(T^2 d^3) time, O(T d^2) memory: every covariance is carried one step by its law.
     """
     refuse_forcing(model, "structured_adaptive_filter")
+    t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
     grid = times(t)
     d = model.dim
     data = observations(z, len(grid), model.obs_dim)

@@ -51,7 +51,7 @@ def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
     """An argument (..., N, d) as real channels in float32 or float64."""
     raw = unmasked(value, name)
     if raw.dtype.kind not in "buifc":
-        raise TypeError(f"{name} must be numbers, got dtype {raw.dtype}")
+        raw = real_array(raw, name, allow_nan=True, check=False)
     if raw.ndim < 2 or raw.shape[-1] == 0 or (rows is not None and raw.shape[-2] != rows):
         wanted = "(..., N, d)" if rows is None else f"(..., {rows}, d), one row per time"
         raise ValueError(f"{name} must have shape {wanted}, got {raw.shape}")

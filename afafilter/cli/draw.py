@@ -35,6 +35,7 @@ def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path
     """One panel per value: observations and the band of the signal, over dates where there are."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     import afafilter.plotting as plotting
+    from afafilter.plotting.drawing import date_axis
     from afafilter.plotting.results import title as words
 
     p, t = len(series.columns), series.t
@@ -53,7 +54,9 @@ def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path
             title = f"{series.path_name} = {series.paths[0]}"
             count = len(series.paths)
             axes[0, 0].set_title(f"{title}, the first of {count}" if count > 1 else title)
-        if stamps is None or not stamps.dated:
+        if stamps is not None and stamps.dated:
+            date_axis(axes[-1, 0])
+        else:
             unit = UNIT_WORDS.get(series.time_unit, "")
             axes[-1, 0].set_xlabel(f"time ({unit})" if unit else "time")
         with atomic_path(path, force=force) as temporary:

@@ -77,9 +77,9 @@ def own_layout(table: Table) -> Chosen | None:
     if re.fullmatch(r"(?:path )?t(?: x\d+)+(?: z\d+)+(?: outlier)?", " ".join(names)):
         values = tuple(name for name in names if name.startswith("z"))
         return Chosen(("t",), values, (), "path" if names[0] == "path" else None)
-    ends = ("_fit", "_fit_sd", "_obs_sd")
-    estimated = tuple(name for name in names if all(name + end in names for end in ends))
-    if not estimated or not {"x0", "x0_sd"} <= set(names):
+    ends, there = ("_fit", "_fit_sd", "_obs_sd"), set(names)
+    estimated = tuple(name for name in names if all(name + end in there for end in ends))
+    if not estimated or not {"x0", "x0_sd"} <= there:
         return None
     before = names[: names.index("x0")]
     if len(before) == 2 and not (before[1] in ELAPSED and _are_dates(table, *before)):

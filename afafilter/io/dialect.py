@@ -235,7 +235,7 @@ def _holds_units(row: Sequence[str], after: Sequence[str], decimal: str) -> bool
     filled = [cell for cell in row if cell.strip()]
     if not filled or any(is_data(cell) for cell in row) or len(row) != len(after):
         return False
-    return sum(is_data(cell) for cell in after) > len(after) / 2
+    return sum(map(is_data, after)) > sum(bool(cell.strip()) for cell in after) / 2
 
 
 def _is_used(column: int, rows: Sequence[Sequence[str]]) -> bool:

@@ -20,6 +20,7 @@ from afafilter._base.checks import (
     covariance,
     is_definite,
     positive_int,
+    real_array,
     scalar,
 )
 from afafilter._base.unknown import OpenLaw
@@ -285,7 +286,8 @@ class KalmanStream:
 
     def _row(self, z: ArrayLike) -> Array:
         """(1, 1, p), the data of one path and one time."""
-        row = np.array(z, dtype=np.float64)
+        plain = type(z) is np.ndarray or type(z) is float
+        row = np.array(z, np.float64) if plain else real_array(z, "z", allow_nan=True, check=False)
         p = self._noise.shape[1]
         if row.shape != (p,) and not (row.ndim == 0 and p == 1):
             raise ValueError(f"z must have shape ({p},), got {row.shape}")

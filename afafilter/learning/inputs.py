@@ -37,7 +37,7 @@ def regressors(inputs: Any, t: Array) -> Forcing:
         names = tuple(map(str, inputs))
         if not names:
             raise ValueError("inputs must hold at least one column, got none")
-        inputs = np.stack([np.asarray(inputs[key], dtype=float) for key in inputs], axis=-1)
+        inputs = np.stack([real_array(inputs[key], f"inputs {key!r}") for key in inputs], axis=-1)
     u = real_array(inputs, "inputs")
     if u.ndim == 1:
         u = u[:, None]

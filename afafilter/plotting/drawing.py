@@ -84,6 +84,17 @@ def observations(
     return ax
 
 
+def date_axis(ax: Axes) -> Axes:
+    """Few and short dates along the axis of time."""
+    from matplotlib import dates
+
+    dated: Any = dates  # which has no types
+    locator = dated.AutoDateLocator(minticks=3, maxticks=7)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(dated.ConciseDateFormatter(locator))
+    return ax
+
+
 def phase_plane(
     curves: Mapping[str, Array],
     *,

@@ -18,6 +18,7 @@ from afafilter.plotting.drawing import (
     COLOURS,
     DASHES,
     band,
+    date_axis,
     intervals,
     line_style,
     observations,
@@ -297,7 +298,9 @@ def _dated(result: Estimate) -> Estimate:
 
 def _dress(ax: Axes, result: Estimate, name: str, units: str) -> None:
     ax.set_ylabel(_with_units(name, units))
-    if result.index is None or not result.index.dated:
+    if result.index is not None and result.index.dated:
+        date_axis(ax)
+    else:
         unit = "" if result.index is None else result.index.unit
         ax.set_xlabel(f"time ({unit})" if unit else "time")
 

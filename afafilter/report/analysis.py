@@ -215,8 +215,9 @@ def weight_maps(
     z[np.arange(n), at, 0] = 1.0
     mean = _seen(model, kalman_filter(model, t, z))[0][..., at, 0]
     kalman = np.nan_to_num(mean[:n] - mean[n]).T
+    form: Any = model  # a discrete model by its logarithm, where there is one
     try:
-        found = adaptive_filter(model, t, series.z[rows], return_weights=True)
+        found = adaptive_filter(form, t, series.z[rows], return_weights=True)
     except ValueError as error:
         return series.t[seen], None, kalman, str(error)
     assert found.weights is not None

@@ -122,7 +122,7 @@ def report_page(found: Analysis, title: str) -> str:
             ),
         )
     )
-    maps = {
+    maps: dict[str, tuple[Any, str]] = {
         "attention": (found.afa_map, "AFA: attention"),
         "weights": (found.kalman_map, "Kalman filter: equivalent weights"),
     }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, generator, real_array, shaped, times
+from afafilter._base.containers import chosen_unit, take
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.inputs import Steps, chosen_steps
 from afafilter.scoring.tally import Ratio
@@ -70,6 +71,7 @@ def influence_curve(
     """
     import pandas as pd
 
+    t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=getattr(model, "obs_dim", None))
     grid, data, moves = times(t), real_array(z, "z"), real_array(sizes, "sizes")
     T, p = _shape(data, grid)
     if moves.ndim != 1:

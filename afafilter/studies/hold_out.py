@@ -28,6 +28,7 @@ from afafilter._base.checks import (
     scalar,
     times,
 )
+from afafilter._base.containers import chosen_unit, take
 from afafilter._base.shown import LINES, ShownAsText
 from afafilter.models.forcing import sight
 from afafilter.results import Estimate
@@ -79,7 +80,7 @@ def hold_out(
     estimators: Mapping[str, Estimator | str] | Sequence[Estimator | str],
     models: Any,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     kinds: Sequence[str] = KINDS,
     pieces: int = 5,
@@ -97,7 +98,7 @@ def hold_out(
     models
         A `LinearSDE` or `DiscreteModel`, or name -> model.
     t : array_like, shape (T,)
-        Times.
+        Times; or a table that holds times and values, as for `kalman_filter`.
     z : array_like, shape (T, p)
         Observations, NaN = missing; (T,) where p = 1.
     kinds : sequence of str
@@ -126,12 +127,14 @@ def hold_out(
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     if not named:
         raise ValueError("models must hold at least one model, got none")
+    first = next(iter(named.values()))
+    p = first.obs_dim
+    t, z, _ = take(t, z, chosen_unit(first, None), obs_dim=p)
     grid = times(t)
-    p = next(iter(named.values())).obs_dim
     data = observations(z, len(grid), p)
     if data.ndim != 2:
         raise ValueError(f"z must be one path (T, p), got shape {data.shape}")
-    tried = checked_estimators(estimators, next(iter(named.values())), grid)
+    tried = checked_estimators(estimators, first, grid)
     share = scalar(share, "share", low=0.0, strict=True)
     if share > 0.5:
         raise ValueError(f"share must be at most 0.5, got {share:g}")

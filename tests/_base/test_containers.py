@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 
 from afafilter import (
+    AdaptiveFilterStream,
+    Forcing,
+    KalmanStream,
     LinearSDE,
     Prior,
     adaptive_filter,
@@ -22,9 +25,13 @@ from afafilter import (
     forecast,
     isotropic_attention,
     kalman_filter,
+    linear_time_filter,
     ornstein_uhlenbeck,
     raw_observation,
     rts_smoother,
+    score,
+    simulate,
+    spiral,
 )
 
 NILE = datasets.load_nile()
@@ -269,3 +276,66 @@ def test_arrays_of_floats_pass_untouched():
     found = kalman_filter(MODEL, NILE.t, NILE.z)
     assert found.index is None
     assert list(found.to_pandas()) == ["t", "x0", "x0_sd"]
+
+
+INDEX = pd.date_range("2024-03-30", periods=8, tz="Europe/Berlin")
+ROWS = pd.DataFrame({"a": np.arange(8.0) ** 2, "b": np.cos(np.arange(8.0))}, index=INDEX)
+LAST_FIRST = ROWS.iloc[::-1]
+WALK = brownian(process_var=1.0, obs_var=1.0)
+DISORDERED = {
+    "attention": lambda: isotropic_attention(
+        ROWS, ROWS, LAST_FIRST, np.arange(8.0), decay=0.1, process_var=0.1, key_var=1.0
+    ),
+    "truth": lambda: score(kalman_filter(spiral(), np.arange(8.0), ROWS), LAST_FIRST),
+    "stream": lambda: KalmanStream(spiral()).update(0.0, pd.Series([1.0, 2.0], index=[1, 0])),
+    "times": lambda: simulate(WALK, pd.Series(np.arange(3.0)).iloc[::-1], rng=0, x0=[0.0]),
+    "forcing": lambda: Forcing(np.arange(8.0), LAST_FIRST),
+    "xarray": lambda: kalman_filter(
+        WALK,
+        np.arange(3.0),
+        pytest.importorskip("xarray").DataArray([1.0, 2.0, 3.0], [("time", [2, 1, 0])]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DISORDERED)
+def test_labels_out_of_order_are_never_taken_as_rows(case):
+    with pytest.raises(ValueError, match=r"out of order.*(sort_index|sortby).*to_numpy"):
+        DISORDERED[case]()
+
+
+def test_known_inputs_go_with_the_labels_of_the_data():
+    want = fit("brownian + noise", ROWS[["b"]], inputs=ROWS[["a"]])
+    for given in (LAST_FIRST[["a"]], {"a": LAST_FIRST["a"]}, ROWS[["a"]].to_numpy()):
+        found = fit("brownian + noise", ROWS[["b"]], inputs=given)
+        assert found.loglik == pytest.approx(want.loglik, rel=1e-12)
+    with pytest.raises(ValueError, match="inputs must have the index of the data"):
+        fit("brownian + noise", ROWS[["b"]], inputs=ROWS[["a"]].iloc[:-1])
+
+
+@pytest.mark.parametrize("kind", ["array", "nullable", "object", "masked"])
+def test_values_of_any_kind_are_the_same_numbers(kind):
+    """Streams, attention and linear time take what the estimators take."""
+    z = np.where(np.arange(8)[:, None] == 3, np.nan, ROWS.to_numpy())
+    given = {
+        "array": z,
+        "nullable": pd.DataFrame(z).astype("Float64"),
+        "object": np.where(np.isnan(z), None, z),
+        "masked": np.ma.masked_invalid(z),
+    }[kind]
+    t, model = np.arange(8.0), spiral()
+    np.testing.assert_array_equal(
+        linear_time_filter(model, t, given).mean, linear_time_filter(model, t, z).mean
+    )
+    found, wanted = (
+        isotropic_attention(None, None, v, t, decay=0.1, process_var=0.1, key_var=1.0).output
+        for v in (given, z)
+    )
+    np.testing.assert_array_equal(found, wanted)
+    one = given.iloc[3] if kind == "nullable" else given[3]
+    for stream in (KalmanStream(model), AdaptiveFilterStream(model, window=3)):
+        stream.update(0.0, z[0])
+        ahead = stream.predict(1.0)
+        np.testing.assert_allclose(stream.update(1.0, one).mean, ahead.mean, rtol=1e-14)
+    column = z[:, 0] if kind != "nullable" else pd.array(z[:, 0], dtype="Float64")
+    assert kalman_filter(WALK, t, column).loglik == kalman_filter(WALK, t, z[:, 0]).loglik

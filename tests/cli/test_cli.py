@@ -182,7 +182,7 @@ def test_dated_data_take_ranges_of_numbers_and_of_dates(run: Run) -> None:
         frame = pd.read_csv(f"e{k}.csv")
         np.testing.assert_allclose(frame["t"], [0, 2, 4, 6, 8, 10])
         assert list(frame["day"])[1] == "2020-01-03"
-    assert "days since 2020-01-01<" in Path("e0.svg").read_text()
+    assert "<!-- 2020-Jan" in Path("e0.svg").read_text()  # dates on the axis
     run("estimate", "d.csv", "--model", DATA / "nile.toml", "--query-times",
         "2020-01-01T12:00:00", "--time-unit", "h", "-o", "f.csv")  # fmt: skip
     assert list(pd.read_csv("f.csv")["t"]) == [12]

@@ -114,6 +114,75 @@ def test_a_discrete_model_forecasts_and_is_compared() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_discrete_models_are_asked_at_rows_and_steps_after_them() -> None:
+    words = ["estimate", "x.csv", "--model", "d.toml", "--values", "z", "--query-times", "3,79,81"]
+    run(*words, "-o", "q.csv")
+    model = DiscreteModel([[1.0]], Q=[[0.25]], H=[[1.0]], R=[[1.0]], prior="diffuse")
+    want = kalman_filter(model, np.append(Z, [np.nan, np.nan])[:, None])
+    found = pd.read_csv("q.csv")
+    np.testing.assert_allclose(found["x0"], want.mean[[3, 79, 81], 0], rtol=1e-12)
+    np.testing.assert_allclose(found["x0_sd"], want.std[[3, 79, 81], 0], rtol=1e-12)
+    assert list(found["forecast"]) == [0, 0, 1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_forecast_stands_below_measurements_and_weights() -> None:
+    write_model(brownian(0.15, 0.27), Path("m.toml"))
+    run("estimate", "x.csv", "--model", "m.toml", "--values", "z", "--estimator", "irks",
+        "--weight", "student_t", "--nu", 4, "--forecast", 2, "-o", "f.csv")  # fmt: skip
+    run("estimate", "x.csv", "--model", "m.toml", "--values", "z", "--estimator", "irks",
+        "--weight", "student_t", "--nu", 4, "-o", "e.csv")  # fmt: skip
+    found, alone = pd.read_csv("f.csv"), pd.read_csv("e.csv")
+    assert list(found["forecast"]) == [0] * N + [1, 1]
+    for name in ("z", "weight", "outlier", "z_obs_sd"):
+        np.testing.assert_allclose(found[name][:N], alone[name], rtol=1e-12)
+    assert found[["z", "weight"]][N:].isna().all(axis=None)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_the_tools_own_files_go_round_without_options(suffix: str) -> None:
+    """simulate -> estimate -> estimate, fit, compare: the same measurements each time."""
+    write_model(brownian(0.15, 0.27), Path("m.toml"))
+    run("simulate", "m.toml", "--n", 40, "--paths", 2, "--x0", "0", "--missing", 0.1,
+        "--seed", 1, "-o", f"s{suffix}")  # fmt: skip
+    run("estimate", f"s{suffix}", "--model", "m.toml", "--levels", 90, "-o", f"e{suffix}")
+    run("estimate", f"e{suffix}", "--model", "m.toml", "--levels", 90, "-o", f"again{suffix}")
+    run("fit", f"s{suffix}", "--family", LEVEL, "-o", "a.toml")
+    run("fit", f"e{suffix}", "--family", LEVEL, "-o", "b.toml")
+    first, second = (pd.read_csv(name)["value"] for name in ("a.csv", "b.csv"))
+    np.testing.assert_allclose(first, second, rtol=1e-9)
+    one, two = (pd.DataFrame(columns_of(f"{name}{suffix}")) for name in ("e", "again"))
+    pd.testing.assert_frame_equal(one, two)
+    words = ["--hold-out", "--model", "m.toml", "--estimators", "rts"]
+    run("compare", f"e{suffix}", *words, "--path", 1, "-o", "h.csv")
+    said = run("compare", f"e{suffix}", *words, "-o", "i.csv", status=2).stderr
+    assert "one path: --path must be one of 0, 1" in said
+
+
+def columns_of(name: str) -> Any:
+    """A file of results as it is."""
+    if name.endswith("csv"):
+        return pd.read_csv(name)
+    return pd.read_parquet(name) if name.endswith("parquet") else pd.read_json(name, lines=True)
+
+
+@pytest.mark.usefixtures("folder")
+def test_estimates_of_dated_tracks_are_read_again() -> None:
+    write_model(brownian(0.15, 0.27), Path("m.toml"))
+    text = "who,t,z\n" + "".join(
+        f"{who},2024-01-{k:02}T06:00:00+01:00,{k % 3 + len(who)}\n"
+        for who in ("a", "bb") for k in (1, 2, 4))  # fmt: skip
+    Path("two.csv").write_text(text)
+    run("estimate", "two.csv", "--by", "who", "--model", "m.toml", "--forecast", 2, "-o", "e.csv")
+    run("estimate", "e.csv", "--model", "m.toml", "-o", "f.csv")
+    first, second = pd.read_csv("e.csv"), pd.read_csv("f.csv")
+    assert list(first["t"]) == list(second["t"])
+    np.testing.assert_allclose(first["z_fit"], second["z_fit"], rtol=1e-12)
+    assert list(first["who"]) == list(second["who"])
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_warning_about_many_pieces_is_said_once() -> None:
     write_model(brownian(0.15, 0.27), Path("m.toml"))
     said = run("compare", "x.csv", "--hold-out", "--model", "m.toml", "--values", "z",
@@ -184,9 +253,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
            "method 'em' takes no inputs"),
     "clock": (["fit", "clock.csv", "--family", LEVEL], "--time DATE,CLOCK reads a date"),
     "discrete query": (["estimate", "x.csv", "--model", "d.toml", "--values", "z",
-                        "--query-times", "1,2"], "knows its steps only: use --forecast"),
-    "discrete report": (["report", "x.csv", "--model", "d.toml", "--values", "z"],
-                        "a report needs a model in continuous time"),
+                        "--query-times", "1,2.5"], "2.5 lies between rows, and a DiscreteModel"),
     "A and F": (["estimate", "x.csv", "--model", "af.toml"], "unknown key 'A'"),
     "no H": (["estimate", "x.csv", "--model", "h.toml"], "key 'H' is missing"),
     "sum of F": (["estimate", "x.csv", "--model", "sum.toml"], "cannot be part of a sum"),

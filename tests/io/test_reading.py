@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ GOOD: dict[str, tuple[str, dict[str, Any], list[float], list[float]]] = {
         "Logger 5\nSerial,123\n\ntime,T\ns,degC\n0,1\n1,#N/A\n2,3\n", {"values": "T"},
         [0, 1, 2], [1, np.nan, 3],
     ),
+    "preamble filled up with separators": (
+        "Station North;;;\nSerial;0815;;\nexported 3.2.2025\n\nt;x;;note\ns;degC;;\n"
+        "0;1,5;;\n1;n.a.;;\n", {"values": "x"}, [0, 1], [1.5, np.nan],
+    ),
+    "rows out of order": ("t,x\n2,3\n0,1\n2,4\n1,2\n", {"sort": True}, [0, 1, 2, 2],
+                          [1, 2, 3, 4]),
+    "dates out of order": ("t,x\n2024-01-03,2\n2024-01-01,1\n", {"sort": True}, [0, 2], [1, 2]),
     "empty column": ("t,x,\n0,1,\n1,2,\n", {}, [0, 1], [1, 2]),
     "separator at the end": ("t,x\n0,1,\n1,2,\n", {}, [0, 1], [1, 2]),
     "no header": ("0,1.5\n1,2.5\n", {"dialect": Dialect(header=0)}, [0, 1], [1.5, 2.5]),
@@ -101,6 +109,10 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         (b"t,x\n0,1\n", {"dialect": Dialect(encoding="klingon")}, "encoding must be"),
         (b"t,x\n2024-01-01T00:00Z,1\n2024-01-02T00:00,1\n", {}, "all or none"),
         (b"\x1f\x8bgarbage", {}, "damaged gzip file"),
+        (b"t,x\n1,1\n0,1\n", {}, "--sort, sort=True does"),
+        (b"t\n1\n2\n", {}, "no value column beside the time column 't': --time"),
+        (b"t,x\n0,ok\n", {}, "--values names the columns to read"),
+        (b"d;c;x\n31.01.2024;10:00;1\n", {}, '--time d,c --time-format "%d.%m.%Y %H:%M" read it'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_names_the_option(
@@ -109,6 +121,15 @@ def test_what_cannot_be_told_names_the_option(
     with pytest.raises(ValueError, match=message) as caught:
         read_series(put(tmp_path, raw), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_time_of_day_that_is_left_out_is_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "d,c,x\n2024-01-01,06:00,1\n2024-01-01,07:00,2\n")
+    with pytest.warns(UserWarning, match="'c' has times of day: --time d,c reads both"):
+        read_series(path, values="x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_series(path, time=["d", "c"], values="x", time_unit="h").t.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("options", [{"sep": "ab"}, {"decimal": ";"}, {"header": -1}])

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afafilter import compare, datasets, kalman_filter, raw_observation, rts_smoother, spiral
+from afafilter import (
+    DiscreteModel,
+    compare,
+    datasets,
+    kalman_filter,
+    raw_observation,
+    rts_smoother,
+    spiral,
+)
 from afafilter.io import Series, read_series
 from afafilter.report import analyse, comparison_page, report_page
 from afafilter.report.analysis import tables, weight_maps
@@ -56,12 +64,32 @@ def test_numbers_of_a_report_are_those_of_the_functions(nile: Series) -> None:
 def test_the_filters_weights_reproduce_its_estimate(nile: Series) -> None:
     """A flat start forgets the origin: the estimate is the weighted sum of the data."""
     model = datasets.nile_model()
-    t, attention, kalman = weight_maps(model, nile)
+    t, attention, kalman, _ = weight_maps(model, nile)
     z = nile.z[-len(t) :, 0]
     wanted = kalman_filter(model, t, z).mean[:, 0]
     np.testing.assert_allclose(kalman @ z, wanted, rtol=1e-9)
     np.testing.assert_allclose(kalman.sum(axis=1), 1.0, rtol=1e-9)
     np.testing.assert_allclose(attention.sum(axis=1), 1.0, rtol=1e-9)
+
+
+def test_discrete_models_are_reported_with_their_gaps(tmp_path: Path) -> None:
+    """Steps are rows: a gap is steps without data, in estimate, forecast and weights alike."""
+    path = tmp_path / "d.csv"
+    rng = np.random.default_rng(1)
+    z = np.where(rng.random(30) < 0.2, np.nan, np.cumsum(rng.normal(size=30)))
+    path.write_text("t,z\n" + "".join(f"{k},{'' if x != x else x}\n" for k, x in enumerate(z)))
+    model = DiscreteModel([[0.9]], Q=[[0.25]], H=[[1.0]], R=[[1.0]], prior="diffuse")
+    found = analyse(read_series(path), model)
+    want = rts_smoother(model, np.append(z, np.full(3, np.nan))[:, None])
+    np.testing.assert_allclose(found.signal[:, 0], want.mean[:, 0], rtol=1e-12)
+    seen = np.isfinite(z)
+    mean = kalman_filter(model, z[:, None]).mean[seen, 0]
+    np.testing.assert_allclose(found.kalman_map @ z[seen], mean, rtol=1e-9)
+    assert found.afa_map.shape == (seen.sum(), seen.sum())
+    turning = DiscreteModel([[-0.9]], Q=[[0.25]], H=[[1.0]], R=[[1.0]])
+    page = report_page(analyse(read_series(path), turning), "no logarithm")
+    assert "No map of AFA" in page
+    assert '"attention":' not in page
 
 
 def test_outliers_are_flagged_and_families_tried(tmp_path: Path) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from afafilter import adaptive_smoother, kalman_filter, ornstein_uhlenbeck, rts_smoother, simulate
+from afafilter import (
+    Estimate,
+    adaptive_smoother,
+    kalman_filter,
+    ornstein_uhlenbeck,
+    rts_smoother,
+    simulate,
+)
 from afafilter.studies.hold_out import hold_out
 
 MODEL = ornstein_uhlenbeck(rate=0.3, process_var=1.0, obs_var=0.2)
@@ -85,3 +95,37 @@ def test_bad_arguments(options, message):
         hold_out(BOTH, MODEL, T, Z, **options)
     with pytest.raises(ValueError, match="too few observations"):
         hold_out(BOTH, MODEL, T[:5], Z[:5])
+
+
+def test_scores_are_of_the_values_that_all_know_and_points_have_no_density():
+    """A filter knows nothing before its first observation; a smoother does."""
+
+    def late(model, t, z, **options):
+        found = kalman_filter(model, t, z, **options)
+        mean = np.where(np.arange(len(t))[:, None] < 60, np.nan, found.mean)
+        return replace(found, mean=mean)
+
+    def point(model, t, z):
+        return Estimate(t, np.nan_to_num(z))
+
+    def mute(model, t, z):
+        return Estimate(t, np.full(z.shape, np.nan), np.full((*z.shape, 1), np.nan))
+
+    tried = {"late": late, "smoother": rts_smoother, "point": point, "mute": mute}
+    found = hold_out(tried, MODEL, T, Z, kinds=["random"], rng=2)
+    table = found.frame.set_index("estimator")
+    assert table["count"].nunique() == 1
+    whole = hold_out({"smoother": rts_smoother}, MODEL, T, Z, kinds=["random"], rng=2)
+    assert 0 < table["count"].iloc[0] < whole.frame["count"].iloc[0]
+    assert table.loc["point", "crps"] == table.loc["point", "mae"]
+    assert np.isnan(table.loc["point", "nlpd"])
+    assert table.loc["smoother", "nlpd_behind_best"] == 0.0
+    assert "says nothing" in found.errors["model", "mute"]
+
+
+def test_tables_go_in_by_their_labels():
+    frame = pd.DataFrame({"z": Z[:, 0]}, index=T)
+    want = hold_out(BOTH, MODEL, T, Z).frame
+    pd.testing.assert_frame_equal(hold_out(BOTH, MODEL, frame).frame, want)
+    shuffled = frame.sample(frac=1.0, random_state=0)
+    pd.testing.assert_frame_equal(hold_out(BOTH, MODEL, T, shuffled).frame, want)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, scalar, times
+from afafilter._base.containers import takes_tables
 from afafilter._base.steps import regular_step
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.bank import (
@@ -49,10 +50,11 @@ class PlainEstimate(NamedTuple):
     n_terms: tuple[int, ...]
 
 
+@takes_tables
 def linear_time_estimate(
     model: LinearSDE,
     t: ArrayLike,
-    z: ArrayLike,
+    z: ArrayLike | None = None,
     *,
     two_sided: bool = False,
     anchor_var: float = 0.0,
@@ -171,8 +173,14 @@ def linear_time_estimate(
     )
 
 
+@takes_tables
 def linear_time_filter(
-    model: LinearSDE, t: ArrayLike, z: ArrayLike, *, two_sided: bool = False, **options: Any
+    model: LinearSDE,
+    t: ArrayLike,
+    z: ArrayLike | None = None,
+    *,
+    two_sided: bool = False,
+    **options: Any,
 ) -> Estimate:
     """`linear_time_estimate` as an `Estimate` with full covariances; same arguments.
 
