@@ -15,18 +15,20 @@
 
 namespace afa {
 
-// Observations in order: F, V lead to each from the one before; y_k = H_k x + N(0, I / w), rank_k rows.
+// Covariances are carried by their roots, P = L L^T, V = N N^T, lower: noise may be small beside what a step adds.
+
+// Observations in order: F, N lead to each from the one before; y_k = H_k x + N(0, I / w), rank_k rows.
 struct Chain {
-    In<3> F, V, H;
+    In<3> F, N, H;
     Index<1> rank;
-    auto members() { return std::tie(F, V, H, rank); }
+    auto members() { return std::tie(F, N, H, rank); }
 };
-// Queries use the observations first <= k < last, their past ends at split. Fq, Vq lead from the last past
-// observation to the query, Fn, Vn from the query to the first future one.
+// Queries use the observations first <= k < last, their past ends at split. Fq, Nq lead from the last past
+// observation to the query, Fn, Nn from the query to the first future one.
 struct Stops {
     Index<1> first, split, last;
-    In<3> Fq, Vq, Fn, Vn;
-    auto members() { return std::tie(first, split, last, Fq, Vq, Fn, Vn); }
+    In<3> Fq, Nq, Fn, Nn;
+    auto members() { return std::tie(first, split, last, Fq, Nq, Fn, Nn); }
 };
 // Of every query: a (P, n, d, m), B and P (P, n, d, d), and [R | s] (P, n, d, d + m).
 struct Found {
@@ -66,19 +68,19 @@ template <int D, int M, class Number> struct Equations {
     }
 };
 
-// What a sweep knows: x = [B | a] (d, d + m), P (d, d), [R | s]; the rest is work space.
+// What a sweep knows: x = [B | a] (d, d + m), L (d, d), [R | s]; the rest is work space.
 template <int D, int M, class Number> struct Sweep {
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0, MOST = Equations<D, M, Number>::MOST;
     int d_, m_;
     Equations<D, M, Number> known;
     Scratch<Number, WIDTH * D> x, work;
-    Scratch<Number, D * D> P, root_;
+    Scratch<Number, D * D> L, root_;
     Scratch<Number, WIDTH> row;
-    Scratch<Number, 2 * D> gain;
+    Scratch<Number, D> gain;
 
     Sweep(int64_t d, int64_t m)
-        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), known(d, m), x(d * (d + m)), work(d * (d + m)), P(d * d),
-          root_(d * d), row(d + m), gain(2 * d) {}
+        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), known(d, m), x(d * (d + m)), work(d * (d + m)), L(d * d),
+          root_(d * d), row(d + m), gain(d) {}
     AFA_INLINE int dim() const { return D ? D : d_; }
     AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
 
@@ -87,11 +89,11 @@ template <int D, int M, class Number> struct Sweep {
         const int d = dim(), all = width();
         known.clear();
         for (int i = 0; i < d * all; i++) x[i] = Number{};
-        for (int i = 0; i < d * d; i++) P[i] = Number{};
+        for (int i = 0; i < d * d; i++) L[i] = Number{};
         for (int i = 0; i < d; i++) x[i * all + i] = spread<Number>(1.0);
     }
-    // x <- F x, P <- F P F^T + V (Sarkka & Svensson, "Bayesian filtering and smoothing", section 6.3).
-    void predict(const double* F, const double* V) {
+    // x <- F x, [L | 0] <- [N | F L] Theta (Sarkka & Svensson, "Bayesian filtering and smoothing", sections 6.3, 6.4).
+    void predict(const double* F, const double* N) {
         const int d = dim(), all = width();
         AFA_UNROLL
         for (int i = 0; i < d; i++)
@@ -110,73 +112,61 @@ template <int D, int M, class Number> struct Sweep {
             for (int j = 0; j < d; j++) {
                 Number total = {};
                 AFA_UNROLL
-                for (int l = 0; l < d; l++) total += F[i * d + l] * P[l * d + j];
+                for (int l = j; l < d; l++) total += F[i * d + l] * L[l * d + j];
                 work[i * d + j] = total;
             }
         AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int j = 0; j <= i; j++) {
-                Number total = spread<Number>(0.5 * (V[i * d + j] + V[j * d + i]));
-                AFA_UNROLL
-                for (int l = 0; l < d; l++) total += F[j * d + l] * work[i * d + l];
-                P[i * d + j] = P[j * d + i] = total;
-            }
+        for (int i = 0; i < d * d; i++) L[i] = spread<Number>(N[i]);
+        append(&L[0], d, &work[0], d, d, d, d);
     }
     // Uses y = h x + N(0, 1 / w), y of every column: K = P h^T / S, S = h P h^T + 1 / w; the residual
     // (y - h a) - h B theta, of variance S, is an equation in theta. w = 0: nothing happens.
+    //
+    // L column by column, with g_j = w^{1/2} h L_j and f_j = 1 + sum of g^2 over this column and those after it
+    // (Carlson, AIAA Journal 11 (1973) 1259-1265; Bierman, "Factorization methods", section V.4):
+    //     L_j <- (f_{j+1} / f_j)^{1/2} L_j - g_j (f_{j+1} f_j)^{-1/2} sum_{l > j} g_l L_l;  f_0 = w S.
     void update(const double* h, const double* y, Number w) {
         const int d = dim(), all = width();
-        Number f = spread<Number>(1.0);                                        // w S
+        const Number size = root(w);
+        Number f = spread<Number>(1.0), length = f;
         AFA_UNROLL
-        for (int i = 0; i < d; i++) {
-            Number total = {};
+        for (int i = 0; i < d; i++) gain[i] = Number{};
+        AFA_UNROLL
+        for (int j = d - 1; j >= 0; j--) {
+            Number g = {};
             AFA_UNROLL
-            for (int l = 0; l < d; l++) total += h[l] * P[i * d + l];
-            gain[i] = total;
-            f += w * (h[i] * total);
+            for (int i = j; i < d; i++) g += h[i] * L[i * d + j];
+            g *= size;
+            f += g * g;
+            const Number longer = root(f), over = 1.0 / longer, kept = length * over, k = g * over / length;
+            AFA_UNROLL
+            for (int i = j; i < d; i++) {
+                const Number entry = L[i * d + j];
+                L[i * d + j] = kept * entry - k * gain[i];
+                gain[i] += g * entry;
+            }
+            length = longer;
         }
-        const Number share = 1.0 / f, weight = w * share, scale = root(weight);
+        const Number scale = size / length;                                    // S^{-1/2}; gain = w^{1/2} P h^T
         AFA_UNROLL
         for (int j = 0; j < all; j++) {
             Number total = {};
             AFA_UNROLL
             for (int l = 0; l < d; l++) total += h[l] * x[l * all + j];
-            row[j] = j < d ? total : y[j - d] - total;
+            row[j] = scale * (j < d ? total : y[j - d] - total);
         }
         AFA_UNROLL
         for (int i = 0; i < d; i++) {
-            const Number k = gain[i] * weight;
-            gain[d + i] = k;
+            const Number k = gain[i] / length;
             AFA_UNROLL
             for (int j = 0; j < all; j++) x[i * all + j] += j < d ? -k * row[j] : k * row[j];
         }
-        // Joseph's (I - K h) P (I - K h)^T + K K^T / w, in the order that cannot lose definiteness; K / w = P h^T / f
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int l = 0; l < d; l++) P[i * d + l] -= gain[d + i] * gain[l];
-        AFA_UNROLL
-        for (int i = 0; i < d; i++) {
-            Number total = gain[i] * share;
-            AFA_UNROLL
-            for (int l = 0; l < d; l++) total -= h[l] * P[i * d + l];
-            work[i] = total;
-        }
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int l = 0; l < d; l++) P[i * d + l] += work[i] * gain[d + l];
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int l = 0; l < i; l++) P[i * d + l] = P[l * d + i] = 0.5 * (P[i * d + l] + P[l * d + i]);
         const int c = known.next();
         AFA_UNROLL
-        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = scale * row[j];
+        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = row[j];
     }
     // Equations [Y | s] in F x + N(0, V) as equations in x: (I + Y V Y^T)^{-1/2} [Y F | s].
-    void retreat(const double* F, const double* V) {
+    void retreat(const double* F, const double* N) {
         const int d = dim(), all = width();
         known.settle();
         AFA_UNROLL
@@ -185,22 +175,14 @@ template <int D, int M, class Number> struct Sweep {
             for (int j = 0; j < d; j++) {
                 Number total = {};
                 AFA_UNROLL
-                for (int l = i; l < d; l++) total += (0.5 * (V[l * d + j] + V[j * d + l])) * known.left(i, l);
-                work[i * all + j] = total;
+                for (int l = i > j ? i : j; l < d; l++) total += N[l * d + j] * known.left(i, l);
+                work[i * d + j] = total;
+                root_[i * d + j] = spread<Number>(i == j ? 1.0 : 0.0);
             }
+        append(&root_[0], d, &work[0], d, d, d, d);                            // [root | 0] = [I | Y N] Theta
         AFA_UNROLL
-        for (int i = 0; i < d; i++)   // Cholesky factor of I + Y V Y^T, its diagonal inverted
-            AFA_UNROLL
-            for (int j = 0; j <= i; j++) {
-                Number total = spread<Number>(i == j ? 1.0 : 0.0);
-                AFA_UNROLL
-                for (int l = j; l < d; l++) total += work[i * all + l] * known.left(j, l);
-                AFA_UNROLL
-                for (int l = 0; l < j; l++) total -= root_[i * d + l] * root_[j * d + l];
-                root_[i * d + j] = i == j ? Number(1.0 / root(total)) : Number(total * root_[j * d + j]);
-            }
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
+        for (int i = 0; i < d; i++) {
+            const Number pivot = 1.0 / root_[i * d + i];
             AFA_UNROLL
             for (int j = 0; j < all; j++) {
                 Number total = j < d ? Number{} : known.left(i, j);
@@ -209,8 +191,9 @@ template <int D, int M, class Number> struct Sweep {
                     for (int l = i; l < d; l++) total += F[l * d + j] * known.left(i, l);
                 AFA_UNROLL
                 for (int l = 0; l < i; l++) total -= root_[i * d + l] * work[l * all + j];
-                work[i * all + j] = total * root_[i * d + i];
+                work[i * all + j] = total * pivot;
             }
+        }
         known.clear();
         for (int i = 0; i < d; i++) {
             const int c = known.next();
@@ -232,7 +215,7 @@ void take_lane(Sweep<D, M, Number>& from, int l, Sweep<D, M, double>& to) {
     const int d = from.dim(), all = from.width();
     from.known.settle();
     for (int i = 0; i < d * all; i++) to.x[i] = lane(from.x[i], l), to.known.t[i] = lane(from.known.t[i], l);
-    for (int i = 0; i < d * d; i++) to.P[i] = lane(from.P[i], l);
+    for (int i = 0; i < d * d; i++) to.L[i] = lane(from.L[i], l);
     to.known.waiting = 0;
 }
 // The equations of a sweep as rows (d, d + m), to `out`.
@@ -246,13 +229,17 @@ template <int D, int M> void write_rows(Sweep<D, M, double>& s, double* out) {
 template <int D, int M>
 void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, const double* future, const Found& found, int64_t at) {
     const int d = s.dim(), all = s.width(), m = all - d;
-    if (begun) s.predict(stops.Fq.row(q), stops.Vq.row(q));
+    if (begun) s.predict(stops.Fq.row(q), stops.Nq.row(q));
     if (future != nullptr)
         for (int i = 0; i < d; i++) s.update(future + i * all, future + i * all + d, 1.0);
     double *a = found.a.data + at * d * m, *B = found.B.data + at * d * d, *P = found.P.data + at * d * d;
     for (int i = 0; i < d; i++) {
         for (int j = 0; j < m; j++) a[i * m + j] = s.x[i * all + d + j];
-        for (int j = 0; j < d; j++) B[i * d + j] = s.x[i * all + j], P[i * d + j] = s.P[i * d + j];
+        for (int j = 0; j < d; j++) {
+            double total = 0.0;
+            for (int l = 0; l <= std::min(i, j); l++) total += s.L[i * d + l] * s.L[j * d + l];
+            B[i * d + j] = s.x[i * all + j], P[i * d + j] = total;
+        }
     }
     write_rows(s, found.tri.data + at * d * all);
 }
@@ -272,10 +259,10 @@ void sweep_group(const Chain& chain, const Stops& stops, const In<3>& y, const F
         see(k, [&](const double* h, const double* z) { s.collect(h, z, 1.0); });
         for (; q >= start && stops.split[q] == k; q--) {
             take_lane(s, 0, own);
-            own.retreat(stops.Fn.row(q), stops.Vn.row(q));
+            own.retreat(stops.Fn.row(q), stops.Nn.row(q));
             write_rows(own, future + (q - start) * size);
         }
-        if (q >= start) s.retreat(chain.F.row(k), chain.V.row(k));
+        if (q >= start) s.retreat(chain.F.row(k), chain.N.row(k));
     }
     s.start();
     q = start;
@@ -285,7 +272,7 @@ void sweep_group(const Chain& chain, const Stops& stops, const In<3>& y, const F
             finish(own, stops, q, k > begin, stops.split[q] < end ? future + (q - start) * size : nullptr, found, q);
         }
         if (q == stop) break;
-        if (k > begin) s.predict(chain.F.row(k), chain.V.row(k));
+        if (k > begin) s.predict(chain.F.row(k), chain.N.row(k));
         see(k, [&](const double* h, const double* z) { s.update(h, z, 1.0); });
     }
 }
@@ -340,10 +327,10 @@ void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t
             const int64_t q = q0 + l;
             if (stops.split[q] != k || k >= stops.last[q]) continue;
             take_lane(s, l, own);
-            own.retreat(stops.Fn.row(q), stops.Vn.row(q));
+            own.retreat(stops.Fn.row(q), stops.Nn.row(q));
             write_rows(own, future + l * size);
         }
-        if (k > nearest) s.retreat(chain.F.row(k), chain.V.row(k));
+        if (k > nearest) s.retreat(chain.F.row(k), chain.N.row(k));
     }
     s.start();
     for (int64_t k = begin; k <= middle; k++) {
@@ -355,7 +342,7 @@ void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t
             finish(own, stops, q, k > stops.first[q], k < stops.last[q] ? future + l * size : nullptr, found, at + q);
         }
         if (k == middle) break;
-        if (k > begin) s.predict(chain.F.row(k), chain.V.row(k));
+        if (k > begin) s.predict(chain.F.row(k), chain.N.row(k));
         for (int l = 0; l < count; l++) {   // a query whose window begins here
             if (k != stops.first[q0 + l] || k == begin) continue;
             s.known.settle();
@@ -363,7 +350,7 @@ void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t
                 s.x[i] = with_lane(s.x[i], l, i % (d + 2) == 0 ? 1.0 : 0.0);   // [I | 0], rows of d + 1
                 s.known.t[i] = with_lane(s.known.t[i], l, 0.0);
             }
-            for (int64_t i = 0; i < d * d; i++) s.P[i] = with_lane(s.P[i], l, 0.0);
+            for (int64_t i = 0; i < d * d; i++) s.L[i] = with_lane(s.L[i], l, 0.0);
         }
         const Pack here = weights(k);
         for (int64_t i = 0; i < chain.rank[k]; i++) s.update(chain.H.row(k) + i * d, y + k * r + i, here);

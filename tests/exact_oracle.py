@@ -67,6 +67,7 @@ class ExactGaussian:
     ) -> None:  # fmt: skip
         flint.ctx.prec = bits
         self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
+        self.forgets = False
         self.inputs, self.bits, self.obs_cov = (t, z, obs_cov, queries), bits, obs_cov
         self.discrete = isinstance(model, DiscreteModel)
         t = np.arange(len(z)) if self.discrete else np.asarray(t, float)
@@ -209,6 +210,7 @@ class ExactGaussian:
     def forgetful(self) -> ExactGaussian:
         """The same where what has decayed by fifty decades is gone."""
         other = copy(self)
+        other.forgets, other.nulls = True, {}
         other.Phi = [each(lambda x: arb(0) if abs(x) < FORGOTTEN else x, Phi) for Phi in self.Phi]
         other.X, _ = other._flat(other.H, other.where)
         other._factor()
@@ -223,7 +225,9 @@ class ExactGaussian:
         if self.model.prior == "diffuse":
             return self
         model = replace(self.model, prior="diffuse")
-        return ExactGaussian(model, *self.inputs, self.put, self.bits)
+        other = ExactGaussian(model, *self.inputs, self.put, self.bits)
+        other = other.forgetful() if self.forgets else other
+        return other.with_rounding(self.rounding)
 
     def with_rounding(self, rounding: float) -> ExactGaussian:
         """The same where another size counts as zero."""
@@ -297,11 +301,13 @@ class ExactGaussian:
 
         With tau = at - t_j, H_j = C Phi(-tau) and S_j = R + C VB(tau) C^T for tau >= 0, else
         C Phi(|tau|) and R + C V(|tau|) C^T:  (sum H^T S^-1 H)^-1 sum H^T S^-1 (z_j - ...). Of a
-        model with a flat start.
+        model with a flat start. `forgetful`: what an observation shows by e^-115 of what else it
+        shows is gone.
         """
         d, node = self.model.dim, self.index[float(at)]
         total, right = zeros(d, d), zeros(d)
         rows = [i for i, k in enumerate(self.last) if k in set(js)]
+        left = zeros(0, d)
         for k in sorted(set(self.last[rows])):
             mine = [i for i in rows if self.last[i] == k]
             parts = [self.seen[i][1] for i in mine]
@@ -318,10 +324,19 @@ class ExactGaussian:
                 raise Imprecise("noise beside what the lag has made") from error
             y = self.y[mine] + C @ (self.mean[where] - b)
             G = forward(S, np.column_stack([C @ F, y]))
+            if self.forgets:
+                for row in G[:, :d]:
+                    row[abs(row) < FORGOTTEN * max(abs(row), key=lambda x: x.mid())] = arb(0)
+                left = np.vstack([left, G[:, :d]])
             total, right = total + G[:, :d].T @ G[:, :d], right + G[:, :d].T @ G[:, d]
-        null, null_size = null_space(self.X[rows], self.size[rows], self.rounding)
-        open_ = _moved(self.Phi[node] @ null, self.Phi_size[node] @ null_size, self.rounding)
-        B = complement(self.Phi[node] @ null)
+        if self.forgets:
+            null, _ = null_space(left, abs(left), self.rounding)
+            open_ = np.array([any(x != 0 for x in row) for row in null], bool)
+        else:
+            null, null_size = null_space(self.X[rows], self.size[rows], self.rounding)
+            null = self.Phi[node] @ null
+            open_ = _moved(null, self.Phi_size[node] @ null_size, self.rounding)
+        B = complement(null)
         if not B.shape[1]:
             return _report(zeros(d), zeros(d, d), open_)
         K = cholesky(B.T @ total @ B)

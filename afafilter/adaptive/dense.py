@@ -14,15 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.coordinates import Coordinates, coordinates, free_path
 from afafilter.adaptive.determined import left_open
 from afafilter.adaptive.forms import remembered
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
-    Coordinates,
     Index,
     channel,
-    coordinates,
-    free_path,
     make_sight,
     make_walk,
 )

@@ -18,15 +18,6 @@ from afafilter.linalg.subspaces import Unseen, unseen
 from afafilter.models.sde import LinearSDE
 
 
-def check_range(triangle: Array) -> None:
-    """Equations are finite numbers."""
-    if not np.isfinite(triangle).all():
-        raise ValueError(
-            "the model grows beyond the floating-point range between observations, so that their "
-            "estimates cannot be combined; give shorter series, or use a Kalman filter"
-        )
-
-
 def solve_triangles(
     triangle: Array,
     known: Unseen | None,
@@ -58,7 +49,11 @@ def solve_triangles(
     lost : ndarray of bool, shape (L, n, d)
         Coordinates of which nothing is left within the range of floating-point numbers.
     """
-    check_range(triangle)
+    if not np.isfinite(triangle).all():
+        raise ValueError(
+            "the model grows beyond the floating-point range between observations, so that their "
+            "estimates cannot be combined; give shorter series, or use a Kalman filter"
+        )
     unknown: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     fixed: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     largest = np.abs(triangle).max(axis=-2, keepdims=True)

@@ -19,7 +19,7 @@ from afafilter.adaptive.dense import (
     Tile,
     spread_out,
 )
-from afafilter.adaptive.geometry import DECAY_FLOOR, Index
+from afafilter.adaptive.geometry import DECAY_FLOOR, Index, steps
 from afafilter.adaptive.recursions import Chain, Stops, sweep_each, sweep_shared
 from afafilter.adaptive.solutions import Solution, reached, settle, weighty
 
@@ -27,8 +27,8 @@ from afafilter.adaptive.solutions import Solution, reached, settle, weighty
 def make_chain(pattern: Pattern) -> Chain:
     """Transitions along the observations of one missing pattern, in xi."""
     flow, sight, _, _ = pattern.walk
-    F, V = _moves(pattern.plan, np.diff(flow.stamps, prepend=flow.stamps[0]))
-    return Chain(F, V, sight.C, sight.rank)
+    F, N = _moves(pattern.plan, np.diff(flow.stamps, prepend=flow.stamps[0]))
+    return Chain(F, N, sight.C, sight.rank)
 
 
 def make_stops(pattern: Pattern, ends: tuple[Index, Index]) -> Stops:
@@ -37,14 +37,14 @@ def make_stops(pattern: Pattern, ends: tuple[Index, Index]) -> Stops:
     split = np.clip(pattern.walk.queries.split, first, last)
     past = pattern.plan.times - stamps[np.maximum(split - 1, 0)]
     ahead = stamps[np.minimum(split, len(stamps) - 1)] - pattern.plan.times
-    Fq, Vq = _moves(pattern.plan, np.where(split > first, past, 0.0))
-    Fn, Vn = _moves(pattern.plan, np.where(split < last, ahead, 0.0))
-    return Stops(first, split, last, Fq, Vq, Fn, Vn)
+    Fq, Nq = _moves(pattern.plan, np.where(split > first, past, 0.0))
+    Fn, Nn = _moves(pattern.plan, np.where(split < last, ahead, 0.0))
+    return Stops(first, split, last, Fq, Nq, Fn, Nn)
 
 
 def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
-    Phi, _, V = plan.coords.forward(np.maximum(lag, 0.0))
-    return Phi, V
+    """Phi and the lower root of V in the direction of time."""
+    return steps(plan.coords.forward, np.maximum(lag, 0.0))
 
 
 def solve_exact(

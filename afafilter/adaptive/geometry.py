@@ -18,16 +18,11 @@ that "against the flow" always means that e^{-A tau} grows.
       M = (C Phi(-tau) U)^-1,
       U^T x_i = M y_j + noise of covariance U^T V U + M R M^T;
       only the directions of C Phi(-tau) are used, never its size.
-Coordinates xi = W^-1 x split the state into invariant subspaces of similar decay, the fastest
-first, so that scales which grow apart stay apart. What is fast and free of process noise is known
-ever better, e^{mu tau}, from its past: such coordinates are counted in units of e^{-kappa}, kappa =
-mu times the query's longest lag.
+The coordinates xi = W^-1 x are those of `coordinates`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -35,65 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
-from afafilter.linalg.discretiser import Discretiser, transition
-from afafilter.linalg.doubling import components
-from afafilter.linalg.subspaces import balanced_units, rank_of
-from afafilter.models.sde import LinearSDE
+from afafilter.adaptive.coordinates import Coordinates
+from afafilter.linalg.discretiser import Discretiser
+from afafilter.linalg.subspaces import rank_of
 
 Index = NDArray[np.intp]
 
 DECAY_FLOOR = 300.0
 """Factors e^{-x} stop falling at x = 300: past it a noise-free state is known to 1e-130."""
-
-QUIET_DECAY = 10.0
-"""Noise-free subspaces that decay by more than e^{-10} over the data get units of their own."""
-
-SEPARATION_LIMIT = 1e6
-"""Largest condition number of W; subspaces that are closer than that stay together."""
-
-
-@dataclass(frozen=True, eq=False)
-class Coordinates:
-    """Block diagonal form of the model: A = W L W^-1, in the direction of time that contracts.
-
-    sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
-    groups : (start, stop, c) per block of L, c its mean growth rate, ascending.
-    quiet : (d,) -c where a fast subspace has no process noise, else 0.
-    """
-
-    W: Array
-    W_inv: Array
-    L: Array
-    Q: Array
-    u: Array
-    groups: tuple[tuple[int, int, float], ...]
-    sign: float
-    quiet: Array
-
-    @cached_property
-    def rate(self) -> Array:
-        """(d,) growth rate c of each coordinate's block."""
-        return np.repeat([c for _, _, c in self.groups], [b - a for a, b, _ in self.groups])
-
-    @cached_property
-    def flow(self) -> Discretiser:
-        """e^{L tau} and the root of V(tau)."""
-        return Discretiser(self.L, self.Q, np.zeros(len(self.L)))
-
-    @cached_property
-    def forward(self) -> Discretiser:
-        """Phi and V in the direction of time."""
-        return Discretiser(self.sign * self.L, self.Q, np.zeros(len(self.L)))
-
-    @cached_property
-    def turns(self) -> tuple[Discretiser, Discretiser] | None:
-        """E = e^{(L - c) tau} and its inverse; None where every block is one coordinate: E = I."""
-        d = len(self.L)
-        if len(self.groups) == d:
-            return None
-        turn = self.L - np.diag(self.rate)
-        nothing = np.zeros((d, d)), np.zeros(d)
-        return Discretiser(turn, *nothing), Discretiser(-turn, *nothing)
 
 
 class Flow(NamedTuple):
@@ -166,91 +110,23 @@ class Channel(NamedTuple):
     rank: int
 
 
-def coordinates(model: LinearSDE, span: float) -> Coordinates:
-    """Coordinates fit for lags up to `span`."""
-    from scipy.linalg import block_diag
-
-    unit = balanced_units(model.component_sizes, model.C, model.R)
-    A = model.A * (unit / unit[:, None])
-    rates = np.linalg.eigvals(A).real
-    sign = 1.0 if -rates.min() >= rates.max() else -1.0
-    A, u = sign * A, sign * model.drift / unit
-    pieces: list[tuple[float, Array, Array]] = []
-    for members in components(A):
-        block = A[np.ix_(members, members)]
-        for basis in _subspaces(block, span):
-            embedded = np.zeros((model.dim, basis.shape[1]))
-            embedded[members] = basis
-            inner = basis.T @ block @ basis
-            pieces.append((float(np.trace(inner)) / len(inner), embedded, inner))
-    pieces.sort(key=lambda piece: piece[0])
-    W = np.hstack([piece[1] for piece in pieces])
-    permuted = np.array_equal(W.T @ W, np.eye(len(W)))
-    W_inv: Array = np.asarray(W.T.copy() if permuted else np.linalg.inv(W))
-    edges = np.cumsum([0, *(piece[1].shape[1] for piece in pieces)])
-    groups = tuple(
-        (int(a), int(b), piece[0])
-        for a, b, piece in zip(edges[:-1], edges[1:], pieces, strict=True)
-    )
-    noise = model.Q / (unit * unit[:, None])
-    Q = W_inv @ noise @ W_inv.T
-    rounding = 1e-15 * np.abs(W_inv) @ np.abs(noise) @ np.abs(W_inv).T
-    quiet = np.zeros(model.dim)
-    for a, b, c in groups:
-        if (np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all():
-            Q[a:b] = Q[:, a:b] = 0.0
-            if -c * span > QUIET_DECAY:
-                quiet[a:b] = -c
-    return Coordinates(
-        unit[:, None] * W,
-        W_inv / unit,
-        block_diag(*(piece[2] for piece in pieces)),
-        0.5 * (Q + Q.T),
-        W_inv @ u,
-        groups,
-        sign,
-        quiet,
-    )
-
-
-def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
-    """m (n, d) in xi coordinates: the noise-free path from 0 at `origin`, at times t."""
-    if not coords.u.any():
-        return np.zeros((len(t), len(coords.u)))
-    lag = coords.sign * (t - origin)
-    return transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
-
-
-def _subspaces(A: Array, span: float) -> list[Array]:
-    """Orthonormal bases of invariant subspaces of A whose decay rates lie apart."""
-    from scipy.linalg import schur
-
-    rates = np.sort(np.linalg.eigvals(A).real)
-    gaps = np.diff(rates)
-    cuts = [k for k in np.argsort(-gaps) if gaps[k] * span > 1.0]
-    while cuts:
-        edges = [-np.inf, *sorted(0.5 * (rates[k] + rates[k + 1]) for k in cuts), np.inf]
-        bases = []
-        for low, high in pairwise(edges):
-            _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
-            bases.append(Z[:, :size])
-        W = np.hstack(bases)
-        if W.shape[1] == len(A) and np.linalg.cond(W) < SEPARATION_LIMIT:
-            return bases
-        cuts.pop()
-    return [np.eye(len(A))]
-
-
 def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     """Whiten and compress observations: C (p, d), R (..., p, p), p the observed components.
 
-    Later rows of the result do not see the coordinates that decay fastest (echelon form), so that
-    rows which grow at different rates stay apart.
+    Rows of much noise are whitened first, so that nothing that a precise one has in common with
+    them is magnified. Later rows of the result do not see the coordinates that decay fastest
+    (echelon form), so that rows which grow at different rates stay apart.
     """
-    lower = np.linalg.cholesky(R)
-    p = C.shape[0]
-    seen = np.linalg.solve(lower, np.broadcast_to(C @ coords.W, (*R.shape[:-2], *C.shape)))
-    whiten = np.linalg.solve(lower, np.broadcast_to(np.eye(p), R.shape))
+    p, size = C.shape[0], np.linalg.norm(C @ coords.W, axis=-1)
+    sd = np.sqrt(np.einsum("...aa->...a", R)) / np.where(size > 0, size, 1.0)
+    order = np.argsort(-sd, axis=-1, kind="stable")
+    lower = np.linalg.cholesky(
+        np.take_along_axis(
+            np.take_along_axis(R, order[..., None], axis=-2), order[..., None, :], axis=-1
+        )
+    )
+    seen = np.linalg.solve(lower, (C @ coords.W)[order])
+    whiten = np.linalg.solve(lower, np.eye(p)[order])
     rank = rank_of(C @ coords.W)
     if rank < p:
         turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
@@ -364,14 +240,20 @@ def _orders(coords: Coordinates) -> tuple[list[Index], Array]:
 
 def _moves(coords: Coordinates, lag: Array) -> tuple[Array, Array, Array, Array]:
     """e^{L lag}, E, its inverse and the lower root of V(lag), all (n, d, d)."""
-    distinct, which = np.unique(lag, return_inverse=True)
-    columns, _, roots = coords.flow.roots(distinct)
-    phi, root = columns.swapaxes(1, 2)[which], roots.swapaxes(1, 2)[which]
+    phi, root = steps(coords.flow, lag)
     if coords.turns is None:
-        turn = back = np.broadcast_to(np.eye(len(coords.L)), phi.shape)
+        turn = back = np.ascontiguousarray(np.broadcast_to(np.eye(len(coords.L)), phi.shape))
     else:
-        turn, back = (part(distinct)[0][which] for part in coords.turns)
-    return tuple(np.ascontiguousarray(part) for part in (phi, turn, back, root))  # type: ignore[return-value]
+        turn, back = (part(lag)[0] for part in coords.turns)
+    return phi, turn, back, root
+
+
+def steps(flow: Discretiser, lag: Array) -> tuple[Array, Array]:
+    """Phi and the lower root of V over lags (n,), both (n, d, d)."""
+    distinct, which = np.unique(lag, return_inverse=True)
+    columns, _, roots = flow.roots(distinct)
+    phi, root = (part.swapaxes(1, 2)[which] for part in (columns, roots))
+    return np.ascontiguousarray(phi), np.ascontiguousarray(root)
 
 
 def _joined_root(a: Array, b: Array) -> Array:

@@ -32,11 +32,11 @@ class Walk(NamedTuple):
 class Chain(NamedTuple):
     """Observations in order: y_k = H_k x + N(0, I), rank_k rows.
 
-    F, V : (T, d, d) lead to each from the one before; H : (T, r, d).
+    F, N : (T, d, d) lead to each from the one before, N the lower root of the noise; H : (T, r, d).
     """
 
     F: Array
-    V: Array
+    N: Array
     H: Array
     rank: Index
 
@@ -44,17 +44,17 @@ class Chain(NamedTuple):
 class Stops(NamedTuple):
     """Queries with the past first <= k < split and the future split <= k < last.
 
-    Fq, Vq : (Tq, d, d) lead from the last past observation to the query, Fn, Vn from the query to
-    the first future one.
+    Fq, Nq : (Tq, d, d) lead from the last past observation to the query, Fn, Nn from the query to
+    the first future one; N the lower roots of the noises.
     """
 
     first: Index
     split: Index
     last: Index
     Fq: Array
-    Vq: Array
+    Nq: Array
     Fn: Array
-    Vn: Array
+    Nn: Array
 
     def at(self, some: slice) -> Stops:
         """Some of them."""

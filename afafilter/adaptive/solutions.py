@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.dense import Pattern, Plan, Tile, spread_out, tile_data
-from afafilter.adaptive.determined import check_range, left_open, solve_triangles
-from afafilter.adaptive.geometry import Index
+from afafilter.adaptive.determined import left_open, solve_triangles
+from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.recursions import (
     one_by_one,
     pair_shares,
@@ -19,12 +19,6 @@ from afafilter.adaptive.recursions import (
     weighted_triangles,
 )
 from afafilter.linalg.subspaces import DECAYED, Unseen
-
-RANK_RTOL = 1e-11
-"""Singular values below this, relative to the largest after scaling the columns, count as zero."""
-
-LEAK_TOL = 1e-9
-"""A component counts as determined when undetermined directions reach it by less than this."""
 
 
 class Solution(NamedTuple):
@@ -91,39 +85,33 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
     """zbar and (sum P)^-1 of every query, all weights 1."""
     y = np.moveaxis(pattern.y[paths], 0, -1)
     rows = plain_triangles(pattern.walk, y)
-    d = rows.shape[1]
-    solve, cov, unknown = _settled(pattern, slice(None), rows[None, ..., :d])
+    d, every = rows.shape[1], slice(None)
+    solve, *open_ = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
     mean = np.moveaxis(solve[0] @ rows[..., d:], -1, 0)
-    return Solution(mean, cov, unknown, None)
+    return Solution(mean, _cov(pattern, every, solve), _unknown(pattern, every, *open_), None)
 
 
-def _settled(
-    pattern: Pattern, queries: slice, triangle: Array, *, early: bool = False
-) -> tuple[Array, Array, ObsMask]:
-    """X, (sum P)^-1 in xi and unknown components, of triangles (L, n, d, d) of independent pairs.
+def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
+    """Open directions (m, d, d) of queries (m,), in the units in which their equations are."""
+    turn, kappa = pattern.plan.coords.W_inv.T, pattern.kappa[queries]
 
-    Each pair has noise of its own, so that little may be known of what a flat state would show:
-    singular values decide as well, those of columns of unit length.
-    """
-    check_range(triangle)
-    length = np.linalg.norm(triangle, axis=-2)
-    scale = np.where(length > 0, 1.0 / np.where(length > 0, length, 1.0), 1.0)
-    U, s, Vt = np.linalg.svd(triangle * scale[..., None, :])
-    known = s > RANK_RTOL * s[..., :1]
-    inverse = np.where(known, 1.0 / np.where(known, s, 1.0), 0.0)
-    V = np.swapaxes(Vt, -1, -2)
-    X = scale[..., :, None] * (V * inverse[..., None, :]) @ np.swapaxes(U, -1, -2)
-    free = np.where(np.abs(V) > LEAK_TOL, V, 0.0) * ~known[..., None, :]
-    null = scale[..., :, None] * free
-    turn, kappa = pattern.plan.coords.W, pattern.kappa[queries]
-    W = turn * np.exp(-kappa)[:, None, :]
-    reach = np.abs(W @ null) > LEAK_TOL * (np.abs(turn) @ np.abs(null))
-    unknown: NDArray[np.bool_] = np.any(reach, axis=-1)
-    by_rule = pattern.open_[int(early)]
-    if by_rule is not None:
-        unknown = unknown | by_rule.components[queries]
-    root = np.exp(-kappa)[..., None] * X
-    return X, np.asarray(root @ np.swapaxes(root, -1, -2)), unknown
+    def columns(at: Index, here: Array, _first: Array) -> Array:
+        return np.asarray(np.exp(np.minimum(kappa[at], DECAY_FLOOR))[:, None] * (here @ turn))
+
+    return columns
+
+
+def _cov(pattern: Pattern, queries: slice, solve: Array) -> Array:
+    """(sum P)^-1 in xi, of what is left of each coordinate."""
+    left = np.exp(-pattern.kappa[queries])[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
+        root = left * np.where(left > 0, solve, 0.0)
+        return np.asarray(root @ np.swapaxes(root, -1, -2))
+
+
+def _unknown(pattern: Pattern, queries: slice, unknown: ObsMask, lost: ObsMask) -> ObsMask:
+    decay = np.exp(-pattern.kappa[queries])[..., None] * np.eye(lost.shape[-1])
+    return unknown | reached(pattern.plan, lost, decay) if lost.any() else unknown
 
 
 def solve_independent(
@@ -137,27 +125,36 @@ def solve_independent(
     y = tile_data(pattern, tile, paths)
     y = np.moveaxis(y, 0, -1)[None] if len(scale) == 1 else y[..., None]
     rows = weighted_triangles(tile.pairs, y, root, d, n_queries)
-    triangle = rows[..., :d]
-    solve, cov, unknown = _settled(pattern, tile.queries, triangle, early=early)
+    triangle, columns = rows[..., :d], _here(pattern, tile.queries)
+    solve, *open_ = settle(
+        pattern, tile.queries, triangle, columns, early=early, counted=weighty(tile, root)
+    )
     mean = solve @ rows[..., d:]
     mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
     size = one_by_one(np.exp(-top), n_queries)
-    cov = cov * size[..., None]
+    cov = _cov(pattern, tile.queries, solve) * size[..., None]
     share = None
     if shares:
         rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
         share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
-    return Solution(mean, cov, unknown, share)
+    return Solution(mean, cov, _unknown(pattern, tile.queries, *open_), share)
 
 
 def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array]:
-    """Mean and covariance of x; what is not determined is NaN, with variance inf."""
-    turn = pattern.plan.coords.W
+    """Mean and covariance of x; what is not determined is NaN, with variance inf.
+
+    A component whose variance exceeds the floating-point range is not determined.
+    """
+    turn, cov, unknown = pattern.plan.coords.W, solution.cov, solution.unknown
     W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
-    mean = (W @ solution.mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
-    cov = turn @ solution.cov @ turn.T
+    far = ~np.isfinite(np.einsum("...aa->...a", cov))
+    if far.any():
+        unknown = unknown | reached(pattern.plan, far, np.eye(len(turn)))
+        cov = np.where(far[..., :, None] | far[..., None, :], 0.0, cov)
+    mean = np.where(far, 0.0, solution.mean)
+    mean = (W @ mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
+    cov = turn @ cov @ turn.T
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
-    unknown = solution.unknown
     if unknown.any():
         mean = np.where(unknown, np.nan, mean)
         cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)

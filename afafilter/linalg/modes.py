@@ -45,7 +45,11 @@ def modes(A: Array, Q: Array) -> Modes:
 def modal_transition(
     found: Modes, Q: Array, u: Array, taus: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Phi, psi, V over taus (n,) by the closed form, and a bound on their relative errors."""
+    """Phi, psi, V over taus (n,) by the closed form, and a bound on their relative errors.
+
+    Of Phi and psi normwise; of an entry of V beside the two standard deviations, so that no
+    component may be lost in the noise of one that is larger in its units.
+    """
     lam, S, S_inv, Qs, cond = found
     n, d = len(taus), len(lam)
     if not np.isfinite(cond):
@@ -57,18 +61,18 @@ def modal_transition(
     Phi = ((S * growth[:, None, :]) @ S_inv).real
     psi = ((drive * us) @ S.T).real
     V = _semidefinite((S @ (Qs * spread) @ S.conj().T).real)
-    rough = np.abs(S_inv)
+    rough, size = np.abs(S_inv), np.abs(S)
+    sd = np.sqrt(np.einsum("nii->ni", V))
     phase = 1 + np.abs(lam.imag).max() * taus
     sizes = (
         (np.abs(growth).max(axis=1), np.linalg.norm(Phi, axis=(1, 2))),
         (np.abs(drive) @ (rough @ np.abs(u)), np.linalg.norm(psi, axis=1)),
-        (
-            np.abs(spread).reshape(n, -1) @ (rough @ np.abs(Q) @ rough.T).ravel(),
-            np.linalg.norm(V, axis=(1, 2)),
-        ),
     )
     ratio = [np.divide(a, b, out=np.ones(n), where=(a > 0) & (b > 0)) for a, b in sizes]
-    return Phi, psi, V, _EPS * (phase + cond * np.max(ratio, axis=0))
+    terms = size @ (np.abs(spread) * (rough @ np.abs(Q) @ rough.T)) @ size.T
+    whole = sd[:, :, None] * sd[:, None, :]
+    lost = np.divide(terms, whole, out=np.where(terms > 0, np.inf, 1.0), where=whole > 0)
+    return Phi, psi, V, _EPS * (phase + cond * np.max([*ratio, lost.max(axis=(1, 2))], axis=0))
 
 
 def _semidefinite(V: Array) -> Array:

@@ -357,3 +357,17 @@ def test_cholesky_or_a_message():
         discretiser.cholesky(np.diag([1.0, -1.0]), "S", 7)
     with pytest.raises(ValueError, match=r"S at index \(1,\)"):
         discretiser.cholesky(np.stack([np.eye(2), np.diag([1.0, -1.0])]), "S")
+
+
+@pytest.mark.parametrize("tau", [30.0, 400.0])
+@pytest.mark.parametrize("rounding", [0.0, 4e-17, -4e-17])
+@pytest.mark.parametrize("unit", [1.0, 1e6])
+def test_a_chain_of_integrators_up_to_rounding_keeps_every_variance(tau, rounding, unit):
+    """Balancing puts its components 1e8 apart: the smaller one's noise must not drown."""
+    A = np.array([[-0.7, 0.0, 0.0], [0.0, 6e-17, rounding], [0.0, 0.14, -7e-17]])
+    root = np.array([[1.0, 0.0, 0.0], [0.0, unit, 0.0], [0.0, 1e-6 * unit, 1e-3 * unit]])
+    Q = root @ root.T
+    wanted = mp_transition(A, Q, np.zeros(3), tau)[2].astype(float)
+    found = discretiser.transition(A, Q, np.zeros(3), np.array(tau))[2]
+    sd = np.sqrt(np.diag(wanted))
+    np.testing.assert_allclose(found / np.outer(sd, sd), wanted / np.outer(sd, sd), atol=1e-12)

@@ -1,0 +1,165 @@
+"""Coordinates of the state in which subspaces of similar decay stand apart.
+
+xi = W^-1 x splits the state into invariant subspaces of similar decay, the fastest first, so that
+scales which grow apart stay apart. What is fast and free of process noise is known ever better from
+its past, as e^{mu tau}, or e^{(mu - nu) tau} where the same observations show what has noise and
+decays at the rate nu: such coordinates are counted in units of e^{-kappa}, kappa = mu - nu, nu the
+largest, times the query's longest lag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter.linalg.discretiser import Discretiser, transition
+from afafilter.linalg.doubling import components
+from afafilter.linalg.subspaces import ROUNDING, balanced_units
+from afafilter.models.sde import LinearSDE
+
+QUIET_DECAY = 10.0
+"""Noise-free subspaces that decay by more than e^{-10} over the data get units of their own."""
+
+SEPARATION_LIMIT = 1e6
+"""Largest condition number of W; subspaces that are closer than that stay together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Block diagonal form of the model: A = W L W^-1, in the direction of time that contracts.
+
+    sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
+    groups : (start, stop, c) per block of L, c its mean growth rate, ascending.
+    quiet : (d,) -c - nu where a fast subspace has no process noise, else 0; nu >= 0 the fastest
+    decay of those that have.
+    """
+
+    W: Array
+    W_inv: Array
+    L: Array
+    Q: Array
+    u: Array
+    groups: tuple[tuple[int, int, float], ...]
+    sign: float
+    quiet: Array
+
+    @cached_property
+    def rate(self) -> Array:
+        """(d,) growth rate c of each coordinate's block."""
+        return np.repeat([c for _, _, c in self.groups], [b - a for a, b, _ in self.groups])
+
+    @cached_property
+    def flow(self) -> Discretiser:
+        """e^{L tau} and the root of V(tau)."""
+        return Discretiser(self.L, self.Q, np.zeros(len(self.L)))
+
+    @cached_property
+    def forward(self) -> Discretiser:
+        """Phi and V in the direction of time."""
+        return Discretiser(self.sign * self.L, self.Q, np.zeros(len(self.L)))
+
+    @cached_property
+    def turns(self) -> tuple[Discretiser, Discretiser] | None:
+        """E = e^{(L - c) tau} and its inverse; None where every block is one coordinate: E = I."""
+        d = len(self.L)
+        if len(self.groups) == d:
+            return None
+        turn = self.L - np.diag(self.rate)
+        nothing = np.zeros((d, d)), np.zeros(d)
+        return Discretiser(turn, *nothing), Discretiser(-turn, *nothing)
+
+
+def coordinates(model: LinearSDE, span: float) -> Coordinates:
+    """Coordinates fit for lags up to `span`."""
+    from scipy.linalg import block_diag
+
+    unit = balanced_units(model.component_sizes, model.C, model.R)
+    A = model.A * (unit / unit[:, None])
+    rates = np.linalg.eigvals(A).real
+    sign = 1.0 if -rates.min() >= rates.max() else -1.0
+    A, u = sign * A, sign * model.drift / unit
+    pieces: list[tuple[float, Array, Array]] = []  # growth rate, block of L, basis
+    for members in components(A):
+        block = A[np.ix_(members, members)]
+        for basis in _subspaces(block, span):
+            embedded = np.zeros((model.dim, basis.shape[1]))
+            embedded[members] = basis
+            pieces.append((*_restricted(block, basis), embedded))
+    pieces.sort(key=lambda piece: piece[0])
+    W = np.hstack([piece[2] for piece in pieces])
+    permuted = np.array_equal(W.T @ W, np.eye(len(W)))
+    W_inv: Array = np.asarray(W.T.copy() if permuted else np.linalg.inv(W))
+    edges = np.cumsum([0, *(len(piece[1]) for piece in pieces)])
+    groups = tuple(
+        (int(a), int(b), piece[0])
+        for a, b, piece in zip(edges[:-1], edges[1:], pieces, strict=True)
+    )
+    noise = model.Q / (unit * unit[:, None])
+    Q = W_inv @ noise @ W_inv.T
+    rounding = ROUNDING * np.abs(W_inv) @ np.abs(noise) @ np.abs(W_inv).T
+    silent = [bool((np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all()) for a, b, _ in groups]
+    loudest = max(
+        (-c for (*_, c), still in zip(groups, silent, strict=True) if not still), default=0.0
+    )
+    quiet = np.zeros(model.dim)
+    for (a, b, c), still in zip(groups, silent, strict=True):
+        if still:
+            Q[a:b] = Q[:, a:b] = 0.0
+            excess = -c - max(loudest, 0.0)
+            quiet[a:b] = excess if excess * span > QUIET_DECAY else 0.0
+    return Coordinates(
+        unit[:, None] * W,
+        W_inv / unit,
+        block_diag(*(piece[1] for piece in pieces)),
+        0.5 * (Q + Q.T),
+        W_inv @ u,
+        groups,
+        sign,
+        quiet,
+    )
+
+
+def _restricted(A: Array, basis: Array) -> tuple[float, Array]:
+    """Mean growth rate c of A on an invariant subspace, and A there; c and L - c up to rounding.
+
+    What cancels is 0, so that nilpotent parts stay nilpotent.
+    """
+    inner = basis.T @ A @ basis
+    rounding = ROUNDING * np.abs(basis.T) @ np.abs(A) @ np.abs(basis)
+    rate = float(np.trace(inner)) / len(inner)
+    rate = 0.0 if abs(rate) <= rounding.max() else rate
+    turn = inner - rate * np.eye(len(inner))
+    turn[np.abs(turn) <= rounding] = 0.0
+    return rate, turn + rate * np.eye(len(inner))
+
+
+def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
+    """m (n, d) in xi coordinates: the noise-free path from 0 at `origin`, at times t."""
+    if not coords.u.any():
+        return np.zeros((len(t), len(coords.u)))
+    lag = coords.sign * (t - origin)
+    return transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
+
+
+def _subspaces(A: Array, span: float) -> list[Array]:
+    """Orthonormal bases of invariant subspaces of A whose decay rates lie apart."""
+    from scipy.linalg import schur
+
+    rates = np.sort(np.linalg.eigvals(A).real)
+    gaps = np.diff(rates)
+    cuts = [k for k in np.argsort(-gaps) if gaps[k] * span > 1.0]
+    while cuts:
+        edges = [-np.inf, *sorted(0.5 * (rates[k] + rates[k + 1]) for k in cuts), np.inf]
+        bases = []
+        for low, high in pairwise(edges):
+            _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
+            bases.append(Z[:, :size])
+        W = np.hstack(bases)
+        if W.shape[1] == len(A) and np.linalg.cond(W) < SEPARATION_LIMIT:
+            return bases
+        cuts.pop()
+    return [np.eye(len(A))]
