@@ -219,8 +219,18 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
     type=click.IntRange(0),
     help="Seed of the further starting points.",
 )
+@click.option(
+    "--each",
+    is_flag=True,
+    help="Fit every path of --by by itself, all side by side; without it paths share a model.",
+)
 @reading_options
-@click.option("-o", "--output", type=FILE, help="Model to write (.toml). Default: DATA-fit.toml.")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="Model to write (.toml). Default: DATA-fit.toml; with --each a table, DATA-fits.csv.",
+)
 @FORCE
 def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
     """Fit a model to the measurements in DATA (CSV, JSON lines or Parquet) by maximum likelihood.
@@ -230,18 +240,25 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
     With --method student_t the degrees of freedom are in the .config.json, and the command that
     estimates with them is printed: the model file alone means Gaussian noise.
 
+    With --each the result is a table, one row for every path, with the parameters, their standard
+    errors, whether its fit converged, and the file of its model in a folder called like the table.
+
     \b
     afafilter fit nile.csv --family "brownian + noise" -o level.toml
     afafilter fit co2.csv --time-unit Y --family "local_linear_trend + seasonal(1, 2) + noise"
     afafilter fit data.csv --model start.toml --free Q,R --values z0,z1
     afafilter fit sales.csv --family "brownian + noise" --input price --bound obs_var=0.1:
+    afafilter fit tracks.csv --by track --each --family "brownian + noise" -o fits.csv
     """
     from afafilter.cli.fit import fit_command
+    from afafilter.cli.fit_each import fit_each_command
     from afafilter.cli.reading import taken
 
-    target = output or Path(f"{stem(data)}-fit.toml")
+    each = options.pop("each")
+    command = fit_each_command if each else fit_command
+    target = output or Path(f"{stem(data)}-{'fits.csv' if each else 'fit.toml'}")
     known = {name: options.pop(name) for name in ("bounds", "priors")}
-    if not say(fit_command(taken(data, options), target, force, known=known, **options)):
+    if not say(command(taken(data, options), target, force, known=known, **options)):
         raise click.exceptions.Exit(FAILED)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from afafilter._base.checks import Array
 from afafilter.cli.reading import Reading, forced, read, shared, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.model_toml import read_model, write_model
 from afafilter.io.output import write_table
+from afafilter.io.series import Panel
 from afafilter.io.sidecar import sidecar_path, write_sidecar
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.parameters.noise_levels import noise_levels
@@ -43,42 +45,23 @@ def fit_command(
         raise ValueError(f"{target}: the name of the fitted model must end in .toml")
     table = target.with_suffix(".csv")
     prepare(target, force, table, inputs=(reading.data, model))
-    if (model is None) == (family is None):
-        raise ValueError("give either --model or --family")
-    start: Any = read_model(model) if model is not None else parse_family(str(family))
-    panel = with_components(read(reading, start), start.obs_dim, reading)
-    t, z, noise = shared(panel)
-    inputs = panel.series[0].inputs
-    if inputs is not None and getattr(start, "forcing", None) is not None:
-        start, inputs = forced(start, panel.series[0]), None
+    begun = begin(reading, model, family, free)
+    start, panel, inputs = begun.start, begun.panel, begun.inputs
     unit = panel.series[0].time_unit
-    moving: Any = free
-    if free is None and model is not None:
-        moving = noise_levels(model, start, noise is not None) or free
-    elif free is not None and model is not None and not set(free) & ARRAYS:
-        levels = noise_levels(model, start, noise is not None)
-        moving = free if levels is None else levels.only(free)
     found = fit(
         start,
-        t,
-        z,
-        free=moving,
+        begun.t,
+        begun.z,
+        free=begun.moving,
         method=method,
         starts=starts,
         rng=np.random.default_rng(seed),
-        obs_cov=noise,
+        obs_cov=begun.noise,
         inputs=inputs,
         bounds=known["bounds"],
-        priors={name: _density(*given) for name, given in known["priors"].items()},
+        priors=densities_of(known),
     )
     found = replace(found, time_unit=unit)
-    if free is None and moving is not None:
-        warnings.warn(
-            f"{model} is built from presets: fitted its noise levels only "
-            f"({', '.join(moving.names)}); to fit the presets' other parameters use --family, for "
-            "whole matrices --free A,Q,R,drift",
-            stacklevel=1,
-        )
     follow, comment = "", ""
     if np.isfinite(found.dof):
         words = shlex.join(["afafilter", "estimate", str(reading.data), "--model", str(target)])
@@ -89,7 +72,7 @@ def fit_command(
             f"R is the scale of Student-t measurement noise with {found.dof:.6g} degrees of freedom"
             f".\nThis file alone describes Gaussian noise; the robust estimate is\n  {follow}"
         )
-    write_model(_as_named(found.model), target, force, comment=comment)
+    write_model(as_named(found.model), target, force, comment=comment)
     write_table(found.to_pandas().reset_index(), table, force)
     config = {
         "command": "fit",
@@ -97,7 +80,7 @@ def fit_command(
         **reading.config(),
         "inputs": None if inputs is None else list(inputs),
         **known,
-        "free": free if moving is free else moving.names,
+        "free": begun.free,
         "method": method,
         "starts": starts,
         "seed": seed,
@@ -118,15 +101,63 @@ def fit_command(
     return found.converged
 
 
-def _as_named(model: Any) -> Any:
+@dataclass(frozen=True)
+class Begin:
+    """What is fitted to what: the start, the data on one grid, and what may move."""
+
+    start: Any
+    panel: Panel
+    t: Array
+    z: Array
+    noise: Array | None
+    inputs: Any
+    moving: Any
+
+    @property
+    def free(self) -> Any:
+        """What may move, as the record names it."""
+        return getattr(self.moving, "names", self.moving)
+
+
+def begin(
+    reading: Reading, model: Path | None, family: str | None, free: Sequence[str] | None
+) -> Begin:
+    """Read the data and what --model or --family starts from; warns if only noise levels move."""
+    if (model is None) == (family is None):
+        raise ValueError("give either --model or --family")
+    start: Any = read_model(model) if model is not None else parse_family(str(family))
+    panel = with_components(read(reading, start), start.obs_dim, reading)
+    t, z, noise = shared(panel)
+    inputs = panel.series[0].inputs
+    if inputs is not None and getattr(start, "forcing", None) is not None:
+        start, inputs = forced(start, panel.series[0]), None
+    moving: Any = free
+    if free is None and model is not None:
+        moving = noise_levels(model, start, noise is not None) or free
+    elif free is not None and model is not None and not set(free) & ARRAYS:
+        levels = noise_levels(model, start, noise is not None)
+        moving = free if levels is None else levels.only(free)
+    if free is None and moving is not None:
+        warnings.warn(
+            f"{model} is built from presets: fitted its noise levels only "
+            f"({', '.join(moving.names)}); to fit the presets' other parameters use --family, for "
+            "whole matrices --free A,Q,R,drift",
+            stacklevel=1,
+        )
+    return Begin(start, panel, t, z, noise, inputs, moving)
+
+
+def densities_of(known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The priors of --prior."""
+    from afafilter.learning import families
+
+    kinds = {"lognormal": families.LogNormal, "normal": families.Normal}
+    return {name: kinds[kind](*given) for name, (kind, *given) in known["priors"].items()}
+
+
+def as_named(model: Any) -> Any:
     """The model without the values of inputs that have names: those are columns of the data."""
     forcing = getattr(model, "forcing", None)
     if forcing is None or not forcing.names:
         return model
     return replace(model, forcing=forcing.at(np.zeros(0), np.zeros((0, forcing.u.shape[1]))))
-
-
-def _density(kind: str, centre: float, width: float) -> Any:
-    from afafilter.learning import families
-
-    return (families.LogNormal if kind == "lognormal" else families.Normal)(centre, width)

@@ -2,7 +2,8 @@
 
 Handing a task to a worker costs milliseconds, on a cluster more than on one machine; a cell may
 take as little. Cells therefore go in portions that keep a worker busy for about `TURN`, as far as
-the cells finished so far tell; one at a time where a cell takes longer. No number depends on it.
+the cells finished so far tell, and towards the end in smaller ones, so that all workers end
+together; one at a time where a cell takes longer. No number depends on it.
 """
 
 from __future__ import annotations
@@ -23,27 +24,34 @@ from afafilter.studies.cells import Cell, Grid, read_cell, run_cell, write_cell
 Work: TypeAlias = tuple[Cell, Experiment, int]
 """A cell, what is simulated and estimated in it, on how many paths."""
 
-TURN = 0.25
+TURN = 1.0
 """Seconds that a portion should take: what is lost when a run is killed."""
-MOST = 64
+FIRST_GUESS = 0.25
+"""Seconds of a cell before any is known."""
+MOST = 256
+SHARES = 3
+"""A portion holds at most this part of an equal share of what is left (guided self-scheduling)."""
 
 
 class Pace:
     """Portions of what is left, larger once cells are known to be quick."""
 
-    def __init__(self) -> None:
-        self._seconds = TURN
+    def __init__(self, workers: int) -> None:
+        self._seconds, self._workers = FIRST_GUESS, max(workers, 1)
 
     def seen(self, seconds: float) -> None:
         """A cell took so long."""
         self._seconds += 0.2 * (seconds - self._seconds)
 
-    def portions(self, left: Iterator[Any]) -> Iterator[list[Any]]:
-        """What is left, cut when it is asked for."""
+    def portions(self, left: Iterator[Any], count: int) -> Iterator[list[Any]]:
+        """What is left, about `count` in all, cut when it is asked for."""
         while True:
-            some = list(islice(left, max(1, min(MOST, int(TURN / max(self._seconds, 1e-9))))))
+            share = -(-count // (SHARES * self._workers))
+            quick = int(TURN / max(self._seconds, 1e-9))
+            some = list(islice(left, max(1, min(MOST, quick, share))))
             if not some:
                 return
+            count -= len(some)
             yield some
 
 
@@ -95,10 +103,10 @@ def compute_cells(
 
     Cells that another run finishes meanwhile are left to it.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
     from tqdm import tqdm
 
-    pace, work = Pace(), jobs(study)
+    pace, work = Pace(effective_n_jobs(n_jobs)), jobs(study)
     left = (
         (cell, *work[cell.model, cell.scenario])
         for cell in todo
@@ -113,7 +121,7 @@ def compute_cells(
             initializer=end_with,
             initargs=(os.getpid(),),
         )
-        for done in workers(delayed(compute)(some) for some in pace.portions(left)):
+        for done in workers(delayed(compute)(some) for some in pace.portions(left, len(todo))):
             pace.seen(sum(seconds for *_, seconds in done) / len(done))
             for cell, text, _ in done:
                 write_cell(folder / f"{cell.key}.json", text)
