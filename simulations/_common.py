@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ HEADS = {
     "p_holm": "$p$ (Holm)",
     "n": "$N$",
     "dim": "$d$",
+    "decay": r"$\mu$",
+    "frequency": r"$\omega$",
+    "alpha": r"$\alpha$",
+    "beta": r"$\beta$",
+    "wald": "Wald",
+    "std_error": "s.\\,e.",
+    "bias_over_se": "bias / s.\\,e.",
+    "coverage50": r"50\,\% coverage",
+    "coverage90": r"90\,\% coverage",
     "loglik": r"$\log L$",
     "aic": "AIC",
     "bic": "BIC",
@@ -123,15 +133,23 @@ def described(shown: pd.DataFrame, name: str) -> str:
 
 def head(column: object) -> str:
     """A column's name as it is printed, LaTeX."""
-    if not isinstance(column, str):
-        return entry(column)
-    return HEADS.get(column, escape_latex(column.replace("_", " ")))
+    return entry(column)
+
+
+def words(text: str) -> str:
+    """Text as it is printed, LaTeX: formulas stay, names in snake_case become words or symbols."""
+    if re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", text):  # parameters of summands: "ou.rate"
+        return " ".join(HEADS.get(part, part.replace("_", " ")) for part in text.split("."))
+    parts = re.split(r"(\$[^$]+\$)", text)
+    return "".join(
+        p if p[:1] == "$" and p != "$" else escape_latex(p.replace("_", " ")) for p in parts
+    )
 
 
 def entry(value: object) -> str:
     """A cell, LaTeX: four significant digits, powers of ten written out, -- for nothing."""
     if isinstance(value, str):
-        return escape_latex(value)
+        return words(value)
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     number = float(value)  # type: ignore[arg-type]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from afafilter import compare
-from afafilter.plotting import figure, intervals, paper_style
+from afafilter.plotting import colour_of, decimal_ticks, figure, paper_style
 from simulations import _setups
 from simulations._common import save
 
@@ -31,9 +32,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     chosen = {name: everybody[name] for name in SHOWN}
     frames = []
     with paper_style():
-        fig, axes = figure(len(PROCESS), len(RATES), height=5.2, sharex=True, sharey=True)
-        for row, process_var in zip(axes, PROCESS, strict=True):
-            for ax, rate in zip(row, RATES, strict=True):
+        fig, axes = figure(len(PROCESS), 1, height=5.2, sharex=True)
+        for ax, process_var in zip(axes, PROCESS, strict=True):
+            for rate in RATES:
                 result = compare(
                     chosen, _setups.paper_spiral(process_var), _setups.TIMES, n_paths,
                     rng=np.random.default_rng(SEED), n_jobs=n_jobs, x0=_setups.ring_start,
@@ -45,23 +46,47 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 frame.insert(0, "process_var", process_var)
                 frames.append(frame)
                 shown = result.intervals("rmse").set_index("estimator").loc[list(SHOWN)]
-                intervals(SHOWN, *(shown[c].to_numpy() for c in ("value", "lower", "upper")), ax=ax)
-                ax.set_xscale("log")
-                ax.set_title(rf"$\sigma^2={process_var:g}$, {100 * rate:g} % outliers")
-        for ax in axes[-1]:
-            ax.set_xlabel("RMSE per component")
+                draw(ax, shown, struck=rate > 0)
+            ax.set_title(rf"$\sigma^2={process_var:g}$", loc="left")
+            ax.set_xscale("log")
+            decimal_ticks(ax, "x")
+        for ax in axes[:-1]:
+            ax.tick_params(labelbottom=False)
+        axes[-1].set_xlabel(r"RMSE per component ($\eta=1$)")
+        for rate in RATES:
+            look = {"mfc": "white" if rate else "0.2", "color": "0.2", "ms": 3.5}
+            axes[0].plot([], [], "s" if rate else "o", label=f"{100 * rate:g} % outliers", **look)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         return save(
             fig, out_dir, "accuracy_table", pd.concat(frames, ignore_index=True),
             caption=(
                 f"RMSE per component with 95\\,\\% Student intervals over {n_paths} paths, steps "
-                "20 to 127, in parentheses the coverage of nominal 95\\,\\% intervals; columns: "
-                "process noise / outlier rate; spiral, $\\eta^2=1$ radius $20\\pm3$; outliers "
-                "add noise of 10 $\\eta$. RTS sees the future too."
+                "20 to 127; spiral, $\\eta^2=1$, from radius $20\\pm3$; outliers add noise of "
+                "10 $\\eta$. RTS sees the future too."
+            ),
+            table_caption=(
+                "RMSE per component with 95\\,\\% Student intervals, in parentheses the coverage "
+                "of nominal 95\\,\\% intervals in per cent; columns: process noise / outlier rate."
             ),
             latex=short(pd.concat(frames, ignore_index=True)),
             finding=finding(pd.concat(frames, ignore_index=True)),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
         )  # fmt: skip
+
+
+def draw(ax: Axes, shown: pd.DataFrame, *, struck: bool) -> None:
+    """A mark with its interval for each estimator: squares and open where outliers struck."""
+    rows = np.arange(len(SHOWN))[::-1]
+    for row, name in zip(rows, SHOWN, strict=True):
+        value, lower, upper = shown.loc[name, ["value", "lower", "upper"]]
+        colour = colour_of(name)
+        ax.errorbar(
+            value, row + (-0.16 if struck else 0.16), xerr=[[value - lower], [upper - value]],
+            fmt="s" if struck else "o", color=colour, mfc="white" if struck else colour, ms=3.2,
+            lw=0.8,
+        )  # fmt: skip
+    ax.set_yticks(rows, SHOWN)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from afafilter import Outliers, Power, adaptive_filter, kalman_filter, simulate, spiral, theory
-from afafilter.plotting import figure, paper_style, weight_map
+from afafilter.plotting import COLOURS, figure, paper_style, weight_map
 from simulations._common import save
 
 SEED = 3
@@ -40,19 +40,21 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         "Kalman filter": 0.5 * np.einsum("ijab,ijab->ij", kalman, Phi) / np.linalg.det(Phi),
     }
     with paper_style():
-        fig, axes = figure(1, 3, width="full", height=2.3)
+        fig, axes = figure(1, 3, width="full", height=2.4, sharey=True)
+        seen = np.arange(1, STEPS + 1)[:, None]
         for ax, (name, weights) in zip(axes, maps.items(), strict=True):
             weight_map(
-                weights, t, vmax=0.12, ax=ax, label="share of the estimate",
-                colorbar=name == "Kalman filter",
+                seen * weights / weights.sum(1, keepdims=True), t, vmax=4.0, ax=ax,
+                label="share over equal share", colorbar=name == "Kalman filter",
             )  # fmt: skip
-            ax.set_title(name)
+            ax.set_title(name, pad=9)
+            ax.set_xticks(range(7))
             ax.set_xlabel("observation time $t_j$")
+            ax.plot(
+                t[struck], np.full(len(struck), 1.03), "v", ms=3, color=COLOURS["outlier"],
+                clip_on=False, transform=ax.get_xaxis_transform(),
+            )  # fmt: skip
         axes[0].set_ylabel("query time $t_i$")
-        marks = axes[1].get_xaxis_transform()
-        axes[1].plot(
-            t[struck], np.full(len(struck), 1.02), "v", ms=3, c="k", clip_on=False, transform=marks
-        )
         table = pd.DataFrame(
             {
                 "map": list(maps),
@@ -67,8 +69,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "attention_maps", table,
             caption=(
-                "Normalised weights of plain AFA, robust AFA (power weight, anchor = estimate) and "
-                "of the Kalman filter on the same observations; spiral with "
+                "Weights, in units of equal weights for all that was seen, of plain AFA, robust "
+                "AFA (power weight, anchor = estimate) and of the Kalman filter on the same "
+                "observations; spiral with "
                 r"$\sigma^2=0.05$, $\eta^2=1$, 10\,\% outliers of 10 $\eta$ (triangles). Robust "
                 "AFA blanks the columns of outliers; the Kalman filter, optimal without outliers, "
                 "forgets within its gain's memory."

@@ -69,10 +69,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_xscale("log")
         axes[0].axhline(1, color="0.5", lw=0.6, ls=":")
         axes[0].set_yscale("log")
-        axes[0].set_ylabel("NEES / d")
+        axes[0].set_ylabel("NEES a component")
         axes[1].axhline(0.95, color="0.5", lw=0.6, ls=":")
         axes[1].set_ylabel("coverage of 95 %")
         axes[1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
+        for ax in axes:  # the honest two coincide
+            exact, kalman = ax.lines[1:3]
+            exact.set(mfc="white", ms=5, zorder=1)
+            kalman.set(ms=2.5)
         axes[0].legend()
         return save(
             fig, out_dir, "calibration", table,

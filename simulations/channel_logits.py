@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from afafilter import LinearSDE, StudentT, isotropic_attention, kalman_filter, tensor_attention
 from afafilter import simulate as simulated
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, figure, paper_style, series_style
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -67,7 +67,7 @@ def estimates(omega: Array, z: Array) -> dict[str, Array]:
                 **noises,
             ).output[..., 0], 0, -1,
         )  # fmt: skip
-    return {"plain": plain, "summed (B.1)": summed, "per channel (A.5)": each}
+    return {"AFA": plain, "summed (B.1)": summed, "per channel (A.5)": each}
 
 
 def errors(n: int, struck: str, n_paths: int) -> dict[str, float]:
@@ -97,16 +97,17 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     ]
     table = pd.DataFrame(rows)
     with paper_style():
-        fig, axes = figure(1, 3, width="full", height=2.5)
+        fig, axes = figure(1, 3, width="full", height=2.5, sharey=True)
         for ax, (struck, part) in zip(axes, table.groupby("struck", sort=False), strict=True):
             for index, (name, one) in enumerate(part.groupby("estimator", sort=False)):
+                hollow = {"mfc": "white", "ms": 5, "zorder": 1} if name == "AFA" else {"ms": 3}
                 ax.plot(
-                    one["channels"], one["rmse"], marker=MARKERS[index], ms=3, label=name,
-                    **line_style(index),
+                    one["channels"], one["rmse"], marker=MARKERS[index], label=name, **hollow,
+                    **series_style(str(name), index, 4),
                 )  # fmt: skip
             ax.set_xscale("log", base=2)
             ax.set_xticks(CHANNELS, [str(n) for n in CHANNELS])
-            ax.set(xlabel="channels", title=f"outliers: {struck}", ylim=(0, None))
+            ax.set(xlabel="channels", title=f"outliers: {struck}")
         axes[0].set_ylabel("RMSE per component")
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return save(

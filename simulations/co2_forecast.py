@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from afafilter import FitWarning, LinearSDE, adaptive_filter, datasets, fit, forecast, theory
 from afafilter import families as f
-from afafilter.plotting import COLOURS, curves, figure, line_style, observations, paper_style
+from afafilter.plotting import COLOURS, MARKERS, figure, observations, paper_style, series_style
 from simulations._common import save
 
 YEARS = 5.0
@@ -29,6 +29,7 @@ MODELS = {
     "moving level": f.local_linear_trend() + CYCLES + SHORT,
 }
 AFA_FAMILY = f.constant_velocity() + CYCLES + f.noise()
+DRAWN = {name: f"Kalman, {name}" for name in MODELS}
 METHODS = (*MODELS, "AFA, claimed", "AFA, exact law", "naive", "naive with drift")
 
 
@@ -59,7 +60,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         ]
     )
     with paper_style():
-        fig, axes = figure(4, 1, height=7.2, height_ratios=(1, 1, 1, 1.2))
+        fig, axes = figure(4, 1, height=6.8, height_ratios=(1, 1, 1, 1.25))
         draw(axes, t, z, last, found[0], scores)
         mean = scores.groupby("method", sort=False).mean().drop(columns="origin").reset_index()
         pooled = mean.assign(origins=len(origins))
@@ -67,7 +68,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "co2_forecast", table.drop(columns="origins"),
             caption=(
-                f"Weekly CO2, forecasts of the last {YEARS:g} years from {before}: held-out "
+                f"Weekly CO$_2$, forecasts of the last {YEARS:g} years from {before}: held-out "
                 "weeks, mean, 50\\,\\% and 95\\,\\% intervals. Bottom: how often the intervals of "
                 f"forecasts from {len(origins)} origins hold the held-out weeks."
             ),
@@ -156,19 +157,21 @@ def draw(
     """Three forecasts with what came, and coverage."""
     ahead, near = t[held_out(t, origin)], t > origin - 2
     shown = ("moving level", "AFA, claimed", "naive with drift")
-    for index, (ax, name) in enumerate(zip(axes[:3], shown, strict=True)):
-        observations(t[near], z[near, None], ax=ax, markersize=1.8, label="measured", zorder=1)
-        style = line_style(index)
-        p = found[name]
+    for ax, name in zip(axes[:3], shown, strict=True):
+        observations(
+            t[near], z[near, None], ax=ax, markersize=1.8, label="measured", color="0.3", zorder=3
+        )
+        style, p = series_style(DRAWN.get(name, name), METHODS.index(name)), found[name]
         for level, shade in ((0.95, 0.18), (0.5, 0.3)):
             half = ndtri(0.5 + level / 2) * p.std
             ax.fill_between(
                 ahead, p.mean - half, p.mean + half, color=style["color"], alpha=shade, lw=0
             )
-        ax.plot(ahead, p.mean, color=style["color"], lw=0.8, label=f"forecast, {name}")
+        ax.plot(ahead, p.mean, color=style["color"], lw=0.8, label=DRAWN.get(name, name))
         ax.axvline(origin, color="0.4", lw=0.6, ls=":")
-        ax.set_ylabel("CO2 (ppmv)")
+        ax.set_ylabel("CO$_2$ (ppmv)")
         ax.legend(loc="upper left")
+        ax.set_xlim(t[near][0], t[-1])
     axes[2].set_xlabel("year")
     limits = [ax.get_ylim() for ax in axes[:3]]
     for ax in axes[:3]:
@@ -176,10 +179,14 @@ def draw(
     columns = [f"coverage{100 * level:g}" for level in LEVELS]
     mean = scores.groupby("method")[columns].mean()
     places = np.arange(float(len(LEVELS)))
-    curves(places, {m: mean.loc[m].to_numpy() for m in METHODS}, markers=True, ax=axes[3])
+    for index, name in enumerate(METHODS):
+        axes[3].plot(
+            places, mean.loc[name], marker=MARKERS[index], label=DRAWN.get(name, name),
+            **series_style(DRAWN.get(name, name), index),
+        )  # fmt: skip
     axes[3].hlines(LEVELS, places - 0.25, places + 0.25, color=COLOURS["truth"], lw=1.4)
-    axes[3].set_xticks(places, [f"{level:.0%}" for level in LEVELS])
-    axes[3].set_xlim(-0.35, len(LEVELS) + 0.6)
+    axes[3].set_xticks(places, [f"{100 * level:g} %" for level in LEVELS])
+    axes[3].set_xlim(-0.35, len(LEVELS) + 1.4)
     axes[3].set_xlabel("nominal coverage (bars)")
     axes[3].set_ylabel("coverage")
     axes[3].set_ylim(0, 1.04)

@@ -27,7 +27,7 @@ from afafilter import (
     simulate,
     theory,
 )
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, decimal_ticks, figure, line_style, paper_style, shades
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -180,7 +180,7 @@ def cures(n_paths: int) -> pd.DataFrame:
 
 def draw_curves(ax: Any, table: pd.DataFrame) -> None:
     for index, (name, part) in enumerate(table.groupby("curve", sort=False)):
-        style = line_style(index)
+        style = line_style(index, 4)
         scale = part["kalman"]
         ax.plot(part["n"], part["closed form"] / scale, label=name, **style)
         ax.errorbar(
@@ -191,7 +191,8 @@ def draw_curves(ax: Any, table: pd.DataFrame) -> None:
         xscale="log", yscale="log", ylabel="RMSE / Kalman", xlabel="observations",
         title="(a) error of a length",
     )  # fmt: skip
-    ax.legend(fontsize=5.5)
+    decimal_ticks(ax)
+    ax.legend(fontsize=6)
 
 
 def draw_cures(ax: Any, table: pd.DataFrame) -> None:
@@ -206,33 +207,29 @@ def draw_cures(ax: Any, table: pd.DataFrame) -> None:
     )  # fmt: skip
     ax.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     ax.minorticks_off()
-    ax.legend(fontsize=5.5, ncols=2, loc="upper left")
+    ax.legend(fontsize=6, ncols=2, loc="upper left")
 
 
 def draw_phases(axes: Any, table: pd.DataFrame) -> None:
-    colours = {
-        "stable": "#009E73",
-        "bounded": "#56B4E9",
-        "collapsing": "#D55E00",
-        "diverging": "#CC79A7",
-    }
+    colours = dict(zip(PHASES, ("white", *shades(3)[::-1]), strict=True))
     marks = {"stable": "o", "bounded": "s", "collapsing": "v", "diverging": "^"}
     for letter, ax, (decay, part) in zip("cde", axes, table.groupby("decay"), strict=True):
         for name in PHASES:
             chosen = part[part["phase"] == name]
             ax.plot(
-                chosen["beta"], chosen["ratio"], marks[name], color=colours[name], ms=7, label=name
-            )
+                chosen["beta"], chosen["ratio"], marks[name], color=colours[name], mec="k", mew=0.6,
+                ms=6.5, label=name,
+            )  # fmt: skip
         for row in part.itertuples():
             length = part.loc[row.Index, "critical length"]
             text = r"$\infty$" if np.isinf(length) else f"$10^{{{max(np.log10(length), 0):.0f}}}$"
             ax.annotate(
                 text, (row.beta, row.ratio), xytext=(0, -10), textcoords="offset points",
-                ha="center", fontsize=5,
+                ha="center", fontsize=5.5,
             )  # fmt: skip
         ax.set(
             xscale="log", yscale="log", xlabel=r"$\beta$", title=rf"({letter}) $\mu={decay:g}$",
-            xlim=(0.35, 11), ylim=(0.008, 80),
+            xlim=(0.35, 11), ylim=(0.4 * part["ratio"].min(), 2.5 * part["ratio"].max()),
         )  # fmt: skip
         ax.set_xticks(TEMPERATURES, [f"{b:g}" for b in TEMPERATURES])
         ax.minorticks_off()

@@ -1,9 +1,9 @@
-"""cost: run time against the number of observations, with the accuracy that it buys beside it.
+"""cost: time and memory against the number of observations, and the accuracy that they buy.
 
-Median wall time of one path on this machine, for the tensor form, the attention form, linear-time
-AFA, the Kalman filter and the RTS smoother; and each one's root mean squared error. Beside them
-causal softmax attention of the same channels, written out in NumPy and, when PyTorch is installed,
-its fused one.
+Median wall time of one path and peak memory on this machine, for the tensor form, the attention
+form, linear-time AFA, the Kalman filter and the RTS smoother; and each one's root mean squared
+error. Beside them causal softmax attention of the same channels, written out in NumPy and, when
+PyTorch is installed, its fused one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from afafilter import StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
-from afafilter.plotting import curves, figure, paper_style
+from afafilter import Estimate, StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
+from afafilter.plotting import MARKERS, decimal_ticks, figure, paper_style, series_style
+from benchmarks.worker import peak_of
 from simulations import _setups
-from simulations._common import save, wide
+from simulations._common import save
 
 Array = NDArray[np.float64]
 SEED, PROCESS_VAR, REPEATS = 97, 0.05, 5
@@ -72,6 +73,21 @@ def median_time(call: Callable[[], Any]) -> tuple[float, Any]:
     return float(np.median(seconds[1:])), found
 
 
+def peak_memory(call: Callable[[], Any]) -> float:
+    """MiB at the peak of a call beyond its result, by the resident pages; NaN where unknown."""
+    try:
+        found = peak_of(lambda: _arrays(call()))
+    except (AttributeError, OSError):  # systems that do not tell
+        return np.nan
+    return max(found, 4096) / 2**20 if found >= 0 else np.nan
+
+
+def _arrays(result: Any) -> dict[str, Array]:
+    if isinstance(result, Estimate):
+        return {"mean": result.mean, "cov": result.cov}
+    return {"output": result}
+
+
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     """Write cost.{png,pdf,csv,tex,json} into `out_dir`."""
     sizes = [100, 300, 1000, 3000, 10_000, 30_000, 100_000][: 7 if full else 4]
@@ -94,33 +110,42 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 rows.append(
                     {
                         "estimator": name, "n": n, "seconds": seconds,
+                        "mib": peak_memory(partial(estimator, model, t, data.z[0])),
                         "rmse": np.sqrt(np.mean(error**2)),
                     }
                 )  # fmt: skip
             for name, (attend, largest) in peers.items():
                 if n <= largest:
                     seconds, _ = median_time(partial(attend, t, data.z[0]))
-                    rows.append({"estimator": name, "n": n, "seconds": seconds, "rmse": np.nan})
+                    mib = peak_memory(partial(attend, t, data.z[0]))
+                    rows.append({"estimator": name, "n": n, "seconds": seconds, "mib": mib})
     table = pd.DataFrame(rows)
     with paper_style():
-        fig, axes = figure(2, 1, height=4.4, sharex=True)
-        for ax, metric in zip(axes, ("seconds", "rmse"), strict=True):
-            for index, (name, part) in enumerate(table.groupby("estimator", sort=False)):
-                one = {name: part[metric].to_numpy()}
-                line = curves(part["n"].to_numpy(), one, markers=True, ax=ax).lines[-1]
-                line.set(color=f"C{index}", marker="osD^vPx*"[index], label=name)
-            ax.set_xscale("log")
-            ax.set_yscale("log")
+        fig, axes = figure(1, 3, width="full", height=2.7)
+        names = list(table["estimator"].unique())
+        for ax, metric in zip(axes, ("seconds", "mib", "rmse"), strict=True):
+            for index, name in enumerate(names):
+                part = table[table["estimator"] == name]
+                ax.plot(
+                    part["n"], part[metric], marker=MARKERS[index], label=name,
+                    **series_style(name, index, len(names)),
+                )  # fmt: skip
+            ax.set(xscale="log", yscale="log", xlabel="observations")
         axes[0].set_ylabel("seconds, one path")
-        axes[1].set_ylabel("RMSE per component")
-        axes[1].set_xlabel("observations (irregular times)")
-        axes[0].legend(ncols=2, fontsize=5.5, loc="upper left")
-        axes[0].set_ylim(top=axes[0].get_ylim()[1] * 30)
+        axes[1].set_ylabel("peak memory (MiB)")
+        axes[2].set_ylabel("RMSE per component")
+        decimal_ticks(axes[2])
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return save(
             fig, out_dir, "cost", table,
-            latex=wide(table, ["n"], "estimator", "seconds"),
+            latex=short(table),
+            table_caption=(
+                "Largest number of observations tried, time and peak memory there, the slopes of "
+                "both in log-log scale over the last three numbers, and RMSE."
+            ),
             caption=(
-                f"Median wall time of {REPEATS} warm runs on one path, one thread, and RMSE on "
+                f"Median wall time of {REPEATS} warm runs on one path, one thread; peak memory "
+                "beyond the result (resident pages); and RMSE on "
                 f"the same data; spiral, $\\sigma^2={PROCESS_VAR:g}$, $\\eta^2=1$, irregular times."
             ),
             finding=finding(table, fused is not None),
@@ -128,16 +153,39 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         )  # fmt: skip
 
 
+def slope(part: pd.DataFrame, metric: str) -> float:
+    """Of the last three numbers of observations, in log-log scale."""
+    tail = part.tail(3)
+    return float(np.polyfit(np.log(tail["n"]), np.log(tail[metric]), 1)[0])
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """Everybody at its largest number of observations, with the slopes."""
+    return pd.DataFrame(
+        [
+            {
+                "estimator": name, "n": part["n"].iloc[-1],
+                "seconds": part["seconds"].iloc[-1], "slope of time": slope(part, "seconds"),
+                "MiB": part["mib"].iloc[-1], "slope of memory": slope(part, "mib"),
+                "rmse": part["rmse"].iloc[-1],
+            }
+            for name, part in table.groupby("estimator", sort=False)
+        ]
+    )  # fmt: skip
+
+
 def finding(table: pd.DataFrame, has_torch: bool) -> str:
     """What the experiment shows, in numbers of the run."""
     parts = []
     for name, part in table.groupby("estimator", sort=False):
-        tail = part.tail(3)
-        slope = np.polyfit(np.log(tail["n"]), np.log(tail["seconds"]), 1)[0]
-        parts.append(f"{name} {part['seconds'].iloc[-1]:.2g} s at n = {part['n'].iloc[-1]} "
-                     f"(slope {slope:.1f})")  # fmt: skip
+        last = part.iloc[-1]
+        parts.append(
+            f"{name} {last['seconds']:.2g} s and {last['mib']:.2g} MiB at n = {last['n']} "
+            f"(slopes {slope(part, 'seconds'):.1f} and {slope(part, 'mib'):.1f})"
+        )
     return (
-        "Wall times on one thread, with the slope of the last three sizes in log-log scale: "
+        "Wall times on one thread and peak memory, with the slopes of the last three sizes in "
+        "log-log scale: "
         + "; ".join(parts)
         + ". All forms of plain AFA give the same estimates; none is as accurate as the Kalman "
         "filter under process noise, whatever it costs. "

@@ -25,7 +25,14 @@ from afafilter import (
     random_stable,
     theory,
 )
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import (
+    MARKERS,
+    colour_of,
+    decimal_ticks,
+    figure,
+    line_style,
+    paper_style,
+)
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -108,23 +115,24 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         shown = {**paper, **{k: spirals[k] for k in ("stretch 2", "stretch 5")}}
         for index, (name, model) in enumerate(shown.items()):
             error = 100 * covariance_error(model, LAGS)
-            axes[0].plot(LAGS, error, label=name, **line_style(index))
+            axes[0].plot(LAGS, error, label=name, **line_style(index, len(shown)))
         axes[0].set(xlabel=r"lag $\tau$", ylabel="error of $V$, %", title="propagated covariance")
-        axes[0].legend(fontsize=5.5)
+        axes[0].legend(fontsize=6)
         for index, label in enumerate(ESTIMATORS):
             ratio = table[f"{label}, forced"] / table[label]
             for kind, face in (("random", "white"), ("stretch", None)):
                 chosen = table["model"].str.startswith(kind)
                 axes[1].plot(
                     table.loc[chosen, "cond S"], ratio[chosen], MARKERS[index], ms=3,
-                    color=line_style(index)["color"], mfc=face or line_style(index)["color"],
+                    color=colour_of(label), mfc=face or colour_of(label),
                     label=f"{label}, {'random' if kind == 'random' else 'stretched'}",
                 )  # fmt: skip
         axes[1].axhline(1.0, color="0.5", lw=0.6, ls=":")
         axes[1].set(
             xscale="log", xlabel="cond $S$", ylabel="RMSE, forced / true", title="estimators"
         )
-        axes[1].legend(fontsize=5.5)
+        decimal_ticks(axes[1], "x")
+        axes[1].legend(fontsize=6, loc="upper left")
         return save(
             fig, out_dir, "diagonalisation", table, finding=finding(table),
             latex=table[~table["model"].str.startswith("random")],

@@ -47,7 +47,7 @@ def models() -> dict[str, Callable[[float], LinearSDE]]:
         "isotropic, d = 16": isotropic(16),
         "oscillator": lambda q: damped_oscillator(0.1, 1.0, process_var=q, obs_var=1.0),
         "constant velocity": lambda q: constant_velocity(process_var=q, obs_var=1.0),
-        "Matern 3/2": lambda q: matern(1.5, 2.0, q, obs_var=1.0),
+        "Matérn 3/2": lambda q: matern(1.5, 2.0, q, obs_var=1.0),
         "random stable, d = 4": random,
     }
 

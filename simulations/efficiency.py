@@ -7,13 +7,14 @@ simulation.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from afafilter import adaptive_filter, kalman_filter, simulate, spiral, theory
+from afafilter import LongRecordWarning, adaptive_filter, kalman_filter, simulate, spiral, theory
 from afafilter.plotting import MARKERS, figure, line_style, paper_style
 from simulations._common import save, wide
 
@@ -28,7 +29,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     t = 0.1 * np.arange(200 if full else 100)
     dots = np.unique(np.geomspace(2, len(t), 7).astype(int)) - 1
     rows = []
-    with paper_style():
+    with paper_style(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", LongRecordWarning)  # marked in the figure
         fig, axes = figure(len(DECAYS), 1, height=5.2, sharex=True)
         for ax, decay in zip(axes, DECAYS, strict=True):
             for index, ratio in enumerate(RATIOS):
@@ -46,12 +48,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 resampled = square[0][boot].mean(1) / square[1][boot].mean(1)
                 low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
                 name = rf"$\sigma^2/\eta^2={ratio:g}$"
-                style = line_style(index)
+                style = line_style(index, len(RATIOS))
                 ax.plot(np.arange(1, len(t) + 1), exact, label=name, **style)
                 ax.errorbar(
                     dots + 1, sampled, yerr=[sampled - low, high - sampled], color=style["color"],
                     fmt=MARKERS[index], ms=2.5, lw=0.7, mfc="white",
                 )  # fmt: skip
+                critical = round(theory.critical_length(model, t[1]))
+                if critical <= len(t):
+                    ax.plot(critical, exact[critical - 1], "|", ms=9, mew=1.2, color=style["color"])
                 rows += [
                     {
                         "decay": decay, "ratio": ratio, "observations": k + 1, "exact": exact[k],
@@ -75,7 +80,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             caption=(
                 "Efficiency of plain AFA: variance of the flat-prior Kalman filter over that of "
                 f"AFA. Lines: closed form; markers: {n_paths} paths with 95\\,\\% bootstrap "
-                "intervals."
+                "intervals; bars: critical length, from which what knows nothing outweighs the "
+                "rest."
             ),
             finding=finding(pd.DataFrame(rows), n_paths),
             config={"seed": SEED, "n_paths": n_paths, "full": full},

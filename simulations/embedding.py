@@ -24,7 +24,7 @@ from afafilter import (
     pull_forward,
     simulate,
 )
-from afafilter.plotting import COLOURS, CYCLE, MARKERS, figure, paper_style, phase_plane
+from afafilter.plotting import COLOURS, MARKERS, figure, paper_style, phase_plane, shades
 from simulations import _setups
 from simulations._common import save
 
@@ -93,7 +93,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for index, target in enumerate(TARGETS):
                 past = slice(target - REACH, target + 1)
                 pulled = pull_forward(latent, t[past], y[past], t[target]).mean
-                ax.plot(*pulled.T, "x", ms=2.2, mew=0.6, color=CYCLE[index], alpha=0.8)
+                ax.plot(*pulled.T, "x", ms=2.2, mew=0.6, color=shades(len(TARGETS))[index])
             for index, target in enumerate(TARGETS):
                 ax.plot(
                     *truth[target], MARKERS[index], ms=5, mfc="white", mec="k", mew=1.0, zorder=5

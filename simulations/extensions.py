@@ -6,6 +6,7 @@ with inflated covariance, process noise whose strength follows a known course, c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from afafilter import (
     LinearSDE,
+    LongRecordWarning,
     Prior,
     StructuredNoise,
     adaptive_filter,
@@ -31,12 +34,13 @@ from afafilter import (
 )
 from afafilter.adaptive.linear_time.sums import plain_weight, plain_weights_exponentials
 from afafilter.models.structured_noise import structured_model
-from afafilter.plotting import MARKERS, curves, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, colour_of, curves, figure, line_style, paper_style
 from simulations import _setups
 from simulations._common import save
 
 SEED = 29
 DECAY = 0.5
+VALUES = (-0.9, -0.5, -0.2, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 START = np.array([20.0, 0.0])
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -60,7 +64,7 @@ def separable_kernel(ax: Any, n_paths: int) -> Rows:
         approximation = separable_weights(DECAY, **noise_of(a))
         exact = plain_weight(x / (2 * DECAY), DECAY, **noise_of(a))
         error = approximation(x / (2 * DECAY)) / exact - 1
-        ax.plot(x, 100 * error, label=f"$a={a:g}$", **line_style(index))
+        ax.plot(x, 100 * error, label=f"$a={a:g}$", **line_style(index, 4))
         rows.append({"series": f"a = {a:g}", "x": "all lags", "error": approximation.bound})
     ax.set(title="separable kernel", xlabel=r"$x=2\mu\tau$", ylabel="relative error, %")
     return rows
@@ -68,14 +72,16 @@ def separable_kernel(ax: Any, n_paths: int) -> Rows:
 
 def recursive_mle(ax: Any, n_paths: int) -> Rows:
     """Deviation of the recursive batch MLE from exact plain AFA, and what it does to the RMSE."""
-    values = np.array([-0.9, -0.5, -0.2, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0])
+    values = np.array(VALUES)
     deviation, ratio = np.empty((2, len(values)))
     for k, a in enumerate(values):
         model = LinearSDE.isotropic(DECAY, 1.0, **noise_of(a), prior="diffuse")
         data = simulate(
             model, _setups.TIMES, n_paths, rng=np.random.default_rng(SEED), x0=START
         )  # fmt: skip
-        exact = adaptive_filter(model, data.t, data.z).mean
+        with warnings.catch_warnings():  # the caption says so
+            warnings.simplefilter("ignore", LongRecordWarning)
+            exact = adaptive_filter(model, data.t, data.z).mean
         weights = separable_weights(DECAY, **noise_of(a))
         fast = linear_time_filter(model, data.t, data.z, weights=weights).mean
         deviation[k] = rmse(fast - exact) / rmse(exact - data.x)
@@ -94,6 +100,16 @@ def recursive_mle(ax: Any, n_paths: int) -> Rows:
     ]
 
 
+def longest_a() -> float:
+    """The least a of (b) whose critical length the record exceeds."""
+    dt = _setups.TIMES[1]
+    return next(
+        a for a in VALUES
+        if theory.critical_length(LinearSDE.isotropic(DECAY, 1.0, **noise_of(a)), dt)
+        < _setups.STEPS
+    )  # fmt: skip
+
+
 def exponential_sums(ax: Any, n_paths: int) -> Rows:
     """Bound achieved against the number of terms."""
     rows: Rows = []
@@ -105,9 +121,10 @@ def exponential_sums(ax: Any, n_paths: int) -> Rows:
         terms = sorted(best)
         ax.semilogy(
             terms, [best[n] for n in terms], marker=MARKERS[index], label=f"$a={a:g}$",
-            **line_style(index),
+            **line_style(index, 4),
         )  # fmt: skip
         rows += [{"series": f"a = {a:g}", "x": f"{n} terms", "error": best[n]} for n in terms]
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title="sum of exponentials", xlabel="number of terms", ylabel="largest relative error")
     return rows
 
@@ -195,7 +212,7 @@ def gate(ax: Any, n_paths: int) -> Rows:
             for s in sharpness
         ]  # fmt: skip
         ax.plot(
-            sharpness, found, marker=MARKERS[index], **line_style(index),
+            sharpness, found, marker=MARKERS[index], **line_style(index, 3),
             label=rf"$p_{{\rm prior}}={share:g}\,\tilde p$",
         )  # fmt: skip
         rows += [
@@ -205,8 +222,8 @@ def gate(ax: Any, n_paths: int) -> Rows:
     for name, level, va in (
         ("raw", rmse(data.z - data.x), "bottom"), ("AFA", rmse(estimate.mean - data.x), "top"),
     ):  # fmt: skip
-        ax.axhline(level, color="0.5", lw=0.6, ls=":")
-        ax.annotate(name, (12.0, level), fontsize=6, ha="center", va=va)
+        ax.axhline(level, color=colour_of(name), lw=0.8, ls=":")
+        ax.annotate(name, (16.3, level), fontsize=6, color=colour_of(name), ha="right", va=va)
         rows.append({"series": name, "x": "-", "error": level})
     ax.set(title="confidence gate", xlabel="sharpness $s$", ylabel="RMSE", ylim=(0.47, 0.74))
     return rows
@@ -237,7 +254,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             caption=(
                 r"(a) Relative error of the separable form of $1/(1+a e^{-x})$, exact at both "
                 r"ends. (b) The recursive batch MLE with that form: deviation from exact plain AFA "
-                "relative to the RMSE of the latter, and relative change of the RMSE. "
+                "relative to the RMSE of the latter, and relative change of the RMSE; from $a=\\,$"
+                f"{longest_a():g} on the record is longer than plain AFA's critical length. "
                 "(c) Error bound of sums of exponentials. (d) AFA "
                 "forecasts: true standard deviation (closed form; circles: simulated) and the one "
                 r"claimed. (e) Process noise that fades as $e^{-gt}$ over the record at the same "

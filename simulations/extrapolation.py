@@ -26,7 +26,7 @@ from afafilter import (
     simulate,
     tensor_attention,
 )
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import COLOURS, MARKERS, decimal_ticks, figure, paper_style, series_style
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -149,15 +149,19 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         fig, axes = figure(1, 2, width="full", height=3.0)
         for ax, metric in zip(axes, ("rmse", "negative log score"), strict=True):
             for index, (name, part) in enumerate(table.groupby("row", sort=False)):
-                style = line_style(index % 5)
+                style = series_style(str(name), index, 6)
                 ax.plot(
-                    part["n"], part[metric], marker=MARKERS[index % len(MARKERS)], ms=3,
-                    label=name, mfc="white" if index >= 5 else style["color"], **style,
+                    part["n"], part[metric], marker=MARKERS[index % len(MARKERS)], ms=3.5,
+                    label=name, mfc="white" if index % 2 else style["color"], **style,
                 )  # fmt: skip
             ax.set_xscale("log", base=2)
             ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
             ax.set(xlabel="observations", ylabel=metric.replace("rmse", "RMSE per component"))
-        axes[0].axhline(stationary, color="0.5", lw=0.6, ls=":")
+        axes[0].axhline(stationary, color=COLOURS["raw"], lw=0.8, ls=":")
+        axes[0].annotate("stationary mean", (LENGTHS[-1], stationary), fontsize=6.5, ha="right",
+                         va="top")  # fmt: skip
+        axes[0].set_yscale("log")
+        decimal_ticks(axes[0])
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         shown = table.pivot(index="row", columns="n", values=["rmse", "negative log score"])
         shown = shown.loc[[*ROWS, "Kalman"]]

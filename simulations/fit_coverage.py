@@ -18,8 +18,8 @@ from scipy.stats import binomtest
 from afafilter import FitWarning, fit, simulate
 from afafilter import families as f
 from afafilter.learning.family import Family
-from afafilter.plotting import CYCLE, MARKERS, figure, paper_style
-from simulations._common import save
+from afafilter.plotting import MARKERS, figure, paper_style, shades
+from simulations._common import head, save
 
 SEED = 43
 LEVEL = 0.95
@@ -39,6 +39,7 @@ CASES: dict[str, tuple[Family, dict[str, float], int]] = {
 }
 """Family, true parameters, number of observation times (random gaps from 0.25 to 1.75)."""
 MISSING = 0.1
+KINDS = {"wald": "Wald", "profile": "profile"}
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
@@ -66,6 +67,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "grey: 90-99 %). Right: bias of the estimate over its Monte Carlo standard error; "
                 "grey: within 3.".replace("%", "\\,\\%")
             ),
+            latex=short(table),
             finding=finding(table, n_sets),
             config={
                 "seed": SEED, "n_sets": n_sets, "missing": MISSING,
@@ -116,24 +118,32 @@ def summaries(model: str, truth: dict[str, float], found: pd.DataFrame) -> Itera
 def draw(axes: Any, table: pd.DataFrame) -> None:
     """Coverage and bias, a row for each parameter."""
     coverage, bias = axes
+    ink = shades(3)
     rows = np.arange(len(table))[::-1].astype(float)
     coverage.axvspan(*WANTED, color="0.92", lw=0)
     coverage.axvline(LEVEL, color="0.5", lw=0.6, ls=":")
-    for k, kind in enumerate(("wald", "profile")):
+    for k, kind in enumerate(KINDS):
         spread = [table[kind] - table[f"{kind}_lower"], table[f"{kind}_upper"] - table[kind]]
         coverage.errorbar(
             table[kind], rows + 0.16 - 0.32 * k, xerr=np.clip(spread, 0, None), fmt=MARKERS[k],
-            color=CYCLE[k], ms=3, lw=0.8, mfc="white" if k else CYCLE[k], label=kind,
+            color=ink[k], ms=3, lw=0.8, mfc="white" if k else ink[k], label=KINDS[kind],
         )  # fmt: skip
-    coverage.set_yticks(rows, table["model"] + "\n" + table["parameter"], fontsize=6)
+    names = [f"{r.model}: {head(r.parameter)}" for r in table.itertuples()]
+    coverage.set_yticks(rows, names)
     coverage.set_xlabel("coverage of 95 %")
     coverage.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=0.8)
     bias.axvspan(-3, 3, color="0.92", lw=0)
     bias.axvline(0, color="0.5", lw=0.6, ls=":")
-    bias.plot(table["bias_over_se"], rows, "o", color=CYCLE[0])
+    bias.plot(table["bias_over_se"], rows, "o", color=ink[0])
     wide = 1.15 * max(3.0, table["bias_over_se"].abs().max())
     bias.set_xlim(-wide, wide)
     bias.set_xlabel("bias / std. error")
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn and the spread, without the ends of the intervals."""
+    kept = ["model", "parameter", "true", "mean", "sd", "mean_std_error", "bias_over_se", *KINDS]
+    return table[kept].rename(columns={"mean_std_error": "mean s.e.", "sd": "spread"})
 
 
 def finding(table: pd.DataFrame, n_sets: int) -> str:

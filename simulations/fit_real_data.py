@@ -15,7 +15,7 @@ import pandas as pd
 from afafilter import Estimate, FitResult, LinearSDE, datasets, fit, likelihood_ratio, rts_smoother
 from afafilter import families as f
 from afafilter.io import Series
-from afafilter.plotting import CYCLE, band, figure, observations, paper_style
+from afafilter.plotting import COLOURS, band, figure, observations, paper_style
 from simulations._common import save
 
 CYCLES = f.seasonal(1.0) + f.seasonal(0.5)
@@ -70,7 +70,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[2].set_title("CO2: the years with most missing weeks", loc="left")
         co2, model = datasets.load_co2(), fits["trend"].model
         assert isinstance(model, LinearSDE)
-        band(rts_smoother(model, co2.t, co2.z), 1, ax=axes[3], color=CYCLE[0], lw=0.8)
+        band(rts_smoother(model, co2.t, co2.z), 1, ax=axes[3], color=COLOURS["RTS"], lw=0.8)
         axes[3].set_title("CO2: slope of the trend", loc="left")
         axes[3].set_ylabel("ppmv per year")
         axes[0].legend(loc="upper right", ncols=2)
@@ -103,7 +103,7 @@ def smoothed_signal(model: object, series: Series) -> Estimate:
 def draw(ax: Any, series: Series, signal: Estimate, title: str) -> None:
     """Measurements under the signal."""
     observations(series.t, series.z, ax=ax, label="measured")
-    band(signal, 0, ax=ax, color=CYCLE[0], lw=0.8)
+    band(signal, 0, ax=ax, color=COLOURS["RTS"], lw=0.8)
     ax.set_title(title, loc="left")
     ax.set_ylabel(series.units)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from afafilter import IMQ, StudentT, adaptive_filter, kalman_filter, rts_smoother, simulate
-from afafilter.plotting import curves, figure, paper_style
+from afafilter.plotting import curves, decimal_ticks, figure, paper_style
 from simulations import _setups
 from simulations._common import save
 
@@ -53,14 +53,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             )
             curves(np.arange(STEPS), errors, ax=ax)
             ax.set_yscale("log")
+            decimal_ticks(ax)
             ax.set_ylabel("RMSE per component")
             ax.set_title(rf"$\sigma^2={process_var:g}$", loc="left")
             rows += [
                 {"process_var": process_var, "estimator": name, "rmse, last step": e[-1]}
                 for name, e in errors.items()
             ]
-        axes[0].set_ylim(0.05, 60)
-        axes[0].legend(ncols=2, loc="upper center", fontsize=5.5)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         axes[1].set_xlabel("step")
         return save(
             fig, out_dir, "flat_start", pd.DataFrame(rows),

@@ -54,7 +54,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 )  # fmt: skip
     table = pd.DataFrame(rows)
     with paper_style():
-        fig, axes = figure(2, 2, height=3.8, sharex=True, sharey="row")
+        fig, axes = figure(2, 2, height=4.0, sharex=True, sharey="row")
         for column, kind in zip(axes.T, grids, strict=True):
             part = dict(iter(table[table["sampling"] == kind].groupby("estimator", sort=False)))
             curves(
@@ -79,7 +79,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             column[1].set_xlabel("share missing")
         axes[0, 0].set_ylabel("RMSE per component")
         axes[1, 0].set_ylabel("coverage of 95 %")
-        axes[1, 0].legend(loc="center left")
+        fig.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         return save(
             fig, out_dir, "gaps", table,
             latex=wide(table, ["sampling", "missing"], "estimator", "rmse"),

@@ -25,7 +25,7 @@ from afafilter import (
     simulate,
     spectral_bank,
 )
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, figure, line_style, paper_style, series_style, shades
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -192,18 +192,25 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             longest = part[part["n"] == LONGEST]
             top.plot(
                 longest["head"], longest["rmse"], marker=MARKERS[index], ms=3, label=bank,
-                **line_style(index),
+                **series_style(str(bank), index, 3),
             )  # fmt: skip
         top.set(xlabel="head (fast to slow)", ylabel=f"RMSE at {LONGEST}", title="(a) banks")
         top.set_xticks(range(1, HEADS + 1))
         for h in range(HEADS):
             course.plot(regimes(learned["coupled"], decay)[:, h], label=f"head {h + 1}",
-                        **line_style(h))  # fmt: skip
+                        **line_style(h, HEADS))  # fmt: skip
         course.axhline(0.0, color="0.5", lw=0.6, ls=":")
         course.set(xlabel="step of training", ylabel=r"$\alpha$", title="(b) regime")
         course.set_yscale("symlog", linthresh=1.0)
         peak.loglog(peaked["decay"], peaked["law"], "-", color="0.4", label="law")
-        peak.loglog(peaked["decay"], peaked["measured"], "o", mfc="white", label="measured")
+        peak.loglog(
+            peaked["decay"],
+            peaked["measured"],
+            "o",
+            mfc="white",
+            color=shades(1)[0],
+            label="measured",
+        )
         peak.set(xlabel=r"decay $\mu$", ylabel="lag of the peak", title="(c) where a head looks")
         lag = np.unique(np.geomspace(1, LONGEST, 200).astype(int)) - 1
         z = np.zeros((1, HEADS, LONGEST, 2 * WIDTH))
@@ -211,13 +218,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             z, decay, learned["coupled"][-1], np.array([LONGEST - 1]), return_weights=True
         ).weights[0, :, 0, ::-1]
         for h in range(HEADS):
-            shape.loglog(lag + 1, maps[h, lag], label=f"head {h + 1}", **line_style(h))
+            shape.loglog(lag + 1, maps[h, lag], label=f"head {h + 1}", **line_style(h, HEADS))
         shape.set(
             xlabel="lag + 1", ylabel="weight", title=f"(d) map, last row of {LONGEST}",
             ylim=(1e-7, 2),
         )  # fmt: skip
         for ax in axes.flat:
-            ax.legend(fontsize=5.5)
+            ax.legend(fontsize=6)
         return save(
             fig, out_dir, "head_bank", table, finding=finding(table, peaked),
             latex=table[table["n"] == LONGEST].drop(columns="n"),

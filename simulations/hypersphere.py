@@ -27,7 +27,7 @@ from afafilter import (
     simulate,
 )
 from afafilter.models.radial import directions
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, decimal_ticks, figure, paper_style, series_style
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -131,10 +131,11 @@ def draw(axes: Any, table: pd.DataFrame) -> None:
         for index, (name, one) in enumerate(part.groupby("estimator", sort=False)):
             ax.plot(
                 np.arange(len(PROCESS)), one["rms angle"], marker=MARKERS[index], ms=3,
-                label=name, **line_style(index),
+                label=name, **series_style(str(name), index),
             )  # fmt: skip
         ax.set_xticks(np.arange(len(PROCESS)), [f"{q:g}" for q in PROCESS])
-        ax.set(xlabel=r"$s_t^2$", title=f"{dim}-D", yscale="log")
+        ax.set(xlabel=r"diffusion $s_t^2$", title=f"{dim}-D", yscale="log")
+        decimal_ticks(ax)
     axes[0].set_ylabel("rms angle, radian")
 
 

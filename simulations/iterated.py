@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from afafilter import StudentT, adaptive_filter, kalman_filter, simulate
-from afafilter.plotting import COLOURS, curves, figure, paper_style
+from afafilter.plotting import COLOURS, curves, decimal_ticks, figure, paper_style, series_style
 from simulations import _setups
 from simulations._common import save
 
@@ -65,13 +65,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     with paper_style():
         fig, (top, bottom) = figure(2, 1, height=4.8, sharex=True)
         curves(layers, errors, ax=top)
-        top.plot(layers, irkf, "-", color=COLOURS["Kalman"], marker="D", ms=2.5, label="IRKF")
-        top.axhline(plain, color="0.4", lw=0.7, ls=":", label="plain AFA")
+        top.plot(layers, irkf, marker="D", ms=2.5, label="IRKF", **series_style("IRKF", 0))
+        top.axhline(plain, color=COLOURS["AFA"], lw=0.8, ls=":", label="AFA, plain")
         top.set_ylabel("RMSE per component")
         top.set_yscale("log")
+        decimal_ticks(top)
         fig.legend(loc="outside upper center", ncols=2)
         curves(layers, {k: m[: len(layers)] for k, m in moves.items()}, ax=bottom)
         bottom.set_yscale("log")
+        decimal_ticks(bottom)
         bottom.set_ylabel("largest move of an anchor")
         bottom.set_xlabel("layers")
         table = pd.DataFrame({"layers": layers, **errors, "IRKF": irkf, "plain AFA": plain})

@@ -32,7 +32,7 @@ from afafilter import (
     theory,
 )
 from afafilter.learning.fit_afa import AFAFit
-from afafilter.plotting import curves, figure, line_style, paper_style
+from afafilter.plotting import COLOURS, curves, decimal_ticks, figure, paper_style
 from simulations import _setups
 from simulations._common import save
 
@@ -71,7 +71,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     table = pd.DataFrame([row for rows, _ in cells for row in rows])
     weights = cells[noises.index(SHOWN)][1]
     with paper_style():
-        fig, axes = figure(4, 1, height=7.2)
+        fig, axes = figure(4, 1, width="full", height=6.6)
         draw(axes, table, weights)
         return save(
             fig, out_dir, "learned_afa", table,
@@ -214,6 +214,7 @@ def draw(axes: Any, table: pd.DataFrame, weights: dict[str, Any]) -> None:
     )  # fmt: skip
     settings.axhline(1, color="0.5", lw=0.6, ls=":")
     settings.set_yscale("log")
+    decimal_ticks(settings)
     settings.set_ylabel("learned value")
     by_filter = [clean[clean["filter"] == name]["efficiency"].to_numpy() for name in LINEAR]
     curves(noise, dict(zip(LINEAR, by_filter)), markers=True, ax=efficiency)
@@ -222,8 +223,7 @@ def draw(axes: Any, table: pd.DataFrame, weights: dict[str, Any]) -> None:
     hit = table[table["data"] == "outliers"]
     ratios = {name: f["rmse_ratio"].to_numpy() for name, f in hit.groupby("filter", sort=False)}
     curves(noise, {str(name): values for name, values in ratios.items()}, markers=True, ax=robust)
-    robust.axhline(1, **{**line_style(6), "lw": 0.6})
-    robust.set_ylim(0.9, 2.4 * hit["rmse_ratio"].max() - 1.4)
+    robust.axhline(1, color=COLOURS["Kalman"], lw=0.8, ls=":")
     robust.set_ylabel("RMSE / clean Kalman")
     robust.set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
     for ax in (settings, efficiency, robust):
@@ -231,7 +231,7 @@ def draw(axes: Any, table: pd.DataFrame, weights: dict[str, Any]) -> None:
     titles = ("kernel", "learned settings", "learned without outliers", "with outliers")
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, loc="left")
-        ax.legend()
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from afafilter import Power, adaptive_filter, elliptic_spiral, isotropic_attention, kalman_filter
-from afafilter.plotting import figure, paper_style
+from afafilter.plotting import figure, paper_style, shades
 from simulations._common import save
 
 Array = NDArray[np.float64]
@@ -134,9 +134,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for ax, (name, (symbol, values, error)) in zip(axes.flat, PANELS.items(), strict=True):
             errors = np.array([error(float(value)) for value in values])
             rate = np.polyfit(np.log(values[-3:]), np.log(errors[-3:]), 1)[0]
-            ax.loglog(values, errors, "o-")
-            ax.set_title(f"{name}: rate {rate:+.2f}")
-            ax.set_xlabel(symbol)
+            ax.loglog(values, errors, "o-", color=shades(1)[0])
+            ax.set_title(name, loc="left")
+            low = rate < 0  # the curve falls: room on the right
+            ax.text(
+                0.95 if low else 0.05, 0.93, f"rate ${rate:+.2f}$", transform=ax.transAxes,
+                ha="right" if low else "left", va="top",
+            )  # fmt: skip
+            ax.set_xlabel(f"{symbol} " + (r"$\to\infty$" if values[-1] > values[0] else r"$\to0$"))
             rows.append({"limit": name, "driven": symbol, "rate": rate, "last error": errors[-1]})
         for ax in axes[:, 0]:
             ax.set_ylabel("largest deviation")

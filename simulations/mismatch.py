@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from afafilter import Prior, adaptive_filter, adaptive_smoother, kalman_filter, spiral, theory
-from afafilter.plotting import curves, figure, paper_style
+from afafilter.plotting import curves, decimal_ticks, figure, paper_style
 from simulations._common import save, wide
 
 TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
@@ -59,6 +59,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.axvline(1.0, color="0.7", lw=0.6, ls=":")
             ax.set_xlabel(f"{label}, assumed / true")
             ax.set_yscale("log")
+            decimal_ticks(ax)
             if name != "frequency":
                 ax.set_xscale("log")
         for ax in axes[:, 0]:

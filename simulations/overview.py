@@ -30,7 +30,7 @@ from afafilter import (
     sampling_times,
     simulate,
 )
-from afafilter.plotting import CYCLE, band, figure, paper_style, weight_map
+from afafilter.plotting import COLOURS, band, colour_of, figure, paper_style, weight_map
 from simulations._common import save
 
 SEED = 7
@@ -44,8 +44,8 @@ ESTIMATORS = {
         mixture_filter, outlier_rate=OUTLIERS.rate, outlier_scale=1 + OUTLIERS.scale**2
     ),
     "AFA": adaptive_filter,
-    "AFA, robust": ATTENTION,
-    "AFA, robust, exact": partial(ATTENTION, correlation="exact"),
+    "AFA robust": ATTENTION,
+    "AFA exact robust": partial(ATTENTION, correlation="exact"),
 }
 
 
@@ -75,9 +75,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"{rmse['yes', 'Kalman filter']:.2f} (root mean squared error of the position), "
                 f"the mixture filter, which is told their rate and size, by "
                 f"{rmse['yes', 'mixture filter']:.2f}, and robust AFA with exact correlation, "
-                f"which is not, by {rmse['yes', 'AFA, robust, exact']:.2f}. Without outliers it is "
+                f"which is not, by {rmse['yes', 'AFA exact robust']:.2f}. Without outliers it is "
                 f"{rmse['no', 'Kalman filter']:.2f}, {rmse['no', 'mixture filter']:.2f} and "
-                f"{rmse['no', 'AFA, robust, exact']:.2f}."
+                f"{rmse['no', 'AFA exact robust']:.2f}."
             ),
             config={"seed": SEED, "n_paths": n_paths, "outliers": repr(OUTLIERS), "full": full},
         )  # fmt: skip
@@ -98,10 +98,10 @@ def _draw_series(ax: Axes, model: LinearSDE, data: Trajectories, n: int) -> None
     smooth = rts_smoother(model, t, z, query_times=grid, weight=ROBUST, anchor="estimate")
     ahead = forecast(model, t, z, horizon_times=data.t[n - 1 :], weight=ROBUST, anchor="estimate")
     ax.plot(t[~struck], z[~struck], ".", ms=3, color="0.5", label="measurements")
-    ax.plot(t[struck], z[struck], "x", ms=4, mew=1, color=CYCLE[1], label="outliers")
+    ax.plot(t[struck], z[struck], "x", ms=4, mew=1, color=COLOURS["outlier"], label="outliers")
     ax.plot(data.t, data.x[0, :, 0], "k-", lw=0.7, label="truth")
-    band(smooth, ax=ax, color=CYCLE[0], label="robust smoother, 95 %")
-    band(ahead, ax=ax, color=CYCLE[2], label="forecast, 95 %")
+    band(smooth, ax=ax, color=COLOURS["RTS"], label="robust smoother, 95 %")
+    band(ahead, ax=ax, color=COLOURS["Kalman"], label="forecast, 95 %")
     ax.set(xlabel="time", ylabel="position", xlim=(t[0], data.t[-1]))
     ax.set_title("a gap, outliers, a forecast", loc="left")
     ax.legend(loc="upper left", ncols=2)
@@ -123,20 +123,16 @@ def _errors(model: LinearSDE, n_paths: int, n_jobs: int) -> pd.DataFrame:
 
 def _draw_errors(ax: Axes, table: pd.DataFrame) -> None:
     rows = np.arange(len(ESTIMATORS))[::-1]
-    for name, color, mark, shift in (("no", CYCLE[0], "o", 0.14), ("yes", CYCLE[1], "s", -0.14)):
-        found = table[table["outliers"] == name]
-        spread = [found["rmse"] - found["low"], found["high"] - found["rmse"]]
-        label = "without outliers" if name == "no" else f"{OUTLIERS.rate:.0%} outliers"
-        ax.errorbar(
-            found["rmse"],
-            rows + shift,
-            xerr=spread,
-            fmt=mark,
-            ms=3.5,
-            lw=0.8,
-            color=color,
-            label=label,
-        )
+    for struck, mark, shift in (("no", "o", 0.14), ("yes", "s", -0.14)):
+        found = table[table["outliers"] == struck].set_index("estimator")
+        for row, name in zip(rows + shift, ESTIMATORS, strict=True):
+            value, low, high = found.loc[name, ["rmse", "low", "high"]]
+            colour = colour_of(name)
+            look = {"fmt": mark, "color": colour, "mfc": colour if struck == "no" else "white"}
+            ax.errorbar(value, row, xerr=[[value - low], [high - value]], ms=3.5, lw=0.8, **look)
+        label = "without outliers" if struck == "no" else f"{100 * OUTLIERS.rate:g} % outliers"
+        face = "0.2" if struck == "no" else "white"
+        ax.plot([], [], mark, ms=3.5, color="0.2", mfc=face, label=label)
     ax.set_yticks(rows, list(ESTIMATORS))
     ax.set(xlabel="error of the position (RMSE)", xlim=(0, None), ylim=(-0.6, len(rows) - 0.4))
     ax.set_title("who errs least", loc="left")
@@ -149,6 +145,6 @@ def _draw_weights(ax: Axes, model: LinearSDE, data: Trajectories, n: int) -> Non
     weights = ATTENTION(model, t, z, return_weights=True).weights[-40:, -40:]
     weight_map(weights, vmax=0.2, ax=ax, label="share of the estimate")
     marked = np.flatnonzero(struck[-40:])
-    ax.plot(marked, np.full(len(marked), -1.6), "v", ms=3, color=CYCLE[1], clip_on=False)
+    ax.plot(marked, np.full(len(marked), -1.6), "v", ms=3, color=COLOURS["outlier"], clip_on=False)
     ax.set(xlabel="measurement (triangles: outliers)", ylabel="estimate")
     ax.set_title("what attention listens to", loc="left")

@@ -38,7 +38,7 @@ from afafilter import (
     rts_smoother,
     simulate,
 )
-from afafilter.plotting import figure, paper_style
+from afafilter.plotting import decimal_ticks, figure, intervals, paper_style
 from simulations._common import save
 from simulations._setups import Estimator
 
@@ -212,11 +212,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"{'500 runs of 1000 steps' if full else '12 runs of 80 steps, reduced'}, of "
                 "position RMSE over the Kalman filter's, with 95\\,\\% intervals; c tuned on "
                 f"other runs; AFA, Huber and variational on the first {COSTLY}) and KalmanNet's "
-                "linear set. Crosses: reference values."
+                "linear set. Crosses: published values."
             ),
             finding=finding(table),
             config={"seed": SEED, "full": full},
         )  # fmt: skip
+
+
+COLUMNS = ("value", "lower", "upper")
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -225,14 +228,13 @@ def draw(table: pd.DataFrame) -> Figure:
     for ax, kind in zip(axes, table["set"].unique(), strict=True):
         part = table[table["set"] == kind]
         at = np.arange(len(part))[::-1]
-        spread = np.abs(part[["lower", "upper"]].to_numpy().T - part["value"].to_numpy())
-        ax.errorbar(part["value"], at, xerr=spread, fmt="o", markersize=3, color="0.2")
-        ax.plot(part["reference"], at + 0.25, "x", color="tab:red", label="reference")
-        ax.set_yticks(at, part["estimator"])
+        intervals(list(part["estimator"]), *(part[c].to_numpy() for c in COLUMNS), ax=ax)
+        (cross,) = ax.plot(part["reference"], at + 0.3, "x", color="k", ms=4, mew=1.0)
         ax.set(title=kind, xlabel="RMSE / Kalman's (median)")
     axes[1].set_xscale("log")
     axes[2].set_xlabel("mean squared error (dB)")
-    axes[0].legend(loc="upper right")
+    decimal_ticks(axes[1], "x")
+    fig.legend([cross], ["published"], loc="outside lower center")
     return fig
 
 

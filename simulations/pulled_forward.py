@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.colors import to_rgba
 
 from afafilter import pull_forward, simulate
-from afafilter.plotting import CYCLE, MARKERS, ellipses, figure, paper_style
+from afafilter.plotting import MARKERS, ellipses, figure, paper_style, shades
 from simulations import _setups
 from simulations._common import save
 
@@ -41,7 +41,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 picked = slice(first, first + REACH)
                 means, covs = pull_forward(model, t[picked], z[picked], t[target])
                 nearest = np.argsort(np.abs(t[picked] - t[target]))
-                colours = [to_rgba(CYCLE[index], a) for a in fade[np.argsort(nearest)]]
+                colours = [
+                    to_rgba(shades(len(TARGETS))[index], a) for a in fade[np.argsort(nearest)]
+                ]
                 ax.scatter(*means.T, s=1.5, c=colours, lw=0)
                 ellipses(means, covs, ax=ax, edgecolor=colours)
                 ax.plot(

@@ -30,7 +30,7 @@ from afafilter import (
     simulate,
 )
 from afafilter.models.radial import directions
-from afafilter.plotting import MARKERS, figure, line_style, paper_style
+from afafilter.plotting import MARKERS, figure, line_style, paper_style, series_style
 from simulations import _setups
 from simulations._common import save
 
@@ -164,7 +164,7 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
     fig, ax = figure(height=2.2)
     for index, dim in enumerate((2, 3, 16)):
         model = RadialTangentialSDE(0.0, 1.0, 0.25, 1.0, 0.1, 0.1, dim=dim)
-        style = line_style(index)
+        style = line_style(index, 3)
         excess = model.tangential_var / model.radial_var - 1
         spread = (dim - 1) * model.tangential_var * float(model.spread(1.0)) / fine**2
         ax.plot(fine, 1 + excess * spread / 2, **style)
@@ -185,7 +185,9 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
                 }
             )  # fmt: skip
     ax.axhline(1.0, color="0.5", lw=0.6, ls=":")
-    ax.set(xscale="log", xlabel="$|x|$", ylabel="radial variance / closed form", ylim=(0.9, 3.6))
+    ax.set(
+        xscale="log", xlabel="radius $|x|$", ylabel="radial variance / closed form", ylim=(0.9, 3.6)
+    )
     ax.set_xticks(radii, [f"{r:g}" for r in radii])
     ax.minorticks_off()
     ax.legend()
@@ -216,7 +218,7 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
     table = pd.DataFrame(
         [row for observed in OBSERVED for row in accuracy(observed, n_paths, ratios)]
     )
-    fig, axes = figure(2, 3, width="full", height=4.2, sharex=True)
+    fig, axes = figure(2, 3, width="full", height=4.2, sharex=True, sharey=True)
     for row, observed in zip(axes, ("isotropic", "crossed"), strict=True):
         for ax, error in zip(row, ("radial", "tangential", "total"), strict=True):
             chosen = (table["measurement noise"] == observed) & (table["error"] == error)
@@ -225,12 +227,13 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
                 ends = np.abs(part[["lower", "upper"]].to_numpy().T - part["rmse"].to_numpy())
                 ax.errorbar(
                     part["st/sr"], part["rmse"], yerr=ends, marker=MARKERS[index], label=name,
-                    elinewidth=0.6, **line_style(index),
+                    elinewidth=0.6, mfc="white" if index % 2 else None, **series_style(name, index),
                 )  # fmt: skip
             ax.set_xscale("log", base=2)
+            ax.minorticks_off()
             ax.set_xticks(RATIOS, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
             ax.set_ylim(0, None)
-        row[0].set_ylabel(f"RMSE, {observed} meas. noise")
+        row[0].set_ylabel(f"RMSE, {observed}\nmeasurement noise")
     for ax, error in zip(axes[0], ("radial error", "tangential error", "whole error"), strict=True):
         ax.set_title(error)
     for ax in axes[1]:

@@ -94,7 +94,7 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
     """The figure and its files, from the table of all cells."""
     kinds = {"causal": list(CAUSAL), "two-sided": list(TWO_SIDED)}
     with paper_style():
-        fig, axes = figure(2, 1, height=6.0)
+        fig, axes = figure(2, 1, width="full", height=5.0)
         for ax, (kind, names) in zip(axes, kinds.items(), strict=True):
             cube, p = (
                 np.stack(
@@ -114,18 +114,19 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
             marks = [
                 (
                     i, j,
-                    "".join(LETTERS[names[k]] for k in np.flatnonzero(p[:, i, j] > LEVEL))
+                    rf"{LETTERS[names[best[i, j]]]}$\times${(p[:, i, j] > LEVEL).sum()}"
                     if tied[i, j]
-                    else f"{LETTERS[names[best[i, j]]]}\n{margin[i, j]:.1f}",
+                    else f"{LETTERS[names[best[i, j]]]}\n{margin[i, j]:.0f}",
                 )
                 for i, j in np.ndindex(best.shape)
             ]  # fmt: skip
             category_map(
-                best, [f"{LETTERS[name]}: {name}" for name in names],
+                best, names,
                 np.sort(table["process_var"].unique()), np.sort(table["outlier_rate"].unique()),
-                annotations=marks, hatched=tied, ax=ax,
+                annotations=marks, hatched=tied, letters=[LETTERS[name] for name in names], ax=ax,
             )  # fmt: skip
-            ax.set_ylabel(f"outlier rate ({kind})")
+            ax.set_ylabel("outlier rate")
+            ax.set_title(kind, loc="left")
         axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
         return save(
             fig, out_dir, "regime_map", table,
@@ -135,10 +136,11 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
                 "the best of its kind or not told from it."
             ),
             caption=(
-                "Estimator with the smallest RMSE (letter), and by how many percent the next one "
-                "is worse (number), over process noise and outlier rate. Hatched: ties, with the "
-                "letters of all that paired tests (Holm's correction for all comparisons of the "
-                f"map, 5\\,\\%) do not tell from the best; {n_paths} paths a cell "
+                "Estimator with the smallest RMSE (colour and letter), and by how many per cent "
+                "the next one is worse (number), over process noise and outlier rate. Hatched: "
+                "ties, the least with the number of estimators that paired "
+                "tests (Holm's correction for all comparisons of the "
+                f"map, 5\\,\\%) do not tell apart; {n_paths} paths a cell "
                 f"({'full' if full else 'reduced'} run), spiral from radius $20\\pm3$, outliers of "
                 "10 $\\eta$. The mixture filter is told rate and scale; guessing, it takes 5\\,\\% "
                 "and 25 times the variance everywhere."

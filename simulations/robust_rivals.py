@@ -38,7 +38,7 @@ from afafilter import (
     rts_smoother,
     simulate,
 )
-from afafilter.plotting import curves, figure, paper_style
+from afafilter.plotting import MARKERS, colour_of, curves, decimal_ticks, figure, paper_style
 from afafilter.scoring.paired import holm
 from afafilter.studies.winners import compared_with
 from simulations import _setups
@@ -47,10 +47,6 @@ from simulations._setups import Estimator, from_a_guess
 
 SEED, TUNING_SEED, LEVEL, SCALE, MIDDLE = 131, 132, 0.05, 10.0, 0.05
 TWO_SIDED = ("RTS", "robust RTS")
-LETTERS = dict(zip((
-    "AFA", "AFA observation", "Kalman", "AFA estimate", "AFA exact robust", "WoLF-IMQ", "Huber",
-    "variational", "IRKF", "mixture", "IMM", "particles", "mixture guessed", "mixture learned",
-), "AOKEXWHVRMIPGL", strict=True))  # fmt: skip
 SHOWN = ("AFA exact robust", "Kalman", "WoLF-IMQ", "Huber", "variational", "mixture", "particles")
 KINDS: dict[str, dict[str, Any]] = {
     "independent": {"scale": SCALE},
@@ -257,11 +253,16 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for ax, part, y in ((axes[1, 0], influence, "shift"), (axes[1, 1], breakdown, "rmse")):
             x = part.columns[0]
             lines = {name: g[y].to_numpy() for name, g in part.groupby("estimator", sort=False)}
-            curves(part[x].unique(), lines, ax=ax)
+            curves(part[x].unique(), lines, markers=True, ax=ax)
             ax.legend(loc="upper left")
             ax.set_yscale("log")
-        axes[1, 0].set(xscale="log", xlabel=r"size of one outlier ($\eta$)", ylabel="shift")
-        axes[1, 1].set(xlabel=r"share of observations off by 10 $\eta$, one side", ylabel="RMSE")
+            decimal_ticks(ax)
+        axes[1, 0].set(
+            xscale="log", xlabel=r"size of one outlier ($\eta$)", ylabel="shift of the estimate"
+        )
+        axes[1, 1].set(
+            xlabel=r"share of observations off by 10 $\eta$", ylabel="RMSE per component"
+        )
         return save(
             fig, out_dir, "robust_rivals", table,
             latex=wide(
@@ -287,11 +288,16 @@ def draw_cost(ax: Axes, table: pd.DataFrame) -> None:
     """RMSE against milliseconds a path, in the cell of independent outliers."""
     part = _at(table, "independent")
     part = part[~part["estimator"].isin(["AFA observation", "AFA", *TWO_SIDED])]
-    for row in part.itertuples():
+    for index, row in enumerate(part.sort_values("ms_per_path").itertuples()):
         spread = [[row.value - row.lower], [row.upper - row.value]]
-        ax.errorbar(row.ms_per_path, row.value, spread, color="0.8", zorder=0)
-        ax.text(row.ms_per_path, row.value, LETTERS[row.estimator], ha="center", va="center")
-    ax.set(xscale="log", yscale="log", xlabel="ms a path", ylabel="RMSE")
+        look = {"color": colour_of(row.estimator), "fmt": MARKERS[index % len(MARKERS)]}
+        ax.errorbar(
+            row.ms_per_path, row.value, spread, elinewidth=0.5, ms=4, label=row.estimator,
+            mfc="white" if index % 2 else None, **look,
+        )  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="milliseconds a path", ylabel="RMSE per component")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
+    decimal_ticks(ax)
 
 
 def draw_kinds(ax: Axes, table: pd.DataFrame) -> None:
@@ -304,14 +310,14 @@ def draw_kinds(ax: Axes, table: pd.DataFrame) -> None:
         ratio[:, j] = part["value"] / part["value"].min()
         tied = (part["p_holm"] > LEVEL).to_numpy()
         for i in np.flatnonzero(tied if tied.sum() > 1 else np.zeros(len(names), bool)):
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", lw=0,
-                                   edgecolor="0.75"))  # fmt: skip
+            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0,
+                                   edgecolor="0.85"))  # fmt: skip
     ax.imshow(np.log(ratio), cmap="Greys", vmin=0.0, vmax=np.log(4.0), aspect="auto")
     for (i, j), value in np.ndenumerate(ratio):
         colour = "white" if value > 2.2 else "black"
         ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=colour)
     ax.set_xticks(range(len(kinds)), kinds, rotation=25, ha="right")
-    ax.set_yticks(range(len(names)), [f"{name}  {LETTERS[name]}" for name in names])
+    ax.set_yticks(range(len(names)), names)
 
 
 def _at(table: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for index, (form, one) in enumerate(part.groupby("form", sort=False)):
                 ax.errorbar(
                     one["layer"], one["rmse"], yerr=1.96 * one["standard error"], label=form,
-                    marker=MARKERS[index], ms=3, mfc="white", **line_style(index),
+                    marker=MARKERS[index], ms=3, mfc="white", **line_style(index, 2),
                 )  # fmt: skip
             ax.axhline(part["kalman"].iloc[0], color=COLOURS["Kalman"], lw=0.8, label="Kalman")
             ax.set(xlabel="layer", title=case, ylim=(0, None))

@@ -45,7 +45,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             part = table[table["decay"] == decay]
             curves(
                 part["process_var"].to_numpy(),
-                {name: part[name].to_numpy() for name in ("plain", "tuned")},
+                {f"AFA, {name}": part[name].to_numpy() for name in ("plain", "tuned")},
                 markers=True, ax=ax,
             )  # fmt: skip
             ax.set_xscale("log")

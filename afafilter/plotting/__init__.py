@@ -1,29 +1,36 @@
 """Pictures of results. The only package that imports matplotlib; it draws and computes nothing.
 
 Every function takes an optional `ax` and returns it, never calls show() and never touches the
-global rcParams, but for `style("ieee")`, which sets a journal's width and type. Colours are Okabe
-and Ito's, and every series differs in line style or marker too, so that greyscale prints stay
-readable.
+global rcParams, but for `style("ieee")`, which sets a journal's width and type. An estimator has
+the same colour in every picture, Okabe and Ito's for the common ones; other series are shades of
+purple. Every series differs in line style or marker too, so that greyscale prints stay readable.
 """
 
 from __future__ import annotations
 
-from afafilter.plotting.drawing import (
+from afafilter.plotting.colours import (
     COLOURS,
+    CYCLE,
     DASHES,
     MARKERS,
+    colour_of,
+    line_style,
+    series_style,
+    shades,
+)
+from afafilter.plotting.drawing import (
     band,
     category_map,
     curves,
+    decimal_ticks,
     ellipses,
     intervals,
-    line_style,
     observations,
     phase_plane,
     weight_map,
 )
 from afafilter.plotting.results import comparison, diagnostics, estimate, fit, study, trajectories
-from afafilter.plotting.styles import CYCLE, STYLES, figure, paper_style, style, write_figure
+from afafilter.plotting.styles import STYLES, figure, paper_style, style, write_figure
 
 __all__ = [
     "COLOURS",
@@ -33,8 +40,10 @@ __all__ = [
     "STYLES",
     "band",
     "category_map",
+    "colour_of",
     "comparison",
     "curves",
+    "decimal_ticks",
     "diagnostics",
     "ellipses",
     "estimate",
@@ -45,6 +54,8 @@ __all__ = [
     "observations",
     "paper_style",
     "phase_plane",
+    "series_style",
+    "shades",
     "study",
     "style",
     "trajectories",

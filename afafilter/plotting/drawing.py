@@ -11,27 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter.plotting.styles import CYCLE
+from afafilter.plotting.colours import COLOURS, MARKERS, colour_of, series_style, shades
 from afafilter.results import Estimate
-
-COLOURS = {
-    "truth": "#000000",
-    "data": "#7f7f7f",
-    "Kalman": "#0072B2",
-    "RTS": "#009E73",
-    "AFA": "#D55E00",
-    "AFA robust": "#CC79A7",
-    "AFA exact": "#56B4E9",
-    "filterpy": "#E69F00",
-    "raw": "#7f7f7f",
-}
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
-MARKERS = "osD^vPX*<>"
-
-
-def line_style(index: int) -> dict[str, Any]:
-    """Colour and dash pattern number `index`: distinct also in greyscale."""
-    return {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
 
 
 def band(
@@ -111,7 +92,7 @@ def phase_plane(
     for index, (name, xy) in enumerate(curves.items()):
         if np.ndim(xy) != 2 or np.shape(xy)[1] < 2:
             raise ValueError(f"curves[{name!r}] must be one path (T, 2), got shape {np.shape(xy)}")
-        style = {"color": COLOURS.get(name, CYCLE[index % 7]), "linestyle": DASHES[index % 5]}
+        style = series_style(name, index, len(curves))
         ax.plot(xy[:, 0], xy[:, 1], label=name, **{**style, **dict((styles or {}).get(name, {}))})
     ax.set_aspect("equal", adjustable="datalim")
     return ax
@@ -126,7 +107,7 @@ def ellipses(
     values, vectors = np.linalg.eigh(covs)
     axes = 2 * radius * np.sqrt(np.clip(values, 0, None))
     angle = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))
-    look: dict[str, Any] = {"facecolor": "none", "edgecolor": CYCLE[0], "linewidth": 0.5}
+    look: dict[str, Any] = {"facecolor": "none", "edgecolor": shades(1)[0], "linewidth": 0.5}
     look |= {"units": "xy", **style}
     ax.add_collection(
         EllipseCollection(
@@ -188,11 +169,9 @@ def curves(
     """Named curves over x, distinct in greyscale, with optional (lower, upper) bands."""
     ax = plt.gca() if ax is None else ax
     for index, (name, y) in enumerate(ys.items()):
-        style = line_style(index)
+        style = series_style(name, index, len(ys))
         if markers:
             style["marker"] = MARKERS[index % len(MARKERS)]
-        if name in COLOURS:
-            style["color"] = COLOURS[name]
         ax.plot(x, y, label=name, **style)
         if bands and name in bands:
             ax.fill_between(x, *bands[name], color=style["color"], alpha=0.2, linewidth=0)
@@ -212,7 +191,11 @@ def intervals(
     ax = plt.gca() if ax is None else ax
     rows = np.arange(len(names))[::-1]
     spread = np.array([centre - lower, upper - centre]).clip(0)
-    ax.errorbar(centre, rows, xerr=spread, fmt="o", color=CYCLE[0], ms=3, lw=0.8, capsize=1.5)
+    for name, row, middle, ends in zip(names, rows, centre, spread.T, strict=True):
+        colour = colour_of(name) or shades(1)[0]
+        ax.errorbar(
+            middle, row, xerr=ends[:, None], fmt="o", color=colour, ms=3, lw=0.8, capsize=1.5
+        )
     ax.set_yticks(rows, names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     if reference is not None:
@@ -228,44 +211,76 @@ def category_map(
     *,
     annotations: Iterable[tuple[int, int, str]] = (),
     hatched: ObsMask | None = None,
+    letters: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Cells (len(y), len(x)) coloured by category, names in the legend, letters in the cells.
+    """Cells (len(y), len(x)) in the colours of their categories, with text where it is given.
 
-    hatched : (len(y), len(x)) cells to hatch (what is not decided, say).
+    hatched : (len(y), len(x)) cells to pale and hatch (what is not decided, say).
+    letters : one for each name, for the legend beside the map.
     """
-    from matplotlib.colors import ListedColormap
+    from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch, Rectangle
 
     ax = plt.gca() if ax is None else ax
-    palette = [CYCLE[i % len(CYCLE)] for i in range(len(names))]
+    own = shades(len(names))
+    palette = np.array([to_rgb(colour_of(name) or own[i]) for i, name in enumerate(names)])
+    undecided = np.zeros(np.shape(codes), bool) if hatched is None else np.asarray(hatched)
+    opaque = np.where(undecided, 0.25, 0.6)[..., None]
     ax.imshow(
-        codes,
-        origin="lower",
-        aspect="auto",
-        cmap=ListedColormap(palette),
-        vmin=-0.5,
-        vmax=len(names) - 0.5,
-        alpha=0.55,
-        interpolation="nearest",
+        1 - opaque * (1 - palette[codes]), origin="lower", aspect="auto", interpolation="nearest"
     )
-    for row, column in np.argwhere(hatched) if hatched is not None else ():
-        ax.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", ec="0.55", lw=0)
-        )
+    for row, column in np.argwhere(undecided):
+        corner = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", ec="0.65", lw=0))
     for row, column, text in annotations:
-        ax.text(column, row, text, ha="center", va="center", fontsize=4.5, linespacing=0.9)
-    every = -(-len(x) // 7)
-    ax.set_xticks(range(0, len(x), every), [f"{v:.1g}" for v in x[::every]])
-    ax.set_yticks(range(len(y)), [f"{v:g}" for v in y])
+        ax.text(column, row, text, ha="center", va="center", fontsize=5.5, linespacing=1.0)
+    ax.set_xticks(*_places(np.asarray(x, float)))
+    every = -(-len(y) // 6)
+    ax.set_yticks(range(0, len(y), every), [f"{v:.3g}" for v in y[::every]])
+    told = letters or [""] * len(names)
     used = [i for i in range(len(names)) if np.any(codes == i)]
     ax.legend(
-        handles=[Patch(color=palette[i], alpha=0.55, label=names[i]) for i in used],
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=min(3, len(used)),
+        handles=[
+            Patch(
+                color=1 - 0.6 * (1 - palette[i]),
+                label=f"{told[i]}: {names[i]}" if told[i] else names[i],
+            )
+            for i in used
+        ],
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
     )
     return ax
+
+
+def _places(x: Array) -> tuple[list[float], list[str]]:
+    """Ticks of cells: at the decades where x, but for a 0 in front, spans some evenly."""
+    first = int(x[0] == 0)
+    steps = np.diff(np.log10(x[first:])) if len(x) > first + 1 and x[first] > 0 else np.zeros(0)
+    if len(steps) == 0 or not np.allclose(steps, steps[0]) or steps.sum() < 2:
+        every = -(-len(x) // 7)
+        return list(range(0, len(x), every)), [f"{v:.3g}" for v in x[::every]]
+    low, high = np.log10(x[first]), np.log10(x[-1])
+    decades = np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1)
+    at = first + (decades - low) / steps[0]
+    zero = [(0.0, "0")] if first else []
+    both = [*zero, *((float(a), f"$10^{{{d:.0f}}}$") for a, d in zip(at, decades, strict=True))]
+    return [a for a, _ in both], [name for _, name in both]
+
+
+def decimal_ticks(ax: Axes, axis: str = "y") -> None:
+    """A few values of each decade, written as decimals: for log axes of few decades, drawn on."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    chosen = ax.yaxis if axis == "y" else ax.xaxis
+    low, high = chosen.get_view_interval()
+    narrow = high < 10 * low
+    chosen.set_major_locator(
+        LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0))
+    )
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    chosen.set_minor_formatter(NullFormatter())
 
 
 def _check_component(component: int, d: int) -> None:

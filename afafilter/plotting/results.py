@@ -14,17 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from afafilter._base.checks import Array
 from afafilter._base.shown import component_names
 from afafilter.kalman.estimators import rts_smoother
-from afafilter.plotting.drawing import (
-    COLOURS,
-    DASHES,
-    band,
-    date_axis,
-    intervals,
-    line_style,
-    observations,
-    one_path,
-)
-from afafilter.plotting.styles import CYCLE, figure
+from afafilter.plotting.colours import COLOURS, DASHES, line_style
+from afafilter.plotting.drawing import band, date_axis, intervals, observations, one_path
+from afafilter.plotting.styles import figure
 from afafilter.results import Estimate, Trajectories
 from afafilter.studies.printed import metric_title
 
@@ -106,7 +98,11 @@ def trajectories(
             if data.outliers is not None:
                 struck = data.outliers.reshape(-1, len(data.t))[path]
                 z = data.z.reshape(-1, len(data.t), p)[path]
-                ring: dict[str, Any] = {"mfc": "none", "color": COLOURS["AFA"], "label": "outlier"}
+                ring: dict[str, Any] = {
+                    "mfc": "none",
+                    "color": COLOURS["outlier"],
+                    "label": "outlier",
+                }
                 ax.plot(data.t[struck], z[struck, k], "o", **ring)
         ax.set_ylabel(_with_units(f"x{k}" if names is None else names[k], units))
     panels[-1].set_xlabel("time")
@@ -129,7 +125,8 @@ def fit(
     panels = _panels(2 + len(several), axes)
     signal = smoothed.observed(noise=False)
     observations(t, problem.z, 0, path=path, ax=panels[0])
-    band(signal, 0, level=level, path=path, ax=panels[0], label="smoothed signal")
+    look = {"label": "smoothed signal", "color": COLOURS["RTS"]}
+    band(signal, 0, level=level, path=path, ax=panels[0], **look)
     panels[0].set_ylabel(_with_units("observed", units))
     panels[0].legend(title=f"band: {100 * level:g} %")
     for k, (name, part) in enumerate(several.items()):
@@ -216,7 +213,7 @@ def diagnostics(
     over_time, lags, normal, squares = axes
     e = one_path(checks.residuals, path)[:, component]
     t, e = checks.t[np.isfinite(e)], e[np.isfinite(e)]
-    line: dict[str, Any] = {"color": CYCLE[0], "lw": 0.8}
+    line: dict[str, Any] = {"color": COLOURS["Kalman"], "lw": 0.8}
     guide: dict[str, Any] = {"color": "0.5", "lw": 0.6, "ls": DASHES[1]}
 
     over_time.plot(t, e, marker="o", ms=1.8, **line)
@@ -228,7 +225,7 @@ def diagnostics(
     over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
 
     acf = checks.acf[component, 1:]
-    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=CYCLE[0])
+    lags.bar(np.arange(1, len(acf) + 1), acf, width=0.35, color=COLOURS["Kalman"])
     lags.axhline(0, color="0.5", lw=0.6)
     for sign in (-1, 1):
         lags.axhline(sign * checks.acf_band, **guide)
@@ -243,7 +240,7 @@ def diagnostics(
     ranks = (np.arange(len(e)) + 0.5) / len(e)
     quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
     normal.axline((0, 0), slope=1, **guide)
-    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=CYCLE[0])
+    normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=COLOURS["Kalman"])
     normal.set_xlabel("normal quantile")
     normal.set_ylabel("ordered innovation")
     normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")

@@ -15,8 +15,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from afafilter.io.files import atomic_path
-
-CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from afafilter.plotting.colours import CYCLE
 
 SERIF = ("Times New Roman", "Times", "Nimbus Roman", "TeX Gyre Termes", "STIXGeneral")
 SANS = ("Arial", "Helvetica", "Nimbus Sans", "TeX Gyre Heros", "DejaVu Sans")
