@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from afafilter.io import atomic_path, write_sidecar
 from afafilter.io.tables import booktabs, escape_latex, latex_float
@@ -65,8 +66,10 @@ def save(
 
     With a finding also name.md. name.figure.tex is a float with the picture and its caption;
     name.tex a float with `latex`, or the table itself, thinned to 40 rows.
+    Text of the figure must be words, not snake_case.
     `finding` is a paragraph on what the experiment shows, its numbers formatted from the run.
     """
+    refuse_snake_case(fig)
     out_dir.mkdir(parents=True, exist_ok=True)
     shown = table if latex is None else latex
     words = table_caption or described(shown, name)
@@ -99,6 +102,14 @@ def save(
     return written
 
 
+def refuse_snake_case(fig: Figure) -> None:
+    """Names of variables are not for print: no snake_case in any text of the figure."""
+    texts = {text.get_text() for text in fig.findobj(Text)}
+    found = {t for t in texts if re.search(r"[A-Za-z]_[A-Za-z]", re.sub(r"\$[^$]*\$", "", t))}
+    if found:
+        raise ValueError(f"the figure shows names in snake_case: {', '.join(sorted(found))}")
+
+
 def wide(
     table: pd.DataFrame, rows: Sequence[str], columns: str, values: str, *, most: int = MOST_ROWS
 ) -> pd.DataFrame:
@@ -124,10 +135,11 @@ def _spread(n: int, kept: int) -> np.ndarray:
 def described(shown: pd.DataFrame, name: str) -> str:
     """A caption of what stands in a table, and to which figure it belongs."""
     heads = [head(column) for column in shown.columns]
+    apart = "; " if any("," in one for one in heads) else ", "
     if "of" in shown.attrs:
         text = f"{head(shown.attrs['of'])} by {head(shown.attrs['by'])} (columns)"
     else:
-        text = ", ".join(heads[:-1]) + f" and {heads[-1]}"
+        text = apart.join(heads[:-1]) + f" and {heads[-1]}"
     return f"{text[0].upper()}{text[1:]}: numbers of Figure~\\ref{{fig:{name}}}."
 
 
@@ -140,6 +152,7 @@ def words(text: str) -> str:
     """Text as it is printed, LaTeX: formulas stay, names in snake_case become words or symbols."""
     if re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", text):  # parameters of summands: "ou.rate"
         return " ".join(HEADS.get(part, part.replace("_", " ")) for part in text.split("."))
+    text = re.sub(r"\b(rmse|nees|nis)\b", lambda found: found[0].upper(), text)
     parts = re.split(r"(\$[^$]+\$)", text)
     return "".join(
         p if p[:1] == "$" and p != "$" else escape_latex(p.replace("_", " ")) for p in parts

@@ -66,7 +66,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             table_caption=(
                 "RMSE per component with 95\\,\\% Student intervals, in parentheses the coverage "
-                "of nominal 95\\,\\% intervals in per cent; columns: process noise / outlier rate."
+                "of nominal 95\\,\\% intervals in per cent, by outlier rate."
             ),
             latex=short(pd.concat(frames, ignore_index=True)),
             finding=finding(pd.concat(frames, ignore_index=True)),
@@ -90,16 +90,16 @@ def draw(ax: Axes, shown: pd.DataFrame, *, struck: bool) -> None:
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
-    """RMSE with its interval and coverage per cell, estimators in rows: the table of a paper."""
+    """RMSE with its interval and coverage, process noise in columns: the table of a paper."""
     text = table.assign(
-        rmse=[
+        told=[
             f"{r.rmse:.3f} [{r.rmse_low:.3f}, {r.rmse_high:.3f}] ({100 * r.coverage95:.0f})"
             for r in table.itertuples()
         ],
-        cell=[f"{r.process_var:g} / {r.outlier_rate:g}" for r in table.itertuples()],
+        noise=[rf"$\sigma^2={q:g}$" for q in table["process_var"]],
     )
-    wide = text.pivot(index="estimator", columns="cell", values="rmse").loc[list(SHOWN)]
-    return wide.reset_index()
+    wide = text.pivot(index=["outlier_rate", "estimator"], columns="noise", values="told")
+    return wide.loc[[(rate, name) for rate in RATES for name in SHOWN]].reset_index()
 
 
 def finding(table: pd.DataFrame) -> str:

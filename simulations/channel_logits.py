@@ -114,6 +114,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             fig, out_dir, "channel_logits", table, finding=finding(table),
             latex=table.pivot(index=["struck", "channels"], columns="estimator", values="rmse")
             .reset_index(),
+            table_caption=(
+                r"RMSE of Figure~\ref{fig:channel_logits} by struck channels and their number."
+            ),
             caption=(
                 "Robust AFA whose weight is one for all channels, from squared residuals summed "
                 "over them (B.1), or one for each channel (A.5): RMSE without outliers, with "

@@ -236,6 +236,17 @@ def draw_phases(axes: Any, table: pd.DataFrame) -> None:
     axes[0].set_ylabel(r"$\sigma^2/\eta^2$")
 
 
+def short(phased: pd.DataFrame) -> pd.DataFrame:
+    """The phase with the order of the critical length, temperatures in columns."""
+    order = [
+        r"$\infty$" if np.isinf(n) else f"$10^{{{max(np.log10(n), 0):.0f}}}$"
+        for n in phased["critical length"]
+    ]
+    other = np.where(phased["phase"] == phased["phase, simulated"], "", "*")
+    told = phased.assign(told=phased["phase"] + other + " (" + order + ")")
+    return told.pivot(index=["decay", "ratio"], columns="beta", values="told").reset_index()
+
+
 def finding(curves: pd.DataFrame, phased: pd.DataFrame, mended: pd.DataFrame) -> str:
     """What the experiment shows, in numbers of the run."""
     first = curves[curves["curve"] == next(iter(CURVES))].iloc[-1]
@@ -291,7 +302,12 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "context", table,
             finding=finding(curves, phased, mended),
-            latex=phased.drop(columns=["z"]),
+            latex=short(phased),
+            table_caption=(
+                rf"Phase at {LONGEST} observations by decay, noise ratio $\sigma^2/\eta^2$ and "
+                r"inverse temperature $\beta$ (columns), with the order of the critical length; "
+                "star: simulation says otherwise."
+            ),
             caption=(
                 "Long records. (a) RMSE of AFA at the last of $N$ observations over that of the "
                 "Kalman filter: lines closed form, markers simulation with 95\\,\\% intervals "

@@ -100,14 +100,13 @@ def recursive_mle(ax: Any, n_paths: int) -> Rows:
     ]
 
 
-def longest_a() -> float:
-    """The least a of (b) whose critical length the record exceeds."""
-    dt = _setups.TIMES[1]
-    return next(
-        a for a in VALUES
-        if theory.critical_length(LinearSDE.isotropic(DECAY, 1.0, **noise_of(a)), dt)
-        < _setups.STEPS
-    )  # fmt: skip
+def critical_lengths() -> str:
+    """The least and the largest over the a of (b), in observations."""
+    found = [
+        theory.critical_length(LinearSDE.isotropic(DECAY, 1.0, **noise_of(a)), _setups.TIMES[1])
+        for a in VALUES
+    ]
+    return f"{min(found):.0f} to {max(found):.0f}"
 
 
 def exponential_sums(ax: Any, n_paths: int) -> Rows:
@@ -254,8 +253,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             caption=(
                 r"(a) Relative error of the separable form of $1/(1+a e^{-x})$, exact at both "
                 r"ends. (b) The recursive batch MLE with that form: deviation from exact plain AFA "
-                "relative to the RMSE of the latter, and relative change of the RMSE; from $a=\\,$"
-                f"{longest_a():g} on the record is longer than plain AFA's critical length. "
+                "relative to the RMSE of the latter, and relative change of the RMSE (critical "
+                f"lengths of plain AFA: {critical_lengths()}, the record has {_setups.STEPS}). "
                 "(c) Error bound of sums of exponentials. (d) AFA "
                 "forecasts: true standard deviation (closed form; circles: simulated) and the one "
                 r"claimed. (e) Process noise that fades as $e^{-gt}$ over the record at the same "

@@ -169,6 +169,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "extrapolation", table, finding=finding(table, stationary),
             latex=shown.reset_index(),
+            table_caption=(
+                "RMSE and negative log score by row and number of observations."
+            ),
             caption=(
                 f"The paper's ablations as estimators of a state of {CHANNELS} rotating channels, "
                 f"each tuned at {TUNED_AT} observations for the least RMSE on {n_paths} other "

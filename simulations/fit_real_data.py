@@ -67,11 +67,11 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].set_ylabel("flow ($10^8$ m$^3$)")
         axes[2].set_xlim(GAPS)
         axes[2].set_ylim(311, 325)
-        axes[2].set_title("CO2: the years with most missing weeks", loc="left")
+        axes[2].set_title("CO$_2$: the years with most missing weeks", loc="left")
         co2, model = datasets.load_co2(), fits["trend"].model
         assert isinstance(model, LinearSDE)
         band(rts_smoother(model, co2.t, co2.z), 1, ax=axes[3], color=COLOURS["RTS"], lw=0.8)
-        axes[3].set_title("CO2: slope of the trend", loc="left")
+        axes[3].set_title("CO$_2$: slope of the trend", loc="left")
         axes[3].set_ylabel("ppmv per year")
         axes[0].legend(loc="upper right", ncols=2)
         axes[-1].set_xlabel("year")

@@ -158,6 +158,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             fig, out_dir, "hypersphere", table, finding=finding(table, gaps),
             latex=table.pivot(index=["dim", "process_var"], columns="estimator", values="rms angle")
             .reset_index(),
+            table_caption=(
+                "Root mean squared angle in radian, by dimension $d$ and diffusion, "
+                r"of Figure~\ref{fig:hypersphere}."
+            ),
             caption=(
                 "Directions on the unit sphere: rms angle to the truth against the diffusion "
                 rf"$s_t^2$; measurement noise {OBS_VAR:g} a component, turning at 1 rad per unit "

@@ -85,6 +85,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"form; IRKF beside it. Spiral, $\\sigma^2={PROCESS_VAR:g}$, 10\\,\\% outliers of "
                 f"10 $\\eta$, {n_paths} paths."
             ),
+            table_caption=r"RMSE of Figure~\ref{fig:iterated} by layers and form.",
             finding=(
                 f"One layer with the full step takes the error from {plain:.3f} (plain AFA) to "
                 f"{errors['s = 1'][0]:.3f}, {LAYERS} layers to {errors['s = 1'][-1]:.3f}; smaller "

@@ -147,6 +147,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             fig, out_dir, "lyapunov", table, finding=finding(table, spent),
             latex=table.groupby(["model", "method"], sort=False)["deviation"].max()
             .unstack("method")[list(METHODS)].reset_index(),
+            table_caption=(
+                "Largest deviation from quadrature over all lags, by model and method."
+            ),
             caption=(
                 "Covariance $V(\\tau)$ of propagated process noise: largest deviation from "
                 f"Gauss--Legendre quadrature ({NODES} nodes a panel) over the entries, each in "

@@ -262,6 +262,9 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
             "process_var": PROCESS_VAR, "obs_var": OBS_VAR, "ratios": ratios.tolist(),
         },
         latex=whole[[*NAMES, "RT-AFA / AFA"]].reset_index(),
+            table_caption=(
+                r"RMSE of the whole error by measurement noise and $s_t/s_r$."
+            ),
         finding=error_finding(table),
     )  # fmt: skip
 

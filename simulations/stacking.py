@@ -86,6 +86,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         return save(
             fig, out_dir, "stacking", table, finding=finding(table),
             latex=table.pivot(index=["case", "form"], columns="layer", values="rmse").reset_index(),
+            table_caption=(
+                r"RMSE of Figure~\ref{fig:stacking} by layer (columns)."
+            ),
             caption=(
                 "Stacked robust AFA (power weight, queries and keys both with noise 1): RMSE by "
                 "layer when the keys of a layer are the estimates of the layer below, and when "

@@ -271,14 +271,13 @@ def _places(x: Array) -> tuple[list[float], list[str]]:
 
 def decimal_ticks(ax: Axes, axis: str = "y") -> None:
     """A few values of each decade, written as decimals: for log axes of few decades, drawn on."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     chosen = ax.yaxis if axis == "y" else ax.xaxis
     low, high = chosen.get_view_interval()
-    narrow = high < 10 * low
-    chosen.set_major_locator(
-        LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0))
-    )
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 10 * low else (1.0, 2.0, 5.0)
+    even = high < 3 * low
+    chosen.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if even else LogLocator(subs=subs))
     chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     chosen.set_minor_formatter(NullFormatter())
 

@@ -125,8 +125,8 @@ def fit(
     panels = _panels(2 + len(several), axes)
     signal = smoothed.observed(noise=False)
     observations(t, problem.z, 0, path=path, ax=panels[0])
-    look = {"label": "smoothed signal", "color": COLOURS["RTS"]}
-    band(signal, 0, level=level, path=path, ax=panels[0], **look)
+    colour = COLOURS["RTS"]
+    band(signal, level=level, path=path, ax=panels[0], label="smoothed signal", color=colour)
     panels[0].set_ylabel(_with_units("observed", units))
     panels[0].legend(title=f"band: {100 * level:g} %")
     for k, (name, part) in enumerate(several.items()):
