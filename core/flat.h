@@ -21,30 +21,34 @@
 
 namespace afa {
 
-// T that is better conditioned than this (columns scaled) is inverted at once, a worse one when that adds no
-// standard deviation greater than the square root of COLLAPSE_GAIN times what is there.
+// delta is integrated out as soon as that adds no variance greater than COLLAPSE_GAIN times what is there: what it does add
+// cancels in gradients. Where nothing is there (no process noise) PATIENCE more observations for each direction do, once T is
+// better conditioned than COLLAPSE_COND (columns scaled).
 constexpr double COLLAPSE_COND = 1e3, COLLAPSE_GAIN = 1e6;
+constexpr int PATIENCE = 4;
 // An origin is moved where the observation sees the direction by more than this much of its size.
 constexpr double ORIGIN = 1e-3;
 
-// What is known at a node: count of delta; directions (q, d), delta's first; T (q, q), s (n, q).
+// What is known at a node: count of delta; directions (q, d), delta's first; T (q, q), s (n, q); waited: observations since
+// one last saw a new direction (from the beginning enough, where nobody counts).
 struct FlatState {
     int d, p, q, count = 0;
     double* M;
     double *T, *s, *L, *m;
     int64_t paths;
+    int64_t waited = PATIENCE * (q + 2);
 };
 
 // Work space of one observation. E (p, q): delta's share in the prediction; taken (p): direction that a component
-// closed, or -1; slack (q): rounding of T_jj in EPS.
+// closed, or -1; slack (q): rounding of T_jj in EPS; rough (q): that of what observations see of the direction.
 struct FlatWork {
     OpenDirections open, ahead;
     StateSpace<0, true> space;
     ShownSpace<0, 0> shown;
-    Scratch<double, 0> row, left, slack, inverse, column;
+    Scratch<double, 0> row, left, slack, rough, inverse, column;
     Scratch<int64_t, 0> taken;
     FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
-        : open(d, q), ahead(d, q), space(d), shown(d, p), row(q), left(n), slack(q), inverse(q * q), column(d), taken(p) {}
+        : open(d, q), ahead(d, q), space(d), shown(d, p), row(q), left(n), slack(q), rough(q), inverse(q * q), column(d), taken(p) {}
 };
 
 // ---------------------------------------------------------------- steps
@@ -62,7 +66,8 @@ inline void predict_flat(const double* F, const double* b, FlatState& x, double*
     for (int64_t path = 0; path < x.paths; path++) move(x.m + path * d, b);
 }
 
-// Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M.
+// Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M, for those
+// that are missing along open directions too.
 //
 // turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat;
 // shift(path, j, by) says so to whoever keeps earlier means.
@@ -72,11 +77,17 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
     const int d = x.d;
     OpenDirections& open = work.open;
     const int before = x.count;
+    auto show = [&](const double* h, int j) {
+        double noise;
+        const double w = shown(h, open, j, noise);
+        return is_rounding(w, noise) ? 0.0 : w;
+    };
     for (int a = 0; a < x.p; a++) {
         const double* h = H + a * d;
         for (int j = 0; j < x.q; j++) E[a * x.q + j] = 0.0;
         work.taken[a] = -1;
         if (!seen[a]) continue;
+        double own = 0.0;
         if (open.first < open.q && look(h, open)) {
             int best = open.first;
             double clearest = 0.0, noise = 0.0;
@@ -95,25 +106,29 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
                 shift(path, best, by);
             }
             const int j = open.first;
-            take_direction(h, open, turn);
-            work.slack[j] = noise;
+            own = take_direction(h, open, turn);
+            work.slack[j] = work.rough[j] = noise;
             for (int i = 0; i < d; i++) x.M[j * d + i] = open.direction(j)[i];
             work.taken[a] = j;
             x.count = open.first;
         }
         for (int j = 0; j < before; j++)
             for (int i = 0; i < d; i++) E[a * x.q + j] += h[i] * x.M[j * d + i];
-        for (int j = before; j < x.count; j++) {
-            double noise;
-            const double show = shown(h, open, j, noise);
-            E[a * x.q + j] = j != work.taken[a] && is_rounding(show, noise) ? 0.0 : show;
-        }
+        for (int j = before; j < x.count; j++) E[a * x.q + j] = j == work.taken[a] ? own : show(h, j);
+    }
+    for (int a = 0; a < x.p; a++) {                                          // of what is missing: for its prediction alone
+        if (seen[a]) continue;
+        for (int j = 0; j < before; j++)
+            for (int i = 0; i < d; i++) E[a * x.q + j] += H[a * d + i] * x.M[j * d + i];
+        for (int j = before; j < x.q; j++) E[a * x.q + j] = show(H + a * d, j);
     }
 }
 
-// Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over.
+// Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over. rounded(j) is the
+// rounding of entry j of the row, in EPS.
 // turned(j, cos, sin) is called for every rotation (T_j, row) <- (cos T_j + sin row, cos row - sin T_j).
-template <class Turned> inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack, Turned turned) {
+template <class Rounded, class Turned>
+inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack, Rounded rounded, Turned turned) {
     const int q = x.q;
     for (int j = count - 1; j >= 0; j--) {
         if (row[j] == 0.0) continue;
@@ -128,7 +143,7 @@ template <class Turned> inline void rotate_in(double* row, int count, double* le
             const double t = right;
             right = c * t + s * left[path], left[path] = c * left[path] - s * t;
         }
-        slack[j] *= std::fabs(c);
+        slack[j] = std::fabs(c) * slack[j] + std::fabs(s) * rounded(j);
         turned(j, c, s);
     }
 }
@@ -185,10 +200,12 @@ inline double update_flat(const double* H, const double* off, const double* R, d
             for (int64_t path = 0; path < x.paths; path++) x.s[path * q + own] = left[path];
             work.slack[own] *= K[a * p + a];
         } else {
-            rotate_in(row, count, left, x, &work.slack[0], [](int, double, double) {});
+            rotate_in(row, count, left, x, &work.slack[0], [&](int j) { return K[a * p + a] * work.rough[j]; },
+                      [](int, double, double) {});
             for (int64_t path = 0; path < x.paths; path++) loglik[path * every] -= 0.5 * left[path] * left[path];
         }
     }
+    x.waited = count > before ? 0 : x.waited + 1;
     for (int j = 0; j < count; j++) volume -= std::log(std::fabs(x.T[j * q + j]));
     for (int64_t path = 0; path < x.paths; path++) loglik[path * every] += volume;
     return half;
@@ -208,17 +225,8 @@ inline void invert_lower(const double* T, double* inverse, int count, int q) {
 inline bool can_collapse(const FlatState& x, const double* L, double* inverse) {
     const int d = x.d, q = x.q, count = x.count;
     invert_lower(x.T, inverse, count, q);
-    double cond = 0.0;
-    for (int j = 0; j < count; j++) {
-        double column = 0.0, row = 0.0;
-        for (int i = 0; i < count; i++) {
-            column += x.T[i * q + j] * x.T[i * q + j];
-            row += inverse[j * q + i] * inverse[j * q + i];
-        }
-        cond = larger(cond, std::sqrt(column * row));
-    }
-    if (cond <= COLLAPSE_COND) return true;
-    for (int i = 0; i < d; i++) {
+    bool small = true;
+    for (int i = 0; i < d && small; i++) {
         double given = 0.0, added = 0.0;
         for (int j = 0; j < d; j++) given += L[j * d + i] * L[j * d + i];
         for (int j = 0; j < count; j++) {
@@ -226,7 +234,16 @@ inline bool can_collapse(const FlatState& x, const double* L, double* inverse) {
             for (int l = j; l < count; l++) t += x.M[l * d + i] * inverse[l * q + j];
             added += t * t;
         }
-        if (!(added <= COLLAPSE_GAIN * given)) return false;
+        small = added <= COLLAPSE_GAIN * given;
+    }
+    if (small || x.waited < PATIENCE * (q + 2)) return small;
+    for (int j = 0; j < count; j++) {
+        double column = 0.0, row = 0.0;
+        for (int i = 0; i < count; i++) {
+            column += x.T[i * q + j] * x.T[i * q + j];
+            row += inverse[j * q + i] * inverse[j * q + i];
+        }
+        if (!(column * row <= COLLAPSE_COND * COLLAPSE_COND)) return false;
     }
     return true;
 }

@@ -131,7 +131,7 @@ struct Regression {
                     for (int j = 0; j < x.count; j++) T[(x.count - 1) * q + j] = row[j];
                     for (int64_t j = 0; j < flat.n; j++) s[j * q + x.count - 1] = left[at * flat.n + j];
                 } else
-                    rotate_in(&row[0], x.count, &left[at * flat.n], x, &slack[0], [&](int j, double c, double sine) {
+                    rotate_in(&row[0], x.count, &left[at * flat.n], x, &slack[0], [](int) { return 0.0; }, [&](int j, double c, double sine) {
                         turns[(at * q + j) * 2] = c, turns[(at * q + j) * 2 + 1] = sine;
                     });
             }
@@ -488,7 +488,7 @@ struct Beginning {
     Beginning(const LinearChain& chain, const PathData& data, Filtered& kept, double& value) : L(kept.d * kept.d), m(kept.d * kept.n) {
         const int64_t T = data.z.shape[0], q = chain.flat.shape[0], d = kept.d, n = kept.n;
         if (q > 0)
-            for (int64_t room = std::min<int64_t>(T, 4 * q + 16);;) {
+            for (int64_t room = std::min<int64_t>(T, 8 * q + 24);;) {
                 flat.emplace(chain, data, kept, room);
                 flat->run(chain, data, kept, spare);
                 if (flat->outcome[2] >= 0) {

@@ -212,18 +212,22 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
     }
 }
 
-// h n_j and its rounding `noise` in EPS.
+// h n_j and its rounding `noise` in EPS. h Omega h^T is known to a rounding of its terms, which cancel where they have been turned
+// away.
 inline double shown(const double* h, OpenDirections& open, int j, double& noise) {
     const int d = open.d;
     const double *n = open.direction(j), *Omega = open.error(j);
-    double x = 0.0, size = 0.0, square = 0.0;
+    double x = 0.0, size = 0.0, square = 0.0, terms = 0.0;
     for (int i = 0; i < d; i++) {
         x += h[i] * n[i];
         size += std::fabs(h[i] * n[i]);
         if (h[i] != 0.0)
-            for (int l = 0; l < d; l++) square += h[i] * Omega[i * d + l] * h[l];
+            for (int l = 0; l < d; l++) {
+                const double term = h[i] * Omega[i * d + l] * h[l];
+                square += term, terms += std::fabs(term);
+            }
     }
-    noise = std::sqrt(square > 0.0 ? square : 0.0) + size;
+    noise = std::sqrt((square > 0.0 ? square : 0.0) + d * EPS * terms) + size;
     return x;
 }
 inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * EPS * noise; }

@@ -85,7 +85,7 @@ class FlatBlock:
         (_, N, d), p = block.mean.shape, block.z.shape[2]
         self.block, self.gains = block, recursions.empty_gains(N, d, p)
         q = block.line.law.diffuse.shape[1]
-        size, spare = min(N, 4 * q + 16), 0.0
+        size, spare = min(N, 8 * q + 24), 0.0
         while True:
             singular = self._filter(size, spare)
             if singular >= 0:

@@ -241,7 +241,7 @@ def _one_path(
     """Fill the answers of one path; what a flat start leaves open."""
     law, (N, d) = line.law, out[0].shape
     q = law.diffuse.shape[1]
-    size, spare = min(N, 4 * q + 16) if q else 0, 0.0
+    size, spare = min(N, 8 * q + 24) if q else 0, 0.0
     outcome = np.empty(2, np.int64)
     while True:
         M, rounding = np.empty((size, q, d)), np.empty((size, q, d))

@@ -9,6 +9,7 @@ spread over threads.
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,14 +19,26 @@ from afafilter._base.checks import Array, ObsMask
 from afafilter._base.patterns import group_alike
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
-from afafilter.kalman.flat_start import FlatBlock, FlatStart, initial_root, raise_singular
+from afafilter.kalman.flat_start import (
+    BarelyDetermined,
+    FlatBlock,
+    FlatStart,
+    initial_root,
+    raise_singular,
+)
 from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
 
+LOST = 1e20
+"""Variance of a prediction over that of its observation from which an update keeps six digits."""
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
+
+
+class LostDigits(BarelyDetermined):
+    """Predictions are so much less certain than observations that rounding shows in the result."""
 
 
 @dataclass
@@ -103,6 +116,7 @@ def run(
             out.flat[rows] = _side_by_side(lanes, room.kept)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
+        _warn_of_lost_digits(line, out.innovation_cov, scale)
         return out
 
     def one(g: int) -> None:
@@ -125,7 +139,25 @@ def run(
             out.loglik[paths] = part.loglik
 
     spread(one, range(G), n * N)
+    _warn_of_lost_digits(line, out.innovation_cov, scale)
     return out
+
+
+def _warn_of_lost_digits(line: Timeline, S: Array, scale: Array) -> None:
+    """Where predictions S (G, T, p, p) are so uncertain that rounding of them hides what an
+    observation says; scale (1 or G, T) of its noise."""
+    noise = np.einsum("...ii->...i", line.chain.R)[line.chain.cfg] * scale[..., None]
+    variance = np.einsum("...ii->...i", S)
+    lost = (variance > LOST * noise) & (variance < np.inf) & (noise > 0)
+    if lost.any():
+        worst = np.sqrt((variance[lost] / np.broadcast_to(noise, lost.shape)[lost]).max())
+        warnings.warn(
+            f"an observation is {worst:.0e} times as precise as what predicts it: rounding "
+            "shows in the results after it; give a flat start in place of a vague prior, or split "
+            "the record where a state grows without data",
+            LostDigits,
+            stacklevel=2,
+        )
 
 
 @dataclass

@@ -104,12 +104,26 @@ def _prior(prior: Any) -> PriorSpec:
     return str(prior)
 
 
+class Lead(NamedTuple):
+    """The step from a prior before the first observation, and its law there.
+
+    F (1, d, d), b (1, d), V (1, d, d) over `gap`; law at its begin.
+    """
+
+    F: Array
+    b: Array
+    V: Array
+    law: InitialLaw
+    gap: float
+
+
 class Chain(NamedTuple):
     """Discrete-time system of T observations; as a gradient, the derivative by each array.
 
     K distinct transitions F, b, V, `index` (T,) the one that leads into each observation; C rows of
     H, shift, R, `row` (T,) the one that shows it; law of the first state. times and sizes say how
-    exact the transitions are, which decides what flat directions are seen.
+    exact the transitions are, which decides what flat directions are seen. lead: where the prior
+    holds earlier; the recursions begin there, so that nothing is lost on the way.
     """
 
     F: Array  # (K, d, d)
@@ -125,6 +139,26 @@ class Chain(NamedTuple):
     flat: Array  # (d, q)
     times: Array  # (T,)
     sizes: ComponentSizes
+    lead: Lead | None = None
+
+    def led(self) -> Chain:
+        """With the step of `lead` as the last of the transitions, into what is now node 1."""
+        if self.lead is None:
+            return self
+        F, b, V, law, gap = self.lead
+        last = np.array([len(self.F)] * 2)
+        return self._replace(
+            F=np.concatenate([self.F, F]),
+            b=np.concatenate([self.b, b]),
+            V=np.concatenate([self.V, V]),
+            index=np.concatenate([last, self.index[1:]]),
+            row=np.concatenate([self.row[:1], self.row]),
+            mean=law.mean,
+            cov=law.cov,
+            flat=law.diffuse,
+            times=np.concatenate([self.times[:1] - gap, self.times]),
+            lead=None,
+        )
 
 
 def _shown(T: int, *arrays: Array) -> tuple[Any, ...]:
@@ -151,7 +185,7 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
 def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
     A, Q, u = system.A, system.Q, system.drift
-    (mean, cov, flat), prior_pullback = _sde_prior(system, data.t[0] - system.delay)
+    (mean, cov, flat), prior_pullback, lead = _sde_prior(system, data.t[0] - system.delay)
     reach = np.abs(A).sum(axis=0).max() * data.longest
     faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
     if reach <= COMPILED_REACH and not faint:
@@ -162,11 +196,12 @@ def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], Syst
     shown, input_pullback = _shift(system, data)
     H, shift, R, row = _shown(len(data.t), system.C[None], shown, R)
     sizes = _sizes(A, flat.shape[1])
-    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes)
+    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes, lead)
+    K = len(data.steps)
 
     def pullback(g: Chain) -> System:
-        gA, gQ, gu = transition_adjoint((A, Q, u), data.steps, g.F, g.b, g.V)
-        pA, pQ, pu, prior = prior_pullback(g.mean, g.cov, g.flat)
+        gA, gQ, gu = transition_adjoint((A, Q, u), data.steps, g.F[:K], g.b[:K], g.V[:K])
+        pA, pQ, pu, prior = prior_pullback(g)
         if pA is not None:
             gA, gQ, gu = gA + pA, gQ + pQ, gu + pu
         gR = g.R.sum(axis=0) if data.obs_cov is None else np.zeros_like(system.R)
@@ -204,44 +239,61 @@ def _decay(A: Array) -> float:
     return float(-np.linalg.eigvals(A).real.min())
 
 
-def _sde_prior(system: System, t_first: float) -> tuple[InitialLaw, Callable[..., Any]]:
-    """Initial law and the pullback of its gradient to (A, Q, drift, prior arrays)."""
-    from scipy.linalg import solve_continuous_lyapunov
-
+def _sde_prior(
+    system: System, t_first: float
+) -> tuple[InitialLaw, Callable[[Chain], Any], Lead | None]:
+    """Law of the first state, the pullback of a gradient by it to (A, Q, drift, prior arrays), and
+    the step that leads from an earlier prior to it."""
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
     if isinstance(prior, PriorArrays):
         law = InitialLaw(prior.mean, prior.cov, prior.flat)
         if prior.t0 is None or prior.t0 == t_first:
-            return law, lambda *grads: (None, None, None, PriorArrays(*grads))
+            return law, lambda g: (None, None, None, PriorArrays(g.mean, g.cov, g.flat)), None
         require_before(prior.t0, t_first)
-        gap = np.array([t_first - prior.t0])
-        (F,), (b,), (V,) = discretiser.transition(A, Q, u, gap)
-
-        def propagated(gm: Array, gP: Array, gD: Array) -> Any:
-            gF = np.outer(gm, prior.mean) + 2 * gP @ F @ prior.cov + gD @ prior.flat.T
-            parts = transition_adjoint((A, Q, u), gap, gF[None], gm[None], gP[None])
-            return *parts, PriorArrays(F.T @ gm, F.T @ gP @ F, F.T @ gD)
-
-        return law.moved(F, b, V), propagated
+        return _earlier_prior(system, law, t_first - prior.t0)
     if prior == "diffuse":
-        return InitialLaw.flat(len(A)), lambda *_: (None, None, None, "diffuse")
+        return InitialLaw.flat(len(A)), lambda _: (None, None, None, "diffuse"), None
     law = InitialLaw.stationary(A, Q, u)
 
-    def stationary(gm: Array, gP: Array, gD: Array) -> Any:
-        y = np.linalg.solve(A.T, gm)
-        Y = solve_continuous_lyapunov(A.T, -gP)
-        Y = 0.5 * (Y + Y.T)
+    def stationary(g: Chain) -> Any:
+        y = np.linalg.solve(A.T, g.mean)
+        Y = discretiser.stationary_adjoint(A, 0.5 * (g.cov + g.cov.T))
         return 2 * Y @ law.cov - np.outer(y, law.mean), Y, -y, "stationary"
 
-    return law, stationary
+    return law, stationary, None
+
+
+def _earlier_prior(
+    system: System, law: InitialLaw, gap: float
+) -> tuple[InitialLaw, Callable[[Chain], Any], Lead]:
+    """`_sde_prior` of a law that holds by `gap` before the first state.
+
+    A gradient is by the chain with the lead's step at its end, and by the law there; or, without
+    that step, by the law of the first state.
+    """
+    A, Q, u = system.A, system.Q, system.drift
+    steps = np.array([gap])
+    Phi, psi, V = discretiser.transition(A, Q, u, steps)
+
+    def pullback(g: Chain) -> Any:
+        if g.lead is None:
+            parts, first = (g.F[-1:], g.b[-1:], g.V[-1:]), PriorArrays(g.mean, g.cov, g.flat)
+        else:
+            (F,), gm, gP, gD = Phi, g.mean, g.cov, g.flat
+            gF = np.outer(gm, law.mean) + 2 * gP @ F @ law.cov + gD @ law.diffuse.T
+            parts, first = (
+                (gF[None], gm[None], gP[None]),
+                PriorArrays(F.T @ gm, F.T @ gP @ F, F.T @ gD),
+            )
+        return *transition_adjoint((A, Q, u), steps, *parts), first
+
+    return law.moved(Phi[0], psi[0], V[0]), pullback, Lead(Phi, psi, V, law, gap)
 
 
 def discrete_chain(
     system: DiscreteSystem, data: Data
 ) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
     """The chain of a discrete-time system, and the map from chain to system gradients."""
-    from scipy.linalg import solve_discrete_lyapunov
-
     T = len(data.t)
     varying = system.time_varying
     moving = bool({"F", "Q", "b"} & set(varying))
@@ -280,8 +332,8 @@ def discrete_chain(
             prior = PriorArrays(g.mean, g.cov, g.flat)
         elif prior == "stationary":
             y = np.linalg.solve((np.eye(n) - system.F).T, g.mean)
-            Y = solve_discrete_lyapunov(system.F.T, g.cov)
-            Y = 0.5 * (Y + Y.T)
+            P = 0.5 * (g.cov + g.cov.T)
+            Y = discretiser.stationary_steps_covariance(system.F.T, P)
             gF, gb, gV = gF + np.outer(y, mean) + 2 * Y @ system.F @ cov, gb + y, gV + Y
         if data.obs_cov is not None:
             gR = np.zeros_like(system.R)

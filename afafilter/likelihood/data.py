@@ -22,6 +22,13 @@ class Group:
     scale: Array  # (T,)
     paths: Any  # (n,) positions among the flattened paths
 
+    def led(self) -> Group:
+        """With a time before the first one, at which nothing is observed."""
+        _, p, n = self.z.shape
+        z = np.concatenate([np.zeros((1, p, n)), self.z])
+        mask = np.concatenate([np.zeros((1, p), bool), self.mask])
+        return Group(z, mask, np.concatenate([np.ones(1), self.scale]), self.paths)
+
 
 @dataclass(frozen=True)
 class Data:

@@ -43,6 +43,8 @@ def chain_loglik(
 ) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
+    Where the chain has a lead, the gradient is by `chain.led()`; moments are those at the data.
+
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
     an orthonormal basis at the prior's own time, those that the data do not see are left out.
 
@@ -52,16 +54,18 @@ def chain_loglik(
         If the covariance of an innovation is not positive definite (which step is said).
     """
     total, moments = 0.0, []
+    early, chain = int(chain.lead is not None), chain.led()
     score = Score.zeros(chain)
     d = len(chain.mean)
     for group in data.groups:
-        T, p, n = group.z.shape
+        shown = group.led() if early else group
+        T, p, n = shown.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        status, value = loglik_group(chain, group, score if gradient or keep else None, kept)
-        _refuse_singular(status)
+        status, value = loglik_group(chain, shown, score if gradient or keep else None, kept)
+        _refuse_singular(status - early)
         total += value
         if kept is not None:
-            moments.append(kept)
+            moments.append(Moments(*(part[early:] for part in kept)))
     return total, score.chain(chain), moments
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def loglik_group(
     value = np.zeros(1)
     slopes = Score.zeros(chain) if score is None else score
     kept = Moments.empty(0, d, p, n) if moments is None else moments
-    along: Any = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
+    *along, _ = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
     status = core.loglik_group(
         tuple(along),
         (group.z, group.mask, group.scale),

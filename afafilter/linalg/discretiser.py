@@ -55,6 +55,7 @@ _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
 _REMEMBERED = 32  # single intervals whose transitions are kept
+_MOST_DOUBLINGS = 60  # of steps that decay by a rounding each
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
 
@@ -299,13 +300,45 @@ def is_stable(A: Array) -> bool:
 
 
 def stationary_covariance(A: Array, Q: Array) -> Array:
-    """P with A P + P A^T + Q = 0 (A stable), as V after 50 decay times of the slowest mode.
+    """P with A P + P A^T + Q = 0 (A stable, Q symmetric): V after 50 decays of the slowest mode.
 
-    Like `transition`, and unlike a Schur solver, semidefinite by construction and accurate for
-    each block of a block-diagonal model.
+    Like `transition`, and unlike a Schur solver, semidefinite by construction where Q is, and
+    accurate for each block of a block-diagonal model.
     """
     slowest = -float(np.linalg.eigvals(A).real.max())
     return transition(A, Q, np.zeros(len(A)), np.asarray(50 / slowest))[2]
+
+
+def stationary_adjoint(A: Array, G: Array) -> Array:
+    """Y with A^T Y + Y A + G = 0 (A stable): the gradient by Q of what has the gradient G by P.
+
+    G (d, d) symmetric, of any sign: the sum over steps of 1/||A|| each.
+    """
+    short = Discretiser(A.T, G, np.zeros(len(A)))
+    F, _, V = transitions(short.A, short.Q, short.u, np.array([1 / short.unit]))
+    return np.asarray(stationary_steps_covariance(F[0], V[0]) * short.scale[2])
+
+
+def stationary_steps_covariance(F: Array, Q: Array) -> Array:
+    """P = F P F^T + Q = sum_k F^k Q F^kT (F stable, Q symmetric), the sum doubled until it stands.
+
+    Semidefinite by construction where Q is; no system of d^2 equations is solved.
+    """
+    from scipy.linalg import matrix_balance
+
+    scale = np.diag(matrix_balance(F, permute=False)[1])
+    pair = np.outer(scale, scale)
+    P, power = Q / pair, (F / np.outer(scale, 1 / scale))[None]
+    x = np.diagonal(F - np.eye(len(F)))[None]
+    with np.errstate(under="ignore"):
+        for _ in range(_MOST_DOUBLINGS):
+            more = power[0] @ P @ power[0].T
+            P = P + more
+            x, power = square(x, power)
+            if not np.abs(power).max() > _EPS**2:
+                break
+    P = P * pair
+    return np.asarray(0.5 * (P + P.T))
 
 
 def cholesky(M: Array, name: str, step: int | None = None) -> Array:

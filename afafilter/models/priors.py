@@ -53,13 +53,10 @@ class InitialLaw(NamedTuple):
         numpy.linalg.LinAlgError
             If F is not stable.
         """
-        from scipy.linalg import solve_discrete_lyapunov
-
         if np.abs(np.linalg.eigvals(F)).max() >= 1:
             raise np.linalg.LinAlgError("a stationary prior needs a stable F")
-        P = solve_discrete_lyapunov(F, Q)
         mean = np.asarray(np.linalg.solve(np.eye(len(F)) - F, b), dtype=np.float64)
-        return cls(mean, 0.5 * (P + P.T), np.zeros((len(F), 0)))
+        return cls(mean, discretiser.stationary_steps_covariance(F, Q), np.zeros((len(F), 0)))
 
     def moved(self, Phi: Array, psi: Array, V: Array) -> InitialLaw:
         """The law after x -> Phi x + psi + w, w ~ N(0, V); its flat directions as they come."""
@@ -126,6 +123,7 @@ class Prior:
                 raise ValueError("prior diffuse must have linearly independent columns")
             proper = np.eye(d) - basis @ basis.T
             mean, cov = proper @ mean, proper @ cov @ proper
+            cov = 0.5 * (cov + cov.T)
             object.__setattr__(self, "diffuse", frozen(basis))
         object.__setattr__(self, "mean", frozen(mean))
         object.__setattr__(self, "cov", frozen(cov))

@@ -273,7 +273,9 @@ def _gradient(view: View, pick: Pick) -> Iterator[Any]:
                 balls = e.put(which, values)
                 return balls + exact_balls("", E) * STEP * sign if which == put else balls
 
-            ends.append(e.again(change).loglik_ball())
+            moved = e.again(change)
+            moved.nulls = e.nulls  # nothing is open: a step decides nothing
+            ends.append(moved.loglik_ball())
         ball = (ends[0] - ends[1]) / (2 * STEP)
         return float(ball.mid())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,9 @@ from afafilter import (
 )
 from afafilter._base import threads
 from afafilter.kalman import segments
+from afafilter.kalman.run import LostDigits
 from tests.conftest import MODELS, draw_data, irregular_times
+from tests.exact_oracle import ExactGaussian
 from tests.oracles import dense_loglik, dense_posterior
 
 BOTH = pytest.mark.parametrize("causal", [True, False], ids=["filter", "smoother"])
@@ -450,9 +453,24 @@ def test_covariances_stay_semidefinite(noise, causal):
     prior = Prior(np.zeros(3), 1e10 * np.eye(3))
     model = LinearSDE(A, Q=np.diag([0.0, 0.0, 1e-8]), R=[[noise]], C=[[1.0, 0.0, 0.0]], prior=prior)
     t = np.cumsum(rng.exponential(1e-2, 300))
-    estimate = estimator(causal)(model, t, rng.standard_normal((300, 1)))
+    said = pytest.warns(LostDigits) if 1e10 / noise > 1e20 else nullcontext()
+    with said:
+        estimate = estimator(causal)(model, t, rng.standard_normal((300, 1)))
     assert_semidefinite(estimate.cov)
     assert np.isfinite(estimate.mean).all()
+
+
+@pytest.mark.parametrize(("gap", "lost"), [(50.0, False), (240.0, True)])
+def test_growth_that_leaves_no_digits_is_said(gap, lost):
+    """Between two observations a state grows by e^(0.4 gap): then the first one is forgotten."""
+    model = LinearSDE(
+        np.diag([0.4, 0.0]), Q=np.diag([0.3, 1.0]), R=[[0.1]], C=[[1.0, 1.0]], prior="diffuse"
+    )
+    t, z = np.array([0.0, 1.0, 2.0, 2.0 + gap, 3.0 + gap]), np.ones((5, 1))
+    with pytest.warns(LostDigits, match="grows without data") if lost else nullcontext():
+        found = kalman_filter(model, t, z)
+    if not lost:
+        assert found.loglik == pytest.approx(ExactGaussian(model, t, z).loglik(), rel=1e-7)
 
 
 def test_precise_observation_of_a_vague_state():

@@ -30,7 +30,7 @@ from afafilter import (
 from afafilter.kalman.flat_start import BarelyDetermined
 from afafilter.weights import StudentT
 from tests.exact_oracle import ExactGaussian
-from tests.flat_cases import SMALL, cases, two_sensors
+from tests.flat_cases import SMALL, VELOCITY, cases, two_sensors
 
 
 def sensor_data(gap, sds=(1e-2, 1e-5), level=5e6):
@@ -208,6 +208,26 @@ def test_what_one_value_cannot_determine(unit, order):
         np.testing.assert_array_equal(np.isfinite(filtered.mean[k]), np.arange(order) < known)
     assert np.isfinite(filtered.mean[3]).all() == (order == 2)
     assert_exact(model, t, z)
+
+
+@pytest.mark.parametrize("process_var", [0.0, 1.0])
+def test_predictions_of_what_is_missing_along_a_flat_start(process_var):
+    """S of a component without data is H P H^T + R, of what is open infinite, as for one with."""
+    model = LinearSDE(
+        VELOCITY, Q=np.diag([0.0, process_var]), R=np.diag([0.5, 0.2]), C=[[1.0, 0.0], [0.0, 1.0]],
+        prior="diffuse",
+    )  # fmt: skip
+    t = np.array([0.0, 1.0, 1.5, 3.0])
+    z = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.nan, 1.0]])
+    exact, found = ExactGaussian(model, t, z), kalman_filter(model, t, z)
+    for k in range(4):
+        law = exact.law_at(exact.shown[k], k, model.C)
+        known = np.isfinite(law.mean)
+        np.testing.assert_array_equal(np.isfinite(np.diag(found.innovation_cov[k])), known)
+        want = np.where(known[:, None] & known, law.cov + model.R, 0.0) + np.diag(
+            np.where(known, 0.0, np.inf)
+        )
+        np.testing.assert_allclose(found.innovation_cov[k], want, rtol=1e-10, atol=1e-12)
 
 
 def test_barely_determined_is_said():

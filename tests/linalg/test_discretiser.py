@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import mpmath
 import numpy as np
 import pytest
+from scipy import linalg
 from scipy.linalg import block_diag
 
 from afafilter import LinearSDE
@@ -371,3 +373,28 @@ def test_a_chain_of_integrators_up_to_rounding_keeps_every_variance(tau, roundin
     found = discretiser.transition(A, Q, np.zeros(3), np.array(tau))[2]
     sd = np.sqrt(np.diag(wanted))
     np.testing.assert_allclose(found / np.outer(sd, sd), wanted / np.outer(sd, sd), atol=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 3, 6])
+def test_lyapunov_equations_in_any_units(d):
+    """A^T Y + Y A + G = 0 and P = F P F^T + Q, whatever the sign of G and the units, in silence."""
+    rng = np.random.default_rng(d)
+    A = rng.normal(size=(d, d)) - (1 + 1.5 * d**0.5) * np.eye(d)
+    G = rng.normal(size=(d, d))
+    G, F = G + G.T, linalg.expm(A)
+    Y, P = linalg.solve_continuous_lyapunov(A.T, -G), linalg.solve_discrete_lyapunov(F, G)
+    for S in (np.eye(d), np.diag(10.0 ** rng.integers(-12, 13, d))):
+        back = np.linalg.inv(S)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = S @ discretiser.stationary_adjoint(S @ A @ back, back @ G @ back) @ S
+            steps = discretiser.stationary_steps_covariance(S @ F @ back, S @ G @ S)
+        np.testing.assert_allclose(found, Y, atol=1e-13 * np.abs(Y).max())
+        np.testing.assert_allclose(back @ steps @ back, P, atol=1e-13 * np.abs(P).max())
+
+
+def test_slow_steps_keep_their_digits():
+    """P = Q / (1 - f^2), 1 - f = 1e-10."""
+    f = 1 - 1e-10
+    P = discretiser.stationary_steps_covariance(np.array([[f]]), np.eye(1))
+    assert P[0, 0] == pytest.approx(1 / ((1 - f) * (1 + f)), rel=1e-12)

@@ -10,6 +10,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
+from afafilter.linalg.discretiser import stationary_covariance
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
@@ -171,15 +172,13 @@ class MatrixParameters:
         )
 
     def _theta(self, block: _Block, value: Array) -> Array:
-        from scipy.linalg import solve_continuous_lyapunov
-
         if block.kind == "entries":
             return np.asarray(value[block.rows])
         if block.kind == "stable":
             d = len(value)
-            P = solve_continuous_lyapunov(value, -2 * np.eye(d))
+            P = stationary_covariance(value, 2 * np.eye(d))
             S = value @ P + np.eye(d)
-            L = np.linalg.cholesky(np.linalg.inv(0.5 * (P + P.T)))
+            L = np.linalg.cholesky(np.linalg.inv(P))
             return np.concatenate([0.5 * (S - S.T)[block.rows], _lower(L)])
         part = value[np.ix_(block.rows, block.rows)]
         return _lower(np.linalg.cholesky(part))
