@@ -62,6 +62,7 @@ def fit_command(
         priors=densities_of(known),
     )
     found = replace(found, time_unit=unit)
+    begun.warn()
     follow, comment = "", ""
     if np.isfinite(found.dof):
         words = shlex.join(["afafilter", "estimate", str(reading.data), "--model", str(target)])
@@ -112,6 +113,18 @@ class Begin:
     noise: Array | None
     inputs: Any
     moving: Any
+    by_levels: Path | None
+    """The model file whose noise levels alone move, because nothing else was asked for."""
+
+    def warn(self) -> None:
+        """Say after a fit that only noise levels were fitted."""
+        if self.by_levels is not None:
+            warnings.warn(
+                f"{self.by_levels} is built from presets: fitted its noise levels only "
+                f"({', '.join(self.moving.names)}); to fit the presets' other parameters use "
+                "--family, for whole matrices --free A,Q,R,drift",
+                stacklevel=2,
+            )
 
     @property
     def free(self) -> Any:
@@ -122,7 +135,7 @@ class Begin:
 def begin(
     reading: Reading, model: Path | None, family: str | None, free: Sequence[str] | None
 ) -> Begin:
-    """Read the data and what --model or --family starts from; warns if only noise levels move."""
+    """Read the data and what --model or --family starts from."""
     if (model is None) == (family is None):
         raise ValueError("give either --model or --family")
     start: Any = read_model(model) if model is not None else parse_family(str(family))
@@ -137,14 +150,8 @@ def begin(
     elif free is not None and model is not None and not set(free) & ARRAYS:
         levels = noise_levels(model, start, noise is not None)
         moving = free if levels is None else levels.only(free)
-    if free is None and moving is not None:
-        warnings.warn(
-            f"{model} is built from presets: fitted its noise levels only "
-            f"({', '.join(moving.names)}); to fit the presets' other parameters use --family, for "
-            "whole matrices --free A,Q,R,drift",
-            stacklevel=1,
-        )
-    return Begin(start, panel, t, z, noise, inputs, moving)
+    by_levels = free is None and moving is not None
+    return Begin(start, panel, t, z, noise, inputs, moving, model if by_levels else None)
 
 
 def densities_of(known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def fit_each_command(
         options["rng"] = np.random.default_rng(seed)
     labels = begun.panel.labels
     found = fit_each(begun.start, begun.t, begun.z, labels=labels, **options)
+    begun.warn()
     names = _file_names(labels)
     folder.mkdir(parents=True, exist_ok=True)
     for k, name in enumerate(names):
