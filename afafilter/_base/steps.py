@@ -6,19 +6,56 @@ more than that rounding, pairwise and never transitively, and never a step that 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, times
 
+Times = TypeVar("Times", Array, float)
 _EPS = float(np.finfo(np.float64).eps)
 _SAMPLE = 512  # steps by which a set is judged
 
 
-def rounding(stamps: Array) -> Array:
-    """By how much two steps that end at these stamps may differ through rounding alone."""
-    return 2 * _EPS * np.abs(stamps)
+def rounding(stamps: Times) -> Times:
+    """By how much equal stamps, or two steps that end at them, may differ by rounding alone."""
+    return 2 * _EPS * abs(stamps)
+
+
+def on_stamps(asked: Array, stamps: Array) -> Array:
+    """The sorted times asked for, those that equal a stamp up to rounding moved onto it.
+
+    What belongs to the past of a time then follows from exact comparisons: an observation stamped
+    0.1 + 0.2 is seen at 0.3.
+    """
+    if asked is stamps or len(stamps) == 0:
+        return asked
+    after = np.minimum(np.searchsorted(stamps, asked), len(stamps) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = np.where(asked - stamps[before] < stamps[after] - asked, before, after)
+    nearest = stamps[nearer]
+    return np.where(np.abs(asked - nearest) <= rounding(nearest), nearest, asked)
+
+
+def asked_times(value: ArrayLike | None, stamps: Array, name: str = "query_times") -> Array:
+    """Checked times at which answers are asked for, on the stamps they equal; None: the stamps."""
+    return stamps if value is None else on_stamps(times(value, name), stamps)
+
+
+def not_before(t: float, last: float) -> float:
+    """t, or `last` where rounding alone makes it earlier.
+
+    Raises
+    ------
+    ValueError
+        t lies before `last`.
+    """
+    if t >= last:
+        return t
+    if last - t > rounding(last):
+        raise ValueError(f"t must not lie before the last time {last:g}, got {t:g}")
+    return last
 
 
 def regular_step(stamps: Array) -> float | None:

@@ -25,6 +25,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.steps import asked_times
 from afafilter.adaptive.linear_map import calibrate
 from afafilter.adaptive.methods import query_noise, require_definite, run_method
 from afafilter.adaptive.options import Options, make_spans
@@ -244,7 +245,7 @@ def _estimate(
     )
     if options.obs_cov is None:
         require_definite(model)
-    asked = None if options.query_times is None else times(options.query_times, "query_times")
+    asked = None if options.query_times is None else asked_times(options.query_times, grid)
     gamma = query_noise(model, options)
     spans = make_spans(grid, asked, model.delay, options)
     paths = data.reshape(-1, len(grid), model.obs_dim)

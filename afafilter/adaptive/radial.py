@@ -21,6 +21,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.steps import asked_times
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.radial_tiles import RadialKernel, Task, sweep
 from afafilter.models.radial import RadialTangentialSDE, directions, rank_one
@@ -108,7 +109,7 @@ def radial_adaptive_filter(
         raise ValueError(f"step must be <= 1, got {step:g}")
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     _require_precisions(model, gamma2)
-    queries = grid if query_times is None else times(query_times, "query_times")
+    queries = asked_times(query_times, grid)
     visible = (
         np.arange(1, len(grid) + 1)
         if query_times is None

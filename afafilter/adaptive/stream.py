@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observations, scalar
+from afafilter._base.steps import not_before
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
@@ -205,9 +206,7 @@ class AdaptiveFilterStream:
 
     def _stamp(self, t: float) -> float:
         stamp = scalar(t, "t")
-        if self.t is not None and stamp < self.t:
-            raise ValueError(f"t must not decrease, got {stamp:g} after {self.t:g}")
-        return stamp
+        return stamp if self.t is None else not_before(stamp, self.t)
 
 
 def _nothing(d: int) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, is_complete, real_array, times, unmasked
+from afafilter._base.steps import asked_times
 from afafilter.models.structured_noise import StructuredNoise
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
@@ -76,7 +77,7 @@ def prepare(
     causal: bool,
 ) -> Inputs:
     grid = times(t)
-    queries = grid if t_query is None else times(t_query, "t_query")
+    queries = asked_times(t_query, grid, "t_query")
     if not plain and (q is None or k is None):
         raise ValueError(
             "q and k must be given with a robust weight; only weight=None can do without"

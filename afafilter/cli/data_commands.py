@@ -21,6 +21,7 @@ from afafilter.cli.options import (
     densities,
     known,
     limits,
+    listed,
     names,
     numbers,
     reading_options,
@@ -77,15 +78,14 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
     default="kalman",
     show_default=True,
     shell_complete=known(ESTIMATORS),
-    help="kalman, rts, wolf, irkf, irks, afa, afa-smoother, afa-exact, "
-    "afa-exact-smoother, filterpy, filterpy-rts or raw.",
+    help=f"{listed(ESTIMATORS)}.",
 )
 @ALLOW_IMPORT
 @reading_options
 @click.option(
     "--weight",
     shell_complete=known(WEIGHTS),
-    help="Robust weight: exponential, power, student_t, rational, imq, huber or threshold.",
+    help=f"Robust weight: {listed(WEIGHTS)}.",
 )
 @click.option("--nu", type=float, help="Parameter of exponential, power, student_t.")
 @click.option("--kappa", type=float, help="Parameter of power.")

@@ -10,11 +10,17 @@ import click
 
 FILE = click.Path(path_type=Path)
 ESTIMATORS = (
-    *("kalman", "rts", "wolf", "irkf", "irks", "afa", "afa-smoother", "afa-exact"),
-    *("afa-exact-smoother", "filterpy", "filterpy-rts", "raw"),
+    *("kalman", "rts", "wolf", "irkf", "irks", "huber", "variational", "imm", "particles"),
+    *("mixture", "afa", "afa-smoother", "afa-exact", "afa-exact-smoother", "filterpy"),
+    *("filterpy-rts", "raw"),
 )
 STYLES = ("plain", "ieee", "neurips", "icml", "nature")
 WEIGHTS = ("exponential", "power", "student_t", "rational", "imq", "huber", "threshold")
+
+
+def listed(words: Sequence[str]) -> str:
+    """A, B or C."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def known(words: Sequence[str]) -> Callable[..., list[str]]:

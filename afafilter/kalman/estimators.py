@@ -27,6 +27,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.steps import asked_times
 from afafilter._base.unknown import chosen
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import honours_forcing, shown_offset
@@ -195,8 +196,8 @@ def forecast(
     if isinstance(model, LinearSDE):
         if horizon_times is None or steps is not None:
             raise ValueError("a LinearSDE needs horizon_times (and no steps) to forecast")
-        ahead = times(horizon_times, "horizon_times")
-        end = times(t)[-1]
+        grid = times(t)
+        ahead, end = asked_times(horizon_times, grid, "horizon_times"), grid[-1]
         if ahead[0] < end:
             raise ValueError(
                 f"horizon_times must not lie before the last time {end:g}, got {ahead[0]:g}"
@@ -342,7 +343,7 @@ def _estimate(
     if obs_cov is not None:
         R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
     lead, flat = data.shape[:-2], data.reshape(-1, *data.shape[-2:])
-    asked = grid if query_times is None else times(query_times, "query_times")
+    asked = asked_times(query_times, grid)
     if isinstance(model, LinearSDE):
         moved = query_times is not None or model.delay > 0
         line = sde_timeline(model, grid, R, asked if smooth and moved else None)

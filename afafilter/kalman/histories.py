@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from afafilter._base.checks import Array, ObsMask, is_complete
+from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import mark
 from afafilter.kalman.estimators import _data, _rows, kalman_filter
 from afafilter.models.sde import LinearSDE
@@ -208,7 +209,7 @@ def _modes(model: SwitchingModel, grid: Array) -> Modes:
     each = []
     for one in model.models:
         if isinstance(one, LinearSDE):
-            steps, which = np.unique(np.diff(grid, prepend=grid[0]), return_inverse=True)
+            steps, which = distinct_steps(np.diff(grid, prepend=grid[0]), grid)
             moves = [part[which] for part in one.transition(steps)]
             shown = [np.broadcast_to(x, (len(grid), *x.shape)) for x in (one.C, one.offset, one.R)]
         else:

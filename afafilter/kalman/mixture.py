@@ -21,9 +21,9 @@ from afafilter._base.checks import (
     observation_covariances,
     positive_int,
     scalar,
-    times,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.steps import asked_times
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
 from afafilter.kalman.estimators import Model, _data
@@ -118,7 +118,7 @@ def mixture_filter(
     if obs_cov is not None:
         R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
     lead, flat = data.shape[:-2], np.ascontiguousarray(data.reshape(-1, *data.shape[-2:]))
-    asked = grid if query_times is None else times(query_times, "query_times")
+    asked = asked_times(query_times, grid)
     if isinstance(model, LinearSDE):
         line = sde_timeline(model, grid, R, None)
     elif query_times is None:

@@ -23,6 +23,7 @@ from afafilter._base.checks import (
     real_array,
     scalar,
 )
+from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.estimators import ANCHORS, METRICS
@@ -32,7 +33,7 @@ from afafilter.kalman.robust import judge, start_paths
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
-from afafilter.models.priors import Prior
+from afafilter.models.priors import Prior, prior_time
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
@@ -280,9 +281,7 @@ class KalmanStream:
 
     def _time(self, t: float) -> float:
         now = t if type(t) is float and isfinite(t) else scalar(t, "t")
-        if self.t is not None and now < self.t:
-            raise ValueError(f"t must not lie before the last time {self.t:g}, got {now:g}")
-        return now
+        return now if self.t is None else not_before(now, self.t)
 
     def _row(self, z: ArrayLike) -> Array:
         """(1, 1, p), the data of one path and one time."""
@@ -299,14 +298,7 @@ class KalmanStream:
         """The state carried to `node`, and a chain of one step into it that shows z there."""
         if self._node is None:
             prior = self.model.prior
-            begin = node
-            if isinstance(prior, Prior) and prior.t0 is not None:
-                if prior.t0 > node:
-                    raise ValueError(
-                        "prior t0 must not be after the first state that is observed, got t0 = "
-                        f"{prior.t0:g} and t - delay = {node:g}"
-                    )
-                begin = prior.t0
+            begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
             state = _begin(self.model, begin)
         else:
             begin = self._node

@@ -13,7 +13,7 @@ from afafilter.kalman.recursions import Chain
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.priors import InitialLaw, Prior
+from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
 
 Index = NDArray[np.int64]
@@ -44,13 +44,7 @@ def sde_timeline(
     asked = _NO_TIMES if queries is None else queries
     anchor = shown[0]
     if isinstance(model.prior, Prior):
-        if model.prior.t0 is not None:
-            anchor = model.prior.t0
-        if anchor > shown[0]:
-            raise ValueError(
-                f"prior t0 must not be after the first state that is observed, got t0 = "
-                f"{anchor:g} and t[0] - delay = {shown[0]:g}"
-            )
+        anchor = prior_time(model.prior.t0, anchor)
         law = model.prior.law
     else:
         if model.prior == "stationary" and len(asked):

@@ -19,7 +19,7 @@ from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import transition_adjoint, transitions
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing
-from afafilter.models.priors import InitialLaw, Prior, require_before
+from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
 
 COMPILED_REACH = 1e4
@@ -224,7 +224,7 @@ def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], Slopes]
     states = data.t - system.delay
     start, prior = float(states[0]), system.prior
     if isinstance(prior, PriorArrays):
-        start = start if prior.t0 is None else prior.t0
+        start = prior_time(prior.t0, start)
     elif prior == "stationary" and len(system.forcing.t):
         start = float(system.forcing.t[0])
     at = states, data.t, start
@@ -247,10 +247,10 @@ def _sde_prior(
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
     if isinstance(prior, PriorArrays):
         law = InitialLaw(prior.mean, prior.cov, prior.flat)
-        if prior.t0 is None or prior.t0 == t_first:
+        gap = t_first - prior_time(prior.t0, t_first)
+        if gap == 0:
             return law, lambda g: (None, None, None, PriorArrays(g.mean, g.cov, g.flat)), None
-        require_before(prior.t0, t_first)
-        return _earlier_prior(system, law, t_first - prior.t0)
+        return _earlier_prior(system, law, gap)
     if prior == "diffuse":
         return InitialLaw.flat(len(A)), lambda _: (None, None, None, "diffuse"), None
     law = InitialLaw.stationary(A, Q, u)

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, frozen, observations, real_array, times
+from afafilter._base.steps import distinct_steps, on_stamps
 from afafilter.linalg import discretiser
-from afafilter.models.priors import Prior
+from afafilter.models.priors import Prior, prior_time
 from afafilter.results import Estimate
 
 F = TypeVar("F", bound=Callable[..., Estimate])
@@ -145,7 +146,7 @@ class Forcing:
                 "forcing=model.forcing.at(t, u)); in the command they are columns of the data"
             )
         padded = np.vstack([np.zeros(self.u.shape[1]), self.u])
-        return np.asarray(padded[np.searchsorted(self.t, t, side="right")])
+        return np.asarray(padded[np.searchsorted(self.t, on_stamps(t, self.t), side="right")])
 
     def shown(self, t: Array, obs_dim: int) -> Array:
         """D u (T, p): what the inputs add to observations at these times."""
@@ -190,7 +191,7 @@ def input_nodes(forcing: Forcing, at: Array, origin: float) -> InputNodes:
     """The nodes of x_u at the sorted times `at`, x_u = 0 at `origin`."""
     nodes = np.unique(np.concatenate([at, [origin], forcing.t]))
     nodes = nodes[(nodes >= min(at[0], origin)) & (nodes <= max(at[-1], origin))]
-    steps, which = np.unique(np.diff(nodes), return_inverse=True)
+    steps, which = distinct_steps(np.diff(nodes), nodes[1:])
     return InputNodes(
         int(np.searchsorted(nodes, origin)),
         steps,
@@ -218,7 +219,7 @@ def response(A: Array, forcing: Forcing, at: Array, origin: float) -> Array:
     nodes = input_nodes(forcing, at, origin)
     acting = nodes.inputs @ forcing.gain(d).T
     whole = augmented(A)
-    both = discretiser.transition(*whole, nodes.steps)[0] if len(nodes.steps) else whole[0][None]
+    both = discretiser.transition(*whole, nodes.steps)[0]
     Phi, Gamma = both[:, :d, :d], both[:, :d, d:]
     x = np.zeros((len(acting) + 1, d))
     for k in range(nodes.start, len(acting)):
@@ -233,8 +234,7 @@ def origin(model: Any, first: float) -> float:
     """Where x_u = 0: the time of the prior, `first` being that of the first state observed."""
     if model.prior == "stationary":
         return float(model.forcing.t[0]) if len(model.forcing.t) else first
-    held = isinstance(model.prior, Prior) and model.prior.t0 is not None
-    return float(model.prior.t0) if held else first
+    return prior_time(model.prior.t0, first) if isinstance(model.prior, Prior) else first
 
 
 def forced_states(model: Any, at: Array, first: float) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, covariance, frozen, real_array, scalar
+from afafilter._base.steps import rounding
 from afafilter.linalg import discretiser
 
 PRIOR_WORDS = ("stationary", "diffuse")
@@ -63,12 +64,22 @@ class InitialLaw(NamedTuple):
         return InitialLaw(Phi @ self.mean + psi, Phi @ self.cov @ Phi.T + V, Phi @ self.diffuse)
 
 
-def require_before(t0: float, t_first: float) -> None:
-    """ValueError where a prior holds after the first time."""
+def prior_time(t0: float | None, t_first: float) -> float:
+    """When a prior holds: at t0, or at the first time (t - delay) where t0 is None or equals it.
+
+    Raises
+    ------
+    ValueError
+        t0 lies after the first time.
+    """
+    if t0 is None or abs(t0 - t_first) <= rounding(t_first):
+        return t_first
     if t0 > t_first:
         raise ValueError(
-            f"prior t0 must not be after the first time, got t0 = {t0:g} and first time {t_first:g}"
+            "prior t0 must not be after the first state that is observed, "
+            f"got t0 = {t0:g} and t - delay = {t_first:g}"
         )
+    return t0
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing, forced_states, joined_input, shown_offset
-from afafilter.models.priors import InitialLaw, Prior, PriorLike, require_before, resolve_prior
+from afafilter.models.priors import InitialLaw, Prior, PriorLike, prior_time, resolve_prior
 
 LATER = {"later": True}
 """Metadata of a field that came after the first release: cells stored before know nothing of it."""
@@ -242,14 +242,14 @@ class LinearSDE:
         if self.prior == "stationary":
             return InitialLaw(*(part.copy() for part in self._stationary_law))
         assert isinstance(self.prior, Prior)
-        if self.prior.t0 is None or self.prior.t0 == t_first:
+        start = prior_time(self.prior.t0, t_first)
+        if start == t_first:
             return self.prior.law
-        require_before(self.prior.t0, t_first)
-        mean, cov, flat = self.prior.law.moved(*self.transition(t_first - self.prior.t0))
+        mean, cov, flat = self.prior.law.moved(*self.transition(t_first - start))
         sizes = np.linalg.norm(flat, axis=0)
         if flat.size and (sizes.min() == 0 or np.linalg.cond(flat / sizes) > 1e12):
             raise ValueError(
-                f"the flat directions of the prior at t0 = {self.prior.t0:g} have merged by the "
+                f"the flat directions of the prior at t0 = {start:g} have merged by the "
                 f"first time, {t_first:g}; give a later t0 or prior='diffuse'"
             )
         basis = flat / sizes if flat.size else None

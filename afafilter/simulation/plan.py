@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, observation_covariances, times
+from afafilter._base.steps import distinct_steps
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
@@ -103,7 +104,7 @@ def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan
         further = np.zeros(0) if setting.extra is None else setting.extra
         states, index = np.unique(np.concatenate([shown, grid, further]), return_inverse=True)
         seen, shown_at, extra = index[:T], index[T : 2 * T], index[2 * T :]
-    steps, which = np.unique(np.diff(states, prepend=states[0]), return_inverse=True)
+    steps, which = distinct_steps(np.diff(states, prepend=states[0]), states)
     Phi, psi, V = model.transition(steps)
     constant = np.zeros(T, dtype=np.intp)
     noise = covariance_root(model.R)[None]

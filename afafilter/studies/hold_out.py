@@ -30,6 +30,7 @@ from afafilter._base.checks import (
 )
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.shown import LINES, ShownAsText
+from afafilter.io.tables import Cell, markdown_table
 from afafilter.models.forcing import sight
 from afafilter.results import Estimate
 from afafilter.studies.batch import Estimator, checked_estimators
@@ -68,12 +69,12 @@ class HoldOut(ShownAsText):
 
     def to_markdown(self) -> str:
         """The frame as a Markdown table, three significant digits."""
-        names = [str(c) for c in self.frame.columns]
-        lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-        for row in self.frame.itertuples(index=False):
-            cells = [f"{x:.3g}" if isinstance(x, float) else str(x) for x in row]
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+        first, *others = map(str, self.frame.columns)
+        rows = [
+            (str(name), [Cell(x) if isinstance(x, float) else Cell(0.0, text=str(x)) for x in row])
+            for name, *row in self.frame.itertuples(index=False)
+        ]
+        return markdown_table(others, rows, corner=first)
 
 
 def hold_out(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afafilter._base.steps import distinct_steps, mostly_distinct, regular_step, rounding
+from afafilter._base.steps import (
+    distinct_steps,
+    mostly_distinct,
+    not_before,
+    on_stamps,
+    regular_step,
+    rounding,
+)
 
 EPS = float(np.finfo(float).eps)
 
@@ -79,3 +86,29 @@ def test_no_spacing_where_stamps_resolve_a_difference() -> None:
     assert regular_step(t) is None
     for none in (np.zeros(1), np.full(3, 2.0), np.array([0.0, 1.0, 3.0])):
         assert regular_step(none) is None
+
+
+# ---------------------------------------------------------------- equal stamps
+
+
+@pytest.mark.parametrize("start", [0.0, -7.0, 1.7e9])
+def test_times_asked_for_move_onto_the_stamps_they_equal(start: float) -> None:
+    stamps = start + 0.1 * np.arange(1, 50)
+    for by, equal in ((np.nextafter(stamps, np.inf), True), (stamps * (1 + 3 * EPS), False)):
+        want = stamps if equal else by
+        np.testing.assert_array_equal(on_stamps(np.sort(by), stamps), np.sort(want))
+    np.testing.assert_array_equal(on_stamps(stamps + 0.05, stamps), stamps + 0.05)
+    assert on_stamps(stamps, stamps) is stamps
+
+
+def test_a_time_that_is_a_stamp_stays_there_beside_a_nearby_one() -> None:
+    stamps = np.array([0.3, np.nextafter(0.3, 1.0)])
+    np.testing.assert_array_equal(on_stamps(stamps.copy(), stamps), stamps)
+    assert on_stamps(np.array([0.1]), np.zeros(0)) == [0.1]
+
+
+def test_not_before() -> None:
+    assert not_before(0.3, 0.1 + 0.2) == 0.1 + 0.2
+    assert not_before(0.5, 0.3) == 0.5
+    with pytest.raises(ValueError, match=r"last time 0\.5, got 0\.3"):
+        not_before(0.3, 0.5)

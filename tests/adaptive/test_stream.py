@@ -163,7 +163,7 @@ def test_what_is_refused_leaves_the_stream_as_it_was():
         stream.update(1.0, [0.5, 1.0])
         before = stream.state()
         for t, z, said in (
-            (0.5, [0.0, 0.0], "must not decrease"),
+            (0.5, [0.0, 0.0], "must not lie before"),
             (np.nan, [0.0, 0.0], "t must be"),
             (2.0, [0.0, 0.0, 0.0], "shape"),
             (2.0, [np.inf, 0.0], "infinit"),

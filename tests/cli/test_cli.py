@@ -27,7 +27,7 @@ from afafilter import (
     weights,
 )
 from afafilter.catalog import CATALOG, estimator_from_spec
-from afafilter.cli import main
+from afafilter.cli import main, options
 from afafilter.cli.estimate import observed
 from afafilter.models import presets
 
@@ -709,3 +709,16 @@ def test_as_a_real_process(tmp_path: Path) -> None:
     assert good.returncode == 0, good.stderr
     assert good.stderr == ""
     assert "wrote nile-kalman.csv (100 rows)" in good.stdout
+
+
+# ------------------------------------------------------------------------------------------- words
+
+
+def test_help_completion_and_page_know_every_estimator_and_weight(run: Run) -> None:
+    assert tuple(CATALOG) == options.ESTIMATORS
+    assert set(options.WEIGHTS) == set(weights._NAMES)
+    told = " ".join(run("estimate", "--help").output.split())
+    page = (Path(__file__).parents[2] / "docs" / "command.rst").read_text()
+    for word in (*CATALOG, *options.WEIGHTS):
+        assert re.search(rf"\b{word}\b", told), word
+        assert f"``{word}``" in page, word

@@ -187,7 +187,7 @@ def test_earlier_prior_is_propagated():
     Phi, psi, V = (M.astype(float) for M in mp_transition(base.A, base.Q, base.drift, 3.5))
     np.testing.assert_allclose(mean, Phi @ base.prior.mean + psi, rtol=1e-12)
     np.testing.assert_allclose(cov, Phi @ base.prior.cov @ Phi.T + V, rtol=1e-12)
-    with pytest.raises(ValueError, match=r"t0 = -1.5 and first time -2"):
+    with pytest.raises(ValueError, match=r"t0 = -1.5 and t - delay = -2"):
         model.initial_law(-2.0)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, observations, scalar, times
 from afafilter._base.containers import takes_tables
-from afafilter._base.steps import regular_step
+from afafilter._base.steps import asked_times, regular_step
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.bank import (
     IsotropicParameters,
@@ -105,13 +105,13 @@ def linear_time_estimate(
     Notes
     -----
     Paths that miss the same rows share one pass. Memory beyond input and output: O(K d) per path
-    for "linear", O(T d) for "fft". The first call compiles (cached on disk).
+    for "linear", O(T d) for "fft".
     """
     parameters = require_isotropic(model)
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     choice(method, "method", METHODS)
     stamps = times(t)
-    queries = stamps if query_times is None else times(query_times, "query_times")
+    queries = asked_times(query_times, stamps)
     data = observations(z, len(stamps), model.dim)
     seen = stamps - model.delay
     if query_times is None and not (two_sided and model.delay):
@@ -188,9 +188,8 @@ def linear_time_filter(
     `linear_time_estimate`, which returns one variance per time.
     """
     found = linear_time_estimate(model, t, z, two_sided=two_sided, **options)
-    queries = options.get("query_times")
     return Estimate(
-        times(t) if queries is None else times(queries, "query_times"),
+        asked_times(options.get("query_times"), times(t)),
         found.mean,
         core.isotropic_covariance(found.variance, np.eye(model.dim)),
         label="AFA two-sided" if two_sided else "AFA",
