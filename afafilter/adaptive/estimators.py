@@ -10,7 +10,7 @@ inverse_temperature.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,25 +155,7 @@ def adaptive_filter(
     being shared by all paths (then O(T Tq p d) per path); memory bounded by tiles, O((T + Tq) d^2)
     beyond. Exact: O(T d^3) in all without a robust weight.
     """
-    options = Options(
-        True,
-        as_weight(weight),
-        anchor,
-        iterations,
-        step,
-        momentum,
-        inverse_temperature,
-        anchor_cov,
-        correlation,
-        method,
-        obs_cov,
-        query_times,
-        window,
-        tolerance,
-        return_weights,
-        calibrated,
-    )
-    return _estimate(model, t, z, options)
+    return _estimate(causal=True, **locals())
 
 
 @takes_tables
@@ -206,35 +188,24 @@ def adaptive_smoother(
     pulled backward, with the noise that lies between (the paper's acausal form). `window` counts
     on both sides. For stable models pulled values grow like ``e^{mu |tau|}``; nothing overflows.
     """
-    options = Options(
-        False,
-        as_weight(weight),
-        anchor,
-        iterations,
-        step,
-        momentum,
-        inverse_temperature,
-        anchor_cov,
-        correlation,
-        method,
-        obs_cov,
-        query_times,
-        window,
-        tolerance,
-        return_weights,
-        calibrated,
-    )
-    return _estimate(model, t, z, options)
+    return _estimate(causal=False, **locals())
 
 
 def _estimate(
-    model: LinearSDE | RadialTangentialSDE, t: ArrayLike, z: ArrayLike | None, options: Options
+    model: LinearSDE | RadialTangentialSDE,
+    t: ArrayLike,
+    z: ArrayLike | None,
+    weight: Weight | str | None,
+    **named: Any,
 ) -> Estimate:
+    options = Options(weight=as_weight(weight), **named)
     if options.calibrated:
         if options.weight is not None or not isinstance(model, LinearSDE):
             raise ValueError("calibrated needs plain weights of a LinearSDE: leave out weight")
         estimator = adaptive_filter if options.causal else adaptive_smoother
-        return calibrate(estimator, model, t, given(z), **_named(options))
+        left_out = ("causal", "calibrated")
+        kept = {name: value for name, value in named.items() if name not in left_out}
+        return calibrate(estimator, model, t, given(z), **kept)
     if not isinstance(model, LinearSDE):
         return _radial(model, t, z, options)
     options.require_use()
@@ -255,12 +226,6 @@ def _estimate(
     found = _package(outcome, options, queries, data.shape[:-2], info)
     noise = R if asked is None and options.obs_cov is not None else model.R
     return replace(found, source=Source(model.C, model.offset, noise, model.parts))
-
-
-def _named(options: Options) -> dict[str, Any]:
-    """The options by name, as `adaptive_filter` takes them; calibrated is done here."""
-    left_out = ("causal", "weight", "calibrated")
-    return {f.name: getattr(options, f.name) for f in fields(options) if f.name not in left_out}
 
 
 def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> Estimate:

@@ -20,22 +20,19 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import (
     Array,
     choice,
-    is_complete,
     observation_covariances,
-    observations,
     positive_int,
     times,
 )
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
 from afafilter._base.unknown import chosen
-from afafilter.models.discrete import DiscreteModel
+from afafilter.kalman.inputs import Model, checked_inputs, read_data, rows_of, shortened
 from afafilter.models.forcing import honours_forcing, shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
 from afafilter.weights import Weight, as_weight
 
-Model = LinearSDE | DiscreteModel
 ANCHORS = ("prediction", "estimate", "variational")
 METRICS = ("R", "raw", "innovation")
 
@@ -209,16 +206,16 @@ def forecast(
         if steps is None or horizon_times is not None:
             raise ValueError("a DiscreteModel needs steps (and no horizon_times) to forecast")
         steps = positive_int(steps, "steps")
-        labels, data = _data(model, t, z, spare=steps)
+        labels, data = read_data(model, t, z, spare=steps)
         T, total = len(labels), len(labels) + steps
         R_all = None
         if obs_cov is not None:
             given = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
-            R_all = np.concatenate([given, _rows(model, "R", total)[T:]])
+            R_all = np.concatenate([given, rows_of(model, "R", total)[T:]])
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
         data = np.concatenate([data, gap], axis=-2)
         steps_on = np.arange(float(total))
-        whole = _shortened(model, total), steps_on, data, R_all, None, _Robust(**robust)
+        whole = shortened(model, total), steps_on, data, R_all, None, _Robust(**robust)
         full = _estimate("Kalman", False, *whole)
         smoother = partial(_estimate, "RTS", True, *whole)
         found = replace(
@@ -228,7 +225,7 @@ def forecast(
             cov=full.cov[..., -steps:, :, :],
             open_laws=chosen(full.open_laws, np.arange(total - steps, total)),
         )
-        H, d, R = (_rows(model, name, total)[-steps:] for name in ("H", "d", "R"))
+        H, d, R = (rows_of(model, name, total)[-steps:] for name in ("H", "d", "R"))
     mean, cov = found.through(H)
     info = {**found.info, "observation_mean": mean + d, "observation_cov": cov + R}
     parts = model.parts if isinstance(model, LinearSDE) else ()
@@ -269,55 +266,8 @@ def _source(
     if isinstance(model, LinearSDE):
         noise = model.R if R is None or not on_grid else R
         return Source(model.C, model.offset, noise, model.parts, draw)
-    H, offset, own = (_rows(model, name, T) for name in ("H", "d", "R"))
+    H, offset, own = (rows_of(model, name, T) for name in ("H", "d", "R"))
     return Source(H, offset, own if R is None else R, (), draw)
-
-
-def _rows(model: DiscreteModel, name: str, total: int) -> Array:
-    """A model array with a time axis of length `total`."""
-    value: Array = getattr(model, name)
-    if name in model.time_varying:
-        return value[:total]
-    return np.broadcast_to(value, (total, *value.shape))
-
-
-def _shortened(model: DiscreteModel, total: int) -> DiscreteModel:
-    """The model for the first `total` times."""
-    if model.length in (None, total):
-        return model
-    return replace(model, **{name: getattr(model, name)[:total] for name in model.time_varying})
-
-
-def _data(model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0) -> tuple[Array, Array]:
-    """Times and observations, for either kind of model; `spare` steps are kept free.
-
-    Checked but for infinities.
-    """
-    if isinstance(model, LinearSDE):
-        if z is None:
-            raise TypeError("z is missing: a LinearSDE needs both t and z")
-        grid = times(t)
-        return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
-    if not isinstance(model, DiscreteModel):
-        raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
-    if z is None:
-        grid, z = np.arange(_length(t, model.obs_dim), dtype=np.float64), t
-    else:
-        grid = times(t)
-    length = model.length
-    if length is not None and (length < len(grid) + spare or (not spare and length > len(grid))):
-        raise ValueError(
-            f"z must have T = {length} times, the length of the model's time-varying arrays, "
-            f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
-        )
-    return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
-
-
-def _length(z: ArrayLike, p: int) -> int:
-    shape = np.shape(z)
-    if not shape or (len(shape) == 1 and p > 1) or 0 in shape:
-        raise ValueError(f"z must have shape (..., T, p) with p = {p}, got {shape}")
-    return int(shape[0] if len(shape) == 1 else shape[-2])
 
 
 def _estimate(
@@ -334,24 +284,14 @@ def _estimate(
     from afafilter.kalman.draws import draw_paths
     from afafilter.kalman.robust import find_weights
     from afafilter.kalman.run import run
-    from afafilter.kalman.timeline import discrete_timeline, sde_timeline
+    from afafilter.kalman.timeline import timeline
 
-    grid, data = _data(model, t, z)
-    complete = is_complete(data, "z")
+    given = checked_inputs(model, t, z, obs_cov, query_times)
+    grid, asked, flat, R = given.grid, given.asked, given.paths, given.R
+    lead = given.z.shape[:-2]
     robust = robust.checked()
-    R = None
-    if obs_cov is not None:
-        R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
-    lead, flat = data.shape[:-2], data.reshape(-1, *data.shape[-2:])
-    asked = asked_times(query_times, grid)
-    if isinstance(model, LinearSDE):
-        moved = query_times is not None or model.delay > 0
-        line = sde_timeline(model, grid, R, asked if smooth and moved else None)
-    elif query_times is not None:
-        raise ValueError("query_times need a LinearSDE; a DiscreteModel is known at its steps only")
-    else:
-        moved, line = False, discrete_timeline(model, grid, R)
-
+    moved = asked is not grid or getattr(model, "delay", 0.0) > 0
+    line = timeline(model, grid, R, asked if smooth and moved else None)
     info: dict[str, Any] = {}
     scale = None
     if robust.weight is not None:
@@ -360,17 +300,11 @@ def _estimate(
         info["weight"] = type(robust.weight).__name__
         with np.errstate(divide="ignore"):
             scale = 1.0 / w
-    found = run(line, flat, smooth, scale, complete)
-    if not moved:
-        answer = ask.at_observations(line, found)
-    elif smooth:
-        answer = ask.smoothed(model, line, found, asked)
+    found = run(line, flat, smooth, scale, given.complete)
+    if smooth and moved:
+        mean, cov, open_laws = ask.smoothed(model, line, found, asked)
     else:
-        used = np.arange(1, len(grid) + 1)
-        if query_times is not None:
-            used = np.searchsorted(grid, asked, side="right")
-        answer = ask.filtered(model, line, found, asked, used)
-    mean, cov, open_laws = answer
+        mean, cov, open_laws = ask.filtered(model, line, found, grid, asked)
 
     def per_path(value: Array) -> Array:
         """(G, ...) covariances as (..., ...): a view where all paths share one."""
@@ -392,7 +326,7 @@ def _estimate(
         per_path(cov),
         loglik=np.add.reduce(steps, axis=-1),
         loglik_steps=steps,
-        innovation=found.innovation.reshape(data.shape),
+        innovation=found.innovation.reshape(given.z.shape),
         innovation_cov=per_path(found.innovation_cov),
         label=label,
         info=info,

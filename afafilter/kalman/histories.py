@@ -20,7 +20,8 @@ from scipy.special import logsumexp
 from afafilter._base.checks import Array, ObsMask, is_complete
 from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import mark
-from afafilter.kalman.estimators import _data, _rows, kalman_filter
+from afafilter.kalman.estimators import kalman_filter
+from afafilter.kalman.inputs import read_data, rows_of
 from afafilter.models.sde import LinearSDE
 from afafilter.models.switching import SwitchingModel
 from afafilter.results import Estimate
@@ -72,7 +73,7 @@ def filtered(
 ) -> Estimate:
     """Filter: `spread` before a step and `keep` after it make the difference between filters."""
     first = model.models[0]
-    grid, data = _data(first, t, z)
+    grid, data = read_data(first, t, z)
     is_complete(data, "z")
     lead, paths = data.shape[:-2], data.reshape(-1, *data.shape[-2:])
     (n, T, _), d, M = paths.shape, model.dim, len(model.models)
@@ -213,8 +214,8 @@ def _modes(model: SwitchingModel, grid: Array) -> Modes:
             moves = [part[which] for part in one.transition(steps)]
             shown = [np.broadcast_to(x, (len(grid), *x.shape)) for x in (one.C, one.offset, one.R)]
         else:
-            moves = [_rows(one, name, len(grid)) for name in ("F", "b", "Q")]
-            shown = [_rows(one, name, len(grid)) for name in ("H", "d", "R")]
+            moves = [rows_of(one, name, len(grid)) for name in ("F", "b", "Q")]
+            shown = [rows_of(one, name, len(grid)) for name in ("H", "d", "R")]
         each.append([*moves, *shown])
     parts = []
     for own in zip(*each, strict=True):

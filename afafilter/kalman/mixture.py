@@ -16,22 +16,18 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    is_complete,
     is_definite,
-    observation_covariances,
     positive_int,
     scalar,
 )
 from afafilter._base.containers import takes_tables
-from afafilter._base.steps import asked_times
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
-from afafilter.kalman.estimators import Model, _data
 from afafilter.kalman.flat_start import FlatStart, initial_root, raise_singular
+from afafilter.kalman.inputs import Model, checked_inputs
 from afafilter.kalman.run import Run
-from afafilter.kalman.timeline import Timeline, discrete_timeline, sde_timeline
+from afafilter.kalman.timeline import Timeline, timeline
 from afafilter.models.forcing import honours_forcing
-from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
 CONVERGED = 1e-4
@@ -112,31 +108,15 @@ def mixture_filter(
     """
     rate, scale = _contamination(outlier_rate, outlier_scale, estimate)
     iterations = positive_int(iterations, "iterations")
-    grid, data = _data(model, t, z)
-    is_complete(data, "z")
-    R = None
-    if obs_cov is not None:
-        R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
-    lead, flat = data.shape[:-2], np.ascontiguousarray(data.reshape(-1, *data.shape[-2:]))
-    asked = asked_times(query_times, grid)
-    if isinstance(model, LinearSDE):
-        line = sde_timeline(model, grid, R, None)
-    elif query_times is None:
-        line = discrete_timeline(model, grid, R)
-    else:
-        raise ValueError("query_times need a LinearSDE; a DiscreteModel is known at its steps only")
+    given = checked_inputs(model, t, z, obs_cov, query_times)
+    grid, data, asked = given.grid, given.z, given.asked
+    lead, flat = data.shape[:-2], np.ascontiguousarray(given.paths)
+    line = timeline(model, grid, given.R, None)
     facts: dict[str, object] = {}
     if estimate:
         rate, scale, facts = _learn(line, flat, rate, scale, iterations)
     found = _run(line, flat, rate, scale)
-    if query_times is None and not getattr(model, "delay", 0.0):
-        answer = queries.at_observations(line, found.run)
-    else:
-        used = np.arange(1, len(grid) + 1)
-        if query_times is not None:
-            used = np.searchsorted(grid, asked, side="right")
-        answer = queries.filtered(model, line, found.run, asked, used)
-    mean, cov, open_laws = answer
+    mean, cov, open_laws = queries.filtered(model, line, found.run, grid, asked)
     outlier, loglik = found.outlier, found.run.loglik.reshape(*lead, len(grid))
     weights = np.where(np.isnan(outlier), 1.0, 1.0 - outlier + outlier / scale)
     return Estimate(

@@ -53,9 +53,14 @@ def at_observations(line: Timeline, run: Run) -> Answer:
 
 
 def filtered(
-    model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: Array, used: Index
+    model: LinearSDE | DiscreteModel, line: Timeline, run: Run, grid: Array, asked: Array
 ) -> Answer:
-    """Laws at `asked` given the first `used` observations."""
+    """Laws at `asked` given what is stamped (grid) up to then; if that is the grid, by index."""
+    used = np.arange(1, len(grid) + 1)
+    if asked is not grid:
+        used = np.searchsorted(grid, asked, side="right")
+    elif not getattr(model, "delay", 0.0):
+        return at_observations(line, run)
     assert isinstance(model, LinearSDE)
     early = int(np.searchsorted(used, 0, side="right"))
     node = line.seen_at[used[early:] - 1]
@@ -184,17 +189,4 @@ def _prior_laws(model: LinearSDE, line: Timeline, asked: Array, paths: Index) ->
 
 def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array]:
     """The model run backwards over gaps >= 0: Phi^-1, its drift and VB; NaN beyond their range."""
-    try:
-        return discretiser.transition(-model.A, model.Q, -model.drift, gap)
-    except ValueError:
-        d = model.dim
-        out = (
-            np.full((len(gap), d, d), np.nan),
-            np.full((len(gap), d), np.nan),
-            np.full((len(gap), d, d), np.nan),
-        )
-        if len(gap) > 1:
-            for k in range(len(gap)):
-                for whole, part in zip(out, _backward(model, gap[k : k + 1])):
-                    whole[k] = part[0]
-        return out
+    return discretiser.transition_or_nan(-model.A, model.Q, -model.drift, gap)

@@ -15,8 +15,8 @@ from scipy.special import logsumexp
 
 from afafilter._base.checks import Array, generator, positive_int
 from afafilter._base.containers import takes_tables
-from afafilter.kalman.estimators import Model
 from afafilter.kalman.histories import Cloud, Prediction, collapse, filtered, log_of, normalised
+from afafilter.kalman.inputs import Model
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.switching import SwitchingModel, contaminated
 from afafilter.results import Estimate

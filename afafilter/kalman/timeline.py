@@ -36,6 +36,15 @@ class Timeline(NamedTuple):
     sizes: ComponentSizes
 
 
+def timeline(
+    model: LinearSDE | DiscreteModel, t: Array, obs_cov: Array | None, queries: Array | None
+) -> Timeline:
+    """Nodes of either kind of model; queries: further times of a LinearSDE, or None."""
+    if isinstance(model, LinearSDE):
+        return sde_timeline(model, t, obs_cov, queries)
+    return discrete_timeline(model, t, obs_cov)
+
+
 def sde_timeline(
     model: LinearSDE, t: Array, obs_cov: Array | None, queries: Array | None
 ) -> Timeline:

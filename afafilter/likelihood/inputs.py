@@ -14,8 +14,9 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.linalg import discretiser
+from afafilter.linalg.integrals import augmented
 from afafilter.linalg.transitions import transition_adjoint
-from afafilter.models.forcing import Forcing, augmented, input_nodes
+from afafilter.models.forcing import Forcing, input_nodes
 
 
 class Slopes(NamedTuple):

@@ -89,6 +89,18 @@ def transition(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, A
     return Discretiser(A, Q, u)(dt)
 
 
+def transition_or_nan(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, Array]:
+    """`transition`, NaN over the intervals whose transition leaves the floating-point range."""
+    try:
+        return transition(A, Q, u, dt)
+    except ValueError:
+        n, d = len(dt), len(A)
+        if n == 1:
+            return tuple(np.full((1, *shape), np.nan) for shape in ((d, d), (d,), (d, d)))  # type: ignore[return-value]
+        one_by_one = [transition_or_nan(A, Q, u, dt[k : k + 1]) for k in range(n)]
+        return tuple(np.concatenate(part) for part in zip(*one_by_one))  # type: ignore[return-value]
+
+
 class Discretiser:
     """`transition` for one model: what does not depend on the intervals is computed once."""
 

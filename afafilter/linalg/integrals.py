@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from afafilter._base.checks import Array
+
 _STILL = 1e-290
 """|rate tau| below which the integral is tau to rounding (and its quotient would lose digits)."""
 
@@ -29,3 +31,14 @@ def exponential_integral(rate: Any, tau: Any) -> Any:
     x = np.multiply(rate, tau)
     still = np.abs(x) < _STILL
     return np.where(still, tau, np.expm1(x) / np.where(still, 1.0, rate))
+
+
+def augmented(A: Array) -> tuple[Array, Array, Array]:
+    """[[A, I], [0, 0]] without noise and drift: over h it gives [[e^{A h}, Gamma(h)], [0, I]].
+
+    Gamma(h) = int_0^h e^{A s} ds (Van Loan, IEEE Trans. Automat. Contr. 23 (1978) 395-404).
+    """
+    d = len(A)
+    whole = np.zeros((2 * d, 2 * d))
+    whole[:d, :d], whole[:d, d:] = A, np.eye(d)
+    return whole, np.zeros((2 * d, 2 * d)), np.zeros(2 * d)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._core import core
-from afafilter.linalg.discretiser import transition
+from afafilter.linalg.discretiser import transition_or_nan
 
 ROUNDING: float = core.rank_rounding()
 """Relative size up to which what should cancel counts as zero."""
@@ -192,10 +192,4 @@ def unseen(
 
 def _moves(A: Array, lag: Array) -> Array:
     """e^{A lag} (k, d, d), NaN beyond the floating-point range."""
-    none = np.zeros_like(A), np.zeros(len(A))
-    try:
-        return transition(A, *none, lag)[0]
-    except ValueError:
-        if len(lag) == 1:
-            return np.full((1, *A.shape), np.nan)
-        return np.concatenate([_moves(A, lag[k : k + 1]) for k in range(len(lag))])
+    return transition_or_nan(A, np.zeros_like(A), np.zeros(len(A)), lag)[0]

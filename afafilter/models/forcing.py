@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, frozen, observations, real_array, times
 from afafilter._base.steps import distinct_steps, on_stamps
 from afafilter.linalg import discretiser
+from afafilter.linalg.integrals import augmented
 from afafilter.models.priors import Prior, prior_time
 from afafilter.results import Estimate
 
@@ -199,14 +200,6 @@ def input_nodes(forcing: Forcing, at: Array, origin: float) -> InputNodes:
         forcing.values(nodes[:-1]),
         np.searchsorted(nodes, at),
     )
-
-
-def augmented(A: Array) -> tuple[Array, Array, Array]:
-    """[[A, I], [0, 0]], whose exponential is [[e^{A h}, Gamma(h)], [0, I]]; and no noise."""
-    d = len(A)
-    whole = np.zeros((2 * d, 2 * d))
-    whole[:d, :d], whole[:d, d:] = A, np.eye(d)
-    return whole, np.zeros((2 * d, 2 * d)), np.zeros(2 * d)
 
 
 def response(A: Array, forcing: Forcing, at: Array, origin: float) -> Array:

@@ -20,6 +20,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, correlations
 from afafilter.linalg import discretiser
+from afafilter.linalg.integrals import augmented
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -83,10 +84,7 @@ def _real_logarithm(F: Array) -> Array:
 def _integral(M: Array) -> Array:
     """int_0^1 e^{Ms} ds."""
     n = len(M)
-    whole = np.zeros((2 * n, 2 * n))
-    whole[:n, :n], whole[:n, n:] = M, np.eye(n)
-    none = np.zeros((2 * n, 2 * n)), np.zeros(2 * n)
-    return discretiser.transition(whole, *none, np.array([1.0]))[0][0, :n, n:]
+    return discretiser.transition(*augmented(M), np.ones(1))[0][0, :n, n:]
 
 
 def _semidefinite(Q: Array) -> Array:

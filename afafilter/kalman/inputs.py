@@ -1,0 +1,104 @@
+"""Arguments of the estimators of this package, for either kind of model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import (
+    Array,
+    is_complete,
+    observation_covariances,
+    observations,
+    times,
+)
+from afafilter._base.steps import asked_times
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
+
+Model = LinearSDE | DiscreteModel
+
+
+class Inputs(NamedTuple):
+    """Checked arguments.
+
+    grid (T,); z (..., T, p); R (T, p, p) or None: the model's; asked (Tq,): times of the estimates,
+    `grid` itself without query_times; complete: whether no value is missing.
+    """
+
+    grid: Array
+    z: Array
+    R: Array | None
+    asked: Array
+    complete: bool
+
+    @property
+    def paths(self) -> Array:
+        """The observations as (n, T, p)."""
+        return self.z.reshape(-1, *self.z.shape[-2:])
+
+
+def checked_inputs(
+    model: Model,
+    t: ArrayLike,
+    z: ArrayLike | None,
+    obs_cov: ArrayLike | None,
+    query_times: ArrayLike | None,
+) -> Inputs:
+    grid, data = read_data(model, t, z)
+    complete = is_complete(data, "z")
+    R = None
+    if obs_cov is not None:
+        R = observation_covariances(obs_cov, len(grid), model.obs_dim, model.R, data)
+    if query_times is not None and not isinstance(model, LinearSDE):
+        raise ValueError("query_times need a LinearSDE; a DiscreteModel is known at its steps only")
+    return Inputs(grid, data, R, asked_times(query_times, grid), complete)
+
+
+def read_data(
+    model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0
+) -> tuple[Array, Array]:
+    """Times and observations, checked but for infinities; `spare` steps are kept free."""
+    if isinstance(model, LinearSDE):
+        if z is None:
+            raise TypeError("z is missing: a LinearSDE needs both t and z")
+        grid = times(t)
+        return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
+    if not isinstance(model, DiscreteModel):
+        raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
+    if z is None:
+        grid, z = np.arange(_length(t, model.obs_dim), dtype=np.float64), t
+    else:
+        grid = times(t)
+    length = model.length
+    if length is not None and (length < len(grid) + spare or (not spare and length > len(grid))):
+        raise ValueError(
+            f"z must have T = {length} times, the length of the model's time-varying arrays, "
+            f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
+        )
+    return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
+
+
+def _length(z: ArrayLike, p: int) -> int:
+    shape = np.shape(z)
+    if not shape or (len(shape) == 1 and p > 1) or 0 in shape:
+        raise ValueError(f"z must have shape (..., T, p) with p = {p}, got {shape}")
+    return int(shape[0] if len(shape) == 1 else shape[-2])
+
+
+def rows_of(model: DiscreteModel, name: str, total: int) -> Array:
+    """A model array with a time axis of length `total`."""
+    value: Array = getattr(model, name)
+    if name in model.time_varying:
+        return value[:total]
+    return np.broadcast_to(value, (total, *value.shape))
+
+
+def shortened(model: DiscreteModel, total: int) -> DiscreteModel:
+    """The model for the first `total` times."""
+    if model.length in (None, total):
+        return model
+    return replace(model, **{name: getattr(model, name)[:total] for name in model.time_varying})
