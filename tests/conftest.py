@@ -55,9 +55,13 @@ def _general() -> LinearSDE:
     B = rng.standard_normal((4, 4))
     E = rng.standard_normal((3, 3))
     return LinearSDE(
-        A, Q=0.3 * B @ B.T, R=0.2 * E @ E.T + 0.1 * np.eye(3), C=rng.standard_normal((3, 4)),
-        drift=rng.standard_normal(4), offset=rng.standard_normal(3),
-    )  # fmt: skip
+        A,
+        Q=0.3 * B @ B.T,
+        R=0.2 * E @ E.T + 0.1 * np.eye(3),
+        C=rng.standard_normal((3, 4)),
+        drift=rng.standard_normal(4),
+        offset=rng.standard_normal(3),
+    )
 
 
 def _trend_and_ou() -> LinearSDE:
@@ -110,9 +114,13 @@ def irregular_times(n: int = 12, seed: int = 0) -> np.ndarray:
 
 
 def draw_data(
-    model: LinearSDE, t: np.ndarray, seed: int = 0, *, n_paths: int | None = None,
+    model: LinearSDE,
+    t: np.ndarray,
+    seed: int = 0,
+    *,
+    n_paths: int | None = None,
     missing: float = 0.0,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Observations (T, p), or (n_paths, T, p), of a state path that starts at random.
 
     Components are NaN with probability `missing`. Written from the definition, step by step, so

@@ -119,8 +119,10 @@ class ExactGaussian:
         self.shown = [self.index[float(x)] for x in shown]
         self.start = self.index[float(start)]
         if self.discrete:
-            F, b, Q = (np.broadcast_to(x, (len(at), *x.shape[x.ndim - n :])) for x, n in
-                       ((model.F, 2), (model.b, 1), (model.Q, 2)))  # fmt: skip
+            F, b, Q = (
+                np.broadcast_to(x, (len(at), *x.shape[x.ndim - n :]))
+                for x, n in ((model.F, 2), (model.b, 1), (model.Q, 2))
+            )
             self.steps = list(zip(self.put("F", F)[1:], self.put("b", b)[1:], self.put("Q", Q)[1:]))
             return
         self.A, Q, u = self.put("A", model.A), self.put("Q", model.Q), self.put("u", model.drift)

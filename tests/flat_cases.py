@@ -15,9 +15,12 @@ VELOCITY = np.array([[0.0, 1.0], [0.0, 0.0]])
 def two_sensors(sds, process_var=1.0):
     """Constant velocity, its position seen by two sensors."""
     return LinearSDE(
-        VELOCITY, Q=np.diag([0.0, process_var]), R=np.diag(np.square(sds)),
-        C=[[1.0, 0.0], [1.0, 0.0]], prior="diffuse",
-    )  # fmt: skip
+        VELOCITY,
+        Q=np.diag([0.0, process_var]),
+        R=np.diag(np.square(sds)),
+        C=[[1.0, 0.0], [1.0, 0.0]],
+        prior="diffuse",
+    )
 
 
 BLOCKS = {
@@ -31,9 +34,12 @@ BLOCKS = {
 }
 GAPS = st.sampled_from([0.0, 0.25, 1.0, 1.0, 2.0, 7.0])
 SMALL = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None,
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 @st.composite

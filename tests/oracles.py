@@ -62,8 +62,10 @@ def _mp_transition(
         Phi, V, psi = power, cross, column
         for k in range(1, terms + 1):
             power, cross, column = (
-                power * drift / k, (power * noise - cross * drift.T) / k, power * drive / k
-            )  # fmt: skip
+                power * drift / k,
+                (power * noise - cross * drift.T) / k,
+                power * drive / k,
+            )
             Phi, V, psi = Phi + power, V + cross, psi + column
         V = V * Phi.T
         for _ in range(doublings):

@@ -89,12 +89,16 @@ def raw(tmp_path, monkeypatch):
 
     case = TASKS["smoothing"].cases[0]
     entry = {
-        "case": case.name, "size": case.size, "threads": 1, "params": {},
+        "case": case.name,
+        "size": case.size,
+        "threads": 1,
+        "params": {},
         "outcomes": [
-            outcome("statsmodels", 0.4), outcome("afafilter", 0.1),
+            outcome("statsmodels", 0.4),
+            outcome("afafilter", 0.1),
             outcome("dynamax", 0.0, status="absent", times=[], cpu=[], memory=None),
         ],
-    }  # fmt: skip
+    }
     machine = {
         "cpu": "some", "cores": 2, "python": "3", "numpy": "2", "blas": "b", "load": 0.0,
         "date": "today",
@@ -123,9 +127,7 @@ def test_targets_are_judged_by_medians(raw):
     """Faster, time ratio, seconds, seconds beyond, memory."""
     case = next(iter(raw["smoothing"]))
     base = targets.Target("", "smoothing", case, ">= 4", peer="statsmodels")
-    values = {
-        "faster": 4.0, "time ratio": 0.25, "seconds": 0.1, "seconds beyond": -0.3, "MiB": 1.0,
-    }  # fmt: skip
+    values = {"faster": 4.0, "time ratio": 0.25, "seconds": 0.1, "seconds beyond": -0.3, "MiB": 1.0}
     for measure, value in values.items():
         assert replace(base, measure=measure).value(raw) == pytest.approx(value)
     assert base.met(4.0)

@@ -93,9 +93,11 @@ def public_callables() -> list[tuple[str, object]]:
             found.append((name, value))
     methods = [
         (f"{name}.{n}", m)
-        for name, value in found if inspect.isclass(value)
-        for n, m in vars(value).items() if inspect.isfunction(m) and not n.startswith("_")
-    ]  # fmt: skip
+        for name, value in found
+        if inspect.isclass(value)
+        for n, m in vars(value).items()
+        if inspect.isfunction(m) and not n.startswith("_")
+    ]
     return found + methods
 
 

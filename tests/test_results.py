@@ -24,7 +24,7 @@ from afafilter import (
     seasonal,
     simulate,
     spiral,
-)  # fmt: skip
+)
 from tests.conftest import MODELS
 from tests.oracles import joint_gaussian
 
@@ -226,9 +226,11 @@ def test_long_results_print_in_at_most_15_lines():
     comparison = compare({f"filter {k}": kalman_filter for k in range(20)}, spiral(), t, 4, rng=0)
     z = simulate(brownian(), t, rng=0, x0=[0.0]).z[0]
     study = Study(
-        models={"spiral": spiral()}, estimators={"kalman": kalman_filter},
-        scenarios={"plain": Scenario(t=t, n_paths=2)}, seeds=2,
-    )  # fmt: skip
+        models={"spiral": spiral()},
+        estimators={"kalman": kalman_filter},
+        scenarios={"plain": Scenario(t=t, n_paths=2)},
+        seeds=2,
+    )
     results = [
         comparison, score(kalman_filter(spiral(), t, data.z), data), datasets.load_nile(), study,
         fit(families.brownian() + families.noise(), t, z), theory.error_covariance(spiral(), t),

@@ -40,9 +40,10 @@ def test_docstring_names_the_figure_that_the_script_writes(name):
     written = {
         call.args[2].value
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "save"
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") == "save"
         and isinstance(call.args[2], ast.Constant)
-    }  # fmt: skip
+    }
     assert all(str(figure).startswith(name) for figure in written), written
 
 
@@ -155,8 +156,10 @@ def test_printed_tables_are_short_and_have_words_for_heads(tmp_path):
     noise, names, steps = (0.0, 1e-7), ("AFA", "Kalman_1"), range(50)
     rows = [
         {"process_var": q, "estimator": name, "step": step, "my_rmse": q + step}
-        for q in noise for name in names for step in steps
-    ]  # fmt: skip
+        for q in noise
+        for name in names
+        for step in steps
+    ]
     table = pd.DataFrame(rows)
     common.save(plt.figure(), tmp_path, "x", table, caption="A caption.", config={})
     text = (tmp_path / "x.tex").read_text(encoding="utf-8")

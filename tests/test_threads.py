@@ -60,8 +60,10 @@ CALLS = {
 def parts(result):
     """All numbers of a result as bytes."""
     if isinstance(result, tuple):
-        return [np.asarray(result[0]).tobytes(), *(np.asarray(x).tobytes() for x in
-                result[1].values())]  # fmt: skip
+        return [
+            np.asarray(result[0]).tobytes(),
+            *(np.asarray(x).tobytes() for x in result[1].values()),
+        ]
     names = ("mean", "cov", "loglik", "innovation", "x", "z")
     return [np.asarray(getattr(result, name)).tobytes() for name in names if hasattr(result, name)]
 

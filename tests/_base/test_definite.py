@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afafilter import (
-    LinearSDE,
-    StudentT,
-    adaptive_filter,
-    brownian,
-    kalman_filter,
-    rts_smoother,
-)  # fmt: skip
+from afafilter import LinearSDE, StudentT, adaptive_filter, brownian, kalman_filter, rts_smoother
 from afafilter import families as f
 from afafilter._base.checks import correlations, covariance, is_definite
 from afafilter.learning.fit import fit
@@ -70,8 +63,9 @@ def test_degrees_and_metres_together(causal):
     np.testing.assert_allclose(found.mean, mean.astype(float), rtol=1e-12)
     np.testing.assert_allclose(
         np.diagonal(found.cov, axis1=1, axis2=2),
-        np.diagonal(cov, axis1=1, axis2=2).astype(float), rtol=1e-8,
-    )  # fmt: skip
+        np.diagonal(cov, axis1=1, axis2=2).astype(float),
+        rtol=1e-8,
+    )
 
 
 def test_robust_filters_and_afa_take_degrees_and_metres():

@@ -35,8 +35,9 @@ def test_short_work_is_silent(monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("asked", "terminal", "shown"),
-                         [("", True, True), ("", False, False), ("0", True, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "terminal", "shown"), [("", True, True), ("", False, False), ("0", True, False)]
+)
 def test_only_where_somebody_looks(monkeypatch, asked, terminal, shown) -> None:
     monkeypatch.setenv("AFAFILTER_PROGRESS", asked)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)

@@ -14,9 +14,13 @@ EPS = np.finfo(float).eps
 def law(directions, mean, cov, at=(0,), paths=(0,)):
     directions = np.asarray(directions, dtype=float)
     return OpenLaw(
-        np.array(paths), np.array(at), np.asarray(mean, dtype=float), np.asarray(cov, dtype=float),
-        directions, 8 * EPS * np.abs(directions),
-    )  # fmt: skip
+        np.array(paths),
+        np.array(at),
+        np.asarray(mean, dtype=float),
+        np.asarray(cov, dtype=float),
+        directions,
+        8 * EPS * np.abs(directions),
+    )
 
 
 def wide(directions, cov, width):
@@ -63,8 +67,9 @@ def test_rounding_of_a_direction_is_not_movement():
     """Each component is judged by its own rounding, whatever the units of the others."""
     directions = np.array([[[1e12, 3e-5, 1e-20]]])
     rounding = np.array([[[1e-4, 4e-5, 1e-36]]])
-    opened = OpenLaw(np.array([0]), np.array([0]), np.zeros((1, 1, 3)), np.eye(3)[None],
-                     directions, rounding)  # fmt: skip
+    opened = OpenLaw(
+        np.array([0]), np.array([0]), np.zeros((1, 1, 3)), np.eye(3)[None], directions, rounding
+    )
     np.testing.assert_array_equal(opened.moved(), [[True, False, True]])
     H = np.array([[1e-17, -1e-5 / 3e-5 * 1e-10, 0.0], [0.0, 0.0, 1e30]])
     np.testing.assert_array_equal(opened.moved(H), [[True, True]])

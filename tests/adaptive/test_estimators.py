@@ -202,10 +202,14 @@ def isotropic_models():
     rng = np.random.default_rng(1)
     S = rng.standard_normal((4, 4))
     turned = LinearSDE(
-        -0.2 * np.eye(4) + S - S.T, Q=0.3 * np.eye(4), R=0.5 * np.eye(4),
-        C=1.7 * ortho_group.rvs(4, random_state=5), drift=rng.standard_normal(4),
-        offset=rng.standard_normal(4), delay=0.3,
-    )  # fmt: skip
+        -0.2 * np.eye(4) + S - S.T,
+        Q=0.3 * np.eye(4),
+        R=0.5 * np.eye(4),
+        C=1.7 * ortho_group.rvs(4, random_state=5),
+        drift=rng.standard_normal(4),
+        offset=rng.standard_normal(4),
+        delay=0.3,
+    )
     odd = LinearSDE(-0.2 * np.eye(3) + (S - S.T)[:3, :3], Q=0.3 * np.eye(3), R=0.5 * np.eye(3))
     names = ("spiral", "isotropic_undamped", "ou", "brownian")
     return {**{name: MODELS[name] for name in names}, "turned": turned, "odd": odd}
@@ -216,13 +220,17 @@ OPTIONS = {
     "plain": {},
     "student": {"weight": StudentT(4.0)},
     "iterated": {
-        "weight": Power(3.0), "anchor": "estimate", "iterations": 7, "step": 0.7, "momentum": 0.1,
+        "weight": Power(3.0),
+        "anchor": "estimate",
+        "iterations": 7,
+        "step": 0.7,
+        "momentum": 0.1,
     },
     "prediction": {"weight": Exponential(9.0), "anchor": "prediction"},
     "tempered": {"inverse_temperature": 3.0},
     "window": {"window": 3, "weight": Huber(1.0)},
     "queries": {"query_times": np.linspace(-1.0, 8.0, 9), "weight": StudentT(3.0)},
-}  # fmt: skip
+}
 
 
 @BOTH
@@ -255,15 +263,17 @@ def modal_models():
     )  # fmt: skip
     axes = LinearSDE(
         S @ np.diag([-0.1, -0.5, -0.8, -2.0]) @ np.linalg.inv(S),
-        Q=S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T, R=noise,
-    )  # fmt: skip
+        Q=S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T,
+        R=noise,
+    )
     repeated = LinearSDE(
         np.diag([-0.1, -0.1, -2.0]), Q=np.diag([0.3, 0.3, 0.0]), R=np.diag([0.5, 0.5, 0.1])
     )
     planes = LinearSDE(
         block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5, -2.0], [2.0, -0.5]]),
-        Q=np.diag([0.3, 0.3, 0.2, 0.2]), R=np.diag([0.5, 0.5, 0.7, 0.7]),
-    )  # fmt: skip
+        Q=np.diag([0.3, 0.3, 0.2, 0.2]),
+        R=np.diag([0.5, 0.5, 0.7, 0.7]),
+    )
     return {"mixed": mixed, "axes": axes, "repeated": repeated, "planes": planes}
 
 
@@ -370,10 +380,14 @@ def test_shift_of_time_and_order_of_components(model, t, z_missing, estimator, c
     assert_same(moved.mean, base.mean, 1e-8)
     order, rows = np.arange(d)[::-1], np.arange(p)[::-1]
     turned = LinearSDE(
-        model.A[np.ix_(order, order)], Q=model.Q[np.ix_(order, order)],
-        R=model.R[np.ix_(rows, rows)], C=model.C[np.ix_(rows, order)], drift=model.drift[order],
-        offset=model.offset[rows], prior="diffuse",
-    )  # fmt: skip
+        model.A[np.ix_(order, order)],
+        Q=model.Q[np.ix_(order, order)],
+        R=model.R[np.ix_(rows, rows)],
+        C=model.C[np.ix_(rows, order)],
+        drift=model.drift[order],
+        offset=model.offset[rows],
+        prior="diffuse",
+    )
     found = estimator(turned, t, z_missing[:, rows], **options)
     assert_same(found.mean, base.mean[:, order], 1e-8)
     assert_same(found.cov, base.cov[:, order][:, :, order], 1e-8)
@@ -454,9 +468,12 @@ def test_nothing_overflows_over_long_times(estimator, name, correlation):
 def test_fast_modes_match_the_dense_posterior_when_noise_free():
     rng = np.random.default_rng(4)
     model = LinearSDE(
-        block_diag([[-20.0]], [[-0.1]], [[-1.0]]), Q=np.zeros((3, 3)), R=np.eye(2),
-        C=rng.standard_normal((2, 3)), prior="diffuse",
-    )  # fmt: skip
+        block_diag([[-20.0]], [[-0.1]], [[-1.0]]),
+        Q=np.zeros((3, 3)),
+        R=np.eye(2),
+        C=rng.standard_normal((2, 3)),
+        prior="diffuse",
+    )
     t = np.arange(10) * 2.0
     z = rng.standard_normal((10, 2))
     for estimator, causal in ((adaptive_filter, True), (adaptive_smoother, False)):

@@ -192,9 +192,11 @@ def test_negative_courses_are_refused_and_touching_zero_is_legal():
 
 def test_forecast_pulls_every_observation_to_the_horizon():
     model = LinearSDE(
-        [[-0.3, 1.0], [-1.0, -0.1]], Q=[[0.4, 0.1], [0.1, 0.2]], R=[[0.5, 0.1], [0.1, 0.3]],
+        [[-0.3, 1.0], [-1.0, -0.1]],
+        Q=[[0.4, 0.1], [0.1, 0.2]],
+        R=[[0.5, 0.1], [0.1, 0.3]],
         drift=[0.2, 0.1],
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(4)
     t = np.cumsum(rng.exponential(0.5, 12))
     z = rng.standard_normal((12, 2))
@@ -275,9 +277,11 @@ def test_draws_of_the_latent_state_from_claimed_and_true_covariance():
     model = LinearSDE.isotropic(0.1, 1.0, process_var=0.3, obs_var=0.5, prior="diffuse")
     t = 0.1 * np.arange(30)
     truth = simulate(
-        replace(model, prior=Prior([5.0, 0.0], np.zeros((2, 2)))), t, 2000,
+        replace(model, prior=Prior([5.0, 0.0], np.zeros((2, 2)))),
+        t,
+        2000,
         rng=np.random.default_rng(6),
-    )  # fmt: skip
+    )
     claimed = adaptive_filter(model, t, truth.z)
     true = calibrated(adaptive_filter)(model, t, truth.z)
     error = ((claimed.mean - truth.x)[:, -1] ** 2).mean()

@@ -117,9 +117,13 @@ def _general():
     S = np.zeros((5, 5))
     S[0, 1], S[1, 0], S[2, 3], S[3, 2] = -1.0, 1.0, -0.3, 0.3
     return LinearSDE(
-        U @ (S - 0.15 * np.eye(5)) @ U.T, Q=0.4 * np.eye(5), R=0.3 * np.eye(5),
-        drift=rng.standard_normal(5), offset=rng.standard_normal(5), delay=0.4,
-    )  # fmt: skip
+        U @ (S - 0.15 * np.eye(5)) @ U.T,
+        Q=0.4 * np.eye(5),
+        R=0.3 * np.eye(5),
+        drift=rng.standard_normal(5),
+        offset=rng.standard_normal(5),
+        delay=0.4,
+    )
 
 
 MODELS["rotated basis, drift, offset, delay"] = _general()

@@ -392,7 +392,7 @@ def start(x0, **options):
         (lambda: hypersphere_direction(np.ones((2, 2)), -np.ones(2)), "precision"),
         (lambda: radial_range(example(radial_var=0.0), 1, 1, rng=None), "radial_var"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()

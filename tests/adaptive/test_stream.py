@@ -15,9 +15,13 @@ from tests.conftest import draw_data, irregular_times
 
 TURN = LinearSDE.isotropic(0.1, 2.0, process_var=0.3, obs_var=0.5)
 UNEQUAL = LinearSDE(
-    [[-0.3, 1.0], [-1.0, -0.1]], Q=[[0.4, 0.1], [0.1, 0.2]], R=[[0.5, 0.1], [0.1, 0.3]],
-    drift=[0.2, -0.1], offset=[1.0, 2.0], delay=0.05,
-)  # fmt: skip
+    [[-0.3, 1.0], [-1.0, -0.1]],
+    Q=[[0.4, 0.1], [0.1, 0.2]],
+    R=[[0.5, 0.1], [0.1, 0.3]],
+    drift=[0.2, -0.1],
+    offset=[1.0, 2.0],
+    delay=0.05,
+)
 WIDE = LinearSDE([[0.0, 1.0], [0.0, 0.0]], Q=np.diag([0.0, 0.5]), R=[[0.2]], C=[[1.0, 0.0]])
 WINDOW = 6
 

@@ -34,9 +34,12 @@ def test_on_all_models(case):
 @pytest.mark.parametrize("late", [12.0, 30.0])
 def test_states_that_differ_by_what_has_decayed(late):
     model = LinearSDE(
-        np.diag([-0.5, -1.0, 0.0]), Q=np.diag([0.0, 1.0, 0.0]), R=[[1e-4]], C=[[1.0, 1.0, 1.0]],
+        np.diag([-0.5, -1.0, 0.0]),
+        Q=np.diag([0.0, 1.0, 0.0]),
+        R=[[1e-4]],
+        C=[[1.0, 1.0, 1.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t, z = np.array([0.0, 0.0, 0.0, late, late]), np.zeros((5, 1))
     assert_same_open(model, t, z)
     for estimator, _ in PAIRS:
@@ -49,9 +52,12 @@ def test_states_that_differ_by_what_has_decayed(late):
 @pytest.mark.parametrize("correlation", ["independent", "exact"])
 def test_a_state_that_is_never_seen(rates, correlation):
     model = LinearSDE(
-        -np.diag(rates), Q=np.eye(3), R=np.eye(2), C=[[0.0, 1.0, 1.0], [0.0, 1.0, 2.0]],
+        -np.diag(rates),
+        Q=np.eye(3),
+        R=np.eye(2),
+        C=[[0.0, 1.0, 1.0], [0.0, 1.0, 2.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t, z = np.array([0.0, 0.05, 0.12]), np.random.default_rng(0).standard_normal((3, 2))
     for estimator, _ in PAIRS:
         found = estimator(model, t, z, correlation=correlation, method="dense")
@@ -81,10 +87,12 @@ def test_what_has_decayed_far_is_told_from_rounding(late, first_sd):
 def test_exact_sensors_beside_rough_ones_leave_no_rounding_in_what_decays(scale):
     """Three precise rows for four states; the fourth direction is seen e^-30 later."""
     model = LinearSDE(
-        -np.diag([1.0, 5.0, 1000.0, 1.0]), Q=np.diag([100.0, 1e-8, 0.5, 1e-4]),
-        R=np.diag([1e-2, 1e-8, 1.0]), C=[[0, 0.5, 0, 0.5], [1, 1, -1, 1], [1, 0, 1, -1]],
+        -np.diag([1.0, 5.0, 1000.0, 1.0]),
+        Q=np.diag([100.0, 1e-8, 0.5, 1e-4]),
+        R=np.diag([1e-2, 1e-8, 1.0]),
+        C=[[0, 0.5, 0, 0.5], [1, 1, -1, 1], [1, 0, 1, -1]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t = np.array([0.0, 30.0, 30.1, 37.1])
     z = np.array([[8.6, 14.8, -3.9], [-0.02, 8.2, 16.3], [np.nan, 3.2, np.nan], [0.01, 3.3, 0.3]])
     obs_cov = np.tile(scale * model.R, (4, 1, 1))

@@ -108,8 +108,11 @@ def small_tiles(monkeypatch):
 
 
 PARAMETERS = {
-    "frequency": np.array([1.0, -0.4]), "process_var": 0.3, "key_var": 0.5, "query_var": 0.1,
-}  # fmt: skip
+    "frequency": np.array([1.0, -0.4]),
+    "process_var": 0.3,
+    "key_var": 0.5,
+    "query_var": 0.1,
+}
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -121,9 +124,13 @@ def test_equals_the_dense_formula(decay, weight, beta, causal, backward):
     q, k, v, t = data(110)
     t = t / (1 if decay < 1 else 40)  # the oracle forms e^{2 mu T} and must not overflow
     options = {
-        **PARAMETERS, "decay": decay, "weight": weight, "inverse_temperature": beta,
-        "causal": causal, "backward": backward,
-    }  # fmt: skip
+        **PARAMETERS,
+        "decay": decay,
+        "weight": weight,
+        "inverse_temperature": beta,
+        "causal": causal,
+        "backward": backward,
+    }
     got = isotropic_attention(q, k, v, t, **options, return_weights=True)
     output, A, precision = dense_attention(q, k, v, t, **options)
     np.testing.assert_allclose(got.output, output, rtol=1e-10, atol=1e-11)
@@ -138,8 +145,12 @@ def test_equals_the_dense_formula(decay, weight, beta, causal, backward):
 def test_blocks_that_share_far_keys(decay, weight, causal, backward):
     q, k, v, t = data(400)
     options = {
-        **PARAMETERS, "decay": decay, "weight": weight, "causal": causal, "backward": backward,
-    }  # fmt: skip
+        **PARAMETERS,
+        "decay": decay,
+        "weight": weight,
+        "causal": causal,
+        "backward": backward,
+    }
     rows = np.unique(np.linspace(0, 399, 60).astype(int))
     output, _, precision = dense_attention(
         q[rows], k, v, t, t_query=t[rows], n_visible=rows + 1, **options
@@ -176,9 +187,13 @@ def test_queries_off_the_grid(weight, causal, backward):
     t_query = np.sort(np.concatenate([[-2.0, -0.5, 14.0, 30.0], t[10:14], t[:60:7] + 0.01]))
     queries = q[: len(t_query)]
     options = {
-        **PARAMETERS, "decay": 0.4, "weight": weight, "causal": causal, "backward": backward,
+        **PARAMETERS,
+        "decay": 0.4,
+        "weight": weight,
+        "causal": causal,
+        "backward": backward,
         "t_query": t_query,
-    }  # fmt: skip
+    }
     seen = np.searchsorted(t, t_query, side="right")
     output, A, precision = dense_attention(queries, k, v, t, **options, n_visible=seen)
     got = isotropic_attention(queries, k, v, t, **options, return_weights=True)
@@ -206,9 +221,13 @@ def test_strictly_earlier_keys_only():
 def test_window_by_lag(weight, window, causal, backward):
     q, k, v, t = data(100, missing=False)
     options = {
-        **PARAMETERS, "decay": 0.4, "weight": weight, "causal": causal, "backward": backward,
+        **PARAMETERS,
+        "decay": 0.4,
+        "weight": weight,
+        "causal": causal,
+        "backward": backward,
         "window": window,
-    }  # fmt: skip
+    }
     got = isotropic_attention(q, k, v, t, **options)
     output, _, precision = dense_attention(q, k, v, t, **options)
     np.testing.assert_allclose(got.output, output, rtol=1e-10, atol=1e-12)
@@ -303,9 +322,13 @@ def test_paths_of_equal_weights_agree_with_single_paths(causal, backward, missin
     if missing:
         z[rng.random(z.shape) < 0.1] = np.nan
     options = {
-        "decay": 0.3, "frequency": 1.0, "process_var": 0.2, "key_var": 0.4, "causal": causal,
+        "decay": 0.3,
+        "frequency": 1.0,
+        "process_var": 0.2,
+        "key_var": 0.4,
+        "causal": causal,
         "backward": backward,
-    }  # fmt: skip
+    }
     got = isotropic_attention(None, None, z, t, **options)
     for i, j in [(0, 0), (0, 149), (1, 7)]:
         wanted = isotropic_attention(z[i, j], z[i, j], z[i, j], t, **options)
@@ -651,9 +674,13 @@ MODES = {
 def test_tensor_equals_the_dense_formula(weight, beta, prior, causal, backward):
     q, k, v, t = data(150, channels=3, span=6.0)
     options = {
-        **MODES, "weight": weight, "inverse_temperature": beta, "prior_precision": prior,
-        "causal": causal, "backward": backward,
-    }  # fmt: skip
+        **MODES,
+        "weight": weight,
+        "inverse_temperature": beta,
+        "prior_precision": prior,
+        "causal": causal,
+        "backward": backward,
+    }
     got = tensor_attention(q, k, v, t, **options, return_weights=True)
     output, A, precision = dense_attention(q, k, v, t, **options)
     np.testing.assert_allclose(got.output, output, rtol=1e-9, atol=1e-11)
@@ -734,7 +761,7 @@ T = np.arange(5.0)
         ({"t_query": T, "residual_step": 0.5}, "residual_step moves from the values v"),
         ({"residual_step": "half"}, "residual_step"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(attention, change, message):
     arguments = {"q": X, "k": X, "v": X, "t": T, **GOOD, **change}
     q, k, v, t = (arguments.pop(name) for name in ("q", "k", "v", "t"))

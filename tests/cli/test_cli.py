@@ -82,9 +82,13 @@ def presets_simulated(n: int, paths: int) -> Any:
     from afafilter import Outliers, simulate
 
     return simulate(
-        presets.spiral(), 0.1 * np.arange(n), paths, rng=np.random.default_rng(7),
-        outliers=Outliers(0.1), missing=0.2,
-    )  # fmt: skip
+        presets.spiral(),
+        0.1 * np.arange(n),
+        paths,
+        rng=np.random.default_rng(7),
+        outliers=Outliers(0.1),
+        missing=0.2,
+    )
 
 
 def test_simulate_at_the_times_of_a_file_with_a_new_seed(run: Run) -> None:
@@ -162,9 +166,12 @@ def test_query_times_and_error_bars(run: Run) -> None:
     run("estimate", "d.csv", "--model", "m.toml", "--values", "x", "--errors", "sd",
         "--query-times", "0:2:0.5", "-o", "e.csv")  # fmt: skip
     wanted = kalman_filter(
-        presets.brownian(), [0, 1, 2], [[1.0], [np.nan], [3.0]],
-        obs_cov=np.array([0.25, 1.0, 0.01])[:, None, None], query_times=[0, 0.5, 1, 1.5, 2],
-    )  # fmt: skip
+        presets.brownian(),
+        [0, 1, 2],
+        [[1.0], [np.nan], [3.0]],
+        obs_cov=np.array([0.25, 1.0, 0.01])[:, None, None],
+        query_times=[0, 0.5, 1, 1.5, 2],
+    )
     frame = pd.read_csv("e.csv")
     np.testing.assert_array_equal(frame["t"], [0, 0.5, 1, 1.5, 2])
     np.testing.assert_allclose(frame["x0"], wanted.mean[:, 0], rtol=1e-12)
@@ -245,9 +252,13 @@ def test_only_missing_values_give_blanks(run: Run) -> None:
 
 def test_observed_leaves_open_only_what_needs_an_open_state() -> None:
     model = LinearSDE(
-        np.zeros((2, 2)), Q=np.eye(2), R=np.eye(2), C=[[1.0, 0.0], [1.0, 2.0]], offset=[5.0, 0.0],
+        np.zeros((2, 2)),
+        Q=np.eye(2),
+        R=np.eye(2),
+        C=[[1.0, 0.0], [1.0, 2.0]],
+        offset=[5.0, 0.0],
         prior=Prior([0.0, 0.0], np.eye(2), diffuse=[[0.0], [1.0]]),
-    )  # fmt: skip
+    )
     estimate = kalman_filter(model, [0.0], [[7.0, np.nan]])
     seen = observed(estimate, model)
     np.testing.assert_allclose(seen.mean[0], [6.0, np.nan])
@@ -354,8 +365,9 @@ def test_student_t_fit_says_how_to_use_its_degrees_of_freedom(run: Run) -> None:
     line = result.stdout.split("with this noise: ")[1].splitlines()[0]
     run(*shlex.split(line)[1:], "-o", "e.csv")
     model = io.read_model("f.toml")
-    wanted = rts_smoother(model, t, z, weight=weights.StudentT(float(f"{dof:.6g}")),
-                          anchor="estimate")  # fmt: skip
+    wanted = rts_smoother(
+        model, t, z, weight=weights.StudentT(float(f"{dof:.6g}")), anchor="estimate"
+    )
     np.testing.assert_allclose(pd.read_csv("e.csv")["x0"], wanted.mean[:, 0], rtol=1e-9)
 
 
@@ -558,20 +570,23 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "option": (["estimate", "d.csv", *ONE, "--set", "windw=3"], "unknown key 'windw'"),
     "setting": (["estimate", "d.csv", *ONE, "--set", "window"], "KEY=VALUE"),
     "method": (
-        ["estimate", "d.csv", *ONE, "--estimator", "afa", "--set", "method=x"], "method must be",
+        ["estimate", "d.csv", *ONE, "--estimator", "afa", "--set", "method=x"],
+        "method must be",
     ),
     "query": (["estimate", "d.csv", *ONE, "--query-times", "soon"], "times must be numbers"),
     "query range": (["estimate", "d.csv", *ONE, "--query-times", "3:1:1"], "go upwards"),
     "forecast": (["estimate", "d.csv", *ONE, "--forecast", -1], "--forecast"),
     "errors": (["estimate", "d.csv", *ONE, "--errors", "x"], "errors (--errors) need values"),
     "error bars": (
-        ["estimate", "three.csv", *ONE, "--values", "x", "--errors", "y"], "must be positive",
+        ["estimate", "three.csv", *ONE, "--values", "x", "--errors", "y"],
+        "must be positive",
     ),
     "figure": (["estimate", "d.csv", *ONE, "--figure", "a.txt"], "must end in .png"),
     "time unit": (["estimate", "d.csv", *ONE, "--time-unit", "M"], "time_unit must be one of"),
     "names": (["estimate", "d.csv", *ONE, "--values", "a,,b"], "list of names"),
     "no query": (
-        ["estimate", "d.csv", *ONE, "--estimator", "raw", "--set", "weight=1"], "key 'weight'",
+        ["estimate", "d.csv", *ONE, "--estimator", "raw", "--set", "weight=1"],
+        "key 'weight'",
     ),
     "no header": (["estimate", "bare.csv", *ONE], "bare.csv, line 1: a header"),
     "no header, dates": (["estimate", "dates.csv", *ONE], "dates.csv, line 1: a header"),
@@ -598,14 +613,15 @@ BAD_INPUT: dict[str, tuple[list[Any], str]] = {
     "no states": (["fit", "d.csv", "--family", "constant + noise"], "no state that moves"),
     "noises": (["fit", "d.csv", "--family", "noise + noise"], "no state that moves"),
     "weight table": (
-        ["estimate", "d.csv", *ONE, "--set", 'weight={nam="imq",c=2}'], "did you mean 'name'",
+        ["estimate", "d.csv", *ONE, "--set", 'weight={nam="imq",c=2}'],
+        "did you mean 'name'",
     ),
     "too few": (["fit", "d.csv", "--family", "brownian + noise"], "too few"),
     "fit method": (["fit", "d.csv", *ONE, "--method", "magic"], "method must be one of"),
     "no study": (["compare", "absent.toml"], "absent.toml: No such file"),
     "empty study": (["compare", "spiral.toml"], "unknown key 'model'"),
     "unknown estimator": (["compare", "study.toml", "--reference", "x"], "--reference must be one"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)

@@ -74,9 +74,12 @@ def test_bounds_and_densities_by_the_command() -> None:
     bound = ["--bound", "obs_var=3:", "--prior", "process_var=lognormal:0.1:0.2"]
     run("fit", "x.csv", "--family", LEVEL, "--values", "z", *bound, "-o", "m.toml")
     wanted = fit(
-        LEVEL, np.arange(float(N)), Z, bounds={"obs_var": (3.0, None)},
+        LEVEL,
+        np.arange(float(N)),
+        Z,
+        bounds={"obs_var": (3.0, None)},
         priors={"process_var": families.LogNormal(0.1, 0.2)},
-    )  # fmt: skip
+    )
     table = pd.read_csv("m.csv").set_index("parameter")["value"]
     np.testing.assert_allclose(table[list(wanted.params)], list(wanted.params.values()), rtol=1e-6)
 

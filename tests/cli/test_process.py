@@ -31,9 +31,13 @@ def call(
     folder: Path, *arguments: Any, status: int = 0, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False,
+        [*COMMAND, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         **options,
-    )  # fmt: skip
+    )
     assert_ended(done.returncode, status, done.stdout, done.stderr)
     return done
 
@@ -115,8 +119,9 @@ def test_units_are_written_and_mismatches_refused(tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=40, freq="h")
     z = np.cumsum(np.random.default_rng(0).standard_normal(40))
     pd.DataFrame({"when": days, "x": z}).to_csv(tmp_path / "d.csv", index=False)
-    inside(tmp_path, "fit", "d.csv", "--family", "brownian + noise", "--time-unit", "h", "-o",
-         "m.toml")  # fmt: skip
+    inside(
+        tmp_path, "fit", "d.csv", "--family", "brownian + noise", "--time-unit", "h", "-o", "m.toml"
+    )
     assert 'time_unit = "h"' in (tmp_path / "m.toml").read_text()
     inside(tmp_path, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv")
     assert pd.read_csv(tmp_path / "e.csv")["t"].iloc[-1] == 39
@@ -207,9 +212,13 @@ def test_a_full_disk_is_told_of_the_target_and_leaves_nothing(tmp_path: Path) ->
     (tmp_path / "d.csv").write_text("t,x\n" + "".join(f"{k},{k % 7}\n" for k in range(99)))
     before = sorted(tmp_path.iterdir())
     done = subprocess.run(
-        [*COMMAND, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv"], cwd=tmp_path,
-        stderr=subprocess.PIPE, text=True, check=False, preexec_fn=little_space,
-    )  # fmt: skip
+        [*COMMAND, "estimate", "d.csv", "--model", "m.toml", "-o", "e.csv"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=little_space,
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "afafilter: e.csv: File too large"
     assert sorted(tmp_path.iterdir()) == before
@@ -227,8 +236,10 @@ def test_sigterm_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text(LEVEL)
     process = subprocess.Popen(
         [*COMMAND, "simulate", "m.toml", "--n", "3000000", "--x0", "0", "-o", "d.jsonl"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for _ in range(600):
         if any(p.name.startswith(".d-") for p in tmp_path.iterdir()):
             break
@@ -250,9 +261,10 @@ def test_version_citation_completion_and_the_old_compile(tmp_path: Path) -> None
         assert word in call(tmp_path, "completion", shell).stdout
     assert "nothing to compile" in call(tmp_path, "compile").stdout
     environment = os.environ | {
-        "_AFAFILTER_COMPLETE": "bash_complete", "COMP_WORDS": "afafilter estimate d --estimator af",
+        "_AFAFILTER_COMPLETE": "bash_complete",
+        "COMP_WORDS": "afafilter estimate d --estimator af",
         "COMP_CWORD": "4",
-    }  # fmt: skip
+    }
     done = call(tmp_path, env=environment)
     assert "plain,afa-exact" in done.stdout
 

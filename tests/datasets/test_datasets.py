@@ -63,9 +63,7 @@ def test_nile_gives_the_published_likelihood_and_statsmodels_level() -> None:
 def _sunspots(decay: float, frequency: float, q: float, r: float, mean: float) -> LinearSDE:
     stiffness = decay**2 + frequency**2
     A = [[0.0, 1.0], [-stiffness, -2 * decay]]
-    return LinearSDE(
-        A, Q=np.diag([0.0, q]), R=[[r]], C=[[1.0, 0.0]], drift=[0.0, stiffness * mean]
-    )  # fmt: skip
+    return LinearSDE(A, Q=np.diag([0.0, q]), R=[[r]], C=[[1.0, 0.0]], drift=[0.0, stiffness * mean])
 
 
 def _co2(q: float, r: float, seasonal: float, rate: float, short: float) -> LinearSDE:

@@ -11,9 +11,12 @@ import pytest
 
 PAGES = Path(__file__).parents[2] / "docs" / "coming_from"
 LIBRARY = {
-    "filterpy": "filterpy", "pykalman": "pykalman", "statsmodels": "statsmodels",
-    "kfas": None, "pytorch": "torch",
-}  # fmt: skip
+    "filterpy": "filterpy",
+    "pykalman": "pykalman",
+    "statsmodels": "statsmodels",
+    "kfas": None,
+    "pytorch": "torch",
+}
 """What a page's code needs beside ours; KFAS is R: its page runs our side on published values."""
 NOT_RUN = {"kfas": {0}}
 """Columns of a page's table that are of another language."""

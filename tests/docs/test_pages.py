@@ -157,9 +157,10 @@ def server(pages: dict[Path, Page]) -> Iterator[str]:
     names = sorted(
         str(path.relative_to(BUILD))
         for path in pages
-        if "generated" not in path.parts and "_static" not in path.parts
+        if "generated" not in path.parts
+        and "_static" not in path.parts
         and path.name not in ("search.html", "genindex.html", "py-modindex.html")
-    )  # fmt: skip
+    )
     assert "index.html" in names
     assert len(names) > 20
     script = VISIT.replace("WIDTHS", json.dumps(WIDTHS)).replace("NAMES", json.dumps(names))

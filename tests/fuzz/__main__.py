@@ -63,8 +63,11 @@ def run(folder: Path, seed: int, cases: int, jobs: int) -> None:
             wrong += part.result()
             fresh += min(CHUNK, cases - parts[part])
             left = (cases - done - fresh) * (time.monotonic() - begin) / fresh
-            print(f"{done + fresh} of {cases} cases, {wrong} wrong, {left / 60:.0f} min left",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{done + fresh} of {cases} cases, {wrong} wrong, {left / 60:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _quiet() -> None:
@@ -97,11 +100,15 @@ def report(folder: Path, seed: int, target: Path) -> int:
             error, case = worst.get(law, (0.0, -1))
             table.writerow([law, *(counts[law, o] for o in OUTCOMES), f"{error:.2g}", case])
     total = {o: sum(counts[law, o] for law in laws) for o in OUTCOMES}
-    lines = [f"# {len(cases)} cases of seed {seed}", "",
-             "Errors in standard deviations of the exact answer; `python -m tests.fuzz --seed "
-             f"{seed} --only CASE` says what a case is.", "",
-             "| law | " + " | ".join(OUTCOMES) + " | worst right | case |",
-             "|---" * (len(OUTCOMES) + 3) + "|"]  # fmt: skip
+    lines = [
+        f"# {len(cases)} cases of seed {seed}",
+        "",
+        "Errors in standard deviations of the exact answer; `python -m tests.fuzz --seed "
+        f"{seed} --only CASE` says what a case is.",
+        "",
+        "| law | " + " | ".join(OUTCOMES) + " | worst right | case |",
+        "|---" * (len(OUTCOMES) + 3) + "|",
+    ]
     for law in laws:
         error, case = worst.get(law, (0.0, -1))
         numbers = " | ".join(str(counts[law, o]) for o in OUTCOMES)

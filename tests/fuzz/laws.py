@@ -246,9 +246,12 @@ def _gradient(view: View, pick: Pick) -> Iterator[Any]:
     else:
         z = c.z
     value, slopes = loglik(
-        c.model, None if isinstance(c.model, DiscreteModel) else c.t, z, obs_cov=c.obs_cov,
+        c.model,
+        None if isinstance(c.model, DiscreteModel) else c.t,
+        z,
+        obs_cov=c.obs_cov,
         gradient=True,
-    )  # fmt: skip
+    )
     yield _likelihood(view, value)
     if view.name not in ("itself", "batch"):
         return
@@ -332,8 +335,11 @@ LAWS: dict[str, Callable[[View, Pick], Iterator[Any]]] = {
 def describe(case: Case) -> str:
     """The case as Python can read it again."""
     m = case.model
-    names = ("F", "Q", "H", "R", "b", "d") if isinstance(m, DiscreteModel) else (
-        "A", "Q", "C", "R", "drift", "offset", "delay")  # fmt: skip
+    names = (
+        ("F", "Q", "H", "R", "b", "d")
+        if isinstance(m, DiscreteModel)
+        else ("A", "Q", "C", "R", "drift", "offset", "delay")
+    )
     lines = [f"{type(m).__name__}: prior {m.prior!r}"]
     if not isinstance(m.prior, str):
         lines += [f"  mean {m.prior.mean!r} cov {m.prior.cov!r} flat {m.prior.diffuse!r}"]

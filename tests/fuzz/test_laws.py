@@ -32,9 +32,12 @@ def complaints(verdicts):
 
 
 @settings(
-    max_examples=15, deadline=None, derandomize=True, database=None,
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)  # fmt: skip
+)
 @given(st.data())
 def test_the_laws_hold(data):
     assert not complaints(check_case(Shrinking(data)))

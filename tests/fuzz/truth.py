@@ -59,8 +59,11 @@ class Truth:
         """The case itself, or one with all inputs moved by a rounding."""
         if (neighbour, bits) not in self.known:
             c = self.case
-            change = exact_balls if neighbour == 0 else nudge(np.random.default_rng(
-                [self.seed, neighbour]))  # fmt: skip
+            change = (
+                exact_balls
+                if neighbour == 0
+                else nudge(np.random.default_rng([self.seed, neighbour]))
+            )
             queries = () if c.queries is None else c.queries
             self.known[neighbour, bits] = ExactGaussian(
                 c.model, c.t, c.z, c.obs_cov, queries, change, bits

@@ -79,9 +79,13 @@ def units(case: Case, pick: Pick) -> View:
     if isinstance(prior, Prior) and prior.t0 is not None:
         prior = Prior(prior.mean, prior.cov, prior.t0 * c, prior.diffuse)
     model = replace(
-        m, A=m.A * turned / c, Q=m.Q * pair / c, drift=m.drift * s / c, delay=m.delay * c,
+        m,
+        A=m.A * turned / c,
+        Q=m.Q * pair / c,
+        drift=m.drift * s / c,
+        delay=m.delay * c,
         prior=prior,
-    )  # fmt: skip
+    )
     whole = replace(new, model=model, t=case.t * c, queries=case.queries * c)
     return replace(itself(case), name="units", case=whole, unit=s, row_unit=r, time=c)
 

@@ -188,9 +188,13 @@ def test_matrices_prior_delay(tmp_path: Path) -> None:
     prior = { mean = [1, 2], cov = [[1, 0], [0, 1]], t0 = -1.0 }
     """
     wanted = LinearSDE(
-        [[0, 1], [-1, 0]], Q=np.diag([0.0, 0.5]), R=[[0.2]], C=[[1, 0]], delay=0.5,
+        [[0, 1], [-1, 0]],
+        Q=np.diag([0.0, 0.5]),
+        R=[[0.2]],
+        C=[[1, 0]],
+        delay=0.5,
         prior=Prior([1, 2], np.eye(2), -1.0),
-    )  # fmt: skip
+    )
     assert_same_model(read_model(put(tmp_path, text, "m.toml")), wanted)
 
 
@@ -231,20 +235,22 @@ BAD_MODELS = {
     "scalar Q": ("[model]\nA = [[-1]]\nQ = 1.0\nR = [[1]]\n", "Q must have shape"),
     "indefinite Q": ("[model]\nA = [[-1]]\nQ = [[-1]]\nR = [[1]]\n", "positive semidefinite"),
     "asymmetric R": (
-        "[model]\nA = [[0, 0], [0, 0]]\nQ = [[1, 0], [0, 1]]\nR = [[1, 1], [0, 1]]\n", "symmetric",
+        "[model]\nA = [[0, 0], [0, 0]]\nQ = [[1, 0], [0, 1]]\nR = [[1, 1], [0, 1]]\n",
+        "symmetric",
     ),
     "words for numbers": ('[model]\nA = [["a"]]\nQ = [[1]]\nR = [[1]]\n', "A must be numbers"),
     "NaN": ("[model]\nA = [[nan]]\nQ = [[1]]\nR = [[1]]\n", "A must be finite"),
     "unknown prior": ('[model]\npreset = "spiral"\nprior = "flat"\n', "prior must be one of"),
     "prior key": ('[model]\npreset = "spiral"\nprior = { men = [0] }\n', "did you mean 'mean'"),
     "prior shape": (
-        '[model]\npreset = "spiral"\nprior = { mean = [0], cov = [[1]] }\n', "prior mean must have",
+        '[model]\npreset = "spiral"\nprior = { mean = [0], cov = [[1]] }\n',
+        "prior mean must have",
     ),
     "prior incomplete": ('[model]\npreset = "matern"\nprior = { mean = [0] }\n', "'cov' is"),
     "empty sum": ("[model]\nsum = []\n", "one or more tables"),
     "bad summand": ('[[model.sum]]\npreset = "spirl"\n', "sum, model 1: preset must be one of"),
     "negative variance": ('[model]\npreset = "spiral"\nobs_var = -1\n', "obs_var must be >= 0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_MODELS)

@@ -114,7 +114,7 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         (b"t,x\n0,ok\n", {}, "--values names the columns to read"),
         (b"d;c;x\n31.01.2024;10:00;1\n", {}, '--time d,c --time-format "%d.%m.%Y %H:%M" read it'),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_told_names_the_option(
     tmp_path: Path, raw: bytes, options: dict[str, Any], message: str
 ) -> None:

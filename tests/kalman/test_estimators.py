@@ -105,11 +105,15 @@ def test_discrete_model_with_everything_varying(causal):
     root = rng.standard_normal((T, n, 1))  # singular Q
     noise = rng.standard_normal((T, p, p))
     model = DiscreteModel(
-        rng.standard_normal((T, n, n)) * 0.7, Q=root @ root.swapaxes(1, 2),
-        H=rng.standard_normal((T, p, n)), R=noise @ noise.swapaxes(1, 2) + 0.1 * np.eye(p),
-        b=rng.standard_normal((T, n)), d=rng.standard_normal((T, p)), prior="diffuse",
+        rng.standard_normal((T, n, n)) * 0.7,
+        Q=root @ root.swapaxes(1, 2),
+        H=rng.standard_normal((T, p, n)),
+        R=noise @ noise.swapaxes(1, 2) + 0.1 * np.eye(p),
+        b=rng.standard_normal((T, n)),
+        d=rng.standard_normal((T, p)),
+        prior="diffuse",
         time_varying=("F", "Q", "H", "R", "b", "d"),
-    )  # fmt: skip
+    )
     z = rng.standard_normal((T, p))
     z[[1, 4, 4], [0, 0, 1]] = np.nan
     estimate = estimator(causal)(model, z)
@@ -531,9 +535,12 @@ def test_forecast_of_an_sde():
 def test_forecast_of_a_discrete_model():
     rng = np.random.default_rng(15)
     varying = DiscreteModel(
-        [[1.0, 1.0], [0.0, 0.9]], Q=0.1 * np.eye(2), H=rng.standard_normal((8, 1, 2)), R=[[0.3]],
+        [[1.0, 1.0], [0.0, 0.9]],
+        Q=0.1 * np.eye(2),
+        H=rng.standard_normal((8, 1, 2)),
+        R=[[0.3]],
         time_varying="H",
-    )  # fmt: skip
+    )
     z = rng.standard_normal((5, 1))
     estimate = forecast(varying, z, steps=3)
     padded = np.concatenate([z, np.full((3, 1), np.nan)])

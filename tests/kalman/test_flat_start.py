@@ -44,9 +44,12 @@ def scaled(model, units, time=1.0):
     S = np.diag(np.asarray(units, dtype=float))
     back = np.diag(1 / np.asarray(units, dtype=float))
     return LinearSDE(
-        S @ model.A @ back / time, Q=S @ model.Q @ S / time, R=model.R, C=model.C @ back,
+        S @ model.A @ back / time,
+        Q=S @ model.Q @ S / time,
+        R=model.R,
+        C=model.C @ back,
         prior="diffuse",
-    )  # fmt: skip
+    )
 
 
 def assert_exact(model, t, z, tol=1e-8):
@@ -163,8 +166,9 @@ def test_the_discrete_form_knows_it_too():
     want = kalman_filter(model, t, z)
     F, _, V = model.transition(1.0)
     for discrete in (
-        model.discretize(t), DiscreteModel(F, Q=V, H=model.C, R=model.R, prior="diffuse")
-    ):  # fmt: skip
+        model.discretize(t),
+        DiscreteModel(F, Q=V, H=model.C, R=model.R, prior="diffuse"),
+    ):
         found = kalman_filter(discrete, z)
         assert float(found.loglik) == pytest.approx(float(want.loglik), abs=1e-9)
         np.testing.assert_array_equal(np.isnan(found.mean), np.isnan(want.mean))
@@ -174,9 +178,12 @@ def test_the_discrete_form_knows_it_too():
 @pytest.mark.parametrize("late", [30.0, 20.0, 12.0])
 def test_states_that_differ_by_what_has_decayed(late):
     model = LinearSDE(
-        np.diag([-0.5, -1.0, 0.0]), Q=np.diag([0.0, 1.0, 0.0]), R=[[1e-4]], C=[[1.0, 1.0, 1.0]],
+        np.diag([-0.5, -1.0, 0.0]),
+        Q=np.diag([0.0, 1.0, 0.0]),
+        R=[[1e-4]],
+        C=[[1.0, 1.0, 1.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t, z = np.array([0.0, 0.0, 0.0, late, late]), np.zeros((5, 1))
     estimate = rts_smoother(model, t, z)
     if late == 30.0:
@@ -236,9 +243,12 @@ def test_barely_determined_is_said():
 
     def cycles(apart):
         return LinearSDE(
-            block_diag(turn, (1 + apart) * turn), Q=np.zeros((4, 4)), R=[[1.0]],
-            C=[[1.0, 0.0, 1.0, 0.0]], prior="diffuse",
-        )  # fmt: skip
+            block_diag(turn, (1 + apart) * turn),
+            Q=np.zeros((4, 4)),
+            R=[[1.0]],
+            C=[[1.0, 0.0, 1.0, 0.0]],
+            prior="diffuse",
+        )
 
     t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
     with pytest.warns(BarelyDetermined, match="give a proper prior"):

@@ -214,9 +214,13 @@ def test_rate_and_scale_are_learned():
     model = replace(LinearSDE.isotropic(0.1, 1.0, process_var=0.05, obs_var=1.0), prior="diffuse")
     t = 0.1 * np.arange(400)
     data = simulate(
-        model, t, 10, rng=np.random.default_rng(6), x0=np.array([20.0, 0.0]),
+        model,
+        t,
+        10,
+        rng=np.random.default_rng(6),
+        x0=np.array([20.0, 0.0]),
         outliers=Outliers(rate=0.08, scale=8.0),
-    )  # fmt: skip
+    )
     found = mixture_filter(model, t, data.z, outlier_rate=0.3, outlier_scale=10.0, estimate=True)
     assert found.info["converged"]
     assert found.info["outlier_rate"] == pytest.approx(0.08, abs=0.015)
@@ -230,9 +234,13 @@ def test_rate_and_scale_are_learned():
 def test_a_contaminated_series_is_followed():
     model = replace(LinearSDE.isotropic(0.1, 1.0, process_var=0.3, obs_var=1.0), prior="diffuse")
     data = simulate(
-        model, 0.1 * np.arange(128), 50, rng=np.random.default_rng(3), x0=np.array([20.0, 0.0]),
+        model,
+        0.1 * np.arange(128),
+        50,
+        rng=np.random.default_rng(3),
+        x0=np.array([20.0, 0.0]),
         outliers=Outliers(rate=0.1, scale=10.0),
-    )  # fmt: skip
+    )
 
     def rmse(estimate):
         return np.sqrt(np.mean((estimate.mean - data.x)[:, 20:] ** 2))

@@ -78,9 +78,12 @@ def textbook(case, path, first=0):
     m, P = case.m[path], case.L.T @ case.L
     N, (T, p), d = len(step), z.shape, len(m)
     out = {
-        "mean": np.empty((N, d)), "cov": np.empty((N, d, d)), "innovation": np.full((T, p), np.nan),
-        "S": np.zeros((T, p, p)), "loglik": np.zeros(T),
-    }  # fmt: skip
+        "mean": np.empty((N, d)),
+        "cov": np.empty((N, d, d)),
+        "innovation": np.full((T, p), np.nan),
+        "S": np.zeros((T, p, p)),
+        "loglik": np.zeros(T),
+    }
     ahead = {}
     for k in range(first, N):
         if k > 0:
@@ -264,9 +267,12 @@ def frozen(x):
 def test_what_is_only_read_may_be_read_only():
     case = make_case(2, 1)
     still = case._replace(
-        chain=tuple(frozen(x) for x in case.chain), z=frozen(case.z), seen=frozen(case.seen),
-        scale=frozen(case.scale), m=frozen(case.m),
-    )  # fmt: skip
+        chain=tuple(frozen(x) for x in case.chain),
+        z=frozen(case.z),
+        seen=frozen(case.seen),
+        scale=frozen(case.scale),
+        m=frozen(case.m),
+    )
     np.testing.assert_array_equal(run(case)["smoothed_mean"], run(still)["smoothed_mean"])
 
 

@@ -59,9 +59,13 @@ def test_robust_weights_are_the_filters(model, t, z_missing, weight, options):
 def test_delay_prior_time_and_error_bars():
     t = irregular_times(12) + 3.0
     model = LinearSDE(
-        [[-0.5, 1.0], [-1.0, -0.2]], Q=np.eye(2), R=[[0.5]], C=[[1.0, 0.0]], delay=0.3,
+        [[-0.5, 1.0], [-1.0, -0.2]],
+        Q=np.eye(2),
+        R=[[0.5]],
+        C=[[1.0, 0.0]],
+        delay=0.3,
         prior=Prior([1.0, -1.0], np.eye(2), t0=1.0),
-    )  # fmt: skip
+    )
     z = draw_data(model, t)
     bars = np.linspace(0.1, 2.0, 12)[:, None, None]
     stream = KalmanStream(model)

@@ -285,7 +285,7 @@ def test_contaminated_chain():
             "known exactly",
         ),
     ],
-)  # fmt: skip
+)
 def test_refusals(call, error, words):
     with pytest.raises(error, match=words):
         call(MODELS["ou"])

@@ -57,9 +57,11 @@ def test_a_density_moves_the_fit_to_the_mode(prior) -> None:
 
 @pytest.mark.parametrize(
     ("own", "other"),
-    [(Normal(0.3, 0.2), scipy.stats.norm(0.3, 0.2)),
-     (LogNormal(0.7, 0.4), scipy.stats.lognorm(0.4, scale=0.7))],
-)  # fmt: skip
+    [
+        (Normal(0.3, 0.2), scipy.stats.norm(0.3, 0.2)),
+        (LogNormal(0.7, 0.4), scipy.stats.lognorm(0.4, scale=0.7)),
+    ],
+)
 def test_densities_are_those_of_scipy(own, other) -> None:
     for x in (0.1, 0.5, 2.0):
         assert own.logpdf(x) == pytest.approx(other.logpdf(x), rel=1e-12)

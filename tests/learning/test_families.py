@@ -34,9 +34,7 @@ def test_axes_share_parameters_or_have_their_own():
     shared = f.constant_velocity(2) + f.noise(2)
     assert list(shared.parameters) == ["process_var", "obs_var"]
     own = f.constant_velocity(2, diagonal=True) + f.noise(2, diagonal=True)
-    assert list(own.parameters) == [
-        "process_var[0]", "process_var[1]", "obs_var[0]", "obs_var[1]",
-    ]  # fmt: skip
+    assert list(own.parameters) == ["process_var[0]", "process_var[1]", "obs_var[0]", "obs_var[1]"]
     model = shared.model(process_var=0.6, obs_var=0.1)
     preset = constant_velocity(0.6, 0.1, dim=2)
     for name in ("A", "Q", "R", "C"):

@@ -171,9 +171,12 @@ def test_sunspots_as_a_damped_cycle() -> None:
     assert result.boundary == ("obs_var",)
     assert np.isnan(result.std_errors["obs_var"])
     peer = sm.tsa.UnobservedComponents(
-        SUNSPOTS - result.params["offset"], cycle=True, stochastic_cycle=True, damped_cycle=True,
+        SUNSPOTS - result.params["offset"],
+        cycle=True,
+        stochastic_cycle=True,
+        damped_cycle=True,
         irregular=True,
-    )  # fmt: skip
+    )
     peer.ssm.loglikelihood_burn = 0
     rho = np.exp(-result.params["decay"])
     shock = result.params["process_var"] * (1 - rho**2) / (2 * result.params["decay"])
@@ -205,9 +208,11 @@ def test_constraints_fixed_and_tied_parameters() -> None:
 def test_free_matrices_recover_the_truth(seed: int) -> None:
     """A, Q, R and drift of an irregular, gappy, multi-path record: every z score plausible."""
     truth = LinearSDE(
-        [[-0.5, 1.0], [-1.0, -0.5]], Q=[[0.3, 0.1], [0.1, 0.4]], R=[[0.2, 0.0], [0.0, 0.3]],
+        [[-0.5, 1.0], [-1.0, -0.5]],
+        Q=[[0.3, 0.1], [0.1, 0.4]],
+        R=[[0.2, 0.0], [0.0, 0.3]],
         drift=[0.3, 0.1],
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(seed)
     t = np.cumsum(rng.exponential(0.5, 150))
     t[10] = t[9]
@@ -441,8 +446,11 @@ def test_tables() -> None:
 def test_refusals(change: dict[str, Any], error: type[Exception], message: str) -> None:
     rng = np.random.default_rng(0)
     given: dict[str, Any] = {
-        "model": LOCAL_LEVEL, "t": np.arange(20.0), "z": rng.standard_normal(20), **change
-    }  # fmt: skip
+        "model": LOCAL_LEVEL,
+        "t": np.arange(20.0),
+        "z": rng.standard_normal(20),
+        **change,
+    }
     with pytest.raises(error, match=message):
         fit(given.pop("model"), given.pop("t"), given.pop("z"), **given)
 

@@ -211,9 +211,13 @@ def test_bounds_hold() -> None:
     values, grads = banana(start, np.arange(3))
     high = np.tile([0.5, np.inf], (3, 1))
     top = climb(
-        banana, (start, values, grads), (-np.inf * np.ones((3, 2)), high), np.ones((3, 2)),
-        max_iter=50, enough=1e-12,
-    )  # fmt: skip
+        banana,
+        (start, values, grads),
+        (-np.inf * np.ones((3, 2)), high),
+        np.ones((3, 2)),
+        max_iter=50,
+        enough=1e-12,
+    )
     assert (top.thetas[:, 0] <= 0.5).all()
     assert (top.values > values).all()
 

@@ -165,9 +165,12 @@ def test_dimensions_known_and_not_known_to_the_compiler() -> None:
 def test_precise_sensors_and_a_wide_prior(variance: float) -> None:
     """The likelihood keeps the digits that the filter keeps."""
     model = LinearSDE(
-        [[0, 1], [0, 0]], Q=np.diag([0.0, 0.1]), C=[[1, 0], [1, 0]], R=1e-6 * np.eye(2),
+        [[0, 1], [0, 0]],
+        Q=np.diag([0.0, 0.1]),
+        C=[[1, 0], [1, 0]],
+        R=1e-6 * np.eye(2),
         prior=Prior([0, 0], variance * np.eye(2)),
-    )  # fmt: skip
+    )
     t = np.arange(10.0)
     z = draw_data(model, t, seed=3)
     z -= z[:1, :1]

@@ -56,9 +56,9 @@ def test_oracle_is_the_integral(name):
     with mpmath.workdps(30):
         d = model.dim
         nodes = [
-            (tau * (1 + x) / 2, tau * w / 2) for x, w in mpmath.calculus.quadrature.
-            GaussLegendre(mpmath.mp).calc_nodes(4, 100)
-        ]  # fmt: skip
+            (tau * (1 + x) / 2, tau * w / 2)
+            for x, w in mpmath.calculus.quadrature.GaussLegendre(mpmath.mp).calc_nodes(4, 100)
+        ]
         sum_V, sum_psi = mpmath.zeros(d), mpmath.zeros(d, 1)
         for s, weight in nodes:
             E = mpmath.expm(A * s, method="taylor")

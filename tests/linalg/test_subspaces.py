@@ -22,9 +22,13 @@ def moved(A, tau, directions, stamp=0.0):
     """Directions (q, d) after tau, and whether their entries (q, d) count as zero."""
     directions = np.asarray(directions, dtype=float)[None]
     found, rounding = carry(
-        exponential(A, tau)[None], [tau], [stamp], component_sizes(A), directions,
+        exponential(A, tau)[None],
+        [tau],
+        [stamp],
+        component_sizes(A),
+        directions,
         ROUNDING * np.abs(directions),
-    )  # fmt: skip
+    )
     return found[0], np.abs(found[0]) <= rounding[0]
 
 
@@ -106,8 +110,9 @@ def test_what_observations_leave_open():
     )
     whole = unseen(A, sizes, C, stamps, seen, times, np.full(6, 4))
     np.testing.assert_array_equal(whole.components, np.tile([False, False, True], (6, 1)))
-    late = unseen(A, sizes, np.ones((1, 3)), stamps, seen[:, :0] @ np.ones((0, 1), bool), times,
-                  np.full(6, 4))  # fmt: skip
+    late = unseen(
+        A, sizes, np.ones((1, 3)), stamps, seen[:, :0] @ np.ones((0, 1), bool), times, np.full(6, 4)
+    )
     assert late.components.all()
 
 

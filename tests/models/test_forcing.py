@@ -23,7 +23,7 @@ from afafilter import (
     rts_smoother,
     simulate,
     spiral,
-)  # fmt: skip
+)
 from afafilter.models.forcing import response
 from tests.conftest import MODELS
 from tests.oracles import dense_loglik, dense_posterior, mp_transition
@@ -155,10 +155,11 @@ def test_inputs_of_sums_are_joined():
         (lambda: replace(spiral(), forcing=1.0), TypeError, "forcing must be a Forcing or None"),
         (
             lambda: simulate(spiral().discretize([0.0, 1.0]), rng=0, forcing=INPUT),
-            ValueError, "forcing and jumps need a LinearSDE",
+            ValueError,
+            "forcing and jumps need a LinearSDE",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_inputs_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -54,9 +54,11 @@ BAD = {
     "prior tuple": ({"prior": (0, 1)}, TypeError, "prior must be a Prior, 'stationary' or"),
     "prior size": ({"prior": Prior([0.0], [[1.0]])}, ValueError, r"prior mean .* got \(1,\)"),
     "prior stationary": (
-        {"A": np.zeros((2, 2)), "prior": "stationary"}, ValueError, "'stationary' needs stable",
+        {"A": np.zeros((2, 2)), "prior": "stationary"},
+        ValueError,
+        "'stationary' needs stable",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -380,13 +382,14 @@ def test_time_axis_is_said_never_guessed():
         ({"Q": np.ones((0, 2, 2)), "time_varying": "Q"}, ValueError, "at least one step"),
         (
             {"F": np.ones((3, 2, 2)), "Q": np.ones((4, 2, 2)), "time_varying": ("F", "Q")},
-            ValueError, "share their leading length",
+            ValueError,
+            "share their leading length",
         ),
         ({"prior": "stationary"}, ValueError, "'stationary' needs stable"),
         ({"prior": Prior([0.0], [[1.0]])}, ValueError, r"prior mean .* \(2,\)"),
         ({"prior": Prior([0.0, 0.0], I2, t0=0.0)}, ValueError, "leave t0 out"),
     ],
-)  # fmt: skip
+)
 def test_bad_discrete_models(changes, kind, message):
     good = {"F": I2, "Q": I2, "H": I2, "R": I2}
     DiscreteModel(**good)

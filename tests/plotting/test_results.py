@@ -17,7 +17,7 @@ from afafilter import (
     seasonal,
     simulate,
     spiral,
-)  # fmt: skip
+)
 
 mpl.use("Agg")
 TIMES = np.arange(12.0)

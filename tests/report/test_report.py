@@ -98,9 +98,13 @@ def test_outliers_are_flagged_and_families_tried(tmp_path: Path) -> None:
     z[40] += 10
     z[60:70] = np.nan
     path = tmp_path / "d.csv"
-    path.write_text("t,</script><b>x\n" + "".join(
-        f"2024-01-01T{k // 60:02}:{k % 60:02},{'' if np.isnan(v) else v}\n"
-        for k, v in enumerate(z)))  # fmt: skip
+    path.write_text(
+        "t,</script><b>x\n"
+        + "".join(
+            f"2024-01-01T{k // 60:02}:{k % 60:02},{'' if np.isnan(v) else v}\n"
+            for k, v in enumerate(z)
+        )
+    )
     found = analyse(read_series(path, time_unit="min"))
     assert np.flatnonzero(found.outliers[:, 0]).tolist() == [40]
     assert found.fitted is not None

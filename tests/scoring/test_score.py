@@ -217,9 +217,12 @@ def innovations(n, steps, p, seed, cov, corr=0.0):
 def innovation_score(v, cov, **options):
     n, steps, p = v.shape
     est = Estimate(
-        np.arange(float(steps)), np.zeros((n, steps, 1)), np.ones((n, steps, 1, 1)),
-        innovation=v, innovation_cov=np.broadcast_to(cov, (n, steps, p, p)),
-    )  # fmt: skip
+        np.arange(float(steps)),
+        np.zeros((n, steps, 1)),
+        np.ones((n, steps, 1, 1)),
+        innovation=v,
+        innovation_cov=np.broadcast_to(cov, (n, steps, p, p)),
+    )
     return score(est, None, **options)
 
 
@@ -354,8 +357,12 @@ def test_pit_and_reliability_against_scipy():
     assert row["coverage"] == pytest.approx(inside.mean())
     half = student.ppf(0.975, 29) * inside.std(ddof=1) / np.sqrt(30)
     assert row["high"] - row["coverage"] == pytest.approx(half)
-    joined = Score.join([score(Estimate(est.t, est.mean[k], est.cov[k]), truth[k])
-                         for k in (slice(0, 12), slice(12, 30))])  # fmt: skip
+    joined = Score.join(
+        [
+            score(Estimate(est.t, est.mean[k], est.cov[k]), truth[k])
+            for k in (slice(0, 12), slice(12, 30))
+        ]
+    )
     np.testing.assert_array_equal(joined.pit, s.pit)
 
 

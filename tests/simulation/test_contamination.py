@@ -19,7 +19,7 @@ from afafilter import (
     sampling_times,
     simulate,
     spiral,
-)  # fmt: skip
+)
 
 T = np.arange(200.0) / 4
 OU = ornstein_uhlenbeck(0.5, process_var=0.2, obs_var=0.3)
@@ -158,9 +158,11 @@ def test_sampling_times(law, sd):
 def test_what_is_asked_for_leaves_the_rest_as_it_was():
     """One seed, one truth: options draw from streams of their own."""
     more = plain(
-        outliers=Outliers(0.1), missing=0.1, coloured=ColouredNoise(1.0, [[1.0]]),
+        outliers=Outliers(0.1),
+        missing=0.1,
+        coloured=ColouredNoise(1.0, [[1.0]]),
         shifts=[LevelShift(0.0, 1.0)],
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(more.x, CLEAN.x)
 
 
@@ -189,14 +191,16 @@ VARYING = LinearSDE(-np.eye(2), Q=np.eye(2), R=np.eye(2))
         (lambda: sampling_times(5, 1.0, law="jitter", spread=2.0), ValueError, "at most 1"),
         (
             lambda: simulate(VARYING.discretize(T), rng=0, clock_jitter=1.0),
-            ValueError, "clock_jitter and fine_times need a LinearSDE",
+            ValueError,
+            "clock_jitter and fine_times need a LinearSDE",
         ),
         (
             lambda: plain(outliers=Outliers(0.1), missing=2.0),
-            ValueError, "missing must be probabilities",
+            ValueError,
+            "missing must be probabilities",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_options_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -13,7 +13,7 @@ from afafilter.simulation.scenarios import (
     simulate_drift,
     spiral_3d,
     strong_error,
-)  # fmt: skip
+)
 
 SYSTEMS = {
     "spiral_3d": (spiral_3d(process_var=0.3), [2.0, 0.0, 0.0], 1.0),

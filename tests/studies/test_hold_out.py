@@ -73,8 +73,11 @@ def test_models_side_by_side_and_failures_noted():
 
     found = hold_out(
         {"rts": rts_smoother, "afa": adaptive_smoother, "broken": broken},
-        {"right": MODEL, "wrong": other}, T, Z, kinds=["random"],
-    )  # fmt: skip
+        {"right": MODEL, "wrong": other},
+        T,
+        Z,
+        kinds=["random"],
+    )
     assert found.errors == {(m, "broken"): "ValueError: no" for m in ("right", "wrong")}
     table = found.frame.set_index(["model", "estimator"])["nlpd"]
     assert table["right", "rts"] < table["wrong", "rts"]

@@ -178,8 +178,9 @@ def test_keys_are_the_same_in_another_process():
     for seed in ("1", "2"):
         folders = (Path(__file__).parent, Path(afafilter.__file__).parents[1])
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONHASHSEED": seed
-        }  # fmt: skip
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+            "PYTHONHASHSEED": seed,
+        }
         run = subprocess.run(
             [sys.executable, "-c", code],
             env=environment,
@@ -373,8 +374,11 @@ def test_columns_and_files(tmp_path):
     columns |= {"clean": {"rate": 0.0}, "outliers": {"rate": 0.2}}
     result = make(columns=columns).run(tmp_path / "cells", progress=False)
     assert set(zip(result.frame["process_var"], result.frame["rate"])) == {
-        (0.1, 0.0), (0.1, 0.2), (0.5, 0.0), (0.5, 0.2),
-    }  # fmt: skip
+        (0.1, 0.0),
+        (0.1, 0.2),
+        (0.5, 0.0),
+        (0.5, 0.2),
+    }
     assert result.pooled()["rate"].notna().all()
     assert result.differences("raw")["process_var"].notna().all()
     result.to_csv(tmp_path / "out.csv")

@@ -66,10 +66,13 @@ def test_reference_efficiencies_of_the_isotropic_case():
 )
 def test_error_law_agrees_with_monte_carlo(estimator):
     truth = LinearSDE(
-        [[-0.2, -1.0], [1.1, -0.3]], Q=[[0.4, 0.1], [0.1, 0.2]], R=[[0.5, 0.1], [0.1, 0.8]],
-        drift=[0.3, -0.1], offset=[0.2, 0.4],
+        [[-0.2, -1.0], [1.1, -0.3]],
+        Q=[[0.4, 0.1], [0.1, 0.2]],
+        R=[[0.5, 0.1], [0.1, 0.8]],
+        drift=[0.3, -0.1],
+        offset=[0.2, 0.4],
         prior=Prior(np.array([2.0, -1.0]), np.diag([0.5, 1.5])),
-    )  # fmt: skip
+    )
     t = irregular_times(10, seed=5)
     n = 20_000
     data = simulate(truth, t, n, rng=np.random.default_rng(8))
