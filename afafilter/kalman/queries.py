@@ -7,6 +7,7 @@ independent of x(t0): the model run backwards, dx = -(A x + u) ds + noise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,25 +72,16 @@ def filtered(
     mean = np.einsum("kij,nkj->nki", Phi, run.mean[:, node]) + psi
     cov = Phi @ run.cov[:, node] @ np.swapaxes(Phi, -1, -2) + V
     laws = []
-    for g, flat in enumerate(run.flat):
-        if flat is None:
-            continue
-        rows, c = _members(run, g), len(flat.M)
-        for part in (np.flatnonzero(node < c), np.flatnonzero((node >= c) & (node < flat.last))):
-            if not len(part):
-                continue
-            at, where = node[part], np.ix_(rows, part)
-            moves = Phi[part], dt[part], stamps[part], line.sizes
-            some, some_cov = mean[where], cov[g, part]
-            if at[0] < c:
-                M = carry(*moves, flat.M[at], flat.rounding[at])[0]
-                some, some_cov = settle(
-                    M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov
-                )
-            opened = carry(*moves, *flat.open_at(at))
-            law = OpenLaw(rows, part, some, some_cov, *opened)
-            mean[where], cov[g, part] = law.report()
-            laws.append(law)
+    for g, flat, rows, part in _flat_parts(run, node):
+        at, where = node[part], np.ix_(rows, part)
+        moves = Phi[part], dt[part], stamps[part], line.sizes
+        some, some_cov = mean[where], cov[g, part]
+        if at[0] < len(flat.M):
+            M = carry(*moves, flat.M[at], flat.rounding[at])[0]
+            some, some_cov = settle(M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov)
+        law = OpenLaw(rows, part, some, some_cov, *carry(*moves, *flat.open_at(at)))
+        mean[where], cov[g, part] = law.report()
+        laws.append(law)
     if early:
         law = _prior_laws(model, line, asked[:early], np.arange(len(mean)))
         before, spread = law.report()
@@ -112,29 +104,28 @@ def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: 
         mean[:, :early] = np.einsum("kij,nkj->nki", Phi, mean[:, :early]) + psi
         cov[:, :early] = Phi @ cov[:, :early] @ np.swapaxes(Phi, -1, -2) + V
     laws = []
+    for g, flat, rows, part in _flat_parts(run, node):
+        directions, rounding = flat.open_at(node[part])
+        move = part < early
+        if move.any():
+            stamp = np.maximum(np.abs(asked[part[move]]), np.abs(line.times[0]))
+            moves = Phi[part[move]], back[part[move]], stamp, line.sizes
+            directions[move], rounding[move] = carry(*moves, directions[move], rounding[move])
+        law = OpenLaw(rows, part, mean[np.ix_(rows, part)], cov[g, part], directions, rounding)
+        mean[np.ix_(rows, part)], cov[g, part] = law.report()
+        laws.append(law)
+    return Answer(mean, cov, _kept(laws))
+
+
+def _flat_parts(run: Run, node: Index) -> Iterator[tuple[int, FlatStart, Index, Index]]:
+    """Group, its flat start, its paths, and which answers lie at its nodes with open directions."""
     for g, flat in enumerate(run.flat):
         if flat is None:
             continue
-        rows, c = _members(run, g), len(flat.M)
+        c = len(flat.M)
         for part in (np.flatnonzero(node < c), np.flatnonzero((node >= c) & (node < flat.last))):
-            if not len(part):
-                continue
-            directions, rounding = flat.open_at(node[part])
-            move = part < early
-            if move.any():
-                stamp = np.maximum(np.abs(asked[part[move]]), np.abs(line.times[0]))
-                directions[move], rounding[move] = carry(
-                    Phi[part[move]],
-                    back[part[move]],
-                    stamp,
-                    line.sizes,
-                    directions[move],
-                    rounding[move],
-                )
-            law = OpenLaw(rows, part, mean[np.ix_(rows, part)], cov[g, part], directions, rounding)
-            mean[np.ix_(rows, part)], cov[g, part] = law.report()
-            laws.append(law)
-    return Answer(mean, cov, _kept(laws))
+            if len(part):
+                yield g, flat, _members(run, g), part
 
 
 def _report(run: Run, g: int, rows: Index, flat: FlatStart, node: Index) -> OpenLaw:

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import ast
 import inspect
+from typing import Any
 
 from afafilter.io.model_toml import near
 from afafilter.learning import families
 from afafilter.learning.family import NO_STATE, Family
+from afafilter.models.discrete import DiscreteModel
+from afafilter.models.sde import LinearSDE
 
 FAMILIES = tuple(name for name in families.__all__ if name.islower())
+Model = LinearSDE | DiscreteModel | Family
 LONGEST = 2000
 """Characters of the longest text that is read."""
+
+
+def model_or_family(model: Model | str, t: Any) -> Model:
+    """What is fitted at times t, words read.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No model; no times of one in continuous time; what `parse_family` refuses.
+    """
+    if isinstance(model, str):
+        model = parse_family(model)
+    if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
+        raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
+    if t is None and not isinstance(model, DiscreteModel):
+        raise TypeError("t is needed for a continuous-time model")
+    return model
 
 
 def parse_family(text: str) -> Family:

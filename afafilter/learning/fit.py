@@ -27,6 +27,7 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.progress import waiting
 from afafilter.learning.family import Family
+from afafilter.learning.family_text import model_or_family
 from afafilter.learning.inputs import InputParameters, first_effect, regressors
 from afafilter.learning.parameters.parametrisation import Parametrisation, parametrisation
 from afafilter.learning.problem import Problem
@@ -134,14 +135,7 @@ def fit(
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
     starts = positive_int(starts, "starts")
     drawn = generator(rng) if starts > 1 or rng is not None else None
-    if isinstance(model, str):
-        from afafilter.learning.family_text import parse_family
-
-        model = parse_family(model)
-    if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
-        raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
-    if t is None and not isinstance(model, DiscreteModel):
-        raise TypeError("t is needed for a continuous-time model")
+    model = model_or_family(model, t)
     if dof is not None:
         if method != "student_t":
             raise ValueError("dof is for method='student_t'")

@@ -16,7 +16,7 @@ from afafilter._base.containers import takes_tables
 from afafilter._base.progress import waiting
 from afafilter._base.shown import ShownAsText
 from afafilter.learning.family import Family
-from afafilter.learning.family_text import parse_family
+from afafilter.learning.family_text import model_or_family
 from afafilter.learning.fit import fit, refuse_degenerate, refuse_few
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Found, Objective, Point, refine, spectra
@@ -205,12 +205,7 @@ def fit_each(
     """
     max_iter = positive_int(max_iter, "max_iter")
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
-    if isinstance(model, str):
-        model = parse_family(model)
-    if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
-        raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
-    if t is None and not isinstance(model, DiscreteModel):
-        raise TypeError("t is needed for a continuous-time model")
+    model = model_or_family(model, t)
     values = _series(z, None if t is None else len(times(t)), model.obs_dim)
     named = tuple(range(len(values)) if labels is None else labels)
     if len(named) != len(values):

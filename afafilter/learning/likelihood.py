@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, given
 from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
-from afafilter.learning.family_text import parse_family
+from afafilter.learning.family_text import model_or_family
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.likelihood.data import Data, prepare
@@ -87,12 +87,7 @@ def loglik(
     >>> sorted(slope)
     ['obs_var', 'process_var']
     """
-    if isinstance(model, str):
-        model = parse_family(model)
-    if not isinstance(model, (LinearSDE, DiscreteModel, Family)):
-        raise TypeError(f"model must be a LinearSDE, DiscreteModel or Family, got {model!r}")
-    if t is None and not isinstance(model, DiscreteModel):
-        raise TypeError("t is needed for a continuous-time model")
+    model = model_or_family(model, t)
     if params is not None and not isinstance(model, Family):
         raise TypeError("params are the values of a Family; a model has its own")
     data = prepare(t, given(z), model.obs_dim, obs_cov)
