@@ -118,9 +118,13 @@ class Worker:
             env[f"{name}_NUM_THREADS"] = str(threads)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", task, library, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=env, cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=env,
+            cwd=Path(__file__).parent.parent,
+        )
 
     def ask(self, what: str, **options: Any) -> dict[str, Any]:
         """Send one request and wait for the answer; RuntimeError if the process failed."""

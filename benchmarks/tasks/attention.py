@@ -22,9 +22,12 @@ def inputs(params: Params) -> Arrays:
     N, d = params["N"], params["d"]
     q, k, v = (rng.standard_normal((N, d)).astype(params["dtype"]) for _ in range(3))
     return {
-        "q": q, "k": k, "v": v, "t": np.cumsum(rng.exponential(0.1, N)),
+        "q": q,
+        "k": k,
+        "v": v,
+        "t": np.cumsum(rng.exponential(0.1, N)),
         "omega": rng.uniform(0.1, 3.0, d // 2),
-    }  # fmt: skip
+    }
 
 
 def ours(inputs: Arrays, params: Params) -> Run:
@@ -130,9 +133,13 @@ def _cases() -> tuple[Case, ...]:
                     if threads == 2 and N <= 8192:
                         names.append("torch N x N")
                     params = {
-                        "N": N, "d": 64, "seed": N, "dtype": dtype, "kappa": kappa,
+                        "N": N,
+                        "d": 64,
+                        "seed": N,
+                        "dtype": dtype,
+                        "kappa": kappa,
                         "threads": threads,
-                    }  # fmt: skip
+                    }
                     plural = "s" if threads > 1 else ""
                     name = f"N={N} {dtype} kappa={kappa:g} {threads} thread{plural}"
                     cases.append(Case(name, N, params, tuple(names), threads))

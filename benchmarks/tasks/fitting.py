@@ -76,11 +76,15 @@ def statsmodels(inputs: Arrays, params: Params) -> Run:
         "nile": {"level": "local level"},
         "levels": {"level": "local level"},
         "sunspots": {
-            "exog": np.ones(many.shape[1]), "mle_regression": True, "irregular": True,
-            "cycle": True, "damped_cycle": True, "stochastic_cycle": True,
+            "exog": np.ones(many.shape[1]),
+            "mle_regression": True,
+            "irregular": True,
+            "cycle": True,
+            "damped_cycle": True,
+            "stochastic_cycle": True,
             "cycle_period_bounds": (2.0, 50.0),
         },
-    }[params["series"]]  # fmt: skip
+    }[params["series"]]
 
     def loglik(z: Array) -> float:
         with warnings.catch_warnings():

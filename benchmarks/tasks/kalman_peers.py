@@ -166,10 +166,13 @@ def pykalman(inputs: Arrays, params: Params) -> Run:
     from pykalman import KalmanFilter
 
     kf = KalmanFilter(
-        transition_matrices=inputs["F"], transition_covariance=inputs["V"],
-        observation_matrices=inputs["H"], observation_covariance=inputs["R"],
-        initial_state_mean=inputs["m0"], initial_state_covariance=inputs["P0"],
-    )  # fmt: skip
+        transition_matrices=inputs["F"],
+        transition_covariance=inputs["V"],
+        observation_matrices=inputs["H"],
+        observation_covariance=inputs["R"],
+        initial_state_mean=inputs["m0"],
+        initial_state_covariance=inputs["P0"],
+    )
 
     def run() -> Arrays:
         mean, cov = kf.smooth(inputs["z"])
@@ -187,9 +190,13 @@ def simdkalman(inputs: Arrays, params: Params) -> Run:
 
     def run() -> Arrays:
         found = kf.compute(
-            z, 0, initial_value=inputs["m0"], initial_covariance=inputs["P0"], smoothed=True,
+            z,
+            0,
+            initial_value=inputs["m0"],
+            initial_covariance=inputs["P0"],
+            smoothed=True,
             observations=False,
-        )  # fmt: skip
+        )
         states = found.smoothed.states
         if inputs["z"].ndim == 2:
             return {"mean": states.mean[0], "cov": states.cov[0]}

@@ -173,4 +173,4 @@ TASK = Task(
     {"N": 50},
     expected,
     reduce,
-)  # fmt: skip
+)

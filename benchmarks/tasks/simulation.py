@@ -19,9 +19,12 @@ def inputs(params: Params) -> Arrays:
 
     model = spiral()
     return {
-        "A": model.A, "Q": model.Q, "R": model.R, "x0": np.array([3.0, 0.0]),
+        "A": model.A,
+        "Q": model.Q,
+        "R": model.R,
+        "x0": np.array([3.0, 0.0]),
         "t": DT * np.arange(params["T"]),
-    }  # fmt: skip
+    }
 
 
 def ours(inputs: Arrays, params: Params) -> Run:
@@ -181,10 +184,14 @@ TASK = Task(
     ),
     tuple(
         Case(
-            f"{n} x 1000" + (", 2 threads" if threads == 2 else ""), 1000 * n,
+            f"{n} x 1000" + (", 2 threads" if threads == 2 else ""),
+            1000 * n,
             {"paths": n, "T": 1000, "threads": threads},
             (
-                OURS, "normals only (SFC64)", "normals only (NumPy default)", "torchsde SRK",
+                OURS,
+                "normals only (SFC64)",
+                "normals only (NumPy default)",
+                "torchsde SRK",
                 "diffrax ShARK",
             ),
             threads,
@@ -195,4 +202,4 @@ TASK = Task(
     {"paths": 400, "T": 20},
     expected,
     reduce,
-)  # fmt: skip
+)
