@@ -283,7 +283,7 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
     return kind(**parameters)
 
 
-def as_weight(weight: Weight | str | None, name: str = "weight") -> Weight | None:
+def as_weight(weight: Weight | str | None) -> Weight | None:
     """A weight as it is; that of a word, with the usual parameter where there is one.
 
     Words: those of `weight_from_name`; "student_t" has nu = 4, "imq" c = 2, "huber" c = 2,
@@ -298,7 +298,7 @@ def as_weight(weight: Weight | str | None, name: str = "weight") -> Weight | Non
         return weight_from_name(weight, **USUAL.get(_CLASS_NAMES.get(weight, weight), {}))
     if weight is not None and (isinstance(weight, type) or not isinstance(weight, Weight)):
         raise TypeError(
-            f"{name} must be None, a word such as 'student_t' or a weight such as Power(nu=4.0), "
+            "weight must be None, a word such as 'student_t' or a weight such as Power(nu=4.0), "
             f"got {weight!r}"
         )
     return weight

@@ -287,13 +287,12 @@ def observations(
     z: ArrayLike | None,
     n_times: int,
     obs_dim: int,
-    name: str = "z",
     *,
     copy: bool = True,
     check: bool = True,
 ) -> Array:
     """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
-    out = real_array(given(z, name), name, allow_nan=True, copy=copy, check=check)
+    out = real_array(given(z), "z", allow_nan=True, copy=copy, check=check)
     if out.ndim == 1 and obs_dim == 1 and out.shape[0] == n_times:
         return out[:, None]
     if out.ndim < 2 or out.shape[-2:] != (n_times, obs_dim):
@@ -301,18 +300,17 @@ def observations(
         if out.ndim >= 2 and out.shape[-2:] == (obs_dim, n_times):
             hint = "; time comes second-last: pass z.swapaxes(-1, -2)"
         raise ValueError(
-            f"{name} must have shape (..., T, p) = (..., {n_times}, {obs_dim}), "
-            f"got {out.shape}{hint}"
+            f"z must have shape (..., T, p) = (..., {n_times}, {obs_dim}), got {out.shape}{hint}"
         )
     if out.size == 0:
-        raise ValueError(f"{name} must hold at least one path, got shape {out.shape}")
+        raise ValueError(f"z must hold at least one path, got shape {out.shape}")
     return out
 
 
-def given(z: ArrayLike | None, name: str = "z") -> ArrayLike:
+def given(z: ArrayLike | None) -> ArrayLike:
     """Data that are not left out."""
     if z is None:
-        raise TypeError(f"{name} is missing: give t and {name}, or a table that holds its times")
+        raise TypeError("z is missing: give t and z, or a table that holds its times")
     return z
 
 
@@ -350,16 +348,16 @@ def observation_covariances(
     return covariance(given, "obs_cov", shape, definite=definite)
 
 
-def generator(rng: Any, name: str = "rng") -> np.random.Generator:
+def generator(rng: Any) -> np.random.Generator:
     """A generator: `rng` itself, or a fresh one from it where it is a whole number, the seed."""
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         if rng < 0:
-            raise ValueError(f"{name} must be a seed >= 0 or a numpy Generator, got {rng}")
+            raise ValueError(f"rng must be a seed >= 0 or a numpy Generator, got {rng}")
         return np.random.default_rng(int(rng))
     raise TypeError(
-        f"{name} must be a numpy Generator (np.random.default_rng(seed)) or a seed, got {rng!r}"
+        f"rng must be a numpy Generator (np.random.default_rng(seed)) or a seed, got {rng!r}"
     )
 
 

@@ -31,6 +31,10 @@ class ErrorLaw(NamedTuple):
     cov: Array
 
 
+FLAT_TOLERANCE = 1e-7
+"""A gain along a flat direction below this, relative to the largest term of its sum, is zero."""
+
+
 def error_law(
     truth: LinearSDE,
     t: Array,
@@ -38,8 +42,6 @@ def error_law(
     W: Array,
     c: Array,
     R: Array,
-    *,
-    flat_tolerance: float = 1e-7,
 ) -> ErrorLaw:
     """Error law of the estimates c (T, d) + W (T, N, d, p) z under the model `truth`.
 
@@ -51,9 +53,6 @@ def error_law(
         Times of the estimated states.
     R : ndarray, shape (N, p, p)
         Measurement noise covariances.
-    flat_tolerance : float
-        A gain along a flat prior direction below this (relative to the largest term
-        of its sum) counts as zero.
 
     Notes
     -----
@@ -89,7 +88,7 @@ def error_law(
     bias += G @ mean0
     cov += G @ P0 @ np.swapaxes(G, -1, -2)
     leak = np.abs(G @ flat).max(axis=-1, initial=0.0)
-    bound = flat_tolerance * (size @ np.abs(flat)).max(axis=(-2, -1), initial=0.0)[:, None]
+    bound = FLAT_TOLERANCE * (size @ np.abs(flat)).max(axis=(-2, -1), initial=0.0)[:, None]
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
     unbounded = ~(leak <= bound)
     bias[unbounded] = np.nan

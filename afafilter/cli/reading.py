@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +215,7 @@ def together(panel: Panel) -> list[tuple[Series, list[int]]]:
     return out
 
 
-def shared(panel: Panel, names: Sequence[str] = ()) -> tuple[Array, Array, Array | None]:
+def shared(panel: Panel) -> tuple[Array, Array, Array | None]:
     """Times, observations and noise for `fit`: paths on one grid, each from its own first time."""
     if not panel.labels:
         (one,) = panel.series

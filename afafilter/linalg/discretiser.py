@@ -351,25 +351,3 @@ def stationary_steps_covariance(F: Array, Q: Array) -> Array:
                 break
     P = P * pair
     return np.asarray(0.5 * (P + P.T))
-
-
-def cholesky(M: Array, name: str, step: int | None = None) -> Array:
-    """Lower Cholesky factor of M (..., d, d), or a ValueError that says which matrix failed.
-
-    Parameters
-    ----------
-    M : (..., d, d) symmetric.
-    name : what the matrix is, for the message.
-    step : time index, for the message; for a stack, None: the message names the failing entry.
-    """
-    try:
-        return np.asarray(np.linalg.cholesky(M), dtype=np.float64)
-    except np.linalg.LinAlgError:
-        lowest = np.linalg.eigvalsh(M)[..., 0]
-        at = "" if step is None else f" at step {step}"
-        if step is None and lowest.ndim:
-            index = np.unravel_index(lowest.argmin(), lowest.shape)
-            at = f" at index {tuple(int(i) for i in index)}"
-        raise ValueError(
-            f"{name}{at} is not positive definite (smallest eigenvalue {lowest.min():.3g})"
-        ) from None

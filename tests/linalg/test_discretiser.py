@@ -351,16 +351,6 @@ def test_modes_of_equal_eigenvalues():
     np.testing.assert_allclose((S * lam) @ S_inv, model.A, atol=1e-15)
 
 
-def test_cholesky_or_a_message():
-    M = np.array([[4.0, 2.0], [2.0, 3.0]])
-    L = discretiser.cholesky(M, "innovation covariance", 3)
-    np.testing.assert_allclose(L @ L.T, M, rtol=1e-15)
-    with pytest.raises(ValueError, match=r"S at step 7 is not positive definite \(.*-1\)"):
-        discretiser.cholesky(np.diag([1.0, -1.0]), "S", 7)
-    with pytest.raises(ValueError, match=r"S at index \(1,\)"):
-        discretiser.cholesky(np.stack([np.eye(2), np.diag([1.0, -1.0])]), "S")
-
-
 @pytest.mark.parametrize("tau", [30.0, 400.0])
 @pytest.mark.parametrize("rounding", [0.0, 4e-17, -4e-17])
 @pytest.mark.parametrize("unit", [1.0, 1e6])
