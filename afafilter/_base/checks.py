@@ -307,10 +307,10 @@ def observations(
     return out
 
 
-def given(z: ArrayLike | None) -> ArrayLike:
+def given(z: ArrayLike | None, name: str = "z") -> ArrayLike:
     """Data that are not left out."""
     if z is None:
-        raise TypeError("z is missing: give t and z, or a table that holds its times")
+        raise TypeError(f"{name} is missing: give t and {name}, or a table that holds its times")
     return z
 
 
