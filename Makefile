@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: figures studies test coverage fuzz test-lowest sanitize lint docs bench clean
+.PHONY: figures studies paper test coverage fuzz test-lowest sanitize lint docs bench clean
 .DELETE_ON_ERROR:
 
 # Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
@@ -60,6 +60,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+# Every statement of the paper, checked: writes docs/paper.rst.
+paper: $(VENV)/.core
+	$(BIN)/python -m simulations._paper
 
 studies: $(VENV)/.core
 	$(BIN)/afafilter figures --full --force --jobs 2

@@ -7,6 +7,7 @@ lies in simulations/, figures/ and benchmarks/.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,13 @@ def write_blocks(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+ACCENT = re.compile(r"(\\(?:bar|hat|tilde)(?:\\[a-zA-Z]+| ?[a-zA-Z]|\{[^{}]*\}))(?=[_^])")
+"""An accent before an index, which would come to stand below or above the letter."""
+
+
 def mathml(text: str, *, block: bool) -> str:
     """A formula as MathML, which browsers draw by themselves: no script, no network."""
-    return str(tex2mathml(text.strip(), as_block=block))
+    return str(tex2mathml(ACCENT.sub(r"\1{}", text.strip()), as_block=block))
 
 
 def show_inline(translator: Any, node: nodes.math) -> None:
