@@ -78,7 +78,10 @@ def estimators() -> Mapping[str, Estimator]:
             adaptive_filter, weight=StudentT(4.0), anchor="estimate", iterations=5
         ),
         "AFA exact robust": partial(
-            adaptive_filter, weight=StudentT(4.0), anchor="estimate", iterations=5,
+            adaptive_filter,
+            weight=StudentT(4.0),
+            anchor="estimate",
+            iterations=5,
             correlation="exact",
         ),
         "Kalman": kalman_filter,
@@ -89,7 +92,7 @@ def estimators() -> Mapping[str, Estimator]:
         "variational": partial(from_a_guess, weight=StudentT(4.0), anchor="variational"),
         "IRKF": partial(from_a_guess, weight=StudentT(4.0), anchor="estimate"),
         "mixture guessed": partial(mixture_filter, outlier_rate=0.05, outlier_scale=25.0),
-    }  # fmt: skip
+    }
 
 
 def mixture_known(rate: float) -> Estimator:

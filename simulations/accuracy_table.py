@@ -58,7 +58,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             axes[0].plot([], [], "s" if rate else "o", label=f"{100 * rate:g} % outliers", **look)
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         return save(
-            fig, out_dir, "accuracy_table", pd.concat(frames, ignore_index=True),
+            fig,
+            out_dir,
+            "accuracy_table",
+            pd.concat(frames, ignore_index=True),
             caption=(
                 f"RMSE per component with 95\\,\\% Student intervals over {n_paths} paths, steps "
                 "20 to 127; spiral, $\\eta^2=1$, from radius $20\\pm3$; outliers add noise of "
@@ -71,7 +74,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             latex=short(pd.concat(frames, ignore_index=True)),
             finding=finding(pd.concat(frames, ignore_index=True)),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def draw(ax: Axes, shown: pd.DataFrame, *, struck: bool) -> None:

@@ -24,9 +24,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     model = replace(spiral(process_var=0.05, obs_var=1.0), prior="diffuse")
     t = 0.1 * np.arange(STEPS)
     data = simulate(
-        model, t, 1, rng=np.random.default_rng(SEED), x0=np.array([20.0, 0.0]),
+        model,
+        t,
+        1,
+        rng=np.random.default_rng(SEED),
+        x0=np.array([20.0, 0.0]),
         outliers=Outliers(rate=0.1, scale=10.0),
-    )  # fmt: skip
+    )
     struck = np.flatnonzero(data.outliers[0])
     plain = adaptive_filter(model, t, data.z[0], return_weights=True)
     robust = adaptive_filter(
@@ -44,9 +48,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         seen = np.arange(1, STEPS + 1)[:, None]
         for ax, (name, weights) in zip(axes, maps.items(), strict=True):
             weight_map(
-                seen * weights / weights.sum(1, keepdims=True), t, vmax=4.0, ax=ax,
-                label="share over equal share", colorbar=name == "Kalman filter",
-            )  # fmt: skip
+                seen * weights / weights.sum(1, keepdims=True),
+                t,
+                vmax=4.0,
+                ax=ax,
+                label="share over equal share",
+                colorbar=name == "Kalman filter",
+            )
             ax.set_title(name, pad=9)
             ax.set_xticks(range(7))
             ax.set_xlabel("observation time $t_j$")
@@ -67,7 +75,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             }
         )
         return save(
-            fig, out_dir, "attention_maps", table,
+            fig,
+            out_dir,
+            "attention_maps",
+            table,
             caption=(
                 "Weights, in units of equal weights for all that was seen, of plain AFA, robust "
                 "AFA (power weight, anchor = estimate) and of the Kalman filter on the same "
@@ -77,4 +88,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "forgets within its gain's memory."
             ),
             config={"seed": SEED, "steps": STEPS},
-        )  # fmt: skip
+        )

@@ -44,11 +44,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             per_path, hits = nees.mean(1) / 2, inside.mean((1, 2))
             rows.append(
                 {
-                    "process_var": process_var, "estimator": name,
-                    "nees": per_path.mean(), "nees_se": per_path.std() / np.sqrt(n_paths),
-                    "coverage95": hits.mean(), "coverage95_se": hits.std() / np.sqrt(n_paths),
+                    "process_var": process_var,
+                    "estimator": name,
+                    "nees": per_path.mean(),
+                    "nees_se": per_path.std() / np.sqrt(n_paths),
+                    "coverage95": hits.mean(),
+                    "coverage95_se": hits.std() / np.sqrt(n_paths),
                 }
-            )  # fmt: skip
+            )
     table = pd.DataFrame(rows)
     with paper_style():
         fig, axes = figure(2, 1, height=3.6, sharex=True)
@@ -79,7 +82,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             kalman.set(ms=2.5)
         axes[0].legend()
         return save(
-            fig, out_dir, "calibration", table,
+            fig,
+            out_dir,
+            "calibration",
+            table,
             caption=(
                 "Normalised estimation error squared per component and coverage of nominal "
                 f"95\\,\\% intervals ({n_paths} paths, bands: 95\\,\\%). The covariance that AFA "
@@ -88,7 +94,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -102,9 +102,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for index, (name, one) in enumerate(part.groupby("estimator", sort=False)):
                 hollow = {"mfc": "white", "ms": 5, "zorder": 1} if name == "AFA" else {"ms": 3}
                 ax.plot(
-                    one["channels"], one["rmse"], marker=MARKERS[index], label=name, **hollow,
+                    one["channels"],
+                    one["rmse"],
+                    marker=MARKERS[index],
+                    label=name,
+                    **hollow,
                     **series_style(str(name), index, 4),
-                )  # fmt: skip
+                )
             ax.set_xscale("log", base=2)
             ax.set_xticks(CHANNELS, [str(n) for n in CHANNELS])
             ax.set(xlabel="channels", title=f"outliers: {struck}")

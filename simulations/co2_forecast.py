@@ -66,7 +66,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         pooled = mean.assign(origins=len(origins))
         table = pd.concat([scores, pooled.assign(origin="mean")], ignore_index=True)
         return save(
-            fig, out_dir, "co2_forecast", table.drop(columns="origins"),
+            fig,
+            out_dir,
+            "co2_forecast",
+            table.drop(columns="origins"),
             caption=(
                 f"Weekly CO$_2$, forecasts of the last {YEARS:g} years from {before}: held-out "
                 "weeks, mean, 50\\,\\% and 95\\,\\% intervals. Bottom: how often the intervals of "
@@ -75,7 +78,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             finding=finding(scores, last, before),
             latex=pooled,
             config={"years": YEARS, "origins": origins.tolist(), "full": full},
-        )  # fmt: skip
+        )
 
 
 def held_out(t: Any, origin: float) -> Any:
@@ -99,8 +102,9 @@ def predict(t: Any, z: Any, origin: float, history: float) -> dict[str, Predicti
         out[name] = Prediction(found.info["observation_mean"][:, 0], std)
     model = without_deviation(params["trend"])
     for name, estimator in (
-        ("AFA, claimed", adaptive_filter), ("AFA, exact law", theory.calibrated(adaptive_filter)),
-    ):  # fmt: skip
+        ("AFA, claimed", adaptive_filter),
+        ("AFA, exact law", theory.calibrated(adaptive_filter)),
+    ):
         state = estimator(model, t[known], z[known], query_times=ahead)
         variance = (model.C @ state.cov @ model.C.T + model.R)[:, 0, 0]
         out[name] = Prediction((state.mean @ model.C.T)[:, 0], np.sqrt(variance))
@@ -147,8 +151,10 @@ def score(p: Prediction, z: Any) -> dict[str, float]:
     }
     density = -0.5 * (np.log(2 * np.pi * std**2) + (error / std) ** 2)
     return {
-        "rmse": float(np.sqrt(np.mean(error**2))), **covered, "log_score": float(density.mean()),
-    }  # fmt: skip
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        **covered,
+        "log_score": float(density.mean()),
+    }
 
 
 def draw(
@@ -181,9 +187,12 @@ def draw(
     places = np.arange(float(len(LEVELS)))
     for index, name in enumerate(METHODS):
         axes[3].plot(
-            places, mean.loc[name], marker=MARKERS[index], label=DRAWN.get(name, name),
+            places,
+            mean.loc[name],
+            marker=MARKERS[index],
+            label=DRAWN.get(name, name),
             **series_style(DRAWN.get(name, name), index),
-        )  # fmt: skip
+        )
     axes[3].hlines(LEVELS, places - 0.25, places + 0.25, color=COLOURS["truth"], lw=1.4)
     axes[3].set_xticks(places, [f"{100 * level:g} %" for level in LEVELS])
     axes[3].set_xlim(-0.35, len(LEVELS) + 1.4)

@@ -56,9 +56,12 @@ def model_of(decay: float, ratio: float) -> LinearSDE:
 def _noise(decay: float, n_paths: int) -> tuple[Array, Array]:
     """Paths (n, LONGEST, 2) from zero under unit process noise, and unit measurement noise."""
     data = simulate(
-        model_of(decay, 1.0), DT * np.arange(LONGEST), n_paths,
-        rng=np.random.default_rng(SEED), x0=np.zeros(2),
-    )  # fmt: skip
+        model_of(decay, 1.0),
+        DT * np.arange(LONGEST),
+        n_paths,
+        rng=np.random.default_rng(SEED),
+        x0=np.zeros(2),
+    )
     return data.x, data.z - data.x
 
 
@@ -93,9 +96,7 @@ def error_curves(n_paths: int) -> pd.DataFrame:
     parts = []
     for name, (decay, ratio, beta) in CURVES.items():
         model = model_of(decay, ratio)
-        rmse, se = errors_at(
-            model, draw(decay, ratio, n_paths), lengths, inverse_temperature=beta
-        )  # fmt: skip
+        rmse, se = errors_at(model, draw(decay, ratio, n_paths), lengths, inverse_temperature=beta)
         columns = {
             "curve": name, "decay": decay, "ratio": ratio, "beta": beta, "n": lengths,
             "closed form": theory.length_error(model, DT, lengths, beta), "monte carlo": rmse,
@@ -129,14 +130,18 @@ def phases(n_paths: int, *, full: bool) -> pd.DataFrame:
             )
             rows.append(
                 {
-                    "decay": decay, "ratio": ratio, "beta": beta,
-                    "closed form": wanted, "monte carlo": rmse, "standard error": se,
+                    "decay": decay,
+                    "ratio": ratio,
+                    "beta": beta,
+                    "closed form": wanted,
+                    "monte carlo": rmse,
+                    "standard error": se,
                     "z": (rmse - wanted) / se,
                     "phase": phase(model, beta, wanted),
                     "phase, simulated": phase(model, beta, rmse),
                     "critical length": theory.critical_length(model, DT, beta),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
@@ -168,7 +173,7 @@ def cures(n_paths: int) -> pd.DataFrame:
         r"$\mu=0$, $\beta=4$": errors_at(
             model_of(0.0, ratio), data, lengths, inverse_temperature=4.0
         ),
-    }  # fmt: skip
+    }
     parts = [
         pd.DataFrame(
             {"cure": name, "n": lengths, "rmse / Kalman": e / kalman, "standard error": se / kalman}
@@ -188,9 +193,12 @@ def draw_curves(ax: Any, table: pd.DataFrame) -> None:
             fmt=MARKERS[index], ms=2.5, lw=0.7, mfc="white", color=style["color"],
         )  # fmt: skip
     ax.set(
-        xscale="log", yscale="log", ylabel="RMSE / Kalman", xlabel="observations",
+        xscale="log",
+        yscale="log",
+        ylabel="RMSE / Kalman",
+        xlabel="observations",
         title="(a) error of a length",
-    )  # fmt: skip
+    )
     decimal_ticks(ax)
     ax.legend(fontsize=6)
 
@@ -202,9 +210,13 @@ def draw_cures(ax: Any, table: pd.DataFrame) -> None:
             marker=MARKERS[index], ms=2.5, lw=0.8, mfc="white", **line_style(index),
         )  # fmt: skip
     ax.set(
-        xscale="log", yscale="log", xlabel="observations", ylabel="RMSE / Kalman",
-        title="(b) cures and their price", ylim=(0.5, 14),
-    )  # fmt: skip
+        xscale="log",
+        yscale="log",
+        xlabel="observations",
+        ylabel="RMSE / Kalman",
+        title="(b) cures and their price",
+        ylim=(0.5, 14),
+    )
     ax.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     ax.minorticks_off()
     ax.legend(fontsize=6, ncols=2, loc="upper left")
@@ -224,13 +236,21 @@ def draw_phases(axes: Any, table: pd.DataFrame) -> None:
             length = part.loc[row.Index, "critical length"]
             text = r"$\infty$" if np.isinf(length) else f"$10^{{{max(np.log10(length), 0):.0f}}}$"
             ax.annotate(
-                text, (row.beta, row.ratio), xytext=(0, -10), textcoords="offset points",
-                ha="center", fontsize=5.5,
-            )  # fmt: skip
+                text,
+                (row.beta, row.ratio),
+                xytext=(0, -10),
+                textcoords="offset points",
+                ha="center",
+                fontsize=5.5,
+            )
         ax.set(
-            xscale="log", yscale="log", xlabel=r"$\beta$", title=rf"({letter}) $\mu={decay:g}$",
-            xlim=(0.35, 11), ylim=(0.4 * part["ratio"].min(), 2.5 * part["ratio"].max()),
-        )  # fmt: skip
+            xscale="log",
+            yscale="log",
+            xlabel=r"$\beta$",
+            title=rf"({letter}) $\mu={decay:g}$",
+            xlim=(0.35, 11),
+            ylim=(0.4 * part["ratio"].min(), 2.5 * part["ratio"].max()),
+        )
         ax.set_xticks(TEMPERATURES, [f"{b:g}" for b in TEMPERATURES])
         ax.minorticks_off()
     axes[0].set_ylabel(r"$\sigma^2/\eta^2$")
@@ -292,13 +312,17 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         draw_phases(planes, phased)
         handles = {h.get_label(): h for ax in planes for h in ax.lines if len(h.get_xdata())}
         fig.legend(
-            [handles[p] for p in PHASES if p in handles], [p for p in PHASES if p in handles],
-            loc="outside lower center", ncols=4,
-        )  # fmt: skip
+            [handles[p] for p in PHASES if p in handles],
+            [p for p in PHASES if p in handles],
+            loc="outside lower center",
+            ncols=4,
+        )
         table = pd.concat(
-            [part.assign(panel=name) for name, part in
-             (("a", curves), ("b", mended), ("phases", phased))]
-        )  # fmt: skip
+            [
+                part.assign(panel=name)
+                for name, part in (("a", curves), ("b", mended), ("phases", phased))
+            ]
+        )
         return save(
             fig, out_dir, "context", table,
             finding=finding(curves, phased, mended),

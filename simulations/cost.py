@@ -33,10 +33,11 @@ ESTIMATORS = {
     "AFA, linear time": (partial(adaptive_filter, method="linear"), 10**5),
     "AFA, attention": (partial(adaptive_filter, method="isotropic"), 10**4),
     "AFA robust, attention": (
-        partial(adaptive_filter, weight=StudentT(4.0), anchor="prediction"), 10**4
+        partial(adaptive_filter, weight=StudentT(4.0), anchor="prediction"),
+        10**4,
     ),
     "AFA, full matrices": (partial(adaptive_filter, method="dense"), 10**3),
-}  # fmt: skip
+}
 
 
 def softmax_numpy(t: Array, z: Array) -> Array:
@@ -109,11 +110,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 error = (estimate.mean - data.x[0])[20:]
                 rows.append(
                     {
-                        "estimator": name, "n": n, "seconds": seconds,
+                        "estimator": name,
+                        "n": n,
+                        "seconds": seconds,
                         "mib": peak_memory(partial(estimator, model, t, data.z[0])),
                         "rmse": np.sqrt(np.mean(error**2)),
                     }
-                )  # fmt: skip
+                )
             for name, (attend, largest) in peers.items():
                 if n <= largest:
                     seconds, _ = median_time(partial(attend, t, data.z[0]))
@@ -127,9 +130,12 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for index, name in enumerate(names):
                 part = table[table["estimator"] == name]
                 ax.plot(
-                    part["n"], part[metric], marker=MARKERS[index], label=name,
+                    part["n"],
+                    part[metric],
+                    marker=MARKERS[index],
+                    label=name,
                     **series_style(name, index, len(names)),
-                )  # fmt: skip
+                )
             ax.set(xscale="log", yscale="log", xlabel="observations")
         axes[0].set_ylabel("seconds, one path")
         axes[1].set_ylabel("peak memory (MiB)")
@@ -137,7 +143,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         decimal_ticks(axes[2])
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return save(
-            fig, out_dir, "cost", table,
+            fig,
+            out_dir,
+            "cost",
+            table,
             latex=short(table),
             table_caption=(
                 "Largest number of observations tried, time and peak memory there, the slopes of "
@@ -150,7 +159,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table, fused is not None),
             config={"seed": SEED, "sizes": sizes, "repeats": REPEATS, "full": full},
-        )  # fmt: skip
+        )
 
 
 def slope(part: pd.DataFrame, metric: str) -> float:
@@ -164,14 +173,17 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "estimator": name, "n": part["n"].iloc[-1],
-                "seconds": part["seconds"].iloc[-1], "slope of time": slope(part, "seconds"),
-                "MiB": part["mib"].iloc[-1], "slope of memory": slope(part, "mib"),
+                "estimator": name,
+                "n": part["n"].iloc[-1],
+                "seconds": part["seconds"].iloc[-1],
+                "slope of time": slope(part, "seconds"),
+                "MiB": part["mib"].iloc[-1],
+                "slope of memory": slope(part, "mib"),
                 "rmse": part["rmse"].iloc[-1],
             }
             for name, part in table.groupby("estimator", sort=False)
         ]
-    )  # fmt: skip
+    )
 
 
 def finding(table: pd.DataFrame, has_torch: bool) -> str:

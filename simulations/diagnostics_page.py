@@ -37,7 +37,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for ax in (axes[0], axes[3]):
             ax.set_xlabel("year")
         return save(
-            fig, out_dir, "diagnostics_page", table,
+            fig,
+            out_dir,
+            "diagnostics_page",
+            table,
             caption=(
                 "Residual checks of the local level model of the Nile, fitted by maximum "
                 "likelihood: standardised innovations with $\\pm2$; autocorrelations with their "
@@ -47,7 +50,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table),
             config={"lags": LAGS, "params": fitted.params, "full": full},
-        )  # fmt: skip
+        )
 
 
 def comparison(checks: Diagnostics) -> pd.DataFrame:
@@ -64,11 +67,13 @@ def comparison(checks: Diagnostics) -> pd.DataFrame:
     )
     rows = [
         {
-            "diagnostic": name, "measured": value, "published": PUBLISHED[name],
+            "diagnostic": name,
+            "measured": value,
+            "published": PUBLISHED[name],
             "p_value": None if test is None else test.p_value,
         }
         for name, (value, test) in zip(PUBLISHED, measured, strict=True)
-    ]  # fmt: skip
+    ]
     nis = checks.nis_test
     rows.append({"diagnostic": "NIS", "measured": nis.statistic, "p_value": nis.p_value})
     return pd.DataFrame(rows)

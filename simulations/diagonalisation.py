@@ -85,9 +85,10 @@ def rmse(model: LinearSDE, used: LinearSDE, estimator: object) -> float:
 def row(name: str, model: LinearSDE) -> dict[str, object]:
     """Covariance error at one lag, and RMSE with the true and the forced noises."""
     out: dict[str, object] = {
-        "model": name, "cond S": np.linalg.cond(np.linalg.eig(model.A)[1]),
+        "model": name,
+        "cond S": np.linalg.cond(np.linalg.eig(model.A)[1]),
         "V error": float(covariance_error(model, np.array([SHOWN_LAG]))[0]),
-    }  # fmt: skip
+    }
     for label, estimator in ESTIMATORS.items():
         out[label] = rmse(model, model, estimator)
         out[f"{label}, forced"] = rmse(model, forced(model), estimator)
@@ -123,10 +124,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for kind, face in (("random", "white"), ("stretch", None)):
                 chosen = table["model"].str.startswith(kind)
                 axes[1].plot(
-                    table.loc[chosen, "cond S"], ratio[chosen], MARKERS[index], ms=3,
-                    color=colour_of(label), mfc=face or colour_of(label),
+                    table.loc[chosen, "cond S"],
+                    ratio[chosen],
+                    MARKERS[index],
+                    ms=3,
+                    color=colour_of(label),
+                    mfc=face or colour_of(label),
                     label=f"{label}, {'random' if kind == 'random' else 'stretched'}",
-                )  # fmt: skip
+                )
         axes[1].axhline(1.0, color="0.5", lw=0.6, ls=":")
         axes[1].set(
             xscale="log", xlabel="cond $S$", ylabel="RMSE, forced / true", title="estimators"

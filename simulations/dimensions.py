@@ -83,7 +83,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].legend(loc="lower left")
         axes[1].set_xlabel("process noise (measurement noise 1)")
         return save(
-            fig, out_dir, "dimensions", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "dimensions",
+            pd.DataFrame(rows),
             latex=wide(pd.DataFrame(rows), ["side", "model"], "process_var", "efficiency"),
             caption=(
                 f"Exact efficiency of plain AFA after {len(t)} steps (causal, against the "
@@ -92,7 +95,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(pd.DataFrame(rows)),
             config={"seed": SEED, "steps": len(t), "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -71,7 +71,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].legend(loc="lower left")
         axes[-1].set_xlabel(r"observations seen ($\Delta t=0.1$)")
         return save(
-            fig, out_dir, "efficiency", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "efficiency",
+            pd.DataFrame(rows),
             latex=wide(pd.DataFrame(rows), ["decay", "ratio"], "observations", "exact"),
             table_caption=(
                 "Efficiency of plain AFA (closed form) by decay and noise ratio against the number "
@@ -85,7 +88,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(pd.DataFrame(rows), n_paths),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame, n_paths: int) -> str:

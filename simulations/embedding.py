@@ -75,16 +75,19 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         rmse = np.sqrt(squared.mean())
         rows.append(
             {
-                "estimator": name, "rmse": rmse,
+                "estimator": name,
+                "rmse": rmse,
                 "rmse_se": squared.std(ddof=1) / np.sqrt(n_paths) / (2 * rmse),
             }
-        )  # fmt: skip
+        )
     with paper_style():
         fig, axes = figure(1, 3, width="full", height=2.4)
         for ax, name, title in zip(
-            axes, ("components 1, 2", "learned basis"),
-            ("before: components 1, 2", "after: learned basis"), strict=False,
-        ):  # fmt: skip
+            axes,
+            ("components 1, 2", "learned basis"),
+            ("before: components 1, 2", "after: learned basis"),
+            strict=False,
+        ):
             plane = planes[name][0]
             y, truth = data.z[0] @ plane, signal[0] @ plane
             shown = slice(TARGETS[0] - REACH, TARGETS[-1] + 1)
@@ -103,21 +106,21 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].plot([], [], "x", ms=3, mew=0.6, color="0.4", label="pulled forward")
         axes[0].plot([], [], "o", ms=4, mfc="white", mec="k", label="target")
         phase_plane(
-            {
-                "truth": data.x[0], "AFA, learned basis": recovered["AFA, learned basis"][0] @ embed
-            },
-            styles={"AFA, learned basis": {"color": COLOURS["AFA"]}}, ax=axes[2],
-        )  # fmt: skip
+            {"truth": data.x[0], "AFA, learned basis": recovered["AFA, learned basis"][0] @ embed},
+            styles={"AFA, learned basis": {"color": COLOURS["AFA"]}},
+            ax=axes[2],
+        )
         handles, names = axes[0].get_legend_handles_labels()
         handles.append(axes[2].lines[1])
-        fig.legend(
-            handles, [*names, "AFA, learned basis"], loc="outside lower center", ncols=5
-        )  # fmt: skip
+        fig.legend(handles, [*names, "AFA, learned basis"], loc="outside lower center", ncols=5)
         axes[2].set_title("recovered path")
         table = pd.DataFrame(rows)
         error = table.set_index("estimator")["rmse"]
         return save(
-            fig, out_dir, "embedding", table,
+            fig,
+            out_dir,
+            "embedding",
+            table,
             finding=(
                 f"RMSE of the hidden state: {error['AFA, components 1, 2']:.2f} before the basis "
                 f"is known, {error['AFA, learned basis']:.2f} in the plane of the two largest "
@@ -135,4 +138,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "basis is learned. RMSE of the hidden state per latent component."
             ),
             config={"seed": SEED, "dim": DIM, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )

@@ -76,9 +76,7 @@ def recursive_mle(ax: Any, n_paths: int) -> Rows:
     deviation, ratio = np.empty((2, len(values)))
     for k, a in enumerate(values):
         model = LinearSDE.isotropic(DECAY, 1.0, **noise_of(a), prior="diffuse")
-        data = simulate(
-            model, _setups.TIMES, n_paths, rng=np.random.default_rng(SEED), x0=START
-        )  # fmt: skip
+        data = simulate(model, _setups.TIMES, n_paths, rng=np.random.default_rng(SEED), x0=START)
         with warnings.catch_warnings():  # the caption says so
             warnings.simplefilter("ignore", LongRecordWarning)
             exact = adaptive_filter(model, data.t, data.z).mean
@@ -89,8 +87,9 @@ def recursive_mle(ax: Any, n_paths: int) -> Rows:
     curves(
         1 + values,
         {"deviation / RMSE": deviation, "change of RMSE": np.abs(ratio - 1)},
-        markers=True, ax=ax,
-    )  # fmt: skip
+        markers=True,
+        ax=ax,
+    )
     ax.set(xscale="log", yscale="log", title="recursive batch MLE", xlabel="$1+a$", ylim=(1e-5, 3))
     ax.set_ylabel("relative to plain AFA")
     return [
@@ -119,9 +118,12 @@ def exponential_sums(ax: Any, n_paths: int) -> Rows:
             best[found.n_terms] = min(found.bound, best.get(found.n_terms, 1.0))
         terms = sorted(best)
         ax.semilogy(
-            terms, [best[n] for n in terms], marker=MARKERS[index], label=f"$a={a:g}$",
+            terms,
+            [best[n] for n in terms],
+            marker=MARKERS[index],
+            label=f"$a={a:g}$",
             **line_style(index, 4),
-        )  # fmt: skip
+        )
         rows += [{"series": f"a = {a:g}", "x": f"{n} terms", "error": best[n]} for n in terms]
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title="sum of exponentials", xlabel="number of terms", ylabel="largest relative error")
@@ -140,9 +142,8 @@ def forecasts(ax: Any, n_paths: int) -> Rows:
         return np.asarray(np.sqrt(np.trace(cov, axis1=-2, axis2=-1) / 2))
 
     curves(
-        fine,
-        {"Kalman": sd(best.cov), "AFA": sd(law.cov), "AFA, claimed": sd(law.claimed)}, ax=ax,
-    )  # fmt: skip
+        fine, {"Kalman": sd(best.cov), "AFA": sd(law.cov), "AFA, claimed": sd(law.claimed)}, ax=ax
+    )
     rows = []
     for steps in (0, 10, 30, 60, 120):
         horizon = 0.1 * steps
@@ -155,8 +156,10 @@ def forecasts(ax: Any, n_paths: int) -> Rows:
         claimed = float(sd(found.cov[0, -1]))
         ax.plot(horizon, simulated, "o", mfc="white", color="k", ms=3)
         for name, value in (
-            ("closed form", float(sd(true.cov[0]))), ("simulated", simulated), ("claimed", claimed),
-        ):  # fmt: skip
+            ("closed form", float(sd(true.cov[0]))),
+            ("simulated", simulated),
+            ("claimed", claimed),
+        ):
             rows.append({"series": name, "x": f"h = {horizon:g}", "error": value})
     ax.set(title="forecast", xlabel="horizon $h$", ylabel="standard deviation")
     return rows
@@ -182,9 +185,7 @@ def structured_noise(ax: Any, n_paths: int) -> Rows:
         ):
             errors[name].append(rmse(estimate.mean - data.x))
     labels = {"AFA, knows q(t)": "AFA, knows $q(t)$", "Kalman": "Kalman, knows $q(t)$"}
-    curves(
-        fall, {labels.get(k, k): np.array(v) for k, v in errors.items()}, markers=True, ax=ax
-    )  # fmt: skip
+    curves(fall, {labels.get(k, k): np.array(v) for k, v in errors.items()}, markers=True, ax=ax)
     ax.set(title=r"structured noise $q(t)\propto e^{-gt}$", xlabel="$gT$", ylabel="RMSE")
     return [
         {"series": name, "x": f"g T = {f:g}", "error": value}
@@ -206,21 +207,26 @@ def gate(ax: Any, n_paths: int) -> Rows:
             rmse(
                 confidence_gate(
                     estimate, data.z, prior_precision=evidence, sharpness=float(s)
-                ).output - data.x
+                ).output
+                - data.x
             )
             for s in sharpness
-        ]  # fmt: skip
+        ]
         ax.plot(
-            sharpness, found, marker=MARKERS[index], **line_style(index, 3),
+            sharpness,
+            found,
+            marker=MARKERS[index],
+            **line_style(index, 3),
             label=rf"$p_{{\rm prior}}={share:g}\,\tilde p$",
-        )  # fmt: skip
+        )
         rows += [
             {"series": f"p_prior = {share:g} median", "x": f"s = {s:g}", "error": value}
             for s, value in zip(sharpness, found, strict=True)
         ]
     for name, level, va in (
-        ("raw", rmse(data.z - data.x), "bottom"), ("AFA", rmse(estimate.mean - data.x), "top"),
-    ):  # fmt: skip
+        ("raw", rmse(data.z - data.x), "bottom"),
+        ("AFA", rmse(estimate.mean - data.x), "top"),
+    ):
         ax.axhline(level, color=colour_of(name), lw=0.8, ls=":")
         ax.annotate(name, (16.3, level), fontsize=6, color=colour_of(name), ha="right", va=va)
         rows.append({"series": name, "x": "-", "error": level})

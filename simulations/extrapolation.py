@@ -64,9 +64,7 @@ def _rotary(z: Array, last: NDArray[np.intp], scale: float, **options: Any) -> A
 def _xpos(z: Array, last: NDArray[np.intp], scale: float, decay: float) -> Array:
     t, unit = np.arange(float(z.shape[-2])), _unit(z)
     given = {**STILL, "decay": decay, "frequency": OMEGA, "weight": Exponential(2.0 / scale)}
-    return np.asarray(
-        tensor_attention(unit[:, last], unit, z, t, t_query=t[last], **given).output
-    )  # fmt: skip
+    return np.asarray(tensor_attention(unit[:, last], unit, z, t, t_query=t[last], **given).output)
 
 
 def _filter(z: Array, last: NDArray[np.intp], beta: float, **options: Any) -> Array:
@@ -118,11 +116,14 @@ def evaluate(train: tuple[Array, Array], test: tuple[Array, Array]) -> pd.DataFr
             rmse = np.sqrt(mse.mean())
             rows.append(
                 {
-                    "row": name, "n": n, "rmse": rmse, "negative log score": nls,
+                    "row": name,
+                    "n": n,
+                    "rmse": rmse,
+                    "negative log score": nls,
                     "standard error": mse.std(ddof=1) / np.sqrt(len(mse)) / (2 * rmse),
                     "tuned": setting,
                 }
-            )  # fmt: skip
+            )
 
     wanted, short = train[0][:, here], train[1][:, :TUNED_AT]
     for name, (estimate, settings) in ROWS.items():
@@ -158,8 +159,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
             ax.set(xlabel="observations", ylabel=metric.replace("rmse", "RMSE per component"))
         axes[0].axhline(stationary, color=COLOURS["raw"], lw=0.8, ls=":")
-        axes[0].annotate("stationary mean", (LENGTHS[-1], stationary), fontsize=6.5, ha="right",
-                         va="top")  # fmt: skip
+        axes[0].annotate(
+            "stationary mean", (LENGTHS[-1], stationary), fontsize=6.5, ha="right", va="top"
+        )
         axes[0].set_yscale("log")
         decimal_ticks(axes[0])
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

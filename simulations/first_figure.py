@@ -55,13 +55,17 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 error.plot(t[::9], exact[::9], "o", ms=2, mfc="white", mew=0.6, c=COLOURS[name])
                 rows += [
                     {
-                        "process_var": process_var, "obs_var": obs_var, "estimator": name,
-                        "step": step, "rmse": rmse[step],
+                        "process_var": process_var,
+                        "obs_var": obs_var,
+                        "estimator": name,
+                        "step": step,
+                        "rmse": rmse[step],
                         "rmse_se": np.std(squared[:, step]) / np.sqrt(n_paths) / (4 * rmse[step]),
-                        "exact_rmse": exact[step], "claimed_rmse": claimed[step],
+                        "exact_rmse": exact[step],
+                        "claimed_rmse": claimed[step],
                     }
                     for step in (0, 1, 5, 20, 99)
-                ]  # fmt: skip
+                ]
             show = slice(0, 64)
             phase_plane(
                 {name: xy[show] for name, xy in paths.items()},
@@ -84,10 +88,11 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             [*handles, marker], [*labels, "exact error law"], loc="outside upper center", ncols=3
         )
         return save(
-            fig, out_dir, "first_figure", pd.DataFrame(rows),
-            latex=wide(
-                pd.DataFrame(rows), ["process_var", "obs_var", "step"], "estimator", "rmse"
-            ),
+            fig,
+            out_dir,
+            "first_figure",
+            pd.DataFrame(rows),
+            latex=wide(pd.DataFrame(rows), ["process_var", "obs_var", "step"], "estimator", "rmse"),
             caption=(
                 "Plain AFA, Kalman filter and RTS smoother on the paper's elliptical spiral (from "
                 f"(20, 0), flat priors, noises isotropic in the eigenbasis). Lines: RMSE "
@@ -96,4 +101,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "weighs correlated errors as if they were independent and falls behind."
             ),
             config={"seed": SEED, "n_paths": n_paths, "settings": SETTINGS, "full": full},
-        )  # fmt: skip
+        )

@@ -87,11 +87,13 @@ def one_fit(family: Family, truth: dict[str, float], t: Any, z: Any) -> list[dic
         ends = {"wald": wald[name], "profile": result.profile(name, LEVEL)}
         rows.append(
             {
-                "parameter": name, "estimate": result.params[name], "se": result.std_errors[name],
+                "parameter": name,
+                "estimate": result.params[name],
+                "se": result.std_errors[name],
                 "converged": result.converged,
                 **{kind: low <= value <= high for kind, (low, high) in ends.items()},
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -79,7 +79,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         table = pd.DataFrame(rows)
         shown = table[table["profile_lower"].notna()].drop(columns=["loglik", "aic", "bic"])
         return save(
-            fig, out_dir, "fit_real_data", table,
+            fig,
+            out_dir,
+            "fit_real_data",
+            table,
             caption=(
                 "Models fitted by maximum likelihood: measurements and the smoothed signal with "
                 "its 95\\,\\% band, last the smoothed slope. Standard errors "
@@ -89,7 +92,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             finding=finding(fits),
             latex=shown,
             config={"models": list(fits), "full": full},
-        )  # fmt: skip
+        )
 
 
 def smoothed_signal(model: object, series: Series) -> Estimate:

@@ -25,10 +25,13 @@ ESTIMATORS = {
     "IRKF, flat start": partial(kalman_filter, weight=StudentT(4.0), anchor="estimate"),
     "robust RTS, flat start": partial(rts_smoother, weight=StudentT(4.0), anchor="estimate"),
     "AFA exact robust": partial(
-        adaptive_filter, weight=StudentT(4.0), anchor="estimate", iterations=10,
+        adaptive_filter,
+        weight=StudentT(4.0),
+        anchor="estimate",
+        iterations=10,
         correlation="exact",
     ),
-}  # fmt: skip
+}
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
@@ -63,7 +66,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         axes[1].set_xlabel("step")
         return save(
-            fig, out_dir, "flat_start", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "flat_start",
+            pd.DataFrame(rows),
             caption=(
                 "The first observation is off by 10 standard deviations in each component "
                 f"({n_paths} paths). A sequential robust filter with a flat start believes it and "
@@ -72,7 +78,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(pd.DataFrame(rows)),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

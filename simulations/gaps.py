@@ -19,9 +19,11 @@ from simulations._common import save, wide
 SEED, PROCESS_VAR = 53, 0.05
 MISSING = (0.0, 0.2, 0.4, 0.6, 0.8)
 ESTIMATORS = {
-    "Kalman": kalman_filter, "AFA": adaptive_filter,
-    "RTS": rts_smoother, "AFA two-sided": adaptive_smoother,
-}  # fmt: skip
+    "Kalman": kalman_filter,
+    "AFA": adaptive_filter,
+    "RTS": rts_smoother,
+    "AFA two-sided": adaptive_smoother,
+}
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
@@ -47,11 +49,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 rmse = np.sqrt(squared.mean())
                 rows.append(
                     {
-                        "sampling": kind, "missing": share, "estimator": name, "rmse": rmse,
+                        "sampling": kind,
+                        "missing": share,
+                        "estimator": name,
+                        "rmse": rmse,
                         "rmse_se": squared.std() / np.sqrt(n_paths) / (2 * rmse),
                         "coverage95": inside.mean(),
                     }
-                )  # fmt: skip
+                )
     table = pd.DataFrame(rows)
     with paper_style():
         fig, axes = figure(2, 2, height=4.0, sharex=True, sharey="row")
@@ -67,13 +72,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                     )
                     for name, frame in part.items()
                 },
-                markers=True, ax=column[0],
-            )  # fmt: skip
+                markers=True,
+                ax=column[0],
+            )
             curves(
                 np.array(MISSING),
                 {name: frame["coverage95"].to_numpy() for name, frame in part.items()},
-                markers=True, ax=column[1],
-            )  # fmt: skip
+                markers=True,
+                ax=column[1],
+            )
             column[0].set_title(f"{kind} sampling")
             column[1].axhline(0.95, color="0.5", lw=0.6, ls=":")
             column[1].set_xlabel("share missing")
@@ -81,7 +88,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[1, 0].set_ylabel("coverage of 95 %")
         fig.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         return save(
-            fig, out_dir, "gaps", table,
+            fig,
+            out_dir,
+            "gaps",
+            table,
             latex=wide(table, ["sampling", "missing"], "estimator", "rmse"),
             caption=(
                 "Accuracy (with 95\\,\\% intervals) and coverage against the share of missing "
@@ -90,7 +100,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -154,11 +154,13 @@ def evaluate(n_paths: int, steps: int) -> tuple[pd.DataFrame, dict[str, Array]]:
         found = kalman_filter(model, np.arange(float(LONGEST)), test[1][:, h]).mean
         rows += [
             {
-                "bank": "Kalman", "head": h + 1, "n": n,
+                "bank": "Kalman",
+                "head": h + 1,
+                "n": n,
                 "rmse": float(np.sqrt(((found - test[0][:, h])[:, last] ** 2).mean())),
             }
             for n, last in spans.items()
-        ]  # fmt: skip
+        ]
     return pd.DataFrame(rows), learned
 
 
@@ -191,14 +193,21 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for index, (bank, part) in enumerate(table.groupby("bank", sort=False)):
             longest = part[part["n"] == LONGEST]
             top.plot(
-                longest["head"], longest["rmse"], marker=MARKERS[index], ms=3, label=bank,
+                longest["head"],
+                longest["rmse"],
+                marker=MARKERS[index],
+                ms=3,
+                label=bank,
                 **series_style(str(bank), index, 3),
-            )  # fmt: skip
+            )
         top.set(xlabel="head (fast to slow)", ylabel=f"RMSE at {LONGEST}", title="(a) banks")
         top.set_xticks(range(1, HEADS + 1))
         for h in range(HEADS):
-            course.plot(regimes(learned["coupled"], decay)[:, h], label=f"head {h + 1}",
-                        **line_style(h, HEADS))  # fmt: skip
+            course.plot(
+                regimes(learned["coupled"], decay)[:, h],
+                label=f"head {h + 1}",
+                **line_style(h, HEADS),
+            )
         course.axhline(0.0, color="0.5", lw=0.6, ls=":")
         course.set(xlabel="step of training", ylabel=r"$\alpha$", title="(b) regime")
         course.set_yscale("symlog", linthresh=1.0)
@@ -220,9 +229,11 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for h in range(HEADS):
             shape.loglog(lag + 1, maps[h, lag], label=f"head {h + 1}", **line_style(h, HEADS))
         shape.set(
-            xlabel="lag + 1", ylabel="weight", title=f"(d) map, last row of {LONGEST}",
+            xlabel="lag + 1",
+            ylabel="weight",
+            title=f"(d) map, last row of {LONGEST}",
             ylim=(1e-7, 2),
-        )  # fmt: skip
+        )
         for ax in axes.flat:
             ax.legend(fontsize=6)
         return save(

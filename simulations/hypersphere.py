@@ -50,9 +50,13 @@ def sphere(dim: int, process_var: float) -> RadialTangentialSDE:
 def linear(model: RadialTangentialSDE) -> LinearSDE:
     """The rotation with the tangential noises in every direction, flat prior."""
     return LinearSDE.isotropic(
-        0.0, model.frequency, process_var=model.tangential_var, obs_var=OBS_VAR, dim=model.dim,
+        0.0,
+        model.frequency,
+        process_var=model.tangential_var,
+        obs_var=OBS_VAR,
+        dim=model.dim,
         prior="diffuse",
-    )  # fmt: skip
+    )
 
 
 def angle(found: Array, x: Array) -> float:
@@ -84,7 +88,7 @@ def angles(dim: int, process_var: float, n_paths: int) -> dict[str, float]:
         "one block": block(model, raw, data.z, 1.0),
         "RT-AFA": adaptive_filter(model, data.t, data.z).mean,
         "Kalman, normalised": kalman_filter(linear(model), data.t, data.z).mean,
-    }  # fmt: skip
+    }
     return {name: angle(mean, data.x) for name, mean in found.items()}
 
 
@@ -130,9 +134,13 @@ def draw(axes: Any, table: pd.DataFrame) -> None:
         part = table[table["dim"] == dim]
         for index, (name, one) in enumerate(part.groupby("estimator", sort=False)):
             ax.plot(
-                np.arange(len(PROCESS)), one["rms angle"], marker=MARKERS[index], ms=3,
-                label=name, **series_style(str(name), index),
-            )  # fmt: skip
+                np.arange(len(PROCESS)),
+                one["rms angle"],
+                marker=MARKERS[index],
+                ms=3,
+                label=name,
+                **series_style(str(name), index),
+            )
         ax.set_xticks(np.arange(len(PROCESS)), [f"{q:g}" for q in PROCESS])
         ax.set(xlabel=r"diffusion $s_t^2$", title=f"{dim}-D", yscale="log")
         decimal_ticks(ax)

@@ -33,9 +33,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     t = _setups.TIMES
     rng = np.random.default_rng(SEED)
     data = simulate(
-        model, t, n_paths, rng=rng, x0=_setups.ring_start(rng, n_paths),
+        model,
+        t,
+        n_paths,
+        rng=rng,
+        x0=_setups.ring_start(rng, n_paths),
         outliers=_setups.OUTLIERS(rate=0.1),
-    )  # fmt: skip
+    )
 
     def rmse(mean: np.ndarray) -> float:
         return float(np.sqrt(np.mean(((mean - data.x) ** 2)[:, _setups.SCORED])))
@@ -78,7 +82,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         bottom.set_xlabel("layers")
         table = pd.DataFrame({"layers": layers, **errors, "IRKF": irkf, "plain AFA": plain})
         return save(
-            fig, out_dir, "iterated", table,
+            fig,
+            out_dir,
+            "iterated",
+            table,
             caption=(
                 "Unrolled robust AFA (Student-t weight, anchor = estimate) with shared parameters: "
                 "RMSE and convergence against layers for the innovation step $s$ and its momentum "
@@ -96,4 +103,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "outlier in the first observation and cannot take that back."
             ),
             config={"seed": SEED, "n_paths": n_paths, "forms": FORMS, "full": full},
-        )  # fmt: skip
+        )

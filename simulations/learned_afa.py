@@ -108,9 +108,12 @@ def cell(q: float, n_train: int, n_test: int, steps: int) -> tuple[list[dict[str
         "learned AFA": learn(t, clean.z),
     }
     tuned = theory.tune(
-        model, t, steps=slice(_setups.SCORED.start, None), max_inverse_temperature=8.0,
+        model,
+        t,
+        steps=slice(_setups.SCORED.start, None),
+        max_inverse_temperature=8.0,
         max_evaluations=100,
-    )  # fmt: skip
+    )
     filters: dict[str, tuple[LinearSDE, dict[str, Any]]] = {
         "AFA, true model": (model, {}),
         **{name: (found.model, dict(found.settings)) for name, found in learned.items()},
@@ -124,10 +127,13 @@ def cell(q: float, n_train: int, n_test: int, steps: int) -> tuple[list[dict[str
         params = learned[name].params if name in learned else {}
         rows.append(
             {
-                "process_var": q, "data": "clean", "filter": name, "efficiency": best / error,
+                "process_var": q,
+                "data": "clean",
+                "filter": name,
+                "efficiency": best / error,
                 **settings_of(params, q),
             }
-        )  # fmt: skip
+        )
         weights[name] = last_weights(own, t, adaptive_filter, **options)
     return rows + robust_rows(model, t, n_train, n_test, best), weights
 
@@ -147,10 +153,13 @@ def robust_rows(
         ratio = np.sqrt((error**2).sum(axis=-1).mean() / best)
         rows.append(
             {
-                "process_var": q, "data": "outliers", "filter": name, "rmse_ratio": ratio,
+                "process_var": q,
+                "data": "outliers",
+                "filter": name,
+                "rmse_ratio": ratio,
                 **settings_of(params, q),
             }
-        )  # fmt: skip
+        )
 
     for name, key in GIVEN.items():
         add(name, given[key](model, t, test.z), {})
@@ -215,8 +224,9 @@ def draw(axes: Any, table: pd.DataFrame, weights: dict[str, Any]) -> None:
             r"inverse temperature $\beta$": found["inverse_temperature"].to_numpy(),
             r"$\sigma^2$ learned / true": found["process_var_over_true"].to_numpy(),
         },
-        markers=True, ax=settings,
-    )  # fmt: skip
+        markers=True,
+        ax=settings,
+    )
     settings.axhline(1, color="0.5", lw=0.6, ls=":")
     settings.set_yscale("log")
     decimal_ticks(settings)

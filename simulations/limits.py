@@ -138,19 +138,26 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_title(name, loc="left")
             low = rate < 0  # the curve falls: room on the right
             ax.text(
-                0.95 if low else 0.05, 0.93, f"rate ${rate:+.2f}$", transform=ax.transAxes,
-                ha="right" if low else "left", va="top",
-            )  # fmt: skip
+                0.95 if low else 0.05,
+                0.93,
+                f"rate ${rate:+.2f}$",
+                transform=ax.transAxes,
+                ha="right" if low else "left",
+                va="top",
+            )
             ax.set_xlabel(f"{symbol} " + (r"$\to\infty$" if values[-1] > values[0] else r"$\to0$"))
             rows.append({"limit": name, "driven": symbol, "rate": rate, "last error": errors[-1]})
         for ax in axes[:, 0]:
             ax.set_ylabel("largest deviation")
         return save(
-            fig, out_dir, "limits", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "limits",
+            pd.DataFrame(rows),
             caption=(
                 "The paper's elliptical spiral: largest deviation of AFA from six known limits "
                 "against the parameter that is driven to the limit, with the slope of the last "
                 "three points in log-log scale."
             ),
             config={"n": N, "d": D, "scale": SCALE},
-        )  # fmt: skip
+        )

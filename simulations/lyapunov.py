@@ -123,12 +123,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             found = {method: solve(model, float(tau)) for method, solve in SOLVERS.items()}
             rows += [
                 {
-                    "model": name, "lag": tau, "method": method,
+                    "model": name,
+                    "lag": tau,
+                    "method": method,
                     "deviation": deviation(V, wanted),
                     "definite": bool(np.linalg.eigvalsh(V).min() >= 0),
                 }
                 for method, V in found.items()
-            ]  # fmt: skip
+            ]
     table = pd.DataFrame(rows)
     spent = costs(full)
     with paper_style():
@@ -137,19 +139,27 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             chosen = table[table["method"] == method]
             for index, (name, part) in enumerate(chosen.groupby("model", sort=False)):
                 ax.plot(
-                    part["lag"], part["deviation"].clip(lower=1e-17), marker=MARKERS[index],
-                    ms=2.5, label=name, **line_style(index),
-                )  # fmt: skip
+                    part["lag"],
+                    part["deviation"].clip(lower=1e-17),
+                    marker=MARKERS[index],
+                    ms=2.5,
+                    label=name,
+                    **line_style(index),
+                )
             ax.set(xscale="log", yscale="log", xlabel=r"lag $\tau$", title=method)
         axes[0].set_ylabel("deviation from quadrature")
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         return save(
-            fig, out_dir, "lyapunov", table, finding=finding(table, spent),
-            latex=table.groupby(["model", "method"], sort=False)["deviation"].max()
-            .unstack("method")[list(METHODS)].reset_index(),
-            table_caption=(
-                "Largest deviation from quadrature over all lags, by model and method."
-            ),
+            fig,
+            out_dir,
+            "lyapunov",
+            table,
+            finding=finding(table, spent),
+            latex=table.groupby(["model", "method"], sort=False)["deviation"]
+            .max()
+            .unstack("method")[list(METHODS)]
+            .reset_index(),
+            table_caption=("Largest deviation from quadrature over all lags, by model and method."),
             caption=(
                 "Covariance $V(\\tau)$ of propagated process noise: largest deviation from "
                 f"Gauss--Legendre quadrature ({NODES} nodes a panel) over the entries, each in "
@@ -159,7 +169,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"eigenvectors). Runge--Kutta of order 8, relative tolerance {RTOL:g}."
             ),
             config={"lags": lags, "nodes": NODES, "rtol": RTOL, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame, spent: dict[str, float]) -> str:

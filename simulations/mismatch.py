@@ -18,9 +18,11 @@ from simulations._common import save, wide
 
 TRUTH = {"decay": 0.1, "frequency": 1.0, "process_var": 0.1, "obs_var": 1.0}
 LABELS = {
-    "decay": r"$\mu$", "frequency": r"$\omega$",
-    "process_var": r"$\sigma^2$", "obs_var": r"$\eta^2$",
-}  # fmt: skip
+    "decay": r"$\mu$",
+    "frequency": r"$\omega$",
+    "process_var": r"$\sigma^2$",
+    "obs_var": r"$\eta^2$",
+}
 ESTIMATORS = {"Kalman": kalman_filter, "AFA": adaptive_filter, "AFA two-sided": adaptive_smoother}
 
 
@@ -51,10 +53,12 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                     ratios[key].append(rmse(wrong, estimator, middle) / best)
                     rows.append(
                         {
-                            "parameter": name, "factor": factor, "estimator": key,
+                            "parameter": name,
+                            "factor": factor,
+                            "estimator": key,
                             "relative_rmse": ratios[key][-1],
                         }
-                    )  # fmt: skip
+                    )
             curves(factors, {key: np.array(value) for key, value in ratios.items()}, ax=ax)
             ax.axvline(1.0, color="0.7", lw=0.6, ls=":")
             ax.set_xlabel(f"{label}, assumed / true")
@@ -67,7 +71,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         handles, names = axes[0, 0].get_legend_handles_labels()
         fig.legend(handles, names, loc="outside upper center", ncols=3)
         return save(
-            fig, out_dir, "mismatch", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "mismatch",
+            pd.DataFrame(rows),
             latex=wide(
                 pd.DataFrame(rows), ["parameter", "factor"], "estimator", "relative_rmse", most=28
             ),
@@ -78,7 +85,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(pd.DataFrame(rows)),
             config={"truth": TRUTH, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

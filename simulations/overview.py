@@ -64,7 +64,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         _draw_weights(fig.add_subplot(grid[1, 1]), model, data, n)
         rmse = table.set_index(["outliers", "estimator"])["rmse"]
         return save(
-            fig, out_dir, "overview", table,
+            fig,
+            out_dir,
+            "overview",
+            table,
             caption=(
                 "Irregular measurements of a position with a gap and outliers, smoothed and "
                 "forecast with 95 per cent bands; errors of causal estimators over "
@@ -80,7 +83,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"{rmse['no', 'AFA exact robust']:.2f}."
             ),
             config={"seed": SEED, "n_paths": n_paths, "outliers": repr(OUTLIERS), "full": full},
-        )  # fmt: skip
+        )
 
 
 def _series(model: LinearSDE) -> tuple[Trajectories, int]:

@@ -20,9 +20,10 @@ from simulations._common import save
 Array = NDArray[np.float64]
 HELD = {"process_var": 0.3, "obs_var": 1.0, "decay": 0.1}
 SWEEPS = {
-    "process_var": (0.03, 0.1, 0.3, 1.0), "obs_var": (0.3, 1.0, 3.0, 10.0),
+    "process_var": (0.03, 0.1, 0.3, 1.0),
+    "obs_var": (0.3, 1.0, 3.0, 10.0),
     "decay": (0.03, 0.1, 0.3, 1.0),
-}  # fmt: skip
+}
 SYMBOLS = {"process_var": r"\sigma^2", "obs_var": r"\eta^2", "decay": r"\mu"}
 NU, RESIDUAL = 4.0, 3.0
 
@@ -50,18 +51,24 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 curves = 1 / found, -np.log(found), gate(RESIDUAL**2 / found, 2)
                 for ax, y in zip(column, curves, strict=True):
                     ax.plot(
-                        lag, y, label=f"${SYMBOLS[name]}={value:g}$",
+                        lag,
+                        y,
+                        label=f"${SYMBOLS[name]}={value:g}$",
                         **line_style(index, len(values)),
-                    )  # fmt: skip
+                    )
                 level = held["process_var"] / (2 * held["decay"])
                 rows += [
                     {
-                        "swept": name, "value": value, "alpha": held["obs_var"] - level,
-                        "lag": lag[k], "precision": 1 / found[k], "gate": curves[2][k],
+                        "swept": name,
+                        "value": value,
+                        "alpha": held["obs_var"] - level,
+                        "lag": lag[k],
+                        "precision": 1 / found[k],
+                        "gate": curves[2][k],
                         "stationary precision": 1 / level,
                     }
                     for k in range(0, len(lag), len(lag) // 40)
-                ]  # fmt: skip
+                ]
             for ax in column:
                 ax.axvline(0, color="0.8", lw=0.5, zorder=0)
             column[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -73,7 +80,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[2, 0].set_ylabel(f"robust gate, $|r|={RESIDUAL:g}$")
         table = pd.DataFrame(rows)
         return save(
-            fig, out_dir, "precision_kernel", table,
+            fig,
+            out_dir,
+            "precision_kernel",
+            table,
             latex=short(table),
             table_caption=(
                 r"Sweeps of Figure~\ref{fig:precision_kernel}: $\alpha=\eta^2-\sigma^2/(2\mu)$, "
@@ -89,7 +99,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "(integrative), else it falls (diffusive). Negative lags: acausal."
             ),
             config={"held": HELD, "sweeps": SWEEPS, "nu": NU, "residual": RESIDUAL},
-        )  # fmt: skip
+        )
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:

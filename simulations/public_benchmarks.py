@@ -49,8 +49,9 @@ REFERENCE = {
     ("Student-t", "WoLF-threshold, ref. c"): 0.593,
     ("mean doubled", "WoLF-IMQ, ref. c"): 0.076,
     ("mean doubled", "WoLF-threshold, ref. c"): 0.061,
-    ("linear set", "Kalman"): -7.32, ("linear set", "RTS"): -11.84,
-}  # fmt: skip
+    ("linear set", "Kalman"): -7.32,
+    ("linear set", "RTS"): -11.84,
+}
 """Reference values: medians of position RMSE over the Kalman filter's; squared errors in dB."""
 CHEAP, COSTLY = ("Kalman", "mixture learned"), 50
 """All others but WoLF are scored on the first runs alone, as many as this."""
@@ -106,10 +107,13 @@ def trackers(*, full: bool) -> Mapping[str, Estimator]:
         ),
         "AFA": partial(adaptive_filter, window=window),
         "AFA exact robust": partial(
-            adaptive_filter, weight=StudentT(DOF), anchor="estimate", iterations=5,
+            adaptive_filter,
+            weight=StudentT(DOF),
+            anchor="estimate",
+            iterations=5,
             correlation="exact",
         ),
-    }  # fmt: skip
+    }
 
 
 def ratios(kind: str, *, full: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -183,8 +187,9 @@ def linear_set(*, full: bool) -> pd.DataFrame:
         low, value, high = (decibels(square.mean() + s * half) for s in (-1, 0, 1))
         claimed = np.diagonal(estimate.cov, axis1=-2, axis2=-1)
         exact = decibels(claimed.mean()) if name in ("Kalman", "RTS") else np.nan
-        rows.append({"estimator": name, "value": value, "lower": low, "upper": high,
-                     "exact": exact})  # fmt: skip
+        rows.append(
+            {"estimator": name, "value": value, "lower": low, "upper": high, "exact": exact}
+        )
     return pd.DataFrame(rows).assign(set="linear set")
 
 
@@ -206,7 +211,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
     with paper_style():
         fig = draw(table)
         return save(
-            fig, out_dir, "public_benchmarks", table,
+            fig,
+            out_dir,
+            "public_benchmarks",
+            table,
             caption=(
                 "Published studies drawn again: the two sets of WoLF's tracking study (median over "
                 f"{'500 runs of 1000 steps' if full else '12 runs of 80 steps, reduced'}, of "
@@ -216,7 +224,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table),
             config={"seed": SEED, "full": full},
-        )  # fmt: skip
+        )
 
 
 COLUMNS = ("value", "lower", "upper")
@@ -265,10 +273,13 @@ def finding(table: pd.DataFrame) -> str:
     linear = at.loc["linear set"]
     said = ", ".join(
         f"{name} {row['value']:.2f}"
-        + ("" if np.isnan(row["exact"]) else f" (exact {row['exact']:.2f}, reference "
-           f"{row['reference']:.2f})")
+        + (
+            ""
+            if np.isnan(row["exact"])
+            else f" (exact {row['exact']:.2f}, reference {row['reference']:.2f})"
+        )
         for name, row in linear.iterrows()
-    )  # fmt: skip
+    )
     return (
         "Median position RMSE over the Kalman filter's in WoLF's tracking study. "
         + ". ".join(texts)

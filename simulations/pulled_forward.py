@@ -46,18 +46,19 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 ]
                 ax.scatter(*means.T, s=1.5, c=colours, lw=0)
                 ellipses(means, covs, ax=ax, edgecolor=colours)
-                ax.plot(
-                    *x[target], MARKERS[index], ms=4, mfc="white", mec="k", mew=0.8, zorder=5
-                )  # fmt: skip
+                ax.plot(*x[target], MARKERS[index], ms=4, mfc="white", mec="k", mew=0.8, zorder=5)
                 for lag, mean, cov in zip(t[target] - t[picked], means, covs, strict=True):
                     error = mean - x[target]
                     rows.append(
                         {
-                            "side": side, "target": target, "lag": lag,
-                            "error": np.linalg.norm(error), "sd": np.sqrt(np.trace(cov) / 2),
+                            "side": side,
+                            "target": target,
+                            "lag": lag,
+                            "error": np.linalg.norm(error),
+                            "sd": np.sqrt(np.trace(cov) / 2),
                             "squared distance": error @ np.linalg.solve(cov, error),
                         }
-                    )  # fmt: skip
+                    )
             ax.set_title(f"from the {side}")
             ax.set_xlabel("$x_1$")
             ax.set_aspect("equal")
@@ -66,7 +67,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         table = pd.DataFrame(rows)
         inside = (table["squared distance"] < -2 * np.log(0.32)).groupby(table["side"]).mean()
         return save(
-            fig, out_dir, "pulled_forward", table,
+            fig,
+            out_dir,
+            "pulled_forward",
+            table,
             finding=(
                 f"Of the 68 % ellipses {inside['past']:.0%} (from the past) and "
                 f"{inside['future']:.0%} (from the future) hold the true state on this one path, "
@@ -74,7 +78,8 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "from the future, as decay magnifies what is pulled backward."
             ),
             latex=table.groupby(["side", "target"], sort=False)[["sd", "squared distance"]]
-            .mean().reset_index(),
+            .mean()
+            .reset_index(),
             table_caption=(
                 "Observations pulled to a target: their mean claimed standard deviation and mean "
                 r"squared Mahalanobis distance to the true state, 2 where the claim is right."
@@ -86,4 +91,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 r"Spiral, $\sigma^2=0.3$, $\eta^2=0.5$, $\Delta t=0.1$."
             ),
             config={"seed": SEED, "targets": TARGETS, "reach": REACH},
-        )  # fmt: skip
+        )

@@ -56,9 +56,13 @@ def rt_model(ratio: float, power: float) -> RadialTangentialSDE:
     sr, st = shares(PROCESS_VAR, ratio)
     er, et = shares(OBS_VAR, ratio**power)
     return RadialTangentialSDE(
-        decay=0.05, frequency=np.array([1.0]), radial_var=sr, tangential_var=st,
-        obs_radial_var=er, obs_tangential_var=et,
-    )  # fmt: skip
+        decay=0.05,
+        frequency=np.array([1.0]),
+        radial_var=sr,
+        tangential_var=st,
+        obs_radial_var=er,
+        obs_tangential_var=et,
+    )
 
 
 def draw(model: RadialTangentialSDE, n_paths: int, seed: int) -> Trajectories:
@@ -91,9 +95,11 @@ def best_constant(model: RadialTangentialSDE, n_paths: int) -> tuple[LinearSDE, 
         lambda s: loss(along(s)), [0.0], method="Nelder-Mead", options={"xatol": 1e-3}
     )
     full = minimize(
-        loss, along(isotropic.x), method="Nelder-Mead",
+        loss,
+        along(isotropic.x),
+        method="Nelder-Mead",
         options={"maxfev": 300, "xatol": 1e-3, "fatol": 1e-6},
-    )  # fmt: skip
+    )
     return build(full.x), float(np.sqrt(full.fun / isotropic.fun))
 
 
@@ -103,8 +109,10 @@ def squared_errors(found: Array, data: Trajectories) -> dict[str, Array]:
     radial = (error * directions(data.x[:, SCORED], "the state")).sum(-1) ** 2
     total = (error**2).sum(-1)
     return {
-        "radial": radial.mean(1), "tangential": (total - radial).mean(1), "total": total.mean(1),
-    }  # fmt: skip
+        "radial": radial.mean(1),
+        "tangential": (total - radial).mean(1),
+        "total": total.mean(1),
+    }
 
 
 def interval(statistic: Callable[[NDArray[np.intp]], Array], n: int) -> tuple[float, float]:
@@ -123,12 +131,10 @@ def accuracy(observed: str, n_paths: int, ratios: Array) -> list[dict[str, Any]]
         constant, full_gain = best_constant(model, n_paths)
         found = {
             "AFA": adaptive_filter(model.nearest_linear(), data.t, data.z).mean,
-            "RT-AFA": adaptive_filter(
-                model, data.t, data.z, anchor="estimate", iterations=3
-            ).mean,
+            "RT-AFA": adaptive_filter(model, data.t, data.z, anchor="estimate", iterations=3).mean,
             "Kalman, best constant": kalman_filter(constant, data.t, data.z).mean,
             "radial Kalman": radial_kalman_filter(model, data.t, data.z).mean,
-        }  # fmt: skip
+        }
         squares = {name: squared_errors(mean, data) for name, mean in found.items()}
         for name, parts in squares.items():
             for part, square in parts.items():
@@ -147,11 +153,15 @@ def accuracy(observed: str, n_paths: int, ratios: Array) -> list[dict[str, Any]]
                 )
                 out.append(
                     {
-                        "measurement noise": observed, "st/sr": ratio, "error": "total",
-                        "estimator": "RT-AFA / AFA", "lower": low, "upper": high,
+                        "measurement noise": observed,
+                        "st/sr": ratio,
+                        "error": "total",
+                        "estimator": "RT-AFA / AFA",
+                        "lower": low,
+                        "upper": high,
                         "rmse": np.sqrt(gains[1].mean() / gains[0].mean()),
                     }
-                )  # fmt: skip
+                )
     return out
 
 
@@ -177,13 +187,16 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
             )  # fmt: skip
             rows.append(
                 {
-                    "dim": dim, "radius": radius, "spread": found.spread,
+                    "dim": dim,
+                    "radius": radius,
+                    "spread": found.spread,
                     "radial variance ratio": found.radial_ratio,
                     "first order": 1 + excess * found.spread / 2,
                     "tangential variance ratio": found.tangential_ratio,
-                    "outward drift": found.outward, "outward, first order": found.outward_expected,
+                    "outward drift": found.outward,
+                    "outward, first order": found.outward_expected,
                 }
-            )  # fmt: skip
+            )
     ax.axhline(1.0, color="0.5", lw=0.6, ls=":")
     ax.set(
         xscale="log", xlabel="radius $|x|$", ylabel="radial variance / closed form", ylim=(0.9, 3.6)
@@ -194,7 +207,10 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
     table = pd.DataFrame(rows)
     poor = table[np.abs(table["radial variance ratio"] - 1) > 0.1]
     return save(
-        fig, out_dir, "radial_tangential_range", table,
+        fig,
+        out_dir,
+        "radial_tangential_range",
+        table,
         finding=(
             "The closed-form radial variance is off by more than 10 % from a spread (d - 1) st^2 "
             f"tau / |x|^2 of {poor['spread'].min():.2g} on (st/sr = 2); in 16-D that is |x| <= "
@@ -210,7 +226,7 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
             f"drifted outward as well. {n_paths} paths."
         ),
         config={"seed": SEED, "n_paths": n_paths},
-    )  # fmt: skip
+    )
 
 
 def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
@@ -242,7 +258,7 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
     mended = 100 * (1 - table["full to isotropic"].min())
     whole = table[table["error"] == "total"].pivot(
         index=["measurement noise", "st/sr"], columns="estimator", values="rmse"
-    )  # fmt: skip
+    )
     return save(
         fig, out_dir, "radial_tangential", table.drop(columns="full to isotropic"),
         caption=(
@@ -271,9 +287,7 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
 
 def error_finding(table: pd.DataFrame) -> str:
     """What the experiment shows, in numbers of the run."""
-    whole = table[table["error"] == "total"].set_index(
-        ["measurement noise", "st/sr", "estimator"]
-    )  # fmt: skip
+    whole = table[table["error"] == "total"].set_index(["measurement noise", "st/sr", "estimator"])
     ends = RATIOS[[0, -1]]
 
     def gain(observed: str) -> str:

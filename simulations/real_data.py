@@ -31,9 +31,10 @@ SERIES = {
     "CO2": (datasets.load_co2, datasets.co2_model),
 }
 LABELS = {
-    "Nile": "flow of the Nile\n($10^8$ m$^3$)", "sunspots": "sunspots\n(number)",
+    "Nile": "flow of the Nile\n($10^8$ m$^3$)",
+    "sunspots": "sunspots\n(number)",
     "CO2": "CO$_2$ at Mauna Loa\n(ppmv)",
-}  # fmt: skip
+}
 STYLES = {"AFA": (0, (5, 1.5)), "Kalman": "-", "RTS": "-"}
 
 
@@ -79,9 +80,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 )),
             }  # fmt: skip
             observations(
-                series.t, series.z, ax=ax, label="measured", color="0.65",
+                series.t,
+                series.z,
+                ax=ax,
+                label="measured",
+                color="0.65",
                 markersize=2.2 if len(series.t) < 1000 else 0.8,
-            )  # fmt: skip
+            )
             for key in ("RTS", "AFA"):
                 band(
                     estimates[key], 0, ax=ax, color=COLOURS[key], ls=STYLES[key], lw=0.8, label=key
@@ -91,15 +96,19 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
             rows.append(
                 {
-                    "series": series.name, "n": len(series.t),
+                    "series": series.name,
+                    "n": len(series.t),
                     "missing": int(np.isnan(series.z).sum()),
                     "loglik": float(estimates["Kalman"].loglik),
                 }
-            )  # fmt: skip
+            )
         axes[0].legend(loc="upper right")
         axes[-1].set_xlabel("year")
         return save(
-            fig, out_dir, "real_data", pd.DataFrame(rows),
+            fig,
+            out_dir,
+            "real_data",
+            pd.DataFrame(rows),
             caption=(
                 "Three public series (points), RTS smoother and causal AFA with 95\\,\\% bands; "
                 "CO$_2$: the trend. Nile: AFA with a window of "
@@ -110,4 +119,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "flat start a component that forgets within weeks drowns all older data."
             ),
             config={"series": list(SERIES)},
-        )  # fmt: skip
+        )

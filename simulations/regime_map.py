@@ -52,9 +52,12 @@ def study(rate: float, *, full: bool) -> Study:
     everybody = {**_setups.estimators(), "mixture": _setups.mixture_known(rate)}
     name = f"outliers {rate:.3g}"
     scenario = Scenario(
-        _setups.TIMES, 100 if full else 8, x0=_setups.ring_start, burn_in=20,
+        _setups.TIMES,
+        100 if full else 8,
+        x0=_setups.ring_start,
+        burn_in=20,
         outliers=_setups.OUTLIERS(rate=rate) if rate else None,
-    )  # fmt: skip
+    )
     return Study(
         {f"noise {q:.3g}": _setups.paper_spiral(float(q)) for q in noise},
         {each: everybody[each] for each in CAUSAL} | TWO_SIDED,
@@ -113,13 +116,14 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
             tied = (p > LEVEL).sum(axis=0) > 1
             marks = [
                 (
-                    i, j,
+                    i,
+                    j,
                     rf"{LETTERS[names[best[i, j]]]}$\times${(p[:, i, j] > LEVEL).sum()}"
                     if tied[i, j]
                     else f"{LETTERS[names[best[i, j]]]}\n{margin[i, j]:.0f}",
                 )
                 for i, j in np.ndindex(best.shape)
-            ]  # fmt: skip
+            ]
             category_map(
                 best, names,
                 np.sort(table["process_var"].unique()), np.sort(table["outlier_rate"].unique()),
@@ -129,7 +133,10 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
             ax.set_title(kind, loc="left")
         axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")
         return save(
-            fig, out_dir, "regime_map", table,
+            fig,
+            out_dir,
+            "regime_map",
+            table,
             latex=tally(table),
             table_caption=(
                 "In how many columns of the map, for each outlier rate (columns), an estimator is "
@@ -147,7 +154,7 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
             ),
             finding=finding(table),
             config={"seed": SEED, "n_paths": n_paths, "full": full},
-        )  # fmt: skip
+        )
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:

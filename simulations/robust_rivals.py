@@ -106,9 +106,10 @@ def told(cell: Cell, n_particles: int) -> Mapping[str, Estimator]:
         return {
             "mixture": partial(mixture_filter, outlier_rate=0.0, outlier_scale=1.0),
             "IMM": partial(jumping, imm_filter, cell.rate),
-            "particles": partial(jumping, partial(particle_filter, n_particles=n_particles),
-                                 cell.rate),
-        }  # fmt: skip
+            "particles": partial(
+                jumping, partial(particle_filter, n_particles=n_particles), cell.rate
+            ),
+        }
     spread = SCALE**2 * (3.0 if cell.kind == "Student-t" else 1.0)  # variance of t with 3 dof: 3
     own: dict[str, float] = {"outlier_rate": cell.rate, "outlier_scale": 1.0 + spread}
     runs = own | ({"outlier_length": 6.0} if cell.kind == "patchy" else {})
@@ -310,8 +311,9 @@ def draw_kinds(ax: Axes, table: pd.DataFrame) -> None:
         ratio[:, j] = part["value"] / part["value"].min()
         tied = (part["p_holm"] > LEVEL).to_numpy()
         for i in np.flatnonzero(tied if tied.sum() > 1 else np.zeros(len(names), bool)):
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0,
-                                   edgecolor="0.85"))  # fmt: skip
+            ax.add_patch(
+                Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, edgecolor="0.85")
+            )
     ax.imshow(np.log(ratio), cmap="Greys", vmin=0.0, vmax=np.log(4.0), aspect="auto")
     for (i, j), value in np.ndenumerate(ratio):
         colour = "white" if value > 2.2 else "black"

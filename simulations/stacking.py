@@ -48,9 +48,13 @@ def errors(process_var: float, rate: float, n_paths: int) -> pd.DataFrame:
     model = _setups.paper_spiral(process_var)
     rng = np.random.default_rng(SEED)
     data = simulate(
-        model, _setups.TIMES, n_paths, rng=rng, x0=_setups.ring_start(rng, n_paths),
+        model,
+        _setups.TIMES,
+        n_paths,
+        rng=rng,
+        x0=_setups.ring_start(rng, n_paths),
         outliers=_setups.OUTLIERS(rate=rate) if rate else None,
-    )  # fmt: skip
+    )
     kalman = float(np.sqrt(squared(kalman_filter(model, data.t, data.z).mean, data).mean()))
     rows = []
     for form in ("keys from the layer below", "keys stay observations"):
@@ -60,10 +64,13 @@ def errors(process_var: float, rate: float, n_paths: int) -> pd.DataFrame:
             rmse = np.sqrt(square.mean())
             rows.append(
                 {
-                    "form": form, "layer": layer, "rmse": rmse, "kalman": kalman,
+                    "form": form,
+                    "layer": layer,
+                    "rmse": rmse,
+                    "kalman": kalman,
                     "standard error": square.std(ddof=1) / np.sqrt(n_paths) / (2 * rmse),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
@@ -84,11 +91,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].set_ylabel("RMSE per component")
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return save(
-            fig, out_dir, "stacking", table, finding=finding(table),
+            fig,
+            out_dir,
+            "stacking",
+            table,
+            finding=finding(table),
             latex=table.pivot(index=["case", "form"], columns="layer", values="rmse").reset_index(),
-            table_caption=(
-                r"RMSE of Figure~\ref{fig:stacking} by layer (columns)."
-            ),
+            table_caption=(r"RMSE of Figure~\ref{fig:stacking} by layer (columns)."),
             caption=(
                 "Stacked robust AFA (power weight, queries and keys both with noise 1): RMSE by "
                 "layer when the keys of a layer are the estimates of the layer below, and when "
@@ -97,7 +106,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 "robust."
             ),
             config={"seed": SEED, "layers": LAYERS, "n_paths": n_paths, "cases": CASES},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -32,12 +32,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             gamma = 0.0 if found.anchor_cov is None else np.sqrt(found.anchor_cov[0, 0] / 0.5)
             rows.append(
                 {
-                    "decay": decay, "process_var": noise,
-                    "gamma / eta": gamma, "inverse temperature": found.inverse_temperature,
+                    "decay": decay,
+                    "process_var": noise,
+                    "gamma / eta": gamma,
+                    "inverse temperature": found.inverse_temperature,
                     "noise scale": found.process_scale,
-                    "plain": found.plain_efficiency[-1], "tuned": found.efficiency[-1],
+                    "plain": found.plain_efficiency[-1],
+                    "tuned": found.efficiency[-1],
                 }
-            )  # fmt: skip
+            )
     table = pd.DataFrame(rows)
     with paper_style():
         fig, axes = figure(1, 3, width="full", height=2.2, sharey=True)
@@ -46,8 +49,9 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             curves(
                 part["process_var"].to_numpy(),
                 {f"AFA, {name}": part[name].to_numpy() for name in ("plain", "tuned")},
-                markers=True, ax=ax,
-            )  # fmt: skip
+                markers=True,
+                ax=ax,
+            )
             ax.set_xscale("log")
             ax.set_ylim(0, 1.05)
             ax.set_title(rf"decay $\mu={decay:g}$")
@@ -55,7 +59,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         axes[0].set_ylabel(f"efficiency after {steps} steps")
         axes[0].legend(loc="center right")
         return save(
-            fig, out_dir, "tuned", table,
+            fig,
+            out_dir,
+            "tuned",
+            table,
             caption=(
                 f"Efficiency of AFA against the Kalman filter after {steps} steps, plain and with "
                 "the query noise, inverse temperature (at most 16) and noise scale that minimise "
@@ -69,4 +76,4 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 f"{table['inverse temperature'].median():.1f}."
             ),
             config={"steps": steps, "decays": DECAYS, "noise": list(noises), "full": full},
-        )  # fmt: skip
+        )
