@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from afafilter._base.checks import Array, ObsMask, is_complete
+from afafilter._base.checks import Array, ObsMask
 from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import mark
 from afafilter.kalman.estimators import kalman_filter
-from afafilter.kalman.inputs import read_data, rows_of
+from afafilter.kalman.inputs import Inputs, checked_inputs, rows_of
 from afafilter.models.sde import LinearSDE
 from afafilter.models.switching import SwitchingModel
 from afafilter.results import Estimate
@@ -67,16 +67,19 @@ def filtered(
     model: SwitchingModel,
     t: ArrayLike,
     z: ArrayLike | None,
+    query_times: ArrayLike | None,
     spread: Callable[[Cloud], Prediction],
     keep: Callable[[Cloud, int], Cloud],
     label: str,
 ) -> Estimate:
     """Filter: `spread` before a step and `keep` after it make the difference between filters."""
     first = model.models[0]
-    grid, data = read_data(first, t, z)
-    is_complete(data, "z")
-    lead, paths = data.shape[:-2], data.reshape(-1, *data.shape[-2:])
+    inputs = checked_inputs(first, t, z, None, query_times)
+    grid, asked, paths, lead = inputs.grid, inputs.asked, inputs.paths, inputs.z.shape[:-2]
     (n, T, _), d, M = paths.shape, model.dim, len(model.models)
+    used = np.searchsorted(grid, asked, side="right") - 1
+    between = np.flatnonzero((used >= 0) & (asked > grid[used]))
+    ahead = _before(model, inputs, used)
     modes = _modes(model, grid)
     mean, cov = np.empty((n, T, d)), np.empty((n, T, d, d))
     logliks, shares, size = np.zeros((n, T)), np.empty((n, T, M)), np.empty((n, T))
@@ -98,21 +101,58 @@ def filtered(
         logc = np.broadcast_to(log_of(model.initial), (n, 1, M))
         prior = logc, law.mean[None, None, None], law.cov[None, None, None]
         now = report(0, *_update(modes, 0, prior, paths[:, 0]))
-    for k in range(start + 1, T):
-        prior = _predict(modes, k, spread(keep(now, k)))
-        now = report(k, *_update(modes, k, prior, paths[:, k]))
+    if (used[between] < start).any():
+        raise ValueError(
+            f"query_times between observations need a state that is determined, as it is from "
+            f"{grid[start]:g} on, got {asked[between[0]]:g}; give the model prior=Prior(mean, cov)"
+        )
+    for k in range(start, T):
+        if k > start:
+            prior = _predict(modes, k, spread(kept))
+            now = report(k, *_update(modes, k, prior, paths[:, k]))
+        here = between[used[between] == k]
+        if k + 1 < T or len(here):
+            kept = keep(now, k + 1)
+        for q in here:
+            ahead[q] = _moved(model, spread(kept), float(asked[q] - grid[k]))
+    if query_times is not None:
+        laws = [ahead.get(q, (mean[:, k], cov[:, k])) for q, k in enumerate(used)]
+        mean, cov = (np.stack([law[part] for law in laws], axis=1) for part in (0, 1))
     info = {"mode_probability": shares.reshape(*lead, T, M)}
     if label == "particles":
         info["effective_particles"] = size.reshape(*lead, T)
     logliks = logliks.reshape(*lead, T)
     return Estimate(
-        grid,
-        mean.reshape(*lead, T, d),
-        cov.reshape(*lead, T, d, d),
+        asked,
+        mean.reshape(*lead, len(asked), d),
+        cov.reshape(*lead, len(asked), d, d),
         loglik=logliks.sum(axis=-1),
         loglik_steps=logliks,
         label=label,
         info=info,
+    )
+
+
+def _before(model: SwitchingModel, inputs: Inputs, used: Index) -> dict[int, tuple[Array, Array]]:
+    """Laws at the times before the first observation: those of the first mode's prior."""
+    early = int(np.count_nonzero(used < 0))
+    if not early:
+        return {}
+    z = inputs.paths[:, :1]
+    found = kalman_filter(model.models[0], inputs.grid[:1], z, query_times=inputs.asked[:early])
+    return {q: (found.mean[:, q], found.cov[:, q]) for q in range(early)}
+
+
+def _moved(model: SwitchingModel, prior: Prediction, dt: float) -> tuple[Array, Array]:
+    """Mean (n, d) and cov (n, d, d) a time dt after an observation: every mode moves its share."""
+    logc, mean, cov = prior
+    steps = [one.transition(dt) for one in model.models if isinstance(one, LinearSDE)]
+    F, b, V = (np.stack(part) for part in zip(*steps, strict=True))
+    moved = (F @ mean[..., None])[..., 0] + b
+    spread = F @ cov @ np.swapaxes(F, -1, -2) + V
+    n, d = len(logc), mean.shape[-1]
+    return collapse(
+        np.exp(logc).reshape(n, -1), moved.reshape(n, -1, d), spread.reshape(n, -1, d, d)
     )
 
 

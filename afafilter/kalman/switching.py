@@ -32,6 +32,7 @@ def imm_filter(
     outlier_rate: float | None = None,
     outlier_scale: float | None = None,
     outlier_length: float | None = None,
+    query_times: ArrayLike | None = None,
 ) -> Estimate:
     """Interacting multiple models: one Gaussian for each mode, mixed before every step.
 
@@ -43,6 +44,9 @@ def imm_filter(
         As for `kalman_filter`; NaN = missing component, leading axes are paths.
     outlier_rate, outlier_scale, outlier_length : float, optional
         As for `contaminated`; not for a SwitchingModel.
+    query_times : array_like, shape (Tq,), optional
+        Non-decreasing times of the estimates, for LinearSDE modes; default t. From an observation
+        on the state moves by the mode that the next one is seen in.
 
     Returns
     -------
@@ -54,7 +58,8 @@ def imm_filter(
     ------
     ValueError, TypeError
         As for `kalman_filter` and `contaminated`; a flat prior of models that differ in more than
-        R, or one that needs more than 256 histories; an innovation that is known exactly.
+        R, or one that needs more than 256 histories; query_times between observations before a flat
+        prior is determined; an innovation that is known exactly.
 
     Notes
     -----
@@ -82,7 +87,7 @@ def imm_filter(
         mean, cov = collapse(share, cloud.mean[:, None], cloud.cov[:, None])
         return Cloud(logw, mean, cov, np.broadcast_to(np.arange(M), logw.shape))
 
-    return filtered(switching, t, z, mix, keep, "IMM")
+    return filtered(switching, t, z, query_times, mix, keep, "IMM")
 
 
 @takes_tables
@@ -95,6 +100,7 @@ def particle_filter(
     outlier_rate: float | None = None,
     outlier_scale: float | None = None,
     outlier_length: float | None = None,
+    query_times: ArrayLike | None = None,
     n_particles: int = 64,
     rng: np.random.Generator | int = 0,
 ) -> Estimate:
@@ -102,7 +108,7 @@ def particle_filter(
 
     Parameters
     ----------
-    model, t, z, outlier_rate, outlier_scale, outlier_length
+    model, t, z, outlier_rate, outlier_scale, outlier_length, query_times
         As for `imm_filter`.
     n_particles : int
         N, number of histories kept. As long as there are no more than that the answer is exact;
@@ -141,7 +147,7 @@ def particle_filter(
     def keep(cloud: Cloud, k: int) -> Cloud:
         return _survivors(cloud, size, stream.random(len(cloud.logw)))
 
-    return filtered(switching, t, z, branch, keep, "particles")
+    return filtered(switching, t, z, query_times, branch, keep, "particles")
 
 
 def _switching(

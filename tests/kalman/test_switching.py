@@ -289,3 +289,75 @@ def test_contaminated_chain():
 def test_refusals(call, error, words):
     with pytest.raises(error, match=words):
         call(MODELS["ou"])
+
+
+def test_queries_of_one_mode_are_the_kalman_filters():
+    model = constant_velocity(process_var=0.3, obs_var=0.5, prior=Prior([0.0, 1.0], np.eye(2)))
+    t = np.array([0.0, 0.7, 0.7, 2.0])
+    z = np.array([[0.1], [0.9], [np.nan], [2.2]])
+    asked = [-1.0, 0.0, 0.2, 0.7, 1.5, 2.0, 4.0]
+    wanted = kalman_filter(model, t, z, query_times=asked)
+    for found in (
+        imm_filter(SwitchingModel([model], [[1.0]]), t, z, query_times=asked),
+        particle_filter(SwitchingModel([model], [[1.0]]), t, z, query_times=asked),
+    ):
+        np.testing.assert_array_equal(found.t, asked)
+        np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(found.cov, wanted.cov, rtol=1e-10, atol=1e-12)
+        assert found.loglik == pytest.approx(float(wanted.loglik), rel=1e-10)
+
+
+@pytest.mark.parametrize("estimator", [imm_filter, particle_filter])
+def test_queries_under_outliers_are_the_mixture_filters(estimator):
+    """Modes that differ in R move alike: a query is the last estimate, predicted."""
+    model = constant_velocity(process_var=0.3, obs_var=0.5)  # flat prior
+    t, z = np.arange(8.0), np.sin(np.arange(8.0))[:, None]
+    z[4] = 30.0
+    asked = [1.0, 1.5, 4.0, 4.25, 9.0]
+    found = estimator(model, t, z, query_times=asked, **TOLD)
+    at = estimator(model, t, z, **TOLD)
+    for q, k in ((1, 1), (3, 4), (4, 7)):
+        Phi, _, V = model.transition(asked[q] - t[k])
+        np.testing.assert_allclose(found.mean[q], Phi @ at.mean[k], rtol=1e-10)
+        np.testing.assert_allclose(found.cov[q], Phi @ at.cov[k] @ Phi.T + V, rtol=1e-9)
+    np.testing.assert_allclose(found.mean[[0, 2]], at.mean[[1, 4]], rtol=1e-12)
+    with pytest.raises(ValueError, match="a state that is determined, as it is from 1 on"):
+        estimator(model, t, z, query_times=[0.5], **TOLD)
+
+
+def test_a_query_between_observations_is_the_exact_mixture():
+    """Modes of different dynamics, all histories and the next mode by hand."""
+    prior = Prior([0.0, 1.0], np.eye(2))
+    calm, wild = (constant_velocity(process_var=q, obs_var=0.5, prior=prior) for q in (0.05, 9.0))
+    modes, P, pi = (calm, wild), np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0.7, 0.3])
+    t, z, late = np.array([0.0, 1.0]), np.array([[0.2], [2.5]]), 1.8
+    logs, means, covs = [], [], []
+    for i, j, k in product(range(2), repeat=3):
+        path = np.array([pi[i], P[i, j], P[j, k]])
+        m, C, total = prior.mean, prior.cov, 0.0
+        for step, mode in enumerate((i, j)):
+            if step:
+                Phi, _, V = modes[mode].transition(1.0)
+                m, C = Phi @ m, Phi @ C @ Phi.T + V
+            S, v = C[0, 0] + 0.5, z[step, 0] - m[0]
+            total += -0.5 * (np.log(2 * np.pi * S) + v * v / S)
+            K = C[:, 0] / S
+            m, C = m + K * v, C - np.outer(K, C[0])
+        Phi, _, V = modes[k].transition(late - 1.0)
+        logs.append(np.log(path).sum() + total)
+        means.append(Phi @ m)
+        covs.append(Phi @ C @ Phi.T + V)
+    w = np.exp(np.array(logs) - logsumexp(logs))
+    mean = w @ np.array(means)
+    apart = np.array(means) - mean
+    cov = np.einsum("h,hij->ij", w, np.array(covs) + apart[:, :, None] * apart[:, None, :])
+    switching = SwitchingModel(modes, P, pi)
+    found = particle_filter(switching, t, z, query_times=[late])
+    np.testing.assert_allclose(found.mean[0], mean, rtol=1e-10)
+    np.testing.assert_allclose(found.cov[0], cov, rtol=1e-10)
+    # Exact here too: an IMM has mixed nothing that counts by the second observation.
+    near = imm_filter(switching, t, z, query_times=[late])
+    np.testing.assert_allclose(near.mean[0], mean, rtol=1e-10)
+    discrete = SwitchingModel([m.discretize(t) for m in modes], P)
+    with pytest.raises(ValueError, match="query_times need a LinearSDE"):
+        imm_filter(discrete, z, query_times=[0.5])
