@@ -107,14 +107,14 @@ def filtered(
             f"{grid[start]:g} on, got {asked[between[0]]:g}; give the model prior=Prior(mean, cov)"
         )
     for k in range(start, T):
-        if k > start:
-            prior = _predict(modes, k, spread(kept))
-            now = report(k, *_update(modes, k, prior, paths[:, k]))
         here = between[used[between] == k]
         if k + 1 < T or len(here):
-            kept = keep(now, k + 1)
+            moved = spread(keep(now, k + 1))
         for q in here:
-            ahead[q] = _moved(model, spread(kept), float(asked[q] - grid[k]))
+            ahead[q] = _moved(model, moved, float(asked[q] - grid[k]))
+        if k + 1 < T:
+            prior = _predict(modes, k + 1, moved)
+            now = report(k + 1, *_update(modes, k + 1, prior, paths[:, k + 1]))
     if query_times is not None:
         laws = [ahead.get(q, (mean[:, k], cov[:, k])) for q, k in enumerate(used)]
         mean, cov = (np.stack([law[part] for law in laws], axis=1) for part in (0, 1))
