@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 
 EXTRAS = "options.extras_require"
-SECTIONS = (("options", "install_requires"), (EXTRAS, "parquet"), (EXTRAS, "test"))
+TESTED = ("parquet", "report", "dask", "polars", "xarray", "test")
+"""The extras that the tests install."""
+SECTIONS = (("options", "install_requires"), *((EXTRAS, extra) for extra in TESTED))
 
 
 def lowest(line: str) -> str | None:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import choice, real_array, unmasked
-from afafilter._base.stamps import SECONDS, Stamps, parse_dates
+from afafilter._base.dates import parse_dates
+from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.tables import (
     TABLES,
     aligned,

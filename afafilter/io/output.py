@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -159,15 +159,25 @@ def _write_fast(columns: Mapping[str, Any], path: Path, sep: str) -> bool:
     except ImportError:
         return False
     plain = {name: _as_text(column) for name, column in columns.items()}
-    words = {
-        *columns,
-        *(w for x in plain.values() if x.dtype.kind in "UO" for w in set(x.tolist())),
-    }
-    if any(not isinstance(w, str) or {sep, '"', "\n", "\r"} & set(w) for w in words):
+    special = {sep, '"', "\n", "\r"}
+    if any(special & set(name) for name in columns):
         return False
+    for column in plain.values():
+        if column.dtype.kind == "U" and not _is_clean(column, special):
+            return False
+        if column.dtype.kind == "O":
+            words = set(column.tolist())
+            if any(not isinstance(word, str) or special & set(word) for word in words):
+                return False
     options = csv.WriteOptions(delimiter=sep, include_header=True, quoting_style="none")
     csv.write_csv(_arrow_table(pa, plain, None), path, options)
     return True
+
+
+def _is_clean(text: Any, special: Collection[str]) -> bool:
+    """Whether none of these characters is in an array of text."""
+    codes = np.ascontiguousarray(text).view(np.uint32)
+    return not any((codes == ord(letter)).any() for letter in special)
 
 
 def _arrow() -> Any:
@@ -179,10 +189,7 @@ def _arrow() -> Any:
 
 
 def _arrow_table(pa: Any, columns: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> Any:
-    arrays = {
-        name: pa.array(x, from_pandas=True) if x.dtype.kind != "U" else pa.array(x.tolist())
-        for name, x in columns.items()
-    }
+    arrays = {name: pa.array(x, from_pandas=x.dtype.kind != "U") for name, x in columns.items()}
     table = pa.table(arrays)
     if metadata is None:
         return table

@@ -206,7 +206,7 @@ def _read_fast(
     body = text[start:]
     count = body.count("\n") + (not body.endswith("\n"))
     regular = body.count(found.sep) == count * (found.width - 1) and '"' not in body
-    if not regular or "\r" in body.replace("\r\n", ""):
+    if not regular or ("\r" in body and "\r" in body.replace("\r\n", "")):
         return None
     names = [found.names[k] for k in found.kept]
     if wanted is not None and all(name in names for name in wanted):

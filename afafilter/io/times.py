@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, choice
+from afafilter._base.dates import parse_dates
 from afafilter._base.stamps import (
     SECONDS,
     Stamps,
     calendar_numbers,
     looks_like_unix,
-    parse_dates,
     unit_in_name,
     unix_dates,
 )

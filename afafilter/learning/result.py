@@ -65,6 +65,8 @@ class FitResult(ShownAsText):
         Unit that dates were counted in, which `model` remembers; "" for other times.
     weights : ndarray, shape (..., T), optional
         Weight of each observation (method "student_t"), else None.
+    outliers : int
+        Innovations that lie where hardly one of a million Gaussian ones does; 0 for "student_t".
     log_prior : float
         What the densities given as `priors` add to the log-likelihood; 0 without any.
     """
@@ -93,6 +95,7 @@ class FitResult(ShownAsText):
     weights: Array | None = None
     time_unit: str = ""
     log_prior: float = 0.0
+    outliers: int = 0
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
@@ -219,6 +222,14 @@ class FitResult(ShownAsText):
             lines += ["", f"measurement noise: Student-t, {self.dof:.3g} degrees of freedom"]
         if self.boundary:
             lines += ["", "at the boundary of the domain: " + ", ".join(self.boundary)]
+        if self.outliers:
+            lie = "observation lies" if self.outliers == 1 else "observations lie"
+            lines += [
+                "",
+                f"{self.outliers} {lie} far outside "
+                'of Gaussian noise, which they widen: method "student_t" (--method student_t) '
+                "fits the noise without them",
+            ]
         if self.unidentified:
             lines += ["", "not determined by the data: " + "; ".join(self.unidentified)]
         return "\n".join(lines)

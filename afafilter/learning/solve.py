@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from afafilter.kalman.estimators import kalman_filter
 from afafilter.learning.optimise import Objective, Optimum, maximise
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.learning.result import FitResult
+from afafilter.results import Estimate
 
+GAUSSIAN_MEDIAN = 0.6744897501960817
+"""Median of |u|, u standard normal."""
 MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
@@ -45,8 +49,10 @@ def solve(
             if k == 0:
                 raise
     results.sort(key=lambda r: (np.isfinite(r.value), r.value), reverse=True)
-    compare_with_filter(problem, results[0].theta, results[0].value)
+    filtered = compare_with_filter(problem, results[0].theta, results[0].value)
     found = report(problem, results[0], tuple(float(r.value) for r in results))
+    if filtered is not None:
+        found = replace(found, outliers=far_out(filtered))
     trouble = found.trouble
     if trouble:
         warnings.warn(trouble, FitWarning, stacklevel=3)
@@ -91,8 +97,10 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
     return optimum
 
 
-def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> None:
-    """The likelihood that was maximised is the filter's at the same parameters.
+def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> Estimate | None:
+    """The filter at the same parameters, whose likelihood is the one that was maximised.
+
+    None under Student-t noise, whose bound is no likelihood of the filter's.
 
     Raises
     ------
@@ -100,7 +108,7 @@ def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> None:
         If it is not.
     """
     if problem.options["method"] == "student_t" or not np.isfinite(maximum):
-        return
+        return None
     model = problem.parametrisation.model(theta)
     found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
     value = float(np.sum(np.asarray(found.loglik))) + problem.log_prior(theta)
@@ -109,6 +117,25 @@ def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> None:
             f"the maximised log-likelihood is {maximum:.8g}, the Kalman filter's at the same "
             f"parameters {value:.8g}; please report the data and the model as a fault"
         )
+    return found
+
+
+def far_out(filtered: Estimate) -> int:
+    """How many innovations lie where hardly one of a million Gaussian ones does.
+
+    Measured by their median absolute value, which outliers do not inflate as they do the variances
+    that were fitted; beyond 5 (1 + 4 / sqrt(n)) of it, since the median of a few is not sure.
+    """
+    assert filtered.innovation is not None
+    assert filtered.innovation_cov is not None
+    variance = np.diagonal(filtered.innovation_cov, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.abs(filtered.innovation) / np.sqrt(variance)
+    size = size[np.isfinite(size)]
+    if not size.size:
+        return 0
+    usual = float(np.median(size)) / GAUSSIAN_MEDIAN
+    return int((size > 5 * (1 + 4 / np.sqrt(len(size))) * usual).sum()) if usual > 0 else 0
 
 
 def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:

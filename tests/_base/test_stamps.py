@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from afafilter._base.dates import MANY, parse_dates
 from afafilter._base.stamps import (
     SECONDS,
     Stamps,
@@ -15,7 +16,6 @@ from afafilter._base.stamps import (
     elapsed,
     iso_text,
     looks_like_unix,
-    parse_dates,
     unit_in_name,
     unix_dates,
 )
@@ -102,6 +102,29 @@ def test_dates_by_a_pattern():
     assert east is None
     found, east = parse_dates(["31.01.2024 +0100"], "%d.%m.%Y %z")
     assert (found[0], east[0]) == (np.datetime64("2024-01-30T23:00"), 60)
+
+
+@pytest.mark.parametrize("ends", [("Z",), ("+02:00", "-03:30"), ("",), ("Z", "+00:00")])
+def test_many_dates_are_read_as_one_by_one(ends):
+    """The readings of many cells at once, against pandas cell by cell."""
+    cells = [f"2024-02-{1 + k % 29:02}T{k % 24:02}:00:0{k % 7}{ends[k % len(ends)]}"
+             for k in range(60)]  # fmt: skip
+    found, _ = parse_dates(cells)
+    wanted = [pd.Timestamp(cell).tz_localize(None if ends == ("",) else "UTC")
+              if pd.Timestamp(cell).tz is None else pd.Timestamp(cell).tz_convert("UTC")
+              for cell in cells]  # fmt: skip
+    wanted = [stamp.tz_localize(None).to_datetime64() for stamp in wanted]
+    np.testing.assert_array_equal(found, np.array(wanted, dtype=found.dtype))
+
+
+def test_many_dates_by_a_pattern_keep_old_and_wrong_ones():
+    cells = [f"{1 + k % 28:02}.03.{1500 + k % 600}" for k in range(MANY + 50)] + ["31.02.2024"]
+    found, east = parse_dates(cells, "%d.%m.%Y")
+    assert east is None
+    assert np.flatnonzero(np.isnat(found)).tolist() == [MANY + 50]
+    for k in (0, 7, MANY + 3):
+        day, month, year = cells[k].split(".")
+        assert found[k] == np.datetime64(f"{year}-{month}-{day}")
 
 
 def test_text_keeps_the_zone_through_a_change_of_clocks():

@@ -522,3 +522,19 @@ def test_a_likelihood_that_is_not_the_filters_is_an_error(monkeypatch: pytest.Mo
     t, z = np.arange(30.0), np.cumsum(np.random.default_rng(0).standard_normal(30))
     with pytest.raises(ArithmeticError, match="the Kalman filter's at the same parameters"):
         fit(LOCAL_LEVEL, t, z)
+
+
+def test_outliers_are_told_and_plain_data_are_not_accused():
+    rng = np.random.default_rng(3)
+    t = np.arange(300.0)
+    clean = np.cumsum(0.2 * rng.standard_normal(300)) + rng.standard_normal(300)
+    assert fit("brownian + noise", t, clean).outliers == 0
+    struck = clean.copy()
+    struck[20::40] += 30.0
+    found = fit("brownian + noise", t, struck)
+    assert found.outliers >= 7
+    assert f"{found.outliers} observations lie far outside" in str(found)
+    assert "--method student_t" in str(found)
+    robust = fit("brownian + noise", t, struck, method="student_t")
+    assert robust.outliers == 0
+    assert robust.params["obs_var"] < 0.1 * found.params["obs_var"]
