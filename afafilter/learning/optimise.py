@@ -166,7 +166,7 @@ def refine(
             info = clear_informations(_singly(objective), *here)[0]
             known = info, spectra(info, typical)
         info, spectrum = known
-        known = None
+        known, where = None, at
         held = _held(at, bounds, limited)
         if len(held):
             seen, blind, step, gain = _newton_without(held, info, at.grad, typical)
@@ -196,7 +196,23 @@ def refine(
     if boundary:
         seen, blind = _newton_without(boundary, info, at.grad, typical)[:2]
     outcome = n_iter, not message, message or "converged"
+    info = _at_optimum(info, where, at.theta, roots)
     return Optimum(*at, info, seen, blind, gain, *outcome, boundary, history)
+
+
+def _at_optimum(info: Array, where: Point, theta: Array, roots: Any) -> Array:
+    """The information at the optimum theta, from that at a point close by.
+
+    Of a square v = theta^2: -d2L/dtheta2 = 4 theta^2 (-d2L/dv2) - 2 dL/dv. At the optimum
+    dL/dv = grad / (2 theta) is 0; what the search left of it would count much where theta is small.
+    """
+    if roots is None:
+        return info
+    known = roots & (where.theta != 0) & (theta != 0)
+    root = np.where(known, where.theta, 1.0)
+    ratio = np.where(known, theta / root, 1.0)
+    exact = info + np.diag(np.where(known, where.grad / root, 0.0))
+    return np.asarray(exact * ratio * ratio[:, None])
 
 
 def _held(at: Point, bounds: tuple[Array, Array], limited: Any) -> tuple[int, ...]:

@@ -143,10 +143,7 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     par = problem.parametrisation
     theta = best.theta
     natural, J = par.natural(theta), par.jacobian(theta)
-    curvature = (best.seen * (best.information @ best.seen)).sum(axis=0)
-    good = curvature > 0
-    root = J @ (best.seen[:, good] / np.sqrt(curvature[good]))
-    cov = root @ root.T
+    cov = J @ _inverse(best.information, best.seen) @ J.T
     blind = np.zeros(len(theta), bool)
     if best.blind.size:
         reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
@@ -184,6 +181,17 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
         refit=solve,
         **_extra(problem, best),
     )
+
+
+def _inverse(information: Array, seen: Array) -> Array:
+    """The inverse information in the directions with information; what is not positive left out."""
+    inner = seen.T @ information @ seen
+    size = np.sqrt(np.maximum(np.diagonal(inner), 0.0))
+    inner, seen = inner[size > 0][:, size > 0], seen[:, size > 0] / size[size > 0]
+    size = size[size > 0]
+    values, vectors = np.linalg.eigh(inner / size / size[:, None])
+    root = seen @ vectors[:, values > 0] / np.sqrt(values[values > 0])
+    return np.asarray(root @ root.T)
 
 
 def _extra(problem: Problem, best: Optimum) -> dict[str, Any]:

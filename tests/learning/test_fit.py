@@ -19,6 +19,7 @@ from afafilter import (
     held_out_score,
     kalman_filter,
     likelihood_ratio,
+    loglik,
     simulate,
 )
 from afafilter import families as f
@@ -538,3 +539,36 @@ def test_outliers_are_told_and_plain_data_are_not_accused():
     robust = fit("brownian + noise", t, struck, method="student_t")
     assert robust.outliers == 0
     assert robust.params["obs_var"] < 0.1 * found.params["obs_var"]
+
+
+@pytest.mark.parametrize("seed", [4, 20, 49])
+def test_standard_errors_of_a_variance_close_to_zero(seed):
+    """Against differences of the likelihood in the variances, extrapolated to steps of 0.
+
+    The variance is a hundredth of its standard error: what the search leaves of the slope counts
+    more there, in the root of the variance, than the curvature that the error is made of.
+    """
+    rng = np.random.default_rng(seed)
+    t = np.arange(150.0)
+    walk = np.cumsum(rng.normal(size=150))
+    z = walk * 10 ** rng.uniform(-2.5, -1) + rng.normal(size=150)
+    found = fit("brownian + noise", t, z)
+    assert not found.boundary
+    names, best = list(found.params), np.array(list(found.params.values()))
+    assert best[0] < 0.05 * found.std_errors["process_var"]
+
+    def value(x):
+        return loglik(LOCAL_LEVEL, t, z, params=dict(zip(names, x, strict=True)))
+
+    def curvature(h):
+        ends = [[value(best + i * h * np.array([best[0], 0]) + j * h * np.array([0, best[1]]))
+                 for j in (-1, 0, 1)] for i in (-1, 0, 1)]  # fmt: skip
+        a = np.array(ends)
+        both = (a[2, 2] - a[2, 0] - a[0, 2] + a[0, 0]) / 4
+        own = np.array([a[2, 1] - 2 * a[1, 1] + a[0, 1], a[1, 2] - 2 * a[1, 1] + a[1, 0]])
+        H = np.array([[own[0], both], [both, own[1]]])
+        return -H / np.outer(best, best) / h**2
+
+    H = (4 * curvature(0.05) - curvature(0.1)) / 3
+    wanted = np.sqrt(np.diag(np.linalg.inv(H)))
+    np.testing.assert_allclose(list(found.std_errors.values()), wanted, rtol=4e-3)
