@@ -5,18 +5,14 @@ Checks run once, at the public door; inner loops trust their input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from math import isfinite
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
-
-T = TypeVar("T")
 
 _FLOAT64 = np.dtype(np.float64)
 MANY = 10_000
@@ -194,20 +190,35 @@ def shaped(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
     """A finite real array of exactly this shape."""
     out = real_array(value, name)
     if out.shape != shape:
-        hint = (
-            f"; write {name} = {float(out):g} * np.eye({shape[0]})"
-            if out.ndim == 0 and len(shape) == 2 and shape[0] == shape[1]
-            else ""
-        )
-        raise ValueError(f"{name} must have shape {shape}, got {_given(out)}{hint}")
+        raise ValueError(f"{name} must have shape {shape}, got {_given(out)}{_remedy(out, shape)}")
     return out
 
 
-def square(value: ArrayLike, name: str) -> Array:
+def _remedy(out: Array, shape: tuple[int, ...]) -> str:
+    """How the numbers given become what is wanted, where that can be told."""
+    n = shape[-1] if shape else 0
+    if len(shape) >= 2 and shape[-2] == n and out.ndim == 0:
+        return f"; write {float(out):g} * np.eye({n})"
+    if shape == (n, n) and out.shape == (n,):
+        return "; write np.diag(...) of it"
+    if len(shape) == 2 and out.shape == (n,):
+        return "; write one row, [[...]]"
+    if len(shape) == 3 and out.shape == shape[:2]:
+        return f"; variances (T, p) become x[..., None] * np.eye({n})"
+    if len(shape) == 3 and n == 1 and out.shape == shape[:1]:
+        return "; variances (T,) become x[:, None, None]"
+    return ""
+
+
+def square(value: ArrayLike, name: str, size: str = "d") -> Array:
     """A finite real square matrix."""
     out = real_array(value, name)
     if out.ndim != 2 or out.shape[0] != out.shape[1] or out.shape[0] == 0:
-        raise ValueError(f"{name} must be a square matrix (d, d), got {_given(out)}")
+        hint = f"; write {float(out):g} * np.eye({size})" if out.ndim == 0 else ""
+        hint = "; write np.diag(...) of it" if out.ndim == 1 else hint
+        raise ValueError(
+            f"{name} must be a square matrix ({size}, {size}), got {_given(out)}{hint}"
+        )
     return out
 
 
@@ -368,27 +379,13 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def rest_by_name(first: str, rest: str) -> Callable[[type[T]], type[T]]:
-    """Class decorator: one line of help where more than the first argument comes by position."""
-
-    def decorate(cls: type[T]) -> type[T]:
-        construct: Callable[..., None] = cls.__init__
-
-        @wraps(construct)
-        def init(self: T, *positional: Any, **named: Any) -> None:
-            if len(positional) > 1:
-                raise TypeError(
-                    f"{cls.__name__} takes {first} alone by position, got {len(positional)} "
-                    "arguments; name the others, whose order differs from tool to tool: "
-                    f"{cls.__name__}({first}, {rest})"
-                )
-            construct(self, *positional, **named)
-
-        setattr(cls, "__init__", init)  # noqa: B010
-        return cls
-
-    return decorate
-
-
 def _given(array: Array) -> str:
     return f"the scalar {float(array):g}" if array.ndim == 0 else f"shape {array.shape}"
+
+
+def told_type(value: Any) -> str:
+    """What was given in place of a model, and what to do about it."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (make one: {value.__name__}(...))"
+    name = type(value).__name__
+    return f"{name} (its .model is one)" if hasattr(value, "model") else name

@@ -17,7 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter._base.checks import (
+    Array,
+    observation_covariances,
+    observations,
+    scalar,
+    times,
+    told_type,
+)
 from afafilter._base.containers import takes_tables
 from afafilter._base.patterns import require_whole_rows
 from afafilter.adaptive.forms import is_invertible
@@ -87,7 +94,7 @@ def pull_forward(
     (array([0.368, 1.   , 2.718]), array([ 0.932,  0.5  , 10.084]))
     """
     if not isinstance(model, LinearSDE):
-        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
     refuse_forcing(model, "pull_forward")
     grid = times(t)
     d = model.dim

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observations, scalar
+from afafilter._base.checks import Array, observations, scalar, told_type
 from afafilter._base.steps import not_before
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
@@ -94,7 +94,7 @@ class AdaptiveFilterStream:
         horizon: float | None = None,
     ) -> None:
         if not isinstance(model, LinearSDE):
-            raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+            raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
         refuse_forcing(model, "AdaptiveFilterStream")
         gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
         options = Options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import is_definite, observations, times
+from afafilter._base.checks import is_definite, observations, times, told_type
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
 from afafilter.adaptive.forms import is_invertible
@@ -48,6 +48,11 @@ def structured_adaptive_filter(
     O(T^2 d^3) time, O(T d^2) memory: every covariance is carried one step by its law.
     """
     refuse_forcing(model, "structured_adaptive_filter")
+    if not isinstance(noise, StructuredNoise):
+        raise TypeError(
+            f"noise must be a StructuredNoise, got {told_type(noise)}; the order is (model, noise, "
+            "t, z)"
+        )
     t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
     grid = times(t)
     d = model.dim

@@ -170,9 +170,11 @@ def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
     """The panel, if it has as many value columns as the model observes."""
     if len(panel.columns) != p:
         shown = ", ".join(panel.columns[:8]) + (", ..." if panel.columns[8:] else "")
+        n = len(panel.columns)
+        there = f"are {n} value columns" if n > 1 else "is one value column"
         raise ValueError(
-            f"the model observes {p} component{'s' * (p > 1)}, but there are "
-            f"{len(panel.columns)} value columns ({shown}): choose with --values"
+            f"the model observes {p} component{'s' * (p > 1)}, but there {there} ({shown}): choose "
+            "with --values, or give the model as many"
         )
     return panel
 

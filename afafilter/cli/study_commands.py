@@ -117,6 +117,7 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     """
     from afafilter.cli.draw import Look
     from afafilter.cli.reading import taken
+    from afafilter.io.source import DATA_SUFFIXES, suffix_of
 
     held_out, allow_import = options.pop("hold_out"), options.pop("allow_import")
     own = {k: options.pop(k) for k in OF_A_STUDY}
@@ -131,6 +132,10 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
         if say(hold_out_command(reading, target, force, held, allow_import)):
             raise click.exceptions.Exit(FAILED)
         return
+    if suffix_of(study) in DATA_SUFFIXES:
+        raise click.UsageError(
+            f"{study} is no study (.toml): --hold-out compares on measurements in it"
+        )
     _refuse_given((*HELD_OUT, *options), "goes with --hold-out; a study names its own")
     from afafilter.cli.compare import compare_command
 

@@ -251,4 +251,7 @@ def _named(names: list[str], kept: Sequence[int]) -> list[str]:
 def _refuse_twice(path: Path | str, names: Sequence[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
-            raise ValueError(f"{path}: two columns are called {name!r}")
+            raise ValueError(
+                f"{path}: two columns are called {name!r}: --header N (header=N) takes the names "
+                "of another line, 0 numbers the columns"
+            )

@@ -13,7 +13,13 @@ import numpy as np
 
 from afafilter._base.stamps import iso_text
 from afafilter.io.files import atomic_path
-from afafilter.io.source import CSV_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, suffix_of
+from afafilter.io.source import (
+    CSV_SUFFIXES,
+    DATA_SUFFIXES,
+    JSON_SUFFIXES,
+    PARQUET_SUFFIXES,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +39,8 @@ def table_path(path: str | Path) -> Path:
         Another suffix, or Parquet without pyarrow.
     """
     path = Path(path)
-    known = CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
-    if str(path) != "-" and path.suffix.lower() not in known:
-        raise ValueError(f"{path}: the file name must end in one of {', '.join(known)}")
+    if str(path) != "-" and path.suffix.lower() not in DATA_SUFFIXES:
+        raise ValueError(f"{path}: the file name must end in one of {', '.join(DATA_SUFFIXES)}")
     if path.suffix.lower() in PARQUET_SUFFIXES:
         _arrow()
     return path

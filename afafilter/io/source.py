@@ -21,6 +21,7 @@ from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, numb
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
+DATA_SUFFIXES = CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 MANY_BYTES, MANY_ROWS = 500_000, 5_000
@@ -100,7 +101,7 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
     elif suffix in CSV_SUFFIXES:
         table = _read_csv(name, _text(path, name, given.encoding), given, wanted)
     else:
-        known = ", ".join(CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES)
+        known = ", ".join(DATA_SUFFIXES)
         raise ValueError(f"{path}: the file name must end in one of {known}")
     if not table.rows:
         raise ValueError(f"{name}: no rows of data")

@@ -14,6 +14,7 @@ from afafilter._base.checks import (
     observation_covariances,
     observations,
     times,
+    told_type,
 )
 from afafilter._base.steps import asked_times
 from afafilter.models.discrete import DiscreteModel
@@ -68,7 +69,7 @@ def read_data(
         grid = times(t)
         return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
     if not isinstance(model, DiscreteModel):
-        raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {type(model).__name__}")
+        raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {told_type(model)}")
     if z is None:
         grid, z = np.arange(_length(t, model.obs_dim), dtype=np.float64), t
     else:

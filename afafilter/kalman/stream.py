@@ -22,6 +22,7 @@ from afafilter._base.checks import (
     positive_int,
     real_array,
     scalar,
+    told_type,
 )
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
@@ -80,7 +81,7 @@ class KalmanStream:
         iterations: int = 50,
     ) -> None:
         if not isinstance(model, LinearSDE):
-            raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+            raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
         refuse_forcing(model, "KalmanStream")
         choice(anchor, "anchor", ANCHORS)
         choice(metric, "metric", METRICS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, given, observations, positive_int
+from afafilter._base.checks import Array, given, observations, positive_int, told_type
 from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
@@ -136,6 +136,10 @@ def diagnose(
         if n_params is None:
             n_params = max(len(model.params) - 1, 0)
         model = model.model
+    if not isinstance(model, (LinearSDE, DiscreteModel)):
+        raise TypeError(
+            f"model must be a LinearSDE, a DiscreteModel or a FitResult, got {told_type(model)}"
+        )
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     lead = values.shape[:-2]

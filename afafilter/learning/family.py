@@ -168,7 +168,9 @@ class Family:
             out[follower] = out[leader]
         missing = [name for name in self.parameters if name not in out]
         if missing:
-            raise ValueError(f"values are missing for {', '.join(missing)}")
+            raise ValueError(
+                f"params must hold a value for {', '.join(missing)}: params={{{missing[0]!r}: ...}}"
+            )
         return {name: out[name] for name in self.parameters}
 
     def at_values(self, params: Mapping[str, float]) -> dict[str, float]:

@@ -14,9 +14,9 @@ from afafilter._base.checks import (
     covariance,
     frozen,
     real_array,
-    rest_by_name,
     shaped,
 )
+from afafilter._base.signatures import rest_by_name
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 

@@ -77,7 +77,7 @@ def _real_logarithm(F: Array) -> Array:
             "logarithm: no continuous-time model has it for its transition; adaptive estimators "
             "need a LinearSDE or a DiscreteModel without such eigenvalues"
         )
-    A = np.asarray(logm(F))
+    A = np.asarray(logm(F.copy()))  # some releases of scipy write where they read
     return np.ascontiguousarray(A.real, dtype=np.float64)
 
 

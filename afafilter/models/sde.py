@@ -23,12 +23,12 @@ from afafilter._base.checks import (
     frozen,
     positive_int,
     real_array,
-    rest_by_name,
     scalar,
     shaped,
     square,
     times,
 )
+from afafilter._base.signatures import rest_by_name
 from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
 from afafilter.linalg.modes import Modes, modes
@@ -118,10 +118,10 @@ class LinearSDE:
         A = square(self.A, "A")
         d = len(A)
         Q = covariance(self.Q, "Q", (d, d))
-        R = square(self.R, "R")
-        p = len(R)
-        R = covariance(R, "R", (p, p))
         given: ArrayLike | None = self.C
+        shape = np.shape(given) if given is not None else ()
+        p = shape[0] if len(shape) == 2 and shape[1] == d else len(square(self.R, "R", "p"))
+        R = covariance(self.R, "R", (p, p))
         if given is None:
             if p != d:
                 raise ValueError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, generator, real_array, shaped, times
+from afafilter._base.checks import Array, generator, given, real_array, shaped, times
 from afafilter._base.containers import chosen_unit, take
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.inputs import Steps, chosen_steps
@@ -72,7 +72,8 @@ def influence_curve(
     import pandas as pd
 
     t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=getattr(model, "obs_dim", None))
-    grid, data, moves = times(t), real_array(z, "z"), real_array(sizes, "sizes")
+    grid, data, moves = times(t), real_array(given(z), "z"), real_array(sizes, "sizes")
+    data = data[:, None] if data.ndim == 1 else data
     T, p = _shape(data, grid)
     if moves.ndim != 1:
         raise ValueError(f"sizes must have shape (K,), got {moves.shape}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, choice
 from afafilter._base.shown import ShownAsText, load
 from afafilter.io.files import atomic_path
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
@@ -338,10 +338,13 @@ class Comparison(ShownAsText):
         return have
 
     def _table_metrics(self, metrics: Sequence[str] | None) -> list[str]:
-        if metrics is not None:
-            return [metrics] if isinstance(metrics, str) else list(metrics)
         known = {m for s in self.results.values() for m in s.metrics} | {"time"}
-        return [m for m in TABLE_METRICS if m in known]
+        if metrics is None:
+            return [m for m in TABLE_METRICS if m in known]
+        asked = [metrics] if isinstance(metrics, str) else list(metrics)
+        for metric in asked:
+            choice(metric, "metrics", tuple(sorted(known)))
+        return asked
 
     def _cells(
         self, metrics: Sequence[str], component: str, uncertainty: bool, digits: int

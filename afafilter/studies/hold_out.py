@@ -153,7 +153,7 @@ def hold_out(
     extra = {} if obs_cov is None else {"obs_cov": obs_cov}
     rows: list[dict[str, Any]] = []
     errors: dict[tuple[str, str], str] = {}
-    for kind in kinds:
+    for kind in (kinds,) if isinstance(kinds, str) else kinds:
         choice(kind, "kinds", KINDS)
         hidden = list(_pieces(kind, data, count, share, reach, draw))
         rows += _scored(kind, hidden, tried, named, grid, data, R, extra, errors)

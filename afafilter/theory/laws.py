@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, ObsMask, positive_int, real_array, scalar, times
+from afafilter._base.checks import (
+    Array,
+    ObsMask,
+    positive_int,
+    real_array,
+    scalar,
+    times,
+    told_type,
+)
 from afafilter._base.shown import ShownByFields
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
@@ -100,6 +108,11 @@ def error_covariance(
     ValueError
         If the estimator is not linear, or `truth` has other dimensions than `model`.
     """
+    if not callable(estimator):
+        raise TypeError(
+            f"estimator must be a function such as kalman_filter, got {told_type(estimator)}: laws "
+            "of theory need times only, no observations"
+        )
     truth = model if truth is None else truth
     if (truth.dim, truth.obs_dim) != (model.dim, model.obs_dim):
         raise ValueError(
@@ -152,7 +165,7 @@ def efficiency(
     array([0.975, 0.602, ...
     """
     if not isinstance(model, LinearSDE):
-        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
     shared = replace(model, prior=prior)
     passed_on = {key: options[key] for key in ("obs_cov", "query_times") if key in options}
     best = error_covariance(shared, t, reference, observed=observed, **passed_on).mse

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from afafilter import (
     DiscreteModel,
@@ -21,6 +21,7 @@ from afafilter import (
 )
 from afafilter.cli import main
 from afafilter.io import read_model, write_model
+from tests.cli import runner
 
 RNG = np.random.default_rng(5)
 N = 80
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: Any, status: int = 0) -> Result:
-    result = CliRunner().invoke(main, list(map(str, arguments)))
+    result = runner().invoke(main, list(map(str, arguments)))
     assert result.exit_code == status, result.output
     return result
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from afafilter import datasets, kalman_filter, rts_smoother
 from afafilter.cli import main
+from tests.cli import runner
 
 DATA = datasets.DATA
 COMMAND = [sys.executable, "-m", "afafilter"]
@@ -45,7 +46,7 @@ def call(
 def inside(folder: Path, *arguments: Any, status: int = 0) -> Result:
     """As `call`, in this process: for what the command does, not how it lives."""
     with contextlib.chdir(folder):
-        done = CliRunner().invoke(main, [*map(str, arguments)])
+        done = runner().invoke(main, [*map(str, arguments)])
     assert_ended(done.exit_code, status, done.stdout, done.stderr)
     return done
 

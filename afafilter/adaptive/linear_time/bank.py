@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, told_type
 from afafilter._base.patterns import members, require_whole_rows
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
@@ -68,13 +68,14 @@ def isotropic_parameters(model: LinearSDE) -> IsotropicParameters | None:
 def require_isotropic(model: LinearSDE) -> IsotropicParameters:
     """The isotropic form of a model, or an error that says what it takes."""
     if not isinstance(model, LinearSDE):
-        raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+        raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
     refuse_forcing(model, "the linear-time form")
     parameters = isotropic_parameters(model)
     if parameters is None:
         raise ValueError(
             "model must be isotropic for linear time (A = -mu I + skew-symmetric with mu >= 0, Q "
-            "and R multiples of the identity, C = identity); use method 'dense' or 'modal'"
+            "and R multiples of the identity, C = identity); use adaptive_filter: method 'dense' "
+            "or 'modal'"
         )
     return parameters
 

@@ -1,0 +1,31 @@
+"""What is said where a class is called in the habit of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def rest_by_name(first: str, rest: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: one line of help where more than the first argument comes by position."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        construct: Callable[..., None] = cls.__init__
+
+        @wraps(construct)
+        def init(self: T, *positional: Any, **named: Any) -> None:
+            if len(positional) > 1:
+                raise TypeError(
+                    f"{cls.__name__} takes {first} alone by position, got {len(positional)} "
+                    "arguments; name the others, whose order differs from tool to tool: "
+                    f"{cls.__name__}({first}, {rest})"
+                )
+            construct(self, *positional, **named)
+
+        setattr(cls, "__init__", init)  # noqa: B010
+        return cls
+
+    return decorate
