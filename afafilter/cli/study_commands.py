@@ -117,7 +117,6 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     """
     from afafilter.cli.draw import Look
     from afafilter.cli.reading import taken
-    from afafilter.io.source import DATA_SUFFIXES, suffix_of
 
     held_out, allow_import = options.pop("hold_out"), options.pop("allow_import")
     own = {k: options.pop(k) for k in OF_A_STUDY}
@@ -132,10 +131,6 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
         if say(hold_out_command(reading, target, force, held, allow_import)):
             raise click.exceptions.Exit(FAILED)
         return
-    if suffix_of(study) in DATA_SUFFIXES:
-        raise click.UsageError(
-            f"{study} is no study (.toml): --hold-out compares on measurements in it"
-        )
     _refuse_given((*HELD_OUT, *options), "goes with --hold-out; a study names its own")
     from afafilter.cli.compare import compare_command
 
@@ -147,12 +142,23 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
         )
         from afafilter.cli.compare import plan_command
 
+        _refuse_data(study)
         say(plan_command(study, directory, force, jobs=own["jobs"], allow_import=allow_import))
         return
+    _refuse_data(study)
     own["figure"] = look if own["figure"] else None
     failed = say(compare_command(study, directory, force, allow_import=allow_import, **own))
     if failed:
         raise click.exceptions.Exit(FAILED)
+
+
+def _refuse_data(study: Path) -> None:
+    from afafilter.io.source import DATA_SUFFIXES, suffix_of
+
+    if suffix_of(study) in DATA_SUFFIXES:
+        raise click.UsageError(
+            f"{study} is no study (.toml): --hold-out compares on measurements in it"
+        )
 
 
 def _refuse_given(names: Sequence[str], why: str) -> None:

@@ -459,6 +459,7 @@ def test_compare_draws_and_prints_in_the_style_of_a_journal(run: Run) -> None:
     )
 
 
+@pytest.mark.filterwarnings("default:afa failed in every cell:RuntimeWarning")
 def test_compare_reports_failures(run: Run) -> None:
     failing = STUDY.replace(
         "[scenarios", '[estimators.afa]\nfunction = "adaptive_filter"\n[scenarios'

@@ -43,7 +43,7 @@ BAD = {
     "R without C": ({"R": [[1.0]]}, ValueError, "R must have shape .* when C is left out"),
     "C width": ({"C": np.ones((2, 3))}, ValueError, r"C must have shape .* got shape \(2, 3\)"),
     "C one-dimensional": ({"C": [1.0, 0.0], "R": [[1.0]]}, ValueError, r"C must have .* \(1, 2\)"),
-    "C height": ({"C": np.ones((1, 2))}, ValueError, r"C must have shape \(2, 2\)"),
+    "C height": ({"C": np.ones((1, 2))}, ValueError, r"R must have shape \(1, 1\), got"),
     "drift scalar": ({"drift": 1.0}, ValueError, r"drift must have shape \(2,\), got the scalar"),
     "drift column": ({"drift": np.ones((2, 1))}, ValueError, r"drift must have shape \(2,\)"),
     "offset length": ({"offset": [1.0, 2.0, 3.0]}, ValueError, r"offset must have shape \(2,\)"),
