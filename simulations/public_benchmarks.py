@@ -238,9 +238,9 @@ def draw(table: pd.DataFrame) -> Figure:
         at = np.arange(len(part))[::-1]
         intervals(list(part["estimator"]), *(part[c].to_numpy() for c in COLUMNS), ax=ax)
         (cross,) = ax.plot(part["reference"], at + 0.3, "x", color="k", ms=4, mew=1.0)
-        ax.set(title=kind, xlabel="RMSE / Kalman's (median)")
+        ax.set(title=kind, xlabel="RMSE / Kalman's")
     axes[1].set_xscale("log")
-    axes[2].set_xlabel("mean squared error (dB)")
+    axes[2].set_xlabel("squared error (dB)")
     decimal_ticks(axes[1], "x")
     fig.legend([cross], ["published"], loc="outside lower center")
     return fig

@@ -147,6 +147,7 @@ def settings(chosen: Style, *, tex: bool = False) -> dict[str, Any]:
         "lines.linewidth": 1.1,
         "lines.markersize": 3,
         "axes.linewidth": 0.6,
+        "hatch.linewidth": 0.4,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "xtick.major.width": 0.6,
