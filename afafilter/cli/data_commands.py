@@ -1,4 +1,4 @@
-"""Subcommands that work on measurements: simulate, estimate, fit, report."""
+"""Subcommands that work on measurements: simulate, estimate, animate, fit, report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from afafilter.cli.options import (
     FORCE,
     FORMAT,
     OUTPUT,
-    WEIGHTS,
     densities,
     known,
     limits,
@@ -25,6 +24,7 @@ from afafilter.cli.options import (
     names,
     numbers,
     reading_options,
+    robust_options,
 )
 
 
@@ -82,29 +82,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
 )
 @ALLOW_IMPORT
 @reading_options
-@click.option(
-    "--weight",
-    shell_complete=known(WEIGHTS),
-    help=f"Robust weight: {listed(WEIGHTS)}.",
-)
-@click.option("--nu", type=float, help="Parameter of exponential, power, student_t.")
-@click.option("--kappa", type=float, help="Parameter of power.")
-@click.option("--alpha", type=float, help="Parameter of rational.")
-@click.option("--c", type=float, help="Parameter of imq, huber, threshold.")
-@click.option(
-    "--anchor",
-    help="What residuals are measured from: prediction, estimate, (Kalman) variational or (AFA) "
-    "observation. Default with --weight: estimate for AFA, irkf and "
-    "irks, prediction for the others.",
-)
-@click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any other option of the estimator, e.g. --set window=100.",
-)
+@robust_options
 @click.option(
     "--query-times",
     help="Estimate at these times instead: T,T,.. or START:STOP:STEP. "
@@ -170,6 +148,70 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
         ),
         err=str(target) == "-",
     )
+
+
+@main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
+@click.argument("data", type=FILE, required=False)
+@click.option("--model", type=FILE, help="TOML file with a table [model].")
+@click.option("--preset", help="Or a preset with its defaults, e.g. spiral.")
+@click.option("--path", help="Which path, where --by tells several apart.")
+@click.option("--n", "count", type=click.IntRange(2), help="Without DATA: times. Default: 100.")
+@click.option("--dt", type=float, help="Without DATA: step between times. Default: 0.1.")
+@click.option("--seed", type=click.IntRange(0), help="Without DATA: of the draw. Default: 0.")
+@click.option(
+    "--x0",
+    help='Without DATA: start, numbers "20,0". Default: the first state at ten standard deviations '
+    "of the measurement noise, the others at 0.",
+)
+@click.option(
+    "--outlier-rate", type=float, help="Without DATA: share of outliers, ten times the noise."
+)
+@click.option(
+    "--components",
+    callback=names,
+    help="The two states of the plane, or the observed value over time. Default: 0,1.",
+)
+@click.option("--frames", default=120, show_default=True, type=click.IntRange(2), help="At most.")
+@click.option(
+    "--fps",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Frames per second.",
+)
+@reading_options
+@robust_options
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="Film to write (.gif, or .mp4 with ffmpeg). Default: DATA-attention.gif.",
+)
+@FORCE
+def animate(data: Path | None, output: Path | None, force: bool, **options: Any) -> None:
+    """Film adaptive filter attention at work, on DATA or on data drawn from the model.
+
+    Each frame is one present: the path so far, what every observation says of the present once it
+    is pulled forward, the larger and darker the more weight, the estimate with its 95 % region, and
+    the weights over time. A plane of two states where one observation tells them all; otherwise one
+    observed value over time.
+
+    \b
+    afafilter animate --preset spiral -o spiral.gif
+    afafilter animate --preset spiral --outlier-rate 0.1 --weight student_t --nu 4 -o robust.gif
+    afafilter animate nile.csv --model nile.toml --set window=6 -o nile.gif
+    """
+    from afafilter.cli.animate import animate_command
+    from afafilter.cli.reading import taken
+
+    preset = options["preset"]
+    target = output or Path(f"{stem(data) if data else preset or 'model'}-attention.gif")
+    reading = taken(data or Path("-"), options)
+    drawn = {name: options.pop(name) for name in ("count", "dt", "seed", "x0", "outlier_rate")}
+    own = {name: options.pop(name) for name in ("model", "preset", "path", "components", "frames")}
+    chosen = own | {"fps": options.pop("fps"), "settings": options.pop("settings")}
+    given = None if data is None else reading
+    say(animate_command(given, target, force, **chosen, drawn=drawn, options=options))
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")

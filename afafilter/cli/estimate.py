@@ -57,7 +57,7 @@ def estimate_command(
     prepare(checked_target(target), force, figure, inputs=(reading.data, model))
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
-    spec = _estimator_options(options, settings)
+    spec = estimator_options(options, settings)
     if "weight" in spec and estimator.startswith("afa"):
         spec.setdefault("anchor", "estimate")
     with importing(allow_import):
@@ -202,7 +202,7 @@ def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) ->
     )
 
 
-def _estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """Keyword arguments of the estimator from the command line."""
     spec = {key: options[key] for key in ("anchor", "iterations") if options[key] is not None}
     parameters = {key: options[key] for key in WEIGHT_PARAMETERS if options[key] is not None}

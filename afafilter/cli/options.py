@@ -157,6 +157,38 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     return levels
 
 
+def robust_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Weight, anchor and any other option of an estimator."""
+    options = [
+        click.option(
+            "--weight",
+            shell_complete=known(WEIGHTS),
+            help=f"Robust weight: {listed(WEIGHTS)}.",
+        ),
+        click.option("--nu", type=float, help="Parameter of exponential, power, student_t."),
+        click.option("--kappa", type=float, help="Parameter of power."),
+        click.option("--alpha", type=float, help="Parameter of rational."),
+        click.option("--c", type=float, help="Parameter of imq, huber, threshold."),
+        click.option(
+            "--anchor",
+            help="What residuals are measured from: prediction, estimate, (Kalman) variational or "
+            "(AFA) observation. Default with --weight: estimate for AFA, irkf and "
+            "irks, prediction for the others.",
+        ),
+        click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Any other option of the estimator, e.g. --set window=100.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 JOBS = click.option(
     "--jobs", default=1, show_default=True, callback=some, help="Workers; -1 = all cores."
 )

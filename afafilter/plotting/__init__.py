@@ -8,6 +8,7 @@ purple. Every series differs in line style or marker too, so that greyscale prin
 
 from __future__ import annotations
 
+from afafilter.plotting.animation import animate
 from afafilter.plotting.colours import (
     COLOURS,
     CYCLE,
@@ -38,6 +39,7 @@ __all__ = [
     "DASHES",
     "MARKERS",
     "STYLES",
+    "animate",
     "band",
     "category_map",
     "colour_of",

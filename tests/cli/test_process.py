@@ -299,3 +299,27 @@ def test_an_estimator_of_ones_own_by_import_path(tmp_path: Path) -> None:
     assert "estimator 'own:broken' failed: KeyError: 'lost'" in said.stderr
     said = call(tmp_path, "estimate", *nile, "--estimator", "own:gone", "--allow-import", status=2)
     assert "no attribute 'gone'" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give either --model or --preset"),
+        (("--preset", "spirl"), "did you mean 'spiral'?"),
+        (("--preset", "spiral", "-o", "a.avi"), "a.avi: the film's name must end in .gif or .mp4"),
+        (("--preset", "spiral", "--components", "0,5"), "two different states of 2"),
+        (("--preset", "spiral", "--components", "a,b"), "--components must be whole numbers"),
+        (("--preset", "spiral", "--x0", "20"), "x0"),
+        (("--preset", "spiral", "--set", "correlation=exact"), "no attention to show"),
+        (
+            (DATA / "nile.csv", "--model", DATA / "nile.toml", "--n", "5"),
+            "--n is for simulated data",
+        ),
+        ((DATA / "nile.csv", "--preset", "spiral"), "the model observes 2 components"),
+        (("nowhere.csv", "--preset", "spiral"), "nowhere.csv"),
+    ],
+)
+def test_animate_refuses_in_one_line(tmp_path: Path, arguments: Any, words: str) -> None:
+    done = inside(tmp_path, "animate", *arguments, status=2)
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,137 @@
+"""What `afafilter animate` does: read or draw a series, film adaptive filter attention on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from afafilter._base.checks import Array, scalar
+from afafilter.catalog import estimator_from_spec
+from afafilter.cli.estimate import estimator_options
+from afafilter.cli.reading import Reading, one_path, read, with_components
+from afafilter.cli.shared import prepare
+from afafilter.io.model_toml import model_from_table, read_model
+from afafilter.io.sidecar import sidecar_path, write_sidecar
+
+if TYPE_CHECKING:
+    from afafilter.models.sde import LinearSDE
+
+DRAWN: dict[str, Any] = {"count": 100, "dt": 0.1, "seed": 0, "x0": None, "outlier_rate": None}
+"""What simulated data are drawn by, where nothing else is said."""
+OPTION_OF = {"count": "--n", "outlier_rate": "--outlier-rate"}
+
+
+class _Shown(NamedTuple):
+    """The series of the film, and for the record what it was."""
+
+    t: Array
+    z: Array
+    truth: Array | None
+    record: Mapping[str, Any]
+
+
+def animate_command(
+    reading: Reading | None,
+    target: Path,
+    force: bool,
+    *,
+    model: Path | None,
+    preset: str | None,
+    path: str | None,
+    components: tuple[str, ...] | None,
+    frames: int,
+    fps: int,
+    settings: Sequence[str],
+    drawn: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Iterator[str]:
+    """Behind `afafilter animate`."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    from afafilter.models.sde import LinearSDE
+    from afafilter.plotting.animation import animate
+    from afafilter.plotting.film import film_path
+
+    film_path(target)
+    data = None if reading is None else reading.data
+    prepare(target, force, inputs=(data, model))
+    if (model is None) == (preset is None):
+        raise ValueError("give either --model or --preset")
+    system: Any = read_model(model) if model is not None else _preset(str(preset))
+    if not isinstance(system, LinearSDE):
+        raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
+    spec = estimator_options(options, settings)
+    if "weight" in spec:
+        spec.setdefault("anchor", "estimate")
+    function = estimator_from_spec("afa", spec)
+    shown = _drawn(system, drawn) if reading is None else _read(system, reading, path, drawn)
+    names: dict[str, Any] = {} if components is None else {"components": _numbers(components)}
+    animate(
+        target, system, shown.t, shown.z, truth=shown.truth, frames=frames, fps=fps, force=force,
+        **names, **function.keywords,
+    )  # fmt: skip
+    config = {
+        "command": "animate",
+        "model": system,
+        "options": function.keywords,
+        "frames": frames,
+        "fps": fps,
+        **names,
+        **shown.record,
+    }
+    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    yield f"wrote {target} ({min(frames, len(shown.t))} frames) and {sidecar}"
+
+
+def _preset(name: str) -> LinearSDE:
+    """A preset with its default arguments."""
+    found = model_from_table({"preset": name}, "--preset")
+    return found  # type: ignore[return-value]  # presets are never discrete
+
+
+def _read(
+    system: LinearSDE, reading: Reading, path: str | None, drawn: Mapping[str, Any]
+) -> _Shown:
+    """One path of the data."""
+    for name, value in drawn.items():
+        if value is not None:
+            option = OPTION_OF.get(name, f"--{name}")
+            raise ValueError(f"{option} is for simulated data: leave it out, or leave out DATA")
+    panel = with_components(read(reading, system), system.obs_dim, reading)
+    series = one_path(panel, path, "a film is about")
+    if series.inputs is not None or series.obs_cov is not None:
+        raise ValueError("animate takes no --input and no --errors")
+    record = {**reading.config(), "path": path, "values": panel.columns}
+    return _Shown(series.t, series.z, None, record)
+
+
+def _drawn(system: LinearSDE, drawn: Mapping[str, Any]) -> _Shown:
+    """Simulated data, from ten standard deviations of the noise along the first state."""
+    from afafilter.simulation.contamination import Outliers
+    from afafilter.simulation.simulate import simulate
+
+    chosen = {k: DRAWN[k] if value is None else value for k, value in drawn.items()}
+    step = scalar(chosen["dt"], "--dt", low=0.0, strict=True)
+    t: Array = step * np.arange(chosen["count"], dtype=np.float64)
+    if chosen["x0"] is None:
+        start = np.zeros(system.dim)
+        start[0] = 10.0 * np.sqrt(np.diag(system.R).max())
+    else:
+        start = np.array(_numbers(chosen["x0"].split(","), float, "--x0"))
+    rate = chosen["outlier_rate"]
+    data = simulate(
+        system, t, 1, rng=chosen["seed"], x0=start,
+        outliers=None if rate is None else Outliers(rate, 10.0),
+    )  # fmt: skip
+    return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start.tolist()}})
+
+
+def _numbers(words: Sequence[str], kind: Any = int, option: str = "--components") -> Any:
+    try:
+        return tuple(kind(word) for word in words)
+    except ValueError:
+        wanted = "whole numbers such as 0,1" if kind is int else "numbers such as 20,0"
+        raise ValueError(f"{option} must be {wanted}, got {','.join(words)!r}") from None
