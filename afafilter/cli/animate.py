@@ -25,6 +25,15 @@ DRAWN: dict[str, Any] = {"count": 100, "dt": 0.1, "seed": 0, "x0": None, "outlie
 OPTION_OF = {"count": "--n", "outlier_rate": "--outlier-rate"}
 
 
+class Film(NamedTuple):
+    """What of the data is filmed, and in how many frames."""
+
+    path: str | None
+    components: tuple[str, ...] | None
+    frames: int
+    fps: int
+
+
 class _Shown(NamedTuple):
     """The series of the film, and for the record what it was."""
 
@@ -41,10 +50,7 @@ def animate_command(
     *,
     model: Path | None,
     preset: str | None,
-    path: str | None,
-    components: tuple[str, ...] | None,
-    frames: int,
-    fps: int,
+    film: Film,
     settings: Sequence[str],
     drawn: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -67,23 +73,33 @@ def animate_command(
     if "weight" in spec:
         spec.setdefault("anchor", "estimate")
     function = estimator_from_spec("afa", spec)
-    shown = _drawn(system, drawn) if reading is None else _read(system, reading, path, drawn)
-    names: dict[str, Any] = {} if components is None else {"components": _numbers(components)}
+    shown = _drawn(system, drawn) if reading is None else _read(system, reading, film.path, drawn)
+    names: dict[str, Any] = {}
+    if film.components is not None:
+        names["components"] = _numbers(film.components)
     animate(
-        target, system, shown.t, shown.z, truth=shown.truth, frames=frames, fps=fps, force=force,
-        **names, **function.keywords,
-    )  # fmt: skip
+        target,
+        system,
+        shown.t,
+        shown.z,
+        truth=shown.truth,
+        frames=film.frames,
+        fps=film.fps,
+        force=force,
+        **names,
+        **function.keywords,
+    )
     config = {
         "command": "animate",
         "model": system,
         "options": function.keywords,
-        "frames": frames,
-        "fps": fps,
+        "frames": film.frames,
+        "fps": film.fps,
         **names,
         **shown.record,
     }
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
-    yield f"wrote {target} ({min(frames, len(shown.t))} frames) and {sidecar}"
+    yield f"wrote {target} ({min(film.frames, len(shown.t))} frames) and {sidecar}"
 
 
 def _preset(name: str) -> LinearSDE:
@@ -123,9 +139,13 @@ def _drawn(system: LinearSDE, drawn: Mapping[str, Any]) -> _Shown:
         start = np.array(_numbers(chosen["x0"].split(","), float, "--x0"))
     rate = chosen["outlier_rate"]
     data = simulate(
-        system, t, 1, rng=chosen["seed"], x0=start,
+        system,
+        t,
+        1,
+        rng=chosen["seed"],
+        x0=start,
         outliers=None if rate is None else Outliers(rate, 10.0),
-    )  # fmt: skip
+    )
     return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start.tolist()}})
 
 

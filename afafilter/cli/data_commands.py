@@ -201,17 +201,17 @@ def animate(data: Path | None, output: Path | None, force: bool, **options: Any)
     afafilter animate --preset spiral --outlier-rate 0.1 --weight student_t --nu 4 -o robust.gif
     afafilter animate nile.csv --model nile.toml --set window=6 -o nile.gif
     """
-    from afafilter.cli.animate import animate_command
+    from afafilter.cli.animate import Film, animate_command
     from afafilter.cli.reading import taken
 
     preset = options["preset"]
     target = output or Path(f"{stem(data) if data else preset or 'model'}-attention.gif")
     reading = taken(data or Path("-"), options)
     drawn = {name: options.pop(name) for name in ("count", "dt", "seed", "x0", "outlier_rate")}
-    own = {name: options.pop(name) for name in ("model", "preset", "path", "components", "frames")}
-    chosen = own | {"fps": options.pop("fps"), "settings": options.pop("settings")}
+    film = Film(*(options.pop(name) for name in Film._fields))
+    own = {name: options.pop(name) for name in ("model", "preset", "settings")}
     given = None if data is None else reading
-    say(animate_command(given, target, force, **chosen, drawn=drawn, options=options))
+    say(animate_command(given, target, force, film=film, drawn=drawn, options=options, **own))
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")

@@ -22,6 +22,8 @@ from afafilter.plotting.film import Stage, film_path, pictures, write_gif, write
 from afafilter.plotting.styles import figure, paper_style
 
 DOTS_PER_INCH = 110
+LEVEL = 0.95
+"""Of the estimate's region."""
 LARGEST = 60.0
 """Area in points^2 of the mark of the heaviest observation."""
 
@@ -50,7 +52,6 @@ def animate(
     components: tuple[int, int] = (0, 1),
     frames: int = 120,
     fps: int = 12,
-    level: float = 0.95,
     force: bool = False,
     **options: Any,
 ) -> Path:
@@ -58,7 +59,7 @@ def animate(
 
     Each frame is a query. Left: the path so far, the observations, what each of them says of the
     present once it is pulled forward (the larger and darker, the more weight), and the estimate
-    with its region. Right: the weights over the times of the observations.
+    with its 95 % region. Right: the weights over the times of the observations.
 
     With at least two states of which one observation tells all (C invertible) the left picture is
     a plane. Otherwise it is over time; where C is not invertible a single observation cannot be
@@ -81,8 +82,6 @@ def animate(
         At most, evenly chosen of the T times.
     fps : int
         Frames per second.
-    level : float
-        Of the estimate's region.
     force : bool
         Whether a file that exists may be replaced.
     **options
@@ -124,9 +123,9 @@ def animate(
         fig, (left, right) = figure(1, 2, width=7.0, height=3.2, dpi=DOTS_PER_INCH)
         try:
             shown = (
-                _plane(left, scene, components, level)
+                _plane(left, scene, components)
                 if plane
-                else _over_time(left, scene, components[0], level, pulled)
+                else _over_time(left, scene, components[0], pulled)
             )
             moving = pictures(fig, len(scene.frames), (shown, _weights(right, scene)))
             write = write_gif if target.suffix.lower() == ".gif" else write_mp4
@@ -169,7 +168,7 @@ def _check_components(components: Any, d: int, needed: int) -> None:
         raise ValueError(f"components must be {what} of {d} (0 to {d - 1}), got {components}")
 
 
-def _plane(ax: Any, scene: Scene, components: Any, level: float) -> Stage:
+def _plane(ax: Any, scene: Scene, components: Any) -> Stage:
     """The plane of two states."""
     a = list(components)[:2]
     model = scene.model
@@ -181,14 +180,14 @@ def _plane(ax: Any, scene: Scene, components: Any, level: float) -> Stage:
     (track,) = ax.plot([], [], color=COLOURS["AFA"], lw=0.8, label="estimate so far")
     (dots,) = ax.plot([], [], ".", ms=3, color=COLOURS["data"], label="observations")
     cloud = ax.scatter([], [], color=shades(1), lw=0, label="pulled to the present")
-    (region,) = ax.plot([], [], color=COLOURS["AFA"], lw=1.0, label=f"{100 * level:g} % region")
+    (region,) = ax.plot([], [], color=COLOURS["AFA"], lw=1.0, label=f"{100 * LEVEL:g} % region")
     (now,) = ax.plot([], [], "o", ms=4, color=COLOURS["AFA"], mec="white", mew=0.6)
     if known is None:
         line.set_label("_")
     ax.set(xlabel=f"state {a[0]}", ylabel=f"state {a[1]}")
     _legend(ax)
     turn = np.linspace(0, 2 * np.pi, 60)
-    circle = np.sqrt(-2 * np.log1p(-level)) * np.stack([np.cos(turn), np.sin(turn)])
+    circle = np.sqrt(-2 * np.log1p(-LEVEL)) * np.stack([np.cos(turn), np.sin(turn)])
 
     def update(k: int) -> None:
         i = int(scene.frames[k])
@@ -208,14 +207,14 @@ def _plane(ax: Any, scene: Scene, components: Any, level: float) -> Stage:
     return Stage((line, track, dots, cloud, region, now), update)
 
 
-def _over_time(ax: Any, scene: Scene, a: int, level: float, pulled: bool) -> Stage:
+def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
     """One observed value over time."""
     from scipy.special import ndtri
 
     model, t = scene.model, scene.t
     signal = scene.mean @ model.C[a] + model.offset[a]
     spread = np.sqrt(np.einsum("i,kij,j->k", model.C[a], scene.cov, model.C[a]))
-    half = ndtri(0.5 + level / 2) * np.where(np.isfinite(spread), spread, np.nan)
+    half = ndtri(0.5 + LEVEL / 2) * np.where(np.isfinite(spread), spread, np.nan)
     known = None if scene.truth is None else scene.truth @ model.C[a] + model.offset[a]
     settled = signal[len(signal) // 8 :, None]
     _limits(ax, scene.z[:, [a]], settled if known is None else np.vstack([settled, known[:, None]]))
@@ -226,9 +225,16 @@ def _over_time(ax: Any, scene: Scene, a: int, level: float, pulled: bool) -> Sta
     cloud = ax.scatter([], [], color=shades(1), lw=0, label=told)
     (track,) = ax.plot([], [], color=COLOURS["AFA"], lw=1.0, label="estimate so far")
     bar = ax.errorbar(
-        [t[0]], [np.nan], yerr=[0.0], fmt="o", ms=4, color=COLOURS["AFA"], mec="white", mew=0.6,
-        label=f"now, {100 * level:g} %",
-    )  # fmt: skip
+        [t[0]],
+        [np.nan],
+        yerr=[0.0],
+        fmt="o",
+        ms=4,
+        color=COLOURS["AFA"],
+        mec="white",
+        mew=0.6,
+        label=f"now, {100 * LEVEL:g} %",
+    )
     if known is None:
         line.set_label("_")
     ax.set(xlabel="time", ylabel=f"observed value {a}")
@@ -257,8 +263,9 @@ def _weights(ax: Any, scene: Scene) -> Stage:
     ax.set(
         xlim=(t[0] - 0.01 * (t[-1] - t[0]), t[-1] + 0.02 * (t[-1] - t[0])),
         ylim=(0, 1.1 * float(np.quantile(late, 0.95)) or 1.0),
-        xlabel="time of the observation", ylabel="share of the estimate",
-    )  # fmt: skip
+        xlabel="time of the observation",
+        ylabel="share of the estimate",
+    )
     bars = ax.vlines([], [], [], color=shades(1)[0], lw=max(0.4, min(2.0, 200 / len(t))))
     present = ax.axvline(t[0], color=COLOURS["AFA"], lw=0.8, ls=":")
     heading = ax.set_title(" ", loc="left")
