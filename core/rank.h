@@ -156,22 +156,29 @@ inline double undecayed(const double* F, const ComponentSizes& sizes, const doub
     return a == b || x == 0.0 ? 0.0 : x / larger(largest[a * d + a], largest[b * d + b]);
 }
 
-// Set to 0 the blocks along which direction j has decayed to nothing.
+// Whether more than nothing is left of a direction n in the block of component i; peak: the largest that its entries have been.
+inline bool is_left(const ComponentSizes& sizes, const double* n, const double* peak, int i, int d) {
+    double now = 0.0, most = 0.0;
+    for (int l = 0; l < d; l++)
+        if (sizes.block[l] == sizes.block[i]) {
+            now = larger(now, std::fabs(n[l]) / sizes.unit[l]);
+            most = larger(most, peak[l] / sizes.unit[l]);
+        }
+    return now > 0.0 && !(now < DECAYED * most);
+}
+
+// Set to 0 the blocks along which direction j has decayed to nothing, counted in the components' units: within a block what was large in
+// one component is now in another.
 inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
     const int d = open.d;
     double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j);
-    double* kept = &open.column[0];                                          // by block: whether an entry is left
-    for (int i = 0; i < d; i++) kept[i] = 0.0;
+    for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), open.column[i] = n[i];
     for (int i = 0; i < d; i++) {
-        const double size = std::fabs(n[i]);
-        if (size >= DECAYED * peak[i] && size > 0.0) kept[sizes.block[i]] = 1.0;
-        peak[i] = larger(peak[i], size);
-    }
-    for (int i = 0; i < d; i++) {
-        if (kept[sizes.block[i]] == 1.0) continue;
-        n[i] = 0.0;
+        if (is_left(sizes, n, peak, i, d)) continue;
+        open.column[i] = 0.0;
         for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
     }
+    for (int i = 0; i < d; i++) n[i] = open.column[i];
 }
 
 // n <- F n for all open directions, F by columns.
@@ -253,7 +260,7 @@ inline double rounding(OpenDirections& open, int j, int i) {
 // stamps of a size, directions and touch (k, q, d).
 inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
-    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), kept(d);
+    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d);
     for (int64_t k = 0; k < F.shape[0]; k++) {
         const double* step = F.row(k);
         if (is_identity(step, d)) continue;
@@ -261,7 +268,7 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
         for (int j = 0; j < q; j++) {
             double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
             for (int i = 0; i < d; i++) {
-                moved[i] = rough[i] = kept[i] = 0.0;
+                moved[i] = rough[i] = 0.0;
                 whole[i] = std::fabs(n[i]);
                 for (int l = 0; l < d; l++) {
                     moved[i] += step[l * d + i] * n[l];
@@ -271,10 +278,8 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++)
                     whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
-            for (int i = 0; i < d; i++)                                      // blocks in which more than nothing is left
-                if (!(std::fabs(moved[i]) < DECAYED * whole[i]) && moved[i] != 0.0) kept[sizes.block[i]] = 1.0;
             for (int i = 0; i < d; i++) {
-                const bool left = kept[sizes.block[i]] == 1.0;
+                const bool left = is_left(sizes, &moved[0], &whole[0], i, d);
                 n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;
             }
         }
