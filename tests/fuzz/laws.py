@@ -13,9 +13,12 @@ from flint import arb
 from scipy.linalg import LinAlgWarning
 
 from afafilter import (
+    IMQ,
     DiscreteModel,
+    Huber,
     KalmanStream,
     LinearSDE,
+    StudentT,
     adaptive_filter,
     adaptive_smoother,
     forecast,
@@ -23,6 +26,7 @@ from afafilter import (
     loglik,
     rts_smoother,
 )
+from afafilter._base.checks import is_definite
 from afafilter.kalman.flat_start import BarelyDetermined
 from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, exact_balls
 from tests.fuzz.cases import Case, Pick, draw_case
@@ -219,6 +223,45 @@ def _stream(view: View, pick: Pick) -> Iterator[Any]:
         yield lambda e: e.law(t, k + 1), view.law(last.mean[0], last.cov[0]), law_apart
 
 
+def _robust(view: View, pick: Pick) -> Iterator[Any]:
+    """Weights by the exact innovations, and the law of the model in which they divide R."""
+    c = view.case
+    given = c.model.R if c.obs_cov is None else c.obs_cov
+    weight = pick.choice([StudentT(4.0), IMQ(2.0), Huber(1.5)])
+    run = pick.choice([kalman_filter, rts_smoother])
+    if not is_definite(given).all():
+        return
+    found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, weight=weight)
+    w = view.own(found.info["robust_weights"])[view.at]
+    known: dict[int, ExactGaussian] = {}
+
+    def weighed(e: ExactGaussian) -> ExactGaussian:
+        if id(e) not in known:
+            t, z, R, queries = e.inputs
+            R = e.model.R if R is None else R
+            known[id(e)] = ExactGaussian(
+                e.model, t, z, R / w[:, None, None], queries, e.put, e.bits
+            )
+        return known[id(e)]
+
+    def expected(e: ExactGaussian, k: int) -> float:
+        m, (_, z, R, _) = e.model, e.inputs
+        seen = ~np.isnan(z[k])
+        H, off = (m.H, m.d) if isinstance(m, DiscreteModel) else (m.C, m.offset)
+        before = weighed(e).law_at(e.shown[k], k, H)
+        R = (m.R if R is None else R[k])[np.ix_(seen, seen)]
+        v = (z[k] - off - before.mean)[seen]
+        if not seen.any() or np.isnan(before.mean[seen]).any():
+            return float(w[k])
+        return float(weight(v @ np.linalg.solve(R, v), int(seen.sum())))
+
+    for k in _some(len(view.at), pick):
+        yield lambda e, k=k: expected(e, k), w[k], lambda a, b, _: abs(a - b) / b
+        t, stop = _time(view, k), k + 1 if run is kalman_filter else None
+        law = _own(view, found, view.at[k])
+        yield lambda e, t=t, n=stop: weighed(e).law(t, n), law, law_apart
+
+
 # ------------------------------------------------------------------------------------ likelihood
 
 
@@ -325,6 +368,7 @@ LAWS: dict[str, Callable[[View, Pick], Iterator[Any]]] = {
     "query_times": _queries,
     "forecast": _forecast,
     "KalmanStream": _stream,
+    "robust weights": _robust,
     "loglik and gradient": _gradient,
     "afa dense": _afa,
     "afa methods": _afa_other,

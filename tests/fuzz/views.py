@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from afafilter import DiscreteModel, Prior
+from afafilter._base.checks import is_definite
 from tests.fuzz.cases import Case, Pick
 
 
@@ -107,9 +108,14 @@ def silent_rows(case: Case, pick: Pick) -> View:
 
 
 def batch(case: Case, pick: Pick) -> View:
-    """One path of several, with other gaps, under one or more threads."""
+    """One path of several, with other gaps, under one or more threads.
+
+    Where an exact measurement may leave nothing to chance, no path has more of them.
+    """
     rng, n = pick.rng(), 5
-    z = np.where(np.isnan(case.z), rng.standard_normal(case.z.shape), case.z)
+    noise = case.model.R if case.obs_cov is None else case.obs_cov
+    more = rng.standard_normal(case.z.shape) if is_definite(noise).all() else np.nan
+    z = np.where(np.isnan(case.z), more, case.z)
     z = np.repeat(z[None], n, axis=0) + rng.standard_normal((n, *case.z.shape))
     z[rng.random(z.shape) < 0.3] = np.nan
     k = int(rng.integers(n))
