@@ -13,11 +13,13 @@ namespace afa {
 constexpr double SETTLED = 1e-13, SHRINKING = 0.9;   // greatest factor of shrinking changes that is trusted to go on
 constexpr int64_t SHORTEST_WINDOW = 16;
 
-// What `has_settled` remembers: two earlier roots, when the second is due, the last change.
+// What `has_settled` remembers: two earlier roots, when the second is due, the last change and whether it promised to be
+// the last.
 template <int D> struct Trace {
     Scratch<double, D * D> now, near, far;
     int64_t due = 0;
     double last = 0.0;
+    bool promised = false;
     explicit Trace(int64_t d) : now(d * d), near(d * d), far(d * d) {}
 };
 
@@ -39,20 +41,19 @@ template <int D> double change(const Scratch<double, D * D>& A, const Scratch<do
 
 // Whether a root (columns of A) has reached its fixed point, asked after each of `run` equal steps.
 //
-// Changes over SHORTEST_WINDOW steps that shrink by a factor q leave q / (1 - q) of the last one to come. Near
-// rounding q says nothing; there the root is compared over a fifth of the run, so that slow convergence is not
-// taken for a fixed point.
+// Changes over SHORTEST_WINDOW steps that shrink by a factor q leave q / (1 - q) of the last one to come; that counts when it is
+// seen twice, since a quick component that dies away may hide a slow one. Near rounding q says nothing; there the root is
+// compared over a fifth of the run, so that slow convergence is not taken for a fixed point.
 template <int D, class C>
 __attribute__((noinline)) bool look_whether_settled(const C& A, int64_t run, Trace<D>& trace, Size<D> d) {
     bool settled = false;
     write_columns(A, 0, 0, &trace.now[0], d, d);
     if (run % SHORTEST_WINDOW == 0) {
         const double moved = change<D>(trace.now, trace.near, d);
-        if (trace.last > 0.0) {
-            const double q = moved / trace.last;
-            settled = q < SHRINKING && moved * q <= SETTLED * (1.0 - q);
-        }
-        trace.last = moved;
+        const double q = moved / trace.last;
+        const bool promised = trace.last > 0.0 && std::isfinite(trace.last) && q < SHRINKING && moved * q <= SETTLED * (1.0 - q);
+        settled = promised && trace.promised;
+        trace.last = moved, trace.promised = promised;
         std::memcpy(&trace.near[0], &trace.now[0], sizeof(double) * static_cast<size_t>(d * d));
     }
     if (run == trace.due) {
@@ -66,7 +67,7 @@ template <int D, class C> AFA_INLINE bool has_settled(const C& A, int64_t run, T
     if (run == 0) return false;
     if (run == 1) {   // the first of a stretch: changes count from here
         trace.due = SHORTEST_WINDOW;
-        trace.last = 0.0;
+        trace.last = 0.0, trace.promised = false;
         write_columns(A, 0, 0, &trace.near[0], d, d);
         write_columns(A, 0, 0, &trace.far[0], d, d);
         return false;
