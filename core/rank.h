@@ -156,12 +156,13 @@ inline double undecayed(const double* F, const ComponentSizes& sizes, const doub
     return a == b || x == 0.0 ? 0.0 : x / larger(largest[a * d + a], largest[b * d + b]);
 }
 
-// Whether more than nothing is left of a direction n in the block of component i; peak: the largest that its entries have been.
-inline bool is_left(const ComponentSizes& sizes, const double* n, const double* peak, int i, int d) {
+// Whether more than nothing is left of a direction n, or of rough(l), the rounding of its entries, in the block of component i; peak:
+// the largest that its entries have been.
+template <class Rough> inline bool is_left(const ComponentSizes& sizes, const double* n, const double* peak, int i, int d, Rough rough) {
     double now = 0.0, most = 0.0;
     for (int l = 0; l < d; l++)
         if (sizes.block[l] == sizes.block[i]) {
-            now = larger(now, std::fabs(n[l]) / sizes.unit[l]);
+            now = larger(now, larger(std::fabs(n[l]), rough(l)) / sizes.unit[l]);
             most = larger(most, peak[l] / sizes.unit[l]);
         }
     return now > 0.0 && !(now < DECAYED * most);
@@ -174,7 +175,7 @@ inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
     double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j);
     for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), open.column[i] = n[i];
     for (int i = 0; i < d; i++) {
-        if (is_left(sizes, n, peak, i, d)) continue;
+        if (is_left(sizes, n, peak, i, d, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); })) continue;
         open.column[i] = 0.0;
         for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
     }
@@ -279,7 +280,7 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
                 for (int l = 0; l < d; l++)
                     whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
             for (int i = 0; i < d; i++) {
-                const bool left = is_left(sizes, &moved[0], &whole[0], i, d);
+                const bool left = is_left(sizes, &moved[0], &whole[0], i, d, [&](int l) { return rough[l]; });
                 n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;
             }
         }
