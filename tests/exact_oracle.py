@@ -68,6 +68,7 @@ class ExactGaussian:
         flint.ctx.prec = bits
         self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
         self.forgets = False
+        self.forgets = False
         self.inputs, self.bits, self.obs_cov = (t, z, obs_cov, queries), bits, obs_cov
         self.discrete = isinstance(model, DiscreteModel)
         t = np.arange(len(z)) if self.discrete else np.asarray(t, float)

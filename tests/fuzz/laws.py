@@ -233,16 +233,16 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
         return
     found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, weight=weight)
     w = view.own(found.info["robust_weights"])[view.at]
-    known: dict[int, ExactGaussian] = {}
+    known: dict[ExactGaussian, ExactGaussian] = {}
 
     def weighed(e: ExactGaussian) -> ExactGaussian:
-        if id(e) not in known:
+        if e not in known:
             t, z, R, queries = e.inputs
             R = e.model.R if R is None else R
-            known[id(e)] = ExactGaussian(
-                e.model, t, z, R / w[:, None, None], queries, e.put, e.bits
-            )
-        return known[id(e)]
+            other = ExactGaussian(e.model, t, z, R / w[:, None, None], queries, e.put, e.bits)
+            other = other.forgetful() if e.forgets else other.with_rounding(e.rounding)
+            known[e] = other
+        return known[e]
 
     def expected(e: ExactGaussian, k: int) -> float:
         m, (_, z, R, _) = e.model, e.inputs

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import block_diag
+from scipy.linalg import block_diag, expm
 
 from afafilter import (
     DiscreteModel,
@@ -450,3 +450,78 @@ def test_what_drives_another_state_is_forgotten_with_it(A):
     gaps = np.array([z[0], [np.nan], [np.nan], z[1], z[2]])
     for found in (kalman_filter(model, t, z), kalman_filter(model, between, gaps)):
         assert_law(found.mean[-1], found.cov[-1], *exact.law(401.0))
+
+
+# ---------------------------------------------------------------- decays
+
+
+def regression(model, t, z):
+    """Without process noise a flat start is a least-squares problem: log-likelihood and x(t[0])."""
+    F, rows = expm(model.A * (t[1] - t[0])), [model.C]
+    for _ in t[1:]:
+        rows.append(np.where(np.abs(rows[-1]) < 1e-290, 0.0, rows[-1]) @ F)
+    X = np.concatenate(rows)
+    seen, sd = ~np.isnan(z.ravel()), np.sqrt(np.tile(np.diag(model.R), len(t)))
+    X, y, sd = (X / sd[:, None])[seen], (z.ravel() / sd)[seen], sd[seen]
+    q, r = np.linalg.qr(X)
+    left = y - q @ (q.T @ y)
+    volume = 2 * np.log(sd).sum() + 2 * np.log(np.abs(np.diag(r))).sum()
+    return -0.5 * (len(y) * np.log(2 * np.pi) + volume + left @ left), np.linalg.solve(r, q.T @ y)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(
+    ("A", "C"),
+    [
+        (np.diag([-2.0, 0.0]), [[1.0, 1.0]]),
+        ([[-2.0, 1.0], [0.0, -2.0]], [[1.0, 0.0]]),
+        (
+            block_diag([[-3.0, -1.0], [1.0, -3.0]], VELOCITY),
+            [[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]],
+        ),
+    ],
+)
+def test_a_mode_that_underflows_beside_one_that_stays(A, C, gaps):
+    """What decays to nothing is gone; what stays goes on being learnt, on regular grids too."""
+    d, p, T = len(A), len(C), 1200
+    model = LinearSDE(A, Q=np.zeros((d, d)), C=C, R=0.2 * np.eye(p), prior="diffuse")
+    rng = np.random.default_rng(0)
+    t, z = 0.5 * np.arange(T), rng.normal(size=(T, p))
+    if gaps:
+        z[rng.random((T, p)) < 0.2] = np.nan
+    want, start = regression(model, t, z)
+    found = rts_smoother(model, t, z)
+    assert found.loglik == pytest.approx(want, rel=1e-10)
+    np.testing.assert_allclose(found.mean[0], start, atol=1e-10)
+    assert np.isfinite(found.mean).all()
+    assert np.isfinite(found.cov).all()
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.8])
+def test_a_start_long_forgotten_says_nothing_in_any_basis(turn):
+    """A flat state 200 decay times before the first value is the stationary one, asked anywhere."""
+    A, Q = [[-1.0, -turn], [turn, -1.0]], 5.0 * np.eye(2)
+    flat, t = LinearSDE(A, Q=Q, R=np.eye(2), prior="diffuse"), np.array([0.0, 200.0, 200.0])
+    known = replace(flat, prior="stationary")
+    z = np.array([[np.nan, np.nan], [0.7, -2.3], [0.8, -0.2]])
+    for query in (None, [125.0, 190.0], [150.0]):
+        for estimator in (kalman_filter, rts_smoother):
+            found, want = (estimator(m, t, z, query_times=query) for m in (flat, known))
+            np.testing.assert_allclose(found.mean[-1], want.mean[-1], rtol=1e-10, atol=1e-18)
+            np.testing.assert_allclose(found.cov[-1], want.cov[-1], rtol=1e-10, atol=1e-14)
+            assert found.loglik == pytest.approx(float(want.loglik), rel=1e-12)
+
+
+def test_a_direction_that_cancels_is_not_forgotten():
+    """Sum and difference of two decays are seen once each: rounding must not tell them apart."""
+    A = np.diag([-1.0, -5.0, -1e3, -1.0])
+    A[0, 3] = 0.5
+    Q = block_diag(np.ones((2, 2)), np.diag([50.0, 1.0]))
+    C = np.array([[-1.0, 1.0, -1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    model = LinearSDE(A, Q=Q, R=np.diag([1e-2, 1e-4, 1e-6]), C=C, prior="diffuse")
+    t = 2460000.5 + np.array([0.0, 10.94650727, 12.53016754, 12.53029389, 12.87369089])
+    z = np.array([[np.nan, np.nan, -0.53], [0.08, np.nan, np.nan], [-0.05, -0.56, -0.54],
+                  [-0.14, -0.54, np.nan], [np.nan, -0.31, -0.31]])  # fmt: skip
+    found = kalman_filter(model, t, z)
+    assert found.loglik == pytest.approx(ExactGaussian(model, t, z).loglik(), rel=1e-7)
+    assert np.isnan(found.mean[-1, 1])
