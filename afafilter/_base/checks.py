@@ -168,10 +168,13 @@ def frozen(array: NDArray[Any]) -> Any:
 
 def scalar(value: Any, name: str, *, low: float = -np.inf, strict: bool = False) -> float:
     """A finite real number, at least (`strict`: above) `low`."""
-    number = real_array(value, name)
-    if number.ndim != 0:
-        raise ValueError(f"{name} must be one number, got shape {number.shape}")
-    x = float(number)
+    if type(value) is float and isfinite(value):
+        x = value
+    else:
+        number = real_array(value, name)
+        if number.ndim != 0:
+            raise ValueError(f"{name} must be one number, got shape {number.shape}")
+        x = float(number)
     if x < low or (strict and x == low):
         raise ValueError(f"{name} must be {'>' if strict else '>='} {low:g}, got {x:g}")
     return x

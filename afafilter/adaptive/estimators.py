@@ -10,7 +10,6 @@ inverse_temperature.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -223,9 +222,9 @@ def _estimate(
     outcome, info = run_method(model, spans, options, paths, R, gamma)
     info["correlation"] = options.correlation
     queries = grid if asked is None else asked
-    found = _package(outcome, options, queries, data.shape[:-2], info)
     noise = R if asked is None and options.obs_cov is not None else model.R
-    return replace(found, source=Source(model.C, model.offset, noise, model.parts))
+    source = Source(model.C, model.offset, noise, model.parts)
+    return _package(outcome, options, queries, data.shape[:-2], info, source)
 
 
 def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> Estimate:
@@ -273,7 +272,12 @@ def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> 
 
 
 def _package(
-    outcome: Outcome, options: Options, queries: Array, lead: tuple[int, ...], info: dict[str, Any]
+    outcome: Outcome,
+    options: Options,
+    queries: Array,
+    lead: tuple[int, ...],
+    info: dict[str, Any],
+    source: Source,
 ) -> Estimate:
     if options.inverse_temperature != 1.0:
         outcome = without_covariance(outcome)
@@ -284,10 +288,9 @@ def _package(
     count = len(outcome.mean)
 
     def shape(array: Array) -> Array:
-        full = np.broadcast_to(array, (count, *array.shape[1:]))
         if len(array) == count:
             return array.reshape(*lead, *array.shape[1:])
-        return np.broadcast_to(array[0], (*lead, *full.shape[1:]))
+        return np.broadcast_to(array[0], (*lead, *array.shape[1:]))
 
     label = "AFA" + (" exact" if options.exact else "")
     label += "" if options.causal else " smoother"
@@ -299,4 +302,5 @@ def _package(
         weights=None if outcome.weights is None else shape(outcome.weights),
         label=label,
         info=info,
+        source=source,
     )

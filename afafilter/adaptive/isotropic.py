@@ -7,11 +7,11 @@ coordinates where the skew part turns planes, q = anchors, k = v = observations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import available_threads
 from afafilter.adaptive.forms import Isotropic
 from afafilter.adaptive.geometry import Index
@@ -54,7 +54,7 @@ def run_isotropic(
     )
     parameters = {name: np.asarray(value, float) for name, value in numbers}
     law = law_of(options.weight, model.dim)
-    sources = Sources(keys, spans, parameters, law, options.return_weights)
+    sources = Sources.of(keys, spans, parameters, law, options.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
         return isotropic(sources.request(q, past, causal))
@@ -80,14 +80,23 @@ def run_isotropic(
 class Sources(NamedTuple):
     """What stays the same from one round of attention to the next.
 
-    keys (P, T, d) with missing rows NaN; parameters as in `attention.heads.Request`.
+    keys (P, T, d) with missing rows NaN; known, parameters, kept as in `attention.heads.Request`.
     """
 
     keys: Array
+    known: ObsMask | None
     spans: Spans
     parameters: dict[str, Array]
     law: Law
     return_weights: bool
+    kept: dict[Any, Any]
+
+    @staticmethod
+    def of(
+        keys: Array, spans: Spans, parameters: dict[str, Array], law: Law, return_weights: bool
+    ) -> Sources:
+        """What is looked for in the keys is looked for once."""
+        return Sources(keys, known_keys(None, keys), spans, parameters, law, return_weights, {})
 
     def request(self, q: Array | None, past: Index, causal: bool) -> Request:
         """One round with the anchors q (P, Tq, d), or plain weights."""
@@ -96,7 +105,7 @@ class Sources(NamedTuple):
             q,
             self.keys,
             self.keys,
-            known_keys(None, self.keys),
+            self.known,
             True,
             False,
             spans.stamps - origin,
@@ -113,6 +122,7 @@ class Sources(NamedTuple):
             0.0,
             self.return_weights,
             available_threads(),
+            kept=None if q is None else self.kept,
         )
 
 
@@ -152,8 +162,8 @@ def weights_are_shared(z: Array, options: Options) -> bool:
 
 def inverse(precision: Array) -> Array:
     """1 / precision, inf where it is 0."""
-    known = precision > 0
-    return np.where(known, 1.0 / np.where(known, precision, 1.0), np.inf)
+    with np.errstate(divide="ignore"):
+        return np.where(precision > 0, 1.0 / precision, np.inf)
 
 
 def run_linear(

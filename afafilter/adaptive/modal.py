@@ -144,7 +144,7 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
         "beta": np.asarray(options.inverse_temperature),
     }
     law = law_of(options.weight, d)  # true components, padding left out
-    sources = Sources(keys, spans, parameters, law, options.return_weights)
+    sources = Sources.of(keys, spans, parameters, law, options.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
         return tensor(sources.request(q, past, causal))

@@ -233,13 +233,22 @@ def move_anchor(
     previous, change = a, []
     for _ in range(options.iterations):
         result, target = zbar(a)
-        new = np.where(np.isnan(a), target, (1.0 + g - s) * a - g * previous + s * target)
-        moved = np.abs(new - a)
-        change.append(float(moved.max(initial=0.0, where=~np.isnan(moved))))
+        new = target if options.rests else (1.0 + g - s) * a - g * previous + s * target
+        unknown = np.isnan(a)
+        if unknown.any():
+            new = np.where(unknown, target, new)
+        change.append(_largest(new - a))
         previous, a = a, new
-        if change[-1] <= options.tolerance * np.abs(a).max(initial=0.0, where=~np.isnan(a)):
+        if change[-1] <= options.tolerance * _largest(a):
             break
     return result, a, change
+
+
+def _largest(x: Array) -> float:
+    """The largest |x|, NaN apart; 0 of nothing."""
+    size = np.abs(x)
+    most = float(size.max(initial=0.0))
+    return most if most == most else float(size.max(initial=0.0, where=~np.isnan(size)))
 
 
 def without_covariance(outcome: Outcome) -> Outcome:

@@ -60,6 +60,7 @@ class Request(NamedTuple):
     prior : "dle", or another of `prior.PRIORS`; then, and where their noises differ from those of
         queries and keys, value_process_var, value_key_var, value_query_var are parameters too.
     structure : the course of process noise over the lag, for "structured".
+    kept : where requests that differ in q alone keep what they share.
     """
 
     inputs: Inputs
@@ -73,6 +74,23 @@ class Request(NamedTuple):
     threads: int = 1
     prior: str = "dle"
     structure: StructuredNoise | None = None
+    kept: dict[tuple[int, ...], Keys] | None = None
+
+
+class Keys(NamedTuple):
+    """What one head's keys give: complete ones alone, rotated.
+
+    t (N,) times; seen (Nq,) how many queries see; columns that they have among all keys, or None.
+    """
+
+    t: Array
+    seen: Index
+    columns: Index | None
+    k: Floats | None
+    v: Floats
+    omega: Array
+    omega_value: Array
+    model: Model
 
 
 def isotropic(request: Request) -> AttentionResult:
@@ -161,34 +179,28 @@ def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator
     """One head per leading index."""
     inputs, law = request.inputs, request.law
     for index in indices:
-        at = partial(_at, request, index=index)
-        t, seen, columns = _without_missing(request, index)
-        pick: Any = slice(None) if columns is None else columns
-        omega, omega_value = at("omega", channelled=True), at("omega_value", channelled=True)
-        v = rotated(_rows(inputs.v, index)[pick], t, omega_value, -1.0)
-        k = q = None
+        keys = None if request.kept is None else request.kept.get(index)
+        if keys is None:
+            keys = _keys(request, index)
+            if request.kept is not None:
+                request.kept[index] = keys
+        q = None
         if law.kind != "plain":
-            assert inputs.k is not None
             assert inputs.q is not None
-            if inputs.k is inputs.v and np.array_equal(omega, omega_value):
-                k = v
-            else:
-                k = rotated(_rows(inputs.k, index)[pick], t, omega, -1.0)
             q = _rows(inputs.q, index)
             if not inputs.q_complete:
                 q = np.nan_to_num(q)
-        model = Model(*(at(name, channelled=False) for name in Model._fields))
         yield Head(
             inputs.t_query,
-            t,
-            seen,
+            keys.t,
+            keys.seen,
             q,
-            k,
-            v,
+            keys.k,
+            keys.v,
             None,
-            omega,
-            omega_value,
-            model,
+            keys.omega,
+            keys.omega_value,
+            keys.model,
             law,
             _prior(request, index),
             request.backward,
@@ -197,8 +209,27 @@ def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator
             result.output[index][:, None, :],
             result.precision[index][:, None],
             None if result.weights is None else result.weights[index],
-            columns,
+            keys.columns,
         )
+
+
+def _keys(request: Request, index: tuple[int, ...]) -> Keys:
+    """Keys, values and parameters of one head."""
+    inputs = request.inputs
+    at = partial(_at, request, index=index)
+    t, seen, columns = _without_missing(request, index)
+    pick: Any = slice(None) if columns is None else columns
+    omega, omega_value = at("omega", channelled=True), at("omega_value", channelled=True)
+    v = rotated(_rows(inputs.v, index)[pick], t, omega_value, -1.0)
+    k = None
+    if request.law.kind != "plain":
+        assert inputs.k is not None
+        if inputs.k is inputs.v and np.array_equal(omega, omega_value):
+            k = v
+        else:
+            k = rotated(_rows(inputs.k, index)[pick], t, omega, -1.0)
+    model = Model(*(at(name, channelled=False) for name in Model._fields))
+    return Keys(t, seen, columns, k, v, omega, omega_value, model)
 
 
 def _prior(request: Request, index: tuple[int, ...]) -> Any:

@@ -82,8 +82,7 @@ class Head:
 
     def growth(self, tau: float) -> float:
         """V(tau)."""
-        grown = exponential_integral(-2.0 * self.model.decay, tau)
-        return self.model.process_var * float(grown)
+        return self.model.process_var * float(exponential_integral(-2.0 * self.model.decay, tau))
 
     @cached_property
     def longest(self) -> float:

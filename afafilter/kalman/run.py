@@ -146,8 +146,11 @@ def run(
 def _warn_of_lost_digits(line: Timeline, S: Array, scale: Array) -> None:
     """Where predictions S (G, T, p, p) are so uncertain that rounding of them hides what an
     observation says; scale (1 or G, T) of its noise."""
-    noise = np.einsum("...ii->...i", line.chain.R)[line.chain.cfg] * scale[..., None]
+    each = np.einsum("...ii->...i", line.chain.R)
     variance = np.einsum("...ii->...i", S)
+    if variance.max(initial=0.0) <= LOST * each.min(initial=np.inf) * scale.min(initial=np.inf):
+        return
+    noise = each[line.chain.cfg] * scale[..., None]
     lost = (variance > LOST * noise) & (variance < np.inf) & (noise > 0)
     if lost.any():
         worst = np.sqrt((variance[lost] / np.broadcast_to(noise, lost.shape)[lost]).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from afafilter._base.checks import Array
 
 _STILL = 1e-290
 """|rate tau| below which the integral is tau to rounding (and its quotient would lose digits)."""
+
+_LARGE = 700.0
+"""|rate tau| up to which Python's own numbers, which refuse to overflow, do for single ones."""
 
 
 def exponential_integral(rate: Any, tau: Any) -> Any:
@@ -25,9 +29,12 @@ def exponential_integral(rate: Any, tau: Any) -> Any:
 
     Returns
     -------
-    ndarray
+    ndarray (a float, of two floats)
         Relative error of a few eps; overflows to inf where the integral does.
     """
+    if type(rate) is float and type(tau) is float and abs(rate * tau) < _LARGE:
+        x = rate * tau
+        return tau if abs(x) < _STILL else math.expm1(x) / rate
     x = np.multiply(rate, tau)
     still = np.abs(x) < _STILL
     return np.where(still, tau, np.expm1(x) / np.where(still, 1.0, rate))

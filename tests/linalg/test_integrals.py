@@ -39,3 +39,15 @@ def test_overflow_is_infinite_and_decay_settles():
     with np.errstate(over="ignore"):
         assert exponential_integral(1.0, 1e4) == np.inf
     assert exponential_integral(-1.0, 1e300) == 1.0
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-300, 3e-9, -0.7, 650.0, -1e5, 800.0])
+def test_single_numbers_are_what_arrays_are(rate):
+    """Python's own floats take a way of their own."""
+    with mpmath.workdps(40):
+        exact = mpmath.mpf(1) if rate == 0 else mpmath.expm1(mpmath.mpf(rate)) / mpmath.mpf(rate)
+    wanted = float(exact) if exact < 1.7e308 else np.inf
+    with np.errstate(over="ignore"):
+        found = exponential_integral(rate, 1.0)
+        assert found == pytest.approx(float(exponential_integral(np.array(rate), 1.0)), rel=1e-15)
+    assert found == pytest.approx(wanted, rel=4e-16 * max(1.0, abs(rate)))
