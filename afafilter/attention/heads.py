@@ -190,27 +190,12 @@ def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator
             q = _rows(inputs.q, index)
             if not inputs.q_complete:
                 q = np.nan_to_num(q)
-        yield Head(
-            inputs.t_query,
-            keys.t,
-            keys.seen,
-            q,
-            keys.k,
-            keys.v,
-            None,
-            keys.omega,
-            keys.omega_value,
-            keys.model,
-            law,
-            _prior(request, index),
-            request.backward,
-            request.window,
-            request.tolerance,
-            result.output[index][:, None, :],
-            result.precision[index][:, None],
-            None if result.weights is None else result.weights[index],
-            keys.columns,
-        )
+        data = inputs.t_query, keys.t, keys.seen, q, keys.k, keys.v, None
+        rules = keys.omega, keys.omega_value, keys.model, law, _prior(request, index)
+        limits = request.backward, request.window, request.tolerance
+        into = result.output[index][:, None, :], result.precision[index][:, None]
+        weights = None if result.weights is None else result.weights[index]
+        yield Head(*data, *rules, *limits, *into, weights, keys.columns)
 
 
 def _keys(request: Request, index: tuple[int, ...]) -> Keys:
