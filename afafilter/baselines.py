@@ -56,6 +56,13 @@ def filterpy_filter(
     Notes
     -----
     A Python loop over paths and times, O(n T d^3): for comparison, not for speed.
+
+    Examples
+    --------
+    >>> from afafilter import filterpy_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> filterpy_filter(spiral(), data.t, data.z).mean.shape
+    (1, 50, 2)
     """
     return _filterpy("filterpy", False, model, t, z, obs_cov, diffuse_var)
 
@@ -74,6 +81,13 @@ def filterpy_smoother(
 
     Parameters, result and errors as for `filterpy_filter`; in addition ValueError where a predicted
     covariance is singular (filterpy inverts it).
+
+    Examples
+    --------
+    >>> from afafilter import filterpy_smoother, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> filterpy_smoother(spiral(), data.t, data.z).mean.shape
+    (1, 50, 2)
     """
     return _filterpy("filterpy RTS", True, model, t, z, obs_cov, diffuse_var)
 
@@ -99,6 +113,13 @@ def raw_observation(
     ------
     ValueError, TypeError
         Bad times or shapes; an observation matrix that is not square or not invertible.
+
+    Examples
+    --------
+    >>> from afafilter import raw_observation, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> bool((raw_observation(spiral(), data.t, data.z).mean == data.z).all())
+    True
     """
     grid, data, R = _checked(model, t, z, obs_cov)
     T, d = len(grid), model.dim

@@ -80,6 +80,12 @@ def core_info() -> dict[str, str]:
     dict
         `level` (v2, v3, v4 or generic), `compiler` with its version, `built` (levels in this
         installation) and `version` of the package.
+
+    Examples
+    --------
+    >>> from afafilter import core_info
+    >>> sorted(core_info())[:2]
+    ['built', 'compiler']
     """
     from afafilter._version import __version__
 

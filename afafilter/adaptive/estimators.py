@@ -153,6 +153,14 @@ def adaptive_filter(
     Dense: time O(T Tq r d^2) per path that has its own weights or missing pattern, plain weights
     being shared by all paths (then O(T Tq p d) per path); memory bounded by tiles, O((T + Tq) d^2)
     beyond. Exact: O(T d^3) in all without a robust weight.
+
+    Examples
+    --------
+    >>> from afafilter import adaptive_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> found = adaptive_filter(spiral(), data.t, data.z)
+    >>> found.mean.shape, found.cov.shape
+    ((1, 50, 2), (1, 50, 2, 2))
     """
     return _estimate(causal=True, **locals())
 
@@ -186,6 +194,13 @@ def adaptive_smoother(
     Parameters, returned values, errors and cost as for `adaptive_filter`; later observations are
     pulled backward, with the noise that lies between (the paper's acausal form). `window` counts
     on both sides. For stable models pulled values grow like ``e^{mu |tau|}``; nothing overflows.
+
+    Examples
+    --------
+    >>> from afafilter import adaptive_smoother, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> adaptive_smoother(spiral(), data.t, data.z, weight="student_t").mean.shape
+    (1, 50, 2)
     """
     return _estimate(causal=False, **locals())
 

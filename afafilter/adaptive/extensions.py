@@ -46,6 +46,13 @@ def adaptive_forecast(
     ------
     ValueError, TypeError
         horizon negative, query_times given; as `adaptive_filter`.
+
+    Examples
+    --------
+    >>> from afafilter import adaptive_forecast, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> adaptive_forecast(spiral(), data.t, data.z, horizon=0.5).mean.shape
+    (1, 50, 2)
     """
     ahead = scalar(horizon, "horizon", low=0.0)
     if options.get("query_times") is not None:
@@ -89,6 +96,12 @@ def spectral_bank(frequency: ArrayLike, ratio: float) -> HeadBank:
     ------
     ValueError, TypeError
         Wrong shape, negative ratio, not finite.
+
+    Examples
+    --------
+    >>> from afafilter import spectral_bank
+    >>> spectral_bank([[1.0, 0.5], [0.25, 0.125]], ratio=0.1).decay.tolist()
+    [0.1, 0.025]
     """
     omega = real_array(frequency, "frequency")
     if omega.ndim != 2 or omega.size == 0:
@@ -137,6 +150,14 @@ def confidence_gate(
     ------
     ValueError
         Wrong shapes, prior_precision <= 0, sharpness < 0.
+
+    Examples
+    --------
+    >>> from afafilter import adaptive_filter, confidence_gate, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> found = adaptive_filter(spiral(), data.t, data.z)
+    >>> confidence_gate(found, data.z, prior_precision=2.0).gate.shape
+    (1, 50)
     """
     from scipy.special import expit
 

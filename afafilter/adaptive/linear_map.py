@@ -80,6 +80,12 @@ def linear_map(
     -----
     The estimator runs once on N p + 2 paths of unit impulses: its cost on that batch, memory
     O(T N d p).
+
+    Examples
+    --------
+    >>> from afafilter import rts_smoother, spiral, theory
+    >>> theory.linear_map(spiral(), range(4), rts_smoother).weights.shape
+    (4, 4, 2, 2)
     """
     grid = times(t)
     n, p = len(grid), model.obs_dim

@@ -96,6 +96,15 @@ def radial_adaptive_filter(
     -----
     O(M T d) time per iteration and path, O((M + T) d) memory: tiles of 128 x 512. The tangential
     part of d2 carries a rounding error of about ``1e-16 |z|^2 / St``.
+
+    Examples
+    --------
+    >>> from afafilter import RadialTangentialSDE, radial_adaptive_filter, simulate
+    >>> model = RadialTangentialSDE(0.0, 1.0, radial_var=0.1, tangential_var=0.2,
+    ...     obs_radial_var=0.5, obs_tangential_var=0.5)
+    >>> data = simulate(model, range(20), rng=0, x0=[9.0, 0.0])
+    >>> radial_adaptive_filter(model, data.t, data.z).mean.shape
+    (1, 20, 2)
     """
     if not isinstance(model, RadialTangentialSDE):
         raise TypeError(f"model must be a RadialTangentialSDE, got {type(model).__name__}")
@@ -166,6 +175,12 @@ def hypersphere_step(x: ArrayLike, estimate: ArrayLike, step: float = 1.0) -> Ar
     ------
     ValueError
         x, or the vector to be normalised, is zero.
+
+    Examples
+    --------
+    >>> from afafilter import hypersphere_step
+    >>> hypersphere_step([1.0, 0.0], [0.0, 1.0], 0.5).round(3).tolist()
+    [0.707, 0.707]
     """
     here = real_array(x, "x")
     there = real_array(estimate, "estimate")
@@ -183,6 +198,12 @@ def hypersphere_direction(vectors: ArrayLike, precision: ArrayLike) -> Array:
     ------
     ValueError
         The sum is zero; a precision is negative.
+
+    Examples
+    --------
+    >>> from afafilter import hypersphere_direction
+    >>> hypersphere_direction([[2.0, 0.0], [0.0, 1.0]], [1.0, 2.0]).round(3).tolist()
+    [0.707, 0.707]
     """
     points = real_array(vectors, "vectors")
     weights = real_array(precision, "precision")

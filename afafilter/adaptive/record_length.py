@@ -144,6 +144,12 @@ def critical_length(
     ------
     ValueError
         A model that is not isotropic; dt or inverse_temperature not > 0.
+
+    Examples
+    --------
+    >>> from afafilter import spiral, theory
+    >>> theory.critical_length(spiral(), 0.1) > 10
+    True
     """
     return _critical(_checked(model, dt, inverse_temperature, anchor_var))
 
@@ -182,6 +188,13 @@ def length_error(
     ------
     ValueError
         As for `critical_length`; lengths below 1, or more lags than can be summed one by one.
+
+    Examples
+    --------
+    >>> from afafilter import spiral, theory
+    >>> errors = theory.length_error(spiral(), 0.1, [64, 4096])
+    >>> bool(errors[1] > errors[0])
+    True
     """
     kernel = _checked(model, dt, inverse_temperature, anchor_var)
     N = real_array(lengths, "lengths")

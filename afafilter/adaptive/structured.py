@@ -46,6 +46,14 @@ def structured_adaptive_filter(
     Notes
     -----
     O(T^2 d^3) time, O(T d^2) memory: every covariance is carried one step by its law.
+
+    Examples
+    --------
+    >>> from afafilter import StructuredNoise, simulate, spiral, structured_adaptive_filter
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> noise = StructuredNoise([1.0, 0.5], [0.0, -0.1])
+    >>> structured_adaptive_filter(spiral(), noise, data.t, data.z).mean.shape
+    (1, 50, 2)
     """
     refuse_forcing(model, "structured_adaptive_filter")
     if not isinstance(noise, StructuredNoise):

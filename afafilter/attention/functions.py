@@ -197,6 +197,14 @@ def isotropic_attention(
     gated linear attention       prior="linear", gate="none": a linear recurrence
     RFA                          the defaults; SC-RFA: decay from `spectral_bank`
     ===========================  ===================================================================
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from afafilter import isotropic_attention
+    >>> z = np.eye(4)
+    >>> isotropic_attention(z, z, z, range(4), decay=0.1, process_var=0.2, key_var=1.0).output.shape
+    (4, 4)
     """
     robust = as_weight(weight) if choice(gate, "gate", GATES) == "robust" else None
     inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
@@ -305,6 +313,14 @@ def tensor_attention(
     Source: arXiv:2509.04154 (tensor form). Time O(Nq N d), about twenty elementwise passes per
     mode, much slower than `isotropic_attention`; memory O((Nq + N) d) beyond about 30 MiB per
     thread, except for `return_weights`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from afafilter import tensor_attention
+    >>> given = {"decay": [0.1, 0.5], "process_var": 0.2, "key_var": 1.0}
+    >>> tensor_attention(None, None, np.eye(4), range(4), **given).precision.shape
+    (4, 2)
     """
     robust = as_weight(weight)
     inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)

@@ -114,6 +114,14 @@ def kalman_filter(
     segments begin with a warm-up of 1024 nodes, and where two of them meet and covariances differ
     by more than 1e-13 the later one is calculated anew. Results do not depend on the number of
     threads; AFAFILTER_NUM_THREADS limits it.
+
+    Examples
+    --------
+    >>> from afafilter import kalman_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> found = kalman_filter(spiral(), data.t, data.z)
+    >>> found.mean.shape, found.loglik.shape
+    ((1, 50, 2), (1,))
     """
     robust = _Robust(weight, anchor, metric, iterations)
     return _estimate("Kalman", False, model, t, z, obs_cov, query_times, robust)
@@ -150,6 +158,13 @@ def rts_smoother(
     Rauch, Tung & Striebel (1965), with the conditional law of each state given its successor kept
     as a root (Park & Kailath 1995), so that every covariance is a sum of positive semidefinite
     terms and singular predicted covariances need no inverse. About twice the filter's cost.
+
+    Examples
+    --------
+    >>> from afafilter import rts_smoother, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> rts_smoother(spiral(), data.t, data.z, query_times=[0.5, 1.5]).mean.shape
+    (1, 2, 2)
     """
     robust = _Robust(weight, anchor, metric, iterations)
     return _estimate("RTS", True, model, t, z, obs_cov, query_times, robust)
@@ -189,6 +204,13 @@ def forecast(
     ------
     ValueError, TypeError
         If not exactly the argument that suits the model is given, or times lie before the end.
+
+    Examples
+    --------
+    >>> from afafilter import forecast, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> forecast(spiral(), data.t, data.z, horizon_times=[5.0, 6.0]).mean.shape
+    (1, 2, 2)
     """
     if isinstance(model, LinearSDE):
         if horizon_times is None or steps is not None:

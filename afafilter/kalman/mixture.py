@@ -105,6 +105,14 @@ def mixture_filter(
 
     About twice the time of `kalman_filter` for one path: O(n T (d^3 + p d^2)), as no two paths
     share covariances; memory O(n T d^2).
+
+    Examples
+    --------
+    >>> from afafilter import mixture_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> found = mixture_filter(spiral(), data.t, data.z, outlier_rate=0.1, outlier_scale=100.0)
+    >>> found.info["outlier_probability"].shape
+    (1, 50)
     """
     rate, scale = _contamination(outlier_rate, outlier_scale, estimate)
     iterations = positive_int(iterations, "iterations")

@@ -65,6 +65,15 @@ def radial_kalman_filter(
     about sd / r at the radius r, so that it holds where r is large beside the estimate's standard
     deviation.
     Independent of which direction the state has. O(n T d^3), vectorised over paths.
+
+    Examples
+    --------
+    >>> from afafilter import RadialTangentialSDE, radial_kalman_filter, simulate
+    >>> model = RadialTangentialSDE(0.0, 1.0, radial_var=0.1, tangential_var=0.2,
+    ...     obs_radial_var=0.5, obs_tangential_var=0.5)
+    >>> data = simulate(model, range(20), rng=0, x0=[9.0, 0.0])
+    >>> radial_kalman_filter(model, data.t, data.z).mean.shape
+    (1, 20, 2)
     """
     if not isinstance(model, RadialTangentialSDE):
         raise TypeError(f"model must be a RadialTangentialSDE, got {type(model).__name__}")

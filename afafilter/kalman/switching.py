@@ -67,6 +67,13 @@ def imm_filter(
     (2001), sec. 11.6.6. With independent outliers it is `mixture_filter`; outliers that come in
     runs (`outlier_length`) are what it adds. Exact at the first observation, and all through a flat
     start. O(n T M (d^3 + p^3)) in NumPy, vectorised over paths.
+
+    Examples
+    --------
+    >>> from afafilter import imm_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> imm_filter(spiral(), data.t, data.z, outlier_rate=0.1, outlier_scale=100.0).mean.shape
+    (1, 50, 2)
     """
     switching = _switching(model, outlier_rate, outlier_scale, outlier_length)
     logP, M = log_of(switching.switching), len(switching.models)
@@ -136,6 +143,14 @@ def particle_filter(
     reference for robust filters: told the contamination, no causal estimator has a smaller mean
     squared error but for O(1/N). O(n T N M (d^3 + p^3)), memory O(n N M d^2), vectorised over paths
     and particles.
+
+    Examples
+    --------
+    >>> from afafilter import particle_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> found = particle_filter(spiral(), data.t, data.z, outlier_rate=0.1, outlier_scale=100.0)
+    >>> found.info["mode_probability"].shape
+    (1, 50, 2)
     """
     size, stream = positive_int(n_particles, "n_particles"), generator(rng)
     switching = _switching(model, outlier_rate, outlier_scale, outlier_length)

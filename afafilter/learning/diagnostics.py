@@ -129,6 +129,14 @@ def diagnose(
     Durbin & Koopman (2012), sec. 2.12: Q(L) = n (n + 2) sum_k r_k^2 / (n - k), chi-square;
     H(h), F(h, h), h = n / 3; N = n (skewness^2 / 6 + (kurtosis - 3)^2 / 24), chi-square with 2
     degrees of freedom. Missing values are left out: lags count observed residuals.
+
+    Examples
+    --------
+    >>> from afafilter import datasets, diagnose, families, fit
+    >>> nile = datasets.load_nile()
+    >>> found = fit(families.brownian() + families.noise(), nile.t, nile.z)
+    >>> len(diagnose(found, nile.t, nile.z).to_pandas()) > 0
+    True
     """
     from afafilter.likelihood.data import prepare
 

@@ -129,6 +129,14 @@ def fit(
     evaluation like the filter itself; right for Q = 0 and repeated times. A free covariance that is
     singular at the start is first made definite by a small multiple of the identity: on the
     logarithmic scale it could not leave 0. Durbin & Koopman (2012), ch. 7.
+
+    Examples
+    --------
+    >>> from afafilter import datasets, families, fit
+    >>> nile = datasets.load_nile()
+    >>> found = fit(families.brownian() + families.noise(), nile.t, nile.z)
+    >>> round(found.loglik, 1)
+    -633.5
     """
     choice(method, "method", METHODS)
     max_iter = positive_int(max_iter, "max_iter")

@@ -47,6 +47,15 @@ def likelihood_ratio(small: FitResult, large: FitResult, df: int | None = None) 
     -----
     Chi-square with `df` degrees of freedom (Wilks). Where the small model sits on the boundary of
     the large one (a variance 0) the p value is conservative.
+
+    Examples
+    --------
+    >>> from afafilter import datasets, families, fit, likelihood_ratio
+    >>> nile = datasets.load_nile()
+    >>> small = fit(families.brownian() + families.noise(), nile.t, nile.z)
+    >>> large = fit(families.local_linear_trend() + families.noise(), nile.t, nile.z)
+    >>> bool(likelihood_ratio(small, large).p_value > 0.05)
+    True
     """
     from scipy.stats import chi2
 
@@ -88,6 +97,13 @@ def held_out_score(
     ------
     ValueError
         If start is out of range or nothing was observed after it.
+
+    Examples
+    --------
+    >>> from afafilter import held_out_score, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> bool(held_out_score(spiral(), data.t, data.z[0], start=40) < 0)
+    True
     """
     used = model if isinstance(model, (LinearSDE, DiscreteModel)) else model.model
     whole = prepare(t, z, used.obs_dim, obs_cov)

@@ -17,9 +17,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import choice, generator, positive_int, scalar
+from afafilter._base.checks import choice, positive_int, scalar
 from afafilter.models import blocks
 from afafilter.models.priors import PriorLike
+from afafilter.models.random_systems import random_stable
 from afafilter.models.sde import LinearSDE
 
 __all__ = [
@@ -57,6 +58,12 @@ def brownian(
     References
     ----------
     Durbin and Koopman, Time Series Analysis by State Space Methods, 2nd ed., ch. 2.
+
+    Examples
+    --------
+    >>> from afafilter import brownian
+    >>> brownian(process_var=0.5, obs_var=2.0).transition(3.0)[2].item()
+    1.5
     """
     d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
@@ -83,6 +90,12 @@ def ornstein_uhlenbeck(
     ------
     ValueError, TypeError
         If rate is not positive, a variance negative, or any not one finite number.
+
+    Examples
+    --------
+    >>> from afafilter import ornstein_uhlenbeck
+    >>> ornstein_uhlenbeck(0.5, process_var=2.0).stationary_covariance().item()
+    2.0
     """
     mu = scalar(rate, "rate", low=0.0, strict=True)
     q, r = _variances(process_var, obs_var)
@@ -124,6 +137,12 @@ def matern(
     Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 4.17; Hartikainen and
     Sarkka, Kalman filtering and smoothing solutions to temporal Gaussian process regression
     models, MLSP 2010.
+
+    Examples
+    --------
+    >>> from afafilter import matern
+    >>> matern().dim
+    2
     """
     nu = scalar(nu, "nu")
     if nu not in blocks.NU:
@@ -158,6 +177,12 @@ def constant_velocity(
     ----------
     Bar-Shalom, Li and Kirubarajan, Estimation with Applications to Tracking and Navigation,
     sec. 6.2.2.
+
+    Examples
+    --------
+    >>> from afafilter import constant_velocity
+    >>> constant_velocity(process_var=1.0, obs_var=0.5).transition(2.0)[0].tolist()
+    [[1.0, 2.0], [0.0, 1.0]]
     """
     d = positive_int(dim, "dim")
     q, r = _variances(process_var, obs_var)
@@ -197,6 +222,12 @@ def damped_oscillator(
     ------
     ValueError, TypeError
         If a rate or variance is out of range or not one finite number.
+
+    Examples
+    --------
+    >>> from afafilter import damped_oscillator
+    >>> damped_oscillator().dim
+    2
     """
     mu = scalar(decay, "decay", low=0.0)
     w = scalar(frequency, "frequency", low=0.0, strict=True)
@@ -241,6 +272,12 @@ def seasonal(
     Harvey, Forecasting, Structural Time Series Models and the Kalman Filter, sec. 2.3.4;
     Solin and Sarkka, Explicit link between periodic covariance functions and state space models,
     AISTATS 2014.
+
+    Examples
+    --------
+    >>> from afafilter import seasonal
+    >>> seasonal(12).obs_dim
+    1
     """
     base = 2 * math.pi / scalar(period, "period", low=0.0, strict=True)
     n = positive_int(harmonics, "harmonics")
@@ -277,6 +314,12 @@ def spiral(
     ------
     ValueError, TypeError
         If a rate or variance is out of range or not one finite number.
+
+    Examples
+    --------
+    >>> from afafilter import spiral
+    >>> spiral(decay=0.1, frequency=1.0).A.tolist()
+    [[-0.1, -1.0], [1.0, -0.1]]
     """
     omega = scalar(frequency, "frequency")
     return LinearSDE.isotropic(decay, omega, process_var=process_var, obs_var=obs_var, prior=prior)
@@ -320,6 +363,12 @@ def elliptic_spiral(
     References
     ----------
     Racioppo, Attention as an Adaptive Filter, arXiv:2509.04154v6, fig. 1 and sec. 5.
+
+    Examples
+    --------
+    >>> from afafilter import elliptic_spiral
+    >>> elliptic_spiral().A.round(3).tolist()
+    [[0.9, -2.0], [1.0, -1.1]]
     """
     choice(noise, "noise", ("eigenbasis", "data"))
     mu = scalar(decay, "decay", low=0.0)
@@ -328,55 +377,6 @@ def elliptic_spiral(
     A = -mu * np.eye(2) + omega * np.array([[1.0, -2.0], [1.0, -1.0]])  # S diag(+-i) S^-1
     shape = np.array([[4.0, 2.0], [2.0, 2.0]]) if noise == "eigenbasis" else np.eye(2)  # S S^H
     return LinearSDE(A, Q=q * shape, R=r * shape, prior=prior)
-
-
-def random_stable(
-    dim: int,
-    obs_dim: int | None = None,
-    *,
-    rng: np.random.Generator | int,
-    slowest: float = 0.3,
-    process_var: float = 1.0,
-    obs_var: float = 1.0,
-    prior: PriorLike = None,
-) -> LinearSDE:
-    """A random stable model with full A, Q, R and C, for tests and studies.
-
-    A is a Gaussian matrix with eigenvalues in a disc of radius about 1, shifted so that the slowest
-    mode decays at `slowest`. Q and R are Wishart-like with mean variances process_var and obs_var.
-
-    Parameters
-    ----------
-    dim : int
-        d >= 1.
-    obs_dim : int, optional
-        p >= 1; None: d observations through C = identity.
-    rng : Generator or int
-        Source of randomness: a Generator, or the seed of one.
-    slowest : float
-        > 0, 1/time.
-    process_var : float
-        >= 0, state^2/time.
-    obs_var : float
-        >= 0.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a number is out of range, or rng is neither a Generator nor a seed.
-    """
-    rng = generator(rng)
-    d = positive_int(dim, "dim")
-    p = d if obs_dim is None else positive_int(obs_dim, "obs_dim")
-    rate = scalar(slowest, "slowest", low=0.0, strict=True)
-    q, r = _variances(process_var, obs_var)
-    A = rng.standard_normal((d, d)) / math.sqrt(d)
-    A -= (np.linalg.eigvals(A).real.max() + rate) * np.eye(d)
-    B = rng.standard_normal((d, d))
-    E = rng.standard_normal((p, p))
-    C = None if obs_dim is None else rng.standard_normal((p, d))
-    noise = 0.5 * r * (E @ E.T / p + np.eye(p))
-    return LinearSDE(A, Q=q * B @ B.T / d, R=noise, C=C, prior=prior)
 
 
 def _model(block: blocks.Block, obs_var: float, prior: PriorLike, name: str) -> LinearSDE:

@@ -138,6 +138,12 @@ def contaminated(
     ------
     ValueError, TypeError
         A number out of range; outliers too long or too short for their rate.
+
+    Examples
+    --------
+    >>> from afafilter import contaminated, spiral
+    >>> contaminated(spiral(), 0.1, 100.0).switching.round(3).tolist()
+    [[0.9, 0.1], [0.9, 0.1]]
     """
     rate = scalar(outlier_rate, "outlier_rate", low=0.0)
     scale = scalar(outlier_scale, "outlier_scale", low=1.0)

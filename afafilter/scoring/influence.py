@@ -68,6 +68,14 @@ def influence_curve(
     ------
     ValueError, TypeError
         Shapes that do not match, a step outside of the data, a direction of length 0.
+
+    Examples
+    --------
+    >>> from afafilter import influence_curve, kalman_filter, simulate, spiral
+    >>> data = simulate(spiral(), range(50), 4, rng=0)
+    >>> curve = influence_curve(kalman_filter, spiral(), data.t, data.z, step=40, sizes=[1.0, 10.0])
+    >>> round(float(curve["shift"].iloc[1] / curve["shift"].iloc[0]), 6)
+    10.0
     """
     import pandas as pd
 
@@ -142,6 +150,14 @@ def breakdown_curve(
     ------
     ValueError, TypeError
         A rate outside [0, 1], wrong shapes.
+
+    Examples
+    --------
+    >>> from afafilter import breakdown_curve, kalman_filter, simulate, spiral
+    >>> data = simulate(spiral(), range(50), 4, rng=0)
+    >>> curve = breakdown_curve(kalman_filter, spiral(), data, rates=[0.0, 0.2], size=10.0, rng=1)
+    >>> bool(curve["rmse"].is_monotonic_increasing)
+    True
     """
     import pandas as pd
 

@@ -340,6 +340,14 @@ def score(
     nees and nlpd infinite; nlpd leaves out entries without a density otherwise.
 
     Cost O(n S d^3), the d^3 once where paths share covariances; memory O(n S d).
+
+    Examples
+    --------
+    >>> from afafilter import kalman_filter, score, simulate, spiral
+    >>> data = simulate(spiral(), range(50), 20, rng=0)
+    >>> found = score(kalman_filter(spiral(), data.t, data.z), data)
+    >>> bool(0.9 < found.value("nees") < 1.1)
+    True
     """
     marks = [score_level(x) for x in levels]
     if not isinstance(estimate, Estimate):

@@ -55,6 +55,14 @@ def simulate_radial(
     Notes
     -----
     Strong order 1/2 in the sub-step. O(n_paths T d) times the number of sub-steps.
+
+    Examples
+    --------
+    >>> from afafilter import RadialTangentialSDE, simulate_radial
+    >>> model = RadialTangentialSDE(0.0, 1.0, radial_var=0.1, tangential_var=0.2,
+    ...     obs_radial_var=0.5, obs_tangential_var=0.5)
+    >>> simulate_radial(model, range(5), 3, rng=0, x0=[9.0, 0.0]).x.shape
+    (3, 5, 2)
     """
     rng = generator(rng)
     grid = times(t)
@@ -130,6 +138,14 @@ def radial_range(
     ------
     ValueError
         radius or tau <= 0, radial_var or tangential_var = 0 (no ratio).
+
+    Examples
+    --------
+    >>> from afafilter import RadialTangentialSDE, radial_range
+    >>> model = RadialTangentialSDE(0.0, 1.0, radial_var=0.1, tangential_var=0.2,
+    ...     obs_radial_var=0.5, obs_tangential_var=0.5)
+    >>> bool(0.9 < radial_range(model, 40.0, 1.0, n_paths=4000, rng=0).radial_ratio < 1.1)
+    True
     """
     radius = scalar(radius, "radius", low=0.0, strict=True)
     tau = scalar(tau, "tau", low=0.0, strict=True)

@@ -70,7 +70,14 @@ def spiral_3d(
     obs_var: float = 0.1,
     substep: float = 0.01,
 ) -> DriftSDE:
-    """A rotating, decaying pair that climbs by its radius r in the plane: dx3 = climb r dt."""
+    """A rotating, decaying pair that climbs by its radius r in the plane: dx3 = climb r dt.
+
+    Examples
+    --------
+    >>> from afafilter import spiral_3d
+    >>> spiral_3d().dim
+    3
+    """
 
     def f(x: Array) -> Array:
         a, b, _ = np.moveaxis(x, -1, 0)
@@ -89,7 +96,14 @@ def lorenz(
     obs_var: float = 1.0,
     substep: float = 0.002,
 ) -> DriftSDE:
-    """Lorenz, Deterministic nonperiodic flow, J. Atmos. Sci. 20 (1963), eqs 25-27, with noise."""
+    """Lorenz, Deterministic nonperiodic flow, J. Atmos. Sci. 20 (1963), eqs 25-27, with noise.
+
+    Examples
+    --------
+    >>> from afafilter import lorenz
+    >>> lorenz().dim
+    3
+    """
 
     def f(x: Array) -> Array:
         a, b, c = np.moveaxis(x, -1, 0)
@@ -110,6 +124,12 @@ def coupled_van_der_pol(
     """n oscillators x'' = mu (1 - x^2) x' - x + coupling (mean of x - x): positions, velocities.
 
     van der Pol, On relaxation-oscillations, Phil. Mag. 2 (1926).
+
+    Examples
+    --------
+    >>> from afafilter import coupled_van_der_pol
+    >>> coupled_van_der_pol().dim
+    4
     """
     positive_int(n, "n")
 
@@ -154,6 +174,12 @@ def simulate_drift(
     ValueError, TypeError
         Wrong shapes; more than a million sub-steps between two times; a path that leaves the range
         of numbers.
+
+    Examples
+    --------
+    >>> from afafilter import lorenz, simulate_drift
+    >>> simulate_drift(lorenz(), [0.0, 0.1, 0.2], 2, rng=0, x0=[1.0, 1.0, 20.0]).x.shape
+    (2, 3, 3)
     """
     grid, n, stream = times(t), positive_int(n_paths, "n_paths"), generator(rng)
     start = real_array(x0, "x0")
@@ -191,6 +217,13 @@ def strong_error(
 
     The same Brownian path is followed with steps span / 2, span / 4, ... and each end is compared
     with that of the finest, eight times finer than the last of them.
+
+    Examples
+    --------
+    >>> from afafilter import lorenz, strong_error
+    >>> steps, errors = strong_error(lorenz(), [1.0, 1.0, 20.0], 0.2, 3, n_paths=20)
+    >>> bool(errors[0] > errors[-1])
+    True
     """
     stream, finest = generator(rng), 2 ** (positive_int(halvings, "halvings") + 3)
     h = scalar(span, "span", low=0.0, strict=True) / finest

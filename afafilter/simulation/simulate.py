@@ -120,6 +120,13 @@ def simulate(
     Time O(n T (d^2 + d p + p^2)) after one transition per distinct interval, memory that of the
     result. Law: x(s + tau) | x(s) ~ N(Phi x + psi, V), arXiv:2509.04154 sec. 3; singular V and R
     are fine.
+
+    Examples
+    --------
+    >>> from afafilter import simulate, spiral
+    >>> data = simulate(spiral(), [0.0, 0.5, 2.0], 3, rng=0)
+    >>> data.x.shape, data.z.shape
+    ((3, 3, 2), (3, 3, 2))
     """
     rng = generator(rng)
     n = positive_int(n_paths, "n_paths")
@@ -296,6 +303,12 @@ def sampling_times(
     ------
     ValueError, TypeError
         A number out of range, another law.
+
+    Examples
+    --------
+    >>> from afafilter import sampling_times
+    >>> len(sampling_times(20, 0.5, rng=0))
+    20
     """
     n, dt = positive_int(n, "n"), scalar(dt, "dt", low=0.0, strict=True)
     choice(law, "law", ("regular", "jitter", "poisson", "gamma"))

@@ -124,6 +124,14 @@ def hold_out(
     ------
     ValueError, TypeError
         Bad arguments, too few observations. An estimator that fails is noted in `errors`.
+
+    Examples
+    --------
+    >>> from afafilter import brownian, datasets, hold_out
+    >>> nile = datasets.load_nile()
+    >>> model = brownian(process_var=1469.0, obs_var=15099.0)
+    >>> type(hold_out(["kalman", "rts"], model, nile.t, nile.z, pieces=2)).__name__
+    'HoldOut'
     """
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     if not named:

@@ -107,6 +107,13 @@ def error_covariance(
     ------
     ValueError
         If the estimator is not linear, or `truth` has other dimensions than `model`.
+
+    Examples
+    --------
+    >>> from afafilter import kalman_filter, spiral, theory
+    >>> law = theory.error_covariance(spiral(), range(5), kalman_filter)
+    >>> law.overconfidence.round(9).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     if not callable(estimator):
         raise TypeError(

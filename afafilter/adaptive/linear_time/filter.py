@@ -186,6 +186,13 @@ def linear_time_filter(
 
     info: method, error_bound, n_terms. Covariances take O(M d^2) memory; where that hurts use
     `linear_time_estimate`, which returns one variance per time.
+
+    Examples
+    --------
+    >>> from afafilter import linear_time_filter, simulate, spiral
+    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
+    >>> linear_time_filter(spiral(), data.t, data.z).mean.shape
+    (1, 50, 2)
     """
     found = linear_time_estimate(model, t, z, two_sided=two_sided, **options)
     return Estimate(

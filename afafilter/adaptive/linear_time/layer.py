@@ -74,6 +74,12 @@ def state_space_layer(
     ------
     ValueError
         As `plain_weights_exponentials`, and when the model is not isotropic.
+
+    Examples
+    --------
+    >>> from afafilter import spiral, state_space_layer
+    >>> state_space_layer(spiral()).bound < 1e-8
+    True
     """
     p = require_isotropic(model)
     weights = plain_weights_exponentials(

@@ -173,6 +173,12 @@ def separable_weights(
     ------
     ValueError
         Negative arguments; decay = 0 or process_var = anchor_var = 0 (there the form degenerates).
+
+    Examples
+    --------
+    >>> from afafilter import separable_weights
+    >>> round(separable_weights(0.1, 0.05, 0.5, 0.3).bound, 3)
+    0.022
     """
     decay = scalar(decay, "decay", low=0.0, strict=True)
     process_var = scalar(process_var, "process_var", low=0.0)
