@@ -3,6 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// The build: kernels of each have names of their own (inline namespace), since a module may hold kernels of two.
+#ifndef AFA_LEVEL
+#define AFA_LEVEL generic
+#endif
+
 namespace afa {
 
 // T const: read only. A kernel that gets two views may assume that they do not overlap unless it says so.

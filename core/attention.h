@@ -24,6 +24,7 @@
 #include "panels.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // One direction of time: the model, the noises of a pair's late and early side, the power law
 // w = (1 + d2/scale)^-exponent (exponent 1 and no channels: w = 1), and the inverse temperature.
@@ -508,4 +509,5 @@ int64_t finish(View<T, 2> out, View<T, 2> precision, In<2> num, In<2> den, In<1>
     return 0;
 }
 
+}
 }  // namespace afa

@@ -1,9 +1,6 @@
 // The module that Python imports, and the checks at its border.
 #include "bind.h"
 
-#ifndef AFA_LEVEL
-#define AFA_LEVEL generic
-#endif
 #define AFA_TEXT_(x) #x
 #define AFA_TEXT(x) AFA_TEXT_(x)
 #define AFA_JOIN_(a, b) a##b

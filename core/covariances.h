@@ -9,6 +9,7 @@
 #include "kalman.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 constexpr double SETTLED = 1e-13, SHRINKING = 0.9;   // greatest factor of shrinking changes that is trusted to go on
 constexpr int64_t SHORTEST_WINDOW = 16;
@@ -220,4 +221,5 @@ inline void smooth_covariances(int64_t last, Gains gains, Out<3> cov, Out<2> Z) 
     with_sizes(Z.shape[0], 0, [&](auto d, auto) { smooth_covariances_of(last, gains, cov, Z.data, d); });
 }
 
+}
 }  // namespace afa

@@ -7,6 +7,7 @@
 #include "pairs.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Calls f with a compile-time dimension for small states: f(std::integral_constant<int, D>).
 template <class F> void by_dimension(int64_t d, F&& f) {
@@ -35,69 +36,42 @@ template <int D> struct Triangle {
     // The left sides that wait become part of R; what the rotation was stays in rows, head, beta.
     AFA_INLINE void factor(Loose* triangle, int64_t stride) {
         const int d = dim();
-        AFA_UNROLL
         for (int a = 0; a < d; a++)
             for (int c = waiting; c < MOST; c++) rows[a * MOST + c] = Pack{};
-        AFA_UNROLL
-        for (int a = 0; a < d; a++) {
-            Pack rest = {};
-            AFA_UNROLL
-            for (int c = 0; c < MOST; c++) rest += rows[a * MOST + c] * rows[a * MOST + c];
+        each<D>(0, d, [&](int a) AFA_HERE {
+            Pack* own = &rows[a * MOST];
+            Pack rest = sum_of<MOST, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; }), unit = spread<Pack>(1.0);
             Loose& entry = triangle[(a * d + a) * stride];
             exchanged[a] = !all_between(Pack(Pack(entry) * Pack(entry) - rest), 0.0, HUGE_VAL);
             if (exchanged[a]) {
-                pivot_rows(&rows[a * MOST], static_cast<int>(MOST), Pack(entry), [&](int c, Pack gap, Pack sign) {
+                pivot_rows(own, static_cast<int>(MOST), Pack(entry), [&](int c, Pack gap, Pack sign) {
                     for (int b = a; b < d; b++) exchange(triangle[(b * d + a) * stride], rows[b * MOST + c], gap, sign);
                     places[2 * a * MOST + c] = gap, places[(2 * a + 1) * MOST + c] = sign;
                 });
-                rest = Pack{};
-                for (int c = 0; c < MOST; c++) rest += rows[a * MOST + c] * rows[a * MOST + c];
+                rest = sum_of<0, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; });
             }
-            Pack pivot = entry, unit = spread<Pack>(1.0);
-            if (__builtin_expect(!all_between(Pack(pivot * pivot + rest), 0x1p-900, 0x1p+900), 0))
-                unit = rescale(a, pivot, rest);
+            Pack pivot = entry;
+            if (__builtin_expect(!all_between(Pack(pivot * pivot + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
+                unit = rescale_pivot(own, static_cast<int>(MOST), pivot, rest);
             const Pack norm = root(Pack(pivot * pivot + rest));
             head[a] = pivot + norm;
             live[a] = rest;
             beta[a] = where_positive(rest, Pack(1.0 / (norm * head[a])), Pack{});
             entry = norm * unit;
-            AFA_UNROLL
-            for (int b = a + 1; b < d; b++) rotate(triangle[(b * d + a) * stride], &rows[b * MOST], a);
-        }
-    }
-    // Row a of the left sides in units of its largest entry, where squares would lose digits, or all of them.
-    Pack rescale(int a, Pack& pivot, Pack& rest) {
-        Pack unit = magnitude(pivot);
-        for (int c = 0; c < MOST; c++) unit = larger(unit, magnitude(rows[a * MOST + c]));
-        unit = where_positive(unit, unit, spread<Pack>(1.0));
-        pivot /= unit;
-        rest = Pack{};
-        for (int c = 0; c < MOST; c++) {
-            rows[a * MOST + c] /= unit;
-            rest += rows[a * MOST + c] * rows[a * MOST + c];
-        }
-        return unit;
+            each<D>(a + 1, d, [&](int b) AFA_HERE { rotate(triangle[(b * d + a) * stride], &rows[b * MOST], a); });
+        });
     }
     AFA_INLINE void rotate(Loose& to, Pack* row, int a) {
-        const Pack entry = to;
-        Pack dot = head[a] * entry;
-        AFA_UNROLL
-        for (int c = 0; c < MOST; c++) dot += rows[a * MOST + c] * row[c];
-        dot *= beta[a];
-        to = where_positive(live[a], Pack(head[a] * dot - entry), entry);
-        AFA_UNROLL
-        for (int c = 0; c < MOST; c++) row[c] -= dot * rows[a * MOST + c];
+        reflect<MOST>(to, row, &rows[a * MOST], Pack(head[a]), Pack(beta[a]), Pack(live[a]), static_cast<int>(MOST));
     }
     // The right sides of one data column follow; s: its d entries.
     AFA_INLINE void follow(Loose* s, int64_t stride, Pack* right) {
-        const int d = dim();
-        AFA_UNROLL
-        for (int a = 0; a < d; a++) {
+        each<D>(0, dim(), [&](int a) AFA_HERE {
             if (exchanged[a])
                 for (int c = 0; c < MOST; c++)
                     exchange(s[a * stride], right[c], places[2 * a * MOST + c], places[(2 * a + 1) * MOST + c]);
             rotate(s[a * stride], right, a);
-        }
+        });
     }
 };
 
@@ -132,8 +106,7 @@ void plain_part(const Flow& flow, const Sight& sight, const Queries& queries, bo
                 const int rank = static_cast<int>(sight.rank[j]);
                 for (int a = 0; a < rank; a++) {
                     const int c = sum.waiting++;
-                    AFA_UNROLL
-                    for (int k = 0; k < d; k++) sum.rows[k * Triangle<D>::MOST + c] = walk.G[a * d + k];
+                    each<D>(0, d, [&](int k) AFA_HERE { sum.rows[k * Triangle<D>::MOST + c] = walk.G[a * d + k]; });
                     for (int64_t e = 0; e < r; e++) T[c * r + e] = walk.T[a * r + e];
                     seen[c] = j;
                     if (sum.waiting == Triangle<D>::MOST) flush();
@@ -313,4 +286,5 @@ inline void pair_log_dets(In<4> pairs, In<3> unit, In<2> inverse, Index<1> rank,
             }
 }
 
+}
 }  // namespace afa

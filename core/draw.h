@@ -6,6 +6,7 @@
 #include "array.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // x_k = Phi x_{k-1} + psi + root w_k, entry which[k] of the tables; x[:, 0] holds the start, later rows w.
 template <int D>
@@ -60,4 +61,5 @@ inline void observe(Out<3> z, In<3> x, Index<1> seen, In<3> C, In<2> offset, In<
     else observe_paths<0, 0>(z, x, seen, C, offset, root, which);
 }
 
+}
 }  // namespace afa

@@ -11,6 +11,7 @@
 #include "vec.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // e^{-x}; e^-300 of a state is dropped: its successors would be subnormal.
 inline double fading(double x) { return x < 300.0 ? std::exp(-x) : 0.0; }
@@ -102,4 +103,5 @@ double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, do
     return clock;
 }
 
+}
 }  // namespace afa

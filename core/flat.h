@@ -20,6 +20,7 @@
 #include "rank.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // delta is integrated out as soon as that adds no variance greater than COLLAPSE_GAIN times what is there: what it does add
 // cancels in gradients. Where nothing is there (no process noise) PATIENCE more observations for each direction do, once T is
@@ -274,4 +275,5 @@ inline void integrate_out(FlatState& x, double* L, const double* inverse, double
         for (int j = 0; j < wide; j++) rotation[i * wide + j] = A.at(j, d + i);
 }
 
+}
 }  // namespace afa

@@ -7,6 +7,7 @@
 #include "flat.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 struct FlatKept {
     Out<3> M, touch, T, s, E;            // E (T, p, q)
@@ -277,4 +278,5 @@ inline void smooth_flat(Chain chain, int64_t last, Gains gains, In<3> M, In<3> E
     }
 }
 
+}
 }  // namespace afa

@@ -3,6 +3,7 @@
 #include "flat.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d) and peak
 // (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out.
@@ -120,4 +121,5 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
     return false;
 }
 
+}
 }  // namespace afa

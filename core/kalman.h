@@ -27,6 +27,7 @@
 #include "linalg.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Nodes in processing order and the matrices that they share. step (N) row of F, b, root = V^1/2 for the step
 // into the node, F and root by columns; obs (N) observation shown by the node or -1; cfg (T) row of H, off, R.
@@ -89,7 +90,6 @@ template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
             if (d == 1) return f(Size<1>(d), Size<1>(p));
             if (d == 2) return f(Size<2>(d), Size<1>(p));
             if (d == 3) return f(Size<3>(d), Size<1>(p));
-            if (d == 4) return f(Size<4>(d), Size<1>(p));
         } else if (p == 2) {
             if (d == 2) return f(Size<2>(d), Size<2>(p));
             if (d == 4) return f(Size<4>(d), Size<2>(p));
@@ -293,4 +293,5 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
     });
 }
 
+}
 }  // namespace afa

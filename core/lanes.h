@@ -7,6 +7,7 @@
 #include "kalman.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 using Beside = Vec<double, LANES<double>>;
 using Kept = VecOf<double, LANES<double>>::loose;   // the same in NumPy's memory, which is aligned to its items only
@@ -41,7 +42,7 @@ struct LaneRows {
             AFA_UNROLL
             for (int l = 0; l < L; l++) {
                 if (l >= count || (reached && k < reached[l])) continue;
-                Beside t;
+                Beside t = {};
                 AFA_UNROLL
                 for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
                 store_some<L>(array + (l * rows + k) * n + e, t, some);
@@ -267,4 +268,5 @@ inline void smooth_lanes(LaneMemory kept, Index<1> last, Out<3> mean, Out<4> cov
     with_sizes(mean.shape[2], 1, [&](auto d, auto) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
 }
 
+}
 }  // namespace afa

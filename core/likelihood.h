@@ -27,6 +27,7 @@
 #include "transition.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // The chain of T observations: index (T) the step (F by rows, b, V) into each, cfg (T) row of H, off, R; the first
 // state's law, flat (q, d) by rows; times and sizes say how exact the steps are (rank.h).
@@ -105,7 +106,6 @@ template <class F> int64_t by_sizes(int d, int p, int64_t n, F&& f) {
         switch (n == 1 ? 10 * d + p : 0) {
         case 21: return f(Two(), One(), One());
         case 31: return f(Three(), One(), One());
-        case 41: return f(Four(), One(), One());
         case 22: return f(Two(), Two(), One());
         case 42: return f(Four(), Two(), One());
         default: break;
@@ -411,4 +411,5 @@ void score_pass(const LinearChain& chain, const PathData& data, int64_t first, c
     write_columns(at.Z, 0, 0, Z, d, d);
 }
 
+}
 }  // namespace afa

@@ -30,6 +30,7 @@
 #include "likelihood.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // A flat start along one series, with everything that the kernels of flat_start.h keep.
 struct FlatPart {
@@ -576,4 +577,5 @@ inline void loglik_sdes(In<3> A, In<3> Q, In<2> u, In<3> C, In<2> off, In<3> R, 
     }
 }
 
+}
 }  // namespace afa

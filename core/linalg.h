@@ -3,16 +3,7 @@
 #include "vec.h"
 
 namespace afa {
-
-// f(i) for i = begin, ..., end - 1; unrolled where the length is known when compiled (SIZE > 0). Loops of unknown length
-// stay loops: unrolled they would be slower, and many times as long.
-template <int SIZE, class F> AFA_INLINE void each(int begin, int end, F&& f) {
-    if constexpr (SIZE > 0) {
-        AFA_UNROLL
-        for (int i = begin; i < end; i++) f(i);
-    } else
-        for (int i = begin; i < end; i++) f(i);
-}
+inline namespace AFA_LEVEL {
 
 // f(), in place where SIZE is known when compiled. Else a function of its own, one for all who call the text around it.
 template <class F> __attribute__((noinline)) auto apart(F&& f) { return f(); }
@@ -278,4 +269,5 @@ template <class N, class M> AFA_INLINE void solve_lower_t(const double* L, doubl
         }
 }
 
+}
 }  // namespace afa

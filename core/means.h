@@ -9,6 +9,7 @@
 #include "kalman.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Paths side by side: the l-th lane is path path[l]; lanes beyond `count` repeat the last one and are not written.
 template <class Number> struct Paths {
@@ -24,7 +25,7 @@ template <class Number> struct Paths {
             each<C::BLOCKS>(0, (n + C::W - 1) / C::W, [&](int b) { x(0, b) = C::read(array + (path[0] * rows + k) * n, b, n); });
         } else {
             each<C::BLOCKS>(0, n, [&](int i) {
-                Number t;
+                Number t = {};
                 for (int l = 0; l < MOST; l++) t[l] = array[(path[l] * rows + k) * n + i];
                 x(0, i) = t;
             });
@@ -182,4 +183,5 @@ inline void smooth_means(Chain chain, int64_t last, Gains gains, In<3> innovatio
     });
 }
 
+}
 }  // namespace afa

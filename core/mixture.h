@@ -15,6 +15,7 @@
 #include "flat.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 struct Mixture {
     double rate, scale;
@@ -382,4 +383,5 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
     if (outcome[1] == -2) outcome[1] = rest(Size<0>(d), Size<0>(p));
 }
 
+}
 }  // namespace afa

@@ -18,9 +18,10 @@
 #include <tuple>
 
 #include "array.h"
-#include "vec.h"
+#include "linalg.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 using Pack = Vec<double, LANES<double>>;
 constexpr int W = LANES<double>;
@@ -91,65 +92,57 @@ template <class Number, class Place> AFA_INLINE void exchange(Place& kept, Numbe
     kept = where_positive(gap, Number(sign * x), before);
     waiting = where_positive(gap, before, x);
 }
+// (pivot, X) in units of the largest of them, where squares would lose digits, or all of them; rest = |X|^2. The unit.
+template <class Number> __attribute__((noinline)) Number rescale_pivot(Number* X, int columns, Number& pivot, Number& rest) {
+    Number unit = magnitude(pivot);
+    for (int c = 0; c < columns; c++) unit = larger(unit, magnitude(X[c]));
+    unit = where_positive(unit, unit, spread<Number>(1.0));
+    pivot /= unit;
+    rest = Number{};
+    for (int c = 0; c < columns; c++) X[c] /= unit, rest += X[c] * X[c];
+    return unit;
+}
+// Another row (entry, X) after the reflection by (u, own), beta = 2 / u^T u; nothing where rest is 0.
+template <int COLUMNS, class Place, class Number>
+AFA_INLINE void reflect(Place& place, Number* X, const Number* own, Number u, Number beta, Number rest, int columns) {
+    const Number entry = place;
+    const Number dot = beta * (u * entry + sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * X[c]; }));
+    place = where_positive(rest, Number(u * dot - entry), entry);
+    each<COLUMNS>(0, columns, [&](int c) AFA_HERE { X[c] -= dot * own[c]; });
+}
 
 // [L | X] <- [L | X] Theta with Theta orthogonal, so that the first `pivots` rows of X become zero: L (rows, pivots),
 // lower triangular with a diagonal >= 0, stays so. Householder reflections of columns (Golub & Van Loan, section
 // 5.1): u = (L_aa + |row|, X_a), beta = 2 / u^T u, every row b <- b - beta (b u) u. X (rows, columns) is work space.
-// Graded: columns of any size, each of which keeps its digits.
-template <bool Graded = false, class Number, class Pivots, class Rows, class Columns>
-AFA_INLINE void append(Number* L, int stride, Number* X, int step, Pivots pivots, Rows rows, Columns columns) {
-    AFA_UNROLL
-    for (int a = 0; a < pivots; a++) {
-        Number rest = {}, head = L[a * stride + a], unit = spread<Number>(1.0);
-        AFA_UNROLL
-        for (int c = 0; c < columns; c++) rest += X[a * step + c] * X[a * step + c];
+// Graded: columns of any size, each of which keeps its digits. PIVOTS, COLUMNS: most of them, where that is known when compiled.
+template <int PIVOTS, int COLUMNS, bool Graded = false, class Number>
+AFA_INLINE void append(Number* L, int stride, Number* X, int step, int pivots, int rows, int columns) {
+    each<PIVOTS>(0, pivots, [&](int a) AFA_HERE {
+        Number *own = X + a * step, head = L[a * stride + a], unit = spread<Number>(1.0);
+        Number rest = sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
         if (Graded && !all_between(Number(head * head - rest), 0.0, HUGE_VAL)) {
-            pivot_rows(&X[a * step], columns, head, [&](int c, Number gap, Number sign) {
+            pivot_rows(own, columns, head, [&](int c, Number gap, Number sign) {
                 for (int b = a; b < rows; b++) exchange(L[b * stride + a], X[b * step + c], gap, sign);
             });
-            head = L[a * stride + a], rest = Number{};
-            for (int c = 0; c < columns; c++) rest += X[a * step + c] * X[a * step + c];
+            head = L[a * stride + a], rest = sum_of<0, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
         }
-        if (__builtin_expect(!all_between(Number(head * head + rest), 0x1p-900, 0x1p+900), 0)) {
-            unit = magnitude(head);   // squares would lose digits, or all of them
-            for (int c = 0; c < columns; c++) unit = larger(unit, magnitude(X[a * step + c]));
-            unit = where_positive(unit, unit, spread<Number>(1.0));
-            head /= unit;
-            rest = Number{};
-            for (int c = 0; c < columns; c++) {
-                X[a * step + c] /= unit;
-                rest += X[a * step + c] * X[a * step + c];
-            }
-        }
+        if (__builtin_expect(!all_between(Number(head * head + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
+            unit = rescale_pivot(own, columns, head, rest);
         const Number norm = root(Number(head * head + rest)), u = head + norm;
         const Number beta = where_positive(rest, Number(1.0 / (norm * u)), Number{});
         L[a * stride + a] = norm * unit;
-        AFA_UNROLL
-        for (int b = a + 1; b < rows; b++) {
-            const Number entry = L[b * stride + a];
-            Number dot = u * entry;
-            AFA_UNROLL
-            for (int c = 0; c < columns; c++) dot += X[a * step + c] * X[b * step + c];
-            dot *= beta;
-            L[b * stride + a] = where_positive(rest, Number(u * dot - entry), entry);
-            AFA_UNROLL
-            for (int c = 0; c < columns; c++) X[b * step + c] -= dot * X[a * step + c];
-        }
-    }
+        each<PIVOTS>(a + 1, rows, [&](int b) AFA_HERE { reflect<COLUMNS>(L[b * stride + a], X + b * step, own, u, beta, rest, columns); });
+    });
 }
 // Inverse of a lower triangular matrix (n, n), row by row: exact zeros, small errors.
-template <class N> AFA_INLINE void invert_lower(const Pack* L, Pack* out, N n) {
-    AFA_UNROLL
-    for (int i = 0; i < n; i++) {
+template <int N> AFA_INLINE void invert_lower(const Pack* L, Pack* out, int n) {
+    each<N>(0, n, [&](int i) AFA_HERE {
         const Pack pivot = 1.0 / L[i * n + i];
-        AFA_UNROLL
-        for (int k = 0; k < n; k++) {
-            Pack x = {};
-            AFA_UNROLL
-            for (int m = k; m < i; m++) x -= L[i * n + m] * out[m * n + k];
+        each<N>(0, n, [&](int k) AFA_HERE {
+            const Pack x = sum_of<N, Pack>(k, i, [&](int m) AFA_HERE { return -L[i * n + m] * out[m * n + k]; });
             out[i * n + k] = k < i ? x * pivot : k == i ? pivot : Pack{};
-        }
-    }
+        });
+    });
 }
 
 // One pack of queries on its way through the observations. D: dimension of the state (0: at run time).
@@ -253,30 +246,17 @@ template <int D> struct Walk {
         for (int i = 0; i < d * d; i++) noisy = noisy || V[i] != 0.0;
         if constexpr (AGAINST) {
             if (noisy) {   // X = Phi(tau) root V(s)
-                AFA_UNROLL
-                for (int i = 0; i < d; i++)
-                    AFA_UNROLL
-                    for (int c = 0; c < d; c++) {
-                        Pack x = {};
-                        AFA_UNROLL
-                        for (int e = c; e < d; e++) x += turn[i * d + e] * V[e * d + c];
-                        X[i * d + c] = factor[i] * x;
-                    }
-                append(&noise[0], d, &X[0], d, d, d, d);
+                fill<D, D>(&X[0], d, d, [&](int i, int c) AFA_HERE {
+                    return factor[i] * sum_of<D, Pack>(c, d, [&](int e) AFA_HERE { return turn[i * d + e] * V[e * d + c]; });
+                });
+                append<D, D>(&noise[0], d, &X[0], d, d, d, d);
             }
         } else {
-            AFA_UNROLL
-            for (int i = 0; i < d; i++)   // X = Phi(s) root V(tau)
-                AFA_UNROLL
-                for (int c = 0; c < d; c++) {
-                    Pack x = {};
-                    AFA_UNROLL
-                    for (int e = c; e < d; e++) x += F[i * d + e] * noise[e * d + c];
-                    X[i * d + c] = x;
-                }
-            AFA_UNROLL
-            for (int i = 0; i < d * d; i++) noise[i] = spread<Pack>(V[i]);
-            append(&noise[0], d, &X[0], d, d, d, d);
+            fill<D, D>(&X[0], d, d, [&](int i, int c) AFA_HERE {   // X = Phi(s) root V(tau)
+                return sum_of<D, Pack>(c, d, [&](int e) AFA_HERE { return F[i * d + e] * noise[e * d + c]; });
+            });
+            each<D * D>(0, d * d, [&](int i) AFA_HERE { noise[i] = spread<Pack>(V[i]); });
+            append<D, D>(&noise[0], d, &X[0], d, d, d, d);
         }
         compose(&turn[0], E);
         if (AGAINST && partial) compose(&back[0], B);
@@ -284,17 +264,10 @@ template <int D> struct Walk {
     // A <- A B for a B that all lanes share.
     void compose(Pack* A, const double* B) {
         const int d = dim();
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int c = 0; c < d; c++) {
-                Pack x = {};
-                AFA_UNROLL
-                for (int e = 0; e < d; e++) x += A[i * d + e] * B[e * d + c];
-                out[i * d + c] = x;
-            }
-        AFA_UNROLL
-        for (int i = 0; i < d * d; i++) A[i] = out[i];
+        fill<D, D>(&out[0], d, d, [&](int i, int c) AFA_HERE {
+            return sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return A[i * d + e] * B[e * d + c]; });
+        });
+        each<D * D>(0, d * d, [&](int i) AFA_HERE { A[i] = out[i]; });
     }
 
     // G and T of observation j at these lags.
@@ -308,17 +281,14 @@ template <int D> struct Walk {
         } else along(sight.C.row(j), rank);
         const Pack row = spread<Pack>(static_cast<double>(j));
         const auto used = (row >= from) & (row < to);
-        AFA_UNROLL
         for (int a = 0; a < r; a++) {
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) G[a * d + k] = used && a < rank ? G[a * d + k] : Pack{};
+            each<D>(0, d, [&](int k) AFA_HERE { G[a * d + k] = used && a < rank ? G[a * d + k] : Pack{}; });
             for (int b = 0; b < r; b++) T[a * r + b] = used && a < rank && b < rank ? T[a * r + b] : Pack{};
         }
     }
     // growth = c lag + sign kappa; factor = e^growth, from e^low on (below -300: 0).
     void grow(Pack lag, double sign, double low) {
         const int d = dim();
-        AFA_UNROLL
         for (int k = 0; k < d; k++) {
             const double c = flow.rate[k], q = flow.quiet[k];
             if (k > 0 && c == flow.rate[k - 1] && q == flow.quiet[k - 1]) {
@@ -339,27 +309,15 @@ template <int D> struct Walk {
     // U^T x_i = M y + noise: white (V + M M^T) white^T = I, here with U = I and M = e^kappa Phi C^-1.
     void against_whole(const double* inverse) {
         const int d = dim();
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int c = 0; c < d; c++) {
-                Pack x = {};
-                AFA_UNROLL
-                for (int e = 0; e < d; e++) x += turn[i * d + e] * inverse[e * d + c];
-                M[i * d + c] = X[i * d + c] = factor[i] * x;
-                L[i * d + c] = noise[i * d + c];
-            }
-        append(&L[0], d, &X[0], d, d, d, d);
-        invert_lower(&L[0], &G[0], d);
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int c = 0; c < d; c++) {
-                Pack x = {};
-                AFA_UNROLL
-                for (int e = 0; e <= i; e++) x += G[i * d + e] * M[e * d + c];
-                T[i * r + c] = x;
-            }
+        fill<D, D>(&M[0], d, d, [&](int i, int c) AFA_HERE {
+            return factor[i] * sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return turn[i * d + e] * inverse[e * d + c]; });
+        });
+        each<D * D>(0, d * d, [&](int i) AFA_HERE { X[i] = M[i], L[i] = noise[i]; });
+        append<D, D>(&L[0], d, &X[0], d, d, d, d);
+        invert_lower<D>(&L[0], &G[0], d);
+        fill<D, D>(&T[0], d, d, [&](int i, int c) AFA_HERE {   // r = d
+            return sum_of<D, Pack>(0, i + 1, [&](int e) AFA_HERE { return G[i * d + e] * M[e * d + c]; });
+        });
     }
 
     // With U an orthonormal basis of the rows of H = C Phi^-1 e^-kappa and M = (H U)^-1: the directions of H are
@@ -392,53 +350,36 @@ template <int D> struct Walk {
                 for (int k = 0; k < d; k++)
                     if (C[a * d + k] != 0.0) top = larger(top, -growth[k]);
             }
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) {
-                Pack x = {};
-                AFA_UNROLL
-                for (int e = 0; e < d; e++) x += C[a * d + e] * back[e * d + k];
+            each<D>(0, d, [&](int k) AFA_HERE {
+                const Pack x = sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return C[a * d + e] * back[e * d + k]; });
                 U[a * d + k] = level ? x : x * exponential(clip(-growth[k] - top, -2 * FLOOR, 0.0));
-            }
+            });
             size[a] = exponential(clip(-top, -FLOOR, FLOOR));
             // Gram-Schmidt, twice (Golub & Van Loan, section 5.2.7): C E^-1 = H U^T, H lower triangular.
             for (int b = 0; b < rank; b++) H[a * rank + b] = Pack{};
             for (int pass = 0; pass < 2; pass++)
                 for (int b = 0; b < a; b++) {
-                    Pack dot = {};
-                    AFA_UNROLL
-                    for (int k = 0; k < d; k++) dot += U[b * d + k] * U[a * d + k];
+                    const Pack dot = sum_of<D, Pack>(0, d, [&](int k) AFA_HERE { return U[b * d + k] * U[a * d + k]; });
                     H[a * rank + b] += dot;
-                    AFA_UNROLL
-                    for (int k = 0; k < d; k++) U[a * d + k] -= dot * U[b * d + k];
+                    each<D>(0, d, [&](int k) AFA_HERE { U[a * d + k] -= dot * U[b * d + k]; });
                 }
-            Pack square = {};
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) square += U[a * d + k] * U[a * d + k];
-            H[a * rank + a] = root(square);
+            H[a * rank + a] = root(sum_of<D, Pack>(0, d, [&](int k) AFA_HERE { return U[a * d + k] * U[a * d + k]; }));
             const Pack scale = 1.0 / H[a * rank + a];
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) U[a * d + k] *= scale;
+            each<D>(0, d, [&](int k) AFA_HERE { U[a * d + k] *= scale; });
         }
-        invert_lower(&H[0], &M[0], rank);
+        invert_lower<D>(&H[0], &M[0], rank);
         for (int a = 0; a < rank; a++) {
             for (int b = 0; b < rank; b++) L[a * rank + b] = M[a * rank + b] = M[a * rank + b] * size[b];
-            AFA_UNROLL
-            for (int c = 0; c < d; c++) {   // X = U^T root V
-                Pack x = {};
-                AFA_UNROLL
-                for (int e = c; e < d; e++) x += U[a * d + e] * noise[e * d + c];
-                X[a * d + c] = x;
-            }
+            each<D>(0, d, [&](int c) AFA_HERE {   // X = U^T root V
+                X[a * d + c] = sum_of<D, Pack>(c, d, [&](int e) AFA_HERE { return U[a * d + e] * noise[e * d + c]; });
+            });
         }
-        append(&L[0], rank, &X[0], d, rank, rank, d);
+        append<D, D>(&L[0], rank, &X[0], d, rank, rank, d);
         whitened(&U[0], &M[0], rank);
         if (rotation == nullptr) return;
-        for (int a = 0; a < rank; a++)
-            for (int b = 0; b < rank; b++) {
-                Pack x = {};
-                for (int e = 0; e < rank; e++) x += T[a * r + e] * rotation[e * r + b];
-                M[a * rank + b] = x;
-            }
+        fill<0, 0>(&M[0], rank, rank, [&](int a, int b) AFA_HERE {
+            return sum_of<0, Pack>(0, rank, [&](int e) AFA_HERE { return T[a * r + e] * rotation[e * r + b]; });
+        });
         for (int a = 0; a < rank; a++)
             for (int b = 0; b < rank; b++) T[a * r + b] = M[a * rank + b];
     }
@@ -447,40 +388,29 @@ template <int D> struct Walk {
     void along(const double* C, int rank) {
         const int d = dim();
         for (int a = 0; a < rank; a++) {
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) {
-                Pack h = {}, x = {};
-                AFA_UNROLL
-                for (int e = 0; e < d; e++) h += C[a * d + e] * turn[e * d + k];
-                AFA_UNROLL
-                for (int e = k; e < d; e++) x += C[a * d + e] * noise[e * d + k];
-                U[a * d + k] = h * factor[k];
-                X[a * d + k] = x;
-            }
+            each<D>(0, d, [&](int k) AFA_HERE {
+                U[a * d + k] = factor[k] * sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return C[a * d + e] * turn[e * d + k]; });
+                X[a * d + k] = sum_of<D, Pack>(k, d, [&](int e) AFA_HERE { return C[a * d + e] * noise[e * d + k]; });
+            });
             for (int b = 0; b < rank; b++) M[a * rank + b] = L[a * rank + b] = spread<Pack>(a == b ? 1.0 : 0.0);
         }
-        append(&L[0], rank, &X[0], d, rank, rank, d);
+        append<D, D>(&L[0], rank, &X[0], d, rank, rank, d);
         whitened(&U[0], &M[0], rank);
     }
 
     // G = L^-1 rows, T = L^-1 lower.
     void whitened(const Pack* rows, const Pack* lower, int rank) {
         const int d = dim();
-        invert_lower(&L[0], &X[0], rank);
+        invert_lower<D>(&L[0], &X[0], rank);
         for (int a = 0; a < rank; a++) {
-            AFA_UNROLL
-            for (int k = 0; k < d; k++) {
-                Pack x = {};
-                for (int e = 0; e <= a; e++) x += X[a * rank + e] * rows[e * d + k];
-                G[a * d + k] = x;
-            }
-            for (int b = 0; b < rank; b++) {
-                Pack x = {};
-                for (int e = b; e <= a; e++) x += X[a * rank + e] * lower[e * rank + b];
-                T[a * r + b] = x;
-            }
+            each<D>(0, d, [&](int k) AFA_HERE {
+                G[a * d + k] = sum_of<0, Pack>(0, a + 1, [&](int e) AFA_HERE { return X[a * rank + e] * rows[e * d + k]; });
+            });
+            for (int b = 0; b < rank; b++)
+                T[a * r + b] = sum_of<0, Pack>(b, a + 1, [&](int e) AFA_HERE { return X[a * rank + e] * lower[e * rank + b]; });
         }
     }
 };
 
+}
 }  // namespace afa

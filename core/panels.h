@@ -9,6 +9,7 @@
 #include "powers.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Rows whose sums are in registers together, and for what is left of them; vectors of a wide panel.
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -150,4 +151,5 @@ template <class T> T dot(const T* a, const T* b, int64_t n) {
     return total;
 }
 
+}
 }  // namespace afa

@@ -12,6 +12,7 @@
 #include "vec.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // A register's worth of numbers of type T, and their bits.
 template <class T> using Wide = Vec<T, LANES<T>>;
@@ -132,4 +133,5 @@ AFA_INLINE void cos_sin(Wide<double> x, Wide<double>& cosine, Wide<double>& sine
     sine = number_of<double>(((sb & ~swap) | (cb & swap)) ^ s_sign);
 }
 
+}
 }  // namespace afa

@@ -24,6 +24,7 @@
 #include "linalg.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Roundings by which h n may differ from 0 before it counts as seen, beyond the bound itself.
 constexpr double RANK = 32.0;
@@ -349,4 +350,5 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
     return seen;
 }
 
+}
 }  // namespace afa

@@ -3,6 +3,7 @@
 #include "mixture.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // L (by columns) and m, those of the node before, become those of this one: a step F, b, root = V^1/2 (F and root by
 // columns; moved: whether there is any) and the observation z of H x + off with noise R. Fills cov = L L^T, the
@@ -39,4 +40,5 @@ inline double step_filter(bool moved, In<2> F, In<1> b, In<2> root, In<2> H, In<
     return loglik;
 }
 
+}
 }  // namespace afa

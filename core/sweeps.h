@@ -14,11 +14,12 @@
 #include "dense.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 // Covariances are carried by their roots, P = L L^T, V = N N^T, lower: noise may be small beside what a step adds.
 
 // Observations in order: F, N lead to each from the one before; y_k = H_k x + N(0, I / w), rank_k rows.
-struct Chain {
+struct Observations {
     In<3> F, N, H;
     Index<1> rank;
     auto members() { return std::tie(F, N, H, rank); }
@@ -58,7 +59,7 @@ template <int D, int M, class Number> struct Equations {
         if (waiting == 0) return;
         for (int k = 0; k < all; k++)
             for (int c = waiting; c < MOST; c++) rows[k * MOST + c] = Number{};
-        append<true>(&t[0], d, &rows[0], MOST, d, all, MOST);
+        append<D, MOST, true>(&t[0], d, &rows[0], MOST, d, all, MOST);
         waiting = 0;
     }
     // The next equation: coefficients, then right sides, are put to rows[k * MOST + column].
@@ -95,29 +96,15 @@ template <int D, int M, class Number> struct Sweep {
     // x <- F x, [L | 0] <- [N | F L] Theta (Sarkka & Svensson, "Bayesian filtering and smoothing", sections 6.3, 6.4).
     void predict(const double* F, const double* N) {
         const int d = dim(), all = width();
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int j = 0; j < all; j++) {
-                Number total = {};
-                AFA_UNROLL
-                for (int l = 0; l < d; l++) total += F[i * d + l] * x[l * all + j];
-                work[i * all + j] = total;
-            }
-        AFA_UNROLL
-        for (int i = 0; i < d * all; i++) x[i] = work[i];
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int j = 0; j < d; j++) {
-                Number total = {};
-                AFA_UNROLL
-                for (int l = j; l < d; l++) total += F[i * d + l] * L[l * d + j];
-                work[i * d + j] = total;
-            }
-        AFA_UNROLL
-        for (int i = 0; i < d * d; i++) L[i] = spread<Number>(N[i]);
-        append(&L[0], d, &work[0], d, d, d, d);
+        fill<D, WIDTH>(&work[0], d, all, [&](int i, int j) AFA_HERE {
+            return sum_of<D, Number>(0, d, [&](int l) AFA_HERE { return F[i * d + l] * x[l * all + j]; });
+        });
+        each<D * WIDTH>(0, d * all, [&](int i) AFA_HERE { x[i] = work[i]; });
+        fill<D, D>(&work[0], d, d, [&](int i, int j) AFA_HERE {
+            return sum_of<D, Number>(j, d, [&](int l) AFA_HERE { return F[i * d + l] * L[l * d + j]; });
+        });
+        each<D * D>(0, d * d, [&](int i) AFA_HERE { L[i] = spread<Number>(N[i]); });
+        append<D, D>(&L[0], d, &work[0], d, d, d, d);
     }
     // Uses y = h x + N(0, 1 / w), y of every column: K = P h^T / S, S = h P h^T + 1 / w; the residual
     // (y - h a) - h B theta, of variance S, is an equation in theta. w = 0: nothing happens.
@@ -129,83 +116,59 @@ template <int D, int M, class Number> struct Sweep {
         const int d = dim(), all = width();
         const Number size = root(w);
         Number f = spread<Number>(1.0), length = f;
-        AFA_UNROLL
-        for (int i = 0; i < d; i++) gain[i] = Number{};
-        AFA_UNROLL
-        for (int j = d - 1; j >= 0; j--) {
-            Number g = {};
-            AFA_UNROLL
-            for (int i = j; i < d; i++) g += h[i] * L[i * d + j];
-            g *= size;
+        each<D>(0, d, [&](int i) AFA_HERE { gain[i] = Number{}; });
+        each<D>(0, d, [&](int before) AFA_HERE {
+            const int j = d - 1 - before;
+            const Number g = size * sum_of<D, Number>(j, d, [&](int i) AFA_HERE { return h[i] * L[i * d + j]; });
             f += g * g;
             const Number longer = root(f), over = 1.0 / longer, kept = length * over, k = g * over / length;
-            AFA_UNROLL
-            for (int i = j; i < d; i++) {
+            each<D>(j, d, [&](int i) AFA_HERE {
                 const Number entry = L[i * d + j];
                 L[i * d + j] = kept * entry - k * gain[i];
                 gain[i] += g * entry;
-            }
+            });
             length = longer;
-        }
+        });
         const Number scale = size / length;                                    // S^{-1/2}; gain = w^{1/2} P h^T
-        AFA_UNROLL
-        for (int j = 0; j < all; j++) {
-            Number total = {};
-            AFA_UNROLL
-            for (int l = 0; l < d; l++) total += h[l] * x[l * all + j];
+        each<WIDTH>(0, all, [&](int j) AFA_HERE {
+            const Number total = sum_of<D, Number>(0, d, [&](int l) AFA_HERE { return h[l] * x[l * all + j]; });
             row[j] = scale * (j < d ? total : y[j - d] - total);
-        }
-        AFA_UNROLL
-        for (int i = 0; i < d; i++) {
+        });
+        each<D>(0, d, [&](int i) AFA_HERE {
             const Number k = gain[i] / length;
-            AFA_UNROLL
-            for (int j = 0; j < all; j++) x[i * all + j] += j < d ? -k * row[j] : k * row[j];
-        }
+            each<WIDTH>(0, all, [&](int j) AFA_HERE { x[i * all + j] += j < d ? -k * row[j] : k * row[j]; });
+        });
         const int c = known.next();
-        AFA_UNROLL
-        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = row[j];
+        each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = row[j]; });
     }
     // Equations [Y | s] in F x + N(0, V) as equations in x: (I + Y V Y^T)^{-1/2} [Y F | s].
     void retreat(const double* F, const double* N) {
         const int d = dim(), all = width();
         known.settle();
-        AFA_UNROLL
-        for (int i = 0; i < d; i++)
-            AFA_UNROLL
-            for (int j = 0; j < d; j++) {
-                Number total = {};
-                AFA_UNROLL
-                for (int l = i > j ? i : j; l < d; l++) total += N[l * d + j] * known.left(i, l);
-                work[i * d + j] = total;
-                root_[i * d + j] = spread<Number>(i == j ? 1.0 : 0.0);
-            }
-        append(&root_[0], d, &work[0], d, d, d, d);                            // [root | 0] = [I | Y N] Theta
-        AFA_UNROLL
-        for (int i = 0; i < d; i++) {
+        fill<D, D>(&work[0], d, d, [&](int i, int j) AFA_HERE {
+            root_[i * d + j] = spread<Number>(i == j ? 1.0 : 0.0);
+            return sum_of<D, Number>(i > j ? i : j, d, [&](int l) AFA_HERE { return N[l * d + j] * known.left(i, l); });
+        });
+        append<D, D>(&root_[0], d, &work[0], d, d, d, d);                      // [root | 0] = [I | Y N] Theta
+        each<D>(0, d, [&](int i) AFA_HERE {
             const Number pivot = 1.0 / root_[i * d + i];
-            AFA_UNROLL
-            for (int j = 0; j < all; j++) {
+            each<WIDTH>(0, all, [&](int j) AFA_HERE {
                 Number total = j < d ? Number{} : known.left(i, j);
-                if (j < d)
-                    AFA_UNROLL
-                    for (int l = i; l < d; l++) total += F[l * d + j] * known.left(i, l);
-                AFA_UNROLL
-                for (int l = 0; l < i; l++) total -= root_[i * d + l] * work[l * all + j];
+                if (j < d) each<D>(i, d, [&](int l) AFA_HERE { total += F[l * d + j] * known.left(i, l); });
+                each<D>(0, i, [&](int l) AFA_HERE { total -= root_[i * d + l] * work[l * all + j]; });
                 work[i * all + j] = total * pivot;
-            }
-        }
+            });
+        });
         known.clear();
         for (int i = 0; i < d; i++) {
             const int c = known.next();
-            AFA_UNROLL
-            for (int j = 0; j < all; j++) known.rows[j * MOST + c] = work[i * all + j];
+            each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = work[i * all + j]; });
         }
     }
     // Equations size (h x = y) join those about the future.
     void collect(const double* h, const double* y, Number size) {
         const int d = dim(), all = width(), c = known.next();
-        AFA_UNROLL
-        for (int j = 0; j < all; j++) known.rows[j * MOST + c] = size * (j < d ? h[j] : y[j - d]);
+        each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = size * (j < d ? h[j] : y[j - d]); });
     }
 };
 
@@ -246,7 +209,7 @@ void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, c
 
 // Queries start <= q < stop, in order, that use the same observations begin <= k < end (end = 0: none lie ahead).
 template <int D, int M>
-void sweep_group(const Chain& chain, const Stops& stops, const In<3>& y, const Found& found, int64_t start, int64_t stop,
+void sweep_group(const Observations& chain, const Stops& stops, const In<3>& y, const Found& found, int64_t start, int64_t stop,
                  int64_t begin, int64_t end, Sweep<D, M, double>& s, Sweep<D, M, double>& own, double* future) {
     const int64_t d = s.dim(), m = s.width() - d, size = d * s.width();
     const auto see = [&](int64_t k, auto&& use) {
@@ -277,7 +240,7 @@ void sweep_group(const Chain& chain, const Stops& stops, const In<3>& y, const F
     }
 }
 
-template <int D, int M> void sweep_groups(const Chain& chain, const Stops& stops, const In<3>& y, const Found& found) {
+template <int D, int M> void sweep_groups(const Observations& chain, const Stops& stops, const In<3>& y, const Found& found) {
     const int64_t n = stops.split.shape[0], d = chain.H.shape[2], m = y.shape[2];
     Sweep<D, M, double> s(d, m), own(d, m);
     bool causal = true;
@@ -292,14 +255,14 @@ template <int D, int M> void sweep_groups(const Chain& chain, const Stops& stops
     }
 }
 // Weights 1: one sweep for all queries that use the same observations, or have none ahead; y (T, r, m).
-inline void sweep_shared(Chain chain, Stops stops, In<3> y, Found found) {
+inline void sweep_shared(Observations chain, Stops stops, In<3> y, Found found) {
     if (y.shape[2] != 1) return sweep_groups<0, 0>(chain, stops, y, found);
     by_dimension(chain.H.shape[2], [&](auto D) { sweep_groups<decltype(D)::value, 1>(chain, stops, y, found); });
 }
 
 // One pack of queries q0, q0 + 1, ... of one path, with the weights w (n, BUNDLE) of the observations from `low` on.
 template <int D>
-void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t low, const double* w, int64_t q0,
+void sweep_pack(const Observations& chain, const Stops& stops, const double* y, int64_t low, const double* w, int64_t q0,
                 int count, const Found& found, int64_t at, Sweep<D, 1, Pack>& s, Sweep<D, 1, double>& own, double* future) {
     const int64_t d = s.dim(), r = chain.H.shape[1], size = d * s.width();
     int64_t begin = stops.first[q0], middle = stops.split[q0], end = stops.last[q0], nearest = middle;
@@ -358,7 +321,7 @@ void sweep_pack(const Chain& chain, const Stops& stops, const double* y, int64_t
 }
 
 // Weights w (P, bundles, n, BUNDLE) of their own for every path and query; y (P, T, r).
-inline void sweep_each(Chain chain, Stops stops, In<3> y, int64_t low, In<4> w, Found found) {
+inline void sweep_each(Observations chain, Stops stops, In<3> y, int64_t low, In<4> w, Found found) {
     by_dimension(chain.H.shape[2], [&](auto D) {
         const int64_t n = stops.split.shape[0], d = chain.H.shape[2];
         Sweep<decltype(D)::value, 1, Pack> s(d, 1);
@@ -373,4 +336,5 @@ inline void sweep_each(Chain chain, Stops stops, In<3> y, int64_t low, In<4> w, 
     });
 }
 
+}
 }  // namespace afa

@@ -15,6 +15,7 @@
 #include "linalg.h"
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 using Lanes = Vec<double, LANES<double>>;
 
@@ -322,4 +323,5 @@ inline void transition_adjoint(In<2> A, In<2> Q, In<1> u, In<1> steps, In<3> gPh
     series_adjoint(series, &rows[0], gA.data, gQ.data, gu.data);
 }
 
+}
 }  // namespace afa

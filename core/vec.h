@@ -8,13 +8,14 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
-// Two things that only a macro can say. Clang unrolls loops of known length by itself, and would unroll those
+// Three things that only a macro can say; AFA_HERE: a lambda's body belongs where it is called. Clang unrolls loops of known length by itself, and would unroll those
 // of unknown length as well if it were told to.
 #define AFA_INLINE inline __attribute__((always_inline))
+#define AFA_HERE __attribute__((always_inline))
 #if defined(__clang__)
 #define AFA_UNROLL
 #pragma clang fp contract(fast)
@@ -23,6 +24,7 @@
 #endif
 
 namespace afa {
+inline namespace AFA_LEVEL {
 
 constexpr double EPS = 2.220446049250313e-16, LOG_2PI = 1.8378770664093453;
 
@@ -210,6 +212,26 @@ template <> struct Size<0> {
     constexpr operator int() const { return n; }
 };
 
+// f(i) for i = begin, ..., end - 1; unrolled where the length is known when compiled (SIZE > 0). Loops of unknown length
+// stay loops: unrolled they would be slower, and many times as long.
+template <int SIZE, class F> AFA_INLINE void each(int begin, int end, F&& f) {
+    if constexpr (SIZE > 0) {
+        AFA_UNROLL
+        for (int i = begin; i < end; i++) f(i);
+    } else
+        for (int i = begin; i < end; i++) f(i);
+}
+// term(begin) + ... + term(end - 1).
+template <int SIZE, class Number, class F> AFA_INLINE Number sum_of(int begin, int end, F&& term) {
+    Number total = {};
+    each<SIZE>(begin, end, [&](int i) { total += term(i); });
+    return total;
+}
+// out_ic = entry(i, c), by rows.
+template <int ROWS, int COLUMNS, class Number, class F> AFA_INLINE void fill(Number* out, int rows, int columns, F&& entry) {
+    each<ROWS>(0, rows, [&](int i) { each<COLUMNS>(0, columns, [&](int c) { out[i * columns + c] = entry(i, c); }); });
+}
+
 // Work space, zeros at first: on the stack where its size N is known, else allocated (once per call).
 template <class T, int N> struct Scratch {
     T entries[N] = {};
@@ -234,4 +256,5 @@ template <class T> struct Scratch<T, 0> {
     const T& operator[](int64_t i) const { return entries[i]; }
 };
 
+}
 }  // namespace afa
