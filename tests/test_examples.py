@@ -8,6 +8,7 @@ import types
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 import afafilter
@@ -44,10 +45,12 @@ def test_every_public_function_has_an_example():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_give_what_they_show(name):
     text = inspect.getdoc(EXAMPLES[name]) or ""
-    found = doctest.DocTestParser().get_doctest(text, {"__name__": "example"}, name, name, 0)
+    names = {"__name__": "example", "np": np}
+    found = doctest.DocTestParser().get_doctest(text, names, name, name, 0)
     assert found.examples
     shown: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(found, shown.append)
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+        runner.run(found, out=shown.append)
     assert not shown, "".join(shown)
