@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
 from afafilter._base.frames import tidy
+from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, component_names, load, optional
 from afafilter._base.source import Source as Source
 from afafilter._base.stamps import Stamps
@@ -212,12 +213,10 @@ class Estimate(ShownAsText):
         ValueError
             If `level` is not in (0, 1).
         """
-        from scipy.special import ndtri
-
         level = scalar(level, "level")
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1), got {level:g}")
-        half = ndtri(0.5 + 0.5 * level) * self.std
+        half = half_width(level) * self.std
         unknown = np.isinf(half)
         centre = np.where(unknown, 0.0, self.mean)
         return centre - half, centre + half

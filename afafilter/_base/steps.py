@@ -58,6 +58,16 @@ def not_before(t: float, last: float) -> float:
     return last
 
 
+def filled_in(stamps: Array, points: int) -> Array:
+    """Distinct stamps and, in gaps wider than 1/points of the whole, times between them."""
+    fine = np.linspace(stamps[0], stamps[-1], points)
+    after = np.clip(np.searchsorted(stamps, fine, side="right"), 1, max(len(stamps) - 1, 1))
+    if stamps[0] == stamps[-1]:
+        return stamps[:1]
+    wide = stamps[after] - stamps[after - 1] > (stamps[-1] - stamps[0]) / points
+    return np.union1d(stamps, fine[wide])
+
+
 def regular_step(stamps: Array) -> float | None:
     """The spacing of an equally spaced grid (to the rounding of the stamps), else None."""
     if len(stamps) < 2 or stamps[-1] == stamps[0]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, observations
 from afafilter._base.progress import waiting
+from afafilter._base.steps import filled_in
 from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
 from afafilter.cli.reading import Reading, forced, read, together, with_components
@@ -251,20 +252,11 @@ def _figure(
     from afafilter.cli.draw import draw_series
 
     seen = observed(found, system)
-    dense = _between(series.t if asked is None else np.union1d(series.t, asked))
+    shown = series.t if asked is None else np.union1d(series.t, asked)
+    dense = filled_in(shown, 400)
     plain = function.keywords.get("anchor") != "observation"
-    if dense is not None and plain and "query_times" in options_of(function.func):
+    if len(dense) > len(np.unique(shown)) and plain and "query_times" in options_of(function.func):
         extra = {} if series.obs_cov is None else {"obs_cov": series.obs_cov}
         z = observations(series.z, len(series.t), system.obs_dim)
         seen = observed(function(system, series.t, z, query_times=dense, **extra), system)
     return draw_series(path, seen, series, force)
-
-
-def _between(t: Array, points: int = 400) -> Array | None:
-    """The times and, in gaps wider than 1/points of the whole, times between; None if no gap is."""
-    fine = np.linspace(t[0], t[-1], points)
-    after = np.clip(np.searchsorted(t, fine, side="right"), 1, max(len(t) - 1, 1))
-    if len(t) < 2 or t[0] == t[-1]:
-        return None
-    wide = t[after] - t[after - 1] > (t[-1] - t[0]) / points
-    return np.union1d(t, fine[wide]) if wide.any() else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.normal import half_width
 from afafilter.io.series import Series
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import sight
@@ -89,15 +90,12 @@ def _bands(
 ) -> dict[str, Any]:
     """Columns of one value: signal, its sd, sd of a measurement, and intervals of both."""
     columns = {f"{name}_fit": fit, f"{name}_fit_sd": fit_sd, f"{name}_obs_sd": obs_sd}
-    if levels:
-        from scipy.special import ndtri
-
-        for level in levels:
-            half = float(ndtri(0.5 + 0.005 * level))
-            for kind, sd in (("fit", fit_sd), ("obs", obs_sd)):
-                with np.errstate(invalid="ignore"):
-                    columns[f"{name}_{kind}_low{level:g}"] = fit - half * sd
-                    columns[f"{name}_{kind}_high{level:g}"] = fit + half * sd
+    for level in levels:
+        half = half_width(0.01 * level)
+        for kind, sd in (("fit", fit_sd), ("obs", obs_sd)):
+            with np.errstate(invalid="ignore"):
+                columns[f"{name}_{kind}_low{level:g}"] = fit - half * sd
+                columns[f"{name}_{kind}_high{level:g}"] = fit + half * sd
     return columns
 
 

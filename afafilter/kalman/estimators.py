@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    choice,
     observation_covariances,
     positive_int,
     times,
@@ -27,14 +26,18 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
 from afafilter._base.unknown import chosen
-from afafilter.kalman.inputs import Model, checked_inputs, read_data, rows_of, shortened
+from afafilter.kalman.inputs import (
+    Model,
+    Reweighting,
+    checked_inputs,
+    read_data,
+    rows_of,
+    shortened,
+)
 from afafilter.models.forcing import honours_forcing, shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
-from afafilter.weights import Weight, as_weight
-
-ANCHORS = ("prediction", "estimate", "variational")
-METRICS = ("R", "raw", "innovation")
+from afafilter.weights import Weight
 
 
 @takes_tables
@@ -123,7 +126,7 @@ def kalman_filter(
     >>> found.mean.shape, found.loglik.shape
     ((1, 50, 2), (1,))
     """
-    robust = _Robust(weight, anchor, metric, iterations)
+    robust = Reweighting(weight, anchor, metric, iterations)
     return _estimate("Kalman", False, model, t, z, obs_cov, query_times, robust)
 
 
@@ -166,7 +169,7 @@ def rts_smoother(
     >>> rts_smoother(spiral(), data.t, data.z, query_times=[0.5, 1.5]).mean.shape
     (1, 2, 2)
     """
-    robust = _Robust(weight, anchor, metric, iterations)
+    robust = Reweighting(weight, anchor, metric, iterations)
     return _estimate("RTS", True, model, t, z, obs_cov, query_times, robust)
 
 
@@ -237,7 +240,7 @@ def forecast(
         gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
         data = np.concatenate([data, gap], axis=-2)
         steps_on = np.arange(float(total))
-        whole = shortened(model, total), steps_on, data, R_all, None, _Robust(**robust)
+        whole = shortened(model, total), steps_on, data, R_all, None, Reweighting(**robust)
         full = _estimate("Kalman", False, *whole)
         smoother = partial(_estimate, "RTS", True, *whole)
         found = replace(
@@ -263,24 +266,6 @@ def _paths_ahead(
     return smoother().sample_paths(n, rng)[..., -ahead:, :]
 
 
-class _Robust(NamedTuple):
-    weight: Any = None
-    anchor: str = "prediction"
-    metric: str = "R"
-    iterations: int = 50
-
-    def checked(self) -> _Robust:
-        weight = as_weight(self.weight)
-        choice(self.anchor, "anchor", ANCHORS)
-        choice(self.metric, "metric", METRICS)
-        if self.anchor != "prediction" and self.metric == "innovation":
-            raise ValueError(
-                f"metric 'innovation' goes with anchor 'prediction', not {self.anchor!r}: R or raw"
-            )
-        positive_int(self.iterations, "iterations")
-        return self if weight is self.weight else self._replace(weight=weight)
-
-
 def _source(
     model: Model, R: Array | None, T: int, on_grid: bool, draw: Callable[..., Array] | None
 ) -> Source:
@@ -300,7 +285,7 @@ def _estimate(
     z: ArrayLike | None,
     obs_cov: ArrayLike | None,
     query_times: ArrayLike | None,
-    robust: _Robust,
+    robust: Reweighting,
 ) -> Estimate:
     from afafilter.kalman import queries as ask
     from afafilter.kalman.draws import draw_paths

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
+    choice,
     is_complete,
     observation_covariances,
     observations,
+    positive_int,
     times,
     told_type,
 )
 from afafilter._base.steps import asked_times
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
+from afafilter.weights import as_weight
 
 Model = LinearSDE | DiscreteModel
+ANCHORS = ("prediction", "estimate", "variational")
+METRICS = ("R", "raw", "innovation")
+
+
+class Reweighting(NamedTuple):
+    """Robust weight and how it is found, as `kalman_filter` describes them; None: none."""
+
+    weight: Any = None
+    anchor: str = "prediction"
+    metric: str = "R"
+    iterations: int = 50
+
+    def checked(self) -> Reweighting:
+        """With a word turned into the weight; ValueError, TypeError for what does not go."""
+        weight = as_weight(self.weight)
+        choice(self.anchor, "anchor", ANCHORS)
+        choice(self.metric, "metric", METRICS)
+        if self.anchor != "prediction" and self.metric == "innovation":
+            raise ValueError(
+                f"metric 'innovation' goes with anchor 'prediction', not {self.anchor!r}: R or raw"
+            )
+        positive_int(self.iterations, "iterations")
+        return self if weight is self.weight else self._replace(weight=weight)
 
 
 class Inputs(NamedTuple):

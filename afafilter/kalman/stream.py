@@ -16,10 +16,8 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    choice,
     covariance,
     is_definite,
-    positive_int,
     real_array,
     scalar,
     told_type,
@@ -27,8 +25,8 @@ from afafilter._base.checks import (
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
-from afafilter.kalman.estimators import ANCHORS, METRICS
 from afafilter.kalman.flat_start import raise_singular, settle
+from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.recursions import Paths
 from afafilter.kalman.robust import judge, start_paths
 from afafilter.linalg.subspaces import ROUNDING
@@ -38,7 +36,7 @@ from afafilter.models.priors import Prior, prior_time
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
-from afafilter.weights import Weight, as_weight
+from afafilter.weights import Weight
 
 REMEMBERED = 256
 """Lengths of steps whose transitions are kept."""
@@ -83,17 +81,12 @@ class KalmanStream:
         if not isinstance(model, LinearSDE):
             raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
         refuse_forcing(model, "KalmanStream")
-        choice(anchor, "anchor", ANCHORS)
-        choice(metric, "metric", METRICS)
-        if anchor != "prediction" and metric == "innovation":
-            raise ValueError(f"metric 'innovation' goes with anchor 'prediction', not {anchor!r}")
+        self._robust = Reweighting(weight, anchor, metric, iterations).checked()
         if weight is not None and metric == "R" and not is_definite(model.R[None]).all():
             raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
         self.model = model
         self.t: float | None = None
         self.loglik = 0.0
-        self._weight = as_weight(weight)
-        self._rule = anchor, metric, positive_int(iterations, "iterations")
         self._shows = model.C[None].copy(), model.offset[None].copy()
         self._noise = model.R[None].copy()
         self._one, self._none = np.ones(1), np.zeros(1, np.int64)
@@ -106,7 +99,7 @@ class KalmanStream:
 
     def __repr__(self) -> str:
         now = "nothing seen" if self.t is None else f"t {self.t:g}, loglik {self.loglik:.6g}"
-        robust = "" if self._weight is None else f", {self._weight}"
+        robust = "" if self._robust.weight is None else f", {self._robust.weight}"
         return f"KalmanStream({self.model!r}{robust}, {now})"
 
     def update(self, t: float, z: ArrayLike, *, obs_cov: ArrayLike | None = None) -> Estimate:
@@ -139,7 +132,7 @@ class KalmanStream:
         if obs_cov is not None:
             R = covariance(obs_cov, "obs_cov", self._noise.shape[1:])[None].copy()
         node = now - self.model.delay
-        if self._node is not None and self._weight is None and self._state.rank[0] < 0:
+        if self._node is not None and self._robust.weight is None and self._state.rank[0] < 0:
             return self._step(now, node, row, R)
         state = _copied(self._state)
         state, chain = self._carried(state, node, R)
@@ -149,8 +142,8 @@ class KalmanStream:
         seen = row[:, 0] == row[:, 0]
         usable = known & seen
         w = 1.0
-        if self._weight is not None:
-            w = float(judge(self._weight, v, S, R[0], usable, *self._rule)[0][0])
+        if self._robust.weight is not None:
+            w = float(judge(self._robust.weight, v, S, R[0], usable, *self._robust[1:])[0][0])
         loglik, scale = np.zeros(1), self._one
         used = seen
         if w != 1.0:
@@ -168,7 +161,7 @@ class KalmanStream:
         if not (usable & used).all():
             v = np.where(usable & used, v, np.nan)
         mean, cov, laws = self._law(state, now)
-        info = {} if self._weight is None else {"robust_weights": np.array([w])}
+        info = {} if self._robust.weight is None else {"robust_weights": np.array([w])}
         return Estimate(
             np.array([now]),
             mean,

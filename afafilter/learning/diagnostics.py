@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, given, observations, positive_int, told_type
 from afafilter._base.containers import takes_tables
+from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
@@ -172,7 +173,7 @@ def diagnose(
         t=data.t,
         residuals=residuals.reshape(*lead, len(data.t), p),
         acf=acf,
-        acf_band=1.959963984540054 / np.sqrt(min(sizes)),
+        acf_band=half_width(0.95) / np.sqrt(min(sizes)),
         nis=nis,
         nis_test=_nis_test(nis, total),
         ljung_box=tuple(_ljung_box(r, parts, n_params or 0) for r, parts in zip(acf, series)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import Array, positive_int, scalar
+from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, load
 from afafilter.learning.problem import Problem
 from afafilter.models.discrete import DiscreteModel
@@ -116,9 +117,7 @@ class FitResult(ShownAsText):
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""
-        from scipy.special import ndtri
-
-        half = float(ndtri(0.5 + 0.5 * _level(level)))
+        half = half_width(_level(level))
         out = {}
         positive = self.problem.parametrisation.positive
         for (name, value), log in zip(self.params.items(), positive, strict=True):

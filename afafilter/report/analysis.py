@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.steps import filled_in
 from afafilter.adaptive.estimators import adaptive_filter, adaptive_smoother
 from afafilter.io.series import Series
 from afafilter.kalman.estimators import kalman_filter, rts_smoother
@@ -127,7 +128,7 @@ def _smoothed(
     """The smoother at the data, between them where the model knows of it, and ahead."""
     ahead = _ahead(t)
     if isinstance(model, LinearSDE):
-        return rts_smoother(model, t, z, query_times=np.union1d(_between(t), ahead), **extra)
+        return rts_smoother(model, t, z, query_times=np.union1d(filled_in(t, 250), ahead), **extra)
     if model.time_varying:
         return rts_smoother(model, t, z, **extra)
     longer = np.concatenate([z, np.full((len(ahead), z.shape[1]), np.nan)])
@@ -182,16 +183,6 @@ def _ahead(t: Array) -> Array:
     step = float(np.median(gaps)) if gaps.size else 1.0
     count = int(np.clip(AHEAD * len(t), 3, 400))
     return np.asarray(t[-1] + step * np.arange(1, count + 1))
-
-
-def _between(t: Array, points: int = 500) -> Array:
-    """The times, and times between in wide gaps."""
-    fine = np.linspace(t[0], t[-1], points)
-    after = np.clip(np.searchsorted(t, fine, side="right"), 1, max(len(t) - 1, 1))
-    if len(t) < 2 or t[0] == t[-1]:
-        return np.unique(t)
-    wide = t[after] - t[after - 1] > 2 * (t[-1] - t[0]) / points
-    return np.union1d(t, fine[wide])
 
 
 def weight_maps(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.normal import half_width
 from afafilter.io.series import Series
 from afafilter.report.analysis import Analysis
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b6b6b"
 MOST_POINTS = 6000
 """Points of a line; beyond, the smallest and largest of each stretch are drawn."""
-Z95 = 1.959963984540054
+Z95 = half_width(0.95)
 
 
 def thinned(x: Array, limit: int = MOST_POINTS) -> Any:

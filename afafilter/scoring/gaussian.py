@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.normal import half_width
 
 SINGULAR = 1e-13
 """Smallest pivot of a correlation matrix that counts as nonzero."""
@@ -104,13 +105,6 @@ def pit_counts(standardised: Array, known: ObsMask) -> Array:
     series = np.arange(n)[:, None, None] * d + np.arange(d)
     flat = (series * BINS + at)[known]
     return np.bincount(flat, minlength=n * d * BINS).reshape(n, d, BINS).astype(np.float64)
-
-
-def half_width(level: float) -> float:
-    """Half of the central interval of N(0, 1) with that probability."""
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + 0.5 * level))
 
 
 def interval_score(error: Array, std: Array, level: float) -> Array:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.normal import half_width
 from afafilter.scoring.gaussian import (
     Whitened,
     crps_gaussian,
     energy_gaussian,
-    half_width,
     interval_score,
     ljung_box,
     pit_counts,

@@ -29,10 +29,12 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import chosen_unit, take
+from afafilter._base.normal import half_width
 from afafilter._base.shown import LINES, ShownAsText
 from afafilter.io.tables import Cell, markdown_table
 from afafilter.models.forcing import sight
 from afafilter.results import Estimate
+from afafilter.scoring.gaussian import crps_gaussian
 from afafilter.studies.batch import Estimator, checked_estimators
 
 if TYPE_CHECKING:
@@ -265,10 +267,8 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     """Columns error, crps, inside the interval, -log density of every hidden value.
 
     NaN where the estimate does not say it: of an undetermined value all, of a point estimate the
-    last two. crps of a Gaussian: Gneiting and Raftery, JASA 102 (2007), eq. 21; of a point |error|.
+    last two. crps of a point: |error|.
     """
-    from scipy.special import ndtr, ndtri
-
     H, offset = sight(model, estimate.t)
     if estimate.is_point:
         mean = np.einsum("...ij,...j->...i", H, estimate.mean) + offset
@@ -281,11 +281,9 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     error = np.where(use, z - mean - offset, np.nan)[scored]
     sd = np.sqrt(np.where(use, var, np.nan))[scored]
     u = error / sd
-    density = np.exp(-0.5 * u**2) / np.sqrt(2 * np.pi)
-    crps = sd * (u * (2 * ndtr(u) - 1) + 2 * density - 1 / np.sqrt(np.pi))
     nlpd = 0.5 * u**2 + np.log(sd) + 0.5 * np.log(2 * np.pi)
-    inside = np.abs(u) <= ndtri(0.5 + 0.5 * LEVEL)
-    return np.stack([error, crps, inside, nlpd], axis=1)
+    inside = np.abs(u) <= half_width(LEVEL)
+    return np.stack([error, crps_gaussian(u, sd, error), inside, nlpd], axis=1)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -201,7 +201,7 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
     """What would stop the estimator in every cell is refused before the first."""
     from afafilter.adaptive import estimators as adaptive
     from afafilter.adaptive import options as allowed
-    from afafilter.kalman import estimators as kalman
+    from afafilter.kalman import inputs as kalman
 
     words: dict[str, tuple[str, ...]] = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
