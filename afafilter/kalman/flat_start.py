@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array
 from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
-from afafilter.kalman.timeline import Timeline
+from afafilter.kalman.group import Group
 from afafilter.linalg.transitions import lower_roots
 
 DOUBTFUL = 1e-5
@@ -27,21 +27,6 @@ DOUBTFUL = 1e-5
 
 class BarelyDetermined(RuntimeWarning):
     """Flat directions are seen so weakly that rounding shows in the result."""
-
-
-class Block(Protocol):
-    """One group of paths with the same gaps, as `afafilter.kalman.run` has it."""
-
-    line: Timeline
-    z: Array
-    seen: ObsMask
-    scale: Array
-    mean: Array
-    cov: Array
-    innovation: Array
-    innovation_cov: Array
-    loglik: Array
-    smooth: bool
 
 
 @dataclass
@@ -81,17 +66,17 @@ class FlatStart:
 class FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
-    def __init__(self, block: Block) -> None:
-        (_, N, d), p = block.mean.shape, block.z.shape[2]
-        self.block, self.gains = block, recursions.empty_gains(N, d, p)
-        q = block.line.law.diffuse.shape[1]
+    def __init__(self, group: Group) -> None:
+        (_, N, d), p = group.mean.shape, group.z.shape[2]
+        self.group, self.gains = group, recursions.empty_gains(N, d, p)
+        q = group.line.law.diffuse.shape[1]
         size, spare = min(N, 8 * q + 24), 0.0
         while True:
             singular = self._filter(size, spare)
             if singular >= 0:
                 # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
                 if spare:
-                    raise_singular(block.line.chain, singular)
+                    raise_singular(group.line.chain, singular)
                 spare = 1.0
             elif self.integrated or size == N:
                 break
@@ -101,9 +86,9 @@ class FlatBlock:
         later = np.empty((N - kept, r, d)), np.empty((N - kept, r, d))
         if self.integrated and r:
             recursions.carry_open(
-                block.line.chain,
-                block.line.times,
-                block.line.sizes,
+                group.line.chain,
+                group.line.times,
+                group.line.sizes,
                 kept,
                 self.M[self.count :],
                 self.error[self.count :],
@@ -129,9 +114,9 @@ class FlatBlock:
             )
 
     def _filter(self, size: int, spare: float) -> int:
-        block = self.block
-        line, law = block.line, block.line.law
-        (n, _, d), (T, p), D = block.mean.shape, block.seen.shape, law.diffuse
+        group = self.group
+        line, law = group.line, group.line.law
+        (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, law.diffuse
         q = D.shape[1]
         self.L, self.m = initial_root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
         self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
@@ -150,14 +135,14 @@ class FlatBlock:
             self.M,
             self.T,
             self.s,
-            block.seen,
-            block.scale,
-            block.z,
-            block.cov,
-            block.innovation_cov,
-            block.mean,
-            block.innovation,
-            block.loglik,
+            group.seen,
+            group.scale,
+            group.z,
+            group.cov,
+            group.innovation_cov,
+            group.mean,
+            group.innovation,
+            group.loglik,
             (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned),
             self.error,
             self.peak,
@@ -173,22 +158,22 @@ class FlatBlock:
 
     def report_innovations(self) -> None:
         """Innovations are known given delta = 0; report them with delta as known before each."""
-        block, q = self.block, self.T.shape[0]
-        obs = block.line.chain.obs[: self.done]
+        group, q = self.group, self.T.shape[0]
+        obs = group.line.chain.obs[: self.done]
         nodes = np.flatnonzero(obs >= 0)
         seen, before = obs[nodes], nodes - 1
-        T, s = np.zeros((len(nodes), q, q)), np.zeros((len(block.z), len(nodes), q))
+        T, s = np.zeros((len(nodes), q, q)), np.zeros((len(group.z), len(nodes), q))
         count = np.zeros(len(nodes), np.int64)
         later = before >= 0
         T[later], s[:, later] = self.Ts[before[later]], self.ss[:, before[later]]
         count[later] = self.counts[before[later]]
         E = np.ascontiguousarray(np.swapaxes(-self.Es[seen], -1, -2))
-        v, S = block.innovation[:, seen], block.innovation_cov[seen]
+        v, S = group.innovation[:, seen], group.innovation_cov[seen]
         v, S = settle(E, T, s, count, v, S)
         fresh = np.arange(q) >= count[:, None]
         directions = np.where(fresh[..., None], E, 0.0)
         law = OpenLaw(np.arange(len(v)), seen, v, S, directions, np.zeros_like(directions))
-        block.innovation[:, seen], block.innovation_cov[seen] = law.report()
+        group.innovation[:, seen], group.innovation_cov[seen] = law.report()
 
     def smooth(self, Z: Array, y: Array) -> None:
         """Smooth back through the flat start.
@@ -198,9 +183,9 @@ class FlatBlock:
         """
         from scipy.linalg import solve_triangular
 
-        block, last, c = self.block, self.done - 1, self.count
+        group, last, c = self.group, self.done - 1, self.count
         d = self.M.shape[1]
-        J, joint = np.eye(d + c), np.zeros((len(block.mean), d + c))
+        J, joint = np.eye(d + c), np.zeros((len(group.mean), d + c))
         inverse = solve_triangular(self.T[:c, :c], np.eye(c), lower=True) if c else np.eye(0)
         delta = self.s[:, :c] @ inverse.T
         if self.integrated:
@@ -210,21 +195,21 @@ class FlatBlock:
             joint[:, d:] += delta
         else:
             J[d:, d:], joint[:, d:] = inverse, delta
-            block.mean[:, last] += delta @ self.M[:c]
+            group.mean[:, last] += delta @ self.M[:c]
             moved = self.M[:c].T @ inverse
-            block.cov[last] += moved @ moved.T
+            group.cov[last] += moved @ moved.T
         recursions.smooth_flat(
-            block.line.chain,
+            group.line.chain,
             last,
             self.gains,
             self.Ms,
             self.Es,
-            block.innovation,
-            block.seen,
+            group.innovation,
+            group.seen,
             np.ascontiguousarray(J),
             joint,
-            block.mean,
-            block.cov,
+            group.mean,
+            group.cov,
         )
         self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array
 from afafilter._base.patterns import group_alike
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
@@ -26,6 +26,7 @@ from afafilter.kalman.flat_start import (
     initial_root,
     raise_singular,
 )
+from afafilter.kalman.group import Group
 from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
 
@@ -160,42 +161,6 @@ def _warn_of_lost_digits(line: Timeline, S: Array, scale: Array) -> None:
             "the record where a state grows without data",
             LostDigits,
             stacklevel=2,
-        )
-
-
-@dataclass
-class Group:
-    """Paths with the same gaps, and the rows of a `Run` that they fill.
-
-    z, mean, innovation, loglik have a leading axis for the paths; seen, scale, cov and
-    innovation_cov have none, or (side by side) one as well.
-    """
-
-    line: Timeline
-    z: Array
-    seen: ObsMask
-    scale: Array
-    mean: Array
-    cov: Array
-    innovation: Array
-    innovation_cov: Array
-    loglik: Array
-    smooth: bool
-
-    def path(self, l: int) -> Group:
-        """Path l of several side by side, as a group of its own."""
-        one = slice(l, l + 1)
-        return Group(
-            self.line,
-            self.z[one],
-            self.seen[l],
-            self.scale[l],
-            self.mean[one],
-            self.cov[l],
-            self.innovation[one],
-            self.innovation_cov[l],
-            self.loglik[one],
-            self.smooth,
         )
 
 
