@@ -133,10 +133,9 @@ def diagnose(
 
     Examples
     --------
-    >>> from afafilter import datasets, diagnose, families, fit
-    >>> nile = datasets.load_nile()
-    >>> found = fit(families.brownian() + families.noise(), nile.t, nile.z)
-    >>> len(diagnose(found, nile.t, nile.z).to_pandas()) > 0
+    >>> from afafilter import brownian, datasets, diagnose
+    >>> nile, model = datasets.load_nile(), brownian(process_var=1469.0, obs_var=15099.0)
+    >>> len(diagnose(model, nile.t, nile.z).to_pandas()) > 0
     True
     """
     from afafilter.likelihood.data import prepare

@@ -214,8 +214,8 @@ def fit_afa(
     Examples
     --------
     >>> from afafilter import fit_afa, simulate, spiral
-    >>> data = simulate(spiral(), [0.1 * k for k in range(50)], rng=0)
-    >>> fit_afa(spiral(), data.t, data.z).model.dim
+    >>> data = simulate(spiral(), [0.1 * k for k in range(20)], rng=0)
+    >>> fit_afa(spiral(), data.t, data.z, free=["Q"]).model.dim
     2
     """
     from scipy.optimize import Bounds, minimize

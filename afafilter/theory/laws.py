@@ -169,7 +169,7 @@ def efficiency(
     >>> from afafilter import spiral, theory
     >>> t = 0.1 * np.arange(100)
     >>> theory.efficiency(spiral(), t)[[1, 5, 20, 99]].round(3)
-    array([0.975, 0.602, ...
+    array([1.   , 0.975, 0.602, 0.204])
     """
     if not isinstance(model, LinearSDE):
         raise TypeError(f"model must be a LinearSDE, got {told_type(model)}")
