@@ -32,6 +32,8 @@ CANDIDATES = ("brownian{} + noise{}", "local_linear_trend{} + noise{}")
 """Families that are tried where the user names none; the one of the least BIC is taken."""
 OUTLIER_SD = 3.29
 """A residual of the robust estimate is an outlier beyond so many standard deviations (99.9 %)."""
+MANY = 0.01
+"""Share of outliers from which on the robust estimate is shown, which does not follow them."""
 AHEAD = 0.1
 """Part of the record that the forecast reaches beyond its end."""
 MAP_SIZE = 60
@@ -54,6 +56,8 @@ class Analysis:
         for a measurement.
     outliers : array_like, shape (T, p)
         By the robust smoother.
+    robust : bool
+        The estimate is the robust smoother's, since more than `MANY` of the values are outliers.
     checks : Diagnostics
         Standardised one-step errors and the tests of them.
     compared : HoldOut
@@ -72,6 +76,7 @@ class Analysis:
     signal_sd: Array
     obs_sd: Array
     outliers: Any
+    robust: bool
     checks: Diagnostics
     compared: HoldOut
     map_t: Array
@@ -100,13 +105,15 @@ def analyse(
         model = found
     t, z, noise = series.t, series.z, series.obs_cov
     extra: dict[str, Any] = {} if noise is None else {"obs_cov": noise}
-    smooth = _smoothed(model, t, z, extra)
-    signal, var = _seen(model, smooth)
-    robust = rts_smoother(model, t, z, weight=StudentT(4.0), anchor="estimate", **extra)
+    weights: dict[str, Any] = {"weight": StudentT(4.0), "anchor": "estimate"}
+    robust = rts_smoother(model, t, z, **weights, **extra)
     late = np.diagonal(model.R, axis1=-2, axis2=-1)
     R = late if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         outliers = np.abs(z - _seen(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
+    followed = outliers.sum() <= MANY * np.isfinite(z).sum()
+    smooth = _smoothed(model, t, z, extra if followed else extra | weights)
+    signal, var = _seen(model, smooth)
     return Analysis(
         series,
         model,
@@ -116,6 +123,7 @@ def analyse(
         np.sqrt(var),
         np.sqrt(var + late),
         outliers,
+        not followed,
         diagnose(fitted or model, t, z, obs_cov=noise),
         hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4),
         *weight_maps(model, series),
@@ -132,9 +140,9 @@ def _smoothed(
     if model.time_varying:
         return rts_smoother(model, t, z, **extra)
     longer = np.concatenate([z, np.full((len(ahead), z.shape[1]), np.nan)])
-    if extra:
+    if "obs_cov" in extra:
         late = np.broadcast_to(model.R, (len(ahead), *model.R.shape))
-        extra = {"obs_cov": np.concatenate([extra["obs_cov"], late])}
+        extra = extra | {"obs_cov": np.concatenate([extra["obs_cov"], late])}
     return rts_smoother(model, np.concatenate([t, ahead]), longer, **extra)
 
 

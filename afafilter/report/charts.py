@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b6b6b"
 MOST_POINTS = 6000
 """Points of a line; beyond, the smallest and largest of each stretch are drawn."""
+LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
+"""Below everything else, whatever the width."""
 Z95 = half_width(0.95)
 
 
@@ -67,13 +69,14 @@ def series_chart(found: Analysis, i: int) -> dict[str, Any]:
             (obs, "95 % of measurements", 0.12),
             (sd, "95 % of the signal", 0.28),
         ):
-            traces += _band(x, signal[rows], spread[rows], colour, f"{word}, {label}", opacity)
+            traces += _band(x, signal[rows], spread[rows], colour, (word, label), opacity)
         traces.append(
             {
                 "x": x,
                 "y": _plain(signal[rows]),
                 "mode": "lines",
                 "name": word,
+                "legendgroup": word,
                 "line": {"color": colour, "width": 1.5},
             }
         )
@@ -98,21 +101,23 @@ def series_chart(found: Analysis, i: int) -> dict[str, Any]:
     layout = {
         "yaxis": {"title": {"text": f"{name}{unit}"}},
         "xaxis": {"rangeslider": {"visible": len(series.t) > 200, "thickness": 0.06}},
-        "legend": {"orientation": "h", "y": -0.35},
+        "legend": LEGEND,
         "hovermode": "x unified",
     }
     return {"data": traces, "layout": layout}
 
 
 def _band(
-    x: list[Any], centre: Array, sd: Array, colour: str, name: str, opacity: float
+    x: list[Any], centre: Array, sd: Array, colour: str, of: tuple[str, str], opacity: float
 ) -> list[dict[str, Any]]:
+    """A band that comes and goes with the line of its word in the legend."""
+    name = ", ".join(of)
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     fill = f"rgba({red},{green},{blue},{opacity})"
     line = {"width": 0, "color": colour}
-    shared = {"x": x, "mode": "lines", "line": line, "legendgroup": name}
+    shared = {"x": x, "mode": "lines", "line": line, "legendgroup": of[0], "showlegend": False}
     return [
-        shared | {"y": _plain(centre - Z95 * sd), "showlegend": False, "name": f"{name}, lower"},
+        shared | {"y": _plain(centre - Z95 * sd), "name": f"{name}, lower"},
         shared
         | {"y": _plain(centre + Z95 * sd), "fill": "tonexty", "fillcolor": fill, "name": name},
     ]
@@ -217,7 +222,7 @@ def hold_out_chart(found: Analysis) -> dict[str, Any]:
         "data": traces,
         "layout": {
             "barmode": "group",
-            "legend": {"orientation": "h", "y": -0.35},
+            "legend": LEGEND,
             "yaxis": {"title": {"text": "rmse of held-out values"}},
         },
     }

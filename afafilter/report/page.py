@@ -30,6 +30,7 @@ section{background:#fff;border:1px solid #e2e2e2;border-radius:8px;padding:1rem;
 section h2{margin-top:0}
 .grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
 .chart{width:100%;min-height:340px}.tall{min-height:480px}
+@media(max-width:600px){.tall{min-height:560px}}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
@@ -86,7 +87,13 @@ def report_page(found: Analysis, title: str) -> str:
                 f"Series and estimate: {name}",
                 "Drag to zoom, double click to go back; click on names in the legend to hide them. "
                 "The dark band holds the signal, the light one a measurement of it, each in 95 % "
-                "of cases. Outliers lie beyond 99.9 % of the noise about the robust estimate.",
+                "of cases. Outliers lie beyond 99.9 % of the noise about the robust estimate"
+                + (
+                    "; they are so many that this estimate is shown (robust RTS, Student-t with 4 "
+                    "degrees of freedom), not the Gaussian one, which follows them."
+                    if found.robust
+                    else "."
+                ),
                 f'<div id="series{i}" class="chart tall"></div>',
             )
         )
@@ -225,6 +232,7 @@ def _about(found: Analysis) -> str:
     ends = charts.stamps(series, series.t[[0, -1]])
     flagged = int(found.outliers.sum())
     gaps = np.diff(series.t)
+    silent = np.diff(series.t[np.isfinite(series.z).any(1)])
     facts = {
         "rows": len(series.t),
         "from": ends[0],
@@ -232,7 +240,7 @@ def _about(found: Analysis) -> str:
         "missing values": missing,
         "outliers": flagged,
         "usual step": f"{np.median(gaps):.6g}" if len(gaps) else "-",
-        "longest gap": f"{gaps.max():.6g}" if len(gaps) else "-",
+        "longest time without a value": f"{silent.max():.6g}" if len(silent) else "-",
         "unit of time": series.time_unit or "not said",
     }
     return _section("Data", "", _facts(facts))

@@ -13,6 +13,7 @@ import pytest
 
 from afafilter import (
     DiscreteModel,
+    StudentT,
     compare,
     datasets,
     kalman_filter,
@@ -123,6 +124,24 @@ def test_long_series_are_thinned_to_their_extremes() -> None:
     assert len(rows) <= 6000
     assert {777, 50_001} <= set(rows.tolist())
     assert len(thinned(np.full(10_000, np.nan))) > 0
+
+
+def test_many_outliers_are_not_followed(nile: Series) -> None:
+    """The estimate that is shown is the robust smoother's, and the page says so."""
+    from dataclasses import replace
+
+    z = nile.z.copy()
+    z[10::15] += 3000.0
+    found = analyse(replace(nile, z=z), datasets.nile_model())
+    robust = rts_smoother(datasets.nile_model(), nile.t, z, weight=StudentT(4.0), anchor="estimate")
+    here = np.isin(found.t_smooth, nile.t)
+    np.testing.assert_allclose(found.signal[here, 0], robust.mean[:, 0], rtol=1e-9)
+    assert found.robust
+    assert found.outliers[10::15].all()
+    assert "robust RTS" in report_page(found, "Nile")
+    clean = analyse(nile, datasets.nile_model())
+    assert not clean.robust
+    assert "so many" not in report_page(clean, "Nile")
 
 
 def test_several_paths_are_refused(nile: Series) -> None:
