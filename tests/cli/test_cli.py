@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from afafilter import (
     rts_smoother,
     weights,
 )
-from afafilter.catalog import CATALOG, estimator_from_spec
+from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec
 from afafilter.cli import main, options
 from afafilter.cli.estimate import observed
 from afafilter.models import presets
@@ -737,6 +738,9 @@ def test_help_completion_and_page_know_every_estimator_and_weight(run: Run) -> N
     assert set(options.WEIGHTS) == set(weights._NAMES)
     told = " ".join(run("estimate", "--help").output.split())
     page = (Path(__file__).parents[2] / "docs" / "command.rst").read_text()
+    parameters = {field.name for kind in weights._NAMES.values() for field in fields(kind)}
+    assert parameters == set(WEIGHT_PARAMETERS)
+    assert all(f"--{name} " in told for name in parameters)
     for word in (*CATALOG, *options.WEIGHTS):
         assert re.search(rf"\b{word}\b", told), word
         assert f"``{word}``" in page, word
