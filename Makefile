@@ -84,13 +84,14 @@ $(BENCH)/.ready: setup.cfg pyproject.toml
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	-$(BENCH)/bin/python $(INSTALL) torch==2.13.0
 	$(BENCH)/bin/python $(INSTALL) -e .
-	for peer in statsmodels simdkalman pykalman dynamax torch-kf torchsde diffrax; do \
+	for peer in statsmodels simdkalman pykalman dynamax torch-kf torchsde diffrax distributed; do \
 		$(BENCH)/bin/python $(INSTALL) $$peer || true; \
 	done
 	touch $@
 
 # make bench TASKS="smoothing attention" runs some of them.
 bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.threads
 	$(BENCH)/bin/python -m benchmarks $(TASKS)
 
 clean:

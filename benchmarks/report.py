@@ -15,6 +15,7 @@ from benchmarks.tasks import TASKS
 
 HERE = Path(__file__).parent
 RAW = HERE / "run"
+THREADS = "threads.json"
 FIGURE = HERE / "results.png"
 PAGE = HERE / "RESULTS.md"
 
@@ -76,6 +77,38 @@ def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
         for entry in entries.values():
             yield ""
             yield from _table(entry)
+    if (RAW / THREADS).exists():
+        yield from _threads(json.loads((RAW / THREADS).read_text()))
+
+
+def _threads(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `benchmarks.threads` found, beside what an associative scan does on paper."""
+    size, most, warm_up = found["size"], found["most"], found["warm_up"]
+    yield ""
+    yield "## More threads for one long series"
+    yield ""
+    yield (
+        f"{size} irregular observations, d = 4, which never settle: {most} segments of "
+        f"{size // most} nodes, each after a warm-up of {warm_up}, all the work beyond that of one "
+        f"thread ({100 * most * warm_up / size:.1f} %). Simulated: processor times of all turns of "
+        "a thread, given to n threads; memory that they share is left out."
+    )
+    yield ""
+    yield "| threads | filter, ms | faster | smoother, ms | faster |"
+    yield "|---|---|---|---|---|"
+    for row in found["table"]:
+        cells = [f"{1e3 * s:.3g} | {x:.3g}" for s, x in (row["filter"], row["smoother"])]
+        yield f"| {row['threads']} | {' | '.join(cells)} |"
+    yield ""
+    yield (
+        "Segments stop paying where one is as short as its warm-up: at "
+        f"{size // warm_up} cores here. An associative scan (Sarkka and Garcia-Fernandez 2021; the "
+        "parallel filter of dynamax) has no warm-up and a span of log2 N combinations, but makes "
+        "about 2 N of them, each with a linear system of d equations and several products of d x d "
+        "matrices, where one step of a filter has one triangularisation: it needs several cores to "
+        "be as fast as one that filters, and pays where cores are many and N is small beside cores "
+        "times the warm-up."
+    )
 
 
 def _judged(results: Results) -> Iterator[str]:

@@ -202,6 +202,11 @@ def _targets() -> list[Target]:
             "seconds",
         )
     )
+    what, case = "a study on dask, joblib beside it", "10,000 cells"
+    out.append(Target(what, "studies", case, "<= 1.15", "time ratio", OURS, "dask"))
+    case = "irregular, d=4 N=1000000 2 threads"
+    what = "smoother, N=1e6 that does not settle, two threads"
+    out.append(Target(what, "smoothing", case, ">= 1.7", peer="afafilter, one thread"))
     return out
 
 

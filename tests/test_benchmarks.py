@@ -12,6 +12,7 @@ import pytest
 from benchmarks import report, targets
 from benchmarks.contest import difference
 from benchmarks.tasks import TASKS
+from benchmarks.threads import measured, scheduled, simulated
 from benchmarks.worker import peak_of, timed_runs
 
 PAIRS = [
@@ -143,3 +144,25 @@ def test_targets_name_cases_that_exist():
         case = next(x for x in task.cases if x.name == target.case)
         assert target.ours in case.libraries
         assert not target.peer or target.peer in case.libraries
+
+
+def test_turns_go_to_the_thread_that_is_free_first():
+    turns = [[4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0]]
+    assert scheduled(turns, 0.5, 1) == 13.5
+    assert scheduled(turns, 0.5, 2) == 0.5 + 5.0 + 2.0
+    assert scheduled(turns, 0.5, 8) == 0.5 + 4.0 + 1.0
+
+
+def test_turns_of_a_long_series_are_found(monkeypatch):
+    """A series above two shortest segments: turns of filter and means, and little beside them."""
+    from afafilter.kalman import segments
+
+    monkeypatch.setattr(segments, "SEGMENT", 2000)
+    rows = simulated(10_000, 1)
+    assert [row["threads"] for row in rows] == [1, 2, 4, 8, 16, 32, 64]
+    for name in ("filter", "smoother"):
+        seconds = [row[name][0] for row in rows]
+        assert sorted(seconds, reverse=True) == seconds
+        assert seconds[1] < 0.9 * seconds[0]
+    groups, _ = measured(lambda: None)
+    assert groups == []

@@ -23,8 +23,8 @@ WARM_UP = 1024
 """Nodes on which a segment forgets its start."""
 SEGMENT = 20_000
 """Nodes of the shortest segment."""
-MOST = 8
-"""Segments of a series."""
+MOST = 32
+"""Segments of a series: what as many cores can share; each costs the work of a warm-up."""
 AGREEMENT = 1e-13
 """Largest difference of covariances or means that agree, relative to the standard deviations."""
 RETRY = 256

@@ -11,6 +11,7 @@ from benchmarks.tasks import (
     smoothing,
     startup,
     streaming,
+    studies,
 )
 
 TASKS: dict[str, Task] = {
@@ -24,5 +25,6 @@ TASKS: dict[str, Task] = {
         linear_time.TASK,
         fitting.TASK,
         startup.TASK,
+        studies.TASK,
     )
 }

@@ -9,6 +9,7 @@ that are 0 with unit noise there, which is the same model.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,12 +30,27 @@ def masked(inputs: Arrays) -> tuple[Array, Array, Array]:
     return np.where(seen, inputs["z"], 0.0), H, R
 
 
-def ours(inputs: Arrays, params: Params) -> Run:
-    """afafilter from the continuous-time model and t: discretisation is part of the time."""
-    from afafilter import LinearSDE, Prior, rts_smoother
+def sde(inputs: Arrays) -> Any:
+    """The continuous-time model of the data."""
+    from afafilter import LinearSDE, Prior
 
     x = inputs
-    model = LinearSDE(x["A"], Q=x["Q"], R=x["R"], C=x["H"], prior=Prior(mean=x["m0"], cov=x["P0"]))
+    prior = Prior(mean=x["m0"], cov=x["P0"])
+    return LinearSDE(x["A"], Q=x["Q"], R=x["R"], C=x["H"], prior=prior)
+
+
+def ours_alone(inputs: Arrays, params: Params) -> Run:
+    """`ours` on one thread, whatever the process has."""
+    os.environ["AFAFILTER_NUM_THREADS"] = "1"
+    return ours(inputs, params)
+
+
+def ours(inputs: Arrays, params: Params) -> Run:
+    """afafilter from the continuous-time model and t: discretisation is part of the time."""
+    from afafilter import rts_smoother
+
+    x = inputs
+    model = sde(x)
     shared = x["z"].ndim == 3 and not np.isnan(x["z"]).any()
 
     def run() -> Arrays:

@@ -14,6 +14,8 @@ EXACT = 1e-8
 BOOSTED = 1e-6
 """dynamax adds 1e-9 to the diagonal of every matrix that it inverts."""
 
+ALONE = "afafilter, one thread"
+
 
 def inputs(params: Mapping[str, Any]) -> Arrays:
     """A random stable model with d states and d/2 observed mixtures of them, and data from it."""
@@ -52,6 +54,9 @@ def _cases() -> tuple[Case, ...]:
     gappy = "irregular, 10 % missing, d=4 N=100000"
     cases.append(Case(gappy, 100_000, params, (*names, "dynamax")))
     cases.append(Case(gappy + " 2 threads", 100_000, params, tuple(names), threads=2))
+    params = {"d": 4, "T": 1_000_000, "seed": 4, "irregular": True}
+    long = "irregular, d=4 N=1000000 2 threads"
+    cases.append(Case(long, 1_000_000, params, (OURS, ALONE), threads=2))
     return tuple(cases)
 
 
@@ -64,6 +69,7 @@ ONE = Task(
     (
         Library("statsmodels", peers.statsmodels, "statsmodels", EXACT),
         Library(OURS, peers.ours, None, EXACT),
+        Library(ALONE, peers.ours_alone, None, EXACT),
         Library("dynamax", peers.dynamax, "dynamax", BOOSTED),
         Library("dynamax parallel", peers.dynamax_parallel, "dynamax", BOOSTED),
         Library("filterpy", peers.filterpy, "filterpy", EXACT),

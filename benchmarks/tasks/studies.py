@@ -1,0 +1,80 @@
+"""A study of many small cells on two workers: joblib's processes beside a dask cluster."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest import OURS, Array, Arrays, Case, Library, Run, Task
+
+Params = Mapping[str, Any]
+WORKERS = 2
+
+
+def inputs(params: Params) -> Arrays:
+    """Times of every cell."""
+    return {"t": 0.1 * np.arange(params["T"])}
+
+
+def _study(t: Array, params: Params) -> Any:
+    from afafilter import Outliers, Scenario, Study, adaptive_filter, kalman_filter, spiral
+
+    rates = (0.0, 0.05, 0.1, 0.15, 0.2)
+    return Study(
+        {f"q={q}": spiral(0.1, 1.0, process_var=q, obs_var=0.5) for q in (0.1, 0.3)},
+        {"kalman": kalman_filter, "afa": adaptive_filter},
+        {
+            f"{rate}": Scenario(t, n_paths=10, outliers=Outliers(rate) if rate else None)
+            for rate in rates
+        },
+        seeds=params["seeds"],
+    )
+
+
+def _scores(study: Any, **options: Any) -> Arrays:
+    with tempfile.TemporaryDirectory() as folder:
+        result = study.run(folder, progress=False, **options)
+        rows = result.frame
+    return {"scores": rows.loc[rows["metric"] == "rmse", "value"].to_numpy()}
+
+
+def joblib(inputs: Arrays, params: Params) -> Run:
+    """Study.run with n_jobs."""
+    study = _study(inputs["t"], params)
+    return lambda: _scores(study, n_jobs=WORKERS)
+
+
+def dask(inputs: Arrays, params: Params) -> Run:
+    """Study.run inside parallel_config(backend="dask"); starting the cluster is not timed."""
+    import distributed
+    from joblib import parallel_config
+
+    study = _study(inputs["t"], params)
+    cluster = distributed.LocalCluster(
+        n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    client = distributed.Client(cluster)
+
+    def run() -> Arrays:
+        with client.as_current(), parallel_config(backend="dask"):
+            return _scores(study)
+
+    return run
+
+
+TASK = Task(
+    "studies",
+    "A study of small cells",
+    "10 paths of 50 steps, two estimators in every cell; two worker processes. Numbers must agree "
+    "exactly.",
+    (
+        Library(OURS, joblib, None, 0.0, "joblib"),
+        Library("dask", dask, "distributed", 0.0, "LocalCluster"),
+    ),
+    (Case("10,000 cells", 10_000, {"T": 50, "seeds": 1000}, (OURS, "dask"), threads=2, rounds=1),),
+    inputs,
+    {"seeds": 2, "T": 12},
+)
