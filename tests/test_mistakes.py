@@ -186,7 +186,7 @@ MORE: dict[str, tuple[Callable[[], Any], str]] = {
     "no estimators": (lambda: a.compare([], SPIRAL, T, 3, rng=0), "at least one estimator"),
     "metric by its title": (
         lambda: a.compare(["kalman"], SPIRAL, T, 3, rng=0).to_latex(["RMSE"]),
-        "metrics must be one of.*'rmse'",
+        "metric must be one of.*'rmse'",
     ),
     "data for an estimator": (lambda: a.theory.efficiency(LEVEL, T, Z), "no observations"),
     "brackets": (lambda: a.fit("brownian( + noise", T, Z), "names joined by"),

@@ -142,11 +142,11 @@ def _pandas_table(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
     if isinstance(frame.index, pd.MultiIndex):
         return _panel(frame, unit)
     index = frame.index
-    if isinstance(index, pd.RangeIndex) and index.start == 0 and frame.shape[1] > 1:
-        column = time_column({str(c): frame[c].dtype.kind for c in frame.columns})
-        if column is not None:
-            index = pd.Index(frame.iloc[:, column])
-            frame = frame.drop(columns=frame.columns[column])
+    kinds = {str(c): kind for c, kind in zip(frame.columns, (d.kind for d in frame.dtypes))}
+    column = time_column(kinds)
+    if column is not None and frame.shape[1] > 1 and numbers_rows(index, kinds):
+        index = pd.Index(frame.iloc[:, column])
+        frame = frame.drop(columns=frame.columns[column])
     stamps = index_stamps(index, unit, index.name)
     names = tuple(str(name) for name in frame.columns)
     return values_of(frame), replace(stamps, columns=names)
@@ -159,6 +159,17 @@ def time_column(kinds: dict[str, str]) -> int | None:
         return dates[0]
     named = [k for k, name in enumerate(kinds) if name.strip().lower() in TIME_NAMES]
     return named[0] if len(named) == 1 else None
+
+
+def numbers_rows(index: Any, kinds: dict[str, str]) -> bool:
+    """Whether an index only numbers rows, or those that a selection left.
+
+    Whole numbers without a name, where a column (name -> kind) must be the time, or from 0 on.
+    """
+    if index.nlevels > 1 or index.name is not None or index.dtype.kind not in "iu":
+        return False
+    own = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
+    return own or time_column(kinds) is not None
 
 
 def _panel(frame: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:

@@ -69,7 +69,7 @@ def animate_command(
     system: Any = read_model(model) if model is not None else _preset(str(preset))
     if not isinstance(system, LinearSDE):
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
-    spec = estimator_options(options, settings)
+    spec = estimator_options("afa", options, settings)
     if "weight" in spec:
         spec.setdefault("anchor", "estimate")
     function = estimator_from_spec("afa", spec)

@@ -16,7 +16,7 @@ import numpy as np
 from afafilter._base.checks import Array, observations
 from afafilter._base.progress import waiting
 from afafilter._base.steps import filled_in
-from afafilter.catalog import WEIGHT_PARAMETERS, estimator_from_spec, options_of
+from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
 from afafilter.cli.reading import Reading, forced, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
@@ -58,7 +58,7 @@ def estimate_command(
     prepare(checked_target(target), force, figure, inputs=(reading.data, model))
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
-    spec = estimator_options(options, settings)
+    spec = estimator_options(estimator, options, settings)
     if "weight" in spec and estimator.startswith("afa"):
         spec.setdefault("anchor", "estimate")
     with importing(allow_import):
@@ -92,6 +92,7 @@ def estimate_command(
         "label": label,
         **reading.config(),
         "values": panel.columns,
+        "units": _units(panel),
         "time_unit": panel.series[0].time_unit or None,
         "query_times": wanted.query_times,
         "forecast": wanted.forecast,
@@ -182,6 +183,12 @@ def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:
     return table
 
 
+def _units(panel: Panel) -> dict[str, str]:
+    """Units of the values, where the file told them: of measurements, fits and their sd alike."""
+    told = zip(panel.columns, panel.series[0].value_units)
+    return {name: unit for name, unit in told if unit}
+
+
 def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) -> str:
     """Why filterpy's likelihood is another one than that of the Kalman filter."""
     if not estimator.startswith("filterpy"):
@@ -203,12 +210,17 @@ def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) ->
     )
 
 
-def estimator_options(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def estimator_options(
+    estimator: str, options: Mapping[str, Any], settings: Sequence[str]
+) -> dict[str, Any]:
     """Keyword arguments of the estimator from the command line."""
+    usual = CATALOG[estimator].options.get("weight") if estimator in CATALOG else None
     spec = {key: options[key] for key in ("anchor", "iterations") if options[key] is not None}
     parameters = {key: options[key] for key in WEIGHT_PARAMETERS if options[key] is not None}
     if options["weight"] is not None:
         spec["weight"] = {"name": options["weight"], **parameters}
+    elif parameters and usual is not None:
+        spec["weight"] = {"name": usual[0], **parameters}
     elif parameters:
         shown = ", ".join("--" + key for key in parameters)
         raise ValueError(f"{shown} needs --weight, e.g. --weight student_t --nu 4")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.tables import time_column
+from afafilter._base.tables import numbers_rows
 from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -103,6 +103,8 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
     else:
         known = ", ".join(DATA_SUFFIXES)
         raise ValueError(f"{path}: the file name must end in one of {known}")
+    if given.missing and suffix not in CSV_SUFFIXES:
+        table = replace(table, missing=MISSING | {cell.strip().lower() for cell in given.missing})
     if not table.rows:
         raise ValueError(f"{name}: no rows of data")
     return table
@@ -126,7 +128,8 @@ def _text(path: Path | str, name: Path | str, encoding: str) -> str:
             "--encoding utf-16-le reads that)"
         )
     try:
-        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        text = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        return text if "\n" in text else text.replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{name}: not {encoding} text ({error.reason}); --encoding cp1252 reads most others"
@@ -176,6 +179,8 @@ def _read_slowly(path: Path | str, text: str, found: Found, missing: frozenset[s
         for row in reader:
             if len(row) != width:
                 if not any(cell.strip() for cell in row):
+                    continue
+                if row[0].lstrip().startswith("#"):
                     continue
                 if not any(cell.strip() for cell in row[width:]):
                     row = row[:width]
@@ -336,11 +341,8 @@ def _read_parquet(path: Path) -> Table:
     except ValueError as error:
         raise ValueError(f"{path}: not readable as Parquet: {error}") from None
     index: tuple[str, ...] = ()
-    rows_only = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
-    numbering: Any = frame.index
-    if rows_only and (numbering.start, numbering.step) != (0, 1):
-        kinds = {str(name): str(frame[name].dtype.kind) for name in frame.columns}
-        rows_only = time_column(kinds) is not None
+    kinds = {str(name): str(frame[name].dtype.kind) for name in frame.columns}
+    rows_only = numbers_rows(frame.index, kinds)
     text_only = frame.index.nlevels == 1 and frame.index.dtype == object
     if not rows_only and not (text_only and frame.index.name is None):
         levels = [
@@ -350,7 +352,19 @@ def _read_parquet(path: Path) -> Table:
         index = tuple(map(str, levels))
         frame = frame.reset_index(names=levels)
     columns: dict[str, Any] = {str(name): _plain_column(frame[name]) for name in frame.columns}
-    return Table(path, columns, len(frame), range(1, len(frame) + 1), "row", index=index)
+    lines = range(1, len(frame) + 1)
+    return Table(path, columns, len(frame), lines, "row", units=_own_units(path), index=index)
+
+
+def _own_units(path: Path) -> dict[str, str]:
+    """Units of values that `afafilter estimate` noted in a file."""
+    from pyarrow import parquet
+
+    kept = (parquet.read_schema(path).metadata or {}).get(b"afafilter", b"{}")
+    try:
+        return dict(json.loads(kept)["config"]["units"])
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _plain_column(column: Any) -> Any:

@@ -159,6 +159,8 @@ def _clock_beside(table: Table, name: str) -> str:
 
 def _pattern(cell: str) -> str:
     """The option that reads a date of another habit."""
+    if CLOCK.fullmatch(cell.strip()):
+        return "; --time DATE,CLOCK reads a date and a time of day from two columns"
     clock = " %H:%M:%S" if re.search(r"\d:\d\d:\d\d", cell) else " %H:%M" if ":" in cell else ""
     if re.match(r"\d{1,2}\.\d{1,2}\.\d{4}", cell.strip()):
         return f'; --time-format "%d.%m.%Y{clock}" reads it'

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.io.dialect import number
+from afafilter.io.dialect import MISSING, number
 from afafilter.io.source import Table
 
 
@@ -35,14 +35,25 @@ def column_of(table: Table, name: str) -> Any:
         out = column
     else:
         out = _parsed(table, name, column)
+    for value in _numbers(table.missing):
+        if (out == value).any():
+            out = np.where(out == value, np.nan, out)
     if out.dtype.kind == "f" and np.isinf(out).any():
         row = int(np.argmax(np.isinf(out)))
         raise ValueError(f"{table.where(row)}: {name} must be finite; leave a missing value blank")
     return out
 
 
+def _numbers(missing: frozenset[str]) -> list[float]:
+    """Numbers that mean missing, however they are written: -999 is -999.0 too."""
+    found = (number(word) for word in missing - MISSING)
+    return [value for value in found if value is not None and np.isfinite(value)]
+
+
 CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?")
 """A time of day."""
+THOUSANDS = re.compile(r"[+-]?\d{1,3}([.,' ]\d{3})+([.,]\d+)?")
+"""A number with a separator of thousands."""
 
 
 def _parsed(table: Table, name: str, column: Sequence[str]) -> Any:
@@ -73,4 +84,6 @@ def _hint(cell: str) -> str:
         return "; --decimal , reads decimal commas"
     if CLOCK.fullmatch(cell):
         return "; --time DATE,CLOCK reads a date and a time of day from two columns"
+    if THOUSANDS.fullmatch(cell):
+        return "; a separator of thousands is not read: take it out"
     return "; --values names the columns to read, --na a word that means missing"

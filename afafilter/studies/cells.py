@@ -70,7 +70,8 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A JSON value that is the same in every process, and differs when `value` does.
 
     Functions and classes of this package are known by their public name, wherever they lie in it,
-    and by what they enclose; others by their name, compiled code, defaults and closure.
+    and by what they enclose; others by their name, compiled code, defaults, closure and what they
+    use of their own module.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
     if id(cls) in within:
         return _name(cls)
     inside = (*within, id(cls))
-    methods = {}
+    methods: dict[str, Any] = {}
     for base in cls.__mro__:
         if _is_own(base.__module__) or base.__module__ in sys.stdlib_module_names:
             continue
@@ -162,6 +163,9 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
             for function in _functions(part):
                 if function.__module__ == base.__module__:
                     methods[f"{base.__qualname__}.{name}"] = _function(function, inside)
+            hidden = name.startswith("__") and name != "__call__"
+            if not hidden and not _functions(part):
+                methods[f"{base.__qualname__}.{name}"] = _as_told(part, inside)
     return {"class": _name(cls), "methods": methods} if methods else _name(cls)
 
 
@@ -198,20 +202,60 @@ def _is_own(module: str) -> bool:
     return module.partition(".")[0] == PACKAGE
 
 
-def _function(value: types.FunctionType, within: tuple[int, ...]) -> Any:
+def _function(value: types.FunctionType, within: tuple[int, ...], reach: bool = True) -> Any:
     name = _name(value)
     if _is_own(value.__module__):
         value = inspect.unwrap(value)
     closure = [describe(_enclosed(cell), within) for cell in value.__closure__ or ()]
     if _is_own(value.__module__):
         return {"function": name, "closure": closure} if closure else name
-    return {
+    told = {
         "function": name,
         "code": _code(value.__code__),
         "defaults": describe(value.__defaults__, within),
         "keyword_defaults": describe(value.__kwdefaults__, within),
         "closure": closure,
     }
+    used = _used(value, within) if reach else {}
+    return told | {"uses": used} if used else told
+
+
+def _used(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, Any]:
+    """What a user's function uses of its module, and that of it in turn: name -> description.
+
+    Functions and classes of the same module, and numbers, words, arrays and the like.
+    """
+    out: dict[str, Any] = {}
+    left, known = [function], {id(function)}
+    while left:
+        one = left.pop()
+        for name in sorted(_names(one.__code__)):
+            part = getattr(one.__globals__.get(name), "__wrapped__", one.__globals__.get(name))
+            if part is None or id(part) in known or isinstance(part, types.ModuleType):
+                continue
+            known.add(id(part))
+            near = getattr(part, "__module__", None) == function.__module__
+            if isinstance(part, types.FunctionType):
+                if near:
+                    out[name] = _function(part, within, reach=False)
+                    left.append(part)
+            elif near or not hasattr(part, "__module__"):
+                out[name] = _as_told(part, within)
+    return out
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that code looks up, that of functions inside it too."""
+    inner = (_names(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _as_told(value: Any, within: tuple[int, ...]) -> Any:
+    """A description, or only the type of what has none."""
+    try:
+        return describe(value, within)
+    except TypeError:
+        return _name(type(value))
 
 
 def _enclosed(cell: types.CellType) -> Any:

@@ -343,7 +343,7 @@ class Comparison(ShownAsText):
             return [m for m in TABLE_METRICS if m in known]
         asked = [metrics] if isinstance(metrics, str) else list(metrics)
         for metric in asked:
-            choice(metric, "metrics", tuple(sorted(known)))
+            choice(metric, "metric", tuple(sorted(known)))
         return asked
 
     def _cells(

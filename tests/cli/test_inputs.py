@@ -17,6 +17,7 @@ from afafilter import (
     families,
     fit,
     hold_out,
+    io,
     kalman_filter,
 )
 from afafilter.cli import main
@@ -310,3 +311,16 @@ def test_options_of_the_other_comparison_are_not_ignored(
     said = run("compare", "x.csv", *words, status=2).stderr
     assert f"{option} {why}" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_units_go_with_the_values_into_parquet_and_back() -> None:
+    pytest.importorskip("pyarrow")
+    write_model(brownian(0.15, 0.27), Path("m.toml"))
+    Path("u.csv").write_text("t;T;p\ns;degC;\n0;1,5;1\n1;2,5;2\n2;2,5;3\n")
+    words = ["--model", "m.toml", "--values", "T", "--estimator", "irks", "--nu", 3]
+    run("estimate", "u.csv", *words, "-o", "e.parquet")
+    config = io.read_metadata("e.parquet")["config"]
+    assert config["units"] == {"T": "degC"}
+    assert config["options"]["weight"]["nu"] == 3
+    assert io.read_series("e.parquet").units == "degC"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afafilter import io
+from afafilter import brownian, io, kalman_filter
 from afafilter.io import Dialect, read_panel, read_series, write_table
 
 GOOD: dict[str, tuple[str, dict[str, Any], list[float], list[float]]] = {
@@ -37,6 +37,7 @@ GOOD: dict[str, tuple[str, dict[str, Any], list[float], list[float]]] = {
     "columns called 0 and 1": ("0,1\n0,1.5\n1,2.5\n", {"dialect": Dialect(header=1)}, [0, 1],
                                [1.5, 2.5]),
     "header on line 3": ("a,b\n1,2\nt,x\n0,5\n", {"dialect": Dialect(header=3)}, [0], [5]),
+    "lines of an old Macintosh": ("t,x\r0,1\r1,2\r", {}, [0, 1], [1, 2]),
     "blanks": ("t x\n0 1\n1 2\n", {"dialect": Dialect(sep=" ")}, [0, 1], [1, 2]),
     "pipes": ("t|x\n0|1\n1|2\n", {}, [0, 1], [1, 2]),
     "own word for missing": ("t,x\n0,1\n1,-9999\n", {"dialect": Dialect(missing=("-9999",))},
@@ -110,6 +111,8 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         (b"t,x\n2024-01-01T00:00Z,1\n2024-01-02T00:00,1\n", {}, "all or none"),
         (b"\x1f\x8bgarbage", {}, "damaged gzip file"),
         (b"t,x\n1,1\n0,1\n", {}, "--sort, sort=True does"),
+        (b"t;x\n0;1.234,5\n", {}, "separator of thousands is not read"),
+        (b"t,x\n10:00,1\n", {}, "--time DATE,CLOCK reads a date"),
         (b"t\n1\n2\n", {}, "no value column beside the time column 't': --time"),
         (b"t,x\n0,ok\n", {}, "--values names the columns to read"),
         (b"d;c;x\n31.01.2024;10:00;1\n", {}, '--time d,c --time-format "%d.%m.%Y %H:%M" read it'),
@@ -121,6 +124,34 @@ def test_what_cannot_be_told_names_the_option(
     with pytest.raises(ValueError, match=message) as caught:
         read_series(put(tmp_path, raw), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_frames_numbering_is_no_time_where_a_column_is(tmp_path: Path) -> None:
+    """Rows that a selection left, in Parquet and as they go into an estimator."""
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"time": 1.5 * np.arange(6), "z": np.arange(6.0) ** 2})
+    some = frame[frame["z"] > 3]
+    some.to_parquet(tmp_path / "d.parquet")
+    series = read_series(tmp_path / "d.parquet")
+    assert series.t.tolist() == [3.0, 4.5, 6.0, 7.5]
+    assert series.columns == ("z",)
+    model = brownian(process_var=1.0, obs_var=1.0)
+    want = kalman_filter(model, series.t, series.z)
+    for given in (some, some.set_index("time"), frame.set_index("time")["z"][2:]):
+        assert kalman_filter(model, given).loglik == want.loglik
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_number_that_means_missing_is_known_however_it_is_written(
+    tmp_path: Path, suffix: str
+) -> None:
+    if suffix == "csv":
+        path = put(tmp_path, "# made by hand\nt,x\n0,1\n1,-999.0\n2,-9.99e2\n3,4\n# end\n")
+    else:
+        table = {"t": np.arange(4.0), "x": np.array([1.0, -999.0, -999.0, 4.0])}
+        path = write_table(table, tmp_path / f"d.{suffix}")
+    series = read_series(path, dialect=Dialect(missing=("-999",)))
+    assert np.isnan(series.z[:, 0]).tolist() == [False, True, True, False]
 
 
 def test_a_time_of_day_that_is_left_out_is_told(tmp_path: Path) -> None:

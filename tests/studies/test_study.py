@@ -281,6 +281,35 @@ def test_what_the_class_of_an_estimator_does_is_in_the_key():
     assert describe(CalledOtherwise(2)) == before[0] != describe(Called(2))
 
 
+EDITS = {
+    "a helper": "def helper(): return {}\ndef mine(model, t, z): return helper()",
+    "a helper's helper": "def a(): return {}\ndef b(): return a()\ndef mine(m, t, z): return b()",
+    "each other": "def a(k): return mine(k - 1, 0, 0)\ndef mine(m, t, z): return a(m) + {}",
+    "a constant": "K = {}\ndef mine(model, t, z): return K",
+    "a table": "K = dict(a={})\ndef mine(model, t, z): return K['a']",
+    "inside": "K = {}\ndef mine(m, t, z):\n  def g(): return K\n  return g()",
+    "a cached helper": "import functools\n@functools.lru_cache\ndef h(): return {}\n"
+    "def mine(m, t, z): return h()",
+    "an attribute": "class A:\n  k = {}\n  def __call__(self, m, t, z): return self.k\nmine = A()",
+    "a class beside": "class C:\n  def f(self): return {}\ndef mine(m, t, z): return C().f()",
+    "a partial method": "import functools\nclass A:\n  def r(self, m, t, z, k): return k\n"
+    "  __call__ = functools.partialmethod(r, k={})\nmine = A()",
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_what_an_estimator_uses_of_its_module_is_in_the_key(case):
+    """Edited helpers and constants make another estimator; the same source the same one."""
+
+    def key(number):
+        module = {"__name__": "usermodule"}
+        exec(EDITS[case].format(number), module)
+        return describe(module["mine"])
+
+    assert key(1) == key(1)
+    assert key(1) != key(2)
+
+
 @pytest.mark.parametrize("cls", [Slotted, SlottedBelow])
 def test_slots_are_in_the_key_inherited_and_private_ones_too(cls):
     assert describe(cls(1)) == describe(cls(1))
