@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgba
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, observations, positive_int, times
@@ -29,7 +31,7 @@ LARGEST = 60.0
 
 
 class Scene(NamedTuple):
-    """What is shown: observations, and at each frame the estimate and the weights."""
+    """What is shown: observations, at each frame estimate and weights, and all estimates (T, d)."""
 
     model: LinearSDE
     t: Array
@@ -39,6 +41,7 @@ class Scene(NamedTuple):
     mean: Array
     cov: Array
     share: Array
+    track: Array
 
 
 def animate(
@@ -158,7 +161,10 @@ def _scene(
     weights = np.where(np.isfinite(found.weights), found.weights, 0.0)
     total = weights.sum(axis=-1, keepdims=True)
     share = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    return Scene(model, grid, seen, known, chosen, found.mean, found.cov, share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said above
+        track = adaptive_filter(model, grid, seen, **options).mean
+    return Scene(model, grid, seen, known, chosen, found.mean, found.cov, share, track)
 
 
 def _check_components(components: Any, d: int, needed: int) -> None:
@@ -174,7 +180,7 @@ def _plane(ax: Any, scene: Scene, components: Any) -> Stage:
     model = scene.model
     direct = np.linalg.solve(model.C, (scene.z - model.offset).T).T[:, a]
     known = None if scene.truth is None else scene.truth[:, a]
-    settled: Array = scene.mean[len(scene.mean) // 8 :, a]
+    settled: Array = scene.track[len(scene.track) // 8 :, a]
     _limits(ax, direct, settled if known is None else np.concatenate([settled, known]))
     (line,) = ax.plot([], [], color=COLOURS["truth"], lw=0.8, label="truth")
     (track,) = ax.plot([], [], color=COLOURS["AFA"], lw=0.8, label="estimate so far")
@@ -193,7 +199,7 @@ def _plane(ax: Any, scene: Scene, components: Any) -> Stage:
         i = int(scene.frames[k])
         if known is not None:
             line.set_data(*known[: i + 1].T)
-        track.set_data(*scene.mean[: k + 1, a].T)
+        track.set_data(*scene.track[: i + 1, a].T)
         dots.set_data(*direct[: i + 1].T)
         _draw_cloud(cloud, _pulled(scene, i)[:, a], scene.share[k, : i + 1])
         mean, cov = scene.mean[k, a], scene.cov[k][np.ix_(a, a)]
@@ -213,10 +219,11 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
 
     model, t = scene.model, scene.t
     signal = scene.mean @ model.C[a] + model.offset[a]
+    whole = scene.track @ model.C[a] + model.offset[a]
     spread = np.sqrt(np.einsum("i,kij,j->k", model.C[a], scene.cov, model.C[a]))
     half = ndtri(0.5 + LEVEL / 2) * np.where(np.isfinite(spread), spread, np.nan)
     known = None if scene.truth is None else scene.truth @ model.C[a] + model.offset[a]
-    settled = signal[len(signal) // 8 :, None]
+    settled = whole[len(whole) // 8 :, None]
     _limits(ax, scene.z[:, [a]], settled if known is None else np.vstack([settled, known[:, None]]))
     ax.set_xlim(t[0], t[-1] + 0.02 * (t[-1] - t[0]))
     (line,) = ax.plot([], [], color=COLOURS["truth"], lw=0.8, label="truth")
@@ -237,6 +244,7 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
     )
     if known is None:
         line.set_label("_")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set(xlabel="time", ylabel=f"observed value {a}")
     _legend(ax)
 
@@ -245,7 +253,7 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
         if known is not None:
             line.set_data(t[: i + 1], known[: i + 1])
         dots.set_data(t[: i + 1], scene.z[: i + 1, a])
-        track.set_data(t[scene.frames[: k + 1]], signal[: k + 1])
+        track.set_data(t[: i + 1], whole[: i + 1])
         at = np.full(i + 1, t[i]) if pulled else t[: i + 1]
         y = _pulled(scene, i) @ model.C[a] + model.offset[a] if pulled else scene.z[: i + 1, a]
         _draw_cloud(cloud, np.column_stack([at, y]), scene.share[k, : i + 1])
@@ -259,13 +267,14 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
 def _weights(ax: Any, scene: Scene) -> Stage:
     """The weights of a query over the times of the observations."""
     t = scene.t
-    late = scene.share[len(scene.share) // 8 :].max(axis=1)
+    late = scene.share[len(scene.share) // 2 :].max(axis=1)
     ax.set(
         xlim=(t[0] - 0.01 * (t[-1] - t[0]), t[-1] + 0.02 * (t[-1] - t[0])),
-        ylim=(0, 1.1 * float(np.quantile(late, 0.95)) or 1.0),
+        ylim=(0, 1.1 * float(late.max()) or 1.0),
         xlabel="time of the observation",
         ylabel="share of the estimate",
     )
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     bars = ax.vlines([], [], [], color=shades(1)[0], lw=max(0.4, min(2.0, 200 / len(t))))
     present = ax.axvline(t[0], color=COLOURS["AFA"], lw=0.8, ls=":")
     heading = ax.set_title(" ", loc="left")
