@@ -11,9 +11,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from afafilter import StudentT, brownian, constant_velocity, datasets, plotting, simulate, spiral
+from afafilter.cli import main
 
 mpl.use("Agg")
 MODEL = spiral(process_var=0.1)
@@ -168,23 +170,25 @@ def test_mp4_by_the_real_ffmpeg(tmp_path):
     assert file.read_bytes()[4:8] == b"ftyp"
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "afafilter", "animate", *arguments], cwd=folder,
-        capture_output=True, text=True, check=False,
+def test_the_command_films_own_data_in_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "afafilter", "animate", datasets.DATA / "nile.csv", "--model",
+         datasets.DATA / "nile.toml", "--set", "window=6", "--frames", "5", "-o", "n.gif"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-
-
-def test_the_command_films_a_preset_and_own_data_in_a_process(tmp_path):
-    done = run(tmp_path, "--preset", "spiral", "--n", "30", "--frames", "4", "--outlier-rate",
-               "0.1", "--weight", "student_t", "--nu", "4")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "wrote spiral-attention.gif (4 frames) and spiral-attention.config.json\n"
-    assert len(frames_of(tmp_path / "spiral-attention.gif")) == 4
-    folder = datasets.DATA
-    done = run(tmp_path, str(folder / "nile.csv"), "--model", str(folder / "nile.toml"), "--set",
-               "window=6", "--frames", "5", "-o", "n.gif")  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "wrote n.gif (5 frames) and n.config.json\n"
     found = frames_of(tmp_path / "n.gif")
     assert len(found) == 5
     assert all(inked(picture) > 1000 for picture in found)
+
+
+def test_the_command_films_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(
+        main, ["animate", "--preset", "spiral", "--n", "30", "--frames", "4", "--outlier-rate",
+               "0.1", "--weight", "student_t", "--nu", "4"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "wrote spiral-attention.gif (4 frames) and spiral-attention.config.json\n"
+    assert len(frames_of(tmp_path / "spiral-attention.gif")) == 4
