@@ -117,7 +117,7 @@ def separable_kernel() -> Found:
 
 
 @claim(
-    PART, "v2 B.2",
+    PART, "v2 B.2, v1-v2 sec. 3.8.2",
     "The batch estimate by a recursive filter, :math:`O(1)` a step, with the separable kernel. "
     "Sums of more exponentials make it as exact as wanted.",
     "linear_time_filter separable_weights AdaptiveFilterStream", "cost",

@@ -25,9 +25,9 @@ Every statement that can be checked has a row: where it stands, what it says in 
 :doc:`guide`, what does it here, what a run found, and the verdict, which follows from the number
 and a tolerance. ``make paper`` runs all of them again, ``python -m simulations._paper NAME`` one.
 
-Numbered as in v6 where nothing else is said; v1 and v2 share their sections, v3 moves the
-radial-tangential model from section 4 to 5. Not here: the perplexities of Tables 1 to 3 and the
-training curves of Figures 7 to 13, which need trained language models. What those tables are taken
+Numbered as in v6, of which v4 and v5 are earlier states; v1 and v2 share their sections, v3 moves
+the radial-tangential model from section 4 to 5. Not here: the perplexities of Tables 1 to 3 and the
+training curves of Figures 7 to 11, which need trained language models. What those tables are taken
 to show is checked as a statement about estimators, in the last part.
 
 """

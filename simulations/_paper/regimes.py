@@ -215,6 +215,36 @@ def lag_of_the_peak() -> Found:
 
 
 @claim(
+    PART, "v6 F.3, Fig. 12-13",
+    "At 4096 keys rotary attention keeps listening to far ones, in periodic patterns; a linear "
+    "bias (ALiBi) stays at the diagonal.",
+    "isotropic_attention", "attention_maps",
+)  # fmt: skip
+def maps_at_long_context() -> Found:
+    n, scale, slope = 4096, 4.0, 0.05
+    omega = 1e4 ** (-np.arange(16) / 16)
+    ones = np.ones((n, 16), complex) / 4.0
+    t = np.arange(float(n))
+    still = {"decay": 0.0, "process_var": 0.0, "key_var": 0.0, "query_var": 1.0}
+
+    def far(**more: object) -> float:
+        weights = isotropic_attention(
+            ones[-1:], ones, ones, t, t_query=t[-1:], weight=Exponential(2 / scale),
+            return_weights=True, **{**still, **more},  # type: ignore[arg-type]
+        ).weights  # fmt: skip
+        assert weights is not None
+        return float(weights[0, : n - 512].sum())
+
+    rotary_far = far(frequency=omega, prior="flat")
+    linear_far = far(frequency=0.0, prior="linear", value_process_var=slope, value_query_var=1.0)
+    return when(
+        rotary_far > 0.5 and linear_far < 0.01,
+        f"equal keys: {rotary_far:.2f} of the weight beyond 512 keys with rotations, "
+        f"{linear_far:.0e} with a slope of {slope:g}",
+    )
+
+
+@claim(
     PART, "v6 sec. 3.7, F.3, Fig. 14-15",
     "Heads peak at lags proportional to :math:`1/\\mu_h`: a bank of lag-selective filters.",
     "spectral_bank HeadBank", "head_bank",
