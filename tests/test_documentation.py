@@ -146,8 +146,9 @@ def test_what_public_functions_return_is_public():
 
 
 def prose(text: str) -> str:
-    """A docstring without its literal blocks (after `::`) and inline literals."""
+    """A docstring without its literal blocks (after `::`), examples and inline literals."""
     kept, block = [], None
+    text = re.sub(r"^ *>>> .*(?:\n.*\S.*)*", "", text, flags=re.MULTILINE)
     for line in text.splitlines():
         indent = len(line) - len(line.lstrip())
         if block is not None and line.strip() and indent <= block:
@@ -162,6 +163,7 @@ def prose(text: str) -> str:
 def test_docstrings_can_be_typeset():
     """Bars are substitutions and stars emphasis in reStructuredText: formulas are literals."""
     assert prose("a ``|x|`` ::\n\n    |y|\n\nend") == "a  ::\nend"
+    assert prose("a\n\n>>> f(x, **g)\n|y|\n\nb |c|").split() == ["a", "b", "|c|"]
     for name, value in public_callables():
         text = prose(inspect.getdoc(value) or "")
         assert not re.search(r"\|[^\s|][^|\n]*\||(?<=[,(] )\*\*\w", text), name
