@@ -41,12 +41,18 @@ SEED := 0
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
 
-# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer; calls from many threads under ThreadSanitizer,
+# which wants addresses where it expects them (setarch -R).
 SANITIZE := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 AFAFILTER_CORE=sanitize \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
+THREADS := TSAN_OPTIONS="exitcode=66 report_bugs=1" AFAFILTER_CORE=threads AFAFILTER_NUM_THREADS=4 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)"
 sanitize: $(VENV)/.test
 	AFAFILTER_LEVELS=sanitize $(BIN)/python setup.py -q build_ext --inplace
 	$(SANITIZE) $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/*/test_recursions.py)
+sanitize-threads: $(VENV)/.test
+	AFAFILTER_LEVELS=threads $(BIN)/python setup.py -q build_ext --inplace
+	$(THREADS) setarch -R $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_threads.py
 
 # The same tests with the lowest versions that setup.cfg declares.
 LOWEST := .venv-lowest
