@@ -318,8 +318,9 @@ def tensor_attention(
     --------
     >>> import numpy as np
     >>> from afafilter import tensor_attention
-    >>> given = {"decay": [0.1, 0.5], "process_var": 0.2, "key_var": 1.0}
-    >>> tensor_attention(None, None, np.eye(4), range(4), **given).precision.shape
+    >>> z = np.eye(4)
+    >>> found = tensor_attention(None, None, z, range(4), decay=0.1, process_var=0.2, key_var=1.0)
+    >>> found.precision.shape
     (4, 2)
     """
     robust = as_weight(weight)
