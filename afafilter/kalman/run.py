@@ -149,7 +149,8 @@ def _warn_of_lost_digits(line: Timeline, S: Array, scale: Array) -> None:
     observation says; scale (1 or G, T) of its noise."""
     each = np.einsum("...ii->...i", line.chain.R)
     variance = np.einsum("...ii->...i", S)
-    if variance.max(initial=0.0) <= LOST * each.min(initial=np.inf) * scale.min(initial=np.inf):
+    largest = variance.max(initial=0.0, where=variance < np.inf)
+    if largest <= LOST * each.min(initial=np.inf) * scale.min(initial=np.inf):
         return
     noise = each[line.chain.cfg] * scale[..., None]
     lost = (variance > LOST * noise) & (variance < np.inf) & (noise > 0)
