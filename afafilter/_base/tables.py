@@ -35,6 +35,7 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
     raw = np.asarray(t) if library(t) != "polars" else t.to_numpy()
     if raw.ndim != 1 or not raw.size:
         return None
+    raw = _whole(raw)
     if raw.dtype.kind == "O":
         return date_objects(raw, unit, name)
     if raw.dtype.kind == "M":
@@ -49,6 +50,18 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
             stacklevel=4,
         )
     return None
+
+
+def _whole(raw: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers beyond 2^53 as int64, whatever exact type holds them; others as they are."""
+    if raw.dtype.kind == "O" or raw.dtype == np.longdouble != np.float64:
+        try:
+            numbers = [int(x) for x in raw.flat]
+        except (TypeError, ValueError, OverflowError):
+            return raw
+        if EXACT < max(map(abs, numbers)) < 2**63 and all(raw == np.array(numbers, object)):
+            return np.array(numbers, np.int64)
+    return raw
 
 
 def if_counted(stamps: Stamps) -> Stamps | None:

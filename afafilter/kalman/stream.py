@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    covariance,
     is_definite,
+    observation_covariances,
     real_array,
     scalar,
     told_type,
 )
+from afafilter._base.stamps import EXACT
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
@@ -94,7 +95,7 @@ class KalmanStream:
         self._sizes = model.component_sizes
         self._norm = float(np.abs(model.A).sum(axis=0).max())
         self._node: float | None = None
-        self._state = _begin(model, 0.0)
+        self._state = _begin(model, 0.0, self._noise)
         self._source = Source(model.C, model.offset, model.R)
 
     def __repr__(self) -> str:
@@ -130,7 +131,8 @@ class KalmanStream:
         now, row = self._time(t), self._row(z)
         R = self._noise
         if obs_cov is not None:
-            R = covariance(obs_cov, "obs_cov", self._noise.shape[1:])[None].copy()
+            given = np.asarray(obs_cov, dtype=np.float64)[None]
+            R = observation_covariances(given, 1, row.shape[2], self._noise[0], row[0]).copy()
         node = now - self.model.delay
         if self._node is not None and self._robust.weight is None and self._state.rank[0] < 0:
             return self._step(now, node, row, R)
@@ -274,6 +276,11 @@ class KalmanStream:
         return stream
 
     def _time(self, t: float) -> float:
+        if isinstance(t, (int, np.integer)) and abs(int(t)) > EXACT:
+            raise ValueError(
+                f"t must be a number that floats hold, got the whole number {t} beyond 2^53: count "
+                "from the first stamp, t - t_first"
+            )
         now = t if type(t) is float and isfinite(t) else scalar(t, "t")
         return now if self.t is None else not_before(now, self.t)
 
@@ -293,7 +300,7 @@ class KalmanStream:
         if self._node is None:
             prior = self.model.prior
             begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
-            state = _begin(self.model, begin)
+            state = _begin(self.model, begin, R)
         else:
             begin = self._node
         return state, self._move(state, begin, node, R)
@@ -350,13 +357,14 @@ def _copied(state: Paths) -> Paths:
     return Paths(*parts)
 
 
-def _begin(model: LinearSDE, t: float) -> Paths:
+def _begin(model: LinearSDE, t: float, R: Array) -> Paths:
     """The prior at t.
 
-    Where R leaves an observation without noise, N(0, D D^T) is added along the flat directions D:
-    flat plus that is flat, and innovations stay definite.
+    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
+    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
+    definite.
     """
     law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
-    if not is_definite(model.R[None]).all():
+    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
         law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
     return start_paths(law, 1)

@@ -132,3 +132,27 @@ def test_what_is_refused_leaves_the_stream_as_it_was():
         KalmanStream.from_state(model, {k: v for k, v in before.items() if k != "L"})
     with pytest.raises(TypeError, match="LinearSDE"):
         KalmanStream(model.discretize(np.arange(3.0)))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_exact_measurements_and_missing_ones_in_obs_cov(first):
+    """A row of zeros is an exact measurement; NaN stands beside what is missing."""
+    model = LinearSDE(
+        [[0.0, 1.0], [0.0, 0.0]], Q=np.diag([0.0, 1.0]), R=np.eye(2), C=np.eye(2), prior="diffuse"
+    )
+    t, z = np.arange(3.0), np.array([[1.0, np.nan], [2.0, 0.5], [2.5, 0.1]])
+    R = np.repeat(np.eye(2)[None], 3, axis=0)
+    R[0, 1] = R[0, :, 1] = np.nan
+    R[1] = np.diag([0.0, 1e-14])
+    want, stream = kalman_filter(model, t[first:], z[first:], obs_cov=R[first:]), KalmanStream(model)
+    for k in range(first, 3):
+        found = stream.update(t[k], z[k], obs_cov=R[k])
+    np.testing.assert_allclose(found.mean[-1], want.mean[-1], rtol=1e-12)
+    np.testing.assert_allclose(found.cov[-1], want.cov[-1], rtol=1e-9, atol=1e-15)
+    assert stream.loglik == pytest.approx(float(want.loglik), rel=1e-12)
+
+
+def test_whole_numbers_that_floats_would_round_are_refused():
+    stream = KalmanStream(LinearSDE([[0.0]], Q=[[1.0]], R=[[1.0]]))
+    with pytest.raises(ValueError, match=r"t - t_first"):
+        stream.update(1_700_000_000_000_000_100, 1.0)
