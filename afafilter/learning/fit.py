@@ -32,7 +32,7 @@ from afafilter.learning.inputs import InputParameters, first_effect, regressors
 from afafilter.learning.parameters.parametrisation import Parametrisation, parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import first_start, solve
+from afafilter.learning.solve import first_starts, solve
 from afafilter.likelihood.data import Data, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -169,10 +169,10 @@ def fit(
         constraints = Constraints(par, bounds or {}, priors or {})
     problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
     with waiting("looking for a start"):
-        theta = first_start(problem)
-    refuse_few(data, len(theta), _flat_count(par.system(theta)))
-    with waiting(f"fitting {len(theta)} parameters to {data.n_obs} values"):
-        return solve(problem, theta, starts, drawn)
+        points = first_starts(problem)
+    refuse_few(data, len(points[0]), _flat_count(par.system(points[0])))
+    with waiting(f"fitting {len(points[0])} parameters to {data.n_obs} values"):
+        return solve(problem, points, starts, drawn)
 
 
 def _parameters(

@@ -21,23 +21,25 @@ MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
 
-def first_start(problem: Problem) -> Array:
-    """The start of the search; of several (peaks of a periodogram) the one that is likeliest."""
+def first_starts(problem: Problem) -> list[Array]:
+    """Where to search from: of several starts (peaks of a periodogram) the likeliest, and the first
+    three, which widths and sizes that are only guessed may make less likely than they are."""
     par = problem.parametrisation
     others: list[Array] = getattr(par, "alternatives", list)()
     points = [par.start(), *others]
     if len(points) == 1:
-        return points[0]
+        return points
     objective = Objective(problem.objective)
     values = [objective(theta)[0] for theta in points]
-    return points[int(np.argmax(values))]
+    chosen = dict.fromkeys([int(np.argmax(values)), *range(min(3, len(points)))])
+    return [points[k] for k in chosen]
 
 
 def solve(
-    problem: Problem, theta: Array, starts: int = 1, rng: np.random.Generator | None = None
+    problem: Problem, points: list[Array], starts: int = 1, rng: np.random.Generator | None = None
 ) -> FitResult:
     """Run the chosen method from one or several starts and report the best."""
-    points = [theta]
+    theta, points = points[0], list(points)
     if rng is not None:
         spread = problem.parametrisation.typical
         points += [theta + spread * rng.standard_normal(len(theta)) for _ in range(starts - 1)]

@@ -11,10 +11,12 @@ import numpy as np
 
 from afafilter._base.checks import Array
 
-CELLS = 8
+CELLS = 16
 """Cells of the periodogram's grid per median interval."""
 OVERSAMPLING = 4
 """Frequencies per cycle over the whole span."""
+ALIKE = 0.5
+"""Share of the observations in phase at a frequency from which times are near a grid."""
 LARGEST_GRID = 1 << 18
 """Most cells of the grid: very unequal intervals give up the highest frequencies."""
 
@@ -87,7 +89,7 @@ def _nanmean(x: Array) -> float:
 
 
 def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
-    """Frequencies of the largest local maxima of the least-squares periodogram."""
+    """Frequencies of local maxima of the least-squares periodogram, clearest first, and largest."""
     if len(t) > 8 and np.ptp(np.diff(t[:2000])) < 1e-6 * gap:
         t, y = t[:2000], y[:2000]
         size = 2 * len(t)
@@ -96,7 +98,9 @@ def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
         # Slow ones count less, since drifts make them large.
         return _largest_peaks(omega[2:], power[2:] * np.sqrt(omega[2:]))
     omega, power = _generalised_periodogram(t, y, gap)
-    return _largest_peaks(omega, power / _background(omega, power))
+    clear, large = _largest_peaks(omega, power / _background(omega, power)), omega[power.argmax()]
+    rest = clear[1:]
+    return np.concatenate([clear[:1], [large] if large != clear[0] else [], rest[rest != large]])
 
 
 def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Array]:
@@ -104,7 +108,8 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
 
     Generalised Lomb-Scargle (Zechmeister & Kuerster, 2009), with a slope beside the mean. The sums
     over observations come from a transform of a fine grid that these are counted into (error
-    (omega cell)^2 / 24, below 1 %, at the highest frequency).
+    (omega cell)^2 / 24, 0.2 % at half the frequency of the median interval, 1.5 % at the highest,
+    three times that: what irregular times tell apart).
     """
     span = max(float(t[-1] - t[0]), gap)
     cell = max(gap / CELLS, span / LARGEST_GRID)
@@ -116,7 +121,9 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     columns = np.ones(len(t)), y, level, slope
     one, value, e0, e1 = (np.fft.rfft(np.bincount(place, x, size)) for x in columns)
     first = max(1, round(size * cell / span))
-    k = np.arange(first, max(first + 3, size // (2 * CELLS)))
+    highest = size // (2 * CELLS)  # of equal steps
+    alias = np.abs(one[highest : 6 * highest]).max(initial=0.0)  # at what would look alike
+    k = np.arange(first, max(first + 3, highest if alias > ALIKE * len(t) else 3 * highest))
     # Sums over cos and sin of omega t: transforms are sum x (cos - i sin).
     double, n = one[2 * k], len(t)
     cc = 0.5 * (n + double.real) - e0[k].real ** 2 - e1[k].real ** 2

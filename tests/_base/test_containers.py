@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -147,6 +148,9 @@ def test_nanoseconds_since_1970_keep_their_differences(step):
     np.testing.assert_array_equal(found.to_pandas().index, stamps)
     dates = kalman_filter(model, stamps.astype("datetime64[ns]"), z, time_unit="ns")
     assert dates.loglik == wanted.loglik
+    for exact in (int, np.longdouble, Decimal):  # other types that hold them
+        others = np.array([exact(int(x)) for x in stamps], object)
+        assert kalman_filter(model, others, z).loglik == wanted.loglik
     asked = kalman_filter(model, stamps, z, query_times=stamps[-1:] + 7)
     assert asked.t[0] == step * 99 + 7
     timed = LinearSDE(model.A, Q=model.Q, R=model.R, prior=Prior([0.0], [[1.0]], float(stamps[0])))

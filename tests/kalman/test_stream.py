@@ -144,7 +144,10 @@ def test_exact_measurements_and_missing_ones_in_obs_cov(first):
     R = np.repeat(np.eye(2)[None], 3, axis=0)
     R[0, 1] = R[0, :, 1] = np.nan
     R[1] = np.diag([0.0, 1e-14])
-    want, stream = kalman_filter(model, t[first:], z[first:], obs_cov=R[first:]), KalmanStream(model)
+    want, stream = (
+        kalman_filter(model, t[first:], z[first:], obs_cov=R[first:]),
+        KalmanStream(model),
+    )
     for k in range(first, 3):
         found = stream.update(t[k], z[k], obs_cov=R[k])
     np.testing.assert_allclose(found.mean[-1], want.mean[-1], rtol=1e-12)

@@ -51,6 +51,35 @@ def test_fit_of_a_cycle_reaches_the_optimum(seed: int) -> None:
     assert found.params["cycle.frequency"] == pytest.approx(0.33, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("frequency", "amplitude", "unit"),
+    [(5.0, 3.0, 1.0), (0.8, 1.2, 1.0), (0.06, 3.0, 86400.0)],
+    ids=["faster than the mean interval", "weak beside the walk", "three turns in all, seconds"],
+)
+def test_fit_of_other_cycles_reaches_the_optimum(
+    frequency: float, amplitude: float, unit: float
+) -> None:
+    t, walk = cycle_and_walk(0, 0.0, 200)
+    z = walk + amplitude * np.sin(frequency * t)
+    family = families.brownian() + families.cycle() + families.noise()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fit(family, t * unit, z)
+        told = fit(family.at({"cycle.frequency": frequency / unit}), t * unit, z)
+    assert found.loglik > told.loglik - 0.01
+    assert found.params["cycle.frequency"] * unit == pytest.approx(frequency, abs=0.01)
+
+
+def test_times_near_a_grid_have_no_aliases() -> None:
+    """Daily values with gaps: frequencies above half the grid's look like those below."""
+    rng = np.random.default_rng(0)
+    t = np.flatnonzero(rng.random(300) < 0.6).astype(float) + 0.05 * rng.uniform(-1, 1)
+    z = np.sin(0.9 * t) + 0.3 * rng.standard_normal(len(t))
+    peaks = data_scales(t, z[:, None], 1).peaks
+    assert peaks.max() <= np.pi
+    assert peaks[0] == pytest.approx(0.9, abs=0.02)
+
+
 def test_a_lesser_peak_is_taken_where_it_is_likelier() -> None:
     """A strong narrow line that one component must not take from the other."""
     t, z = cycle_and_walk(1, 0.33)
