@@ -59,7 +59,7 @@ def test_fit_of_a_cycle_reaches_the_optimum(seed: int) -> None:
 def test_fit_of_other_cycles_reaches_the_optimum(
     frequency: float, amplitude: float, unit: float
 ) -> None:
-    t, walk = cycle_and_walk(0, 0.0, 200)
+    t, walk = cycle_and_walk(0, 0.0, 120)
     z = walk + amplitude * np.sin(frequency * t)
     family = families.brownian() + families.cycle() + families.noise()
     with warnings.catch_warnings():
