@@ -52,14 +52,14 @@ def test_fit_of_a_cycle_reaches_the_optimum(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frequency", "amplitude", "unit"),
-    [(5.0, 3.0, 1.0), (0.8, 1.2, 1.0), (0.06, 3.0, 86400.0)],
+    ("frequency", "amplitude", "unit", "n"),
+    [(5.0, 3.0, 1.0, 120), (0.8, 1.2, 1.0, 120), (0.06, 3.0, 86400.0, 200)],
     ids=["faster than the mean interval", "weak beside the walk", "three turns in all, seconds"],
 )
 def test_fit_of_other_cycles_reaches_the_optimum(
-    frequency: float, amplitude: float, unit: float
+    frequency: float, amplitude: float, unit: float, n: int
 ) -> None:
-    t, walk = cycle_and_walk(0, 0.0, 120)
+    t, walk = cycle_and_walk(0, 0.0, n)
     z = walk + amplitude * np.sin(frequency * t)
     family = families.brownian() + families.cycle() + families.noise()
     with warnings.catch_warnings():
