@@ -352,7 +352,8 @@ template <int D> struct Walk {
             }
             each<D>(0, d, [&](int k) AFA_HERE {
                 const Pack x = sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return C[a * d + e] * back[e * d + k]; });
-                U[a * d + k] = level ? x : x * exponential(clip(-growth[k] - top, -2 * FLOOR, 0.0));
+                const Pack apart = -growth[k] - top;   // what is e^-600 beside the fastest is not shown
+                U[a * d + k] = level ? x : apart < -2 * FLOOR ? Pack{} : Pack(x * exponential(clip(apart, -2 * FLOOR, 0.0)));
             });
             size[a] = exponential(clip(-top, -FLOOR, FLOOR));
             // Gram-Schmidt, twice (Golub & Van Loan, section 5.2.7): C E^-1 = H U^T, H lower triangular.

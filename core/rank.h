@@ -90,6 +90,7 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
 // Directions at work: q columns of d entries, of which those from `first` on are open.
 struct OpenDirections {
     int d, q, first = 0;
+    bool scaled = false;                     // only the direction counts, never its size: see `forget`
     double steps = 0;                        // k
     Scratch<double, 0> N, Omega, peak;       // (q, d), (q, d, d) and (q, d): the largest that an entry of N has been
     Scratch<double, 0> w, noise;             // (q): h n, and its rounding in EPS
@@ -169,12 +170,30 @@ template <class Rough> inline bool is_left(const ComponentSizes& sizes, const do
     return now > 0.0 && !(now < DECAYED * most);
 }
 
+// What is left of a direction n beside the largest that its entries have been, in the block of which most is left.
+inline double most_left(const ComponentSizes& sizes, const double* n, const double* peak, int d) {
+    double most = 0.0;
+    for (int i = 0; i < d; i++) {
+        double now = 0.0, before = 0.0;
+        for (int l = 0; l < d; l++)
+            if (sizes.block[l] == sizes.block[i]) {
+                now = larger(now, std::fabs(n[l]) / sizes.unit[l]);
+                before = larger(before, peak[l] / sizes.unit[l]);
+            }
+        if (before > 0.0) most = larger(most, now / before);
+    }
+    return most < 1.0 ? most : 1.0;
+}
+
 // Set to 0 the blocks along which direction j has decayed to nothing, counted in the components' units: within a block what was large in
-// one component is now in another.
+// one component is now in another. Where directions are `scaled`, beside the block that has decayed least: what no
+// observation shows stays open however small it becomes.
 inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
     const int d = open.d;
     double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j);
     for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), open.column[i] = n[i];
+    const double left = open.scaled ? most_left(sizes, n, peak, d) : 1.0;
+    for (int i = 0; i < d; i++) peak[i] *= left;
     for (int i = 0; i < d; i++) {
         if (is_left(sizes, n, peak, i, d, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); })) continue;
         open.column[i] = 0.0;
@@ -259,8 +278,8 @@ inline double rounding(OpenDirections& open, int j, int i) {
 }
 
 // n <- F n and `touch` (what counts as 0) after one step: k steps F (k, d, d), by columns, of lengths tau between
-// stamps of a size, directions and touch (k, q, d).
-inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch) {
+// stamps of a size, directions and touch (k, q, d); scaled: as in `forget`.
+inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch, bool scaled) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
     Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d);
     for (int64_t k = 0; k < F.shape[0]; k++) {
@@ -280,6 +299,8 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++)
                     whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
+            const double left = scaled ? most_left(sizes, &moved[0], &whole[0], d) : 1.0;
+            for (int i = 0; i < d; i++) whole[i] *= left;
             for (int i = 0; i < d; i++) {
                 const bool left = is_left(sizes, &moved[0], &whole[0], i, d, [&](int l) { return rough[l]; });
                 n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;

@@ -296,55 +296,8 @@ class ExactGaussian:
                 load = forward(K, (G @ basis - back.T @ W).T)
                 mean = mean + load.T @ forward(K, (W.T @ r)[:, None])[:, 0]
                 cov = cov + load.T @ load
-        open_ = _moved(G @ null, G_size @ null_size, self.rounding)
-        return _report(mean, cov, open_)
-
-    def pulled(self, at: float, js: Sequence[int]) -> Law:
-        """The average of observations js, each pulled to `at`, errors counted as independent.
-
-        With tau = at - t_j, H_j = C Phi(-tau) and S_j = R + C VB(tau) C^T for tau >= 0, else
-        C Phi(|tau|) and R + C V(|tau|) C^T:  (sum H^T S^-1 H)^-1 sum H^T S^-1 (z_j - ...). Of a
-        model with a flat start. `forgetful`: what an observation shows by e^-115 of what else it
-        shows is gone.
-        """
-        d, node = self.model.dim, self.index[float(at)]
-        total, right = zeros(d, d), zeros(d)
-        rows = [i for i, k in enumerate(self.last) if k in set(js)]
-        left = zeros(0, d)
-        for k in sorted(set(self.last[rows])):
-            mine = [i for i in rows if self.last[i] == k]
-            parts = [self.seen[i][1] for i in mine]
-            C, where = self.H[mine], self.where[mine[0]]
-            F, b, V = eye(d), zeros(d), zeros(d, d)
-            for step in self.steps[min(where, node) : max(where, node)]:
-                F, b, V = step[0] @ F, step[0] @ b + step[1], step[0] @ V @ step[0].T + step[2]
-            if where < node:
-                back = inverse(F)
-                F, b, V = back, -back @ b, back @ V @ back.T
-            try:
-                S = cholesky(self.noise[k][np.ix_(parts, parts)] + C @ V @ C.T)
-            except Singular as error:  # its noise is definite: digits are missing
-                raise Imprecise("noise beside what the lag has made") from error
-            y = self.y[mine] + C @ (self.mean[where] - b)
-            G = forward(S, np.column_stack([C @ F, y]))
-            if self.forgets:
-                for row in G[:, :d]:
-                    row[abs(row) < FORGOTTEN * max(abs(row), key=lambda x: x.mid())] = arb(0)
-                left = np.vstack([left, G[:, :d]])
-            total, right = total + G[:, :d].T @ G[:, :d], right + G[:, :d].T @ G[:, d]
-        if self.forgets:
-            null, _ = null_space(left, abs(left), self.rounding)
-            open_ = np.array([any(x != 0 for x in row) for row in null], bool)
-        else:
-            null, null_size = null_space(self.X[rows], self.size[rows], self.rounding)
-            null = self.Phi[node] @ null
-            open_ = _moved(null, self.Phi_size[node] @ null_size, self.rounding)
-        B = complement(null)
-        if not B.shape[1]:
-            return _report(zeros(d), zeros(d, d), open_)
-        K = cholesky(B.T @ total @ B)
-        load = forward(K, B.T)
-        return _report(load.T @ forward(K, (B.T @ right)[:, None])[:, 0], load.T @ load, open_)
+        open_ = moved(G @ null, G_size @ null_size, self.rounding)
+        return report(mean, cov, open_)
 
 
 def exact_balls(name: str, values: Any) -> Matrix:
@@ -478,14 +431,14 @@ def complement(null: Matrix) -> Matrix:
     return np.array(basis[r:], object).reshape(q - r, q).T
 
 
-def _moved(directions: Matrix, size: Matrix, rounding: float) -> Any:
+def moved(directions: Matrix, size: Matrix, rounding: float) -> Any:
     return np.array(
         [any(not abs(x) <= rounding * s for x, s in zip(*row)) for row in zip(directions, size)],
         bool,
     ).reshape(len(directions))
 
 
-def _report(mean: Matrix, cov: Matrix, open_: Any) -> Law:
+def report(mean: Matrix, cov: Matrix, open_: Any) -> Law:
     m = len(mean)
     out, spread = np.full(m, np.nan), np.zeros((m, m))
     for i in np.flatnonzero(~open_):

@@ -18,7 +18,12 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter.linalg.discretiser import Discretiser, transition
 from afafilter.linalg.doubling import components
-from afafilter.linalg.subspaces import ROUNDING, balanced_units
+from afafilter.linalg.subspaces import (
+    ROUNDING,
+    ComponentSizes,
+    balanced_units,
+    component_sizes,
+)
 from afafilter.models.sde import LinearSDE
 
 QUIET_DECAY = 10.0
@@ -51,6 +56,16 @@ class Coordinates:
     def rate(self) -> Array:
         """(d,) growth rate c of each coordinate's block."""
         return np.repeat([c for _, _, c in self.groups], [b - a for a, b, _ in self.groups])
+
+    @cached_property
+    def sizes(self) -> ComponentSizes:
+        """How exact transitions of xi are, in the direction of time."""
+        return component_sizes(self.L)
+
+    def shown(self, C: Array) -> Array:
+        """C W of rows C (..., d); what is only rounding is 0."""
+        rows = C @ self.W
+        return np.where(np.abs(rows) > ROUNDING * np.abs(C) @ np.abs(self.W), rows, 0.0)
 
     @cached_property
     def flow(self) -> Discretiser:
@@ -157,7 +172,7 @@ def _subspaces(A: Array, span: float) -> list[Array]:
         bases = []
         for low, high in pairwise(edges):
             _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
-            bases.append(Z[:, :size])
+            bases.append(np.where(np.abs(Z[:, :size]) > ROUNDING, Z[:, :size], 0.0))
         W = np.hstack(bases)
         if W.shape[1] == len(A) and np.linalg.cond(W) < SEPARATION_LIMIT:
             return bases

@@ -34,6 +34,7 @@ from afafilter.adaptive.recursions import (
     pair_log_dets,
     side_by_side,
 )
+from afafilter.attention.pairs import TOO_FAR, TOO_FAR_APART
 from afafilter.linalg.subspaces import Unseen
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Weight
@@ -75,8 +76,8 @@ class Pattern(NamedTuple):
     earlier, the first and last that count as in `Plan` (the walk takes in both); y : (P, n, r)
     whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
     number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa};
-    seen : (T, p) components that they show; open_ : what they leave open, used and earlier, None
-    where windows leave each query its own.
+    seen : (n, p) components that they show; open_ : what they leave open, used and earlier, None
+    where windows leave each query its own; coords : those of what is open, None: x itself.
     """
 
     plan: Plan
@@ -90,6 +91,7 @@ class Pattern(NamedTuple):
     kappa: Array
     seen: ObsMask
     open_: tuple[Unseen | None, ...]
+    coords: Coordinates | None
 
 
 class Tile(NamedTuple):
@@ -183,13 +185,14 @@ def make_pattern(
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
     kappa = queries.reach[:, None] * plan.coords.quiet
-    spans = [(plan.first, plan.last), plan.earlier][: 1 + predicts]
-    model, stamps = plan.model, plan.stamps
+    coords = None if chain else plan.coords
     open_ = tuple(
-        None if low.any() else left_open(model, stamps, seen, plan.times, high)
-        for low, high in spans
+        None
+        if low.any()
+        else left_open(plan.model, coords, plan.stamps[js], seen[js], plan.times, high)
+        for low, high in [used, earlier][: 1 + predicts]
     )
-    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, seen, open_)
+    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, seen[js], open_, coords)
 
 
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
@@ -261,6 +264,8 @@ def log_scales(
     d2 = pair_distances(
         tile.pairs, tile_data(pattern, tile, paths), pattern.rest[paths, rows], lanes
     )
+    if (tile.kappa > DECAY_FLOOR).any() or not (d2 < TOO_FAR).all():
+        raise ValueError(TOO_FAR_APART)
     dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
     log_w = weight.log(d2, dim)
     if not known.all():

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter.adaptive.coordinates import Coordinates
 from afafilter.adaptive.geometry import Index
-from afafilter.linalg.subspaces import Unseen, unseen
+from afafilter.linalg.subspaces import ROUNDING, Unseen, unseen
 from afafilter.models.sde import LinearSDE
 
 
@@ -38,8 +39,8 @@ def solve_triangles(
     look : callable
         What the observations leave open of query i on path p.
     columns : callable
-        Open directions here and at the first observation (m, d, d), as rows, of queries (m,), in
-        the triangle's coordinates.
+        From what `left_open` says of open directions here and at the first observation (m, d, d),
+        as rows, of queries (m,): the same in the triangle's coordinates.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def solve_triangles(
     fixed: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     largest = np.abs(triangle).max(axis=-2, keepdims=True)
     unit = np.where(largest > 0, largest, 1.0)
-    scaled = triangle / unit
+    scaled, empty = triangle / unit, largest[..., 0, :] == 0.0
     if known is not None:
         unknown |= known.components
         for p in range(len(triangle)):
@@ -73,11 +74,15 @@ def solve_triangles(
                 open_ = columns(np.array([i]), found.here, found.first) * unit[p, i]
                 fixed[p, i] = _one_each(open_)[0]
     turn = None
+    fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
     some = fixed.any(axis=-1)
     if some.any():
         turn, scaled[some] = _without(scaled[some], fixed[some])
-    lost: ObsMask = np.einsum("...aa->...a", scaled) == 0.0
+    lost: ObsMask = (np.einsum("...aa->...a", scaled) == 0.0) | empty
     X = _inverse(scaled, lost)
+    if lost.any():  # and what is known only together with them
+        tied = np.abs(X @ scaled) > ROUNDING * (np.abs(X) @ np.abs(scaled))
+        lost = lost | (tied & lost[..., None, :]).any(axis=-1)
     if turn is not None:
         X[some] = X[some] @ turn
     X[fixed] = 0.0
@@ -137,6 +142,20 @@ observations of its own.
 """
 
 
-def left_open(model: LinearSDE, stamps: Array, seen: ObsMask, times: Array, used: Index) -> Unseen:
-    """What of a flat state the first `used` observations seen (n, p) leave open."""
-    return unseen(model.A, model.component_sizes, model.C, stamps, seen, times, used)
+def left_open(
+    model: LinearSDE,
+    coords: Coordinates | None,
+    stamps: Array,
+    seen: ObsMask,
+    times: Array,
+    used: Index,
+) -> Unseen:
+    """What of a flat state the first `used` observations seen (n, p) leave open.
+
+    coords : None where the state at the first one is flat, and forgotten as it decays. Else pairs
+    know nothing but what they show, and open directions are those of the coordinates xi.
+    """
+    if coords is None:
+        return unseen(model.A, model.component_sizes, model.C, stamps, seen, times, used)
+    C, L = coords.shown(model.C), coords.sign * coords.L
+    return unseen(L, coords.sizes, C, stamps, seen, times, used, scaled=True, show=coords.W)

@@ -78,8 +78,9 @@ def solve_exact(
     if lost.any():
         unknown = unknown | reached(plan, lost, np.abs(B))
     mean = a + B @ (X @ tri[..., d:])
-    spread = B @ X
-    cov = P + spread @ np.swapaxes(spread, -1, -2)
+    with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
+        spread = B @ X
+        cov = P + spread @ np.swapaxes(spread, -1, -2)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
     return Solution(mean * unit, cov, unknown, weights)

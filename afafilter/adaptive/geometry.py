@@ -117,7 +117,8 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     them is magnified. Later rows of the result do not see the coordinates that decay fastest
     (echelon form), so that rows which grow at different rates stay apart.
     """
-    p, size = C.shape[0], np.linalg.norm(C @ coords.W, axis=-1)
+    p, shown = C.shape[0], coords.shown(C)
+    size = np.linalg.norm(shown, axis=-1)
     sd = np.sqrt(np.einsum("...aa->...a", R)) / np.where(size > 0, size, 1.0)
     order = np.argsort(-sd, axis=-1, kind="stable")
     lower = np.linalg.cholesky(
@@ -125,9 +126,9 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
             np.take_along_axis(R, order[..., None], axis=-2), order[..., None, :], axis=-1
         )
     )
-    seen = np.linalg.solve(lower, (C @ coords.W)[order])
+    seen = np.linalg.solve(lower, shown[order])
     whiten = np.linalg.solve(lower, np.eye(p)[order])
-    rank = rank_of(C @ coords.W)
+    rank = rank_of(shown)
     if rank < p:
         turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
         seen, whiten = turn @ seen, turn @ whiten
@@ -212,9 +213,27 @@ def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: in
     for k, order in enumerate(orders):
         for js, found in channels:
             q, upper = _echelon(found.C[..., order])
-            echelon[k, js, : found.rank] = upper[..., np.argsort(order)]
+            upper = upper[..., np.argsort(order)]
+            q, upper = _apart(coords, q, upper, order)
+            echelon[k, js, : found.rank] = upper
             rotation[k, js, : found.rank, : found.rank] = np.swapaxes(q, -1, -2)
     return Sight(rank, C, inverse, echelon, rotation, change)
+
+
+def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array, Array]:
+    """Rows q^T C that were parted by one group of coordinates that grow alike, parted among them.
+
+    Whitened from above, the first of them stay without what decays fastest.
+    """
+    group = np.unique(np.stack([coords.rate, coords.quiet]), axis=1, return_inverse=True)[1]
+    seen = (C != 0).reshape(-1, *C.shape[-2:]).any(axis=0)[:, order]
+    lead = group.ravel()[order][seen.argmax(axis=1)]
+    for mine in (np.flatnonzero(lead == g) for g in np.unique(lead)):
+        if len(mine) > 1:
+            turn, upper = _echelon(C[..., mine, :])
+            C[..., mine[::-1], :] = upper
+            q[..., mine[::-1]] = q[..., mine] @ turn
+    return q, C
 
 
 def _orders(coords: Coordinates) -> tuple[list[Index], Array]:

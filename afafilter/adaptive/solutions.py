@@ -56,13 +56,13 @@ def settle(
         own |= np.asarray(counted[1]).sum(axis=-1) < last - first
 
     def look(path: int, i: int) -> Unseen:
-        js = pattern.js[first[i] : last[i]]
-        seen: NDArray[np.bool_] = np.asarray(pattern.seen)[js]
+        js, seen = pattern.js[first[i] : last[i]], pattern.seen[first[i] : last[i]]
         if counted is not None:
             low, weighty = counted
             seen = seen & weighty[path, i, first[i] - low : last[i] - low, None]
         here = plan.times[queries][i : i + 1]
-        return left_open(plan.model, plan.stamps[js], seen, here, np.array([len(js)]))
+        n = np.array([len(js)])
+        return left_open(plan.model, pattern.coords, plan.stamps[js], seen, here, n)
 
     some = None if known is None else known.of(queries)
     return solve_triangles(triangle, some, own, look, columns)
@@ -93,10 +93,10 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
 
 def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
     """Open directions (m, d, d) of queries (m,), in the units in which their equations are."""
-    turn, kappa = pattern.plan.coords.W_inv.T, pattern.kappa[queries]
+    kappa = pattern.kappa[queries]
 
     def columns(at: Index, here: Array, _first: Array) -> Array:
-        return np.asarray(np.exp(np.minimum(kappa[at], DECAY_FLOOR))[:, None] * (here @ turn))
+        return np.asarray(np.exp(np.minimum(kappa[at], DECAY_FLOOR))[:, None] * here)
 
     return columns
 

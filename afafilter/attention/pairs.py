@@ -29,6 +29,13 @@ TILE = 2**16
 """Entries of one (modes, queries, keys) array."""
 KEYS = 256
 """Keys of a tile."""
+TOO_FAR = 1e300
+"""Squared distances from which on a weight cannot be told from others."""
+TOO_FAR_APART = (
+    "observations lie so far from where their weight is decided that squared distances in standard "
+    "deviations exceed the floating-point range (a state without process noise that decays over "
+    "hundreds of decay times); give a window, or leave out the robust weight"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +198,8 @@ def _exponents(head: ModeHead, block: slice, keys: Any, exact: bool, near: bool 
         log_p[...] = head.log_prior(np.abs(t_query[:, None] - t), exact)
     common = (head.beta - 1.0) * np.tensordot(head.share, log_p, 1)
     if head.log_weight is not None:
+        if head.scale is None and dtype == np.float64 and (d2 >= TOO_FAR).any():
+            raise ValueError(TOO_FAR_APART)
         common += head.beta * head.log_weight(d2)
     log_p += common.astype(dtype)
     return log_p

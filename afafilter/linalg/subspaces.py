@@ -73,7 +73,14 @@ def rank_of(M: Array) -> int:
 
 
 def carry(
-    Phi: Array, tau: Array, stamp: Array, sizes: ComponentSizes, directions: Array, rounding: Array
+    Phi: Array,
+    tau: Array,
+    stamp: Array,
+    sizes: ComponentSizes,
+    directions: Array,
+    rounding: Array,
+    *,
+    scaled: bool = False,
 ) -> tuple[Array, Array]:
     """Directions (k, q, d), as rows, and their rounding after one step each.
 
@@ -85,11 +92,13 @@ def carry(
         Of the dynamics.
     directions, rounding : ndarray, shape (k, q, d)
         An entry of the directions counts as zero up to its rounding.
+    scaled : bool
+        As in `unseen`.
     """
     out = np.array(directions, order="C"), np.array(rounding, order="C")
     columns = np.ascontiguousarray(np.swapaxes(Phi, -1, -2))
     core.move_directions(
-        columns, np.array(tau, dtype=float), np.array(stamp, dtype=float), sizes, *out
+        columns, np.array(tau, dtype=float), np.array(stamp, dtype=float), sizes, *out, scaled
     )
     return out
 
@@ -125,6 +134,9 @@ def unseen(
     seen: ObsMask,
     times: Array,
     used: NDArray[np.int64],
+    *,
+    scaled: bool = False,
+    show: Array | None = None,
 ) -> Unseen:
     """What of a flat state at `times` the first `used` observations leave open.
 
@@ -137,7 +149,15 @@ def unseen(
         (T, p).
     times, used : ndarray, shape (k,)
         Of each query, and how many of the first observations it uses.
+    scaled : bool
+        Only directions count, not their sizes: what decays to nothing is forgotten beside what
+        decays less, and what no observation shows is open for ever. False: what decays to nothing
+        is forgotten, as a flat start is.
+    show : ndarray, shape (d, d), optional
+        `components` are those of show x. None: of x.
     """
+    if scaled:
+        A = A - float(np.linalg.eigvals(A).real.max()) * np.eye(len(A))
     d, T = C.shape[1], len(stamps)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
@@ -155,6 +175,7 @@ def unseen(
             M,
             rounding,
             count,
+            scaled,
         )
         whole = done > 0 and count[done - 1] == d
         if whole or n == T:
@@ -181,12 +202,17 @@ def unseen(
             sizes,
             np.where(early[..., None], 0.0, M[base]),
             np.where(early[..., None], 0.0, rounding[base]),
+            scaled=scaled,
         )
         here = np.where(np.abs(moved) <= zero, 0.0, moved)
     first = np.where(early[..., None] | (np.abs(M[0]) <= rounding[0]), 0.0, M[0])
     nothing = used[open_] == 0
     here[nothing] = first[nothing] = np.eye(d)
+    zero[nothing] = 0.0
     out[open_] = (here != 0).any(axis=1)
+    if show is not None:
+        size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
+        out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
     return Unseen(out, open_, here, first)
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.linalg import block_diag
 
 from afafilter import LinearSDE, adaptive_filter, adaptive_smoother
+from tests.exact_adaptive import pulled
 from tests.exact_oracle import ExactGaussian
 from tests.fuzz.truth import TOLERANCE, law_apart
 
@@ -96,7 +97,7 @@ def test_scales_far_apart(case, correlation, unit):
             if correlation == "exact":
                 wanted = exact.law(t[i], stop)
             else:
-                wanted = exact.pulled(t[i], range(stop))
+                wanted = pulled(exact, t[i], range(stop))
             assert law_apart((found.mean[i], found.cov[i]), wanted, exact.stretch()) <= TOLERANCE
 
 

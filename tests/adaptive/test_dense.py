@@ -137,6 +137,47 @@ def test_a_window_far_from_the_queries_and_a_path_without_data(estimator, method
     assert np.isnan(found.mean[1]).all()
 
 
+@BOTH
+@pytest.mark.parametrize("unseen", [[1.0, -1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+@pytest.mark.parametrize("late", [3.0, 300.0])
+def test_what_is_never_seen_stays_open_however_long_it_has_decayed(estimator, unseen, late):
+    """Rates 5, 5, 1 in mixed components; sensors see all but one direction of the modes."""
+    S = np.array([[1.0, 0.4, -0.3], [0.2, 1.0, 0.5], [-0.4, 0.1, 1.0]])
+    back = np.linalg.inv(S)
+    seen = np.linalg.svd(np.array([unseen]))[2][1:]
+    model = LinearSDE(S @ -np.diag([5.0, 5.0, 1.0]) @ back, Q=S @ S.T, R=np.eye(2), C=seen @ back)
+    open_ = np.abs(S @ unseen) > 1e-12
+    found = estimator(model, late / 10 * GRID, draws(10, 2), method="dense")
+    np.testing.assert_array_equal(np.isnan(found.mean[-1]), open_)
+    np.testing.assert_array_equal(np.isinf(np.diag(found.cov[-1])), open_)
+
+
+@BOTH
+def test_a_mode_that_nothing_sees_does_not_hide_others_when_it_has_decayed(estimator):
+    A = np.diag([-30.0, -0.1, -0.2])
+    C = np.array([[0.0, 1.0, 1.0]])
+    model = LinearSDE(A, Q=np.eye(3), R=[[0.1]], C=C)
+    alone = LinearSDE(A[1:, 1:], Q=np.eye(2), R=[[0.1]], C=C[:, 1:])
+    z = draws(10, 1)
+    found, wanted = (estimator(m, GRID, z, method="dense") for m in (model, alone))
+    assert np.isnan(found.mean[:, 0]).all()
+    assert_same(found.mean[:, 1:], wanted.mean)
+
+
+def test_robust_distances_beyond_the_range_are_refused_or_right():
+    """Noise-free decay over 1480 decay times: the isotropic form reckons in logarithms."""
+    model = LinearSDE([[-2.0]], Q=[[0.0]], R=[[1e-3]])
+    t, z = [0.0, 34.7, 77.3, 741.8], np.array([[1.47], [0.41], [0.43], [0.16]])
+    robust = {"weight": StudentT(3.0)}
+    found = adaptive_filter(model, t, z, **robust)
+    r2 = (z[:-1, 0] * np.exp(-2.0 * (741.8 - np.array(t[:-1]))) - z[-1, 0]) ** 2
+    w = np.append(4.0 / r2, 4.0 / (3.0 * 1e-3))  # w P: P r^2 is all there is of d2
+    np.testing.assert_allclose(found.mean[-1, 0], w[-1] * z[-1, 0] / w.sum(), rtol=1e-9)
+    for method in ("dense", "modal"):
+        with pytest.raises(ValueError, match="exceed the floating-point range"):
+            adaptive_filter(model, t, z, method=method, **robust)
+
+
 def test_a_model_that_is_isotropic_once_its_noise_is_whitened():
     """The paper's 2-D system: S Lam S^-1, noises S S^H (arXiv:2509.04154, section 6)."""
     S = np.array([[1 - 1j, 1 + 1j], [1, 1]])

@@ -18,6 +18,7 @@ from afafilter import (
     Huber,
     KalmanStream,
     LinearSDE,
+    Power,
     StudentT,
     adaptive_filter,
     adaptive_smoother,
@@ -28,6 +29,9 @@ from afafilter import (
 )
 from afafilter._base.checks import is_definite
 from afafilter.kalman.flat_start import BarelyDetermined
+from afafilter.linalg.subspaces import rank_of
+from afafilter.weights import Weight
+from tests.exact_adaptive import Robust, pulled, reweighted
 from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, exact_balls
 from tests.fuzz.cases import Case, Pick, draw_case
 from tests.fuzz.truth import Truth, Verdict, law_apart, number_apart
@@ -339,7 +343,11 @@ def _afa(view: View, pick: Pick, method: str = "dense") -> Iterator[Any]:
     found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, method=method)
     for k in _some(T, pick):
         t, js = _time(view, k), range(T if two else k + 1)
-        yield lambda e, t=t, js=js: e.flat().pulled(t, js), _own(view, found, view.at[k]), law_apart
+        yield (
+            lambda e, t=t, js=js: pulled(e.flat(), t, js),
+            _own(view, found, view.at[k]),
+            law_apart,
+        )
 
 
 def _afa_other(view: View, pick: Pick) -> Iterator[Any]:
@@ -362,6 +370,43 @@ def _afa_exact(view: View, pick: Pick) -> Iterator[Any]:
         yield lambda e, t=t, n=stop: e.flat().law(t, n), _own(view, found, view.at[k]), law_apart
 
 
+WEIGHTS: tuple[Weight, ...] = (StudentT(3.0), Huber(2.0), Power(4.0))
+
+
+def _afa_robust(view: View, pick: Pick) -> Iterator[Any]:
+    """Anchors, rounds and windows, by every form that takes the model."""
+    c, m = view.case, view.case.model
+    weight, rounds = pick.choice(WEIGHTS), pick.choice([1, 1, 2, 3])
+    anchor = pick.choice(["observation", "estimate", "prediction"])
+    two, window = pick.choice([False, True]), pick.choice([None, None, 1, 2])
+    two = two and (window is None or m.delay == 0)
+    options = {"weight": weight, "anchor": anchor, "iterations": rounds, "tolerance": 0.0}
+    run = adaptive_smoother if two else adaptive_filter
+    method = pick.choice(["dense", "modal", "isotropic", "auto"])
+    try:
+        found = run(m, c.t, c.z, obs_cov=c.obs_cov, method=method, window=window, **options)
+    except ValueError as error:
+        if "method" not in str(error):
+            raise
+        return
+    seen = ~np.isnan(view.own(c.z)[view.at])
+    whole = m.obs_dim == m.dim and rank_of(m.C) == m.dim
+    for k in _some(len(view.at), pick):
+        any_ = np.flatnonzero(seen.any(axis=1))
+        past, before, ahead = any_[any_ <= k], any_[any_ < k], any_[any_ > k]
+        if window is not None:
+            past, before, ahead = past[-window:], before[-window:], ahead[:window]
+        js = [*past, *ahead] if two else list(past)
+        start = {"observation": [k] if whole and seen[k].all() else js, "estimate": js,
+                 "prediction": before}[anchor]  # fmt: skip
+        how, t = Robust(js, start, weight, rounds), _time(view, k)
+        yield (
+            lambda e, t=t, how=how: reweighted(e.flat(), t, how),
+            _own(view, found, view.at[k]),
+            law_apart,
+        )
+
+
 LAWS: dict[str, Callable[[View, Pick], Iterator[Any]]] = {
     "kalman_filter": _filter,
     "rts_smoother": _smoother,
@@ -373,6 +418,7 @@ LAWS: dict[str, Callable[[View, Pick], Iterator[Any]]] = {
     "afa dense": _afa,
     "afa methods": _afa_other,
     "afa exact": _afa_exact,
+    "afa robust": _afa_robust,
 }
 
 
