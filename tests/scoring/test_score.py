@@ -386,7 +386,7 @@ def test_point_estimates_are_scored_by_what_they_have():
     assert s.value("rmse") == pytest.approx(score(est, truth).value("rmse"))
     assert s.value("crps", "x1") == pytest.approx(np.abs(truth - est.mean)[..., 1].mean())
     assert s.value("crps") == pytest.approx(
-        scoringrules.crps_ensemble(truth, est.mean[..., None]).mean()
+        scoringrules.crps_ensemble(truth, est.mean[..., None], estimator="nrg").mean()
     )
     with pytest.raises(ValueError, match="knows no probabilities"):
         s.reliability()
