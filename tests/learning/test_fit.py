@@ -482,7 +482,7 @@ def test_refusals_of_matrices_and_families() -> None:
         LOCAL_LEVEL.tie("obs_var", "obs_var")
     with pytest.raises(ValueError, match="same number of values"):
         f.spiral() + f.noise()
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match="must hold a value for process_var"):
         LOCAL_LEVEL.model(obs_var=1.0)
     with pytest.raises(ValueError, match=r"nu must be 0\.5"):
         f.matern(1.0)
