@@ -200,7 +200,7 @@ void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, c
         for (int j = 0; j < m; j++) a[i * m + j] = s.x[i * all + d + j];
         for (int j = 0; j < d; j++) {
             double total = 0.0;
-            for (int l = 0; l <= std::min(i, j); l++) total += s.L[i * d + l] * s.L[j * d + l];
+            for (int l = 0; l <= (i < j ? i : j); l++) total += s.L[i * d + l] * s.L[j * d + l];
             B[i * d + j] = s.x[i * all + j], P[i * d + j] = total;
         }
     }
