@@ -91,7 +91,7 @@ class FitResult(ShownAsText):
     method: str
     problem: Problem
     theta: Array
-    refit: Callable[[Problem, Array], FitResult] = field(repr=False)
+    refit: Callable[[Problem, list[Array]], FitResult] = field(repr=False)
     dof: float = np.inf
     weights: Array | None = None
     time_unit: str = ""
@@ -163,7 +163,7 @@ class FitResult(ShownAsText):
     def _again(self, problem: Problem) -> Array | None:
         """Estimates from other data, starting at these; None if the fit fails."""
         try:
-            found = self.refit(problem, self.theta + 0.0)
+            found = self.refit(problem, [self.theta + 0.0])
         except ValueError:
             return None
         return np.array(list(found.params.values())) if found.converged else None

@@ -110,5 +110,5 @@ def test_refusals() -> None:
     with pytest.raises(TypeError, match="t is needed"):
         loglik(model, None, [1.0])
     family = families.brownian() + families.noise()
-    with pytest.raises(ValueError, match="values are missing for obs_var"):
+    with pytest.raises(ValueError, match="params must hold a value for obs_var"):
         loglik(family, [0.0, 1.0], [1.0, 2.0], params={"process_var": 1.0})
