@@ -299,12 +299,15 @@ def tune(
             options["inverse_temperature"] = float(value["inverse_temperature"])
         return replace(model, Q=scale * model.Q), options, scale
 
-    def loss(theta: Array) -> float:
-        used, options, _ = build(theta)
-        with warnings.catch_warnings():  # settings that are only tried
+    def quietly(used: LinearSDE, **options: Any) -> Array:
+        with warnings.catch_warnings():  # settings that are only tried, and the one to be bettered
             warnings.simplefilter("ignore", LongRecordWarning)
             error = error_covariance(used, grid, adaptive_filter, truth=model, **options)
-        return float(np.log(np.mean(_trace(error.mse)[steps])))
+        return _trace(error.mse)
+
+    def loss(theta: Array) -> float:
+        used, options, _ = build(theta)
+        return float(np.log(np.mean(quietly(used, **options)[steps])))
 
     grids = {
         "gamma": (1e-3, 1.0),
@@ -332,7 +335,7 @@ def tune(
     used, options, scale = build(found.x)
     best = _trace(error_covariance(model, grid, kalman_filter).mse)
     tuned = _trace(error_covariance(used, grid, adaptive_filter, truth=model, **options).mse)
-    plain = _trace(error_covariance(model, grid, adaptive_filter).mse)
+    plain = quietly(model)
     return TunedAFA(
         used,
         options.get("anchor_cov"),
