@@ -10,7 +10,7 @@ from typing import Any
 from afafilter._base.progress import waiting
 from afafilter.cli.reading import Reading, forced, one_path, read, with_components
 from afafilter.cli.shared import prepare
-from afafilter.io.files import atomic_path
+from afafilter.io.files import write_text
 from afafilter.io.model_toml import read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
 
@@ -44,8 +44,7 @@ def report_command(
     with waiting("fitting, smoothing, comparing"):
         found = analyse(replace(series, paths=()), system, family)
     page = report_page(found, title or f"{series.name}: report")
-    with atomic_path(target, force=force) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(target, page, force=force)
     config = {
         "command": "report",
         **reading.config(),

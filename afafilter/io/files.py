@@ -45,6 +45,12 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str, *, force: bool = True) -> None:
+    """Write a whole text file or, where that fails, nothing; errors as of `atomic_path`."""
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def refuse_existing(paths: Sequence[Path], *, force: bool) -> None:
     """Raise FileExistsError for the first of `paths` that exists, unless `force`."""
     for path in paths:

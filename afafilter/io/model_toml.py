@@ -213,12 +213,11 @@ def write_model(
     FileExistsError
         If the file exists and `force` is False.
     """
-    from afafilter.io.files import atomic_path
+    from afafilter.io.files import write_text
 
     lines = [f"# {line}" for line in comment.splitlines()] + ["[model]"]
     lines += [f"{key} = {_toml_value(value)}" for key, value in model_table(model).items()]
-    with atomic_path(path, force=force) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n", force=force)
     return Path(path)
 
 

@@ -326,10 +326,9 @@ def _pack(outcome: Outcome) -> dict[str, Any]:
 
 def write_cell(path: Path, text: str) -> None:
     """Write all of a file or nothing: a reader, or a run after a crash, never sees a part."""
-    from afafilter.io.files import atomic_path
+    from afafilter.io.files import write_text
 
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, choice
 from afafilter._base.shown import ShownAsText, load
-from afafilter.io.files import atomic_path
+from afafilter.io.files import write_text
 from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences, ranks
 from afafilter.scoring.score import COLUMNS, Score, empty_row
@@ -78,13 +78,12 @@ class Comparison(ShownAsText):
         ------
         FileExistsError
             If the file exists and `force` is False.
-        ModuleNotFoundError
+        ValueError
             Without plotly: pip install 'afafilter[report]'.
         """
         page = str(load("report").comparison_page(self, *([title] if title else [])))
         if path is not None:
-            with atomic_path(path, force=force) as temporary:
-                temporary.write_text(page, encoding="utf-8")
+            write_text(path, page, force=force)
         return page
 
     @cached_property

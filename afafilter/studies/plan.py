@@ -29,7 +29,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, positive_int
 from afafilter._base.shown import ShownAsText, load
-from afafilter.io.files import atomic_path
+from afafilter.io.files import write_text
 from afafilter.scoring.tally import BAND
 from afafilter.studies.cells import Cell, Grid, read_cell, run_cell, write_cell
 from afafilter.studies.running import compute_cells, jobs
@@ -290,8 +290,7 @@ class StudyPlan(ShownAsText):
         """
         page = str(load("report").plan_page(self, *([title] if title else [])))
         if path is not None:
-            with atomic_path(path, force=force) as temporary:
-                temporary.write_text(page, encoding="utf-8")
+            write_text(path, page, force=force)
         return page
 
     def __str__(self) -> str:
