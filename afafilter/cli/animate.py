@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from afafilter._base.checks import Array, scalar
 from afafilter.catalog import estimator_from_spec
 from afafilter.cli.estimate import estimator_options
-from afafilter.cli.reading import Reading, one_path, read, with_components
+from afafilter.cli.reading import Task, one_path, read, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.model_toml import model_from_table, read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
@@ -25,15 +24,6 @@ DRAWN: dict[str, Any] = {"count": 100, "dt": 0.1, "seed": 0, "x0": None, "outlie
 OPTION_OF = {"count": "--n", "outlier_rate": "--outlier-rate"}
 
 
-class Film(NamedTuple):
-    """What of the data is filmed, and in how many frames."""
-
-    path: str | None
-    components: tuple[str, ...] | None
-    frames: int
-    fps: int
-
-
 class _Shown(NamedTuple):
     """The series of the film, and for the record what it was."""
 
@@ -43,48 +33,38 @@ class _Shown(NamedTuple):
     record: Mapping[str, Any]
 
 
-def animate_command(
-    reading: Reading | None,
-    target: Path,
-    force: bool,
-    *,
-    model: Path | None,
-    preset: str | None,
-    film: Film,
-    settings: Sequence[str],
-    drawn: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> Iterator[str]:
+def animate_command(task: Task) -> Iterator[str]:
     """Behind `afafilter animate`."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     from afafilter.models.sde import LinearSDE
     from afafilter.plotting.animation import animate
     from afafilter.plotting.film import film_path
 
+    target, force, options = task.target, task.force, task.options
+    model, preset, fps = options["model"], options["preset"], options["fps"]
     film_path(target)
-    data = None if reading is None else reading.data
-    prepare(target, force, inputs=(data, model))
+    prepare(target, force, inputs=(task.data, model))
     if (model is None) == (preset is None):
         raise ValueError("give either --model or --preset")
     system: Any = read_model(model) if model is not None else _preset(str(preset))
     if not isinstance(system, LinearSDE):
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
-    spec = estimator_options("afa", options, settings)
+    spec = estimator_options("afa", options)
     if "weight" in spec:
         spec.setdefault("anchor", "estimate")
     function = estimator_from_spec("afa", spec)
-    shown = _drawn(system, drawn) if reading is None else _read(system, reading, film.path, drawn)
+    shown = _drawn(system, options) if task.data is None else _read(system, task)
     names: dict[str, Any] = {}
-    if film.components is not None:
-        names["components"] = _numbers(film.components)
+    if options["components"] is not None:
+        names["components"] = _numbers(options["components"])
     animate(
         target,
         system,
         shown.t,
         shown.z,
         truth=shown.truth,
-        frames=film.frames,
-        fps=film.fps,
+        frames=options["frames"],
+        fps=fps,
         force=force,
         **names,
         **function.keywords,
@@ -93,13 +73,13 @@ def animate_command(
         "command": "animate",
         "model": system,
         "options": function.keywords,
-        "frames": film.frames,
-        "fps": film.fps,
+        "frames": options["frames"],
+        "fps": fps,
         **names,
         **shown.record,
     }
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
-    yield f"wrote {target} ({min(film.frames, len(shown.t))} frames) and {sidecar}"
+    yield f"wrote {target} ({min(options['frames'], len(shown.t))} frames) and {sidecar}"
 
 
 def _preset(name: str) -> LinearSDE:
@@ -108,12 +88,11 @@ def _preset(name: str) -> LinearSDE:
     return found  # type: ignore[return-value]  # presets are never discrete
 
 
-def _read(
-    system: LinearSDE, reading: Reading, path: str | None, drawn: Mapping[str, Any]
-) -> _Shown:
+def _read(system: LinearSDE, task: Task) -> _Shown:
     """One path of the data."""
-    for name, value in drawn.items():
-        if value is not None:
+    reading, path = task.reading, task.options["path"]
+    for name in DRAWN:
+        if task.options[name] is not None:
             option = OPTION_OF.get(name, f"--{name}")
             raise ValueError(f"{option} is for simulated data: leave it out, or leave out DATA")
     panel = with_components(read(reading, system), system.obs_dim, reading)
@@ -124,12 +103,12 @@ def _read(
     return _Shown(series.t, series.z, None, record)
 
 
-def _drawn(system: LinearSDE, drawn: Mapping[str, Any]) -> _Shown:
+def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> _Shown:
     """Simulated data, from ten standard deviations of the noise along the first state."""
     from afafilter.simulation.contamination import Outliers
     from afafilter.simulation.simulate import simulate
 
-    chosen = {k: DRAWN[k] if value is None else value for k, value in drawn.items()}
+    chosen = {k: usual if options[k] is None else options[k] for k, usual in DRAWN.items()}
     step = scalar(chosen["dt"], "--dt", low=0.0, strict=True)
     t: Array = step * np.arange(chosen["count"], dtype=np.float64)
     if chosen["x0"] is None:

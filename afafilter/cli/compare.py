@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afafilter.cli.draw import Look
+from afafilter.cli.reading import Task
 from afafilter.cli.shared import importing
-from afafilter.io.files import atomic_path, refuse_existing
+from afafilter.io.files import refuse_existing, write_text
 from afafilter.io.output import write_table
 from afafilter.io.sidecar import write_sidecar
 
 if TYPE_CHECKING:
-    from afafilter.studies.result import StudyResult
-
-
-def compare_command(
-    study: Path,
-    output: Path,
-    force: bool,
-    *,
-    jobs: int,
-    retry_failed: bool,
-    reference: str | None,
-    allow_import: bool,
-    figure: Look | None = None,
-    latex: bool = False,
-) -> Generator[str, None, bool]:
-    """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
-    from afafilter.studies.printed import study_table
     from afafilter.studies.study import Study
 
-    with importing(allow_import):
-        plan = Study.from_toml(study, allow_import=allow_import)
+
+def _study(task: Task) -> Study:
+    from afafilter.studies.study import Study
+
+    allowed = task.options["allow_import"]
+    with importing(allowed):
+        return Study.from_toml(task.reading.data, allow_import=allowed)
+
+
+def compare_command(task: Task) -> Generator[str, None, bool]:
+    """Behind `afafilter compare`. Returns whether an estimator failed somewhere."""
+    from afafilter.studies.printed import study_table
+
+    output, force, options = task.target, task.force, task.options
+    look, reference, latex = Look.of(options), options["reference"], options["latex"]
+    figure = look if options["figure"] else None
+    plan = _study(task)
     names, optional = ["scores.csv", "times.csv", "rmse.csv"], output / "differences.csv"
     if reference is not None:
         if reference not in plan.estimators:
@@ -47,7 +45,9 @@ def compare_command(
     if figure:
         figure.on().close()
     refuse_existing([*targets, *more, optional, output / "study.config.json"], force=force)
-    result = plan.run(output / "cells", n_jobs=jobs, retry_failed=retry_failed)
+    result = plan.run(
+        output / "cells", n_jobs=options["jobs"], retry_failed=options["retry_failed"]
+    )
     frames = [result.frame, result.times, result.pooled("rmse")]
     if reference is not None:
         frames.append(result.differences(reference))
@@ -57,21 +57,18 @@ def compare_command(
         write_table(frame, target, force)
     if figure:
         with figure.on():
-            _draw(result, output / "rmse")
+            import afafilter.plotting as plotting
+
+            plotting.write_figure(plotting.study(result)[0].figure, output / "rmse")
     if latex:
-        with atomic_path(output / "rmse.tex") as temporary:
-            text = "% needs \\usepackage{booktabs}\n" + study_table(
-                result,
-                "rmse",
-                caption="RMSE with standard errors; the best of each column in bold.",
-                label="tab:rmse",
-            )
-            temporary.write_text(text, encoding="utf-8")
+        caption = "RMSE with standard errors; the best of each column in bold."
+        table = study_table(result, "rmse", caption=caption, label="tab:rmse")
+        write_text(output / "rmse.tex", "% needs \\usepackage{booktabs}\n" + table)
     config = {
         "command": "compare",
-        "study": tomllib.loads(study.read_text(encoding="utf-8")),
+        "study": tomllib.loads(task.reading.data.read_text(encoding="utf-8")),
         "seeds": plan.seeds,
-        "jobs": jobs,
+        "jobs": options["jobs"],
         "reference": reference,
     }
     sidecar = write_sidecar(output / "study.config.json", config, force=force)
@@ -82,17 +79,14 @@ def compare_command(
     return len(result.errors) > 0
 
 
-def plan_command(
-    study: Path, output: Path, force: bool, *, jobs: int, allow_import: bool
-) -> Generator[str, None, None]:
+def plan_command(task: Task) -> Generator[str, None, None]:
     """Behind `afafilter compare --plan`."""
     from importlib.util import find_spec
 
     from afafilter.studies.plan import WORKERS
-    from afafilter.studies.study import Study
 
-    with importing(allow_import):
-        whole = Study.from_toml(study, allow_import=allow_import)
+    output, force, jobs = task.target, task.force, task.options["jobs"]
+    whole = _study(task)
     targets = [output / "plan.csv", output / "plan.html"]
     refuse_existing(targets, force=force)
     plan = whole.plan(output / "cells")
@@ -101,11 +95,5 @@ def plan_command(
     if find_spec("plotly") is None:
         yield f"wrote {targets[0]}; a page beside it needs plotly: pip install 'afafilter[report]'"
         return
-    plan.to_html(targets[1], title=f"Plan of {study.name}", force=force)
+    plan.to_html(targets[1], title=f"Plan of {task.reading.data.name}", force=force)
     yield f"wrote {', '.join(map(str, targets))}"
-
-
-def _draw(result: StudyResult, stem: Path) -> None:
-    import afafilter.plotting as plotting
-
-    plotting.write_figure(plotting.study(result)[0].figure, stem)

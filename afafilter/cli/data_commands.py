@@ -7,22 +7,24 @@ from typing import Any
 
 import click
 
-from afafilter.cli.errors import FAILED
-from afafilter.cli.formats import ShowsFormat
-from afafilter.cli.group import form_of, main, say, stem
+from afafilter.cli.group import carry_out, main, stem
 from afafilter.cli.options import (
     ALLOW_IMPORT,
     ESTIMATORS,
     FILE,
     FORCE,
     FORMAT,
+    MODEL,
     OUTPUT,
+    PATH,
+    ShowsFormat,
     densities,
     known,
     limits,
     listed,
     names,
     numbers,
+    output,
     reading_options,
     robust_options,
 )
@@ -52,7 +54,7 @@ from afafilter.cli.options import (
 @OUTPUT
 @FORMAT
 @FORCE
-def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> None:
+def simulate(model: Path, **options: Any) -> None:
     """Draw states and observations of the MODEL (a TOML file), exactly in law.
 
     Other commands read the file without options. Columns: path (if there are several), t, states
@@ -65,9 +67,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
     """
     from afafilter.cli.simulate import simulate_command
 
-    target = output or Path(f"{model.stem}-simulated.csv")
-    form = form_of(options.pop("form"), target)
-    say(simulate_command(model, target, force, options, form), err=str(target) == "-")
+    carry_out(simulate_command, model, f"{model.stem}-simulated.csv", options)
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
@@ -101,7 +101,7 @@ def simulate(model: Path, output: Path | None, force: bool, **options: Any) -> N
 @FORMAT
 @click.option("--figure", type=FILE, help="Also draw data and estimate (.png, .pdf or .svg).")
 @FORCE
-def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+def estimate(data: Path, **options: Any) -> None:
     """Estimate states from the measurements in DATA (CSV, JSON lines or Parquet; - is stdin).
 
     Blank values are missing. Columns of the result: the time as in DATA (and, of dates, the elapsed
@@ -118,43 +118,17 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
         --weight student_t --nu 4 --anchor estimate --iterations 5
     zcat data.csv.gz | afafilter estimate - --model m.toml -o - --format jsonl
     """
-    from afafilter.cli.estimate import Wanted, estimate_command
-    from afafilter.cli.reading import taken
+    from afafilter.cli.estimate import estimate_command
 
-    standing = Path("-") if str(data) == "-" else None
-    target = output or standing or Path(f"{stem(data)}-{options['estimator']}.csv")
-    reading = taken(data, options)
-    form = form_of(options.pop("form"), target)
-    wanted = Wanted(
-        options.pop("query_times"),
-        options.pop("forecast"),
-        options.pop("levels"),
-        options.pop("figure"),
-        form,
-    )
-    model, estimator = options.pop("model"), options.pop("estimator")
-    settings, allow_import = options.pop("settings"), options.pop("allow_import")
-    say(
-        estimate_command(
-            reading,
-            target,
-            force,
-            model=model,
-            estimator=estimator,
-            wanted=wanted,
-            settings=settings,
-            options=options,
-            allow_import=allow_import,
-        ),
-        err=str(target) == "-",
-    )
+    usual = "-" if str(data) == "-" else f"{stem(data)}-{options['estimator']}.csv"
+    carry_out(estimate_command, data, usual, options)
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("data", type=FILE, required=False)
-@click.option("--model", type=FILE, help="TOML file with a table [model].")
+@MODEL
 @click.option("--preset", help="Or a preset with its defaults, e.g. spiral.")
-@click.option("--path", help="Which path, where --by tells several apart.")
+@PATH
 @click.option("--n", "count", type=click.IntRange(2), help="Without DATA: times. Default: 100.")
 @click.option("--dt", type=float, help="Without DATA: step between times. Default: 0.1.")
 @click.option("--seed", type=click.IntRange(0), help="Without DATA: of the draw. Default: 0.")
@@ -181,14 +155,9 @@ def estimate(data: Path, output: Path | None, force: bool, **options: Any) -> No
 )
 @reading_options
 @robust_options
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="Film to write (.gif, or .mp4 with ffmpeg). Default: DATA-attention.gif.",
-)
+@output("Film to write (.gif, or .mp4 with ffmpeg). Default: DATA-attention.gif.")
 @FORCE
-def animate(data: Path | None, output: Path | None, force: bool, **options: Any) -> None:
+def animate(data: Path | None, **options: Any) -> None:
     """Film adaptive filter attention at work, on DATA or on data drawn from the model.
 
     Each frame is one present: the path so far, what every observation says of the present once it
@@ -201,17 +170,10 @@ def animate(data: Path | None, output: Path | None, force: bool, **options: Any)
     afafilter animate --preset spiral --outlier-rate 0.1 --weight student_t --nu 4 -o robust.gif
     afafilter animate nile.csv --model nile.toml --set window=6 -o nile.gif
     """
-    from afafilter.cli.animate import Film, animate_command
-    from afafilter.cli.reading import taken
+    from afafilter.cli.animate import animate_command
 
-    preset = options["preset"]
-    target = output or Path(f"{stem(data) if data else preset or 'model'}-attention.gif")
-    reading = taken(data or Path("-"), options)
-    drawn = {name: options.pop(name) for name in ("count", "dt", "seed", "x0", "outlier_rate")}
-    film = Film(*(options.pop(name) for name in Film._fields))
-    own = {name: options.pop(name) for name in ("model", "preset", "settings")}
-    given = None if data is None else reading
-    say(animate_command(given, target, force, film=film, drawn=drawn, options=options, **own))
+    about = stem(data) if data else options["preset"] or "model"
+    carry_out(animate_command, data, f"{about}-attention.gif", options)
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
@@ -267,14 +229,9 @@ def animate(data: Path | None, output: Path | None, force: bool, **options: Any)
     help="Fit every path of --by by itself, all side by side; without it paths share a model.",
 )
 @reading_options
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="Model to write (.toml). Default: DATA-fit.toml; with --each a table, DATA-fits.csv.",
-)
+@output("Model to write (.toml). Default: DATA-fit.toml; with --each a table, DATA-fits.csv.")
 @FORCE
-def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+def fit(data: Path, **options: Any) -> None:
     """Fit a model to the measurements in DATA (CSV, JSON lines or Parquet) by maximum likelihood.
 
     Writes the fitted model as TOML, ready for the other commands, and beside it a CSV with every
@@ -292,31 +249,27 @@ def fit(data: Path, output: Path | None, force: bool, **options: Any) -> None:
     afafilter fit sales.csv --family "brownian + noise" --input price --bound obs_var=0.1:
     afafilter fit tracks.csv --by track --each --family "brownian + noise" -o fits.csv
     """
-    from afafilter.cli.fit import fit_command
-    from afafilter.cli.fit_each import fit_each_command
-    from afafilter.cli.reading import taken
+    from afafilter.cli.fit import fit_command, fit_each_command
 
-    each = options.pop("each")
-    command = fit_each_command if each else fit_command
-    target = output or Path(f"{stem(data)}-{'fits.csv' if each else 'fit.toml'}")
-    known = {name: options.pop(name) for name in ("bounds", "priors")}
-    if not say(command(taken(data, options), target, force, known=known, **options)):
-        raise click.exceptions.Exit(FAILED)
+    command, ending = (
+        (fit_each_command, "fits.csv") if options["each"] else (fit_command, "fit.toml")
+    )
+    carry_out(command, data, f"{stem(data)}-{ending}", options)
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("data", type=FILE)
-@click.option("--model", type=FILE, help="TOML file with a table [model].")
+@MODEL
 @click.option(
     "--family",
     help='Or a sum of families to fit, e.g. "brownian + noise". Default: the better of a few.',
 )
-@click.option("--path", help="Which path, where --by tells several apart.")
+@PATH
 @click.option("--title", help="Of the page. Default: the name of DATA.")
 @reading_options
-@click.option("-o", "--output", type=FILE, help="Page to write (.html). Default: DATA-report.html.")
+@output("Page to write (.html). Default: DATA-report.html.")
 @FORCE
-def report(data: Path, output: Path | None, force: bool, **options: Any) -> None:
+def report(data: Path, **options: Any) -> None:
     """Write a page about DATA: one HTML file with zoom and hover that needs no network.
 
     The series with gaps and outliers, the model with its intervals, smoothed and forecast bands,
@@ -327,8 +280,6 @@ def report(data: Path, output: Path | None, force: bool, **options: Any) -> None
     afafilter report nile.csv -o nile.html
     afafilter report co2.csv --model co2.toml --time-unit Y
     """
-    from afafilter.cli.reading import taken
     from afafilter.cli.report import report_command
 
-    target = output or Path(f"{stem(data)}-report.html")
-    say(report_command(taken(data, options), target, force, **options))
+    carry_out(report_command, data, f"{stem(data)}-report.html", options)

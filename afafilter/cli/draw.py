@@ -23,6 +23,11 @@ class Look(NamedTuple):
     formats: Sequence[str] = ("png", "pdf")
     tex: bool = False
 
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Look:
+        """Taken out of a command's options."""
+        return cls(*(options.pop(name) for name in cls._fields))
+
     def on(self) -> ExitStack:
         """`plotting.style`, with a backend that needs no screen."""
         os.environ.setdefault("MPLBACKEND", "Agg")
@@ -31,7 +36,7 @@ class Look(NamedTuple):
         return plotting.style(self.style, formats=self.formats, tex=self.tex)
 
 
-def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path:
+def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> None:
     """One panel per value: observations and the band of the signal, over dates where there are."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     import afafilter.plotting as plotting
@@ -61,7 +66,6 @@ def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> Path
             axes[-1, 0].set_xlabel(f"time ({unit})" if unit else "time")
         with atomic_path(path, force=force) as temporary:
             fig.savefig(temporary, format=path.suffix[1:].lower())
-    return path
 
 
 def clocks(stamps: Stamps, t: Array) -> Any:

@@ -6,7 +6,6 @@ import inspect
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from afafilter._base.progress import waiting
 from afafilter._base.steps import filled_in
 from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
-from afafilter.cli.reading import Reading, forced, read, together, with_components
+from afafilter.cli.reading import Task, forced, read, together, with_components
 from afafilter.cli.rows import Rows, observed, rows_of
-from afafilter.cli.shared import checked_target, finish, importing, prepare
+from afafilter.cli.shared import finish, importing, prepare
 from afafilter.io.model_toml import read_model
+from afafilter.io.output import table_path
 from afafilter.io.series import Panel, Series
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -30,60 +30,39 @@ from afafilter.results import Estimate
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of the estimate besides the states at the times of the data."""
-
-    query_times: str | None = None
-    forecast: float | None = None
-    levels: tuple[float, ...] = ()
-    figure: Path | None = None
-    form: str | None = None
-
-
-def estimate_command(
-    reading: Reading,
-    target: Path,
-    force: bool,
-    *,
-    model: Path,
-    estimator: str,
-    wanted: Wanted,
-    settings: Sequence[str],
-    options: Mapping[str, Any],
-    allow_import: bool = False,
-) -> Iterator[str]:
+def estimate_command(task: Task) -> Iterator[str]:
     """Behind `afafilter estimate`."""
-    figure = wanted.figure
-    prepare(checked_target(target), force, figure, inputs=(reading.data, model))
+    reading, options, force = task.reading, task.options, task.force
+    model, estimator, figure = options["model"], options["estimator"], options["figure"]
+    prepare(table_path(task.target), force, figure, inputs=(reading.data, model))
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
-    spec = estimator_options(estimator, options, settings)
+    spec = estimator_options(estimator, options)
     if "weight" in spec and estimator.startswith("afa"):
         spec.setdefault("anchor", "estimate")
-    with importing(allow_import):
-        function = estimator_from_spec(estimator, spec, allow_import=allow_import)
+    allowed = options["allow_import"]
+    with importing(allowed):
+        function = estimator_from_spec(estimator, spec, allow_import=allowed)
     resolved = _resolved(function, options)
     system = read_model(model)
     with waiting(f"reading {reading.data}"):
         panel = with_components(read(reading, system), system.obs_dim, reading)
     total = sum(len(series.t) for series in panel.series)
-    pieces: list[Rows | None] = [None] * len(panel.series)
-    loglik, label, drawn = None, "", None
+    pieces: dict[int, Rows] = {}
+    loglik, label = None, ""
     for series, members in together(panel):
         own = forced(system, series)
         with waiting(f"estimating {total} rows"):
-            found, beside, asked = _run(function, own, series, wanted, estimator)
+            found, beside, asked = _run(function, own, series, options)
         label = found.label
         if found.loglik is not None:
             loglik = (loglik or 0.0) + float(np.sum(found.loglik))
         weight = function.keywords.get("weight")
-        rows = rows_of(found, own, series, beside, wanted.levels, weight)
-        for k, piece in zip(members, rows):
-            pieces[k] = piece
-        if drawn is None and figure is not None:
-            drawn = _figure(figure, force, function, own, series, asked, found)
-    table = _joined(panel, [piece for piece in pieces if piece is not None])
+        if figure is not None and not pieces:
+            _figure(figure, force, function, own, series, asked, found)
+        pieces |= zip(members, rows_of(found, own, series, beside, options["levels"], weight))
+    table = _joined(panel, [pieces[k] for k in sorted(pieces)])
+    told = zip(panel.columns, panel.series[0].value_units)
     config = {
         "command": "estimate",
         "model": system,
@@ -92,11 +71,9 @@ def estimate_command(
         "label": label,
         **reading.config(),
         "values": panel.columns,
-        "units": _units(panel),
+        "units": {name: unit for name, unit in told if unit},
         "time_unit": panel.series[0].time_unit or None,
-        "query_times": wanted.query_times,
-        "forecast": wanted.forecast,
-        "levels": wanted.levels,
+        **{key: options[key] for key in ("query_times", "forecast", "levels")},
         "loglik": loglik,
         "seed": None,
     }
@@ -104,8 +81,8 @@ def estimate_command(
         yield f"wrote {figure}"
     if loglik is not None:
         yield f"log-likelihood {loglik:.4f}{_because(estimator, system, panel)}"
-    with waiting(f"writing {target}"):
-        said = finish(table, target, force, config, wanted.form)
+    with waiting(f"writing {task.target}"):
+        said = finish(table, task, config)
     yield said
 
 
@@ -113,11 +90,11 @@ def _run(
     function: partial[Estimate],
     system: LinearSDE | DiscreteModel,
     series: Series,
-    wanted: Wanted,
-    name: str,
+    options: Mapping[str, Any],
 ) -> tuple[Estimate, Series | None, Array | None]:
     """One estimate, the series that it stands beside (None: query times), the times asked for."""
-    asked = asked_times(series, wanted.query_times, wanted.forecast)
+    name, query_times = options["estimator"], options["query_times"]
+    asked = asked_times(series, query_times, options["forecast"])
     if series.inputs is not None and asked is not None and asked[-1] > series.t[-1]:
         warnings.warn(
             "inputs keep their last value after the data; rows with blank values may say others",
@@ -125,17 +102,13 @@ def _run(
         )
     beside: Series | None = series
     if asked is not None:
-        queried = wanted.query_times is not None
+        stepwise = isinstance(system, DiscreteModel)
         ahead = asked[asked > series.t[-1]]
-        if isinstance(system, DiscreteModel):
-            ahead = in_steps(series, ahead)
-        longer = appended(series, ahead, system)
-        beside = None if queried else longer
-        if isinstance(system, DiscreteModel):
+        longer = appended(series, in_steps(series, ahead) if stepwise else ahead, system)
+        beside = longer if query_times is None else None
+        if stepwise:
             found = _called(function, system, longer, None, name)
-            if queried:
-                found = rows_at(found, asked)
-            return found, beside, asked
+            return found if query_times is None else rows_at(found, asked), beside, asked
     return _called(function, system, series, asked, name), beside, asked
 
 
@@ -156,11 +129,11 @@ def _called(
     if unknown:
         raise ValueError(f"estimator {name!r} takes no {', '.join(sorted(unknown))}")
     z = observations(series.z, len(series.t), system.obs_dim)
-    if ":" not in name:
-        return function(system, series.t, z, **extra)
     try:
         found = function(system, series.t, z, **extra)
     except Exception as error:
+        if ":" not in name:
+            raise
         raise ValueError(f"estimator {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(found, Estimate):
         raise TypeError(f"estimator {name!r} must return an Estimate, got {type(found).__name__}")
@@ -183,17 +156,9 @@ def _joined(panel: Panel, pieces: Sequence[Rows]) -> dict[str, Any]:
     return table
 
 
-def _units(panel: Panel) -> dict[str, str]:
-    """Units of the values, where the file told them: of measurements, fits and their sd alike."""
-    told = zip(panel.columns, panel.series[0].value_units)
-    return {name: unit for name, unit in told if unit}
-
-
 def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) -> str:
     """Why filterpy's likelihood is another one than that of the Kalman filter."""
-    if not estimator.startswith("filterpy"):
-        return ""
-    if isinstance(system, DiscreteModel):
+    if not estimator.startswith("filterpy") or isinstance(system, DiscreteModel):
         return ""
     open_ = system.initial_law(float(panel.series[0].t[0])).diffuse.shape[1]
     if not open_:
@@ -210,9 +175,7 @@ def _because(estimator: str, system: LinearSDE | DiscreteModel, panel: Panel) ->
     )
 
 
-def estimator_options(
-    estimator: str, options: Mapping[str, Any], settings: Sequence[str]
-) -> dict[str, Any]:
+def estimator_options(estimator: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the estimator from the command line."""
     usual = CATALOG[estimator].options.get("weight") if estimator in CATALOG else None
     spec = {key: options[key] for key in ("anchor", "iterations") if options[key] is not None}
@@ -224,7 +187,7 @@ def estimator_options(
     elif parameters:
         shown = ", ".join("--" + key for key in parameters)
         raise ValueError(f"{shown} needs --weight, e.g. --weight student_t --nu 4")
-    for setting in settings:
+    for setting in options["settings"]:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"--set wants KEY=VALUE, got {setting!r}")
@@ -259,7 +222,7 @@ def _figure(
     series: Series,
     asked: Array | None,
     found: Estimate,
-) -> Path:
+) -> None:
     """Draw data and estimate; between distant observations by the model, not by straight lines."""
     from afafilter.cli.draw import draw_series
 
@@ -271,4 +234,4 @@ def _figure(
         extra = {} if series.obs_cov is None else {"obs_cov": series.obs_cov}
         z = observations(series.z, len(series.t), system.obs_dim)
         seen = observed(function(system, series.t, z, query_times=dense, **extra), system)
-    return draw_series(path, seen, series, force)
+    draw_series(path, seen, series, force)

@@ -34,17 +34,7 @@ class Experiment:
 
 
 def find_experiments(names: Sequence[str] = ()) -> list[Experiment]:
-    """Experiments by name, or all, in alphabetical order.
-
-    The checkout is the current directory, or else the one that the package lies in.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no checkout.
-    ValueError
-        Unknown names.
-    """
+    """Experiments by name, or all, of the current directory or else of the package's checkout."""
     roots = (Path.cwd(), Path(__file__).resolve().parents[2])
     folder = next((root / FOLDER for root in roots if (root / FOLDER).is_dir()), None)
     if folder is None:
@@ -73,19 +63,10 @@ def run_experiments(
     jobs: int = 1,
     look: Look,
 ) -> Generator[str, None, list[str]]:
-    """Run experiments, each writing into `output`; yields lines to report, as they finish.
+    """Run experiments, several at once, each writing into `output`; lines to report, who failed.
 
-    Several run at once, in `jobs` processes; fewer experiments than that share the processes out.
-    Files are written whole at the end of an experiment, except for the finished cells of studies:
-    those stay in output/run, and an interrupted study resumes from them. Returns the names of the
-    experiments that failed.
-
-    Raises
-    ------
-    FileExistsError
-        If results of one of them exist and `force` is False: before anything runs.
-    ValueError, FileNotFoundError
-        An unknown style or format, or one that needs a program that is not there.
+    Files are written whole at the end of an experiment, except for the finished cells of studies,
+    in output/run: an interrupted study resumes from them.
     """
     from joblib import Parallel, delayed
     from tqdm import tqdm

@@ -1,7 +1,8 @@
-"""What `afafilter fit` does: read, fit, write the model and its parameters."""
+"""What `afafilter fit` does: read, fit, write models and parameters, of all paths or of each."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.cli.reading import Reading, forced, read, shared, with_components
-from afafilter.cli.shared import prepare
+from afafilter.cli.reading import Task, forced, read, shared, with_components
+from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model, write_model
-from afafilter.io.output import write_table
+from afafilter.io.output import table_path, write_table
 from afafilter.io.series import Panel
 from afafilter.io.sidecar import sidecar_path, write_sidecar
 from afafilter.learning.family_text import parse_family
@@ -25,43 +26,30 @@ ARRAYS = {*"AQRCFHbd", "drift", "offset", "prior mean", "prior cov", "input", "d
 """What `--free` names of a model's matrices; other names are those of levels that fit prints."""
 
 
-def fit_command(
-    reading: Reading,
-    target: Path,
-    force: bool,
-    *,
-    model: Path | None,
-    family: str | None,
-    free: Sequence[str] | None,
-    known: Mapping[str, Mapping[str, Any]],
-    method: str,
-    starts: int,
-    seed: int,
-) -> Generator[str, None, bool]:
-    """Behind `afafilter fit`; known: bounds and priors. Returns whether the fit converged."""
+def fit_command(task: Task) -> Generator[str, None, bool]:
+    """Behind `afafilter fit`. Returns whether the fit did not converge."""
     from afafilter.learning.fit import fit
 
+    reading, target, force, options = task.reading, task.target, task.force, task.options
     if target.suffix.lower() != ".toml":
         raise ValueError(f"{target}: the name of the fitted model must end in .toml")
     table = target.with_suffix(".csv")
-    prepare(target, force, table, inputs=(reading.data, model))
-    begun = begin(reading, model, family, free)
-    start, panel, inputs = begun.start, begun.panel, begun.inputs
-    unit = panel.series[0].time_unit
+    prepare(target, force, table, inputs=(reading.data, options["model"]))
+    begun = _begin(task)
     found = fit(
-        start,
+        begun.start,
         begun.t,
         begun.z,
         free=begun.moving,
-        method=method,
-        starts=starts,
-        rng=np.random.default_rng(seed),
+        method=options["method"],
+        starts=options["starts"],
+        rng=np.random.default_rng(options["seed"]),
         obs_cov=begun.noise,
-        inputs=inputs,
-        bounds=known["bounds"],
-        priors=densities_of(known),
+        inputs=begun.inputs,
+        bounds=options["bounds"],
+        priors=_densities(options["priors"]),
     )
-    found = replace(found, time_unit=unit)
+    found = replace(found, time_unit=begun.panel.series[0].time_unit)
     begun.warn()
     follow, comment = "", ""
     if np.isfinite(found.dof):
@@ -73,33 +61,77 @@ def fit_command(
             f"R is the scale of Student-t measurement noise with {found.dof:.6g} degrees of freedom"
             f".\nThis file alone describes Gaussian noise; the robust estimate is\n  {follow}"
         )
-    write_model(as_named(found.model), target, force, comment=comment)
+    write_model(_as_named(found.model), target, force, comment=comment)
     write_table(found.to_pandas().reset_index(), table, force)
-    config = {
-        "command": "fit",
-        "start": start if family is None else family,
-        **reading.config(),
-        "inputs": None if inputs is None else list(inputs),
-        **known,
-        "free": begun.free,
-        "method": method,
-        "starts": starts,
-        "seed": seed,
-        "values": panel.columns,
-        "time_unit": unit or None,
-        "loglik": found.loglik,
-        "aic": found.aic,
-        "bic": found.bic,
-        "converged": found.converged,
-        "message": found.message,
-        "dof": found.dof if follow else None,
-    }
+    inputs = None if begun.inputs is None else list(begun.inputs)
+    said = {name: getattr(found, name) for name in ("loglik", "aic", "bic", "converged", "message")}
+    config = _config("fit", task, begun, inputs=inputs) | said
+    config["dof"] = found.dof if follow else None
     sidecar = write_sidecar(sidecar_path(target), config, force=force)
     yield found.summary()
     if follow:
         yield f"the robust estimate with this noise: {follow}"
     yield f"wrote {target}, {table} and {sidecar}"
-    return found.converged
+    return not found.converged
+
+
+def fit_each_command(task: Task) -> Generator[str, None, bool]:
+    """Behind `afafilter fit --each`: a table of all fits, a model of each path.
+
+    Returns whether a fit did not converge.
+    """
+    from afafilter.learning.fit_each import fit_each
+
+    reading, target, options = task.reading, task.target, task.options
+    if reading.by is None:
+        raise ValueError("--each fits every path by itself: --by names the column of the paths")
+    folder = table_path(target).with_suffix("")
+    prepare(target, task.force, folder, inputs=(reading.data, options["model"]))
+    begun = _begin(task)
+    method, starts = options["method"], options["starts"]
+    special = {
+        "free": begun.moving,
+        "method": None if method == "ml" else method,
+        "starts": None if starts == 1 else starts,
+        "rng": None if starts == 1 else np.random.default_rng(options["seed"]),
+        "inputs": begun.inputs,
+        "bounds": options["bounds"] or None,
+        "priors": _densities(options["priors"]) or None,
+    }
+    asked = {name: value for name, value in special.items() if value is not None}
+    labels = begun.panel.labels
+    found = fit_each(begun.start, begun.t, begun.z, labels=labels, **asked)
+    begun.warn()
+    names = _file_names(labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        if k not in found.errors:
+            write_model(_as_named(found[k].model), folder / name, task.force)
+    table: dict[str, Any] = dict(found.to_pandas().rename_axis(reading.by).reset_index())
+    table["model"] = [
+        "" if k in found.errors else str(folder / name) for k, name in enumerate(names)
+    ]
+    yield str(found)
+    yield finish(table, task, _config("fit --each", task, begun))
+    yield f"wrote {len(names) - len(found.errors)} models into {folder}"
+    return not found.converged.all()
+
+
+def _config(command: str, task: Task, begun: Begin, **more: Any) -> dict[str, Any]:
+    """The record of a fit."""
+    options = task.options
+    return {
+        "command": command,
+        "start": begun.start if options["family"] is None else options["family"],
+        **task.reading.config(),
+        **more,
+        "bounds": options["bounds"],
+        "priors": options["priors"],
+        "free": getattr(begun.moving, "names", begun.moving),
+        **{key: options[key] for key in ("method", "starts", "seed")},
+        "values": begun.panel.columns,
+        "time_unit": begun.panel.series[0].time_unit or None,
+    }
 
 
 @dataclass(frozen=True)
@@ -126,20 +158,14 @@ class Begin:
                 stacklevel=2,
             )
 
-    @property
-    def free(self) -> Any:
-        """What may move, as the record names it."""
-        return getattr(self.moving, "names", self.moving)
 
-
-def begin(
-    reading: Reading, model: Path | None, family: str | None, free: Sequence[str] | None
-) -> Begin:
+def _begin(task: Task) -> Begin:
     """Read the data and what --model or --family starts from."""
+    model, family, free = (task.options[name] for name in ("model", "family", "free"))
     if (model is None) == (family is None):
         raise ValueError("give either --model or --family")
     start: Any = read_model(model) if model is not None else parse_family(str(family))
-    panel = with_components(read(reading, start), start.obs_dim, reading)
+    panel = with_components(read(task.reading, start), start.obs_dim, task.reading)
     t, z, noise = shared(panel)
     inputs = panel.series[0].inputs
     if inputs is not None and getattr(start, "forcing", None) is not None:
@@ -154,17 +180,29 @@ def begin(
     return Begin(start, panel, t, z, noise, inputs, moving, model if by_levels else None)
 
 
-def densities_of(known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _densities(priors: Mapping[str, Any]) -> dict[str, Any]:
     """The priors of --prior."""
     from afafilter.learning import families
 
     kinds = {"lognormal": families.LogNormal, "normal": families.Normal}
-    return {name: kinds[kind](*given) for name, (kind, *given) in known["priors"].items()}
+    return {name: kinds[kind](*given) for name, (kind, *given) in priors.items()}
 
 
-def as_named(model: Any) -> Any:
+def _as_named(model: Any) -> Any:
     """The model without the values of inputs that have names: those are columns of the data."""
     forcing = getattr(model, "forcing", None)
     if forcing is None or not forcing.names:
         return model
     return replace(model, forcing=forcing.at(np.zeros(0), np.zeros((0, forcing.u.shape[1]))))
+
+
+def _file_names(labels: Sequence[str]) -> list[str]:
+    """A file of its own for each path, called like it as far as files can be."""
+    names: list[str] = []
+    for label in labels:
+        name = plain = re.sub(r"[^\w.-]+", "_", str(label))[:100].lstrip(".") or "_"
+        again = 2
+        while f"{name}.toml".casefold() in map(str.casefold, names):
+            name, again = f"{plain}-{again}", again + 1
+        names.append(f"{name}.toml")
+    return names

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from afafilter._version import __version__
-from afafilter.cli.errors import OneLineErrors, short_warnings
+from afafilter.cli.errors import FAILED, OneLineErrors, short_warnings
+
+AT_ONCE: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True}
 
 
 def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
@@ -35,18 +37,14 @@ def _cite(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 )
 @click.option(
     "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
     callback=_version,
+    **AT_ONCE,
     help="Show the version, the core's level and compiler, and exit.",
 )
 @click.option(
     "--cite",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
     callback=_cite,
+    **AT_ONCE,
     help="Show how to cite the program and the paper (BibTeX), and exit.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
@@ -66,12 +64,23 @@ def stem(data: Path) -> str:
     return Path(data.stem).stem if packed else data.stem
 
 
-def form_of(form: str | None, target: Path) -> str | None:
-    if form is None:
-        return None
-    if str(target) != "-":
+def carry_out(
+    command: Callable[..., Iterator[str]], data: Path | None, usual: str, options: dict[str, Any]
+) -> None:
+    """Run what is behind a subcommand on its options; `usual` is what it writes without -o.
+
+    Exit with status 1 where it returns that something failed.
+    """
+    from afafilter.cli.reading import Task, taken
+
+    may_print, form = "form" in options, options.pop("form", None)
+    target = options.pop("output") or Path(usual)
+    if form is not None and str(target) != "-":
         raise click.UsageError("--format is for stdout (-o -); a file is written by its suffix")
-    return f".{form}"
+    reading = taken(data or Path("-"), options)
+    task = Task(data, reading, target, options.pop("force"), form and f".{form}", options)
+    if say(command(task), err=may_print and str(target) == "-"):
+        raise click.exceptions.Exit(FAILED)
 
 
 def say(lines: Iterator[str], err: bool = False) -> Any:

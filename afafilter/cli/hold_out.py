@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from afafilter._base.progress import waiting
 from afafilter.catalog import estimator_from_spec
-from afafilter.cli.reading import Reading, forced, one_path, read, with_components
-from afafilter.cli.shared import checked_target, finish, importing, prepare
+from afafilter.cli.reading import Task, forced, one_path, read, with_components
+from afafilter.cli.shared import finish, importing, prepare
 from afafilter.io.model_toml import read_model
+from afafilter.io.output import table_path
 
 USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
 
 
-def hold_out_command(
-    reading: Reading,
-    target: Path,
-    force: bool,
-    options: Mapping[str, Any],
-    allow_import: bool,
-) -> Generator[str, None, bool]:
+def hold_out_command(task: Task) -> Generator[str, None, bool]:
     """Behind `afafilter compare --hold-out`. Returns whether an estimator failed."""
     from afafilter.studies.hold_out import KINDS, hold_out
 
+    reading, options, allow_import = task.reading, task.options, task.options["allow_import"]
     paths: tuple[Path, ...] = options["models"]
-    prepare(checked_target(target), force, inputs=(reading.data, *paths))
+    prepare(table_path(task.target), task.force, inputs=(reading.data, *paths))
     if not paths:
         raise ValueError("--hold-out needs at least one --model (afafilter fit writes one)")
     models = {path.stem: read_model(path) for path in paths}
@@ -66,5 +61,5 @@ def hold_out_command(
         **{key: options[key] for key in ("path", "kinds", "pieces", "horizon", "seed")},
     }
     table = {str(name): found.frame[name].to_numpy() for name in found.frame.columns}
-    yield finish(table, target, force, config)
+    yield finish(table, task, config)
     return bool(found.errors)

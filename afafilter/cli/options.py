@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -48,60 +51,59 @@ def _sep(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     return None if value is None else words.get(value, value)
 
 
-def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options by which every command reads measurements."""
-    options = [
-        click.option(
-            "--time",
-            callback=names,
-            help="Name of the time column (numbers or dates), "
-            "or two: date,clock. Default: the first column.",
-        ),
-        click.option(
-            "--values", callback=names, help="Names of the value columns. Default: all others."
-        ),
-        click.option(
-            "--by", help="Name of a column that tells paths apart, each with times of its own."
-        ),
-        click.option(
-            "--errors", callback=names, help="Columns with the standard error of each value."
-        ),
-        click.option(
-            "--input",
-            "inputs",
-            callback=names,
-            help="Columns of known inputs (regressors). Default: those that the model names.",
-        ),
-        click.option(
-            "--time-unit",
-            help="Unit that dates are turned into, and that numbers have: "
-            "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D.",
-        ),
-        click.option(
-            "--time-format",
-            help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
-            "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
-            "dates or numbers.",
-        ),
-        click.option("--sort", is_flag=True, help="Put the rows in the order of their times."),
-        click.option(
-            "--sep", callback=_sep, help="Character between fields, or tab, space. Default: found."
-        ),
-        click.option("--decimal", help="Decimal point or comma. Default: found."),
-        click.option(
-            "--header",
-            type=click.IntRange(0),
-            help="Line with the names of the columns; "
-            "0: there is none, they are called 0, 1, .... Default: found.",
-        ),
-        click.option("--na", callback=names, help="Further words that mean missing, e.g. -9999."),
-        click.option(
-            "--encoding", default="utf-8", show_default=True, help="Of the text, e.g. cp1252."
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+def together(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator of several options, which the help lists in this order."""
+    return lambda function: reduce(lambda inner, option: option(inner), options[::-1], function)
+
+
+reading_options = together(
+    click.option(
+        "--time",
+        callback=names,
+        help="Name of the time column (numbers or dates), "
+        "or two: date,clock. Default: the first column.",
+    ),
+    click.option(
+        "--values", callback=names, help="Names of the value columns. Default: all others."
+    ),
+    click.option(
+        "--by", help="Name of a column that tells paths apart, each with times of its own."
+    ),
+    click.option("--errors", callback=names, help="Columns with the standard error of each value."),
+    click.option(
+        "--input",
+        "inputs",
+        callback=names,
+        help="Columns of known inputs (regressors). Default: those that the model names.",
+    ),
+    click.option(
+        "--time-unit",
+        help="Unit that dates are turned into, and that numbers have: "
+        "ns, us, ms, s, min, h, D, W or Y (365.25 days). Default: the model's, or D.",
+    ),
+    click.option(
+        "--time-format",
+        help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
+        "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
+        "dates or numbers.",
+    ),
+    click.option("--sort", is_flag=True, help="Put the rows in the order of their times."),
+    click.option(
+        "--sep", callback=_sep, help="Character between fields, or tab, space. Default: found."
+    ),
+    click.option("--decimal", help="Decimal point or comma. Default: found."),
+    click.option(
+        "--header",
+        type=click.IntRange(0),
+        help="Line with the names of the columns; "
+        "0: there is none, they are called 0, 1, .... Default: found.",
+    ),
+    click.option("--na", callback=names, help="Further words that mean missing, e.g. -9999."),
+    click.option(
+        "--encoding", default="utf-8", show_default=True, help="Of the text, e.g. cp1252."
+    ),
+)
+"""By which every command reads measurements."""
 
 
 def limits(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
@@ -157,36 +159,32 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     return levels
 
 
-def robust_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Weight, anchor and any other option of an estimator."""
-    options = [
-        click.option(
-            "--weight",
-            shell_complete=known(WEIGHTS),
-            help=f"Robust weight: {listed(WEIGHTS)}.",
-        ),
-        click.option("--nu", type=float, help="Parameter of exponential, power, student_t."),
-        click.option("--kappa", type=float, help="Parameter of power."),
-        click.option("--alpha", type=float, help="Parameter of rational."),
-        click.option("--c", type=float, help="Parameter of imq, huber, threshold."),
-        click.option(
-            "--anchor",
-            help="What residuals are measured from: prediction, estimate, (Kalman) variational or "
-            "(AFA) observation. Default with --weight: estimate for AFA, irkf and "
-            "irks, prediction for the others.",
-        ),
-        click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting."),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Any other option of the estimator, e.g. --set window=100.",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+robust_options = together(
+    click.option(
+        "--weight",
+        shell_complete=known(WEIGHTS),
+        help=f"Robust weight: {listed(WEIGHTS)}.",
+    ),
+    click.option("--nu", type=float, help="Parameter of exponential, power, student_t."),
+    click.option("--kappa", type=float, help="Parameter of power."),
+    click.option("--alpha", type=float, help="Parameter of rational."),
+    click.option("--c", type=float, help="Parameter of imq, huber, threshold."),
+    click.option(
+        "--anchor",
+        help="What residuals are measured from: prediction, estimate, (Kalman) variational or "
+        "(AFA) observation. Default with --weight: estimate for AFA, irkf and "
+        "irks, prediction for the others.",
+    ),
+    click.option("--iterations", type=click.IntRange(1), help="Rounds of reweighting."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any other option of the estimator, e.g. --set window=100.",
+    ),
+)
+"""Weight, anchor and any other option of an estimator."""
 
 
 JOBS = click.option(
@@ -198,12 +196,16 @@ ALLOW_IMPORT = click.option(
     help="Let estimators of your own be named by import path (mypackage:my_filter): runs its code.",
 )
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that exist.")
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="Where to write (.csv, .tsv, .jsonl or .parquet; - is stdout).",
-)
+
+
+def output(help_: str, **more: Any) -> Callable[..., Any]:
+    """The option -o of a command that says what it writes."""
+    return click.option("-o", "--output", type=FILE, help=help_, **more)
+
+
+OUTPUT = output("Where to write (.csv, .tsv, .jsonl or .parquet; - is stdout).")
+MODEL = click.option("--model", type=FILE, help="TOML file with a table [model].")
+PATH = click.option("--path", help="Which path, where --by tells several apart.")
 FORMAT = click.option(
     "--format",
     "form",
@@ -212,25 +214,37 @@ FORMAT = click.option(
 )
 
 
-def style_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """In what style and formats figures are drawn."""
-    options = [
-        click.option(
-            "--style",
-            type=click.Choice(STYLES),
-            default="plain",
-            show_default=True,
-            help="Widths and type of a journal.",
-        ),
-        click.option(
-            "--formats",
-            callback=names,
-            default="png,pdf",
-            show_default=True,
-            help="Of figures: png, pdf, svg, pgf (pgf needs xelatex).",
-        ),
-        click.option("--tex", is_flag=True, help="Figures' text set by TeX (needs latex, dvipng)."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+style_options = together(
+    click.option(
+        "--style",
+        type=click.Choice(STYLES),
+        default="plain",
+        show_default=True,
+        help="Widths and type of a journal.",
+    ),
+    click.option(
+        "--formats",
+        callback=names,
+        default="png,pdf",
+        show_default=True,
+        help="Of figures: png, pdf, svg, pgf (pgf needs xelatex).",
+    ),
+    click.option("--tex", is_flag=True, help="Figures' text set by TeX (needs latex, dvipng)."),
+)
+"""In what style and formats figures are drawn."""
+
+
+class ShowsFormat(click.Command):
+    """A subcommand that reads TOML: its help ends with the docstring of the module `shows`."""
+
+    def __init__(self, *args: Any, shows: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.shows = shows
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the format below the options, as it stands: lines are not filled."""
+        text = inspect.getdoc(importlib.import_module(self.shows)) or ""
+        title, _, body = text.partition("\n")
+        with formatter.section(title.rstrip(".")):
+            for line in body.replace("::\n", "", 1).strip("\n").splitlines():
+                formatter.write(f"  {line}".rstrip() + "\n")

@@ -75,13 +75,7 @@ def in_steps(series: Series, ahead: Array) -> Array:
 
 
 def rows_at(found: Estimate, asked: Array) -> Estimate:
-    """The rows of an estimate at these times, of rows with one time the last.
-
-    Raises
-    ------
-    ValueError
-        If there is no row at one of the times.
-    """
+    """The rows of an estimate at these times, of rows with one time the last."""
     near = np.clip(np.searchsorted(found.t, asked, side="right") - 1, 0, len(found.t) - 1)
     after = np.minimum(near + 1, len(found.t) - 1)
     slack = 1e-9 * (np.abs(asked) + found.t[-1] - found.t[0])

@@ -62,28 +62,31 @@ class Reading:
         return shlex.join([*said, *(["--sort"] if self.sort else [])])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a command is asked for: data (if any) and how to read them, where its result goes."""
+
+    data: Path | None
+    reading: Reading
+    target: Path
+    force: bool
+    form: str | None
+    options: dict[str, Any]
+
+
 def taken(data: Path, options: dict[str, Any]) -> Reading:
-    """The reading options, taken out of a command's options."""
-    dialect = Dialect(
-        options.pop("sep"),
-        options.pop("decimal"),
-        options.pop("header"),
-        options.pop("encoding"),
-        options.pop("na") or (),
-        options.pop("time_format"),
-    )
+    """The reading options, taken out of a command's options where it has them."""
+    if "sep" not in options:
+        return Reading(data)
+    own = ("sep", "decimal", "header", "encoding", "time_format")
+    said = {name: options.pop(name) for name in own}
+    dialect = Dialect(**said, missing=options.pop("na") or ())
     names = ("time", "values", "by", "errors", "inputs", "time_unit", "sort")
     return Reading(data, dialect=dialect, **{name: options.pop(name) for name in names})
 
 
 def read(reading: Reading, model: Any = None) -> Panel:
-    """The measurements as paths, in the model's unit of time; one path where nothing tells them.
-
-    Raises
-    ------
-    ValueError
-        What `read_series` refuses; a unit of time that is not the model's.
-    """
+    """The measurements as paths, in the model's unit of time; one path where nothing tells them."""
     own = getattr(model, "time_unit", "")
     inputs = reading.inputs or named_inputs(model)
     unit = reading.time_unit
@@ -140,13 +143,7 @@ def named_inputs(model: Any) -> tuple[str, ...] | None:
 
 
 def forced(model: Any, series: Series) -> Any:
-    """The model under the inputs that the columns of a series hold.
-
-    Raises
-    ------
-    ValueError
-        Inputs given to a model without any, or of another number.
-    """
+    """The model under the inputs that the columns of a series hold."""
     if series.inputs is None:
         return model
     forcing = getattr(model, "forcing", None)
@@ -180,13 +177,7 @@ def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
 
 
 def one_path(panel: Panel, path: str | None, what: str) -> Series:
-    """The path of that label; without one the only path there is.
-
-    Raises
-    ------
-    ValueError
-        No such path, or several and none said.
-    """
+    """The path of that label; without one the only path there is."""
     known = [str(label) for label in panel.labels]
     if path is None and len(panel.series) == 1:
         return panel.series[0]

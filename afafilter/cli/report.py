@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from afafilter._base.progress import waiting
-from afafilter.cli.reading import Reading, forced, one_path, read, with_components
+from afafilter.cli.reading import Task, forced, one_path, read, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.files import write_text
 from afafilter.io.model_toml import read_model
 from afafilter.io.sidecar import sidecar_path, write_sidecar
 
 
-def report_command(
-    reading: Reading,
-    target: Path,
-    force: bool,
-    *,
-    model: Path | None,
-    family: str | None,
-    path: str | None,
-    title: str | None,
-) -> Iterator[str]:
+def report_command(task: Task) -> Iterator[str]:
     """Behind `afafilter report`."""
     from afafilter.report import analyse, report_page, require_plotly
 
+    reading, target, force = task.reading, task.target, task.force
+    model, family, path, title = (
+        task.options[name] for name in ("model", "family", "path", "title")
+    )
     if target.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{target}: the name of a report must end in .html")
     require_plotly()

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from afafilter.cli.reading import Task
 from afafilter.io.files import foresee, refuse_existing
-from afafilter.io.output import table_path, write_table
+from afafilter.io.output import write_table
 from afafilter.io.sidecar import plain, sidecar_path, versions, write_sidecar
 
 STDOUT = Path("-")
@@ -34,16 +35,11 @@ def prepare(
         )
 
 
-def finish(
-    table: Mapping[str, Any],
-    target: Path,
-    force: bool,
-    config: Mapping[str, Any],
-    form: str | None = None,
-) -> str:
+def finish(table: Mapping[str, Any], task: Task, config: Mapping[str, Any]) -> str:
     """Write a result and the record of how it came about; the line that says so."""
+    target, force = task.target, task.force
     record = {"config": plain(config), "versions": versions()}
-    write_table(table, target, force, metadata=record, suffix=form)
+    write_table(table, target, force, metadata=record, suffix=task.form)
     rows = len(next(iter(table.values())))
     if target == STDOUT:
         return f"wrote {rows} rows"
@@ -51,17 +47,9 @@ def finish(
     return f"wrote {target} ({rows} rows) and {sidecar}"
 
 
-def checked_target(target: Path) -> Path:
-    """The target, if a table can be written there."""
-    return table_path(target)
-
-
 @contextmanager
 def importing(allowed: bool) -> Iterator[None]:
-    """Where imports of the user's own code are allowed, the current directory is looked in first.
-
-    Anything that goes wrong in that code is bad input, and named as such.
-    """
+    """With the current directory on the path, where the user's own code may be imported."""
     if not allowed:
         yield
         return

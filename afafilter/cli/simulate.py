@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import scalar
-from afafilter.cli.shared import checked_target, finish, prepare
+from afafilter.cli.reading import Task
+from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model
+from afafilter.io.output import table_path
 from afafilter.io.series import read_times
 
 if TYPE_CHECKING:
     from afafilter.simulation.contamination import Outliers
 
 
-def simulate_command(
-    model: Path, target: Path, force: bool, options: Mapping[str, Any], form: str | None = None
-) -> Iterator[str]:
-    """Behind `afafilter simulate`; options by their names."""
+def simulate_command(task: Task) -> Iterator[str]:
+    """Behind `afafilter simulate`."""
     from afafilter.simulation.simulate import simulate
 
+    model, options = task.reading.data, task.options
     times = options["times"]
-    prepare(checked_target(target), force, inputs=(model, times))
+    prepare(table_path(task.target), task.force, inputs=(model, times))
     system = read_model(model)
     unit = getattr(system, "time_unit", "") or None
     if (options["count"] is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
     if times is not None:
-        t = read_times(
-            times,
-            options["time"],
-            time_unit=options["time_unit"] or unit,
-        )
+        t = read_times(times, options["time"], time_unit=options["time_unit"] or unit)
     else:
         first, step = scalar(options["start"], "--start"), scalar(options["dt"], "--dt", low=0.0)
         t = np.asarray(first + step * np.arange(options["count"]), dtype=np.float64)
     outliers = _outliers(options)
-    paths, seed, x0 = options["paths"], options["seed"], options["x0"]
-    missing = options["missing"]
+    paths, seed, x0, missing = (options[name] for name in ("paths", "seed", "x0", "missing"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     drawn = simulate(
         system,
@@ -71,7 +66,7 @@ def simulate_command(
         "times": {"start": options["start"], "dt": options["dt"]} if times is None else times,
         "time_unit": unit,
     }
-    yield finish(columns, target, force, config, form) + f", seed {seed}"
+    yield finish(columns, task, config) + f", seed {seed}"
 
 
 def _outliers(options: Mapping[str, Any]) -> Outliers | None:

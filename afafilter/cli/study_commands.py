@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +10,31 @@ import click
 from click.core import ParameterSource
 
 from afafilter.cli.errors import FAILED
-from afafilter.cli.formats import ShowsFormat
-from afafilter.cli.group import main, say, stem
+from afafilter.cli.group import carry_out, main, say, stem
 from afafilter.cli.options import (
     ALLOW_IMPORT,
     ESTIMATORS,
     FILE,
     FORCE,
     JOBS,
+    ShowsFormat,
     known,
     names,
+    output,
     reading_options,
     style_options,
 )
 
 COMMANDLINE = ParameterSource.COMMANDLINE
-OF_A_STUDY = ("jobs", "retry_failed", "reference", "figure", "latex", "plan")
-"""Options of `compare` without --hold-out, beside those of `Look`."""
-HELD_OUT = ("models", "estimators", "path", "kinds", "pieces", "horizon", "seed")
-"""Options of `compare` with --hold-out, beside those of reading."""
+STYLE = {"style", "formats", "tex"}
+OF_A_STUDY = {"jobs", "retry_failed", "reference", "figure", "latex", "plan"} | STYLE
+"""Options of `compare` that say nothing with --hold-out."""
+OF_BOTH = {"study", "output", "hold_out", "allow_import", "force"}
 
 
 @main.command(cls=ShowsFormat, shows="afafilter.studies.toml")
 @click.argument("study", metavar="STUDY|DATA", type=FILE)
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="Directory (default: the name of the study); with --hold-out a table.",
-)
+@output("Directory (default: the name of the study); with --hold-out a table.")
 @JOBS
 @click.option("--retry-failed", is_flag=True, help="Compute cells again that failed.")
 @click.option("--reference", help="Also write paired differences to this estimator.")
@@ -95,7 +91,7 @@ HELD_OUT = ("models", "estimators", "path", "kinds", "pieces", "horizon", "seed"
 @ALLOW_IMPORT
 @reading_options
 @FORCE
-def compare(study: Path, output: Path | None, force: bool, **options: Any) -> None:
+def compare(study: Path, **options: Any) -> None:
     """Compare estimators as the STUDY (a TOML file) says; a run that was killed goes on.
 
     Writes scores.csv, times.csv, rmse.csv (pooled over seeds, with intervals) and, with
@@ -115,53 +111,27 @@ def compare(study: Path, output: Path | None, force: bool, **options: Any) -> No
     afafilter compare study.toml --plan --jobs 64
     afafilter compare data.csv --hold-out --model level.toml --model trend.toml
     """
-    from afafilter.cli.draw import Look
-    from afafilter.cli.reading import taken
-
-    held_out, allow_import = options.pop("hold_out"), options.pop("allow_import")
-    own = {k: options.pop(k) for k in OF_A_STUDY}
-    look = Look(**{k: options.pop(k) for k in Look._fields})
-    held = {k: options.pop(k) for k in HELD_OUT}
-    if held_out:
-        _refuse_given((*OF_A_STUDY, *look._fields), "goes with a study, not with --hold-out")
-        from afafilter.cli.hold_out import hold_out_command
-
-        reading = taken(study, options)
-        target = output or Path(f"{stem(study)}-hold-out.csv")
-        if say(hold_out_command(reading, target, force, held, allow_import)):
-            raise click.exceptions.Exit(FAILED)
-        return
-    _refuse_given((*HELD_OUT, *options), "goes with --hold-out; a study names its own")
-    from afafilter.cli.compare import compare_command
-
-    directory = output or Path(study.stem)
-    if own.pop("plan"):
-        _refuse_given(
-            ("retry_failed", "reference", "figure", "latex", *look._fields),
-            "says nothing of a plan",
-        )
-        from afafilter.cli.compare import plan_command
-
-        _refuse_data(study)
-        say(plan_command(study, directory, force, jobs=own["jobs"], allow_import=allow_import))
-        return
-    _refuse_data(study)
-    own["figure"] = look if own["figure"] else None
-    failed = say(compare_command(study, directory, force, allow_import=allow_import, **own))
-    if failed:
-        raise click.exceptions.Exit(FAILED)
-
-
-def _refuse_data(study: Path) -> None:
+    from afafilter.cli.compare import compare_command, plan_command
+    from afafilter.cli.hold_out import hold_out_command
     from afafilter.io.source import DATA_SUFFIXES, suffix_of
 
+    if options["hold_out"]:
+        _refuse_given(OF_A_STUDY, "goes with a study, not with --hold-out")
+        carry_out(hold_out_command, study, f"{stem(study)}-hold-out.csv", options)
+        return
+    _refuse_given(
+        options.keys() - OF_A_STUDY - OF_BOTH, "goes with --hold-out; a study names its own"
+    )
+    if options["plan"]:
+        _refuse_given(OF_A_STUDY - {"jobs", "plan"}, "says nothing of a plan")
     if suffix_of(study) in DATA_SUFFIXES:
         raise click.UsageError(
             f"{study} is no study (.toml): --hold-out compares on measurements in it"
         )
+    carry_out(plan_command if options["plan"] else compare_command, study, study.stem, options)
 
 
-def _refuse_given(names: Sequence[str], why: str) -> None:
+def _refuse_given(names: Set[str], why: str) -> None:
     """One line for an option of the other kind of comparison that somebody asked for."""
     ctx = click.get_current_context()
     for option in ctx.command.params:
@@ -172,14 +142,7 @@ def _refuse_given(names: Sequence[str], why: str) -> None:
 @main.command()
 @click.argument("chosen", metavar="[NAMES]...", nargs=-1)
 @click.option("--list", "list_only", is_flag=True, help="List the experiments and stop.")
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default=Path("figures"),
-    show_default=True,
-    help="Directory for figures and tables.",
-)
+@output("Directory for figures and tables.", default=Path("figures"), show_default=True)
 @click.option("--full", is_flag=True, help="Full size instead of the quick one.")
 @style_options
 @JOBS
@@ -197,8 +160,7 @@ def figures(chosen: Sequence[str], list_only: bool, **options: Any) -> None:
     from afafilter.cli.draw import Look
     from afafilter.cli.figures import find_experiments, run_experiments
 
-    look = Look(**{k: options.pop(k) for k in Look._fields})
-
+    look = Look.of(options)
     experiments = find_experiments(chosen)
     if list_only:
         for experiment in experiments:

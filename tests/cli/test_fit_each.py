@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from afafilter import fit, io
 from afafilter.cli import main
-from afafilter.cli.fit_each import _file_names
+from afafilter.cli.fit import _file_names
 
 LABELS = ("a", "b/1", "flat")
 

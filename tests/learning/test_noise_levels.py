@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afafilter import brownian, families, fit, simulate
-from afafilter.cli.interface import main
+from afafilter.cli import main
 from afafilter.io import read_model
 from afafilter.learning.parameters.noise_levels import noise_levels
 
