@@ -218,7 +218,7 @@ template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, co
 // Z (d, d), by columns, is the root of xi's covariance at node N - 1 (the identity where nothing is known after
 // it) and becomes that at node `last`.
 inline void smooth_covariances(int64_t last, Gains gains, Out<3> cov, Out<2> Z) {
-    with_sizes(Z.shape[0], 0, [&](auto d, auto) { smooth_covariances_of(last, gains, cov, Z.data, d); });
+    with_size(Z.shape[0], [&](auto d) { smooth_covariances_of(last, gains, cov, Z.data, d); });
 }
 
 }

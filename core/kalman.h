@@ -83,21 +83,6 @@ template <int D, int P, class Number = double> struct ShownSpace {
           mix(p_ * p_), noise(p_), seen(p_), phi(d_) {}
 };
 
-// f(Size<D>, Size<P>) with the dimensions as template arguments where there is an instance of them.
-template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
-    if constexpr (MANY_INSTANCES) {
-        if (p <= 1) {
-            if (d == 1) return f(Size<1>(d), Size<1>(p));
-            if (d == 2) return f(Size<2>(d), Size<1>(p));
-            if (d == 3) return f(Size<3>(d), Size<1>(p));
-        } else if (p == 2) {
-            if (d == 2) return f(Size<2>(d), Size<2>(p));
-            if (d == 4) return f(Size<4>(d), Size<2>(p));
-        }
-    }
-    return f(Size<0>(d), Size<0>(p));
-}
-
 // ---------------------------------------------------------------- predict
 
 // L <- root of F P F^T + V = [F L, V^1/2] [F L, V^1/2]^T; F and root = V^1/2 (lower triangular) by columns.

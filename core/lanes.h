@@ -265,7 +265,7 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
 // Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
 inline void smooth_lanes(LaneMemory kept, Index<1> last, Out<3> mean, Out<4> cov, Out<3> Z0, Out<2> y0) {
     const Size<0> p(kept.e.shape[1]);   // of little weight here: one instance for all
-    with_sizes(mean.shape[2], 1, [&](auto d, auto) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
+    with_size(mean.shape[2], [&](auto d) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
 }
 
 }

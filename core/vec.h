@@ -12,8 +12,8 @@
 #include <immintrin.h>
 #endif
 
-// Three things that only a macro can say; AFA_HERE: a lambda's body belongs where it is called. Clang unrolls loops of known length by itself, and would unroll those
-// of unknown length as well if it were told to.
+// Three things that only a macro can say; AFA_HERE: a lambda's body belongs where it is called. Clang unrolls loops of
+// known length by itself, and would unroll those of unknown length as well if it were told to.
 #define AFA_INLINE inline __attribute__((always_inline))
 #define AFA_HERE __attribute__((always_inline))
 #if defined(__clang__)
@@ -211,6 +211,30 @@ template <> struct Size<0> {
     explicit constexpr Size(int64_t given) : n(static_cast<int>(given)) {}
     constexpr operator int() const { return n; }
 };
+
+// f(Size<D>, Size<P>) and f(Size<D>): dimensions as template arguments where they have instances of their own.
+template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
+    if constexpr (MANY_INSTANCES) {
+        if (p == 1) {
+            if (d == 1) return f(Size<1>(d), Size<1>(p));
+            if (d == 2) return f(Size<2>(d), Size<1>(p));
+            if (d == 3) return f(Size<3>(d), Size<1>(p));
+        } else if (p == 2) {
+            if (d == 2) return f(Size<2>(d), Size<2>(p));
+            if (d == 4) return f(Size<4>(d), Size<2>(p));
+        }
+    }
+    return f(Size<0>(d), Size<0>(p));
+}
+template <class F> AFA_INLINE auto with_size(int64_t d, F&& f) {
+    if constexpr (MANY_INSTANCES) {
+        if (d == 1) return f(Size<1>(d));
+        if (d == 2) return f(Size<2>(d));
+        if (d == 3) return f(Size<3>(d));
+        if (d == 4) return f(Size<4>(d));
+    }
+    return f(Size<0>(d));
+}
 
 // f(i) for i = begin, ..., end - 1; unrolled where the length is known when compiled (SIZE > 0). Loops of unknown length
 // stay loops: unrolled they would be slower, and many times as long.
