@@ -25,6 +25,10 @@ PyMethodDef* flat_methods() {
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),
         bind<&carry_open>("carry_open", carry.c_str()),
         bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k)<=q m(n,k,d) P(k,d,d)"),
+        bind<&report_states>("report_states", "M(c,q,d) touch(c,q,d) T(c,q,q) s(paths,c,q) count(c)<=q smoothed mean(paths,N,d) "
+                                              "P(N,d,d) given(paths,c,d) cov(c,d,d)"),
+        bind<&report_innovations>("report_innovations", "obs(N)<T? stop<=N E(T,p,q) T(c,q,q) s(paths,c,q) count(k)<=q v(paths,T,p) "
+                                                        "S(T,p,p)"),
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
         bind<&see_flat>("see_flat", see.c_str()),
         bind<&rank_rounding>("rank_rounding", ""),

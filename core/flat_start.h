@@ -4,6 +4,8 @@
 // (c, q, d), the first count[k] of which some observation up to k has seen, `touch` (c, q, d) up to where an
 // entry of the open ones counts as 0, T (c, q, q) and s (n, c, q).
 #pragma once
+#include <algorithm>
+
 #include "flat.h"
 
 namespace afa {
@@ -214,27 +216,100 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
 
 // Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.
 //
-// At each of k nodes: M (k, q, d), of which `count` columns count, T (k, q, q), s (n, k, q), m (n, k, d), P (k, d, d).
-inline void settle(In<3> M, In<3> T, In<3> s, Index<1> count, Out<3> m, Out<3> P) {
-    const int64_t k = M.shape[0], n = m.shape[0];
-    const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
-    Scratch<double, 0> inverse(q * q), root(q * d);
-    for (int64_t at = 0; at < k; at++) {
-        const int c = static_cast<int>(count[at]);
-        invert_lower(T.row(at), &inverse[0], c, q);
+// M (q, d), of which `count` rows count, T (q, q), s (n rows `to_s` apart), m (n rows `to_m` apart), P (d, d).
+struct Settling {
+    Scratch<double, 0> inverse, root;
+    Settling(int64_t q, int64_t d) : inverse(q * q), root(q * d) {}
+
+    void settle(const double* M, const double* T, const double* s, int64_t to_s, int c, int q, int d, int64_t n, double* m,
+                int64_t to_m, double* P) {
+        invert_lower(T, &inverse[0], c, q);
         for (int j = 0; j < c; j++)
             for (int i = 0; i < d; i++) {
                 root[j * d + i] = 0.0;
-                for (int l = j; l < c; l++) root[j * d + i] += M.row(at)[l * d + i] * inverse[l * q + j];
+                for (int l = j; l < c; l++) root[j * d + i] += M[l * d + i] * inverse[l * q + j];
             }
-        double* cov = P.row(at);
         for (int i = 0; i < d; i++)
             for (int l = 0; l < d; l++)
-                for (int j = 0; j < c; j++) cov[i * d + l] += root[j * d + i] * root[j * d + l];
+                for (int j = 0; j < c; j++) P[i * d + l] += root[j * d + i] * root[j * d + l];
         for (int64_t path = 0; path < n; path++)
             for (int j = 0; j < c; j++)
-                for (int i = 0; i < d; i++)
-                    m.data[(path * k + at) * d + i] += root[j * d + i] * s.data[(path * k + at) * q + j];
+                for (int i = 0; i < d; i++) m[path * to_m + i] += root[j * d + i] * s[path * to_s + j];
+    }
+};
+// The same at each of k nodes: M (k, q, d), T (k, q, q), s (n, k, q), m (n, k, d), P (k, d, d).
+inline void settle(In<3> M, In<3> T, In<3> s, Index<1> count, Out<3> m, Out<3> P) {
+    const int64_t k = M.shape[0], n = m.shape[0];
+    const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
+    Settling space(q, d);
+    for (int64_t at = 0; at < k; at++)
+        space.settle(M.row(at), T.row(at), s.data + at * q, k * q, static_cast<int>(count[at]), q, d, n, m.data + at * d, k * d,
+                     P.row(at));
+}
+
+// Report what is undetermined of a law, m (n rows `to_m` apart) and P (d, d): NaN means, infinite variances, no covariances.
+// open(i): whether a direction without prior moves component i. Returns whether one does.
+template <class Open> bool mark(double* m, int64_t to_m, int64_t n, double* P, int d, Open open) {
+    bool any = false;
+    for (int i = 0; i < d; i++) {
+        const bool moved = open(i);
+        any = any || moved;
+        if (!moved && std::isfinite(P[i * d + i])) continue;
+        for (int64_t path = 0; path < n; path++) m[path * to_m + i] = NAN;
+        for (int l = 0; l < d; l++)
+            if (l != i) P[i * d + l] = P[l * d + i] = 0.0;
+        P[i * d + i] = HUGE_VAL;
+    }
+    return any;
+}
+
+// The laws at the nodes 0, ..., c - 1 as they are reported, from those given delta = 0 (smoothed: from those of the smoother),
+// and as they are given gamma = 0: means `given` (n, c, d), `cov` (c, d, d), and which directions, M and `touch`, are open:
+// others become 0. Returns at how many nodes one moves a component.
+inline int64_t report_states(Out<3> M, Out<3> touch, In<3> T, In<3> s, Index<1> count, bool smoothed, Out<3> mean, Out<3> P,
+                             Out<3> given, Out<3> cov) {
+    const int64_t nodes = M.shape[0], n = mean.shape[0], N = mean.shape[1];
+    const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
+    Settling space(q, d);
+    int64_t open = 0;
+    for (int64_t k = 0; k < nodes; k++) {
+        const int c = static_cast<int>(count[k]);
+        double *m = mean.data + k * d, *directions = M.row(k), *zero = touch.row(k);
+        if (!smoothed) space.settle(directions, T.row(k), s.data + k * q, nodes * q, c, q, d, n, m, N * d, P.row(k));
+        std::fill(directions, directions + c * d, 0.0), std::fill(zero, zero + c * d, 0.0);
+        for (int64_t path = 0; path < n; path++) std::copy(m + path * N * d, m + path * N * d + d, given.row(path) + k * d);
+        std::copy(P.row(k), P.row(k) + d * d, cov.row(k));
+        open += mark(m, N * d, n, P.row(k), d, [&](int i) {
+            bool moved = false;
+            for (int j = c; j < q; j++) moved = moved || !(std::fabs(directions[j * d + i]) <= zero[j * d + i]);
+            return moved;
+        });
+    }
+    return open;
+}
+
+// Innovations v (n, T, p) and S (T, p, p) of the nodes 0, ..., stop - 1, given delta = 0, with delta as it was known before
+// each: v -= E T^-1 s, E (T, p, q); undetermined where they show a direction that no earlier observation saw. count (k) of
+// the first k of the c nodes for which T and s have room.
+inline void report_innovations(Index<1> obs, int64_t stop, In<3> E, In<3> T, In<3> s, Index<1> count, Out<3> v, Out<3> S) {
+    const int64_t n = v.shape[0], total = v.shape[1], nodes = s.shape[1];
+    const int p = static_cast<int>(E.shape[1]), q = static_cast<int>(E.shape[2]);
+    Settling space(q, p);
+    Scratch<double, 0> less(q * p);
+    for (int64_t k = 0; k < stop && k <= std::min(count.shape[0], nodes); k++) {
+        const int64_t o = obs[k];
+        if (o < 0) continue;
+        const double* shown = E.row(o);
+        const int c = k > 0 ? static_cast<int>(count[k - 1]) : 0;
+        for (int j = 0; j < q; j++)
+            for (int a = 0; a < p; a++) less[j * p + a] = -shown[a * q + j];
+        if (c > 0)
+            space.settle(&less[0], T.row(k - 1), s.data + (k - 1) * q, nodes * q, c, q, p, n, v.data + o * p, total * p, S.row(o));
+        mark(v.data + o * p, total * p, n, S.row(o), p, [&](int a) {
+            bool moved = false;
+            for (int j = c; j < q; j++) moved = moved || !(shown[a * q + j] == 0.0);
+            return moved;
+        });
     }
 }
 

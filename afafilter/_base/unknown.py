@@ -124,21 +124,11 @@ def _touched(H: Array, unknown: ObsMask) -> ObsMask:
 
 
 def chosen(open_laws: Sequence[OpenLaw], times: Index) -> tuple[OpenLaw, ...]:
-    """The laws at some (k,) of the times, which become times 0, 1, ..."""
+    """The laws at some of the times (k,), increasing, which become times 0, 1, ..."""
     out = []
-    for law in open_laws:
-        place = {int(t): k for k, t in enumerate(times)}
-        kept = np.array([i for i, t in enumerate(law.at) if int(t) in place], dtype=np.intp)
-        if len(kept):
-            at = np.array([place[int(law.at[i])] for i in kept], dtype=np.intp)
-            out.append(
-                OpenLaw(
-                    law.paths,
-                    at,
-                    law.mean[:, kept],
-                    law.cov[kept],
-                    law.directions[kept],
-                    law.rounding[kept],
-                )
-            )
+    for paths, at, mean, *rest in open_laws:
+        kept = np.isin(at, times)
+        if kept.any():
+            where = np.searchsorted(times, at[kept])
+            out.append(OpenLaw(paths, where, mean[:, kept], *(part[kept] for part in rest)))
     return tuple(out)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.unknown import Index, OpenLaw
+from afafilter._base.unknown import Index
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
 from afafilter.linalg.transitions import lower_roots
@@ -158,22 +158,17 @@ class FlatBlock:
 
     def report_innovations(self) -> None:
         """Innovations are known given delta = 0; report them with delta as known before each."""
-        group, q = self.group, self.T.shape[0]
-        obs = group.line.chain.obs[: self.done]
-        nodes = np.flatnonzero(obs >= 0)
-        seen, before = obs[nodes], nodes - 1
-        T, s = np.zeros((len(nodes), q, q)), np.zeros((len(group.z), len(nodes), q))
-        count = np.zeros(len(nodes), np.int64)
-        later = before >= 0
-        T[later], s[:, later] = self.Ts[before[later]], self.ss[:, before[later]]
-        count[later] = self.counts[before[later]]
-        E = np.ascontiguousarray(np.swapaxes(-self.Es[seen], -1, -2))
-        v, S = group.innovation[:, seen], group.innovation_cov[seen]
-        v, S = settle(E, T, s, count, v, S)
-        fresh = np.arange(q) >= count[:, None]
-        directions = np.where(fresh[..., None], E, 0.0)
-        law = OpenLaw(np.arange(len(v)), seen, v, S, directions, np.zeros_like(directions))
-        group.innovation[:, seen], group.innovation_cov[seen] = law.report()
+        group = self.group
+        recursions.report_innovations(
+            group.line.chain.obs,
+            self.done,
+            self.Es,
+            self.Ts,
+            self.ss,
+            self.counts[: self.done - self.integrated],
+            group.innovation,
+            group.innovation_cov,
+        )
 
     def smooth(self, Z: Array, y: Array) -> None:
         """Smooth back through the flat start.

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array
 from afafilter._base.steps import distinct_steps
-from afafilter._base.unknown import OpenLaw
+from afafilter._base.unknown import OpenLaw, chosen
+from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import FlatStart, settle
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
@@ -33,24 +34,16 @@ class Answer(NamedTuple):
 
 
 def at_observations(line: Timeline, run: Run) -> Answer:
-    """Laws at the nodes that show observations."""
-    laws = []
-    whole = len(line.times) == len(line.seen_at)
+    """Laws at the nodes that show observations; those of flat starts are reported, in place."""
+    laws: list[OpenLaw] = []
     for g, flat in enumerate(run.flat):
-        if flat is None:
-            continue
-        shown = np.full(len(line.times), -1)
-        shown[line.seen_at] = np.arange(len(line.seen_at))
-        rows, c = _members(run, g), len(flat.M)
-        for node in (np.arange(c), np.arange(c, flat.last)):
-            if len(node):
-                law = _report(run, g, rows, flat, node)
-                kept = shown[node] >= 0
-                laws.append(_rows(law, kept, shown[node[kept]]))
+        if flat is not None:
+            laws += _report(run, g, flat)
     mean, cov = run.mean, run.cov
-    if not whole:
+    if len(line.times) != len(line.seen_at):
         mean, cov = mean[:, line.seen_at], cov[:, line.seen_at]
-    return Answer(mean, cov, _kept(laws))
+        laws = [law for law in chosen(laws, line.seen_at) if law.moved().any()]
+    return Answer(mean, cov, tuple(laws))
 
 
 def filtered(
@@ -128,21 +121,33 @@ def _flat_parts(run: Run, node: Index) -> Iterator[tuple[int, FlatStart, Index, 
                 yield g, flat, _members(run, g), part
 
 
-def _report(run: Run, g: int, rows: Index, flat: FlatStart, node: Index) -> OpenLaw:
-    """Report the laws of group g at consecutive nodes, in place."""
-    part = slice(node[0], node[-1] + 1)
-    mean, cov = run.mean[rows, part], np.array(run.cov[g, part])
-    if node[0] < len(flat.M) and not flat.smoothed:
-        mean, cov = settle(flat.M, flat.T, flat.s, flat.count, mean, cov)
-    law = OpenLaw(rows, node, mean, cov, *flat.open_at(node))
-    run.mean[rows, part], run.cov[g, part] = law.report()
-    return law
-
-
-def _rows(law: OpenLaw, kept: ObsMask, at: Index) -> OpenLaw:
-    return OpenLaw(
-        law.paths, at, law.mean[:, kept], law.cov[kept], law.directions[kept], law.rounding[kept]
-    )
+def _report(run: Run, g: int, flat: FlatStart) -> Iterator[OpenLaw]:
+    """Report the laws of group g, in place; those that leave anything open."""
+    c, rows = len(flat.M), _members(run, g)
+    alone = len(rows) == len(run.mean)
+    mean = run.mean if alone else run.mean[rows]
+    d = mean.shape[-1]
+    given, cov = np.empty((len(rows), c, d)), np.empty((c, d, d))
+    s = np.ascontiguousarray(flat.s)
+    if recursions.report_states(
+        flat.M, flat.rounding, flat.T, s, flat.count, flat.smoothed, mean, run.cov[g], given, cov
+    ):
+        yield OpenLaw(rows, np.arange(c), given, cov, flat.M, flat.rounding)
+    if not alone:
+        run.mean[rows] = mean
+    if flat.last > c:
+        part = slice(c, flat.last)
+        law = OpenLaw(
+            rows,
+            np.arange(c, flat.last),
+            run.mean[rows, part],
+            run.cov[g, part].copy(),
+            flat.later,
+            flat.later_rounding,
+        )
+        run.mean[rows, part], run.cov[g, part] = law.report()
+        if law.moved().any():
+            yield law
 
 
 def _kept(laws: list[OpenLaw]) -> tuple[OpenLaw, ...]:

@@ -188,6 +188,13 @@ carry_open = core.carry_open
 (r, d) at every node from `first` on, where they are `start`."""
 settle = core.settle
 """(M, T, s, count, mean, cov): add to x = m + M delta + noise what T delta = s says of delta."""
+report_states = core.report_states
+"""(M, touch, T, s, count, smoothed, mean, P, given, cov) -> nodes at which something is open.
+
+Laws of the first c nodes as they are reported, and as they are given gamma = 0 (core/flat_start.h).
+"""
+report_innovations = core.report_innovations
+"""(obs, stop, E, T, s, count, innovation, S): innovations of a flat start as they are reported."""
 predict_all = core.predict_all
 """(chain, k, tau, stamp, sizes, paths): carry every path over the step into node k."""
 innovations_all = core.innovations_all
