@@ -1,6 +1,5 @@
 // Kernels of afafilter.kalman.
 #include "bind.h"
-#include "covariances.h"
 #include "means.h"
 
 namespace afa {
@@ -12,6 +11,9 @@ PyMethodDef* kalman_methods() {
     static constexpr Text smoothed = "last<=N " + gains + "cov(N,d,d) Z(d,d)";
     static constexpr Text means = chain + "first<=N m(paths,d) " + gains +
                                      "z(paths,T,p) seen(T,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T)";
+    static constexpr Text series =
+        chain + "first<=N L(d,d) m(paths,d) seen(T,p) scale(T) smooth z(paths,T,p) cov(N,d,d) S(T,p,p) mean(paths,N,d) "
+                "innovation(paths,T,p) loglik(paths,T) " + gains + "Z(d,d) y(paths,d)";
     static constexpr Text back =
         chain + "last<=N " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
     static PyMethodDef table[] = {
@@ -19,6 +21,8 @@ PyMethodDef* kalman_methods() {
         bind<&smooth_covariances>("smooth_covariances", smoothed.c_str()),
         bind<&filter_means>("filter_means", means.c_str()),
         bind<&smooth_means>("smooth_means", back.c_str()),
+        bind<&filter_series>("filter_series", series.c_str()),
+        bind<&least_certain>("least_certain", "S(G,T,p,p) cfg(T)<C R(C,p,p) scale(g,T) least"),
         {nullptr, nullptr, 0, nullptr},
     };
     return table;

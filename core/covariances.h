@@ -221,5 +221,20 @@ inline void smooth_covariances(int64_t last, Gains gains, Out<3> cov, Out<2> Z) 
     with_size(Z.shape[0], [&](auto d) { smooth_covariances_of(last, gains, cov, Z.data, d); });
 }
 
+// The greatest variance S_aa of a prediction over that of its observation's noise, where it is more than `least`; 0 if none is.
+// S (G, T, p, p), noise R of the row cfg times scale (G or 1, T).
+inline double least_certain(In<4> S, Index<1> cfg, In<3> R, In<2> scale, double least) {
+    const int64_t T = S.shape[1], p = S.shape[2];
+    double worst = least;
+    for (int64_t g = 0; g < S.shape[0]; g++)
+        for (int64_t o = 0; o < T; o++)
+            for (int64_t a = 0; a < p; a++) {
+                const double variance = S.row(g)[(o * p + a) * p + a];
+                const double noise = R.row(cfg[o])[a * p + a] * scale.row(scale.shape[0] > 1 ? g : 0)[o];
+                if (variance > worst * noise && variance < HUGE_VAL && noise > 0.0) worst = variance / noise;
+            }
+    return worst > least ? worst : 0.0;
+}
+
 }
 }  // namespace afa

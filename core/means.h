@@ -6,7 +6,9 @@
 // Number = double: one path, its components side by side in packs. Number = a vector: as many paths side by side
 // as it has lanes.
 #pragma once
-#include "kalman.h"
+#include <algorithm>
+
+#include "covariances.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
@@ -181,6 +183,21 @@ inline void smooth_means(Chain chain, int64_t last, Gains gains, In<3> innovatio
         if (mean.shape[0] == 1) smooth_means_of<double>(chain, last, gains, innovation, seen, mean, y, d, p);
         else smooth_means_of<Vec<double, LANES<double>>>(chain, last, gains, innovation, seen, mean, y, d, p);
     });
+}
+
+// Everything of a short series: covariances from node `first` on, then means of its paths, then (smooth) back to node first - 1,
+// at which Z and y become root and mean of xi. Arguments and value are those of the kernels that are called.
+inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Flags<2> seen, In<1> scale, bool smooth, In<3> z,
+                             Out<3> cov, Out<3> S, Out<3> mean, Out<3> innovation, Out<2> loglik, Gains gains, Out<2> Z,
+                             Out<2> y) {
+    const int64_t bad = filter_covariances(chain, first, cov.shape[0], L, seen, scale, smooth, cov, S, gains);
+    if (bad >= 0) return bad;
+    filter_means(chain, first, {m.data, {m.shape[0], m.shape[1]}}, gains, z, seen, mean, innovation, loglik);
+    if (!smooth) return -1;
+    const int64_t last = std::max<int64_t>(first - 1, 0);
+    smooth_covariances(last, gains, cov, Z);
+    smooth_means(chain, last, gains, {innovation.data, {z.shape[0], z.shape[1], z.shape[2]}}, seen, mean, y);
+    return -1;
 }
 
 }

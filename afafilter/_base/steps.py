@@ -97,7 +97,8 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
     gaps : ndarray, shape (n,)
         Time from one stamp to the next, >= 0.
     stamps : ndarray, shape (n,)
-        The later end of each, with the rounding of which gaps are compared.
+        The later end of each, with the rounding of which gaps are compared; the one farthest from 0
+        is the first or the last.
 
     Notes
     -----
@@ -107,15 +108,14 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
     """
     if len(gaps) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
-    slack = rounding(stamps)
-    widest = slack[slack.argmax()]
+    widest = rounding(max(abs(stamps[0]), abs(stamps[-1])))
     least, largest = gaps[gaps.argmin()], gaps[gaps.argmax()]
     if least > widest and largest - least <= widest:
         return np.array([np.add.reduce(gaps) / len(gaps)]), np.zeros(len(gaps), np.int64)
     if mostly_distinct(gaps, widest):
         return gaps, np.arange(len(gaps))
     order = np.argsort(gaps, kind="stable")
-    label = np.cumsum(_starts(gaps[order], slack[order]))
+    label = np.cumsum(_starts(gaps[order], rounding(stamps[order])))
     index = np.empty(len(gaps), np.int64)
     index[order] = label - 1
     return np.bincount(index, gaps) / np.bincount(index), index

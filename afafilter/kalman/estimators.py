@@ -26,6 +26,8 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
 from afafilter._base.unknown import chosen
+from afafilter.kalman import queries as ask
+from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
     Model,
     Reweighting,
@@ -34,6 +36,9 @@ from afafilter.kalman.inputs import (
     rows_of,
     shortened,
 )
+from afafilter.kalman.robust import find_weights
+from afafilter.kalman.run import run
+from afafilter.kalman.timeline import timeline
 from afafilter.models.forcing import honours_forcing, shown_offset
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate, Source
@@ -287,12 +292,6 @@ def _estimate(
     query_times: ArrayLike | None,
     robust: Reweighting,
 ) -> Estimate:
-    from afafilter.kalman import queries as ask
-    from afafilter.kalman.draws import draw_paths
-    from afafilter.kalman.robust import find_weights
-    from afafilter.kalman.run import run
-    from afafilter.kalman.timeline import timeline
-
     given = checked_inputs(model, t, z, obs_cov, query_times)
     grid, asked, flat, R = given.grid, given.asked, given.paths, given.R
     lead = given.z.shape[:-2]

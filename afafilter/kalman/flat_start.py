@@ -118,7 +118,9 @@ class FlatBlock:
         line, law = group.line, group.line.law
         (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, law.diffuse
         q = D.shape[1]
-        self.L, self.m = initial_root(law.cov + spare * D @ D.T), np.tile(law.mean, (n, 1))
+        self.L = initial_root(law.cov + spare * D @ D.T if spare else law.cov)
+        self.m = np.empty((n, d))
+        self.m[:] = law.mean
         self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
         self.Ms, self.rounding = np.empty((size, q, d)), np.empty((size, q, d))
         self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
@@ -150,11 +152,11 @@ class FlatBlock:
             outcome,
             facts,
         )
-        self.done, integrated, singular, self.count = (int(x) for x in outcome)
-        self.integrated, (self.doubt, self.steps) = bool(integrated), (float(x) for x in facts)
+        self.done, integrated, singular, self.count = outcome.tolist()
+        self.integrated, (self.doubt, self.steps) = bool(integrated), facts.tolist()
         wide = d + self.count
         self.rotation = rotation[: wide**2].reshape(wide, wide)
-        return singular
+        return int(singular)
 
     def report_innovations(self) -> None:
         """Innovations are known given delta = 0; report them with delta as known before each."""

@@ -156,6 +156,8 @@ def _kept(laws: list[OpenLaw]) -> tuple[OpenLaw, ...]:
 
 
 def _members(run: Run, g: int) -> Index:
+    if len(run.flat) == 1:
+        return np.arange(len(run.group))
     return np.flatnonzero(run.group == g)
 
 

@@ -8,7 +8,7 @@ H). Dimensions: N nodes, T observations, n paths, state d, observation p.
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -109,25 +109,22 @@ ONE_BLOCK = range(1 << 17, 1 << 22)
 """Numbers that are allocated together."""
 
 
-def empty_gains(N: int, d: int, p: int) -> Gains:
-    """Room for the gains of N nodes.
+def empty_gains(N: int, d: int, p: int, smooth: bool = True) -> Gains:
+    """Room for the gains of N nodes; without `smooth` nothing is written for the smoother.
 
     From 1 MiB to 32 MiB they lie in one block: given back one by one they would return to the
     system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
     stays with the process, what is larger never does).
     """
-    shapes = (p, d), (p, p), (), (d, d), (d, d), (p, d), (d, d)
-    sizes = [N * math.prod(shape) for shape in shapes]
-    if (whole := sum(sizes)) not in ONE_BLOCK:
-        parts = [np.empty((N, *shape)) for shape in shapes]
-    else:
-        block, ends = np.empty(whole), accumulate(sizes)
-        parts = [
-            block[end - size : end].reshape(N, *shape)
-            for end, size, shape in zip(ends, sizes, shapes, strict=True)
-        ]
-    W, K, half, root, T, V, D = parts
-    return Gains(np.empty(N, np.int64), W, K, half, root, T, V, D)
+    slot, rows, square = np.empty(N, np.int64), (N, p, d), (N, d, d)
+    shapes = rows, (N, p, p), (N,), square, square, rows, square
+    if (whole := N * (2 * p * d + p * p + 1 + 3 * d * d)) in ONE_BLOCK:
+        block, ends = np.empty(whole), accumulate(map(math.prod, shapes), initial=0)
+        return Gains(slot, *(block[a:b].reshape(x) for (a, b), x in zip(pairwise(ends), shapes)))
+    W, K, half, root = (np.empty(shape) for shape in shapes[:4])
+    if not smooth:
+        return Gains(slot, W, K, half, root, root, W, root)
+    return Gains(slot, W, K, half, root, *(np.empty(shape) for shape in shapes[4:]))
 
 
 def lane_memory(N: int, d: int, p: int) -> LaneMemory:
@@ -160,6 +157,17 @@ smooth_means = core.smooth_means
 
 y (n, d) is the mean of xi at node N - 1 (0 where nothing is known after it) and becomes that at
 node `last`.
+"""
+filter_series = core.filter_series
+"""(chain, first, L, m, seen, scale, smooth, z, cov, S, mean, innovation, loglik, gains, Z, y).
+
+The four above, one after the other: Z (d, d) and y (n, d) become root and mean of xi at node
+first - 1 (at first = 0: node 0). -> -1 or a singular node.
+"""
+least_certain = core.least_certain
+"""(S, cfg, R, scale, least) -> variance of a prediction over that of its noise: the greatest.
+
+S (G, T, p, p), scale (G or 1, T); 0 where none is greater than `least`.
 """
 filter_lanes = core.filter_lanes
 """(chain, first, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept) -> node.

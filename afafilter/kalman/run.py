@@ -8,6 +8,7 @@ spread over threads.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -68,24 +69,24 @@ def run(
     whether z is known to have no gaps.
     """
     z = np.ascontiguousarray(z)
+    n, T, p = z.shape
     if complete:
-        seen = np.empty((1, *z.shape[1:]), bool)
+        seen = np.empty((1, T, p), bool)
         seen.fill(True)
     else:
         seen = ~np.isnan(z)
     if scale is None:
         group, first = group_alike(seen)
-        if len(group) < len(z):
-            group = np.zeros(len(z), np.int64)
-        scale = np.empty((1, z.shape[1]))
+        if len(group) < n:
+            group = np.zeros(n, np.int64)
+        scale = np.empty((1, T))
         scale.fill(1.0)
         first_scale = np.zeros(len(first), np.int64)
     else:
         dropped = np.isinf(scale)
         seen = seen & ~dropped[:, :, None]
         scale = np.where(dropped, 1.0, scale)
-        group = first = first_scale = np.arange(len(z))
-    n, T, p = z.shape
+        group = first = first_scale = np.arange(n)
     N, d, G = len(line.times), line.chain.F.shape[-1], len(first)
     out = Run(
         np.empty((n, N, d)),
@@ -117,7 +118,7 @@ def run(
             out.flat[rows] = _side_by_side(lanes, room.kept)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
-        _warn_of_lost_digits(line, out.innovation_cov, scale)
+        _warn_of_lost_digits(line.chain, out.innovation_cov, scale)
         return out
 
     def one(g: int) -> None:
@@ -140,26 +141,19 @@ def run(
             out.loglik[paths] = part.loglik
 
     spread(one, range(G), n * N)
-    _warn_of_lost_digits(line, out.innovation_cov, scale)
+    _warn_of_lost_digits(line.chain, out.innovation_cov, scale)
     return out
 
 
-def _warn_of_lost_digits(line: Timeline, S: Array, scale: Array) -> None:
+def _warn_of_lost_digits(chain: recursions.Chain, S: Array, scale: Array) -> None:
     """Where predictions S (G, T, p, p) are so uncertain that rounding of them hides what an
     observation says; scale (1 or G, T) of its noise."""
-    each = np.einsum("...ii->...i", line.chain.R)
-    variance = np.einsum("...ii->...i", S)
-    largest = variance.max(initial=0.0, where=variance < np.inf)
-    if largest <= LOST * each.min(initial=np.inf) * scale.min(initial=np.inf):
-        return
-    noise = each[line.chain.cfg] * scale[..., None]
-    lost = (variance > LOST * noise) & (variance < np.inf) & (noise > 0)
-    if lost.any():
-        worst = np.sqrt((variance[lost] / np.broadcast_to(noise, lost.shape)[lost]).max())
+    worst = recursions.least_certain(S, chain.cfg, chain.R, scale, LOST)
+    if worst:
         warnings.warn(
-            f"an observation is {worst:.0e} times as precise as what predicts it: rounding "
-            "shows in the results after it; give a flat start in place of a vague prior, or split "
-            "the record where a state grows without data",
+            f"an observation is {math.sqrt(worst):.0e} times as precise as what predicts it: "
+            "rounding shows in the results after it; give a flat start in place of a vague prior, "
+            "or split the record where a state grows without data",
             LostDigits,
             stacklevel=2,
         )
@@ -180,7 +174,9 @@ def _begin(group: Group) -> Start:
     if law.diffuse.shape[1]:
         flat = FlatBlock(group)
         return Start(flat.L, flat.m, flat.done, flat)
-    return Start(initial_root(law.cov), np.repeat(law.mean[None], len(group.mean), 0), 0, None)
+    m = np.empty((len(group.mean), len(law.mean)))
+    m[:] = law.mean
+    return Start(initial_root(law.cov), m, 0, None)
 
 
 def _finish(group: Group, flat: FlatBlock | None, Z: Array, y: Array) -> FlatStart | None:
@@ -232,7 +228,31 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
     chain, (L, m, first, flat) = group.line.chain, _begin(group)
     n, N, d = group.mean.shape
     p = group.z.shape[2]
-    gains = recursions.empty_gains(N, d, p) if flat is None else flat.gains
+    gains = recursions.empty_gains(N, d, p, group.smooth) if flat is None else flat.gains
+    y = np.zeros((n, d))
+    if N < 2 * segments.SEGMENT and n * N * (d + p) <= CACHED:
+        Z = np.eye(d) if group.smooth else L
+        bad = recursions.filter_series(
+            chain,
+            first,
+            L,
+            m,
+            group.seen,
+            group.scale,
+            group.smooth,
+            group.z,
+            group.cov,
+            group.innovation_cov,
+            group.mean,
+            group.innovation,
+            group.loglik,
+            gains,
+            Z,
+            y,
+        )
+        if bad >= 0:
+            raise_singular(chain, bad)
+        return _finish(group, flat, Z, y)
     cuts = segments.borders(first, chain, group.seen, group.scale) if alone else [first, N]
     bad = segments.filter_covariances(
         cuts,
@@ -248,7 +268,6 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
     if bad >= 0:
         raise_singular(chain, bad)
     last = max(first - 1, 0)
-    y = np.zeros((n, d))
     Z = y
     if n == 1 and len(cuts) > 2:
         data = recursions.Data(group.z, group.seen, group.mean, group.innovation, group.loglik)

@@ -36,15 +36,14 @@ def borders(first: int, chain: recursions.Chain, seen: ObsMask, scale: Array) ->
 
     Series of equal steps without gaps settle, and are not cut.
     """
-    N = len(chain.step)
-    pieces = 1
+    N, pieces = len(chain.step), 1
     while 2 * pieces <= min(MOST, (N - first) // SEGMENT):
         pieces *= 2
     if pieces > 1:
         alike = max(len(chain.F), len(chain.R)) <= N // 2
         if alike and seen.all() and (scale == scale[0]).all():
             pieces = 1
-    return [first + (N - first) * i // pieces for i in range(pieces)] + [N]
+    return [*(first + (N - first) * i // pieces for i in range(pieces)), N]
 
 
 def filter_covariances(

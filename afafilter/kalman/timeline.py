@@ -80,14 +80,15 @@ def sde_timeline(
     moves = model.discretiser.roots(steps)
     step = np.zeros(len(times), np.int64)
     step[1:] = index
-    chain = _chain(
+    count = 1 if obs_cov is None else n
+    chain = Chain(
         step,
-        moves,
+        *moves,
         obs,
         np.zeros(n, np.int64) if obs_cov is None else np.arange(n),
-        model.C,
-        model.offset,
-        model.R if obs_cov is None else obs_cov,
+        _stack(model.C, count, 2),
+        _stack(model.offset, count, 1),
+        _stack(model.R if obs_cov is None else obs_cov, count, 2),
     )
     return Timeline(times, chain, law, seen_at, where, model.component_sizes)
 
@@ -101,51 +102,22 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
     moves = by_columns(
         _stack(model.F, count, 2), _stack(model.b, count, 1), _stack(model.Q, count, 2)
     )
-    chain = _chain(
-        np.arange(n) if moving else np.zeros(n),
-        moves,
-        np.arange(n),
-        np.arange(n) if showing else np.zeros(n),
-        model.H,
-        model.d,
-        model.R if obs_cov is None else obs_cov,
+    every, first = np.arange(n), np.zeros(n, np.int64)
+    chain = Chain(
+        every if moving else first,
+        *moves,
+        every,
+        every if showing else first,
+        _stack(model.H, n if showing else 1, 2),
+        _stack(model.d, n if showing else 1, 1),
+        _stack(model.R if obs_cov is None else obs_cov, n if showing else 1, 2),
     )
     sizes = component_sizes(model.F, given=True)
-    return Timeline(t, chain, model.initial_law(), np.arange(n), np.zeros(0, np.int64), sizes)
-
-
-def _chain(
-    step: NDArray[np.generic],
-    moves: tuple[Array, Array, Array],
-    obs: Index,
-    cfg: NDArray[np.generic],
-    H: Array,
-    off: Array,
-    R: Array,
-) -> Chain:
-    """moves: F, b and root of the Chain; (C, p, d), ... for observations, stacks or not.
-
-    cfg is 0 or counts up.
-    """
-    count = 1 + int(cfg[-1]) if len(cfg) else 1
-    return Chain(
-        step.astype(np.int64, copy=False),
-        *moves,
-        obs.astype(np.int64, copy=False),
-        cfg.astype(np.int64, copy=False),
-        _stack(H, count, 2),
-        _stack(off, count, 1),
-        _stack(R, count, 2),
-    )
+    return Timeline(t, chain, model.initial_law(), every, np.zeros(0, np.int64), sizes)
 
 
 def _stack(value: Array, length: int, core: int) -> Array:
     """Contiguous and of full length."""
-    if value.flags.c_contiguous:
-        if value.ndim == core and length == 1:
-            return value[None]
-        if value.ndim == core + 1 and len(value) == length:
-            return value
-    out = np.empty((length, *value.shape[value.ndim - core :]))
-    out[...] = value
-    return out
+    if value.ndim == core:
+        value = value[None] if length == 1 else np.broadcast_to(value, (length, *value.shape))
+    return np.ascontiguousarray(value)

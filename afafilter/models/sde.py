@@ -240,7 +240,8 @@ class LinearSDE:
         if self.prior == "diffuse":
             return InitialLaw.flat(self.dim)
         if self.prior == "stationary":
-            return InitialLaw(*(part.copy() for part in self._stationary_law))
+            mean, cov, none = self._stationary_law
+            return InitialLaw(mean.copy(), cov.copy(), none)
         assert isinstance(self.prior, Prior)
         start = prior_time(self.prior.t0, t_first)
         if start == t_first:
