@@ -15,7 +15,7 @@ from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import available_threads
 from afafilter.adaptive.forms import Isotropic
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.linear_time.bank import drift_path, isotropic_covariance
+from afafilter.adaptive.linear_time.bank import isotropic_covariance
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, anchored, own_observation
@@ -33,12 +33,8 @@ def run_isotropic(
     origin = spans.stamps[0]
     moves = bool(drift.any())
 
-    def path(t: Array) -> Array:
-        return drift_path(drift, at.decay, at.frequency, at.basis, t - origin)
-
     def turned(y: Array, t: Array) -> Array:
-        y = y - path(t) if moves else y
-        return y if at.basis is None else y @ at.basis
+        return at.to_planes(y - at.drift_path(drift, t - origin) if moves else y)
 
     keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
@@ -65,8 +61,8 @@ def run_isotropic(
         back = np.linalg.inv(form.from_form)
         own = turned(own_observation(model, z, spans.own) @ back.T, spans.times)
     result, mean, change = anchored_attention(attend, own, spans, options)
-    mean = mean if at.basis is None else mean @ at.basis.T
-    mean = mean + path(spans.times) if moves else mean
+    mean = at.from_planes(mean)
+    mean = mean + at.drift_path(drift, spans.times - origin) if moves else mean
     shared = weights_are_shared(z, options)
     variance = inverse(result.precision[:1] if shared else result.precision)
     weights = result.weights

@@ -20,11 +20,9 @@ from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, own_observation
 from afafilter.attention.heads import AttentionResult, tensor
 from afafilter.attention.law import law_of
+from afafilter.linalg.rotation import SAME_PLANE, invariant_planes, plane_rates
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.models.sde import LinearSDE
-
-COMMUTE_TOL = 1e-12
-"""Largest entry of a commutator, relative to its factors, that counts as rounding."""
 
 
 class Modal(NamedTuple):
@@ -49,8 +47,6 @@ def modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
 
 
 def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
-    from scipy.linalg import schur
-
     if not is_invertible(model):
         return None
     d = model.dim
@@ -63,47 +59,32 @@ def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     sizes = [max(float(np.abs(part).max()), 1e-300) for part in parts]
     for i, (X, a) in enumerate(zip(parts, sizes, strict=True)):
         for Y, b in zip(parts[:i], sizes, strict=False):
-            if np.abs(X @ Y - Y @ X).max() > COMMUTE_TOL * d * a * b:
+            if np.abs(X @ Y - Y @ X).max() > SAME_PLANE * d * a * b:
                 return None
     mixed = sum(
         c / size * part
         for c, size, part in zip((1.0, 0.0, 0.7312, 0.3917), sizes, parts, strict=False)
     )
-    triangle, basis = schur(mixed, output="real")
-    planes: list[int] = []
-    axes: list[int] = []
-    k = 0
-    while k < d:
-        width = 2 if k + 1 < d and abs(triangle[k + 1, k]) > COMMUTE_TOL * d else 1
-        (planes if width == 2 else axes).append(k)
-        k += width
-    order = [i for k in planes for i in (k, k + 1)] + axes
-    turn = basis[:, order].T
+    basis, planes = invariant_planes(mixed)
+    turn = basis.T
     turned = [turn @ part @ turn.T for part in parts]
-    blocks = [slice(2 * i, 2 * i + 2) for i in range(len(planes))]
-    blocks += [slice(2 * len(planes) + i, 2 * len(planes) + i + 1) for i in range(len(axes))]
+    blocks = [slice(i, i + 2) for i in range(0, 2 * planes, 2)]
+    blocks += [slice(i, i + 1) for i in range(2 * planes, d)]
     mask = np.ones((d, d), bool)
     for block in blocks:
         mask[block, block] = False
-    if any(
-        np.abs(M[mask]).max(initial=0.0) > 10 * COMMUTE_TOL * d * size
-        for M, size in zip(turned, sizes, strict=True)
-    ):
+    left = [np.abs(M[mask]).max(initial=0.0) / size for M, size in zip(turned, sizes, strict=True)]
+    if max(left) > 10 * SAME_PLANE * d:
         return None
 
     def per_mode(M: Array) -> Array:
         return np.array([np.trace(M[block, block]) / len(M[block]) for block in blocks])
 
     decay = -per_mode(turned[0])
-    decay[np.abs(decay) <= COMMUTE_TOL * sizes[0]] = 0.0
+    decay[np.abs(decay) <= SAME_PLANE * sizes[0]] = 0.0
     if (decay < 0).any():
         return None
-    frequency = np.array(
-        [
-            0.5 * (turned[0][b][1, b.start] - turned[0][b][0, b.stop - 1])
-            for b in blocks[: len(planes)]
-        ]
-    )
+    frequency = plane_rates(turned[0], planes)
     noise = np.maximum(per_mode(turned[2]), 0.0)
     query = np.maximum(per_mode(turned[3]), 0.0) if len(turned) > 3 else np.zeros(len(blocks))
     real = np.array([b.stop - b.start for b in blocks], dtype=np.intp)

@@ -261,10 +261,7 @@ def _starts(
     ).mean
     starts = np.where(np.isnan(paths), plain, paths) if own else plain
     if model.radius is not None:
-        norms = np.linalg.norm(starts, axis=-1, keepdims=True)
-        if (norms == 0).any():
-            raise ValueError("an anchor is the zero vector, which has no direction")
-        starts = model.radius * starts / norms
+        starts = model.radius * directions(starts, "an anchor")
     return np.asarray(starts)
 
 

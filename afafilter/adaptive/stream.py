@@ -249,9 +249,8 @@ class _Bank:
             self._bank = self._started(seen)
         bank, p = self._within(stamp), self._parameters
         lag = np.array([seen - bank.origin])
-        y = row - self._model.offset - self._drift_path(lag)
-        y = np.where(valid[:, None], y, 0.0)
-        y = y if p.basis is None else y @ p.basis
+        y = row - self._model.offset - p.drift_path(self._model.drift, lag)
+        y = p.to_planes(np.where(valid[:, None], y, 0.0))
         bank.run(np.array([seen]), valid, y[None], np.array([seen]), np.ones(1, np.int64))
         self._known |= bool(valid[0])
         return self.predict(stamp)
@@ -263,9 +262,10 @@ class _Bank:
         bank, p = self._within(stamp), self._parameters
         num, den, scale = bank.peek(stamp)
         mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
-        x = mean[0, 0] if p.basis is None else p.basis @ mean[0, 0]
         lag = np.array([stamp - bank.origin])
-        return x + self._drift_path(lag)[0], np.eye(d) * variance[0]
+        return p.from_planes(mean[0, 0]) + p.drift_path(self._model.drift, lag)[0], np.eye(
+            d
+        ) * variance[0]
 
     def state(self) -> dict[str, Array]:
         blank = self._started(0.0)
@@ -298,10 +298,6 @@ class _Bank:
 
     def _started(self, origin: float) -> core.Bank:
         return core.Bank(self._side, self._parameters.frequency, 1, self._model.dim, origin)
-
-    def _drift_path(self, tau: Array) -> Array:
-        p = self._parameters
-        return core.drift_path(self._model.drift, p.decay, p.frequency, p.basis, tau)
 
     def _within(self, stamp: float) -> core.Bank:
         """The bank, where the stamp lies within its horizon."""

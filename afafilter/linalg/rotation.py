@@ -1,4 +1,4 @@
-"""Rotation of planes, pairs of components, by given angles."""
+"""Planes, pairs of components: their rotation by given angles, and those that a matrix keeps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,33 @@ def turn(y: Array, cos: Array, sin: Array) -> Array:
     """Rotate plane k of y (..., d) by the angle whose cosine and sine (..., n) are given."""
     n = cos.shape[-1]
     even, odd = y[..., 0 : 2 * n : 2], y[..., 1 : 2 * n : 2]
-    out = np.empty(np.broadcast_shapes(y.shape[:-1], cos.shape[:-1]) + y.shape[-1:])
+    shape = np.broadcast_shapes(y.shape[:-1], cos.shape[:-1]) + y.shape[-1:]
+    out = np.empty(shape, np.result_type(y, cos))
     out[..., 0 : 2 * n : 2] = cos * even - sin * odd
     out[..., 1 : 2 * n : 2] = sin * even + cos * odd
     out[..., 2 * n :] = y[..., 2 * n :]
     return out
+
+
+SAME_PLANE = 1e-12
+"""Rounding of a normal matrix, relative to its size and per component."""
+
+
+def invariant_planes(M: Array) -> tuple[Array, int]:
+    """Orthogonal U (d, d) and n: U^T M U of a normal M has n 2 x 2 blocks, then single entries.
+
+    (Its real Schur form, with the blocks first.)
+    """
+    from scipy.linalg import schur
+
+    T, U = schur(M, output="real")
+    turning = np.abs(np.diag(T, -1)) > SAME_PLANE * len(T) * np.abs(T).max()
+    first = np.flatnonzero(turning)
+    planes = np.stack([first, first + 1], axis=1).ravel()
+    axes = np.setdiff1d(np.arange(len(T)), planes)
+    return np.ascontiguousarray(U[:, np.append(planes, axes)]), len(first)
+
+
+def plane_rates(M: Array, n: int) -> Array:
+    """Rotation rates (n,) of the first planes of M, (M_{2k+1,2k} - M_{2k,2k+1}) / 2."""
+    return np.asarray(0.5 * (np.diag(M, -1) - np.diag(M, 1))[: 2 * n : 2])

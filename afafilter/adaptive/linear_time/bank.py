@@ -16,7 +16,8 @@ from afafilter._base.patterns import members, require_whole_rows
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.integrals import exponential_integral
-from afafilter.linalg.rotation import turn
+from afafilter.linalg.rotation import invariant_planes, plane_rates, turn
+from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
 
@@ -42,6 +43,27 @@ class IsotropicParameters(NamedTuple):
     obs_var: float
     basis: Array | None
 
+    def to_planes(self, x: Array) -> Array:
+        """y of x = basis y, x (..., d)."""
+        return x if self.basis is None else x @ self.basis
+
+    def from_planes(self, y: Array) -> Array:
+        """x = basis y, y (..., d)."""
+        return y if self.basis is None else y @ self.basis.T
+
+    def drift_path(self, drift: Array, tau: Array) -> Array:
+        """psi(tau) (T, d) = int_0^tau e^{A s} drift ds, in the original components."""
+        if not drift.any():
+            return np.zeros((len(tau), len(drift)))
+        u, n = self.to_planes(drift), len(self.frequency)
+        rate = np.append(-self.decay + 1j * self.frequency, np.full(len(u) - 2 * n, -self.decay))
+        inflow = np.append(u[0 : 2 * n : 2] + 1j * u[1 : 2 * n : 2], u[2 * n :])
+        moved = inflow * exponential_integral(rate, tau[:, None])
+        out = np.empty((len(tau), len(u)))
+        out[:, 0 : 2 * n : 2], out[:, 1 : 2 * n : 2] = moved[:, :n].real, moved[:, :n].imag
+        out[:, 2 * n :] = moved[:, n:].real
+        return self.from_planes(out)
+
 
 def isotropic_parameters(model: LinearSDE) -> IsotropicParameters | None:
     """The isotropic form of a model, or None if it has none (or is unstable)."""
@@ -58,10 +80,12 @@ def isotropic_parameters(model: LinearSDE) -> IsotropicParameters | None:
         if np.abs(cov - cov[0, 0] * np.eye(d)).max() > 1e-14 * d * cov[0, 0]:
             return None
     noise = float(model.Q[0, 0]), float(model.R[0, 0])
-    frequency = 0.5 * (np.diag(skew, -1) - np.diag(skew, 1))[: 2 * n : 2]
-    if np.abs(skew - _skew_matrix(frequency, d)).max() <= scale:
+    frequency = plane_rates(skew, n)
+    if np.abs(skew - drift_of_pairs(0.0, frequency.tolist(), d)).max() <= scale:
         return IsotropicParameters(decay, frequency, *noise, None)
-    frequency, basis = _planes(0.5 * (skew - skew.T))
+    basis, turning = invariant_planes(0.5 * (skew - skew.T))
+    frequency = np.zeros(n)
+    frequency[:turning] = plane_rates(basis.T @ skew @ basis, turning)
     return IsotropicParameters(decay, frequency, *noise, basis)
 
 
@@ -78,23 +102,6 @@ def require_isotropic(model: LinearSDE) -> IsotropicParameters:
             "or 'modal'"
         )
     return parameters
-
-
-def drift_path(
-    drift: Array, decay: float, frequency: Array, basis: Array | None, tau: Array
-) -> Array:
-    """psi(tau) (T, d) of the isotropic model, in the original components."""
-    u = drift if basis is None else drift @ basis
-    if not u.any():
-        return np.zeros((len(tau), len(u)))
-    n = len(frequency)
-    rate = np.append(-decay + 1j * frequency, np.full(len(u) - 2 * n, -decay))
-    inflow = np.append(u[0 : 2 * n : 2] + 1j * u[1 : 2 * n : 2], u[2 * n :])
-    moved = inflow * exponential_integral(rate, tau[:, None])
-    out = np.empty((len(tau), len(u)))
-    out[:, 0 : 2 * n : 2], out[:, 1 : 2 * n : 2] = moved[:, :n].real, moved[:, :n].imag
-    out[:, 2 * n :] = moved[:, n:].real
-    return out if basis is None else out @ basis.T
 
 
 class Side(NamedTuple):
@@ -191,11 +198,8 @@ class Bank:
     def _reframe(self, frame: float) -> None:
         angle = (frame - self.frame) * self.frequency
         if angle.any():
-            cos, sin = np.cos(angle), np.sin(angle)
-            n = len(angle)
-            even, odd = self.num[:, 0 : 2 * n : 2].copy(), self.num[:, 1 : 2 * n : 2].copy()
-            self.num[:, 0 : 2 * n : 2] = cos[:, None] * even - sin[:, None] * odd
-            self.num[:, 1 : 2 * n : 2] = cos[:, None] * odd + sin[:, None] * even
+            turned = turn(self.num.swapaxes(1, 2), np.cos(angle), np.sin(angle))
+            self.num = np.ascontiguousarray(turned.swapaxes(1, 2))
         self.frame = frame
 
 
@@ -292,43 +296,10 @@ def fft_is_safe(exact: tuple[Array, ...]) -> bool:
 def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:
     """Paths (P, T, d) that miss the same rows: their indices and the rows present (T,).
 
-    Raises
-    ------
-    ValueError
-        If a row is missing in part: the isotropic form has no answer for it.
+    ValueError: If a row is missing in part: the isotropic form has no answer for it.
     """
     require_whole_rows(
         z, "linear time needs them present or all NaN; use method 'dense' or 'modal'"
     )
     valid = ~np.isnan(z[..., 0])
     return [(paths, valid[paths[0]]) for paths in members(valid)]
-
-
-def _skew_matrix(frequency: Array, d: int) -> Array:
-    out = np.zeros((d, d))
-    k = 2 * np.arange(len(frequency))
-    out[k + 1, k], out[k, k + 1] = frequency, -frequency
-    return out
-
-
-def _planes(skew: Array) -> tuple[Array, Array]:
-    """Invariant planes of a skew matrix by its real Schur form: frequency and basis."""
-    from scipy.linalg import schur
-
-    T, U = schur(skew, output="real")
-    d = len(T)
-    small = 1e-15 * d * np.abs(T).max()
-    planes: list[int] = []
-    still: list[int] = []
-    frequency: list[float] = []
-    k = 0
-    while k < d:
-        if k + 1 < d and abs(T[k + 1, k]) > small:
-            planes += [k, k + 1]
-            frequency.append(0.5 * float(T[k + 1, k] - T[k, k + 1]))
-            k += 2
-        else:
-            still.append(k)
-            k += 1
-    frequency += [0.0] * (len(still) // 2)
-    return np.array(frequency), np.ascontiguousarray(U[:, planes + still])

@@ -144,12 +144,11 @@ def linear_time_estimate(
         if not np.isfinite(exact).all():
             raise ValueError("method 'fft' overflows: the weights grow too far; use 'linear'")
 
-    drifted = _drift_path(model, parameters, seen - seen[0])
+    drifted = parameters.drift_path(model.drift, seen - seen[0])
     mean = np.empty((len(paths), len(queries), model.dim))
     variance = np.empty((len(paths), len(queries)))
     for members, valid in groups:
-        y = np.where(valid[:, None], paths[members] - drifted, 0.0)
-        y = y if parameters.basis is None else y @ parameters.basis
+        y = parameters.to_planes(np.where(valid[:, None], paths[members] - drifted, 0.0))
         if method == "fft":
             assert step is not None
             x, var, bound = core.by_fft(
@@ -159,9 +158,9 @@ def linear_time_estimate(
             x, var = core.by_exponentials(
                 y, valid, seen, queries, visible, sides, parameters.frequency
             )
-        mean[members] = x if parameters.basis is None else x @ parameters.basis.T
+        mean[members] = parameters.from_planes(x)
         variance[members] = var
-    mean += _drift_path(model, parameters, queries - seen[0])
+    mean += parameters.drift_path(model.drift, queries - seen[0])
     lead = data.shape[:-2]
     n_terms = tuple(side.weights.n_terms for side in sides) if method == "linear" else ()
     return PlainEstimate(
@@ -248,7 +247,3 @@ def _cost(sides: tuple[core.Side, ...]) -> int:
     return sum(
         side.weights.n_terms * (4 if np.iscomplexobj(side.weights.rates) else 1) for side in sides
     )
-
-
-def _drift_path(model: LinearSDE, p: IsotropicParameters, tau: Array) -> Array:
-    return core.drift_path(model.drift, p.decay, p.frequency, p.basis, tau)
