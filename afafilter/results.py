@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, ObsMask, generator, positive_int, scalar
+from afafilter._base.checks import Array, ObsMask, fraction, generator, positive_int
 from afafilter._base.frames import tidy
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, component_names, load, optional
@@ -213,10 +213,7 @@ class Estimate(ShownAsText):
         ValueError
             If `level` is not in (0, 1).
         """
-        level = scalar(level, "level")
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie in (0, 1), got {level:g}")
-        half = half_width(level) * self.std
+        half = half_width(fraction(level, "level")) * self.std
         unknown = np.isinf(half)
         centre = np.where(unknown, 0.0, self.mean)
         return centre - half, centre + half

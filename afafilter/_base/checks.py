@@ -180,6 +180,21 @@ def scalar(value: Any, name: str, *, low: float = -np.inf, strict: bool = False)
     return x
 
 
+def fraction(value: Any, name: str) -> float:
+    """A number in (0, 1)."""
+    x = scalar(value, name)
+    if not 0 < x < 1:
+        raise ValueError(f"{name} must lie in (0, 1), got {x:g}")
+    return x
+
+
+def assign(instance: Any, **values: Any) -> None:
+    """Set attributes of a frozen dataclass that is being made; arrays become read-only."""
+    for name, value in values.items():
+        kept = frozen(value) if isinstance(value, np.ndarray) else value
+        object.__setattr__(instance, name, kept)
+
+
 def positive_int(value: Any, name: str, *, low: int = 1) -> int:
     """A whole number, at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -225,11 +225,8 @@ def check_structure(
 ) -> None:
     """That a course of noise over the lag is there where it is used, and is one.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Missing, superfluous, of another kind, with an origin, negative at some lag; a
-        window_tolerance, which counts on weights that are monotone in the lag.
+    ValueError, TypeError: Missing, superfluous, of another kind, with an origin, negative at some
+    lag; a window_tolerance, which counts on weights that are monotone in the lag.
     """
     if (prior == "structured") != (structure is not None):
         raise ValueError(

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.linalg import discretiser
 from afafilter.linalg.integrals import augmented
 from afafilter.linalg.transitions import transition_adjoint
-from afafilter.models.forcing import Forcing, input_nodes
+from afafilter.models.forcing import Forcing, driven_nodes, input_nodes
 
 
 class Slopes(NamedTuple):
@@ -41,18 +40,10 @@ def input_shift(
     u = forcing.values(stamps)
     late = states > origin
     moved = bool(late.any()) and (forcing.matrix is not None or bool(gain.any()))
-    if not moved:
-        x = np.zeros((len(states), d))
-    else:
+    x = np.zeros((len(states), d))
+    if moved:
         nodes = input_nodes(forcing, states[late], origin)
-        both = discretiser.transition(*augmented(A), nodes.steps)[0]
-        Phi, Gamma = both[:, :d, :d], both[:, :d, d:]
-        acting = nodes.inputs @ gain.T
-        path = np.zeros((len(acting) + 1, d))
-        pushed = np.einsum("kij,kj->ki", Gamma[nodes.which], acting)
-        for k, which in enumerate(nodes.which):
-            path[k + 1] = Phi[which] @ path[k] + pushed[k]
-        x = np.zeros((len(states), d))
+        path, Phi, _, Gamma = driven_nodes(A, gain, nodes)
         x[late] = path[nodes.asked]
     shift = x @ C.T + u @ direct.T
 
@@ -60,13 +51,11 @@ def input_shift(
         gC, gD = g.T @ x, g.T @ u
         if not moved:
             return Slopes(np.zeros((d, d)), gC, np.zeros_like(gain), gD)
-        seen = np.zeros((len(acting) + 1, d))
-        np.add.at(seen, nodes.asked, g[late] @ C)
-        adjoint = np.zeros((len(acting) + 1, d))
-        adjoint[-1] = seen[-1]
-        for k in range(len(acting) - 1, -1, -1):
-            adjoint[k] = Phi[nodes.which[k]].T @ adjoint[k + 1] + seen[k]
-        later = adjoint[1:]
+        adjoint = np.zeros(path.shape)
+        np.add.at(adjoint, nodes.asked, g[late] @ C)
+        for k in range(len(path) - 2, -1, -1):
+            adjoint[k] += Phi[nodes.which[k]].T @ adjoint[k + 1]
+        later, acting = adjoint[1:], nodes.inputs @ gain.T
         gBoth = np.zeros((len(nodes.steps), 2 * d, 2 * d))
         np.add.at(gBoth[:, :d, :d], nodes.which, later[:, :, None] * path[:-1, None, :])
         np.add.at(gBoth[:, :d, d:], nodes.which, later[:, :, None] * acting[:, None, :])

@@ -48,10 +48,7 @@ def chain_loglik(
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
     an orthonormal basis at the prior's own time, those that the data do not see are left out.
 
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If the covariance of an innovation is not positive definite (which step is said).
+    LinAlgError: If the covariance of an innovation is not positive definite (which step is said).
     """
     total, moments = 0.0, []
     early, chain = int(chain.lead is not None), chain.led()

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    choice,
-    covariance,
-    frozen,
-    real_array,
-    shaped,
-)
+from afafilter._base.checks import Array, assign, choice, covariance, real_array, shaped
 from afafilter._base.signatures import rest_by_name
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
@@ -80,7 +73,7 @@ class DiscreteModel:
         varying = tuple(
             choice(name, "time_varying", ("F", "Q", "H", "R", "b", "d")) for name in varying
         )
-        object.__setattr__(self, "time_varying", varying)
+        assign(self, time_varying=varying)
         F = real_array(self.F, "F")
         n = F.shape[-1] if F.ndim else 0
         H = real_array(self.H, "H")
@@ -107,10 +100,10 @@ class DiscreteModel:
                 checked = covariance(value, name, full)
             else:
                 checked = shaped(value, name, full)
-            object.__setattr__(self, name, frozen(checked))
+            assign(self, **{name: checked})
         constant = not {"F", "Q", "b"} & set(varying)
         stable = constant and bool(np.abs(np.linalg.eigvals(self.F)).max() < 1)
-        object.__setattr__(self, "prior", resolve_prior(self.prior, n, stable))
+        assign(self, prior=resolve_prior(self.prior, n, stable))
         if isinstance(self.prior, Prior) and self.prior.t0 is not None:
             raise ValueError(
                 "the prior of a DiscreteModel is the law of x_0: leave t0 out, "

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, frozen, observations, real_array, times
+from afafilter._base.checks import Array, assign, observations, real_array, times
 from afafilter._base.steps import distinct_steps, on_stamps
 from afafilter.linalg import discretiser
 from afafilter.linalg.integrals import augmented
@@ -88,14 +88,12 @@ class Forcing:
                     raise ValueError(
                         f"forcing {name} must have shape ({rows}, {u.shape[1]}), got {M.shape}"
                     )
-                object.__setattr__(self, name, frozen(M))
+                assign(self, **{name: M})
         given: Any = self.names
         names = (given,) if isinstance(given, str) else tuple(map(str, given))
         if names and len(names) != u.shape[1]:
             raise ValueError(f"forcing names must name {u.shape[1]} inputs, got {names}")
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "t", frozen(grid))
-        object.__setattr__(self, "u", frozen(u))
+        assign(self, t=grid, u=u, names=names)
 
     def __repr__(self) -> str:
         span = f"t {self.t[0]:g} .. {self.t[-1]:g}" if len(self.t) else "no values yet"
@@ -208,19 +206,25 @@ def response(A: Array, forcing: Forcing, at: Array, origin: float) -> Array:
     From one change of the input to the next x_u <- e^{A h} x_u + Gamma(h) M u, Gamma(h) =
     int_0^h e^{A s} ds, exactly; backwards from the origin the same is solved for the earlier x_u.
     """
-    d = len(A)
     nodes = input_nodes(forcing, at, origin)
-    acting = nodes.inputs @ forcing.gain(d).T
-    whole = augmented(A)
-    both = discretiser.transition(*whole, nodes.steps)[0]
-    Phi, Gamma = both[:, :d, :d], both[:, :d, d:]
-    x = np.zeros((len(acting) + 1, d))
-    for k in range(nodes.start, len(acting)):
-        x[k + 1] = Phi[nodes.which[k]] @ x[k] + Gamma[nodes.which[k]] @ acting[k]
+    x, Phi, pushed = driven_nodes(A, forcing.gain(len(A)), nodes)[:3]
     for k in range(nodes.start - 1, -1, -1):
-        back = x[k + 1] - Gamma[nodes.which[k]] @ acting[k]
-        x[k] = np.linalg.solve(Phi[nodes.which[k]], back)
+        x[k] = np.linalg.solve(Phi[nodes.which[k]], x[k + 1] - pushed[k])
     return np.asarray(x[nodes.asked])
+
+
+def driven_nodes(A: Array, gain: Array, nodes: InputNodes) -> tuple[Array, Array, Array, Array]:
+    """x_u (N, d) at the nodes from the origin on, 0 before; Phi and Gamma (K, d, d) of the steps,
+    Gamma M u (N - 1, d) after each node: x, Phi, Gamma M u, Gamma.
+    """
+    d = len(A)
+    both = discretiser.transition(*augmented(A), nodes.steps)[0]
+    Phi, Gamma = both[:, :d, :d], both[:, :d, d:]
+    pushed = np.einsum("kij,kj->ki", Gamma[nodes.which], nodes.inputs @ gain.T)
+    x = np.zeros((len(pushed) + 1, d))
+    for k in range(nodes.start, len(pushed)):
+        x[k + 1] = Phi[nodes.which[k]] @ x[k] + pushed[k]
+    return x, Phi, pushed, Gamma
 
 
 def origin(model: Any, first: float) -> float:

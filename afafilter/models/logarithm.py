@@ -13,6 +13,7 @@ embedding problem).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -35,10 +36,7 @@ NEGATIVE = 1e-8
 def continuous_form(model: DiscreteModel) -> LinearSDE:
     """The `LinearSDE` that has this discrete form on the times 0, 1, 2, ...
 
-    Raises
-    ------
-    ValueError
-        Time-varying matrices; an F without real logarithm; a Q that no diffusion makes.
+    ValueError: Time-varying matrices; an F without real logarithm; a Q that no diffusion makes.
     """
     if model.time_varying:
         raise ValueError(
@@ -128,12 +126,6 @@ def takes_discrete(estimator: F) -> F:
         if labels.shape != (T,):
             raise ValueError(f"t must have length {T} like z, got shape {labels.shape}")
         found = estimator(continuous_form(model), np.arange(float(T)), z, **options)
-        return _relabelled(found, labels)
+        return replace(found, t=labels)
 
     return cast(F, either)
-
-
-def _relabelled(found: Estimate, labels: Array) -> Estimate:
-    from dataclasses import replace
-
-    return replace(found, t=labels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, covariance, frozen, real_array, scalar
+from afafilter._base.checks import Array, assign, choice, covariance, real_array, scalar
 from afafilter._base.steps import rounding
 from afafilter.linalg import discretiser
 
@@ -67,10 +67,7 @@ class InitialLaw(NamedTuple):
 def prior_time(t0: float | None, t_first: float) -> float:
     """When a prior holds: at t0, or at the first time (t - delay) where t0 is None or equals it.
 
-    Raises
-    ------
-    ValueError
-        t0 lies after the first time.
+    ValueError: t0 lies after the first time.
     """
     if t0 is None or abs(t0 - t_first) <= rounding(t_first):
         return t_first
@@ -135,11 +132,9 @@ class Prior:
             proper = np.eye(d) - basis @ basis.T
             mean, cov = proper @ mean, proper @ cov @ proper
             cov = 0.5 * (cov + cov.T)
-            object.__setattr__(self, "diffuse", frozen(basis))
-        object.__setattr__(self, "mean", frozen(mean))
-        object.__setattr__(self, "cov", frozen(cov))
-        if self.t0 is not None:
-            object.__setattr__(self, "t0", scalar(self.t0, "prior t0"))
+            assign(self, diffuse=basis)
+        t0 = None if self.t0 is None else scalar(self.t0, "prior t0")
+        assign(self, mean=mean, cov=cov, t0=t0)
 
     def __repr__(self) -> str:
         flat = "" if self.diffuse is None else f", {self.diffuse.shape[1]} flat directions"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, frozen, positive_int, real_array, scalar
+from afafilter._base.checks import Array, assign, positive_int, real_array, scalar
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
 from afafilter.models.sde import LinearSDE
@@ -67,7 +67,7 @@ class RadialTangentialSDE:
     def __post_init__(self) -> None:
         names = ("decay", "radial_var", "tangential_var", "obs_radial_var", "obs_tangential_var")
         for name in names:
-            object.__setattr__(self, name, scalar(getattr(self, name), name, low=0.0))
+            assign(self, **{name: scalar(getattr(self, name), name, low=0.0)})
         d = positive_int(self.dim, "dim", low=2)
         omega = real_array(self.frequency, "frequency")
         if omega.ndim == 0:
@@ -76,9 +76,9 @@ class RadialTangentialSDE:
             raise ValueError(
                 f"frequency must be one number or have shape ({d // 2},), got {omega.shape}"
             )
-        object.__setattr__(self, "frequency", frozen(omega))
+        assign(self, frequency=omega)
         if self.radius is not None:
-            object.__setattr__(self, "radius", scalar(self.radius, "radius", low=0.0, strict=True))
+            assign(self, radius=scalar(self.radius, "radius", low=0.0, strict=True))
             if self.decay or self.radial_var:
                 raise ValueError(
                     "a state of fixed radius needs decay = 0 and radial_var = 0, got "

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
+    assign,
     choice,
     covariance,
-    frozen,
     positive_int,
     real_array,
     scalar,
@@ -133,10 +133,7 @@ class LinearSDE:
             C = shaped(given, "C", (p, d))
         drift = np.zeros(d) if self.drift is None else shaped(self.drift, "drift", (d,))
         offset = np.zeros(p) if self.offset is None else shaped(self.offset, "offset", (p,))
-        values = zip(("A", "Q", "R", "C", "drift", "offset"), (A, Q, R, C, drift, offset))
-        for name, value in values:
-            object.__setattr__(self, name, frozen(value))
-        object.__setattr__(self, "delay", scalar(self.delay, "delay", low=0.0))
+        delay = scalar(self.delay, "delay", low=0.0)
         if self.forcing is not None:
             if not isinstance(self.forcing, Forcing):
                 raise TypeError(f"forcing must be a Forcing or None, got {self.forcing!r}")
@@ -144,8 +141,9 @@ class LinearSDE:
         parts = tuple((str(name), int(states)) for name, states in self.parts)
         if parts and sum(states for _, states in parts) != d:
             raise ValueError(f"parts must have {d} states in all, got {parts}")
-        object.__setattr__(self, "parts", parts)
-        object.__setattr__(self, "prior", resolve_prior(self.prior, d, discretiser.is_stable(A)))
+        prior = resolve_prior(self.prior, d, discretiser.is_stable(A))
+        assign(self, A=A, Q=Q, R=R, C=C, drift=drift, offset=offset)
+        assign(self, delay=delay, parts=parts, prior=prior)
 
     def __repr__(self) -> str:
         rates = np.round(np.linalg.eigvals(self.A), 12) + 0.0  # + 0.0: no minus zero

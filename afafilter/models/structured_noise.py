@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, frozen, real_array, scalar, times
+from afafilter._base.checks import Array, assign, real_array, scalar, times
 from afafilter.linalg import discretiser
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
@@ -63,13 +63,13 @@ class StructuredNoise:
                 raise TypeError(f"{name} must be complex numbers") from None
             if value.ndim != 1 or value.size == 0 or not np.isfinite(value).all():
                 raise ValueError(f"{name} must be finite and of shape (J,), got {value.shape}")
-            object.__setattr__(self, name, frozen(value))
+            assign(self, **{name: value})
         if self.amplitudes.shape != self.rates.shape:
             raise ValueError(
                 f"amplitudes and rates must have one shape, got {self.amplitudes.shape} and "
                 f"{self.rates.shape}"
             )
-        object.__setattr__(self, "origin", scalar(self.origin, "origin"))
+        assign(self, origin=scalar(self.origin, "origin"))
 
     def __call__(self, t: ArrayLike) -> Array:
         """q at times t (...)."""
@@ -145,11 +145,8 @@ def structured_covariance(
 def structured_model(model: LinearSDE, noise: StructuredNoise, t: ArrayLike) -> DiscreteModel:
     """The exact discrete model on the grid t (T,) for simulation, Kalman filter and smoother.
 
-    Raises
-    ------
-    ValueError
-        As `structured_covariance`; a stationary prior, or one at an earlier time than t[0] (with
-        changing noise neither is known): give a `Prior` at t[0] or "diffuse".
+    ValueError: As `structured_covariance`; a stationary prior, or one at an earlier time than t[0]
+    (with changing noise neither is known): give a `Prior` at t[0] or "diffuse".
     """
     grid = times(t)
     settled = isinstance(model.prior, Prior) and model.prior.t0 in (None, grid[0])

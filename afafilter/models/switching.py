@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, frozen, scalar, shaped
+from afafilter._base.checks import Array, assign, scalar, shaped
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
@@ -87,12 +87,10 @@ class SwitchingModel:
                 )
             if isinstance(model, LinearSDE) and (model.delay or model.forcing is not None):
                 raise ValueError("models that switch must have delay=0 and forcing=None")
-        object.__setattr__(self, "models", models)
         M = len(models)
         P = _probabilities(self.switching, "switching", (M, M))
-        object.__setattr__(self, "switching", P)
         law = _stationary(P) if self.initial is None else self.initial
-        object.__setattr__(self, "initial", _probabilities(law, "initial", (M,)))
+        assign(self, models=models, switching=P, initial=_probabilities(law, "initial", (M,)))
 
     def __repr__(self) -> str:
         return f"SwitchingModel({len(self.models)} modes, dim={self.dim}, obs_dim={self.obs_dim})"
@@ -175,4 +173,4 @@ def _probabilities(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array
     p = shaped(value, name, shape)
     if (p < 0).any() or (np.abs(p.sum(axis=-1) - 1.0) > TOLERANCE).any():
         raise ValueError(f"{name} must hold probabilities >= 0 that sum to one, got {p.tolist()}")
-    return np.asarray(frozen(p))
+    return p

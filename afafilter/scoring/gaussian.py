@@ -39,10 +39,7 @@ def whiten(residual: Array, cov: Array, floor: Array) -> Whitened:
     A singular covariance is inverted on its range; a residual outside of the range is infinitely
     surprising.
 
-    Raises
-    ------
-    ValueError
-        If a covariance is indefinite.
+    ValueError: If a covariance is indefinite.
     """
     d = residual.shape[-1]
     scale = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, real_array, scalar
+from afafilter._base.checks import Array, real_array
 from afafilter.results import Estimate, Trajectories
 
 Steps: TypeAlias = slice | ArrayLike | None
@@ -58,11 +58,3 @@ def chosen_steps(steps: Steps, n_times: int) -> Any:
     if pick.size and (pick.min() < -n_times or pick.max() >= n_times):
         raise ValueError(f"steps must lie in 0..{n_times - 1}, got {pick.min()}..{pick.max()}")
     return pick
-
-
-def score_level(level: float) -> float:
-    """A level in (0, 1), or ValueError."""
-    x = scalar(level, "levels")
-    if not 0 < x < 1:
-        raise ValueError(f"levels must lie in (0, 1), got {x:g}")
-    return x

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask, positive_int, scalar
+from afafilter._base.checks import Array, ObsMask, fraction, positive_int
 from afafilter.scoring.tally import BAND, Ratio
 
 DIFFERENCE_COLUMNS = ("difference", "low", "high", "ratio", "ratio_low", "ratio_high", "p")
@@ -25,9 +25,7 @@ def paired_differences(
     All estimators see the same resamples of the paths (Efron's percentile intervals); p is that
     of `paired_test`.
     """
-    level = scalar(level, "level")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level:g}")
+    level = fraction(level, "level")
     positive_int(n_boot, "n_boot")
     rng = np.random.default_rng(0) if rng is None else rng
     base = ratios[reference]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, fraction
 from afafilter._base.shown import ShownByFields
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.calibration import pit_frame, reliability_frame
-from afafilter.scoring.inputs import Steps, chosen_steps, score_level, shared_leading, true_states
+from afafilter.scoring.inputs import Steps, chosen_steps, shared_leading, true_states
 from afafilter.scoring.tally import (
     Ratio,
     Tally,
@@ -349,7 +349,7 @@ def score(
     >>> bool(0.9 < found.value("nees") < 1.1)
     True
     """
-    marks = [score_level(x) for x in levels]
+    marks = [fraction(x, "levels") for x in levels]
     if not isinstance(estimate, Estimate):
         raise TypeError(
             f"estimate must be an Estimate, got {type(estimate).__name__}; "

@@ -142,7 +142,7 @@ def score_states(
 ) -> Array:
     """Fill in the metrics of Gaussian estimates; returns counts of the PIT (n, d, BINS)."""
     floor = 1e-9 * np.abs(truth).max((0, 1))
-    known, error, cov = _determined(truth - mean, cov)
+    known, error, cov = determined(truth - mean, cov)
     var = np.diagonal(cov, axis1=-2, axis2=-1)
     if (var < 0).any():
         raise ValueError(f"claimed variances must be >= 0, got {var.min():.3g}")
@@ -185,14 +185,14 @@ def score_points(mean: Array, truth: Array, componentwise: dict[str, Tally]) -> 
 
 
 def score_energy(mean: Array, cov: Array, truth: Array, joint: dict[str, Tally]) -> None:
-    known, error, cov = _determined(truth - mean, cov)
+    known, error, cov = determined(truth - mean, cov)
     whole = np.asarray(known.all(-1))
     joint["energy"] = _joint_tally(energy_gaussian(error, cov), whole.astype(np.float64))
 
 
 def score_innovations(residual: Array, cov: Array, lags: int, joint: dict[str, Tally]) -> None:
     floor = 1e-9 * np.nan_to_num(np.abs(residual)).max((0, 1))
-    known, error, cov = _determined(residual, cov)
+    known, error, cov = determined(residual, cov)
     white = whiten(error, cov, floor)
     square, rank, unknown = _joint_square(white, known)
     joint["nis"] = _joint_tally(square, rank - unknown)
@@ -205,7 +205,7 @@ def score_innovations(residual: Array, cov: Array, lags: int, joint: dict[str, T
         )
 
 
-def _determined(error: Array, cov: Array) -> tuple[ObsMask, Array, Array]:
+def determined(error: Array, cov: Array) -> tuple[ObsMask, Array, Array]:
     """Mask of determined components; error 0, variance 1 and covariances 0 in the others."""
     var = np.diagonal(cov, axis1=-2, axis2=-1)
     known = np.isfinite(error) & np.isfinite(var)

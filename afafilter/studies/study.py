@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._base.checks import positive_int
+from afafilter._base.checks import fraction, positive_int
 from afafilter._base.shown import ShownByFields
-from afafilter.scoring.inputs import score_level
 from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import Estimator, checked_estimators
 from afafilter.studies.cells import Cell, cell_keys, describe
@@ -91,7 +90,7 @@ class Study(ShownByFields):
         object.__setattr__(self, "estimators", checked_estimators(self.estimators, assumed, grid))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         for level in self.levels:
-            score_level(level)
+            fraction(level, "levels")
         for name in self.columns:
             if name not in self.models and name not in self.scenarios:
                 raise ValueError(f"columns must name models or scenarios, got {name!r}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._base.checks import scalar
+from afafilter._base.checks import fraction
 from afafilter.scoring.paired import holm, loss, paired_differences, worse_p_value
 from afafilter.scoring.tally import Ratio
 from afafilter.studies.result import StudyResult
@@ -59,9 +59,7 @@ def winners(
     """
     import pandas as pd
 
-    level = scalar(level, "level")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level:g}")
+    level = fraction(level, "level")
     names = list(result.study.estimators) if among is None else list(among)
     for name in names:
         if name not in result.study.estimators:

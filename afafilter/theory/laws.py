@@ -24,6 +24,7 @@ from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
 from afafilter.adaptive.record_length import LongRecordWarning
 from afafilter.kalman.estimators import kalman_filter
+from afafilter.linalg.integrals import exponential_integral
 from afafilter.models.priors import PriorLike
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -375,8 +376,6 @@ def isotropic_mse(
     ValueError
         Wrong shape, or rows that do not sum to one.
     """
-    from afafilter.linalg.discretiser import transition
-
     grid = times(t)
     W = real_array(weights, "weights")
     if W.shape != (len(grid), len(grid)):
@@ -384,8 +383,7 @@ def isotropic_mse(
     if np.abs(W.sum(axis=1) - 1).max() > 1e-8 or np.abs(np.triu(W, 1)).max() > 0:
         raise ValueError("weights must be causal rows that sum to one")
     lag = np.clip(grid[:, None] - grid[None, :], 0.0, None)
-    one = np.ones((1, 1))
-    V = transition(-decay * one, process_var * one, np.zeros(1), lag)[2][..., 0, 0]
+    V = process_var * exponential_integral(-2 * decay, lag)
     total = np.cumsum(W, axis=1)
     before = total - W
     shared = np.sum(V * (total**2 - before**2), axis=1)
