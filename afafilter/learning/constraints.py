@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, scalar
-from afafilter.learning.parameters.parametrisation import Parametrisation
+from afafilter.learning.parameters.base import Parametrisation
 
 STEP = 6e-6
 """Relative step of the central difference where a density does not say its slope."""
@@ -82,11 +82,8 @@ class LogNormal:
 class Constraints:
     """Bounds and densities of the parameters of a fit, by name.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Unknown names, bounds in the wrong order or on an entry that depends on several coordinates,
-        densities without `logpdf`.
+    ValueError, TypeError: Unknown names, bounds in the wrong order or on an entry that depends on
+    several coordinates, densities without `logpdf`.
     """
 
     def __init__(

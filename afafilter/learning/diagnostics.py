@@ -18,8 +18,11 @@ from afafilter._base.containers import takes_tables
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
+from afafilter.likelihood.data import prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
+from afafilter.scoring.gaussian import whiten
+from afafilter.scoring.tally import determined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +141,7 @@ def diagnose(
     >>> len(diagnose(model, nile.t, nile.z).to_pandas()) > 0
     True
     """
-    from afafilter.likelihood.data import prepare
+    from scipy import stats
 
     if isinstance(model, FitResult):
         if n_params is None:
@@ -167,7 +170,8 @@ def diagnose(
     pooled = [np.concatenate(parts) for parts in series]
     total = sum(sizes)
     nis = float(sum((x**2).sum() for x in pooled)) / total
-    skew, kurt = np.array([_shape(x) for x in pooled]).T
+    skew = np.array([float(stats.skew(x)) for x in pooled])
+    kurt = np.array([float(stats.kurtosis(x, fisher=False)) for x in pooled])
     return Diagnostics(
         t=data.t,
         residuals=residuals.reshape(*lead, len(data.t), p),
@@ -195,18 +199,9 @@ def standardised_innovations(
     estimate = kalman_filter(model, t, z, obs_cov=obs_cov)
     assert estimate.innovation is not None
     assert estimate.innovation_cov is not None
-    innovation = estimate.innovation
-    covs = np.broadcast_to(
-        estimate.innovation_cov, (*innovation.shape, innovation.shape[-1])
-    ).reshape(-1, *estimate.innovation_cov.shape[-2:])
-    flat = innovation.reshape(-1, innovation.shape[-1])
-    out = np.full_like(flat, np.nan)
-    for k, (e, S) in enumerate(zip(flat, covs, strict=True)):
-        seen = np.flatnonzero(np.isfinite(e) & np.isfinite(np.diag(S)))
-        if len(seen):
-            L = np.linalg.cholesky(S[np.ix_(seen, seen)])
-            out[k, seen] = np.linalg.solve(L, e[seen])
-    return np.asarray(out.reshape(innovation.shape))
+    known, error, cov = determined(estimate.innovation, estimate.innovation_cov)
+    white = whiten(error, cov, np.zeros(error.shape[-1])).y
+    return np.where(known, white, np.nan)
 
 
 def _autocorrelation(parts: list[Array], lags: int) -> Array:
@@ -233,12 +228,6 @@ def _ljung_box(acf: Array, parts: list[Array], n_params: int) -> Check:
     statistic = float((weights * acf[1:] ** 2).sum())
     df = max(lags - n_params, 1)
     return Check(statistic, f"chi2({df})", float(chi2.sf(statistic, df)))
-
-
-def _shape(x: Array) -> tuple[float, float]:
-    centred = x - x.mean()
-    variance = (centred**2).mean()
-    return float((centred**3).mean() / variance**1.5), float((centred**4).mean() / variance**2)
 
 
 def _jarque_bera(skew: float, kurt: float, n: int) -> Check:

@@ -5,6 +5,9 @@ E-step: smoothed means, covariances and lag-one covariances of the states at the
 numerically, with its exact gradient, over whatever is free: on irregular grids A and Q enter every
 Phi(dt) and V(dt) and have no closed form.
 
+Transitions, observations and the start are regressions of one form, x = G y + N(0, S), with
+y = (x_k-1, 1) and G = [F b], y = (x_k, 1) and G = [H shift], or y = 1 and G = mean.
+
 The complete data need a density of x_k given x_k-1, so V must be definite at every positive
 interval: EM cannot start from, nor leave, Q = 0. Maximum likelihood can. V^-1 also costs digits
 where intervals are very short; maximum likelihood does not need it.
@@ -26,39 +29,22 @@ from afafilter.likelihood.recursions import Moments
 from afafilter.models.sde import LinearSDE
 
 
-class TransitionSums(NamedTuple):
-    """Sums of smoothed second moments over the steps that share a transition."""
+class RegressionSums(NamedTuple):
+    """Sums of expected second moments over n samples of a regression of x on y; stacks (..., )."""
 
-    steps: Array  # (K,) how many
-    now: Array  # (K, d, d) E x_t x_t^T
-    cross: Array  # (K, d, d) E x_t x_t-1^T
-    before: Array  # (K, d, d)
-    mean_now: Array  # (K, d)
-    mean_before: Array  # (K, d)
-
-
-class ObservationSums(NamedTuple):
-    """The same over observations with one pattern of missing components (and one H, d, R)."""
-
-    rows: Any
-    at: int  # time whose H, shift and R apply
-    scale: float
-    number: int
-    zz: Array
-    zx: Array
-    xx: Array
-    z: Array
-    x: Array
+    n: Any
+    xx: Array  # E x x^T
+    xy: Array  # E x y^T
+    yy: Array  # E y y^T
 
 
 class Expectations(NamedTuple):
     """Everything the M-step needs from the E-step."""
 
-    transitions: TransitionSums
-    observations: list[ObservationSums]
-    start_count: int
-    start_mean: Array  # (d,) sum of E x_0
-    start: Array  # (d, d) sum of E x_0 x_0^T
+    transitions: RegressionSums  # (K, ...)
+    observations: list[tuple[Any, int, float, RegressionSums]]
+    """Of each pattern: components seen, row of H, shift and R, scale of R, sums."""
+    start: RegressionSums
 
 
 def expectation_maximisation(
@@ -94,7 +80,7 @@ def expectation_maximisation(
             return -bound, -par.pull(x * typical, pullback(grad)) * typical
 
         if iteration == 1:
-            _check_density(par.system(theta), data)
+            _check_density(par.system(theta), data, expected)
         step = minimize(
             negative,
             theta / typical,
@@ -135,10 +121,9 @@ def _aitken_gain(history: list[float]) -> float:
     return last * rate / (1 - rate) if rate > 0 else last
 
 
-def _check_density(system: Any, data: Data) -> None:
-    chain, _ = make_chain(system, data)
+def _check_density(system: Any, data: Data, expected: Expectations) -> None:
     try:
-        expected_loglik(chain, _expect(system, data)[1])
+        expected_loglik(make_chain(system, data)[0], expected)
     except np.linalg.LinAlgError:
         kind = LinearSDE.__name__ if hasattr(system, "A") else "DiscreteModel"
         raise ValueError(
@@ -151,139 +136,125 @@ def _expect(system: Any, data: Data) -> tuple[float, Expectations]:
     """Log-likelihood and the sums of smoothed moments."""
     chain, _ = make_chain(system, data)
     value, _, moments = chain_loglik(chain, data, gradient=False, keep=True)
-    d, K = chain.F.shape[1], len(chain.F)
-    now, cross, before = np.zeros((3, K, d, d))
-    sums = TransitionSums(np.zeros(K), now, cross, before, np.zeros((K, d)), np.zeros((K, d)))
-    observations: dict[Any, list[Any]] = {}
-    start_count, start_mean, start = 0, np.zeros(d), np.zeros((d, d))
-    varying = max(len(chain.H), len(chain.shift), len(chain.R)) > 1
+    K, d = chain.b.shape
+    steps = RegressionSums(
+        np.zeros(K), np.zeros((K, d, d)), np.zeros((K, d, d + 1)), np.zeros((K, d + 1, d + 1))
+    )
+    observations: dict[Any, Any] = {}
+    start = RegressionSums(0, np.zeros((d, d)), np.zeros((d, 1)), np.zeros((1, 1)))
+    into = chain.index[1:]
     for group, m in zip(data.groups, moments, strict=True):
         n = group.z.shape[2]
-        second = n * m.cov + m.x @ m.x.transpose(0, 2, 1)
-        lagged = n * m.cross[1:] + m.x[1:] @ m.x[:-1].transpose(0, 2, 1)
-        into = chain.index[1:]
-        np.add.at(sums.steps, into, n)
-        np.add.at(sums.now, into, second[1:])
-        np.add.at(sums.cross, into, lagged)
-        np.add.at(sums.before, into, second[:-1])
-        np.add.at(sums.mean_now, into, m.x[1:].sum(axis=2))
-        np.add.at(sums.mean_before, into, m.x[:-1].sum(axis=2))
-        start_count += n
-        start_mean += m.x[0].sum(axis=1)
-        start += second[0]
-        _add_observations(observations, group, m, second, varying)
-    stats = [ObservationSums(*parts) for parts in observations.values()]
-    return value, Expectations(sums, stats, start_count, start_mean, start)
+        second = n * m.cov + m.x @ m.x.transpose(0, 2, 1)  # E x_k x_k^T
+        lagged = n * m.cross[1:] + m.x[1:] @ m.x[:-1].transpose(0, 2, 1)  # E x_k x_k-1^T
+        first = m.x.sum(axis=2)[:, :, None]
+        joint = np.concatenate([second, first], axis=2)  # E x_k (x_k, 1)^T
+        last = np.concatenate([first.transpose(0, 2, 1), np.full((len(first), 1, 1), n)], axis=2)
+        yy = np.concatenate([joint, last], axis=1)
+        parts = n, second[1:], np.concatenate([lagged, first[1:]], axis=2), yy[:-1]
+        for total, part in zip(steps, parts, strict=True):
+            np.add.at(total, into, part)
+        start = _added(start, RegressionSums(n, second[0], first[0], np.full((1, 1), n)))
+        _add_observations(observations, chain.row, group, m, yy)
+    seen = [
+        (np.frombuffer(key[0], bool).nonzero()[0], *key[1:], observations[key])
+        for key in observations
+    ]
+    return value, Expectations(steps, seen, start)
+
+
+def _added(a: RegressionSums, b: RegressionSums) -> RegressionSums:
+    return RegressionSums(*(x + y for x, y in zip(a, b, strict=True)))
 
 
 def _add_observations(
-    into: dict[Any, list[Any]], group: Any, m: Moments, second: Array, varying: bool
+    into: dict[Any, RegressionSums], row: Any, group: Any, m: Moments, yy: Array
 ) -> None:
+    """Sums over the times with one pattern of missing components, one row and one scale."""
     patterns: dict[Any, list[int]] = {}
     for t, mask in enumerate(group.mask):
         if mask.any():
-            key = (mask.tobytes(), float(group.scale[t]), t if varying else 0)
-            patterns.setdefault(key, []).append(t)
+            patterns.setdefault((mask.tobytes(), int(row[t]), float(group.scale[t])), []).append(t)
     for key, where in patterns.items():
-        rows = np.flatnonzero(group.mask[where[0]])
-        z = group.z[where][:, rows]  # (m, r, n)
-        x = m.x[where]
-        parts = [
+        z = group.z[where][:, group.mask[where[0]]]  # (m, r, n)
+        zx = np.einsum("tan,tin->ai", z, m.x[where])
+        found = RegressionSums(
             len(where) * z.shape[2],
             np.einsum("tan,tbn->ab", z, z),
-            np.einsum("tan,tin->ai", z, x),
-            second[where].sum(axis=0),
-            z.sum(axis=(0, 2)),
-            x.sum(axis=(0, 2)),
-        ]
-        if key in into:
-            have = into[key]
-            have[3:] = [a + b for a, b in zip(have[3:], parts, strict=True)]
-        else:
-            into[key] = [rows, key[2], key[1], *parts]
+            np.column_stack([zx, z.sum(axis=(0, 2))]),
+            yy[where].sum(axis=0),
+        )
+        into[key] = _added(into[key], found) if key in into else found
+
+
+def _regression(G: Array, S: Array, sums: RegressionSums) -> tuple[float, Array, Array]:
+    """Expected log density of x = G y + N(0, S) without 2 pi, and its gradient by G and S.
+
+    -(n log det S + tr S^-1 M) / 2 with M = E (x - G y) (x - G y)^T, summed over the stack.
+
+    LinAlgError: If an S is not positive definite.
+    """
+    n, xx, xy, yy = sums
+    # Balance before factorising: V(dt) of smooth processes spans many powers of dt.
+    size = np.sqrt(np.diagonal(S, axis1=-2, axis2=-1))
+    if not (size > 0).all():
+        raise np.linalg.LinAlgError("a covariance is singular")
+    unit = size[..., :, None] * size[..., None, :]
+    L = np.linalg.cholesky(S / unit)
+    logdet = 2 * np.log(np.diagonal(L, axis1=-2, axis2=-1) * size).sum(axis=-1)
+    W = np.linalg.inv(S / unit) / unit
+    cross = G @ xy.swapaxes(-1, -2)
+    M = xx - cross - cross.swapaxes(-1, -2) + G @ yy @ G.swapaxes(-1, -2)
+    value = -0.5 * float((n * logdet).sum() + (W * M).sum())
+    return value, W @ (xy - G @ yy), -0.5 * (np.asarray(n)[..., None, None] * W - W @ M @ W)
 
 
 def expected_loglik(chain: Chain, expected: Expectations) -> tuple[float, Chain]:
     """Expected complete-data log-likelihood (up to a constant) and its gradient by the chain.
 
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a V of a positive interval, or R, is not positive definite.
+    LinAlgError: If a V of a positive interval, or R, is not positive definite.
     """
-    s = expected.transitions
-    F, b, V = chain.F, chain.b, chain.V
-    gF, gb, gV = np.zeros_like(F), np.zeros_like(b), np.zeros_like(V)
-    used = (s.steps > 0) & (np.abs(V).max(axis=(1, 2)) > 0)
-    if ((s.steps > 0) & ~used & (np.abs(F - np.eye(F.shape[1])).max(axis=(1, 2)) > 0)).any():
-        raise np.linalg.LinAlgError("V = 0 over a positive interval")
-    value = 0.0
-    if used.any():
-        n, Fu, bu = s.steps[used], F[used], b[used]
-        # Balance before factorising: V(dt) of smooth processes spans many powers of dt.
-        size = np.sqrt(np.diagonal(V[used], axis1=1, axis2=2))
-        if not (size > 0).all():
-            raise np.linalg.LinAlgError("V is singular")
-        scaled = V[used] / size[:, :, None] / size[:, None, :]
-        L = np.linalg.cholesky(scaled)
-        logdet = 2 * np.log(np.diagonal(L, axis1=1, axis2=2) * size).sum(axis=1)
-        inverse = np.linalg.inv(scaled) / size[:, :, None] / size[:, None, :]
-        Ft = Fu.transpose(0, 2, 1)
-        outer = s.mean_now[used][:, :, None] * bu[:, None, :]
-        carried = (Fu @ s.mean_before[used][:, :, None]) * bu[:, None, :]
-        half = -(s.cross[used] @ Ft) - outer + carried
-        M = s.now[used] + Fu @ s.before[used] @ Ft + half + half.transpose(0, 2, 1)
-        M += n[:, None, None] * bu[:, :, None] * bu[:, None, :]
-        value -= 0.5 * float((n * logdet).sum() + (inverse * M).sum())
-        resid = s.cross[used] - Fu @ s.before[used] - bu[:, :, None] * s.mean_before[used][:, None]
-        gF[used] = inverse @ resid
-        gap = s.mean_now[used] - (Fu @ s.mean_before[used][:, :, None])[:, :, 0] - n[:, None] * bu
-        gb[used] = (inverse @ gap[:, :, None])[:, :, 0]
-        gV[used] = -0.5 * (n[:, None, None] * inverse - inverse @ M @ inverse)
-    part, gH, gs, gR = _observed(chain, expected.observations)
-    first, gm, gP = _start(chain, expected)
-    grad = chain._replace(
-        F=gF, b=gb, V=gV, H=gH, shift=gs, R=gR, mean=gm, cov=gP, flat=np.zeros_like(chain.flat)
+    F, V, R = chain.F, chain.V, chain.R
+    G, H = (
+        np.concatenate([x, y[..., None]], axis=2) for x, y in ((F, chain.b), (chain.H, chain.shift))
     )
-    return value + part + first, grad
-
-
-def _observed(chain: Chain, sums: list[ObservationSums]) -> tuple[float, Array, Array, Array]:
-    gH, gs, gR = np.zeros_like(chain.H), np.zeros_like(chain.shift), np.zeros_like(chain.R)
+    gG, gV, gH, gR = (np.zeros_like(x) for x in (G, V, H, R))
     value = 0.0
-    for o in sums:
-        kh, ks, kr = (o.at if len(x) > 1 else 0 for x in (chain.H, chain.shift, chain.R))
-        block = np.ix_(o.rows, o.rows)
-        H, e, R = chain.H[kh][o.rows], chain.shift[ks][o.rows], o.scale * chain.R[kr][block]
-        L = np.linalg.cholesky(R)
-        W = np.linalg.inv(R)
-        half = -o.zx @ H.T - np.outer(o.z, e) + np.outer(H @ o.x, e)
-        E = o.zz + H @ o.xx @ H.T + half + half.T + o.number * np.outer(e, e)
-        value -= 0.5 * float(o.number * 2 * np.log(np.diag(L)).sum() + (W * E).sum())
-        gH[kh, o.rows] += W @ (o.zx - H @ o.xx - np.outer(e, o.x))
-        gs[ks, o.rows] += W @ (o.z - H @ o.x - o.number * e)
-        gR[kr][block] += -0.5 * o.scale * (o.number * W - W @ E @ W)
-    return value, gH, gs, gR
+    some = expected.transitions.n > 0
+    used = some & (np.abs(V).max(axis=(1, 2)) > 0)
+    if (some & ~used & (np.abs(F - np.eye(F.shape[1])).max(axis=(1, 2)) > 0)).any():
+        raise np.linalg.LinAlgError("V = 0 over a positive interval")
+    if used.any():
+        sums = RegressionSums(*(part[used] for part in expected.transitions))
+        value, gG[used], gV[used] = _regression(G[used], V[used], sums)
+    for rows, k, scale, sums in expected.observations:
+        block = np.ix_(rows, rows)
+        part, slope, by_cov = _regression(H[k][rows], scale * R[k][block], sums)
+        value += part
+        gH[k, rows] += slope
+        gR[k][block] += scale * by_cov
+    part, gm, gP = _start(chain, expected.start)
+    (gF, gb), (gH, gs) = _columns(gG), _columns(gH)
+    flat = np.zeros_like(chain.flat)
+    grad = chain._replace(F=gF, b=gb, V=gV, H=gH, shift=gs, R=gR, mean=gm, cov=gP, flat=flat)
+    return value + part, grad
 
 
-def _start(chain: Chain, expected: Expectations) -> tuple[float, Array, Array]:
+def _columns(G: Array) -> tuple[Array, Array]:
+    """What of G belongs to x, and what to the constant."""
+    return np.ascontiguousarray(G[..., :-1]), np.ascontiguousarray(G[..., -1])
+
+
+def _start(chain: Chain, sums: RegressionSums) -> tuple[float, Array, Array]:
     """Law of x_0 outside the flat directions; a known (singular) start says nothing."""
     d, q = chain.flat.shape
-    gm, gP = np.zeros(d), np.zeros((d, d))
+    none = 0.0, np.zeros(d), np.zeros((d, d))
     if q == d:
-        return 0.0, gm, gP
+        return none
     U = np.eye(d) if q == 0 else np.linalg.svd(chain.flat)[0][:, q:]
-    P = U.T @ chain.cov @ U
-    n = expected.start_count
+    across = sums._replace(xx=U.T @ sums.xx @ U, xy=U.T @ sums.xy)
     try:
-        L = np.linalg.cholesky(P)
+        value, gm, gP = _regression(U.T @ chain.mean[:, None], U.T @ chain.cov @ U, across)
     except np.linalg.LinAlgError:
-        return 0.0, gm, gP
-    m = U.T @ chain.mean
-    first = U.T @ expected.start_mean
-    E = U.T @ expected.start @ U - np.outer(first, m) - np.outer(m, first) + n * np.outer(m, m)
-    W = np.linalg.inv(P)
-    value = -0.5 * float(n * 2 * np.log(np.diag(L)).sum() + (W * E).sum())
-    gm = U @ W @ (first - n * m)
-    gP = -0.5 * U @ (n * W - W @ E @ W) @ U.T
-    return value, gm, gP
+        return none
+    return value, (U @ gm)[:, 0], U @ gP @ U.T

@@ -57,7 +57,7 @@ __all__ = [
 def noise(dim: int = 1, *, diagonal: bool = False) -> Family:
     """White measurement noise: R = obs_var I, or diagonal with obs_var[0], obs_var[1], ..."""
     p = positive_int(dim, "dim")
-    param = Param("obs_var", "nonnegative", _noise_var, amplitude=True)
+    param = Param("obs_var", "nonnegative", "noise_var", amplitude=True)
     params = _each(param, p) if diagonal and p > 1 else (param,)
     return _family("noise", params, partial(blocks.noise, dim=p), 0, affine=True, observes=p)
 
@@ -72,15 +72,15 @@ def constant(dim: int = 1) -> Family:
 
 def brownian(dim: int = 1, *, diagonal: bool = False) -> Family:
     """Brownian motion, diffuse start: dx = sqrt(process_var) dw. With `noise()`: local level."""
-    params = (Param("process_var", "nonnegative", _drift_var, amplitude=True),)
+    params = (Param("process_var", "nonnegative", "drift_var", amplitude=True),)
     return _along_axes("brownian", params, blocks.brownian, 1, dim, diagonal, affine=True)
 
 
 def ornstein_uhlenbeck(dim: int = 1, *, diagonal: bool = False) -> Family:
     """dx = -rate x dt + sqrt(process_var) dw, stationary."""
     params = (
-        Param("rate", "positive", _rate),
-        Param("process_var", "nonnegative", _relaxing_force, amplitude=True),
+        Param("rate", "positive", "rate"),
+        Param("process_var", "nonnegative", "relaxing_force", amplitude=True),
     )
     return _along_axes("ou", params, blocks.ornstein_uhlenbeck, 1, dim, diagonal)
 
@@ -93,9 +93,9 @@ def isotropic(dim: int = 2) -> Family:
     """
     d = positive_int(dim, "dim")
     params = (
-        Param("decay", "positive", _decay),
-        Param("frequency", "real", _frequency),
-        Param("process_var", "nonnegative", _turning_force),
+        Param("decay", "positive", "decay"),
+        Param("frequency", "real", "frequency"),
+        Param("process_var", "nonnegative", "turning_force"),
     )
     return _family("isotropic", params, partial(blocks.isotropic, dim=d), d, observes=d)
 
@@ -113,9 +113,9 @@ def cycle(damped: bool = True, dim: int = 1, *, diagonal: bool = False) -> Famil
     (1989), sec. 2.3.
     """
     params = (
-        Param("decay", "positive", _decay),
-        Param("frequency", "positive", _frequency),
-        Param("process_var", "nonnegative", _turning_force, amplitude=True),
+        Param("decay", "positive", "decay"),
+        Param("frequency", "positive", "frequency"),
+        Param("process_var", "nonnegative", "turning_force", amplitude=True),
     )
     if damped:
         return _along_axes("cycle", params, _damped_cycle, 2, dim, diagonal)
@@ -128,9 +128,9 @@ def oscillator(dim: int = 1, *, diagonal: bool = False) -> Family:
     x'' + 2 decay x' + (decay^2 + frequency^2) x = sqrt(process_var) white noise.
     """
     params = (
-        Param("decay", "positive", _decay),
-        Param("frequency", "positive", _frequency),
-        Param("process_var", "nonnegative", _spring_force, amplitude=True),
+        Param("decay", "positive", "decay"),
+        Param("frequency", "positive", "frequency"),
+        Param("process_var", "nonnegative", "spring_force", amplitude=True),
     )
     return _along_axes("oscillator", params, blocks.damped_oscillator, 2, dim, diagonal)
 
@@ -140,8 +140,8 @@ def matern(nu: float = 1.5, dim: int = 1, *, diagonal: bool = False) -> Family:
     if nu not in blocks.NU:
         raise ValueError(f"nu must be 0.5, 1.5 or 2.5, got {nu!r}")
     params = (
-        Param("length", "positive", _length),
-        Param("variance", "positive", _signal_var, amplitude=True),
+        Param("length", "positive", "length"),
+        Param("variance", "positive", "signal_var", amplitude=True),
     )
     build = partial(blocks.matern, nu=float(nu))
     return _along_axes("matern", params, build, int(nu + 0.5), dim, diagonal)
@@ -149,7 +149,7 @@ def matern(nu: float = 1.5, dim: int = 1, *, diagonal: bool = False) -> Family:
 
 def constant_velocity(dim: int = 1, *, diagonal: bool = False) -> Family:
     """Position with white acceleration, diffuse start; process_var in position^2/time^3."""
-    params = (Param("process_var", "nonnegative", _slope_var, amplitude=True),)
+    params = (Param("process_var", "nonnegative", "slope_var", amplitude=True),)
     build = partial(blocks.trend, 0.0)
     return _along_axes("velocity", params, build, 2, dim, diagonal, affine=True)
 
@@ -157,8 +157,8 @@ def constant_velocity(dim: int = 1, *, diagonal: bool = False) -> Family:
 def local_linear_trend(dim: int = 1, *, diagonal: bool = False) -> Family:
     """Level and slope, both random walks, diffuse start: level_var, slope_var."""
     params = (
-        Param("level_var", "nonnegative", _level_var, amplitude=True),
-        Param("slope_var", "nonnegative", _slope_var, amplitude=True),
+        Param("level_var", "nonnegative", "level_var", amplitude=True),
+        Param("slope_var", "nonnegative", "slope_var", amplitude=True),
     )
     return _along_axes("trend", params, blocks.trend, 2, dim, diagonal, affine=True)
 
@@ -246,61 +246,8 @@ def _season(frequencies: tuple[float, ...], q: Any) -> blocks.Block:
     return blocks.pairs(0.0, frequencies, q, damped=False)
 
 
-# ------------------------------------------------------- starting values from the sizes in the data
-
-
-def _frequency(s: Scales, rank: int) -> float:
-    peaks = s.peaks
-    return float(peaks[min(rank, len(peaks) - 1)]) if len(peaks) else 2 * np.pi / (10 * s.gap)
-
-
-def _decay(s: Scales, rank: int) -> float:
-    return max(0.1 * _frequency(s, rank), 1.0 / s.span)
-
-
-def _rate(s: Scales, _: int) -> float:
-    return max(0.1 / s.gap, 1.0 / s.span)
-
-
-def _relaxing_force(s: Scales, rank: int) -> float:
-    return 1.4 * s.var * _rate(s, rank)
-
-
-def _turning_force(s: Scales, rank: int) -> float:
-    return 1.4 * _decay(s, rank) * s.var
-
-
-def _spring_force(s: Scales, rank: int) -> float:
-    mu, w = _decay(s, rank), _frequency(s, rank)
-    return 4 * mu * (mu**2 + w**2) * 0.7 * s.var
-
-
-def _noise_var(s: Scales, _: int) -> float:
-    return min(s.noise, 0.7 * s.var)
-
-
-def _signal_var(s: Scales, _: int) -> float:
-    return 0.7 * s.var
-
-
-def _drift_var(s: Scales, _: int) -> float:
-    return s.drift / s.gap
-
-
-def _level_var(s: Scales, _: int) -> float:
-    return 0.1 * s.jump / s.gap
-
-
-def _slope_var(s: Scales, _: int) -> float:
-    return 1e-2 * s.jump / s.gap**3
-
-
 def _season_var(s: Scales, _: int, *, period: float) -> float:
     return 0.01 * s.jump / period
-
-
-def _length(s: Scales, _: int) -> float:
-    return min(5 * s.gap, s.span)
 
 
 def _mean(s: Scales, _: int, *, c: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import scalar
-from afafilter.learning.start_values import Scales, data_scales
+from afafilter.learning.start_values import GUESSES, Scales, data_scales
 from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.models.blocks import Block
 from afafilter.models.priors import Prior
@@ -29,13 +29,14 @@ class Param:
 
     domain : "real"; "positive" (fitted by its logarithm); "nonnegative" (fitted by its square root,
         can be or become 0).
-    guess : of the sizes in the data and of the rank of the component among those of its kind.
+    guess : of the sizes in the data and of the rank of the component among those of its kind, or
+        its name in `GUESSES`.
     amplitude : whether each axis of a component of several axes may have its own.
     """
 
     name: str
     domain: str
-    guess: Callable[[Scales, int], float]
+    guess: str | Callable[[Scales, int], float]
     amplitude: bool = False
 
 
@@ -183,15 +184,21 @@ class Family:
         """
         return self.complete(self._checked({**self.start, **params}, {}, fixed=True))
 
-    def blocks(self, values: Mapping[str, Any]) -> list[Block]:
-        """The block of every component; `values` complete and in order."""
-        numbers = iter(values.values())
-        return [c.build(*(next(numbers) for _ in c.params)) for c in self.components]
+    def system(self, values: Mapping[str, float]) -> System:
+        """Plain arrays of the components side by side; `values` complete and in order."""
+        from scipy.linalg import block_diag
 
-    def system(self, values: Mapping[str, Any]) -> System:
-        """Plain arrays of the model (complex if a value is)."""
-        kind = complex if any(isinstance(x, complex) for x in values.values()) else float
-        return assemble(self.blocks(values), self.dim, self.obs_dim, kind)
+        numbers = iter(values.values())
+        blocks = [c.build(*(next(numbers) for _ in c.params)) for c in self.components]
+        A, Q, P, flat = (
+            block_diag(*(getattr(block, name) for block in blocks))
+            for name in ("A", "Q", "cov", "flat")
+        )
+        R = np.zeros((self.obs_dim, self.obs_dim))
+        R = sum((block.R for block in blocks if block.R is not None), R)
+        offset = sum((b.offset for b in blocks if b.offset is not None), np.zeros(self.obs_dim))
+        C, mean = np.hstack([block.C for block in blocks]), np.zeros(self.dim)
+        return System(A, Q, mean, C, offset, R, PriorArrays(mean, P, flat))
 
     def model(self, values: Mapping[str, float] | None = None, **more: float) -> LinearSDE:
         """The model at these parameter values.
@@ -234,32 +241,6 @@ class Family:
         for c in self.components:
             rank = seen[c.label] = seen.get(c.label, -1) + 1
             for param in c.params:
-                out[next(names)] = float(param.guess(scales, rank))
+                guess = GUESSES[param.guess] if isinstance(param.guess, str) else param.guess
+                out[next(names)] = float(guess(scales, rank))
         return self.complete({**out, **self.start})
-
-
-def assemble(blocks: list[Block], d: int, p: int, kind: type = float) -> System:
-    """The arrays of independent components side by side."""
-    A: Any = np.zeros((d, d), kind)
-    Q: Any = np.zeros((d, d), kind)
-    P: Any = np.zeros((d, d), kind)
-    C: Any = np.zeros((p, d), kind)
-    R: Any = np.zeros((p, p), kind)
-    offset: Any = np.zeros(p, kind)
-    flat = np.zeros((d, sum(b.flat.shape[1] for b in blocks)))
-    i = j = 0
-    for b in blocks:
-        k, m = b.flat.shape
-        if k:
-            place = slice(i, i + k)
-            A[place, place] = b.A
-            Q[place, place] = b.Q
-            P[place, place] = b.cov
-            C[:, place] = b.C
-            flat[place, j : j + m] = b.flat
-        if b.R is not None:
-            R += b.R
-        if b.offset is not None:
-            offset += b.offset
-        i, j = i + k, j + m
-    return System(A, Q, np.zeros(d), C, offset, R, PriorArrays(np.zeros(d), P, flat))

@@ -21,10 +21,8 @@ LONGEST = 2000
 def model_or_family(model: Model | str, t: Any) -> Model:
     """What is fitted at times t, words read.
 
-    Raises
-    ------
-    TypeError, ValueError
-        No model; no times of one in continuous time; what `parse_family` refuses.
+    TypeError, ValueError: No model; no times of one in continuous time; what `parse_family`
+    refuses.
     """
     if isinstance(model, str):
         model = parse_family(model)
@@ -38,10 +36,7 @@ def model_or_family(model: Model | str, t: Any) -> Model:
 def parse_family(text: str) -> Family:
     """A sum of families such as "local_linear_trend + seasonal(1, harmonics=2) + noise".
 
-    Raises
-    ------
-    ValueError
-        Anything but names of `afafilter.families` with plain arguments, joined by +.
+    ValueError: Anything but names of `afafilter.families` with plain arguments, joined by +.
     """
     if len(text) > LONGEST:
         raise ValueError(f"a family must take at most {LONGEST} characters, got {len(text)}")

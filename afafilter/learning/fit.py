@@ -29,8 +29,9 @@ from afafilter._base.progress import waiting
 from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.inputs import InputParameters, first_effect, regressors
-from afafilter.learning.parameters.parametrisation import Parametrisation, parametrisation
-from afafilter.learning.problem import Problem
+from afafilter.learning.parameters.base import Parametrisation
+from afafilter.learning.parameters.parametrisation import parametrisation
+from afafilter.learning.problem import Options, Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import first_starts, solve
 from afafilter.likelihood.data import Data, prepare
@@ -148,14 +149,7 @@ def fit(
         if method != "student_t":
             raise ValueError("dof is for method='student_t'")
         dof = scalar(dof, "dof", low=0.0, strict=True)
-    options = {
-        "free": free,
-        "method": method,
-        "stable": stable,
-        "dof": dof,
-        "max_iter": max_iter,
-        "tolerance": tolerance,
-    }
+    options = Options(free, method, stable, dof, max_iter, tolerance)
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     refuse_degenerate(values, data)
@@ -176,11 +170,11 @@ def fit(
 
 
 def _parameters(
-    model: Any, data: Data, values: Array, options: Mapping[str, Any], inputs: Any
+    model: Any, data: Data, values: Array, options: Options, inputs: Any
 ) -> Parametrisation:
     """What moves: the model's parameters, the regressors' coefficients, degrees of freedom."""
     forced = inputs is not None or getattr(model, "forcing", None) is not None
-    if forced and options["method"] == "em":
+    if forced and options.method == "em":
         raise ValueError("method 'em' takes no inputs: use 'ml'")
     forcing, effect, rest = None, np.zeros((0, 0)), values
     if inputs is not None:
@@ -192,18 +186,12 @@ def _parameters(
         forcing = regressors(inputs, data.t)
         effect = first_effect(forcing, data.t, values)
         rest = values - forcing.values(data.t) @ effect.T
-    par = parametrisation(
-        model,
-        data.t,
-        rest,
-        options["free"],
-        stable=options["stable"],
-        obs_cov=data.obs_cov is not None,
-    )
+    known = data.obs_cov is not None
+    par = parametrisation(model, data.t, rest, options.free, stable=options.stable, obs_cov=known)
     if forcing is not None:
         size = float(np.sqrt(np.nanvar(values))) or 1.0
         par = InputParameters(par, forcing, effect, size)
-    if options["method"] == "student_t" and options["dof"] is None:
+    if options.method == "student_t" and options.dof is None:
         from afafilter.learning.student_t import StudentParameters
 
         par = StudentParameters(par, START_DOF)

@@ -19,11 +19,8 @@ from afafilter._base.checks import Array, choice, observations, positive_int, sc
 from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.family import Family
-from afafilter.learning.parameters.parametrisation import (
-    FamilyParameters,
-    Parametrisation,
-    parametrisation,
-)
+from afafilter.learning.parameters.base import Parametrisation
+from afafilter.learning.parameters.parametrisation import FamilyParameters, parametrisation
 from afafilter.learning.start_values import data_scales
 from afafilter.linalg import discretiser
 from afafilter.models.sde import LinearSDE
@@ -307,11 +304,10 @@ class _Held:
     """A parametrisation without parameters: only the settings are learned."""
 
     names: tuple[str, ...] = ()
+    typical = np.zeros(0)
 
     def __init__(self, model: LinearSDE) -> None:
         self._model = model
-        self.typical = np.zeros(0)
-        self.positive = self.logs = np.zeros(0, dtype=bool)
 
     def start(self) -> Array:
         return np.zeros(0)

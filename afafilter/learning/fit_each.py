@@ -19,10 +19,10 @@ from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.fit import fit, refuse_degenerate, refuse_few
 from afafilter.learning.likelihood_each import EachObjective
-from afafilter.learning.optimise import Found, Objective, Point, refine, spectra
-from afafilter.learning.optimise_each import clear_informations, climb, search_scales
+from afafilter.learning.optimise import Objective, refine, spectra
+from afafilter.learning.optimise_each import ENOUGH, clear_informations, climb, search_scales
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
-from afafilter.learning.problem import FitWarning, Problem
+from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import compare_with_filter, report
 from afafilter.likelihood.data import Many
@@ -31,9 +31,6 @@ from afafilter.models.sde import LinearSDE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ENOUGH = 1e-3
-"""Share of the tolerance that the common search leaves to be gained."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -273,7 +270,6 @@ def _together(
     many = Many.of(t, values)
     problems: list[Problem] = []
     kept: list[int] = []
-    options = {"free": None, "method": "ml", "stable": None, "dof": None, **search}
     par: Any = None
     for k, z in enumerate(values):
         try:
@@ -285,7 +281,7 @@ def _together(
         except ValueError as error:
             errors[k] = str(error)
             continue
-        problems.append(Problem(family, par, data, z, None, options))
+        problems.append(Problem(family, par, data, z, None, Options(**search)))
         kept.append(k)
     found: list[FitResult | None] = [None] * len(values)
     if not problems:
@@ -318,18 +314,9 @@ def _search(
         if not np.isfinite(values[s]):
             yield "the likelihood does not exist at the start"
             continue
-        at = Point(top.thetas[s], float(top.values[s]), top.grads[s])
-        single = Objective(problem.objective, (at.theta, at.value, at.grad))
-        curved = infos[s], (eigenvalues[s], directions[s])
-        optimum = refine(
-            single,
-            Found(at, int(top.n_iter[s]), top.histories[s], curved),
-            bounds[s],
-            typical[s],
-            roots=par.roots,
-            vanishing=problem.parametrisation.vanishing,
-            **search,
-        )
+        here = top.of(s)._replace(curved=(infos[s], (eigenvalues[s], directions[s])))
+        single = Objective(problem.objective, here.at)
+        optimum = refine(single, here, bounds[s], problem.parametrisation, **search)
         optimum.n_evals = int(objective.n_evals[s]) + single.n_evals - 1
         yield report(problem, optimum, (optimum.value,))
 

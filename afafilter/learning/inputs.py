@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array, real_array
-from afafilter.learning.parameters.parametrisation import Parametrisation
+from afafilter.learning.parameters.base import ExtendedParameters, Parametrisation
 from afafilter.likelihood.chain import System
 from afafilter.models.forcing import Forcing
 from afafilter.models.sde import LinearSDE
@@ -70,75 +70,36 @@ def first_effect(forcing: Forcing, t: Array, z: Array) -> Array:
     return D
 
 
-class InputParameters:
+class InputParameters(ExtendedParameters):
     """Another parametrisation and, after its own, the entries of D."""
 
     def __init__(
         self, inner: Parametrisation, forcing: Forcing, effect: Array, size: float
     ) -> None:
-        self.inner, self._forcing, self._start = inner, forcing, effect
-        p, m = effect.shape
+        p = len(effect)
         own = [name if p == 1 else f"{name}[{c}]" for c in range(p) for name in forcing.names]
         taken = set(own) & set(inner.names)
         if taken or len(set(own)) < len(own):
             raise ValueError(
                 f"inputs must have names of their own, got {own} beside {list(inner.names)}"
             )
-        self.names = (*inner.names, *own)
-        no = np.zeros(p * m, dtype=bool)
-        self.positive, self.logs, self.roots = (
-            np.concatenate([np.asarray(flags), no])
-            for flags in (inner.positive, inner.logs, inner.roots)
-        )
+        self._forcing, self._shape = forcing, effect.shape
         spread = np.where(forcing.u.std(axis=0) > 0, forcing.u.std(axis=0), 1.0)
         unit = np.maximum(np.abs(effect), 0.1 * size / spread)
-        self.typical = np.concatenate([inner.typical, unit.ravel()])
-        self._n = len(inner.typical)
+        super().__init__(inner, own, effect.ravel(), unit.ravel())
 
-    def start(self) -> Array:
-        """Theta of the starting model."""
-        return np.concatenate([self.inner.start(), self._start.ravel()])
-
-    def alternatives(self) -> list[Array]:
-        """Other starts."""
-        others: list[Array] = getattr(self.inner, "alternatives", list)()
-        return [np.concatenate([theta, self._start.ravel()]) for theta in others]
-
-    def bounds(self, theta: Array) -> tuple[Array, Array]:
-        """Lower and upper bounds around a starting theta."""
-        lower, upper = self.inner.bounds(theta[: self._n])
-        reach = np.full(len(theta) - self._n, np.inf)
-        return np.concatenate([lower, -reach]), np.concatenate([upper, reach])
-
-    def _effect(self, theta: Array) -> Array:
-        return np.array(theta[self._n :]).reshape(self._start.shape)
+    def _driven_by(self, theta: Array) -> Forcing:
+        return replace(self._forcing, direct=np.array(theta[self._n :]).reshape(self._shape))
 
     def system(self, theta: Array) -> System:
-        """Arrays of the model."""
-        system = self.inner.system(theta[: self._n])
+        system = super().system(theta)
         assert isinstance(system, System)
-        return system.driven(replace(self._forcing, direct=self._effect(theta)))
+        return system.driven(self._driven_by(theta))
 
     def pull(self, theta: Array, grad: Any) -> Array:
-        """Gradient by theta from the gradients by the model's arrays."""
-        return np.concatenate([self.inner.pull(theta[: self._n], grad), grad.direct.ravel()])
-
-    def natural(self, theta: Array) -> Array:
-        """Natural parameters (n,)."""
-        return np.concatenate([self.inner.natural(theta[: self._n]), theta[self._n :]])
-
-    def jacobian(self, theta: Array) -> Array:
-        """d natural / d theta (n, n)."""
-        out = np.eye(len(theta))
-        out[: self._n, : self._n] = self.inner.jacobian(theta[: self._n])
-        return out
-
-    def vanishing(self, theta: Array) -> list[int]:
-        """Coordinates that are nearly 0 and may be put to 0 exactly."""
-        return self.inner.vanishing(theta[: self._n])
+        return np.append(self.inner.pull(theta[: self._n], grad), grad.direct)
 
     def model(self, theta: Array) -> LinearSDE:
-        """The validated model, with these inputs."""
-        model = self.inner.model(theta[: self._n])
+        model = super().model(theta)
         assert isinstance(model, LinearSDE)
-        return replace(model, forcing=replace(self._forcing, direct=self._effect(theta)))
+        return replace(model, forcing=self._driven_by(theta))

@@ -1,7 +1,7 @@
 """Maximisation of a smooth log-likelihood whose exact gradient is known.
 
-L-BFGS-B finds the neighbourhood; Newton steps with the Hessian (differences of the exact gradient)
-finish, tell how far the optimum still is, and which directions the data leave open.
+BFGS (`optimise_each`) finds the neighbourhood; Newton steps with the Hessian (differences of the
+exact gradient) finish, tell how far the optimum still is, and which directions the data leave open.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.learning.optimise_each import (
+    ENOUGH,
+    Found,
     Objectives,
+    Point,
+    Spectrum,
     clear_informations,
+    climb,
     informations,
     scaled,
     search_scales,
 )
+from afafilter.learning.parameters.base import Parametrisation
 
-WORSE = 1e15
 FLAT_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information below this count as no information."""
 
@@ -84,75 +89,45 @@ class Optimum:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-Spectrum: TypeAlias = tuple[Array, Array]
-
-
-class Point(NamedTuple):
-    """A point of the search, the objective and its gradient there."""
-
-    theta: Array
-    value: float
-    grad: Array
-
-
-class Found(NamedTuple):
-    """Where a first search ended, after how many iterations, and the values that rose."""
-
-    at: Point
-    n_iter: int
-    history: list[float]
-    curved: tuple[Array, Spectrum] | None = None
-    """Minus the Hessian there and its spectrum, where they are known."""
-
-
 def maximise(
     objective: Objective,
     start: Array,
     bounds: tuple[Array, Array],
-    typical: Array,
+    par: Parametrisation,
     *,
     max_iter: int,
     tolerance: float,
-    roots: Any = None,
-    vanishing: Callable[[Array], list[int]] = lambda _: [],
     limited: Any = None,
 ) -> Optimum:
     """Maximise from `start`; converged when at most `tolerance` of the objective can be gained.
 
-    roots : (n,) bool, coordinates that are square roots of nonnegative parameters. Where Newton
-        steps in them are slow, steps in their logarithms are tried as well: ridges along which
-        parameters vanish in proportion are straight there.
-    vanishing : names coordinates to be put to 0 where that costs no more than the tolerance.
+    Where Newton steps in square roots of nonnegative parameters are slow, steps in their logarithms
+    are tried as well: ridges along which parameters vanish in proportion are straight there.
+
     limited : (n,) bool, coordinates that may rest at a bound, where only inward slopes count.
     """
-    grad = objective(start)[1]
-    scale = search_scales(_singly(objective), start[None], grad[None], typical[None], roots)[0]
-    return refine(
-        objective,
-        _neighbourhood(objective, start, bounds, scale, max_iter),
-        bounds,
-        typical,
-        max_iter=max_iter,
-        tolerance=tolerance,
-        roots=roots,
-        vanishing=vanishing,
-        limited=limited,
-    )
+    value, grad = objective(start)
+    at = start[None], np.array([value]), grad[None]
+    many = _singly(objective)
+    scale = search_scales(many, start[None], grad[None], par.typical[None], par.roots)
+    limits = bounds[0][None], bounds[1][None]
+    top = climb(many, at, limits, scale, max_iter=max_iter, enough=ENOUGH * tolerance)
+    search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance, "limited": limited}
+    return refine(objective, top.of(0), bounds, par, **search)
 
 
 def refine(
     objective: Objective,
     found: Found,
     bounds: tuple[Array, Array],
-    typical: Array,
+    par: Parametrisation,
     *,
     max_iter: int,
     tolerance: float,
-    roots: Any = None,
-    vanishing: Callable[[Array], list[int]] = lambda _: [],
     limited: Any = None,
 ) -> Optimum:
     """From where a search ended to the optimum by Newton steps; arguments as of `maximise`."""
+    typical, roots = par.typical, par.roots
     at, n_iter, history, known = found
     n = len(at.theta)
     if not np.isfinite(at.value):
@@ -183,7 +158,7 @@ def refine(
         n_iter += 1
         rounds += 1
         moves = [at.theta + shrink * step for shrink in SHRINKING]
-        if rounds > 3 and roots is not None and roots.any():
+        if rounds > 3 and roots.any():
             moves.insert(0, _proportional_step(info, at.grad, at.theta, typical, roots))
         better = _first_rise(objective, at, moves, bounds)
         if better is None:
@@ -191,7 +166,7 @@ def refine(
             break
         at = better
         history.append(at.value)
-    at, boundary = _vanished(objective, at, vanishing(at.theta), tolerance)
+    at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
     boundary = tuple(dict.fromkeys((*boundary, *held)))
     if boundary:
         seen, blind = _newton_without(boundary, info, at.grad, typical)[:2]
@@ -206,8 +181,6 @@ def _at_optimum(info: Array, where: Point, theta: Array, roots: Any) -> Array:
     Of a square v = theta^2: -d2L/dtheta2 = 4 theta^2 (-d2L/dv2) - 2 dL/dv. At the optimum
     dL/dv = grad / (2 theta) is 0; what the search left of it would count much where theta is small.
     """
-    if roots is None:
-        return info
     known = roots & (where.theta != 0) & (theta != 0)
     root = np.where(known, where.theta, 1.0)
     ratio = np.where(known, theta / root, 1.0)
@@ -238,40 +211,6 @@ def _newton_without(
     step = np.zeros(n)
     step[inner] = short
     return seen, blind, step, gain
-
-
-def _neighbourhood(
-    objective: Objective, start: Array, bounds: tuple[Array, Array], scale: Array, max_iter: int
-) -> Found:
-    """The best point that L-BFGS-B meets."""
-    from scipy.optimize import Bounds, minimize
-
-    best = Point(start, -np.inf, np.zeros(len(start)))
-    slope = np.zeros(len(start))
-    history: list[float] = []
-
-    def scaled(x: Array) -> float:
-        nonlocal best, slope
-        theta = start + x * scale
-        value, grad = objective(theta)
-        if value > best.value:
-            best = Point(theta, value, grad)
-            history.append(value)
-        slope = -grad * scale
-        return -value if math.isfinite(value) else WORSE
-
-    limits = None
-    if np.isfinite(bounds[0]).any() or np.isfinite(bounds[1]).any():
-        limits = Bounds(*((bound - start) / scale for bound in bounds))
-    found = minimize(
-        scaled,
-        np.zeros(len(start)),
-        jac=lambda _: slope,  # asked right after the value, at the same point
-        method="L-BFGS-B",
-        bounds=limits,
-        options={"maxiter": max_iter, "ftol": 1e-7, "gtol": 1e-7, "maxcor": 20},
-    )
-    return Found(best, int(found.nit), history)
 
 
 def _first_rise(

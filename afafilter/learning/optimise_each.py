@@ -33,6 +33,29 @@ SUFFICIENT = 1e-4
 
 TRIALS = 12
 
+ENOUGH = 1e-3
+"""Share of the tolerance that the common search leaves to be gained."""
+
+Spectrum: TypeAlias = tuple[Array, Array]
+
+
+class Point(NamedTuple):
+    """A point of the search, the objective and its gradient there."""
+
+    theta: Array
+    value: float
+    grad: Array
+
+
+class Found(NamedTuple):
+    """Where a first search ended, after how many iterations, and the values that rose."""
+
+    at: Point
+    n_iter: int
+    history: list[float]
+    curved: tuple[Array, Spectrum] | None = None
+    """Minus the Hessian there and its spectrum, where they are known."""
+
 
 class Climb(NamedTuple):
     """Where each of S searches ended, and the values of each that rose."""
@@ -43,6 +66,11 @@ class Climb(NamedTuple):
     n_iter: Any
     histories: list[list[float]]
 
+    def of(self, s: int) -> Found:
+        """Where search s ended."""
+        at = Point(self.thetas[s], float(self.values[s]), self.grads[s])
+        return Found(at, int(self.n_iter[s]), self.histories[s])
+
 
 def search_scales(
     objective: Objectives, start: Array, grad: Array, typical: Array, roots: Any
@@ -51,7 +79,7 @@ def search_scales(
 
     (Such are the frequencies of long records.)
     """
-    sharp = np.arange(start.shape[1]) if roots is None else np.flatnonzero(~roots)
+    sharp = np.flatnonzero(~roots)
     scale = FIRST_STEP * typical
     if len(sharp) > SHARP_LIMIT:
         return scale

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from afafilter._base.checks import Array
 from afafilter.learning.constraints import Constraints
 from afafilter.learning.family import Family
-from afafilter.learning.parameters.parametrisation import Parametrisation
+from afafilter.learning.parameters.base import Parametrisation
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.loglik import evaluate
 from afafilter.models.discrete import DiscreteModel
@@ -21,6 +20,18 @@ class FitWarning(UserWarning):
 
 
 @dataclass(frozen=True)
+class Options:
+    """How `fit` was asked to fit."""
+
+    free: Any = None
+    method: str = "ml"
+    stable: bool | None = None
+    dof: float | None = None
+    max_iter: int = 500
+    tolerance: float = 1e-6
+
+
+@dataclass(frozen=True)
 class Problem:
     """What was fitted to what: kept for profiles, bootstrap and refits."""
 
@@ -29,7 +40,7 @@ class Problem:
     data: Data
     z: Array
     obs_cov: Array | None
-    options: Mapping[str, Any]
+    options: Options
     constraints: Constraints | None = None
 
     def objective(self, theta: Array) -> tuple[float, Array]:

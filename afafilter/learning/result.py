@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, positive_int, scalar
+from afafilter._base.checks import Array, fraction, positive_int
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, load
 from afafilter.learning.problem import Problem
@@ -117,7 +117,7 @@ class FitResult(ShownAsText):
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""
-        half = half_width(_level(level))
+        half = half_width(fraction(level, "level"))
         out = {}
         positive = self.problem.parametrisation.positive
         for (name, value), log in zip(self.params.items(), positive, strict=True):
@@ -145,7 +145,7 @@ class FitResult(ShownAsText):
             )
         which = list(self.params).index(_known(name, self.params))
         top = self.loglik + self.log_prior
-        ends = profile(self.problem, self.theta, top, which, _level(level))
+        ends = profile(self.problem, self.theta, top, which, fraction(level, "level"))
         constraints = self.problem.constraints
         return ends if constraints is None else constraints.clip(name, ends)
 
@@ -238,10 +238,3 @@ def _known(name: str, params: Mapping[str, float]) -> str:
     if name not in params:
         raise ValueError(f"unknown parameter {name!r}; there are {', '.join(params)}")
     return name
-
-
-def _level(level: float) -> float:
-    level = scalar(level, "level", low=0.0, strict=True)
-    if level >= 1:
-        raise ValueError(f"level must lie in (0, 1), got {level:g}")
-    return level

@@ -25,8 +25,7 @@ def first_starts(problem: Problem) -> list[Array]:
     """Where to search from: of several starts (peaks of a periodogram) the likeliest, and the first
     three, which widths and sizes that are only guessed may make less likely than they are."""
     par = problem.parametrisation
-    others: list[Array] = getattr(par, "alternatives", list)()
-    points = [par.start(), *others]
+    points = [par.start(), *par.alternatives()]
     if len(points) == 1:
         return points
     objective = Objective(problem.objective)
@@ -66,34 +65,26 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
     lower, upper = problem.bounds(theta)
     theta = np.clip(theta, lower, upper)
     function: Any = problem.objective
-    if options["method"] == "student_t":
+    if options.method == "student_t":
         from afafilter.learning.student_t import StudentBound
 
-        function = StudentBound(problem, options["dof"])
+        function = StudentBound(problem, options.dof)
     try:
         value, grad = function(theta)
     except np.linalg.LinAlgError as error:
         raise ValueError(f"the likelihood does not exist at the start: {error}") from None
     if not np.isfinite(value):
         raise ValueError("the likelihood is not finite at the start; choose another start")
-    search = {"max_iter": options["max_iter"], "tolerance": options["tolerance"]}
-    if options["method"] == "em":
+    search: dict[str, Any] = {"max_iter": options.max_iter, "tolerance": options.tolerance}
+    if options.method == "em":
         from afafilter.learning.em import expectation_maximisation
 
         return expectation_maximisation(problem, theta, (lower, upper), **search)
     objective = Objective(function, (theta, value, grad))
-    optimum = maximise(
-        objective,
-        theta,
-        (lower, upper),
-        par.typical,
-        roots=par.roots,
-        vanishing=par.vanishing,
-        limited=None if problem.constraints is None else problem.constraints.limited(),
-        **search,
-    )
+    limited = None if problem.constraints is None else problem.constraints.limited()
+    optimum = maximise(objective, theta, (lower, upper), par, limited=limited, **search)
     optimum.n_evals = objective.n_evals
-    if options["method"] == "student_t":
+    if options.method == "student_t":
         function(optimum.theta)
         optimum.extra = {"dof": function.dof(optimum.theta), "weights": function.weights}
     return optimum
@@ -104,12 +95,9 @@ def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> Estim
 
     None under Student-t noise, whose bound is no likelihood of the filter's.
 
-    Raises
-    ------
-    ArithmeticError
-        If it is not.
+    ArithmeticError: If it is not.
     """
-    if problem.options["method"] == "student_t" or not np.isfinite(maximum):
+    if problem.options.method == "student_t" or not np.isfinite(maximum):
         return None
     model = problem.parametrisation.model(theta)
     found = kalman_filter(model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
@@ -177,7 +165,7 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
         boundary=tuple(names[i] for i in best.boundary),
         history=tuple(best.history),
         starts=starts,
-        method=str(problem.options["method"]),
+        method=problem.options.method,
         problem=problem,
         theta=theta,
         refit=solve,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,41 @@ class Scales:
         if self.longest is None:
             return np.zeros(0)
         return _periodogram_peaks(*self.longest, self.gap)[self.skipped :]
+
+    def frequency(self, rank: int) -> float:
+        """Of the component of this rank among those of its kind, radian/time."""
+        peaks = self.peaks
+        return (
+            float(peaks[min(rank, len(peaks) - 1)]) if len(peaks) else 2 * np.pi / (10 * self.gap)
+        )
+
+    def decay(self, rank: int) -> float:
+        """Of a component that turns at `frequency`, 1/time."""
+        return max(0.1 * self.frequency(rank), 1.0 / self.span)
+
+    @property
+    def rate(self) -> float:
+        """Of a component that does not turn, 1/time."""
+        return max(0.1 / self.gap, 1.0 / self.span)
+
+
+GUESSES: dict[str, Callable[[Scales, int], float]] = {
+    "frequency": Scales.frequency,
+    "decay": Scales.decay,
+    "rate": lambda s, _: s.rate,
+    "relaxing_force": lambda s, _: 1.4 * s.var * s.rate,
+    "turning_force": lambda s, rank: 1.4 * s.decay(rank) * s.var,
+    "spring_force": lambda s, rank: (
+        4 * s.decay(rank) * (s.decay(rank) ** 2 + s.frequency(rank) ** 2) * 0.7 * s.var
+    ),
+    "noise_var": lambda s, _: min(s.noise, 0.7 * s.var),
+    "signal_var": lambda s, _: 0.7 * s.var,
+    "drift_var": lambda s, _: s.drift / s.gap,
+    "level_var": lambda s, _: 0.1 * s.jump / s.gap,
+    "slope_var": lambda s, _: 1e-2 * s.jump / s.gap**3,
+    "length": lambda s, _: min(5 * s.gap, s.span),
+}
+"""Starting values from the sizes in the data and the rank of the component among its kind."""
 
 
 def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:

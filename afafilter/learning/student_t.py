@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.parameters.parametrisation import Parametrisation
+from afafilter.learning.parameters.base import ExtendedParameters, Parametrisation
 from afafilter.learning.problem import Problem
 from afafilter.likelihood.loglik import chain_loglik, evaluate, make_chain
 
@@ -28,48 +28,34 @@ GAUSSIAN_DOF = 1e6
 """From here on the noise counts as Gaussian: the bound differs by less than its rounding."""
 
 
-class StudentParameters:
+class StudentParameters(ExtendedParameters):
     """The parameters of a model and, last, dof^(-1/2): 0 is Gaussian noise, dof = inf."""
 
     def __init__(self, inner: Parametrisation, start: float) -> None:
-        self.inner = inner
-        self.names = (*inner.names, "dof")
-        self.positive = np.append(inner.positive, True)
-        self.logs = np.append(inner.logs, False)
-        self.roots = np.append(inner.roots, False)
-        self.typical = np.append(inner.typical, start**-0.5)
-        self._start = start
+        root = np.array([start**-0.5])
+        super().__init__(inner, ["dof"], root, root)
+        self.positive[-1] = True
 
-    def start(self) -> Array:
-        return np.append(self.inner.start(), self._start**-0.5)
+    def alternatives(self) -> list[Array]:
+        """None: the bound costs many likelihoods, and the first start has to do."""
+        return []
 
     def bounds(self, theta: Array) -> tuple[Array, Array]:
-        lower, upper = self.inner.bounds(theta[:-1])
-        return np.append(lower, 0.0), np.append(upper, LOWEST_DOF**-0.5)
-
-    def system(self, theta: Array) -> Any:
-        return self.inner.system(theta[:-1])
-
-    def pull(self, theta: Array, grad: Any) -> Array:
-        """The last entry, which no array of the model determines, is 0."""
-        return np.append(self.inner.pull(theta[:-1], grad), 0.0)
+        lower, upper = super().bounds(theta)
+        lower[-1], upper[-1] = 0.0, LOWEST_DOF**-0.5
+        return lower, upper
 
     def natural(self, theta: Array) -> Array:
         return np.append(self.inner.natural(theta[:-1]), _dof(theta[-1]))
 
     def jacobian(self, theta: Array) -> Array:
-        n = len(theta)
-        out = np.zeros((n, n))
-        out[:-1, :-1] = self.inner.jacobian(theta[:-1])
+        out = super().jacobian(theta)
         out[-1, -1] = -2.0 * abs(theta[-1]) ** -3.0 if theta[-1] else 1.0
         return out
 
     def vanishing(self, theta: Array) -> list[int]:
         last = [len(theta) - 1] if abs(theta[-1]) < 0.1 else []
-        return [*self.inner.vanishing(theta[:-1]), *last]
-
-    def model(self, theta: Array) -> Any:
-        return self.inner.model(theta[:-1])
+        return [*super().vanishing(theta), *last]
 
 
 def _dof(root: float) -> float:

@@ -72,12 +72,13 @@ def test_m_step_of_a_discrete_model_is_shumway_and_stoffers() -> None:
     system = DiscreteSystem.of(model)
     _, expected = _expect(system, data)
     s = expected.transitions
-    n = float(s.steps[0])
-    F = np.linalg.solve(s.before[0], s.cross[0].T).T
-    Q = (s.now[0] - F @ s.cross[0].T) / n
-    (o,) = expected.observations
-    H = np.linalg.solve(o.xx, o.zx.T).T
-    R = (o.zz - H @ o.zx.T) / o.number
+    n = float(s.n[0])
+    xy, yy = s.xy[0, :, :2], s.yy[0, :2, :2]
+    F = np.linalg.solve(yy, xy.T).T
+    Q = (s.xx[0] - F @ xy.T) / n
+    ((_, _, _, o),) = expected.observations
+    H = np.linalg.solve(o.yy[:2, :2], o.xy[:, :2].T).T
+    R = (o.xx - H @ o.xy[:, :2].T) / o.n
     best = system._replace(F=F, Q=0.5 * (Q + Q.T), H=H, R=R)
     chain, _ = make_chain(best, data)
     peak, grad = expected_loglik(chain, expected)

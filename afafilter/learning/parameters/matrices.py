@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.learning.parameters.base import Parametrisation
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.linalg.discretiser import stationary_covariance
 from afafilter.models.discrete import DiscreteModel
@@ -27,21 +28,14 @@ class _Block:
     size: int
 
 
-SDE_FIELDS = {
-    "A": "A",
-    "Q": "Q",
-    "R": "R",
-    "C": "C",
-    "drift": "drift",
-    "offset": "offset",
-}
+SDE_FIELDS = ("A", "Q", "R", "C", "drift", "offset")
 INPUT_FIELDS = {"input": "gain", "direct": "direct"}
 """How inputs drive the state and add to observations: free where the model has forcing."""
-DISCRETE_FIELDS = {"F": "F", "Q": "Q", "H": "H", "R": "R", "b": "b", "d": "d"}
+DISCRETE_FIELDS = ("F", "Q", "H", "R", "b", "d")
 COVARIANCES = ("Q", "R", "prior cov")
 
 
-class MatrixParameters:
+class MatrixParameters(Parametrisation):
     """Free arrays of a model: entries as they are, covariances by their Cholesky factor.
 
     stable: A = (S - I) X with S skew and X positive definite, which holds exactly the stable
@@ -59,14 +53,13 @@ class MatrixParameters:
     ) -> None:
         self._model = model
         continuous = isinstance(model, LinearSDE)
-        self._fields = SDE_FIELDS if continuous else DISCRETE_FIELDS
         if stable and not continuous:
             raise ValueError("stable=True is for LinearSDE")
         self.base: Any = System.of(model) if continuous else DiscreteSystem.of(model)  # type: ignore[arg-type]
         masks = dict(free) if isinstance(free, Mapping) else dict.fromkeys(free)
         if stable is None:
             stable = continuous and self.base.prior == "stationary" and masks.get("A", 0) is None
-        allowed = [*self._fields, "prior mean", "prior cov"]
+        allowed = [*(SDE_FIELDS if continuous else DISCRETE_FIELDS), "prior mean", "prior cov"]
         if isinstance(self.base, System) and self.base.forcing is not None:
             allowed += list(INPUT_FIELDS)
         self.blocks: list[_Block] = []
@@ -83,9 +76,7 @@ class MatrixParameters:
             raise ValueError("nothing to fit: free is empty")
         self._lift(scales)
         self.names = tuple(n for b in self.blocks for n in self._names(b))
-        self.positive = np.array(
-            [_is_variance(b, n) for b in self.blocks for n in self._names(b)], dtype=bool
-        )
+        self.positive = np.concatenate([_are_variances(b) for b in self.blocks])
         self.typical = np.concatenate([self._typical(b, scales) for b in self.blocks])
         self.logs = self.roots = np.zeros(len(self.names), dtype=bool)
 
@@ -183,14 +174,6 @@ class MatrixParameters:
         part = value[np.ix_(block.rows, block.rows)]
         return _lower(np.linalg.cholesky(part))
 
-    def bounds(self, theta: Array) -> tuple[Array, Array]:
-        reach = np.full(len(theta), np.inf)
-        return theta - reach, theta + reach
-
-    def vanishing(self, theta: Array) -> list[int]:
-        """None: a factor of a covariance has no coordinate whose zero means a boundary."""
-        return []
-
     def _parts(self) -> list[tuple[_Block, slice]]:
         ends = np.cumsum([0, *(b.size for b in self.blocks)])
         return [(b, slice(ends[k], ends[k + 1])) for k, b in enumerate(self.blocks)]
@@ -223,22 +206,22 @@ class MatrixParameters:
         return S - S.T, _from_lower(x[skew:], d)
 
     def pull(self, theta: Array, grad: Any) -> Array:
-        out = np.empty(len(theta))
-        for block, part in self._parts():
-            G = self._array(grad, block.field)
-            x = theta[part]
-            if block.kind == "entries":
-                out[part] = G[block.rows]
-            elif block.kind == "stable":
-                S, L = self._stable_factors(block, x)
-                M = G @ L @ L.T
-                gX = (S - np.eye(len(S))).T @ G
-                out[part] = np.concatenate([(M - M.T)[block.rows], _lower((gX + gX.T) @ L)])
-            else:
-                L = _from_lower(x, len(block.rows))
-                G = G[np.ix_(block.rows, block.rows)]
-                out[part] = _lower((G + G.T) @ L)
-        return out
+        return np.concatenate(
+            [self._pull(b, theta[part], self._array(grad, b.field)) for b, part in self._parts()]
+        )
+
+    def _pull(self, block: _Block, x: Array, G: Array) -> Array:
+        """Gradient by one block's coordinates from that by its array."""
+        if block.kind == "entries":
+            return np.asarray(G[block.rows])
+        if block.kind == "stable":
+            S, L = self._stable_factors(block, x)
+            M = G @ L @ L.T
+            gX = (S - np.eye(len(S))).T @ G
+            return np.concatenate([(M - M.T)[block.rows], _lower((gX + gX.T) @ L)])
+        L = _from_lower(x, len(block.rows))
+        G = G[np.ix_(block.rows, block.rows)]
+        return _lower((G + G.T) @ L)
 
     def natural(self, theta: Array) -> Array:
         system = self.system(theta)
@@ -258,7 +241,6 @@ class MatrixParameters:
         out = np.zeros((n, n))
         for block, part in self._parts():
             value = self._array(self.base, block.field)
-            only = replace(block)
             if block.kind == "covariance":
                 i, j = np.tril_indices(len(block.rows))
                 where: Any = (block.rows[i], block.rows[j])
@@ -271,18 +253,8 @@ class MatrixParameters:
                 unit[index] += 0.5 if block.kind == "covariance" else 1.0
                 if block.kind == "covariance":
                     unit[index[::-1]] += 0.5
-                out[part.start + k, part] = self._pull_one(only, theta[part], unit)
+                out[part.start + k, part] = self._pull(block, theta[part], unit)
         return out
-
-    def _pull_one(self, block: _Block, x: Array, G: Array) -> Array:
-        single = object.__new__(MatrixParameters)
-        single.base, single.blocks = self.base, [block]
-        prior = self.base.prior
-        if block.field.startswith("prior"):
-            grad = self.base._replace(prior=prior._replace(**{block.field.split()[1]: G}))
-        else:
-            grad = self.base._replace(**{block.field: G})
-        return single.pull(x, grad)
 
     def model(self, theta: Array) -> LinearSDE | DiscreteModel:
         system = self.system(theta)
@@ -300,11 +272,11 @@ class MatrixParameters:
         return replace(self._model, **changes)
 
 
-def _is_variance(block: _Block, name: str) -> bool:
+def _are_variances(block: _Block) -> Any:
+    """Which coordinates stand for an entry on the diagonal of a covariance."""
     if block.kind != "covariance":
-        return False
-    i, j = name[name.index("[") + 1 : -1].split(",")
-    return i == j
+        return np.zeros(block.size, dtype=bool)
+    return np.equal(*np.tril_indices(len(block.rows)))
 
 
 def _from_lower(x: Array, n: int) -> Array:

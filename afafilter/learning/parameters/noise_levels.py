@@ -16,12 +16,13 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.io.model_toml import model_from_table, parameters, read_toml
+from afafilter.learning.parameters.base import Parametrisation
 from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 
-class NoiseLevels:
+class NoiseLevels(Parametrisation):
     """Levels by their square roots, at which the likelihood is smooth also where one is 0.
 
     Parameters
@@ -101,10 +102,6 @@ class NoiseLevels:
 
     def start(self) -> Array:
         return self.typical.copy()
-
-    def bounds(self, theta: Array) -> tuple[Array, Array]:
-        reach = np.full(len(theta), np.inf)
-        return theta - reach, theta + reach
 
     def vanishing(self, theta: Array) -> list[int]:
         """Levels that are nearly 0 and may be put to 0 exactly."""

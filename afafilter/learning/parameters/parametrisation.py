@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
 from afafilter.learning.family import Component, Family
+from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.noise_levels import NoiseLevels
 from afafilter.learning.start_values import data_scales
-from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
+from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.models.blocks import Block
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -33,41 +34,7 @@ LOG_REACH = 25.0
 """Logarithms of positive parameters stay within this of their start."""
 
 
-class Parametrisation(Protocol):
-    """What a fit needs to know about its parameters."""
-
-    names: tuple[str, ...]
-    positive: Any  # (n,) bool: natural parameters that cannot be negative
-    typical: Array  # (n,) sizes of meaningful changes of theta
-    logs: Any  # (n,) bool: coordinates that are the logarithm of their natural parameter
-    roots: Any  # (n,) bool: coordinates that are the square root of it
-
-    def start(self) -> Array:
-        """Theta of the starting model."""
-
-    def bounds(self, theta: Array) -> tuple[Array, Array]:
-        """Lower and upper bounds around a starting theta."""
-
-    def system(self, theta: Array) -> System | DiscreteSystem:
-        """Arrays of the model."""
-
-    def pull(self, theta: Array, grad: Any) -> Array:
-        """Gradient by theta from the gradients by the model's arrays."""
-
-    def natural(self, theta: Array) -> Array:
-        """Natural parameters (n,)."""
-
-    def jacobian(self, theta: Array) -> Array:
-        """d natural / d theta (n, n)."""
-
-    def vanishing(self, theta: Array) -> list[int]:
-        """Coordinates that are nearly 0 and may be put to 0 exactly (a boundary)."""
-
-    def model(self, theta: Array) -> LinearSDE | DiscreteModel:
-        """The validated model."""
-
-
-class FamilyParameters:
+class FamilyParameters(Parametrisation):
     """Free parameters of a family: positive ones by their logarithm, nonnegative by their root.
 
     The root makes a maximum at 0 an ordinary one: the likelihood is smooth in the root and its
@@ -126,7 +93,7 @@ class FamilyParameters:
         return self._theta(np.array([float(values[name]) for name in self.names]))
 
     def alternatives(self) -> list[Array]:
-        """Other starts: at lesser peaks of the periodogram."""
+        """At lesser peaks of the periodogram."""
         first = self.start()
         found = [self.theta(values) for values in self._others]
         return [theta for theta in found if (theta != first).any()]
