@@ -20,8 +20,7 @@ from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.base import Parametrisation
-from afafilter.learning.parameters.parametrisation import FamilyParameters, parametrisation
-from afafilter.learning.start_values import data_scales
+from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.linalg import discretiser
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
@@ -284,20 +283,13 @@ def fit_afa(
 def _parameters(
     model: LinearSDE | Family, t: Array, z: Array, free: Any
 ) -> Parametrisation | _Held:
-    if isinstance(model, Family):
-        start = model.guess(t, z)
-        if free is None:
+    if free is None:
+        free = ["A", "Q", "drift"]
+        if isinstance(model, Family):
             free = [name for name in model.free if name != "obs_var"]
-        for name in free:
-            if name not in model.free:
-                raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
-        held = {name: start[name] for name in model.free if name not in free}
-        if not free:
-            return _Held(model.model(start))
-        return FamilyParameters(model.fix(held), start, data_scales(t, z, model.obs_dim).var ** 0.5)
-    if free is not None and not len(free):
-        return _Held(model)
-    return parametrisation(model, t, z, ["A", "Q", "drift"] if free is None else free)
+    if len(free):
+        return parametrisation(model, t, z, free)
+    return _Held(model.model(model.guess(t, z)) if isinstance(model, Family) else model)
 
 
 class _Held:
