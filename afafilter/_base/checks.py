@@ -5,6 +5,7 @@ Checks run once, at the public door; inner loops trust their input.
 
 from __future__ import annotations
 
+from datetime import date
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -53,7 +54,8 @@ def _real(value: ArrayLike, name: str, allow_nan: bool) -> NDArray[Any]:
     raw = unmasked(value, name, allow_nan)
     if raw.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
-    if raw.dtype.kind in "mM" or (raw.dtype.kind == "O" and _holds_dates(raw)):
+    first = raw.flat[0] if raw.dtype.kind == "O" and raw.size else None
+    if raw.dtype.kind in "mM" or isinstance(first, (date, np.datetime64)):
         raise TypeError(
             f"{name} must be numbers, got dates; count them in one unit first, e.g. "
             f"(dates - dates[0]) / numpy.timedelta64(1, 'D'), or read the file by io.read_series"
@@ -154,12 +156,6 @@ def all_finite(x: NDArray[Any]) -> bool:
     return bool(np.isfinite(x).all())
 
 
-def _holds_dates(raw: NDArray[Any]) -> bool:
-    import datetime
-
-    return raw.size > 0 and isinstance(raw.flat[0], (datetime.date, np.datetime64))
-
-
 def frozen(array: NDArray[Any]) -> Any:
     """The same array, read-only."""
     array.flags.writeable = False
@@ -186,13 +182,6 @@ def fraction(value: Any, name: str) -> float:
     if not 0 < x < 1:
         raise ValueError(f"{name} must lie in (0, 1), got {x:g}")
     return x
-
-
-def assign(instance: Any, **values: Any) -> None:
-    """Set attributes of a frozen dataclass that is being made; arrays become read-only."""
-    for name, value in values.items():
-        kept = frozen(value) if isinstance(value, np.ndarray) else value
-        object.__setattr__(instance, name, kept)
 
 
 def positive_int(value: Any, name: str, *, low: int = 1) -> int:
@@ -262,8 +251,7 @@ def covariance(
         raise ValueError(
             f"{name} must be positive semidefinite, got smallest eigenvalue {worst:.3g}"
         )
-    singular = ~is_definite(out) if definite else np.zeros(out.shape[:-2], dtype=bool)
-    if singular.any():
+    if definite and (singular := ~is_definite(out)).any():
         worst = np.linalg.eigvalsh(out[singular])[..., 0].min()
         raise ValueError(
             f"{name} must be positive definite, got a singular matrix "

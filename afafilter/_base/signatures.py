@@ -1,10 +1,14 @@
-"""What is said where a class is called in the habit of other tools."""
+"""Dataclasses that are called in the habit of other tools, and how frozen ones are filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
+
+import numpy as np
+
+from afafilter._base.checks import frozen
 
 T = TypeVar("T")
 
@@ -29,3 +33,10 @@ def rest_by_name(first: str, rest: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def assign(instance: Any, **values: Any) -> None:
+    """Set attributes of a frozen dataclass that is being made; arrays become read-only."""
+    for name, value in values.items():
+        kept = frozen(value) if isinstance(value, np.ndarray) else value
+        object.__setattr__(instance, name, kept)

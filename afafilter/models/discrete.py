@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, assign, choice, covariance, real_array, shaped
-from afafilter._base.signatures import rest_by_name
+from afafilter._base.checks import Array, choice, covariance, real_array, shaped
+from afafilter._base.signatures import assign, rest_by_name
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 

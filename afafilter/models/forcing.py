@@ -25,7 +25,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, assign, observations, real_array, times
+from afafilter._base.checks import Array, observations, real_array, times
+from afafilter._base.signatures import assign
 from afafilter._base.steps import distinct_steps, on_stamps
 from afafilter.linalg import discretiser
 from afafilter.linalg.integrals import augmented

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, assign, choice, covariance, real_array, scalar
+from afafilter._base.checks import Array, choice, covariance, real_array, scalar
+from afafilter._base.signatures import assign
 from afafilter._base.steps import rounding
 from afafilter.linalg import discretiser
 

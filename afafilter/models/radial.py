@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, assign, positive_int, real_array, scalar
+from afafilter._base.checks import Array, positive_int, real_array, scalar
+from afafilter._base.signatures import assign
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
 from afafilter.models.sde import LinearSDE

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import (
     Array,
-    assign,
     choice,
     covariance,
     positive_int,
@@ -28,7 +27,7 @@ from afafilter._base.checks import (
     square,
     times,
 )
-from afafilter._base.signatures import rest_by_name
+from afafilter._base.signatures import assign, rest_by_name
 from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
 from afafilter.linalg.modes import Modes, modes

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, assign, real_array, scalar, times
+from afafilter._base.checks import Array, real_array, scalar, times
+from afafilter._base.signatures import assign
 from afafilter.linalg import discretiser
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, assign, scalar, shaped
+from afafilter._base.checks import Array, scalar, shaped
+from afafilter._base.signatures import assign
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
