@@ -71,18 +71,8 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
 
     Functions and classes of this package are known by their public name, wherever they lie in it,
     and by what they enclose; others by their name, compiled code, defaults, closure and what they
-    use of their own module.
-
-    Parameters
-    ----------
-    value : object
-    within : tuple of int
-        What `value` is part of, by identity: a function that calls itself is described once.
-
-    Raises
-    ------
-    TypeError
-        If the object has no such description.
+    use of their own module. TypeError where there is no such description. `within` holds the
+    identities of what `value` is part of: a function that calls itself is described once.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -322,13 +312,6 @@ def _pack(outcome: Outcome) -> dict[str, Any]:
             }
     rows = [[row[name] for name in COLUMNS] for row in outcome.score.rows()]
     return {"error": "", "seconds": outcome.seconds, "rows": rows, "paths": paths}
-
-
-def write_cell(path: Path, text: str) -> None:
-    """Write all of a file or nothing: a reader, or a run after a crash, never sees a part."""
-    from afafilter.io.files import write_text
-
-    write_text(path, text)
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:

@@ -106,6 +106,9 @@ def compare(
     >>> found.intervals("rmse")["estimator"].tolist()
     ['Kalman', 'raw']
     """
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
     grid = times(t)
     n, rng = positive_int(n_paths, "n_paths"), generator(rng)
     assumed = model if estimator_model is None else estimator_model
@@ -114,23 +117,7 @@ def compare(
     job = Experiment(
         named, model, assumed, grid, x0, outliers, missing, steps, levels, energy, lags, simulator
     )
-    return run_experiment(job, n, rng, n_jobs=n_jobs, chunk_size=chunk_size, progress=progress)
-
-
-def run_experiment(
-    job: Experiment,
-    n_paths: int,
-    rng: np.random.Generator,
-    *,
-    n_jobs: int | None = None,
-    chunk_size: int | None = None,
-    progress: bool | None = None,
-) -> Comparison:
-    """`compare` after its checks."""
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
-    bounds = chunk_bounds(n_paths, len(job.t), job.model.dim, chunk_size)
+    bounds = chunk_bounds(n, len(grid), model.dim, chunk_size)
     children = rng.spawn(len(bounds) - 1)
     tasks = (
         delayed(run_batch)(job, low, high - low, child)
@@ -144,7 +131,7 @@ def run_experiment(
         {name: x.score for name, x in joined.items() if x.score is not None},
         {name: x.seconds for name, x in joined.items()},
         {name: x.error for name, x in joined.items() if x.error is not None},
-        job.t,
-        n_paths,
+        grid,
+        n,
         tuple(joined),
     )

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import Array, choice
+from afafilter._base.frames import data_frame
 from afafilter._base.shown import ShownAsText, load
-from afafilter.io.files import write_text
-from afafilter.io.tables import Cell, latex_table, mark_best, markdown_table, plain
-from afafilter.scoring.paired import DIFFERENCE_COLUMNS, loss, paired_differences, ranks
+from afafilter.io.tables import Cell, latex_table, markdown_table
+from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences, ranks
 from afafilter.scoring.score import COLUMNS, Score, empty_row
-from afafilter.scoring.tally import BAND
-from afafilter.studies.printed import metric_title
+from afafilter.scoring.tally import BAND, Ratio
+from afafilter.studies.printed import marked, metric_title, page_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,36 +54,7 @@ class Comparison(ShownAsText):
         """Draw one metric: a dot with its interval per estimator; see `plotting.comparison`."""
         return load("plotting").comparison(self, metric, ax=ax)
 
-    def to_html(
-        self, path: str | Path | None = None, *, title: str = "", force: bool = False
-    ) -> str:
-        """One self-contained page: a picture per metric, the tables, all numbers to save.
-
-        Parameters
-        ----------
-        path : str or Path, optional
-            File to write; None = only return the page.
-        title : str
-            Title of the page.
-        force : bool
-            Overwrite the file if it exists.
-
-        Returns
-        -------
-        str
-            The HTML. The page needs no network.
-
-        Raises
-        ------
-        FileExistsError
-            If the file exists and `force` is False.
-        ValueError
-            Without plotly: pip install 'afafilter[report]'.
-        """
-        page = str(load("report").comparison_page(self, *([title] if title else [])))
-        if path is not None:
-            write_text(path, page, force=force)
-        return page
+    to_html = page_method("comparison_page")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -92,12 +62,6 @@ class Comparison(ShownAsText):
 
         An estimator that failed has a row for every metric, with NaN.
         """
-        import pandas as pd
-
-        return pd.DataFrame(self.rows(), columns=["estimator", *COLUMNS, "error"])
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of `scores`."""
         done = {name: score.rows() for name, score in self.results.items()}
         keys = [(row["metric"], row["component"]) for row in next(iter(done.values()), [])]
         out: list[dict[str, Any]] = []
@@ -108,7 +72,7 @@ class Comparison(ShownAsText):
             for metric, component in keys or [("rmse", "all")]:
                 empty = empty_row(metric, component, self.n_paths)
                 out.append({"estimator": name, **empty, "error": self.errors[name]})
-        return out
+        return data_frame(out, columns=["estimator", *COLUMNS, "error"])
 
     @cached_property
     def paths(self) -> pd.DataFrame:
@@ -129,8 +93,8 @@ class Comparison(ShownAsText):
         if not frames:
             why = "claims no probabilities" if self.results else f"failed: {dict(self.errors)}"
             raise ValueError(f"every estimator {why}")
-        frame = pd.concat(frames, ignore_index=True)
-        return frame[["estimator", *frame.columns.drop("estimator")]]
+        whole = pd.concat(frames, ignore_index=True)
+        return whole[["estimator", *whole.columns.drop("estimator")]]
 
     @cached_property
     def times(self) -> pd.DataFrame:
@@ -139,41 +103,28 @@ class Comparison(ShownAsText):
         Taken after an untimed call on a few steps, with BLAS on one thread. With n_jobs > 1 the
         batches compete for the machine: take times from n_jobs = 1.
         """
-        import pandas as pd
-
         seconds = [self.seconds[name] for name in self.names]
-        return pd.DataFrame(
-            {
-                "estimator": list(self.names),
-                "seconds": seconds,
-                "seconds_per_path": np.array(seconds) / self.n_paths,
-            }
-        )
+        found = data_frame({"estimator": list(self.names), "seconds": seconds})
+        return found.assign(seconds_per_path=found["seconds"] / self.n_paths)
 
     def intervals(self, metric: str = "rmse", component: str = "all") -> pd.DataFrame:
         """One row per estimator: estimator, value, lower, upper (95 % Student interval over paths).
 
         NaN where an estimator failed or does not have the metric.
         """
-        import pandas as pd
-
-        have = dict(self._having(metric, component))
-        rows = []
+        have, rows = self._ratios(metric, component), []
         for name in self.names:
             value = low = high = np.nan
             if name in have:
-                ratio = have[name].ratio(metric, component)
-                value, (_, low, high) = ratio.value, ratio.interval()
+                value, (_, low, high) = have[name].value, have[name].interval()
             rows.append({"estimator": name, "value": value, "lower": low, "upper": high})
-        return pd.DataFrame(rows)
+        return data_frame(rows)
 
     def summary(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per estimator, for a CSV file: estimator, rmse, rmse_low, rmse_high, nlpd, ...
 
         Pooled over components; "time" is ms per path, without interval. Default: all metrics.
         """
-        import pandas as pd
-
         known = dict.fromkeys(m for s in self.results.values() for m in s.metrics if m != "bias")
         columns: dict[str, Any] = {"estimator": list(self.names)}
         for metric in [*known, "time"] if metrics is None else metrics:
@@ -183,7 +134,7 @@ class Comparison(ShownAsText):
             part = self.intervals(metric)
             for name, source in (("", "value"), ("_low", "lower"), ("_high", "upper")):
                 columns[metric + name] = part[source]
-        return pd.DataFrame(columns)
+        return data_frame(columns)
 
     def differences(
         self,
@@ -225,8 +176,6 @@ class Comparison(ShownAsText):
         ValueError
             Unknown or failed reference, unknown metric.
         """
-        import pandas as pd
-
         if reference in self.errors:
             raise ValueError(f"reference {reference!r} failed: {self.errors[reference]}")
         if reference not in self.results:
@@ -236,16 +185,13 @@ class Comparison(ShownAsText):
         wanted = [metrics] if isinstance(metrics, str) else list(metrics)
         rows = []
         for metric in wanted:
-            ratios = {
-                name: score.ratio(metric, component)
-                for name, score in self._having(metric, component)
-            }
+            ratios = self._ratios(metric, component)
             if reference not in ratios:
                 raise ValueError(f"reference {reference!r} has no {metric} of {component!r}")
             for row in paired_differences(ratios, reference, level, n_boot, rng):
                 rows.append(row | {"metric": metric, "component": component})
         columns = ["estimator", "reference", "metric", "component", *DIFFERENCE_COLUMNS]
-        return pd.DataFrame(rows, columns=columns)
+        return data_frame(rows, columns=columns)
 
     def ranks(self, metric: str = "rmse", *, component: str = "all") -> pd.DataFrame:
         """Places of the estimators, path by path, 1 for the smallest loss; ties share.
@@ -253,10 +199,7 @@ class Comparison(ShownAsText):
         Columns estimator, rank (mean over paths), low, high (95 % Student interval), first (share
         of paths where nobody is better). ValueError for an unknown metric or component.
         """
-        import pandas as pd
-
-        have = self._having(metric, component)
-        return pd.DataFrame(ranks(metric, {name: s.ratio(metric, component) for name, s in have}))
+        return data_frame(ranks(metric, self._ratios(metric, component)))
 
     def reliability(self) -> pd.DataFrame:
         """Reliability diagram of all but point estimators: see `Score.reliability`."""
@@ -270,12 +213,10 @@ class Comparison(ShownAsText):
         self, metrics: Sequence[str] | None = None, *, component: str = "all"
     ) -> pd.DataFrame:
         """One row per estimator, one column per metric (values only); "time" is ms per path."""
-        import pandas as pd
-
         metrics = self._table_metrics(metrics)
-        cells = self._cells(metrics, component, False, 3)
-        values = {m: [row[1][k].value for row in cells] for k, m in enumerate(metrics)}
-        return pd.DataFrame(values, index=pd.Index(self.names, name="estimator"))
+        rows = self._cells(metrics, component, False, 3)
+        values = [[cell.value for cell in cells] for _, cells in rows]
+        return data_frame(values, columns=metrics, index=self.names).rename_axis("estimator")
 
     def to_latex(
         self,
@@ -323,18 +264,23 @@ class Comparison(ShownAsText):
     def __str__(self) -> str:
         return f"{len(self.names)} estimators, {self.n_paths} paths\n{self.to_markdown()}"
 
-    def _having(self, metric: str, component: str) -> list[tuple[str, Score]]:
+    def _having(self, metric: str, component: str) -> dict[str, Score]:
+        """The scores that have a component of a metric."""
         known = tuple(dict.fromkeys(m for s in self.results.values() for m in s.metrics))
         if metric not in known:
             raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
-        have = [
-            (name, score)
+        have = {
+            name: score
             for name, score in self.results.items()
             if metric in score.metrics and component in score.components(metric)
-        ]
+        }
         if not have:
             raise ValueError(f"component {component!r} does not exist for {metric}")
         return have
+
+    def _ratios(self, metric: str, component: str) -> dict[str, Ratio]:
+        have = self._having(metric, component)
+        return {name: score.ratio(metric, component) for name, score in have.items()}
 
     def _table_metrics(self, metrics: Sequence[str] | None) -> list[str]:
         known = {m for s in self.results.values() for m in s.metrics} | {"time"}
@@ -348,25 +294,20 @@ class Comparison(ShownAsText):
     def _cells(
         self, metrics: Sequence[str], component: str, uncertainty: bool, digits: int
     ) -> list[tuple[str, list[Cell]]]:
-        table: dict[str, list[Cell]] = {name: [] for name in self.names}
+        columns = []
         for metric in metrics:
-            have = [] if metric == "time" else self._having(metric, component)
-            found = dict(have)
+            found = {} if metric == "time" else self._ratios(metric, component)
             column = []
             for name in self.names:
+                cell = Cell(np.nan)
                 if name in self.errors:
-                    column.append(Cell(np.nan, text="failed"))
+                    cell = Cell(np.nan, text="failed")
                 elif metric == "time":
-                    column.append(Cell(1e3 * self.seconds[name] / self.n_paths))
+                    cell = Cell(1e3 * self.seconds[name] / self.n_paths)
                 elif name in found:
-                    ratio = found[name].ratio(metric, component)
-                    se = ratio.interval()[0] if uncertainty else np.nan
-                    column.append(Cell(ratio.value, se))
-                else:
-                    column.append(Cell(np.nan))
-            texts = [plain(Cell(c.value, c.se), digits).partition(" ")[0] for c in column]
-            values = [c.value for c in column]
-            best = mark_best(values, [loss(metric, v) for v in values], texts)
-            for name, cell, flag in zip(self.names, column, best):
-                table[name].append(Cell(cell.value, cell.se, flag, cell.text))
-        return list(table.items())
+                    se = found[name].interval()[0] if uncertainty else np.nan
+                    cell = Cell(found[name].value, se)
+                column.append(cell)
+            columns.append(marked(column, metric, digits))
+        rows = zip(*columns) if columns else ((),) * len(self.names)
+        return [(name, list(row)) for name, row in zip(self.names, rows)]

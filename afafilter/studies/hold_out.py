@@ -10,8 +10,9 @@ differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.containers import chosen_unit, take
+from afafilter._base.frames import data_frame
 from afafilter._base.normal import half_width
 from afafilter._base.shown import LINES, ShownAsText
 from afafilter.io.tables import Cell, markdown_table
@@ -161,13 +163,25 @@ def hold_out(
         for name, model in named.items()
     }
     extra = {} if obs_cov is None else {"obs_cov": obs_cov}
+
+    def losses(model: str, name: str, gone: ObsMask, scored: ObsMask) -> Array:
+        shown = np.where(gone, np.nan, data)
+        found = tried[name](named[model], grid, shown, **extra)
+        return _losses(found, named[model], R[model], data, scored)
+
     rows: list[dict[str, Any]] = []
     errors: dict[tuple[str, str], str] = {}
     for kind in (kinds,) if isinstance(kinds, str) else kinds:
         choice(kind, "kinds", KINDS)
         hidden = list(_pieces(kind, data, count, share, reach, draw))
-        rows += _scored(kind, hidden, tried, named, grid, data, R, extra, errors)
-    return HoldOut(_frame(rows), errors)
+        found: dict[tuple[str, str], list[Array]] = {}
+        for key in product(named, tried):
+            try:
+                found[key] = [losses(*key, *piece) for piece in hidden]
+            except Exception as error:
+                errors[key] = f"{type(error).__name__}: {error}"
+        rows += _rows(kind, found, errors)
+    return HoldOut(data_frame(rows), errors)
 
 
 def _pieces(
@@ -175,7 +189,7 @@ def _pieces(
 ) -> Iterator[tuple[ObsMask, ObsMask]]:
     """What is hidden and what of it is scored, (T, p) each."""
     seen = np.isfinite(data)
-    T = len(data)
+    T = end = len(data)
     for k in range(count):
         hidden = np.zeros_like(seen)
         if kind == "random":
@@ -186,41 +200,16 @@ def _pieces(
                 hidden[start : start + width] = True
         else:
             origin = T // 2 + (T - T // 2 - 1) * (k + 1) // (count + 1)
-            hidden[origin:] = True
-            scored = hidden & seen
-            scored[origin + reach :] = False
-            yield hidden, scored
-            continue
-        yield hidden, hidden & seen
+            hidden[origin:], end = True, origin + reach
+        scored = hidden & seen
+        scored[end:] = False
+        yield hidden, scored
 
 
-def _scored(
-    kind: str,
-    hidden: Sequence[tuple[ObsMask, ObsMask]],
-    estimators: Mapping[str, Callable[..., Estimate]],
-    models: Mapping[str, Any],
-    t: Array,
-    z: Array,
-    R: Mapping[str, Array],
-    extra: Mapping[str, Any],
-    errors: dict[tuple[str, str], str],
+def _rows(
+    kind: str, found: dict[tuple[str, str], list[Array]], errors: dict[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], list[Array]] = {}
-    for where, model in models.items():
-        for name, estimator in estimators.items():
-            try:
-                found[where, name] = [
-                    _losses(
-                        estimator(model, t, np.where(gone, np.nan, z), **extra),
-                        model,
-                        R[where],
-                        z,
-                        scored,
-                    )
-                    for gone, scored in hidden
-                ]
-            except Exception as error:
-                errors[where, name] = f"{type(error).__name__}: {error}"
+    """Scores of what was found, paired; who says nothing goes to the errors."""
     mute = [key for key, parts in found.items() if not any(_known(x).any() for x in parts)]
     for key in mute:
         errors[key] = "ValueError: says nothing of the values that were hidden"
@@ -284,9 +273,3 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     nlpd = 0.5 * u**2 + np.log(sd) + 0.5 * np.log(2 * np.pi)
     inside = np.abs(u) <= half_width(LEVEL)
     return np.stack([error, crps_gaussian(u, sd, error), inside, nlpd], axis=1)
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows)

@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, positive_int
-from afafilter._base.shown import ShownAsText, load
+from afafilter._base.frames import data_frame
+from afafilter._base.shown import ShownAsText
 from afafilter.io.files import write_text
 from afafilter.scoring.tally import BAND
-from afafilter.studies.cells import Cell, Grid, read_cell, run_cell, write_cell
+from afafilter.studies.cells import Cell, Grid, read_cell, run_cell
+from afafilter.studies.printed import page_method
 from afafilter.studies.running import compute_cells, jobs
 
 if TYPE_CHECKING:
@@ -74,19 +76,8 @@ class Law(NamedTuple):
 
 
 def power_law(sizes: Array, seconds: Array, wanted: Array) -> Law:
-    """Fit the law to measured cells and evaluate it.
+    """Fit the law to cells of these sizes (m, 3) and seconds (m,); evaluate it at `wanted`.
 
-    Parameters
-    ----------
-    sizes : ndarray, shape (m, 3)
-        Paths, steps and dimension of each cell that was measured.
-    seconds : ndarray, shape (m,)
-        What it took, > 0.
-    wanted : ndarray, shape (places, 3)
-        Sizes at which the law is evaluated.
-
-    Notes
-    -----
     A law of logarithms is one of medians; the mean of the exponentials of the measured errors makes
     it one of means (Duan's smearing). Negative exponents, which few or noisy cells may give, are
     set to zero.
@@ -161,10 +152,8 @@ class StudyPlan(ShownAsText):
     def fitted(self) -> pd.DataFrame:
         """`measured` with a column `law`: what the cost model says of the same cell."""
         where = {place: k for k, place in enumerate(self._places)}
-        frame = self.measured
-        rows = [where[place] for place in zip(frame["model"], frame["scenario"])]
-        told = [self._laws[name].seconds[k] for name, k in zip(frame["estimator"], rows)]
-        return frame.assign(law=told)
+        names = zip(*(self.measured[column] for column in ("model", "scenario", "estimator")))
+        return self.measured.assign(law=[self._laws[e].seconds[where[m, s]] for m, s, e in names])
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -175,8 +164,6 @@ class StudyPlan(ShownAsText):
         share (of all time), and the exponents of paths, steps and dim. Intervals need at least one
         more measured cell than the law has parameters.
         """
-        import pandas as pd
-
         equal = np.full(len(self._places), 1.0 / len(self._places))
         counts = self.measured["estimator"].value_counts()
         whole = sum(law.total(equal)[0] for law in self._laws.values())
@@ -186,18 +173,16 @@ class StudyPlan(ShownAsText):
             row = [name, int(counts[name]), value, low, high, law.spread, value / whole]
             rows.append([*row, *law.exponents])
         names = ["estimator", "measured", "seconds", "low", "high", "spread", "share", *AXES]
-        return pd.DataFrame(rows, columns=names)
+        return data_frame(rows, columns=names)
 
     @cached_property
     def places(self) -> pd.DataFrame:
         """Cost by place: model, scenario, paths, steps, dim, cells, seconds (per cell), hours."""
-        import pandas as pd
-
         seconds = np.sum([law.seconds for law in self._laws.values()], axis=0)
         each = len(self.study.cells) // len(self._places)
-        frame = pd.DataFrame(self._places, columns=["model", "scenario"])
-        frame[list(AXES)] = self._sizes.astype(int)
-        return frame.assign(cells=each, seconds=seconds, hours=each * seconds / 3600.0)
+        places = data_frame(self._places, columns=["model", "scenario"])
+        places[list(AXES)] = self._sizes.astype(int)
+        return places.assign(cells=each, seconds=seconds, hours=each * seconds / 3600.0)
 
     @property
     def cell_seconds(self) -> tuple[float, float, float]:
@@ -244,8 +229,6 @@ class StudyPlan(ShownAsText):
         "caller" where more workers would not help), gigabytes (of files). Without `cells`: those of
         the study, and a million.
         """
-        import pandas as pd
-
         rows = []
         for count in cells or dict.fromkeys((len(self.study.cells), 1_000_000)):
             alone = self.seconds(count)[0]
@@ -255,43 +238,14 @@ class StudyPlan(ShownAsText):
                 gigabytes = count * self.cell_bytes / 1e9
                 rows.append([count, n, *hours, alone / 3600.0 / hours[0], limit, gigabytes])
         names = ["cells", "workers", "hours", "low", "high", "speedup", "limit", "gigabytes"]
-        return pd.DataFrame(rows, columns=names)
+        return data_frame(rows, columns=names)
 
     @property
     def most_workers(self) -> int:
         """The most workers that one calling process keeps busy."""
         return max(1, int(self.cell_seconds[0] / self.caller_seconds))
 
-    def to_html(
-        self, path: str | Path | None = None, *, title: str = "", force: bool = False
-    ) -> str:
-        """The plan as a page: durations against workers, costs, measured cells beside the law.
-
-        Parameters
-        ----------
-        path : str or Path, optional
-            File to write; None = only return the page.
-        title : str
-            Title of the page.
-        force : bool
-            Overwrite the file if it exists.
-
-        Returns
-        -------
-        str
-            The HTML. The page needs no network.
-
-        Raises
-        ------
-        FileExistsError
-            If the file exists and `force` is False.
-        ValueError
-            Without plotly: pip install 'afafilter[report]'.
-        """
-        page = str(load("report").plan_page(self, *([title] if title else [])))
-        if path is not None:
-            write_text(path, page, force=force)
-        return page
+    to_html = page_method("plan_page")
 
     def __str__(self) -> str:
         value, low, high = self.cell_seconds
@@ -318,8 +272,6 @@ def make_plan(
 
 
 def _planned(study: Grid, folder: Path, cells: int, progress: bool | None) -> StudyPlan:
-    import pandas as pd
-
     folder.mkdir(parents=True, exist_ok=True)
     known = _timed(study, folder, study.cells)
     chosen = [cell for cell in _spread_out(study, cells) if cell not in known]
@@ -340,7 +292,7 @@ def _planned(study: Grid, folder: Path, cells: int, progress: bool | None) -> St
         sizes = dict(zip(AXES, _size(study, cell.model, cell.scenario)))
         place = {"model": cell.model, "scenario": cell.scenario, "seed": cell.seed} | sizes
         rows += [{**place, "estimator": name, "seconds": s} for name, s in took.items()]
-    measured = pd.DataFrame(rows)
+    measured = data_frame(rows)
     failed = {name: e for name, e in errors.items() if name not in set(measured["estimator"])}
     some = list(known)[-cells:]
     size = float(np.mean([(folder / f"{cell.key}.json").stat().st_size for cell in some]))
@@ -381,5 +333,5 @@ def _caller_seconds(study: Grid, folder: Path, cells: Sequence[Cell]) -> float:
         began = time.perf_counter()
         for cell, text in zip(cells, texts):
             pickle.dumps((cell, *work[cell.model, cell.scenario]))
-            write_cell(Path(other) / f"{cell.key}.json", pickle.loads(pickle.dumps(text)))
+            write_text(Path(other) / f"{cell.key}.json", pickle.loads(pickle.dumps(text)))
         return (time.perf_counter() - began) / len(cells)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from afafilter._base.shown import load
+from afafilter.io.files import write_text
 from afafilter.io.tables import Cell, latex_table, mark_best, plain
 from afafilter.scoring.paired import loss
 
@@ -33,6 +37,51 @@ def metric_title(metric: str) -> str:
     return TITLES[metric]
 
 
+def page_method(page: str) -> Callable[..., str]:
+    """The method `to_html` of a result, whose page is written by the report's function `page`."""
+
+    def to_html(
+        self: Any, path: str | Path | None = None, *, title: str = "", force: bool = False
+    ) -> str:
+        """One self-contained page that needs no network: pictures, tables, all numbers to save.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            File to write; None = only return the page.
+        title : str
+            Title of the page.
+        force : bool
+            Overwrite the file if it exists.
+
+        Returns
+        -------
+        str
+            The HTML.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `force` is False.
+        ValueError
+            Without plotly: pip install 'afafilter[report]'.
+        """
+        text = str(getattr(load("report"), page)(self, *([title] if title else [])))
+        if path is not None:
+            write_text(path, text, force=force)
+        return text
+
+    return to_html
+
+
+def marked(cells: Sequence[Cell], metric: str, digits: int = 3) -> list[Cell]:
+    """Cells of a column, the best marked: that of least loss, and what is printed like it."""
+    texts = [plain(cell, digits).partition(" ")[0] for cell in cells]
+    values = [cell.value for cell in cells]
+    best = mark_best(values, [loss(metric, value) for value in values], texts)
+    return [replace(cell, best=flag) for cell, flag in zip(cells, best)]
+
+
 def study_table(
     result: StudyResult, metric: str, *, caption: str | None = None, label: str | None = None
 ) -> str:
@@ -48,10 +97,7 @@ def study_table(
     columns = []
     for place in product(study.models, study.scenarios):
         cells = [Cell(*keyed[(*place, name)]) for name in study.estimators]
-        texts = [plain(cell).partition(" ")[0] for cell in cells]
-        values = [cell.value for cell in cells]
-        best = mark_best(values, [loss(metric, v) for v in values], texts)
-        columns.append([replace(cell, best=flag) for cell, flag in zip(cells, best)])
+        columns.append(marked(cells, metric))
     varied = [list(group) for group in (study.models, study.scenarios) if len(group) > 1]
     return latex_table(
         [" / ".join(place) or metric_title(metric) for place in product(*varied)],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from afafilter._base.frames import data_frame
 from afafilter._base.shown import ShownByFields
 from afafilter.io.files import atomic_path
 from afafilter.scoring.paired import DIFFERENCE_COLUMNS, paired_differences
@@ -40,21 +41,17 @@ class StudyResult(ShownByFields):
         Columns: model, scenario, seed, those of `Study.columns`, estimator, the columns of
         `Score.frame`, error. An estimator that failed has one row with its error.
         """
-        import pandas as pd
-
         rows = []
         for place, name, content in self.outcomes():
             n_paths = self.study.scenarios[place["scenario"]].n_paths
             found = [dict(zip(COLUMNS, row)) for row in content["rows"]]
             for row in found or [empty_row("rmse", "all", n_paths)]:
                 rows.append({**place, "estimator": name, **row, "error": content["error"]})
-        return pd.DataFrame(rows)
+        return data_frame(rows)
 
     @cached_property
     def times(self) -> pd.DataFrame:
         """Run times: the places, estimator, seconds, seconds_per_path (not reproducible)."""
-        import pandas as pd
-
         rows = []
         for place, name, content in self.outcomes():
             seconds = np.nan if content["seconds"] is None else content["seconds"]
@@ -62,7 +59,7 @@ class StudyResult(ShownByFields):
             rows.append(
                 {**place, "estimator": name, "seconds": seconds, "seconds_per_path": seconds / n}
             )
-        return pd.DataFrame(rows)
+        return data_frame(rows)
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -77,8 +74,6 @@ class StudyResult(ShownByFields):
         Columns: model, scenario, those of `Study.columns`, estimator, value, se, lower, upper (95 %
         Student interval over paths; NaN where it failed).
         """
-        import pandas as pd
-
         rows = []
         for place, ratios in self.ratios(metric):
             for name in self.study.estimators:
@@ -86,7 +81,7 @@ class StudyResult(ShownByFields):
                 numbers = (np.nan,) * 4 if ratio is None else (ratio.value, *ratio.interval())
                 named = dict(zip(("value", "se", "lower", "upper"), numbers))
                 rows.append({**place, "estimator": name, **named})
-        return pd.DataFrame(rows)
+        return data_frame(rows)
 
     def differences(
         self, reference: str, metric: str = "rmse", *, level: float = BAND, n_boot: int = 2000
@@ -102,8 +97,6 @@ class StudyResult(ShownByFields):
         ValueError
             Unknown reference or metric.
         """
-        import pandas as pd
-
         if reference not in self.study.estimators:
             known = ", ".join(map(repr, self.study.estimators))
             raise ValueError(f"reference must be one of {known}, got {reference!r}")
@@ -114,7 +107,7 @@ class StudyResult(ShownByFields):
             if reference in ratios:
                 found = paired_differences(ratios, reference, level, n_boot)
                 rows += [{**place, **row} for row in found]
-        return pd.DataFrame(rows, columns=[*columns, "estimator", "reference", *DIFFERENCE_COLUMNS])
+        return data_frame(rows, columns=[*columns, "estimator", "reference", *DIFFERENCE_COLUMNS])
 
     def table(self, metric: str = "rmse") -> pd.DataFrame:
         """A metric pooled over seeds: one row per (model, scenario), one column per estimator."""

@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 
 from afafilter._base.progress import watched
 from afafilter._version import __version__
+from afafilter.io.files import write_text
 from afafilter.studies.batch import Experiment, end_with
-from afafilter.studies.cells import Cell, Grid, read_cell, run_cell, write_cell
+from afafilter.studies.cells import Cell, Grid, read_cell, run_cell
 
 Work: TypeAlias = tuple[Cell, Experiment, int]
 """A cell, what is simulated and estimated in it, on how many paths."""
@@ -124,5 +125,5 @@ def compute_cells(
         for done in workers(delayed(compute)(some) for some in pace.portions(left, len(todo))):
             pace.seen(sum(seconds for *_, seconds in done) / len(done))
             for cell, text, _ in done:
-                write_cell(folder / f"{cell.key}.json", text)
+                write_text(folder / f"{cell.key}.json", text)
                 bar.update()

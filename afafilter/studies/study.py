@@ -6,6 +6,7 @@ differences between them are paired. Every finished cell is written at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,6 @@ from afafilter._base.shown import ShownByFields
 from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import Estimator, checked_estimators
 from afafilter.studies.cells import Cell, cell_keys, describe
-from afafilter.studies.failures import warn_of_failures
 from afafilter.studies.result import StudyResult
 from afafilter.studies.running import compute_cells, is_finished
 from afafilter.studies.scenario import Scenario
@@ -80,9 +80,8 @@ class Study(ShownByFields):
             if not value:
                 raise ValueError(f"{name} must hold at least one, got none: the grid is empty")
             object.__setattr__(self, name, {str(k): v for k, v in value.items()})
-        object.__setattr__(
-            self, "models", {name: _pair(name, m) for name, m in self.models.items()}
-        )
+        models = {name: _pair(name, model) for name, model in self.models.items()}
+        object.__setattr__(self, "models", models)
         for name, scenario in self.scenarios.items():
             if not isinstance(scenario, Scenario):
                 raise TypeError(f"scenarios[{name!r}] must be a Scenario, got {scenario!r}")
@@ -169,7 +168,7 @@ class Study(ShownByFields):
         todo = [cell for cell in self.cells if not is_finished(folder, cell, retry_failed)]
         compute_cells(self, folder, todo, n_jobs, progress, retry_failed)
         result = StudyResult(self, folder)
-        warn_of_failures(result.outcomes())
+        _warn_of_failures(result)
         return result
 
     def plan(
@@ -210,6 +209,22 @@ class Study(ShownByFields):
     def result(self, directory: str | Path) -> StudyResult:
         """What `directory` holds so far, without computing anything."""
         return StudyResult(self, Path(directory))
+
+
+def _warn_of_failures(result: StudyResult) -> None:
+    """A RuntimeWarning with the first error of those that failed in every cell."""
+    outcomes = [(name, content["error"]) for _, name, content in result.outcomes()]
+    worked = {name for name, error in outcomes if not error}
+    lost = {name: error for name, error in reversed(outcomes) if name not in worked}
+    if lost:
+        names = [name for name in result.study.estimators if name in lost]
+        warnings.warn(
+            f"{', '.join(names)} failed in every cell, so that scores are NaN; the first error: "
+            f"{lost[names[0]]}. All are in StudyResult.errors; run(..., retry_failed=True) tries "
+            "once more",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _pair(name: str, model: Any) -> tuple[Any, Any]:

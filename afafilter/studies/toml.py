@@ -83,20 +83,7 @@ class Configured:
 
 
 def study_arguments(path: Path, allow_import: bool = False) -> dict[str, Any]:
-    """Keyword arguments of `Study` from a TOML file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    allow_import : bool
-        Whether estimators may be named by import path, which runs their code.
-
-    Raises
-    ------
-    ValueError, TypeError
-        The message names the file, the table and the key.
-    """
+    """Keyword arguments of `Study` from a TOML file; messages name file, table and key."""
     content = read_toml(path)
     with place(str(path)):
         known_keys(content, TOP)
@@ -104,20 +91,19 @@ def study_arguments(path: Path, allow_import: bool = False) -> dict[str, Any]:
             if not isinstance(content.get(name), dict) or not content[name]:
                 raise ValueError(f"a study needs at least one table [{name}.<name>]")
         columns: dict[str, dict[str, Any]] = {}
-        models = {}
-        for name, table in _varied(content["models"], "models", columns):
-            models[name] = _model_pair(table, f"[models.{name}]")
-        scenarios = {}
+        models = {
+            name: _model_pair(table, f"[models.{name}]")
+            for name, table in _varied(content["models"], "models", columns)
+        }
+        scenarios, estimators = {}, {}
         for name, table in _varied(content["scenarios"], "scenarios", columns):
             with place(f"[scenarios.{name}]"):
                 scenarios[name] = _scenario(table)
-        estimators = {}
         for name, table in content["estimators"].items():
             with place(f"[estimators.{name}]"):
                 estimators[name] = _estimator(table, allow_import)
-    rest = {k: content[k] for k in ("seeds", "levels", "energy", "lags") if k in content}
-    tables = {"models": models, "estimators": estimators, "scenarios": scenarios}
-    return tables | rest | {"columns": columns}
+    found = {"models": models, "estimators": estimators, "scenarios": scenarios}
+    return content | found | {"columns": columns}
 
 
 def _varied(
@@ -212,21 +198,17 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
         }
     for key, value in options.items():
         if key in words:
-            _one_of(value, key, words[key])
+            if value not in words[key]:
+                raise ValueError(
+                    f"{key} must be one of {', '.join(words[key])}, got {value!r}"
+                    f"{near(value, words[key])}"
+                )
         elif key in ("iterations", "window"):
             positive_int(value, key)
         elif key in NUMBERS:
             scalar(value, key, low=0.0)
         elif key in SWITCHES and not isinstance(value, bool):
             raise TypeError(f"{key} must be true or false, got {value!r}")
-
-
-def _one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(
-            f"{name} must be one of {', '.join(allowed)}, got {value!r}{near(value, allowed)}"
-        )
-    return str(value)
 
 
 def _table(value: Any) -> dict[str, Any]:

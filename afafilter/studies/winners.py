@@ -8,12 +8,13 @@ level. What has not won is a tie. The tests compare the logarithms of each path'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from afafilter._base.checks import fraction
+from afafilter._base.frames import data_frame
 from afafilter.scoring.paired import holm, loss, paired_differences, worse_p_value
 from afafilter.scoring.tally import Ratio
 from afafilter.studies.result import StudyResult
@@ -57,18 +58,13 @@ def winners(
     ValueError
         Unknown estimator or metric; a level outside (0, 1).
     """
-    import pandas as pd
-
     level = fraction(level, "level")
-    names = list(result.study.estimators) if among is None else list(among)
-    for name in names:
+    for name in among or ():
         if name not in result.study.estimators:
             known = ", ".join(map(repr, result.study.estimators))
             raise ValueError(f"among must name estimators of {known}, got {name!r}")
     rows: list[dict[str, Any]] = []
-    for place, ratios in result.ratios(metric):
-        own = {name: ratios[name] for name in names if name in ratios}
-        size = {name: loss(metric, ratio.value) for name, ratio in own.items()}
+    for place, own, size in _competitors(result, metric, among):
         order = sorted((name for name in size if np.isfinite(size[name])), key=size.__getitem__)
         if len(order) < 2:
             continue
@@ -78,8 +74,8 @@ def winners(
         found = {"best": best, "second": second, "value": own[best].value, "margin": margin, "p": p}
         rows.append({**place, **found})
     corrected, rejected = holm(np.array([row["p"] for row in rows]), level)
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else COLUMNS)
-    return frame.assign(p_holm=corrected, won=rejected)
+    found_there = data_frame(rows, columns=list(rows[0]) if rows else COLUMNS)
+    return found_there.assign(p_holm=corrected, won=rejected)
 
 
 def against_best(
@@ -96,23 +92,26 @@ def against_best(
         95 % bootstrap interval of its value over the best's; 1 for the best itself), p (paired
         Student test; 1 for the best itself) and p_holm, corrected for all comparisons.
     """
-    import pandas as pd
-
-    names = list(result.study.estimators) if among is None else list(among)
     rows: list[dict[str, Any]] = []
+    for place, own, size in _competitors(result, metric, among):
+        if size:
+            best = min(size, key=size.__getitem__)
+            rows += [{**place, **row} for row in compared_with(best, own)]
+    found = data_frame(rows, columns=list(rows[0]) if rows else COMPARED)
+    corrected = np.ones(len(found))
+    tested = (found["estimator"] != found["best"]).to_numpy()
+    corrected[tested] = holm(found["p"].to_numpy(dtype=np.float64)[tested], 0.05)[0]
+    return found.assign(p_holm=corrected)
+
+
+def _competitors(
+    result: StudyResult, metric: str, among: Sequence[str] | None
+) -> Iterator[tuple[dict[str, Any], dict[str, Ratio], dict[str, float]]]:
+    """Of every place its columns, and the sums and the loss of those that compete there."""
+    names = list(result.study.estimators) if among is None else list(among)
     for place, ratios in result.ratios(metric):
         own = {name: ratios[name] for name in names if name in ratios}
-        size = {name: loss(metric, ratio.value) for name, ratio in own.items()}
-        if not size:
-            continue
-        best = min(size, key=size.__getitem__)
-        rows += [{**place, **row} for row in compared_with(best, own)]
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else COMPARED)
-    own_p = frame["p"].to_numpy(dtype=np.float64)
-    corrected = np.ones(len(frame))
-    tested = (frame["estimator"] != frame["best"]).to_numpy()
-    corrected[tested] = holm(own_p[tested], 0.05)[0]
-    return frame.assign(p_holm=corrected)
+        yield place, own, {name: loss(metric, ratio.value) for name, ratio in own.items()}
 
 
 def compared_with(best: str, ratios: Mapping[str, Ratio]) -> list[dict[str, Any]]:
