@@ -169,13 +169,7 @@ def functions() -> dict[str, Callable[..., Estimate]]:
 
 
 def weight_from_table(table: Any) -> Weight:
-    """The weight that a table such as {"name": "student_t", "nu": 4.0} describes.
-
-    Raises
-    ------
-    ValueError, TypeError
-        No table, no name, or what `weight_from_name` refuses.
-    """
+    """The weight that a table such as {"name": "student_t", "nu": 4.0} describes."""
     if not isinstance(table, Mapping):
         raise TypeError(f'weight must be a table {{ name = "student_t", nu = 4.0 }}, got {table!r}')
     parameters = dict(table)

@@ -86,13 +86,7 @@ def takes_tables(function: F) -> F:
 
 
 def chosen_unit(model: Any, time_unit: str | None) -> str:
-    """The unit that dates are counted in: the model's, the one asked for, or days.
-
-    Raises
-    ------
-    ValueError
-        If the model and the caller say different ones, or no known one is said.
-    """
+    """The unit that dates are counted in: the model's, the one asked for, or days."""
     own = getattr(model, "time_unit", "")
     if time_unit is None:
         return own or "D"

@@ -25,13 +25,8 @@ def parse_dates(
 ) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
     """Dates (UTC) and, where cells tell it, their minutes east of UTC; NaT for what is none.
 
-    Parameters
-    ----------
-    cells : sequence of str
-        ISO 8601 such as 2024-01-31, 2024-01-31T10:00:00.5+02:00 (a blank may stand for the T,
-        a slash for the dash), or text in `pattern`.
-    pattern : str, optional
-        As for `datetime.strptime`, e.g. "%d.%m.%Y %H:%M"; None = ISO 8601.
+    Cells are ISO 8601 such as 2024-01-31T10:00:00.5+02:00 (a blank may stand for the T, a slash for
+    the dash) or text in a `pattern` of `datetime.strptime`.
     """
     if pattern is not None:
         return _by_pattern(cells, pattern)

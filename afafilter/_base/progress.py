@@ -33,16 +33,10 @@ def watched() -> bool:
 
 @contextmanager
 def waiting(words: str, hint: str = "") -> Iterator[None]:
-    """Say on stderr what goes on and for how long it has, if it takes long; cleared at the end.
+    """Say on stderr what goes on (`words`) and for how long it has, if it takes long.
 
-    The outermost one speaks.
-
-    Parameters
-    ----------
-    words : str
-        What goes on, such as "fitting".
-    hint : str
-        A cheaper way, said before the work starts.
+    Cleared at the end; of several the outermost speaks. `hint` is a cheaper way, said before the
+    work.
     """
     if not watched() or not _busy.acquire(blocking=False):
         yield

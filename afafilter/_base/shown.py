@@ -112,13 +112,7 @@ def optional(package: str, what: str) -> Any:
 
 
 def component_names(d: int, given: Sequence[str] = (), letter: str = "x") -> list[str]:
-    """The names of d components: those given, or x0, x1, ...
-
-    Raises
-    ------
-    ValueError
-        If `given` does not name every component.
-    """
+    """The names of d components: those given, which must be as many, or x0, x1, ..."""
     if isinstance(given, str) or (given and len(given) != d):
         raise ValueError(f"names must be {d} names, one for each component, got {given!r}")
     return list(given) or [f"{letter}{i}" for i in range(d)]

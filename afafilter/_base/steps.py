@@ -44,13 +44,7 @@ def asked_times(value: ArrayLike | None, stamps: Array, name: str = "query_times
 
 
 def not_before(t: float, last: float) -> float:
-    """t, or `last` where rounding alone makes it earlier.
-
-    Raises
-    ------
-    ValueError
-        t lies before `last`.
-    """
+    """t, or `last` where rounding alone makes it earlier; ValueError where it lies before that."""
     if t >= last:
         return t
     if last - t > rounding(last):
@@ -90,21 +84,12 @@ def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
 
 
 def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
-    """Distinct steps (k,) and which one each gap is (n,).
+    """Distinct steps (k,) and which one each gap (n,) >= 0 is, up to the rounding of its stamp.
 
-    Parameters
-    ----------
-    gaps : ndarray, shape (n,)
-        Time from one stamp to the next, >= 0.
-    stamps : ndarray, shape (n,)
-        The later end of each, with the rounding of which gaps are compared; the one farthest from 0
-        is the first or the last.
-
-    Notes
-    -----
-    All gaps of a step lie within one rounding of each other, and the step is their mean: the
-    elapsed time is kept. A gap of zero only equals zero. Where most of many gaps differ each is a
-    step of its own, in order, so that what is made of them is read in order too.
+    The stamp farthest from 0 is the first or the last. All gaps of a step lie within one rounding
+    of each other, and the step is their mean: the elapsed time is kept. A gap of zero only equals
+    zero. Where most of many gaps differ each is a step of its own, in order, so that what is made of
+    them is read in order too.
     """
     if len(gaps) == 0:
         return np.zeros(1), np.zeros(0, np.int64)

@@ -91,14 +91,7 @@ def through(
 ) -> tuple[Array, Array]:
     """Mean (..., T, p) and covariance (..., T, p, p) of H x, undetermined where they are.
 
-    Parameters
-    ----------
-    H : ndarray, shape (p, d)
-        Or (T, p, d).
-    mean, cov : ndarray, shape (..., T, d)
-        And (..., T, d, d) as reported, NaN and inf where undetermined.
-    open_laws : sequence of OpenLaw
-        As for `image`.
+    H (p, d) or (T, p, d); mean and cov as reported, NaN and inf where undetermined.
     """
     H = np.broadcast_to(H, (mean.shape[-2], *H.shape[-2:]))
     turned = np.swapaxes(H, -1, -2)

@@ -97,13 +97,7 @@ def number(cell: str, decimal: str = ".") -> float | None:
 
 
 def find(path: Path | str, lines: Sequence[str], given: Dialect) -> Found:
-    """The dialect of a table that begins with these lines.
-
-    Raises
-    ------
-    ValueError
-        No header (the message names the option for files without), two columns of a name.
-    """
+    """The dialect of a table that begins with these lines."""
     used = [k for k, line in enumerate(lines) if line.strip() and not line.startswith("#")]
     if not used:
         raise ValueError(f"{path}: the file is empty")

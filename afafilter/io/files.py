@@ -59,13 +59,7 @@ def refuse_existing(paths: Sequence[Path], *, force: bool) -> None:
 
 
 def foresee(paths: Sequence[Path]) -> None:
-    """Refuse what could not be written later: directories, folders that are not there or closed.
-
-    Raises
-    ------
-    OSError
-        The message names the target.
-    """
+    """OSError for what could not be written later: directories, folders not there or closed."""
     for path in paths:
         if "\0" in str(path):
             raise ValueError(f"a file's name must not hold NUL bytes, got {str(path)!r}")

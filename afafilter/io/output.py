@@ -31,13 +31,7 @@ FAST_ROWS = 20_000
 
 
 def table_path(path: str | Path) -> Path:
-    """The path, if its suffix says how to write a table.
-
-    Raises
-    ------
-    ValueError
-        Another suffix, or Parquet without pyarrow.
-    """
+    """The path, if its suffix says how to write a table."""
     path = Path(path)
     if str(path) != "-" and path.suffix.lower() not in DATA_SUFFIXES:
         raise ValueError(f"{path}: the file name must end in one of {', '.join(DATA_SUFFIXES)}")

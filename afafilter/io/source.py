@@ -85,13 +85,7 @@ def suffix_of(path: Path | str) -> str:
 
 
 def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = None) -> Table:
-    """The table in a file ("-": CSV on stdin); `wanted` columns alone may be read.
-
-    Raises
-    ------
-    ValueError
-        What is no table: the message says why, and which option reads it. OSError: no file.
-    """
+    """The table in a file ("-": CSV on stdin); `wanted` columns alone may be read."""
     suffix = suffix_of(path)
     name = "stdin" if str(path) == "-" else path
     if suffix in PARQUET_SUFFIXES:

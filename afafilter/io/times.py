@@ -28,14 +28,7 @@ UNIX = {"unix": "s", "unix-s": "s", "unix-ms": "ms", "unix-us": "us", "unix-ns":
 
 
 def read_times_of(table: Table, names: Sequence[str], unit: str | None, dialect: Dialect) -> Stamps:
-    """The stamps of a table's rows.
-
-    Raises
-    ------
-    ValueError
-        Missing or unreadable times (the message tells the line), a unit of numbers that their
-        column contradicts, Unix seconds that a unit does not fit.
-    """
+    """The stamps of a table's rows."""
     if unit is not None:
         choice(unit, "time_unit", tuple(SECONDS))
     name = names[0]

@@ -21,13 +21,7 @@ def numbers_of(table: Table, names: Sequence[str]) -> Array:
 
 
 def column_of(table: Table, name: str) -> Any:
-    """A column as numbers: int64 where they are whole and beyond 2^53, else floats.
-
-    Raises
-    ------
-    ValueError
-        Dates, text or infinities; the message tells the line.
-    """
+    """A column as numbers: int64 where they are whole and beyond 2^53, else floats."""
     column = table.columns[name]
     if getattr(getattr(column, "dtype", None), "kind", "") == "M":
         raise ValueError(f"{table.path}: column {name!r} holds dates, not numbers")

@@ -31,11 +31,10 @@ def draw_paths(
     n: int,
     rng: np.random.Generator,
 ) -> Array:
-    """n draws (n, ..., Tq, d) of the states of paths z (m, T, p).
+    """n draws (n, ..., Tq, d) of the states of paths z (m, T, p), smoothed to mean (..., Tq, d).
 
     line: nodes of prior, observations and queries. scale (m, T) multiplies the noise covariance of
-    single observations. asked: query times, or None for the states that observations show. mean:
-    (..., Tq, d) smoothed given z.
+    single observations. asked: query times, or None for the states that observations show.
     """
     early = asked is not None and bool((line.asked < 0).any())
     if early:

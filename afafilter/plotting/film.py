@@ -30,15 +30,7 @@ class Stage(NamedTuple):
 
 
 def film_path(file: str | Path) -> Path:
-    """The file of a film, if it can be written here.
-
-    Raises
-    ------
-    ValueError
-        Another suffix than .gif and .mp4.
-    FileNotFoundError
-        MP4 without ffmpeg.
-    """
+    """The file of a film, if it can be written here."""
     target = Path(file)
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{target}: the film's name must end in {' or '.join(SUFFIXES)}")

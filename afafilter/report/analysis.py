@@ -88,13 +88,7 @@ class Analysis:
 def analyse(
     series: Series, model: LinearSDE | DiscreteModel | None = None, family: str | None = None
 ) -> Analysis:
-    """Fit (where no model is given), smooth, forecast, check and compare.
-
-    Raises
-    ------
-    ValueError
-        Several paths in one series; a model that does not fit the columns; too few observations.
-    """
+    """Fit (where no model is given), smooth, forecast, check and compare one series."""
     if series.z.ndim != 2:
         raise ValueError("a report is about one series: choose one path")
     fitted = None

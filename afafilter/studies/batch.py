@@ -102,10 +102,9 @@ def end_with(parent: int) -> None:
 
 
 def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:
-    """Simulate paths low .. low + n - 1 and run every estimator on them.
+    """Simulate paths low .. low + n - 1 and run every estimator on them, with BLAS on one thread.
 
-    BLAS runs on one thread, so that numbers and times do not depend on how many batches run at
-    once.
+    So numbers and times do not depend on how many batches run at once.
     """
     with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
         data = _draw(job, low, n, rng)
@@ -148,13 +147,7 @@ def chunk_bounds(
 
 
 def checked_estimators(estimators: Any, model: Any, t: Array) -> dict[str, Estimator]:
-    """Estimators by name; of a list, functions are named by the label of what they return.
-
-    Raises
-    ------
-    ValueError, TypeError
-        None at all, neither function nor name in the catalogue, two of the same name.
-    """
+    """Estimators by name; of a list, functions are named by the label of what they return."""
     if isinstance(estimators, Mapping):
         named = {
             str(name): _resolved(value, f"estimators[{name!r}]")
