@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.frames import data_frame
 from afafilter._base.steps import filled_in
 from afafilter.adaptive.estimators import adaptive_filter, adaptive_smoother
 from afafilter.io.series import Series
@@ -219,8 +220,6 @@ def weight_maps(
 
 def tables(found: Analysis) -> dict[str, pd.DataFrame]:
     """The numbers behind the page, by the name of the file that they can be saved as."""
-    import pandas as pd
-
     series = found.series
     estimate: dict[str, Any] = {"t": found.t_smooth}
     data: dict[str, Any] = {"t": series.t}
@@ -232,12 +231,12 @@ def tables(found: Analysis) -> dict[str, pd.DataFrame]:
         data[f"{name}_outlier"] = found.outliers[:, i].astype(int)
         data[f"{name}_standardised_innovation"] = found.checks.residuals[:, i]
     estimate["forecast"] = (found.t_smooth > series.t[-1]).astype(int)
-    out = {"estimate": pd.DataFrame(estimate), "data": pd.DataFrame(data)}
+    out = {"estimate": data_frame(estimate), "data": data_frame(data)}
     out["hold_out"] = found.compared.frame
     if found.fitted is not None:
         out["parameters"] = found.fitted.to_pandas().reset_index()
     for name, weights in (("attention", found.afa_map), ("kalman_weights", found.kalman_map)):
         if weights is None or not weights.size:
             continue
-        out[name] = pd.DataFrame(weights, columns=[f"{t:.12g}" for t in found.map_t])
+        out[name] = data_frame(weights, columns=[f"{t:.12g}" for t in found.map_t])
     return out

@@ -21,6 +21,8 @@ MOST_POINTS = 6000
 """Points of a line; beyond, the smallest and largest of each stretch are drawn."""
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
 """Below everything else, whatever the width."""
+LOGARITHMIC = {"xaxis": {"type": "log"}, "yaxis": {"type": "log"}}
+DOT, DOTTED = {"color": BLUE, "size": 4}, {"color": GREY, "dash": "dot"}
 Z95 = half_width(0.95)
 
 
@@ -53,7 +55,7 @@ def stamps(series: Series, t: Array) -> list[Any]:
 def series_chart(found: Analysis, i: int) -> dict[str, Any]:
     """Data with outliers, smoothed signal, forecast, and bands of signal and measurement."""
     series, t = found.series, found.t_smooth
-    name = series.columns[i]
+    name, z = series.columns[i], series.z[:, i]
     signal, sd, obs = found.signal[:, i], found.signal_sd[:, i], found.obs_sd[:, i]
     late = t > series.t[-1]
     traces: list[dict[str, Any]] = []
@@ -70,41 +72,22 @@ def series_chart(found: Analysis, i: int) -> dict[str, Any]:
             (sd, "95 % of the signal", 0.28),
         ):
             traces += _band(x, signal[rows], spread[rows], colour, (word, label), opacity)
-        traces.append(
-            {
-                "x": x,
-                "y": _plain(signal[rows]),
-                "mode": "lines",
-                "name": word,
-                "legendgroup": word,
-                "line": {"color": colour, "width": 1.5},
-            }
-        )
+        line = {"color": colour, "width": 1.5}
+        traces.append(_trace(x, signal[rows], word, "lines", legendgroup=word, line=line))
     flagged = found.outliers[:, i]
-    for mask, look, word in (
+    for mask, marker, word in (
         (~flagged, {"color": GREY, "size": 4}, name),
         (flagged, {"color": ORANGE, "size": 9, "symbol": "x"}, "outlier"),
     ):
         rows = np.flatnonzero(mask)
         if len(rows) or word == name:
-            rows = rows[thinned(series.z[rows, i])]
-            traces.append(
-                {
-                    "x": stamps(series, series.t[rows]),
-                    "y": _plain(series.z[rows, i]),
-                    "mode": "markers",
-                    "name": word,
-                    "marker": look,
-                }
-            )
+            rows = rows[thinned(z[rows])]
+            x = stamps(series, series.t[rows])
+            traces.append(_trace(x, z[rows], word, "markers", marker=marker))
     unit = f" ({series.units})" if series.units and len(series.columns) == 1 else ""
-    layout = {
-        "yaxis": {"title": {"text": f"{name}{unit}"}},
-        "xaxis": {"rangeslider": {"visible": len(series.t) > 200, "thickness": 0.06}},
-        "legend": LEGEND,
-        "hovermode": "x unified",
-    }
-    return {"data": traces, "layout": layout}
+    slider = {"rangeslider": {"visible": len(series.t) > 200, "thickness": 0.06}}
+    more = {"xaxis": slider, "legend": LEGEND, "hovermode": "x unified"}
+    return _chart(traces, y=f"{name}{unit}", **more)
 
 
 def _band(
@@ -113,13 +96,12 @@ def _band(
     """A band that comes and goes with the line of its word in the legend."""
     name = ", ".join(of)
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    fill = f"rgba({red},{green},{blue},{opacity})"
     line = {"width": 0, "color": colour}
-    shared = {"x": x, "mode": "lines", "line": line, "legendgroup": of[0], "showlegend": False}
+    shared = {"mode": "lines", "line": line, "legendgroup": of[0], "showlegend": False}
+    fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{opacity})"}
     return [
-        shared | {"y": _plain(centre - Z95 * sd), "name": f"{name}, lower"},
-        shared
-        | {"y": _plain(centre + Z95 * sd), "fill": "tonexty", "fillcolor": fill, "name": name},
+        _trace(x, centre - Z95 * sd, f"{name}, lower", **shared),
+        _trace(x, centre + Z95 * sd, name, **shared, **fill),
     ]
 
 
@@ -127,21 +109,10 @@ def residual_chart(found: Analysis, i: int) -> dict[str, Any]:
     """Standardised one-step errors over time."""
     residuals = found.checks.residuals[:, i]
     rows = thinned(residuals)
-    data = [
-        {
-            "x": stamps(found.series, found.series.t[rows]),
-            "y": _plain(residuals[rows]),
-            "mode": "markers",
-            "marker": {"color": BLUE, "size": 4},
-            "name": "standardised error",
-        }
-    ]
-    shapes = [_line(y) for y in (-Z95, Z95)]
+    x = stamps(found.series, found.series.t[rows])
+    data = _trace(x, residuals[rows], "standardised error", "markers", marker=DOT)
     title = f"{found.series.columns[i]}: one-step errors / sd"
-    return {
-        "data": data,
-        "layout": {"shapes": shapes, "title": {"text": title}, "showlegend": False},
-    }
+    return _chart([data], title, shapes=[_line(-Z95), _line(Z95)], showlegend=False)
 
 
 def quantile_chart(found: Analysis, i: int) -> dict[str, Any]:
@@ -152,80 +123,35 @@ def quantile_chart(found: Analysis, i: int) -> dict[str, Any]:
     ranked = ranked[np.isfinite(ranked)]
     normal = ndtri((np.arange(len(ranked)) + 0.5) / max(len(ranked), 1))
     rows = thinned(ranked, 2000)
+    ends = [-4, 4]
     data = [
-        {
-            "x": _plain(normal[rows]),
-            "y": _plain(ranked[rows]),
-            "mode": "markers",
-            "marker": {"color": BLUE, "size": 4},
-            "name": "errors",
-        },
-        {
-            "x": [-4, 4],
-            "y": [-4, 4],
-            "mode": "lines",
-            "line": {"color": GREY, "dash": "dot"},
-            "name": "normal",
-        },
+        _trace(_plain(normal[rows]), ranked[rows], "errors", "markers", marker=DOT),
+        {"x": ends, "y": ends, "mode": "lines", "line": DOTTED, "name": "normal"},
     ]
-    layout = {
-        "title": {"text": "quantiles against the normal law"},
-        "showlegend": False,
-        "xaxis": {"title": {"text": "normal"}},
-        "yaxis": {"title": {"text": "errors"}},
-    }
-    return {"data": data, "layout": layout}
+    return _chart(data, "quantiles against the normal law", "normal", "errors", showlegend=False)
 
 
 def correlation_chart(found: Analysis, i: int) -> dict[str, Any]:
     """Autocorrelation of the standardised errors with its 95 % band."""
-    acf = found.checks.acf[i, 1:]
-    data = [
-        {
-            "x": list(range(1, len(acf) + 1)),
-            "y": _plain(acf),
-            "type": "bar",
-            "marker": {"color": BLUE},
-            "name": "autocorrelation",
-        }
-    ]
-    shapes = [_line(y) for y in (-found.checks.acf_band, found.checks.acf_band)]
-    layout = {
-        "title": {"text": "autocorrelation of the errors"},
-        "shapes": shapes,
-        "xaxis": {"title": {"text": "lag, in observations"}},
-        "showlegend": False,
-    }
-    return {"data": data, "layout": layout}
+    acf, band = found.checks.acf[i, 1:], found.checks.acf_band
+    lags = list(range(1, len(acf) + 1))
+    data = _trace(lags, acf, "autocorrelation", type="bar", marker={"color": BLUE})
+    title, axis = "autocorrelation of the errors", "lag, in observations"
+    return _chart([data], title, axis, shapes=[_line(-band), _line(band)], showlegend=False)
 
 
 def hold_out_chart(found: Analysis) -> dict[str, Any]:
     """Root mean squared error on held-out values, by estimator and kind."""
-    frame = found.compared.frame
-    traces = []
-    for kind, colour in zip(("random", "blocks", "forecast"), (BLUE, ORANGE, GREEN)):
+    frame, traces = found.compared.frame, []
+    for kind, words, colour in (
+        ("random", "entries at random", BLUE),
+        ("blocks", "whole blocks", ORANGE),
+        ("forecast", "forecast", GREEN),
+    ):
         part = frame[frame["kind"] == kind]
-        traces.append(
-            {
-                "x": part["estimator"].tolist(),
-                "y": _plain(part["rmse"].to_numpy()),
-                "type": "bar",
-                "name": {
-                    "random": "entries at random",
-                    "blocks": "whole blocks",
-                    "forecast": "forecast",
-                }[kind],
-                "marker": {"color": colour},
-            }
-        )
-    return {
-        "data": traces,
-        "layout": {
-            "barmode": "group",
-            "legend": LEGEND,
-            "yaxis": {"title": {"text": "rmse of held-out values"}},
-        },
-    }
+        x, rmse = part["estimator"].tolist(), part["rmse"].to_numpy()
+        traces.append(_trace(x, rmse, words, type="bar", marker={"color": colour}))
+    return _chart(traces, y="rmse of held-out values", barmode="group", legend=LEGEND)
 
 
 def map_chart(found: Analysis, weights: Array, title: str) -> dict[str, Any]:
@@ -233,52 +159,36 @@ def map_chart(found: Analysis, weights: Array, title: str) -> dict[str, Any]:
     t = stamps(found.series, found.map_t)
     size = float(np.abs(weights).max()) or 1.0
     low = -size if (weights < -1e-9 * size).any() else 0.0
-    data = [
-        {
-            "type": "heatmap",
-            "x": t,
-            "y": t,
-            "z": [_plain(row) for row in weights],
-            "zmin": low,
-            "zmax": size,
-            "colorscale": "RdBu" if low else [[0, "#ffffff"], [1, BLUE]],
-            "reversescale": bool(low),
-            "hovertemplate": "estimate at %{y}<br>observation at %{x}<br>weight %{z:.3g}"
-            "<extra></extra>",
-        }
-    ]
-    layout = {
-        "title": {"text": title},
-        "yaxis": {"autorange": "reversed", "title": {"text": "estimate at"}},
-        "xaxis": {"title": {"text": "observation at"}},
+    data = {
+        "type": "heatmap",
+        "x": t,
+        "y": t,
+        "z": [_plain(row) for row in weights],
+        "zmin": low,
+        "zmax": size,
+        "colorscale": "RdBu" if low else [[0, "#ffffff"], [1, BLUE]],
+        "reversescale": bool(low),
+        "hovertemplate": "estimate at %{y}<br>observation at %{x}<br>weight %{z:.3g}"
+        "<extra></extra>",
     }
-    return {"data": data, "layout": layout}
+    down = {"autorange": "reversed"}
+    return _chart([data], title, "observation at", "estimate at", yaxis=down)
 
 
 def interval_chart(names: Sequence[str], values: Array, title: str) -> dict[str, Any]:
     """A dot with its interval per name: values (n, 3) are value, low, high."""
-    middle = _plain(values[:, 0])
-    data = [
-        {
-            "x": middle,
-            "y": list(names),
-            "mode": "markers",
-            "marker": {"color": BLUE, "size": 9},
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": _plain(values[:, 2] - values[:, 0]),
-                "arrayminus": _plain(values[:, 0] - values[:, 1]),
-            },
-            "name": title,
-        }
-    ]
-    layout = {
-        "title": {"text": title},
-        "yaxis": {"autorange": "reversed", "automargin": True},
-        "showlegend": False,
+    middle, low, high = values.T
+    ends = {"array": _plain(high - middle), "arrayminus": _plain(middle - low)}
+    data = {
+        "x": _plain(middle),
+        "y": list(names),
+        "mode": "markers",
+        "marker": {"color": BLUE, "size": 9},
+        "error_x": {"type": "data", "symmetric": False, **ends},
+        "name": title,
     }
-    return {"data": data, "layout": layout}
+    down = {"autorange": "reversed", "automargin": True}
+    return _chart([data], title, yaxis=down, showlegend=False)
 
 
 def duration_chart(plan: StudyPlan) -> dict[str, Any]:
@@ -286,22 +196,13 @@ def duration_chart(plan: StudyPlan) -> dict[str, Any]:
     workers = [2**k for k in range(11)]
     traces: list[dict[str, Any]] = []
     for (cells, part), colour in zip(plan.table((), workers).groupby("cells"), (BLUE, ORANGE)):
-        low, high = part["low"].to_numpy(), part["high"].to_numpy()
+        low, high, hours = (_plain(part[name].to_numpy()) for name in ("low", "high", "hours"))
         about = {"x": workers, "mode": "lines", "legendgroup": str(cells)}
         edge = about | {"line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         shade = {"fill": "tonexty", "fillcolor": f"{colour}33"}
-        traces += [
-            edge | {"y": _plain(low)},
-            edge | {"y": _plain(high)} | shade,
-            about
-            | {"y": _plain(part["hours"].to_numpy()), "name": f"{cells} cells"}
-            | {"line": {"color": colour}},
-        ]
-    axes = {
-        "xaxis": {"type": "log", "title": {"text": "workers"}},
-        "yaxis": {"type": "log", "title": {"text": "hours"}},
-    }
-    return {"data": traces, "layout": axes}
+        middle = {"y": hours, "name": f"{cells} cells", "line": {"color": colour}}
+        traces += [edge | {"y": low}, edge | {"y": high} | shade, about | middle]
+    return _chart(traces, x="workers", y="hours", **LOGARITHMIC)
 
 
 def share_chart(plan: StudyPlan) -> dict[str, Any]:
@@ -313,30 +214,37 @@ def share_chart(plan: StudyPlan) -> dict[str, Any]:
 
 def law_chart(plan: StudyPlan) -> dict[str, Any]:
     """Measured cells beside what the law says of their sizes: on the line if it is right."""
-    traces: list[dict[str, Any]] = []
-    for name, part in plan.fitted.groupby("estimator", sort=False):
-        x, y = (_plain(part[column].to_numpy()) for column in ("law", "seconds"))
-        traces.append({"x": x, "y": y, "mode": "markers", "name": str(name)})
+    traces = [
+        _trace(_plain(part["law"].to_numpy()), part["seconds"].to_numpy(), str(name), "markers")
+        for name, part in plan.fitted.groupby("estimator", sort=False)
+    ]
     ends = [float(plan.measured["seconds"].min()), float(plan.measured["seconds"].max())]
-    line = {"x": ends, "y": ends, "mode": "lines", "name": "equal"}
-    traces.append(line | {"line": {"color": GREY, "dash": "dot"}})
-    axes = {
-        "xaxis": {"type": "log", "title": {"text": "seconds by the law"}},
-        "yaxis": {"type": "log", "title": {"text": "seconds measured"}},
-    }
-    return {"data": traces, "layout": axes | {"legend": {"orientation": "h", "y": -0.35}}}
+    traces.append({"x": ends, "y": ends, "mode": "lines", "name": "equal", "line": DOTTED})
+    below = {"orientation": "h", "y": -0.35}
+    axes = {"x": "seconds by the law", "y": "seconds measured"}
+    return _chart(traces, **axes, legend=below, **LOGARITHMIC)
+
+
+def _chart(
+    data: list[dict[str, Any]], title: str = "", x: str = "", y: str = "", **layout: Any
+) -> dict[str, Any]:
+    """Traces and their layout, with what title and axes are called."""
+    if title:
+        layout["title"] = {"text": title}
+    for axis, words in (("xaxis", x), ("yaxis", y)):
+        if words:
+            layout[axis] = layout.get(axis, {}) | {"title": {"text": words}}
+    return {"data": data, "layout": layout}
+
+
+def _trace(x: list[Any], y: Array, name: str, mode: str = "", **look: Any) -> dict[str, Any]:
+    return {"x": x, "y": _plain(y), "name": name} | ({"mode": mode} if mode else {}) | look
 
 
 def _line(y: float) -> dict[str, Any]:
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": float(y),
-        "y1": float(y),
-        "line": {"color": GREY, "dash": "dot", "width": 1},
-    }
+    """A dotted line across at this height."""
+    across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
+    return across | {"y0": float(y), "y1": float(y), "line": DOTTED | {"width": 1}}
 
 
 def _plain(x: Array) -> list[float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,103 +78,82 @@ def require_plotly() -> None:
 def report_page(found: Analysis, title: str) -> str:
     """The HTML of a report."""
     series = found.series
-    drawn: dict[str, Any] = {}
-    body = [_about(found)]
-    for i, name in enumerate(series.columns):
-        drawn[f"series{i}"] = charts.series_chart(found, i)
-        body.append(
-            _section(
-                f"Series and estimate: {name}",
-                "Drag to zoom, double click to go back; click on names in the legend to hide them. "
-                "The dark band holds the signal, the light one a measurement of it, each in 95 % "
-                "of cases. Outliers lie beyond 99.9 % of the noise about the robust estimate"
-                + (
-                    "; they are so many that this estimate is shown (robust RTS, Student-t with 4 "
-                    "degrees of freedom), not the Gaussian one, which follows them."
-                    if found.robust
-                    else "."
-                ),
-                f'<div id="series{i}" class="chart tall"></div>',
-            )
-        )
-    body.append(_model(found))
+    drawn: dict[str, Any] = {"holdout": charts.hold_out_chart(found)}
     for i in range(len(series.columns)):
+        drawn[f"series{i}"] = charts.series_chart(found, i)
         drawn[f"residual{i}"] = charts.residual_chart(found, i)
         drawn[f"quantile{i}"] = charts.quantile_chart(found, i)
         drawn[f"acf{i}"] = charts.correlation_chart(found, i)
-    grid = "".join(
-        f'<div id="{kind}{i}" class="chart"></div>'
-        for i in range(len(series.columns))
-        for kind in ("residual", "quantile", "acf")
-    )
-    body.append(
-        _section(
-            "Checks of the model",
-            "One-step errors of a right model are independent and standard normal. Small p values "
-            "speak against it.",
-            f'<div class="grid">{grid}</div>{_table(_checks(found))}',
-        )
-    )
-    drawn["holdout"] = charts.hold_out_chart(found)
-    body.append(
-        _section(
-            "Estimators on values that they did not see",
-            "All estimators see the same data with the same values hidden. nlpd is the mean "
-            "negative log density (smaller is better), the last columns the paired difference to "
-            "the best and its standard error.",
-            f'<div id="holdout" class="chart"></div>{_table(_held_out(found))}'
-            + "".join(
-                f'<p class="note">{html.escape(k[1])} failed: {html.escape(v)}</p>'
-                for k, v in found.compared.errors.items()
-            ),
-        )
-    )
     maps: dict[str, tuple[Any, str]] = {
         "attention": (found.afa_map, "AFA: attention"),
         "weights": (found.kalman_map, "Kalman filter: equivalent weights"),
     }
     there = {name: what for name, what in maps.items() if what[0] is not None and what[0].size}
     drawn |= {name: charts.map_chart(found, *what) for name, what in there.items()}
-    body.append(
+    many = (
+        "; they are so many that this estimate is shown (robust RTS, Student-t with 4 degrees of "
+        "freedom), not the Gaussian one, which follows them."
+    )
+    shown = (
+        "Drag to zoom, double click to go back; click on names in the legend to hide them. The "
+        "dark band holds the signal, the light one a measurement of it, each in 95 % of cases. "
+        f"Outliers lie beyond 99.9 % of the noise about the robust estimate"
+        f"{many if found.robust else '.'}"
+    )
+    checks = [
+        f"{kind}{i}" for i in range(len(series.columns)) for kind in ("residual", "quantile", "acf")
+    ]
+    body = [
+        _about(found),
+        *(
+            _section(f"Series and estimate: {name}", shown, _box(f"series{i}", tall=True))
+            for i, name in enumerate(series.columns)
+        ),
+        _model(found),
+        _section(
+            "Checks of the model",
+            "One-step errors of a right model are independent and standard normal. Small p values "
+            "speak against it.",
+            _grid(checks) + _table(_checks(found)),
+        ),
+        _section(
+            "Estimators on values that they did not see",
+            "All estimators see the same data with the same values hidden. nlpd is the mean "
+            "negative log density (smaller is better), the last columns the paired difference to "
+            "the best and its standard error.",
+            _box("holdout")
+            + _table(_held_out(found))
+            + _notes(
+                f"{name} failed: {error}" for (_, name), error in found.compared.errors.items()
+            ),
+        ),
         _section(
             "What each estimate listens to",
             f"The last {len(found.map_t)} observations. AFA gives every observation a share of the "
             "estimate; the Kalman filter's weights are its response to each observation."
             + (f" No map of AFA's: {found.afa_why}." if found.afa_why else ""),
-            '<div class="grid">'
-            + "".join(f'<div id="{name}" class="chart tall"></div>' for name in there)
-            + "</div>",
-        )
-    )
-    return _page(
-        title, f"{len(series.t)} rows, {', '.join(series.columns)}", body, drawn, tables(found)
-    )
+            _grid(there, tall=True),
+        ),
+    ]
+    subtitle = f"{len(series.t)} rows, {', '.join(series.columns)}"
+    return _page(title, subtitle, body, drawn, tables(found))
 
 
 def comparison_page(result: Comparison, title: str = "Comparison of estimators") -> str:
     """The HTML of a `Comparison`: a picture per metric, the tables, the numbers to save."""
-    scores = result.scores
-    drawn, boxes = {}, []
+    scores, drawn = result.scores, {}
     for k, metric in enumerate(dict.fromkeys(scores.loc[scores["component"] == "all", "metric"])):
         part = result.intervals(str(metric))
         rows = part[["value", "lower", "upper"]].to_numpy(dtype=float)
         rows = np.where(np.isfinite(rows), rows, rows[:, :1])
         drawn[f"metric{k}"] = charts.interval_chart(part["estimator"].tolist(), rows, str(metric))
-        boxes.append(f'<div id="metric{k}" class="chart"></div>')
     body = [
-        _section(
-            "Scores",
-            "Dots with their 95 % intervals over paths.",
-            f'<div class="grid">{"".join(boxes)}</div>',
-        ),
-        _section("Table", "", _table(result.scores)),
+        _section("Scores", "Dots with their 95 % intervals over paths.", _grid(drawn)),
+        _section("Table", "", _table(scores)),
+        *(_section(f"{name} failed", error, "") for name, error in result.errors.items()),
     ]
-    for name, error in result.errors.items():
-        body.append(_section(f"{name} failed", error, ""))
-    files = {"scores": result.scores, "times": result.times}
-    return _page(
-        title, f"{len(result.names)} estimators, {result.n_paths} paths", body, drawn, files
-    )
+    subtitle = f"{len(result.names)} estimators, {result.n_paths} paths"
+    return _page(title, subtitle, body, drawn, {"scores": scores, "times": result.times})
 
 
 def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
@@ -187,24 +166,21 @@ def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
         "workers that it keeps busy": plan.most_workers,
         "file of a cell": f"{plan.cell_bytes / 1e3:.3g} kB",
     }
-    unknown = "".join(
-        f'<p class="note">{html.escape(name)} failed, its cost is unknown: {html.escape(error)}</p>'
-        for name, error in plan.failed.items()
-    )
+    failed = plan.failed.items()
+    unknown = _notes(f"{name} failed, its cost is unknown: {error}" for name, error in failed)
     body = [
         _section("The study", "", _facts(facts) + unknown),
         _section(
             "How long",
             "Hours against workers of the speed of this machine, with 95 % intervals. The line is "
             "flat where the calling process, which writes the files, is busy all the time.",
-            f'<div id="duration" class="chart tall"></div>{_table(plan.table())}',
+            _box("duration", tall=True) + _table(plan.table()),
         ),
         _section(
             "Cost model",
             "Seconds per cell, mean over the study; spread: of single cells about the law, "
             "relative; paths, steps, dim: exponents of the law, 0 where the study has one size.",
-            f'<div class="grid"><div id="shares" class="chart"></div>'
-            f'<div id="law" class="chart"></div></div>{_table(plan.costs)}',
+            _grid(["shares", "law"]) + _table(plan.costs),
         ),
         _section("Models and scenarios", "", _table(plan.places)),
     ]
@@ -213,13 +189,9 @@ def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
         "shares": charts.share_chart(plan),
         "law": charts.law_chart(plan),
     }
-    measured = int(plan.measured[["model", "scenario", "seed"]].drop_duplicates().shape[0])
-    files = {
-        "durations": plan.table(),
-        "costs": plan.costs,
-        "places": plan.places,
-        "measured": plan.fitted,
-    }
+    files = {"durations": plan.table(), "costs": plan.costs}
+    files |= {"places": plan.places, "measured": plan.fitted}
+    measured = len(plan.measured[["model", "scenario", "seed"]].drop_duplicates())
     return _page(title, f"from {measured} measured cells", body, drawn, files)
 
 
@@ -228,17 +200,15 @@ def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
 
 def _about(found: Analysis) -> str:
     series = found.series
-    missing = int(np.isnan(series.z).sum())
     ends = charts.stamps(series, series.t[[0, -1]])
-    flagged = int(found.outliers.sum())
     gaps = np.diff(series.t)
     silent = np.diff(series.t[np.isfinite(series.z).any(1)])
     facts = {
         "rows": len(series.t),
         "from": ends[0],
         "to": ends[1],
-        "missing values": missing,
-        "outliers": flagged,
+        "missing values": int(np.isnan(series.z).sum()),
+        "outliers": int(found.outliers.sum()),
         "usual step": f"{np.median(gaps):.6g}" if len(gaps) else "-",
         "longest time without a value": f"{silent.max():.6g}" if len(silent) else "-",
         "unit of time": series.time_unit or "not said",
@@ -284,8 +254,21 @@ def _checks(found: Analysis) -> Any:
 
 
 def _section(title: str, note: str, inner: str) -> str:
-    said = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    said = _notes([note] if note else [])
     return f"<section><h2>{html.escape(title)}</h2>{said}{inner}</section>"
+
+
+def _notes(texts: Iterable[str]) -> str:
+    return "".join(f'<p class="note">{html.escape(text)}</p>' for text in texts)
+
+
+def _box(name: str, tall: bool = False) -> str:
+    """Where the chart of that name is drawn."""
+    return f'<div id="{name}" class="chart{" tall" * tall}"></div>'
+
+
+def _grid(names: Iterable[str], tall: bool = False) -> str:
+    return f'<div class="grid">{"".join(_box(name, tall) for name in names)}</div>'
 
 
 def _table(frame: pd.DataFrame) -> str:
