@@ -56,6 +56,11 @@ class Dialect:
     missing: tuple[str, ...] = ()
     time_format: str | None = None
 
+    @property
+    def all_missing(self) -> frozenset[str]:
+        """Cells that mean "missing", in lower case."""
+        return MISSING | {cell.strip().lower() for cell in self.missing}
+
     def __post_init__(self) -> None:
         if self.sep is not None and len(self.sep) != 1:
             raise ValueError(f"sep must be one character (tab for a tab), got {self.sep!r}")
@@ -75,6 +80,7 @@ class Found:
     units: tuple[str, ...]
     first: int
     kept: tuple[int, ...]
+    missing: frozenset[str]
 
     @property
     def width(self) -> int:
@@ -111,7 +117,8 @@ def find(path: Path | str, lines: Sequence[str], given: Dialect) -> Found:
     decimal = given.decimal or _decimal(sep, [rows[k] for k in used if k > head])
     if given.header == 0:
         width = len(rows[head])
-        return Found(sep, decimal, tuple(map(str, range(width))), (), head, tuple(range(width)))
+        numbered = tuple(map(str, range(width)))
+        return Found(sep, decimal, numbered, (), head, tuple(range(width)), given.all_missing)
     names = [name.strip() for name in rows[head]]
     below = [k for k in used if k > head]
     if given.header is None and _holds_data(names, decimal):
@@ -127,7 +134,7 @@ def find(path: Path | str, lines: Sequence[str], given: Dialect) -> Found:
     names = _named(names, kept)
     _refuse_twice(path, [names[k] for k in kept])
     first = below[0] if below else head + 1
-    return Found(sep, decimal, tuple(names), units, first, tuple(kept))
+    return Found(sep, decimal, tuple(names), units, first, tuple(kept), given.all_missing)
 
 
 def _cells(line: str, sep: str) -> list[str]:

@@ -80,16 +80,12 @@ def write_table(
             _write_text(columns, sys.stdout, kind)
         return path
     kind = suffix_of(path)
+    sep = "\t" if kind == ".tsv" else ","
+    many = kind in CSV_SUFFIXES and _rows(columns) > FAST_ROWS
     with atomic_path(path, force=force) as temporary:
         if kind in PARQUET_SUFFIXES:
             _write_parquet(columns, temporary, metadata)
-        elif (
-            kind in CSV_SUFFIXES
-            and _rows(columns) > FAST_ROWS
-            and _write_fast(columns, temporary, "\t" if kind == ".tsv" else ",")
-        ):
-            pass
-        else:
+        elif not (many and _write_fast(columns, temporary, sep)):
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 _write_text(columns, file, kind)
     return path

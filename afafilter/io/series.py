@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, choice
+from afafilter._base.checks import Array
 from afafilter._base.containers import moments
 from afafilter._base.shown import ShownByFields
-from afafilter._base.stamps import SECONDS, Stamps, unit_in_name
+from afafilter._base.stamps import Stamps, unit_in_name
 from afafilter.io.columns import Chosen, opened, own_layout, time_names
 from afafilter.io.dialect import Dialect
 from afafilter.io.source import Table, read_table
@@ -126,13 +126,11 @@ class Panel:
 
 def _merged(times: Sequence[Array]) -> Array:
     """The union of times, each as often as any one of them repeats it."""
-    most: dict[float, int] = {}
-    for t in times:
-        values, counts = np.unique(t, return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist()):
-            most[value] = max(most.get(value, 0), count)
-    stamps = np.array(sorted(most))
-    return np.repeat(stamps, [most[value] for value in stamps.tolist()])
+    values, counts = zip(*(np.unique(t, return_counts=True) for t in times))
+    stamps, which = np.unique(np.concatenate(values), return_inverse=True)
+    most = np.zeros(len(stamps), np.intp)
+    np.maximum.at(most, which, np.concatenate(counts))
+    return np.repeat(stamps, most)
 
 
 def _places(grid: Array, t: Array) -> NDArray[np.intp]:
@@ -272,18 +270,11 @@ def read_times(
     dialect: Dialect | None = None,
 ) -> Array:
     """The time column (T,) alone, as `read_series` reads it; values are not looked at."""
-    _check_unit(time_unit)
     table = read_table(path, dialect or Dialect())
-    own = own_layout(table)
-    names = time_names(table, time, None, own)
+    names = time_names(table, time, None, own_layout(table))
     t = read_times_of(table, names, time_unit, dialect or Dialect()).numbers
     require_sorted(table, names, t)
     return t
-
-
-def _check_unit(time_unit: str | None) -> None:
-    if time_unit is not None:
-        choice(time_unit, "time_unit", tuple(SECONDS))
 
 
 def _name(path: str | Path) -> str:

@@ -97,8 +97,7 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
     else:
         known = ", ".join(DATA_SUFFIXES)
         raise ValueError(f"{path}: the file name must end in one of {known}")
-    if given.missing and suffix not in CSV_SUFFIXES:
-        table = replace(table, missing=MISSING | {cell.strip().lower() for cell in given.missing})
+    table = replace(table, missing=given.all_missing)
     if not table.rows:
         raise ValueError(f"{name}: no rows of data")
     return table
@@ -140,12 +139,10 @@ def _text(path: Path | str, name: Path | str, encoding: str) -> str:
 def _read_csv(path: Path | str, text: str, given: Dialect, wanted: Sequence[str] | None) -> Table:
     head = _first_lines(text, max(HEAD_LINES, given.header or 0))
     found = find(path, head, given)
-    missing = MISSING | {cell.strip().lower() for cell in given.missing}
+    table = None
     if len(text) > MANY_BYTES and text.count("\n") > MANY_ROWS:
-        table = _read_fast(path, text, found, wanted, missing)
-        if table is not None:
-            return table
-    return _read_slowly(path, text, found, missing)
+        table = _read_fast(path, text, found, wanted)
+    return _read_slowly(path, text, found) if table is None else table
 
 
 def _first_lines(text: str, count: int) -> list[str]:
@@ -157,11 +154,14 @@ def _first_lines(text: str, count: int) -> list[str]:
     return text[:end].splitlines()
 
 
-def _units(found: Found) -> dict[str, str]:
-    return {name: unit for name, unit in zip(found.names, found.units) if unit}
+def _table(
+    path: Path | str, columns: Mapping[str, Any], lines: Sequence[int], found: Found
+) -> Table:
+    units = {name: unit for name, unit in zip(found.names, found.units) if unit}
+    return Table(path, columns, len(lines), lines, decimal=found.decimal, units=units)
 
 
-def _read_slowly(path: Path | str, text: str, found: Found, missing: frozenset[str]) -> Table:
+def _read_slowly(path: Path | str, text: str, found: Found) -> Table:
     """Line by line, so that what is wrong can be told by its line."""
     rows, lines = [], []
     width = found.width
@@ -171,33 +171,27 @@ def _read_slowly(path: Path | str, text: str, found: Found, missing: frozenset[s
     reader = csv.reader(source, delimiter=found.sep)
     try:
         for row in reader:
-            if len(row) != width:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if row[0].lstrip().startswith("#"):
-                    continue
-                if not any(cell.strip() for cell in row[width:]):
-                    row = row[:width]
-                if len(row) != width:
-                    raise ValueError(
-                        f"{path}, line {found.first + reader.line_num}: {len(row)} fields, but the "
-                        f"header has {width}"
-                    )
-            elif not any(cell.strip() for cell in row):
+            line = found.first + reader.line_num
+            if not any(cell.strip() for cell in row):
                 continue
+            if len(row) != width and row[0].lstrip().startswith("#"):
+                continue
+            if not any(cell.strip() for cell in row[width:]):
+                row = row[:width]
+            if len(row) != width:
+                raise ValueError(
+                    f"{path}, line {line}: {len(row)} fields, but the header has {width}"
+                )
             rows.append(row)
-            lines.append(found.first + reader.line_num)
+            lines.append(line)
     except csv.Error as error:
         raise ValueError(f"{path}: not readable as CSV: {error}") from None
     columns = list(zip(*rows)) if rows else [() for _ in found.names]
-    kept = {found.names[k]: columns[k] for k in found.kept}
-    return Table(
-        path, kept, len(rows), lines, decimal=found.decimal, units=_units(found), missing=missing
-    )
+    return _table(path, {found.names[k]: columns[k] for k in found.kept}, lines, found)
 
 
 def _read_fast(
-    path: Path | str, text: str, found: Found, wanted: Sequence[str] | None, missing: frozenset[str]
+    path: Path | str, text: str, found: Found, wanted: Sequence[str] | None
 ) -> Table | None:
     """By pyarrow, or else pandas; None where something is unusual, to be looked at line by line."""
     start = 0
@@ -213,28 +207,22 @@ def _read_fast(
         names = list(dict.fromkeys(wanted))
     first = dict(zip(found.names, body[: body.index("\n")].split(found.sep)))
     try:
-        columns = _columns(body, found, names, first, missing)
+        columns = _columns(body, found, names, first)
     except (ValueError, ArithmeticError):
         return None
     rows = len(next(iter(columns.values()))) if columns else 0
     if rows != count:
         return None
-    lines = range(found.first + 1, found.first + 1 + rows)
-    return Table(
-        path, columns, rows, lines, decimal=found.decimal, units=_units(found), missing=missing
-    )
+    return _table(path, columns, range(found.first + 1, found.first + 1 + rows), found)
 
 
 def _columns(
-    body: str,
-    found: Found,
-    names: Sequence[str],
-    first: Mapping[str, str],
-    missing: frozenset[str],
+    body: str, found: Found, names: Sequence[str], first: Mapping[str, str]
 ) -> dict[str, Any]:
     """Columns as arrays: whole numbers beyond 2^53 as int64, text as lists, else floats."""
     kinds = {name: _kind(first[name], found.decimal) for name in names}
-    spelled = sorted({w for m in missing for w in (m, m.upper(), m.capitalize())} | {"NaN", "NaT"})
+    written = {w for m in found.missing for w in (m, m.upper(), m.capitalize())}
+    spelled = sorted(written | {"NaN", "NaT"})
     try:
         from pyarrow import csv as arrow
     except ImportError:

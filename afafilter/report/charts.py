@@ -21,7 +21,7 @@ MOST_POINTS = 6000
 """Points of a line; beyond, the smallest and largest of each stretch are drawn."""
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
 """Below everything else, whatever the width."""
-LOGARITHMIC = {"xaxis": {"type": "log"}, "yaxis": {"type": "log"}}
+LOGARITHMIC: dict[str, Any] = {"xaxis": {"type": "log"}, "yaxis": {"type": "log"}}
 DOT, DOTTED = {"color": BLUE, "size": 4}, {"color": GREY, "dash": "dot"}
 Z95 = half_width(0.95)
 
@@ -86,7 +86,7 @@ def series_chart(found: Analysis, i: int) -> dict[str, Any]:
             traces.append(_trace(x, z[rows], word, "markers", marker=marker))
     unit = f" ({series.units})" if series.units and len(series.columns) == 1 else ""
     slider = {"rangeslider": {"visible": len(series.t) > 200, "thickness": 0.06}}
-    more = {"xaxis": slider, "legend": LEGEND, "hovermode": "x unified"}
+    more: dict[str, Any] = {"xaxis": slider, "legend": LEGEND, "hovermode": "x unified"}
     return _chart(traces, y=f"{name}{unit}", **more)
 
 
@@ -97,11 +97,11 @@ def _band(
     name = ", ".join(of)
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     line = {"width": 0, "color": colour}
-    shared = {"mode": "lines", "line": line, "legendgroup": of[0], "showlegend": False}
+    shared: dict[str, Any] = {"line": line, "legendgroup": of[0], "showlegend": False}
     fill = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{opacity})"}
     return [
-        _trace(x, centre - Z95 * sd, f"{name}, lower", **shared),
-        _trace(x, centre + Z95 * sd, name, **shared, **fill),
+        _trace(x, centre - Z95 * sd, f"{name}, lower", "lines", **shared),
+        _trace(x, centre + Z95 * sd, name, "lines", **shared, **fill),
     ]
 
 
