@@ -301,7 +301,7 @@ def _estimate(
     info: dict[str, Any] = {}
     scale = None
     if robust.weight is not None:
-        w, info = find_weights(line, flat, smooth=smooth, **robust._asdict())
+        w, info = find_weights(line, flat, robust, smooth)
         info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
         info["weight"] = type(robust.weight).__name__
         with np.errstate(divide="ignore"):

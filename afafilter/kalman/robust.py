@@ -14,43 +14,31 @@ from afafilter._base.checks import Array, ObsMask, is_definite
 from afafilter._base.unknown import image, through
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import initial_root, raise_singular
+from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.queries import at_observations
 from afafilter.kalman.run import run
 from afafilter.kalman.timeline import Timeline
 from afafilter.models.priors import InitialLaw
-from afafilter.weights import Weight
 
 CONVERGED = 1e-9
 """Largest change of a weight that counts as converged."""
 
 
 def find_weights(
-    line: Timeline,
-    z: Array,
-    weight: Weight,
-    *,
-    smooth: bool,
-    anchor: str,
-    metric: str,
-    iterations: int,
+    line: Timeline, z: Array, how: Reweighting, smooth: bool
 ) -> tuple[Array, dict[str, Any]]:
     """Weights (n, T) of the observations z (n, T, p), 1 where nothing is observed, and facts."""
-    R = line.chain.R
-    if metric == "R" and not is_definite(R).all():
+    if how.metric == "R" and not is_definite(line.chain.R).all():
         raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
-    if smooth and anchor != "prediction":
-        w, rounds = _smoothed_weights(line, z, weight, anchor, metric, iterations)
-    else:
-        w, rounds = _causal_weights(line, z, weight, anchor, metric, iterations)
-    facts: dict[str, Any] = {"anchor": anchor, "metric": metric}
-    if anchor != "prediction":
-        facts |= {"iterations": int(rounds.max()), "converged": bool((rounds < iterations).all())}
-    return w, facts
+    facts: dict[str, Any] = {"anchor": how.anchor, "metric": how.metric}
+    if how.anchor == "prediction":
+        return _causal_weights(line, z, how)[0], facts
+    w, rounds = _smoothed_weights(line, z, how) if smooth else _causal_weights(line, z, how)
+    converged = bool((rounds < how.iterations).all())
+    return w, facts | {"iterations": int(rounds.max()), "converged": converged}
 
 
-def _causal_weights(
-    line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
-) -> tuple[Array, Array]:
+def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, Array]:
     chain, t = line.chain, line.times
     n, T, p = z.shape
     state = start_paths(line.law, n)
@@ -63,10 +51,7 @@ def _causal_weights(
         if o < 0:
             continue
         recursions.innovations_all(chain, o, z, state, v, S, known)
-        usable = known & ~np.isnan(v)
-        w[:, o], taken = judge(
-            weight, v, S, chain.R[chain.cfg[o]], usable, anchor, metric, iterations
-        )
+        w[:, o], taken = judge(how, v, S, chain.R[chain.cfg[o]], known & ~np.isnan(v))
         rounds = np.maximum(rounds, taken)
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
@@ -89,82 +74,55 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     return recursions.Paths(L, m, M, T, s, error, peak, steps, count)
 
 
-def judge(
-    weight: Weight,
-    v: Array,
-    S: Array,
-    R: Array,
-    usable: ObsMask,
-    anchor: str,
-    metric: str,
-    iterations: int,
-) -> tuple[Array, int]:
+def judge(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:
     """Weights of observations with innovations v (n, p), and how many reweightings they took.
 
     S (n, p, p) is the covariance of the prediction without measurement noise, R (p, p) that noise;
-    what is not usable (n, p) does not count.
+    what is not usable (n, p) does not count. But under anchor "prediction" the residual is that of
+    the estimate that the weights lead to, r = (R/w) (S + R/w)^-1 v; variational: E d2 = r^T M^-1 r
+    + tr M^-1 V, V = (R/w) (S + R/w)^-1 S what the estimate leaves open of the signal.
     """
-    if anchor != "prediction":
-        return _local_weights(weight, v, S, R, usable, anchor, metric, iterations)
-    return _weights(weight, v, S + R if metric == "innovation" else _metric(metric, R), usable), 0
-
-
-def _local_weights(
-    weight: Weight,
-    v: Array,
-    S: Array,
-    R: Array,
-    usable: ObsMask,
-    anchor: str,
-    metric: str,
-    iterations: int,
-) -> tuple[Array, int]:
-    """Weights from the residual of the estimate that they lead to: r = (R/w) (S + R/w)^-1 v.
-
-    Variational: from E d2 = r^T M^-1 r + tr M^-1 V, V = (R/w) (S + R/w)^-1 S what the estimate
-    leaves open of the signal.
-    """
+    if how.anchor == "prediction":
+        return _weights(how, v, R, usable, S + R if how.metric == "innovation" else None), 0
     pair = usable[:, :, None] & usable[:, None, :]
     eye = np.eye(len(R))
     noise, spread = np.where(pair, R, eye), np.where(pair, S, 0.0)
     innovation = np.where(usable, v, 0.0)
     w = np.ones(len(v))
     active: ObsMask = np.asarray(usable.any(axis=1))
-    for count in range(iterations):
+    for count in range(how.iterations):
         if not active.any():
             return w, count
         inflated = noise[active] / np.maximum(w[active], 1e-300)[:, None, None]
         share = np.linalg.solve(spread[active] + inflated, innovation[active][..., None])
         residual = np.where(usable[active], (inflated @ share)[..., 0], np.nan)
         left = None
-        if anchor == "variational":
+        if how.anchor == "variational":
             left = inflated @ np.linalg.solve(spread[active] + inflated, spread[active])
-        fresh = _weights(weight, residual, _metric(metric, R), usable[active], left)
+        fresh = _weights(how, residual, R, usable[active], left=left)
         moving = np.abs(fresh - w[active]) > CONVERGED
         w[active] = fresh
         active[active] = moving
-    return w, iterations
+    return w, how.iterations
 
 
-def _smoothed_weights(
-    line: Timeline, z: Array, weight: Weight, anchor: str, metric: str, iterations: int
-) -> tuple[Array, Array]:
+def _smoothed_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, Array]:
     """Smoother after smoother, each path until its weights stand still."""
     chain = line.chain
     w = np.ones(z.shape[:2])
-    rounds = np.full(len(z), iterations)
+    rounds = np.full(len(z), how.iterations)
     active = np.arange(len(z))
     H, off, R = (np.asarray(part)[chain.cfg] for part in (chain.H, chain.off, chain.R))
-    for count in range(iterations):
+    for count in range(how.iterations):
         with np.errstate(divide="ignore"):
             scale = None if count == 0 else 1.0 / w[active]
         found = run(line, z[active], True, scale)
         mean, cov, open_laws = at_observations(line, found)
         residual = z[active] - off - image(H, mean, open_laws)
         left = None
-        if anchor == "variational":
+        if how.anchor == "variational":
             left = through(H, mean, cov[found.group], open_laws)[1]
-        fresh = _weights(weight, residual, _metric(metric, R), ~np.isnan(residual), left)
+        fresh = _weights(how, residual, R, ~np.isnan(residual), left=left)
         moving = np.abs(fresh - w[active]).max(axis=1) > CONVERGED
         w[active] = fresh
         rounds[active[~moving]] = count
@@ -174,17 +132,20 @@ def _smoothed_weights(
     return w, rounds
 
 
-def _metric(metric: str, R: Array) -> Array:
-    return R if metric == "R" else np.broadcast_to(np.eye(R.shape[-1]), R.shape)
-
-
 def _weights(
-    weight: Weight, r: Array, scale: Array, usable: ObsMask, spread: Array | None = None
+    how: Reweighting,
+    r: Array,
+    R: Array,
+    usable: ObsMask,
+    scale: Array | None = None,
+    left: Array | None = None,
 ) -> Array:
-    """w(d2, dim) of residuals r (..., p) in the metric scale (..., p, p); 1 if none is usable.
+    """w(d2, dim) of residuals r (..., p) in the metric, or `scale` (..., p, p); 1 if none counts.
 
-    spread (..., p, p): covariance of r; then w of the mean of d2.
+    left (..., p, p): covariance of r; then w of the mean of d2.
     """
+    if scale is None:
+        scale = R if how.metric == "R" else np.broadcast_to(np.eye(R.shape[-1]), R.shape)
     pair = usable[..., :, None] & usable[..., None, :]
     matrix = np.where(pair, scale, np.eye(r.shape[-1]))
     clean = np.where(usable, r, 0.0)
@@ -192,8 +153,8 @@ def _weights(
         d2 = clean[..., 0] ** 2 / matrix[..., 0, 0]
     else:
         d2 = (clean * np.linalg.solve(matrix, clean[..., None])[..., 0]).sum(axis=-1)
-    if spread is not None:
-        known = np.where(pair, spread, 0.0)
+    if left is not None:
+        known = np.where(pair, left, 0.0)
         d2 = d2 + np.trace(np.linalg.solve(matrix, known), axis1=-2, axis2=-1)
     count = usable.sum(axis=-1)
-    return np.where(count > 0, weight(d2, np.maximum(count, 1)), 1.0)
+    return np.where(count > 0, how.weight(d2, np.maximum(count, 1)), 1.0)

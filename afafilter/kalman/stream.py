@@ -145,7 +145,7 @@ class KalmanStream:
         usable = known & seen
         w = 1.0
         if self._robust.weight is not None:
-            w = float(judge(self._robust.weight, v, S, R[0], usable, *self._robust[1:])[0][0])
+            w = float(judge(self._robust, v, S, R[0], usable)[0][0])
         loglik, scale = np.zeros(1), self._one
         used = seen
         if w != 1.0:
