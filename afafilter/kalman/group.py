@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.kalman.timeline import Timeline
@@ -29,16 +29,8 @@ class Group:
 
     def path(self, l: int) -> Group:
         """Path l of several side by side, as a group of its own."""
-        one = slice(l, l + 1)
-        return Group(
-            self.line,
-            self.z[one],
-            self.seen[l],
-            self.scale[l],
-            self.mean[one],
-            self.cov[l],
-            self.innovation[one],
-            self.innovation_cov[l],
-            self.loglik[one],
-            self.smooth,
-        )
+        one = {
+            name: getattr(self, name)[l : l + 1] for name in ("z", "mean", "innovation", "loglik")
+        }
+        own = {name: getattr(self, name)[l] for name in ("seen", "scale", "cov", "innovation_cov")}
+        return replace(self, **one, **own)

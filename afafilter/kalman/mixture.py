@@ -14,12 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    is_definite,
-    positive_int,
-    scalar,
-)
+from afafilter._base.checks import Array, is_definite, positive_int, scalar
 from afafilter._base.containers import takes_tables
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
@@ -119,28 +114,32 @@ def mixture_filter(
     given = checked_inputs(model, t, z, obs_cov, query_times)
     grid, data, asked = given.grid, given.z, given.asked
     lead, flat = data.shape[:-2], np.ascontiguousarray(given.paths)
+
+    def whole(part: Array) -> Array:
+        return part.reshape(*lead, *part.shape[1:])
+
     line = timeline(model, grid, given.R, None)
     facts: dict[str, object] = {}
     if estimate:
         rate, scale, facts = _learn(line, flat, rate, scale, iterations)
     found = _run(line, flat, rate, scale)
     mean, cov, open_laws = queries.filtered(model, line, found.run, grid, asked)
-    outlier, loglik = found.outlier, found.run.loglik.reshape(*lead, len(grid))
+    outlier, loglik = found.outlier, whole(found.run.loglik)
     weights = np.where(np.isnan(outlier), 1.0, 1.0 - outlier + outlier / scale)
     return Estimate(
         asked,
-        mean.reshape(*lead, *mean.shape[1:]),
-        cov.reshape(*lead, *cov.shape[1:]),
+        whole(mean),
+        whole(cov),
         loglik=loglik.sum(axis=-1),
         loglik_steps=loglik,
-        innovation=found.run.innovation.reshape(data.shape),
-        innovation_cov=found.run.innovation_cov.reshape(*data.shape, data.shape[-1]),
+        innovation=whole(found.run.innovation),
+        innovation_cov=whole(found.run.innovation_cov),
         label="mixture filter",
         info={
             "outlier_rate": rate,
             "outlier_scale": scale,
-            "outlier_probability": outlier.reshape(*lead, len(grid)),
-            "robust_weights": weights.reshape(*lead, len(grid)),
+            "outlier_probability": whole(outlier),
+            "robust_weights": whole(weights),
             **facts,
         },
         open_laws=open_laws,
@@ -204,16 +203,10 @@ def _run(line: Timeline, z: Array, rate: float, scale: float) -> _Found:
     )
     outlier, distance = np.empty((n, T)), np.empty((n, T))
 
+    filled = (run.mean, run.cov, run.innovation, run.innovation_cov, run.loglik, outlier, distance)
+
     def one(i: int) -> None:
-        out = (
-            run.mean[i],
-            run.cov[i],
-            run.innovation[i],
-            run.innovation_cov[i],
-            run.loglik[i],
-            outlier[i],
-            distance[i],
-        )
+        out = tuple(part[i] for part in filled)
         run.flat[i] = _one_path(line, z[i], seen[i], rate, scale, out)
 
     spread(one, range(n), n * N)
