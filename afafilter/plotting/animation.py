@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, observations, positive_int, times
+from afafilter._base.normal import half_width
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.pulling import pull_forward
@@ -215,14 +216,11 @@ def _plane(ax: Any, scene: Scene, components: Any) -> Stage:
 
 def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
     """One observed value over time."""
-    from scipy.special import ndtri
-
-    model, t = scene.model, scene.t
-    signal = scene.mean @ model.C[a] + model.offset[a]
-    whole = scene.track @ model.C[a] + model.offset[a]
-    spread = np.sqrt(np.einsum("i,kij,j->k", model.C[a], scene.cov, model.C[a]))
-    half = ndtri(0.5 + LEVEL / 2) * np.where(np.isfinite(spread), spread, np.nan)
-    known = None if scene.truth is None else scene.truth @ model.C[a] + model.offset[a]
+    t, h, offset = scene.t, scene.model.C[a], scene.model.offset[a]
+    signal, whole = (states @ h + offset for states in (scene.mean, scene.track))
+    spread = np.sqrt(np.einsum("i,kij,j->k", h, scene.cov, h))
+    half = half_width(LEVEL) * np.where(np.isfinite(spread), spread, np.nan)
+    known = None if scene.truth is None else scene.truth @ h + offset
     settled = whole[len(whole) // 8 :, None]
     _limits(ax, scene.z[:, [a]], settled if known is None else np.vstack([settled, known[:, None]]))
     ax.set_xlim(t[0], t[-1] + 0.02 * (t[-1] - t[0]))
@@ -231,17 +229,9 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
     told = "pulled to the present" if pulled else "observations by weight"
     cloud = ax.scatter([], [], color=shades(1), lw=0, label=told)
     (track,) = ax.plot([], [], color=COLOURS["AFA"], lw=1.0, label="estimate so far")
-    bar = ax.errorbar(
-        [t[0]],
-        [np.nan],
-        yerr=[0.0],
-        fmt="o",
-        ms=4,
-        color=COLOURS["AFA"],
-        mec="white",
-        mew=0.6,
-        label=f"now, {100 * LEVEL:g} %",
-    )
+    look = {"fmt": "o", "ms": 4, "color": COLOURS["AFA"], "mec": "white", "mew": 0.6}
+    told = f"now, {100 * LEVEL:g} %"
+    bar = ax.errorbar([t[0]], [np.nan], yerr=[0.0], label=told, **look)
     if known is None:
         line.set_label("_")
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -255,7 +245,7 @@ def _over_time(ax: Any, scene: Scene, a: int, pulled: bool) -> Stage:
         dots.set_data(t[: i + 1], scene.z[: i + 1, a])
         track.set_data(t[: i + 1], whole[: i + 1])
         at = np.full(i + 1, t[i]) if pulled else t[: i + 1]
-        y = _pulled(scene, i) @ model.C[a] + model.offset[a] if pulled else scene.z[: i + 1, a]
+        y = _pulled(scene, i) @ h + offset if pulled else scene.z[: i + 1, a]
         _draw_cloud(cloud, np.column_stack([at, y]), scene.share[k, : i + 1])
         bar[0].set_data([t[i]], [signal[k]])
         ends = np.array([[t[i], signal[k] - half[k]], [t[i], signal[k] + half[k]]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from afafilter._base.checks import Array
 from afafilter._base.shown import component_names
 from afafilter.kalman.estimators import rts_smoother
 from afafilter.plotting.colours import COLOURS, DASHES, line_style
@@ -67,7 +66,8 @@ def estimate(
     words = component_names(d, names or result.names)
     chosen = list(range(min(d, MOST_PANELS))) if components is None else list(components)
     panels = _panels(len(chosen), axes)
-    when = result if result.index is None else _dated(result)
+    index = result.index
+    when = result if index is None else replace(result, t=index.at(result.t))
     for ax, k in zip(panels, chosen, strict=True):
         band(when, k, level=level, path=path, ax=ax, label=title(result))
         _dress(ax, result, words[k], units)
@@ -98,12 +98,8 @@ def trajectories(
             if data.outliers is not None:
                 struck = data.outliers.reshape(-1, len(data.t))[path]
                 z = data.z.reshape(-1, len(data.t), p)[path]
-                ring: dict[str, Any] = {
-                    "mfc": "none",
-                    "color": COLOURS["outlier"],
-                    "label": "outlier",
-                }
-                ax.plot(data.t[struck], z[struck, k], "o", **ring)
+                ring: dict[str, Any] = {"mfc": "none", "color": COLOURS["outlier"]}
+                ax.plot(data.t[struck], z[struck, k], "o", label="outlier", **ring)
         ax.set_ylabel(_with_units(f"x{k}" if names is None else names[k], units))
     panels[-1].set_xlabel("time")
     panels[0].legend()
@@ -142,8 +138,7 @@ def fit(
     last.plot(t, residual, ".", color=COLOURS["data"])
     for height in (-1.96, 1.96):
         last.axhline(height, linestyle=":", color=COLOURS["truth"])
-    last.set_ylabel("standardised\ninnovation")
-    last.set_xlabel(f"time ({result.time_unit})" if result.time_unit else "time")
+    last.set(ylabel="standardised\ninnovation", xlabel=_with_units("time", result.time_unit))
     return axes if axes is not None else panels
 
 
@@ -208,6 +203,8 @@ def diagnostics(
     axes : sequence of matplotlib Axes, optional
         Four axes; default a new figure of one column's width.
     """
+    from scipy.special import ndtri
+
     if axes is None:
         axes = figure(4, 1, height=6.4)[1]
     over_time, lags, normal, squares = axes
@@ -220,8 +217,7 @@ def diagnostics(
     over_time.axhline(0, color="0.5", lw=0.6)
     for level in (-2, 2):
         over_time.axhline(level, **guide)
-    over_time.set_ylabel("innovation\n(std. deviations)")
-    over_time.set_xlabel("time")
+    over_time.set(ylabel="innovation\n(std. deviations)", xlabel="time")
     over_time.set_title(_tested(checks.nis_test, "NIS"), loc="left")
 
     acf = checks.acf[component, 1:]
@@ -230,19 +226,15 @@ def diagnostics(
     for sign in (-1, 1):
         lags.axhline(sign * checks.acf_band, **guide)
     top = 1.25 * max(checks.acf_band, float(np.abs(acf).max()))
-    lags.set_ylim(-top, top)
-    lags.set_ylabel("autocorrelation")
-    lags.set_xlabel("lag (observations)")
+    lags.set(ylim=(-top, top), ylabel="autocorrelation", xlabel="lag (observations)")
     lags.xaxis.set_major_locator(MaxNLocator(integer=True))
     name = f"Ljung\u2013Box Q({len(acf)})"
     lags.set_title(_tested(checks.ljung_box[component], name), loc="left")
 
-    ranks = (np.arange(len(e)) + 0.5) / len(e)
-    quantiles = np.array([NormalDist().inv_cdf(rank) for rank in ranks])
+    quantiles = ndtri((np.arange(len(e)) + 0.5) / len(e))
     normal.axline((0, 0), slope=1, **guide)
     normal.plot(quantiles, np.sort(e), "o", ms=1.8, color=COLOURS["Kalman"])
-    normal.set_xlabel("normal quantile")
-    normal.set_ylabel("ordered innovation")
+    normal.set(xlabel="normal quantile", ylabel="ordered innovation")
     normal.set_title(_tested(checks.normality[component], "Jarque\u2013Bera"), loc="left")
 
     share = np.cumsum(e**2) / np.sum(e**2)
@@ -251,8 +243,7 @@ def diagnostics(
         squares.axvspan(t[first], t[last], color="0.9", lw=0)
     squares.plot(t[[0, -1]], [0, 1], **guide)
     squares.step(t, share, where="post", **line)
-    squares.set_ylabel("share of squares")
-    squares.set_xlabel("time")
+    squares.set(ylabel="share of squares", xlabel="time")
     name = f"last/first third H({third})"
     squares.set_title(_tested(checks.heteroscedasticity[component], name), loc="left")
     return axes
@@ -284,22 +275,12 @@ def _given(count: int, axes: Any) -> list[Axes]:
     return given
 
 
-def _dated(result: Estimate) -> Estimate:
-    """The estimate at its stamps, so that dates stand on the axis."""
-    from dataclasses import replace
-
-    assert result.index is not None
-    stamps: Array = result.index.at(result.t)
-    return replace(result, t=stamps)
-
-
 def _dress(ax: Axes, result: Estimate, name: str, units: str) -> None:
     ax.set_ylabel(_with_units(name, units))
     if result.index is not None and result.index.dated:
         date_axis(ax)
     else:
-        unit = "" if result.index is None else result.index.unit
-        ax.set_xlabel(f"time ({unit})" if unit else "time")
+        ax.set_xlabel(_with_units("time", "" if result.index is None else result.index.unit))
 
 
 def _with_units(name: str, units: str) -> str:
