@@ -221,11 +221,10 @@ def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
             raise TypeError(f"{name} (the index) must be dates or numbers, got {index[0]!r}")
         return found
     if isinstance(index.dtype, pd.DatetimeTZDtype):
-        values = index.tz_convert("UTC").tz_localize(None).to_numpy()
-        return Stamps(checked_dates(values, name), unit, index.tz, name)
+        return _counted(index.tz_convert("UTC").tz_localize(None).to_numpy(), unit, name, index.tz)
     values = index.to_numpy()
     if values.dtype.kind == "M":
-        return Stamps(checked_dates(values, name), unit, name=name)
+        return _counted(values, unit, name)
     if values.dtype.kind in "iu" and values.size:
         return Stamps(values.astype(np.int64), name=name)
     if values.dtype.kind != "f":
@@ -275,6 +274,13 @@ def _filled(series: Any) -> Any:
 # ----------------------------------------------------------------------------------- polars, xarray
 
 
+def _counted(raw: NDArray[Any], unit: str, name: str, zone: Any = None) -> Stamps:
+    """Stamps of a column of times: dates, or numbers as they are."""
+    if raw.dtype.kind == "M":
+        return Stamps(checked_dates(raw, name), unit, zone, name)
+    return stamps_of(raw, unit, name) or Stamps(real_array(raw, name), name=name)
+
+
 def _polars(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
     if not hasattr(table, "columns"):
         raise TypeError("z is missing: a polars Series has no times; give t and z")
@@ -286,14 +292,8 @@ def _polars(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
             f"the columns are {', '.join(table.columns)}"
         )
     name = table.columns[place]
-    column = table[name]
-    raw = column.to_numpy()
-    rest = table.drop(name)
-    if raw.dtype.kind == "M":
-        zone = getattr(column.dtype, "time_zone", None)
-        stamps = Stamps(checked_dates(raw, name), unit, zone, name)
-    else:
-        stamps = stamps_of(raw, unit, name) or Stamps(real_array(raw, name), name=name)
+    column, rest = table[name], table.drop(name)
+    stamps = _counted(column.to_numpy(), unit, name, getattr(column.dtype, "time_zone", None))
     return values_of(rest), replace(stamps, columns=tuple(rest.columns))
 
 
@@ -318,11 +318,7 @@ def _xarray(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.floa
     else:
         z = table.transpose(*others[:-1], name, *others[-1:]).to_numpy()
         z = z[:, None] if z.ndim == 1 else z
-    raw = table[name].to_numpy()
-    if raw.dtype.kind == "M":
-        stamps = Stamps(checked_dates(raw, name), unit, name=name)
-    else:
-        stamps = stamps_of(raw, unit, name) or Stamps(real_array(raw, name), name=name)
+    stamps = _counted(table[name].to_numpy(), unit, name)
     columns = names or tuple(f"z{i}" for i in range(z.shape[-1]))
     return real_array(z, "z", allow_nan=True), replace(stamps, columns=columns)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from afafilter.cli.draw import Look
 from afafilter.io.files import refuse_existing
 from afafilter.io.model_toml import near
-from afafilter.studies.batch import end_with
+from afafilter.studies.batch import end_with, workers
 
 FOLDER = "simulations"
 
@@ -68,7 +68,7 @@ def run_experiments(
     Files are written whole at the end of an experiment, except for the finished cells of studies,
     in output/run: an interrupted study resumes from them.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from tqdm import tqdm
 
     look.on().close()  # refused here, not in the workers
@@ -76,18 +76,11 @@ def run_experiments(
         refuse_existing(sorted(output.glob(f"{experiment.name}.*")), force=force)
     output.mkdir(parents=True, exist_ok=True)
     at_once = max(1, min(jobs, len(experiments)))
-    workers = Parallel(
-        n_jobs=at_once,
-        return_as="generator_unordered",
-        batch_size=1,
-        initializer=_alone,
-        initargs=(os.getpid(),),
-    )
     each = max(1, jobs // at_once)
     tasks = (delayed(_run)(e, output, look, full=full, jobs=each) for e in experiments)
     failed: list[str] = []
     with tqdm(total=len(experiments), disable=None, unit="experiment", leave=False) as bar:
-        for outcome in workers(tasks):
+        for outcome in workers(at_once, _alone)(tasks):
             if outcome.trace:
                 failed.append(outcome.name)
                 print(outcome.trace, end="", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,39 +36,37 @@ def opened(
     inputs: Sequence[str] | str | None = None,
 ) -> tuple[Table, Chosen]:
     """The table of a file and which of its columns are asked for; what is not said is found."""
-    known = listed(inputs)
-    named = (*listed(time), *listed(values), *listed(errors), *known)
-    wanted = None if time is None or values is None else [*named, *([] if by is None else [by])]
+    known, sd = listed(inputs), listed(errors)
+    wanted = None
+    if time is not None and values is not None:
+        wanted = [*listed(time), *listed(values), *sd, *known, *listed(by)]
     table = read_table(path, dialect or Dialect(), wanted)
     own = own_layout(table)
-    if own is not None and values is None and by is None and own.by is not None:
+    if by is None and values is None and own is not None:
         by = own.by
-    if by is None and len(table.index) == 2 and time is None:
+    if by is None and time is None and len(table.index) == 2:
         by = table.index[0]
     times = time_names(table, time, by, own)
     if errors is not None and values is None:
         raise ValueError("errors (--errors) need values (--values), in the same order")
+    chosen = listed(values)
     if values is None:
         candidates = own.values if own and by == own.by else table.names
         chosen = [name for name in candidates if name not in {*times, by, *known}]
-    else:
-        chosen = listed(values)
     if not chosen:
         raise ValueError(
             f"{table.path}: no value column beside the time column {times[0]!r}: --time (time) "
             "names another one; --sep (Dialect) says what separates the columns"
         )
-    sd = listed(errors)
     if errors is not None and len(sd) != len(chosen):
         raise ValueError(
             f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
         )
-    seen = set()
-    for name in [*times, *([] if by is None else [by]), *chosen, *sd, *known]:
+    asked = [*times, *listed(by), *chosen, *sd, *known]
+    for name, count in Counter(asked).items():
         table.require(name)
-        if name in seen:
+        if count > 1:
             raise ValueError(f"{table.path}: column {name!r} is asked for twice")
-        seen.add(name)
     return table, Chosen(times, tuple(chosen), tuple(sd), by, tuple(known))
 
 

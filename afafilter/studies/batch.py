@@ -101,6 +101,14 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def workers(n_jobs: int | None, begin: Callable[[int], None] = end_with) -> Any:
+    """Joblib's workers: one task at a time, results as they come; each ends with this process."""
+    from joblib import Parallel
+
+    own: dict[str, Any] = {"initializer": begin, "initargs": (os.getpid(),)}
+    return Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, **own)
+
+
 def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:
     """Simulate paths low .. low + n - 1 and run every estimator on them, with BLAS on one thread.
 

@@ -9,7 +9,6 @@ together; one at a time where a cell takes longer. No number depends on it.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
@@ -19,7 +18,7 @@ from typing import Any, TypeAlias
 from afafilter._base.progress import watched
 from afafilter._version import __version__
 from afafilter.io.files import write_text
-from afafilter.studies.batch import Experiment, end_with
+from afafilter.studies.batch import Experiment, workers
 from afafilter.studies.cells import Cell, Grid, read_cell, run_cell
 
 Work: TypeAlias = tuple[Cell, Experiment, int]
@@ -104,7 +103,7 @@ def compute_cells(
 
     Cells that another run finishes meanwhile are left to it.
     """
-    from joblib import Parallel, delayed, effective_n_jobs
+    from joblib import delayed, effective_n_jobs
     from tqdm import tqdm
 
     pace, work = Pace(effective_n_jobs(n_jobs)), jobs(study)
@@ -115,14 +114,8 @@ def compute_cells(
     )
     n, quiet = len(study.cells), not (watched() if progress is None else progress)
     with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
-        workers = Parallel(
-            n_jobs=n_jobs,
-            return_as="generator_unordered",
-            batch_size=1,
-            initializer=end_with,
-            initargs=(os.getpid(),),
-        )
-        for done in workers(delayed(compute)(some) for some in pace.portions(left, len(todo))):
+        tasks = (delayed(compute)(some) for some in pace.portions(left, len(todo)))
+        for done in workers(n_jobs)(tasks):
             pace.seen(sum(seconds for *_, seconds in done) / len(done))
             for cell, text, _ in done:
                 write_text(folder / f"{cell.key}.json", text)
