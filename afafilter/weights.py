@@ -252,20 +252,9 @@ _CLASS_NAMES = {str(kind.__name__): name for name, kind in _NAMES.items()}
 
 
 def weight_from_name(name: str, **parameters: float) -> Weight:
-    """The weight called `name` in configuration files.
+    """The weight of that name, or class name such as "StudentT", with its parameters, e.g. nu=4.0.
 
-    Parameters
-    ----------
-    name : str
-        "exponential", "power", "student_t", "rational", "imq", "huber" or "threshold", or the
-        name of the class, such as "StudentT".
-    **parameters : float
-        The parameters of that weight, e.g. nu=4.0.
-
-    Raises
-    ------
-    ValueError
-        Unknown name, missing or unknown parameter, or a parameter that is not positive.
+    ValueError for an unknown name, a missing or unknown parameter, or one that is not positive.
     """
     short = _CLASS_NAMES.get(name, name)
     if short not in _NAMES:
@@ -284,16 +273,7 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
 
 
 def as_weight(weight: Weight | str | None) -> Weight | None:
-    """A weight as it is; that of a word, with the usual parameter where there is one.
-
-    Words: those of `weight_from_name`; "student_t" has nu = 4, "imq" c = 2, "huber" c = 2,
-    "threshold" c = 3 and "exponential" nu = 9 unless the object itself is given.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An unknown word, one whose parameters have no usual value, or what is no weight.
-    """
+    """A weight as it is; that of a word, with its parameters in `USUAL` where there are some."""
     if isinstance(weight, str):
         return weight_from_name(weight, **USUAL.get(_CLASS_NAMES.get(weight, weight), {}))
     if weight is not None and (isinstance(weight, type) or not isinstance(weight, Weight)):

@@ -47,26 +47,11 @@ MOST_ROWS = 4000
 class Analysis:
     """Everything that a page shows.
 
-    Attributes
-    ----------
-    series : Series
-        The data.
-    model, fitted
-        The model and, where it was learned, how.
-    smooth : estimate at `t_smooth`, data and forecast; signal and signal_sd (T', p), obs_sd (T', p)
-        for a measurement.
-    outliers : array_like, shape (T, p)
-        By the robust smoother.
-    robust : bool
-        The estimate is the robust smoother's, since more than `MANY` of the values are outliers.
-    checks : Diagnostics
-        Standardised one-step errors and the tests of them.
-    compared : HoldOut
-        Hold-out scores.
-    map_t, afa_map, kalman_map : ndarray
-        Times and weights (n, n) of the last observations; afa_map None where AFA cannot be had.
-    afa_why : str
-        Why it cannot.
+    `fitted`: how the model was learned, if it was. Estimates are at t_smooth (T',), data and
+    forecast: signal and its standard deviation (T', p), obs_sd (T', p) for a measurement. outliers
+    (T, p) by the robust smoother; `robust`: the estimate is that smoother's, since more than `MANY`
+    of the values are outliers. map_t, afa_map, kalman_map: times and weights (n, n) of the last
+    observations; afa_map is None where AFA cannot be had, and afa_why says why.
     """
 
     series: Series
