@@ -45,16 +45,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from afafilter.io.files import write_text
 from afafilter.models import presets
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
+T = TypeVar("T")
 PRESETS = tuple(presets.__all__)
 MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit", "forcing")
 DISCRETE = ("F", "Q", "H", "R", "b", "d", "prior", "time_varying")
@@ -92,9 +94,7 @@ def model_from_table(table: Any, where: str = "[model]") -> LinearSDE | Discrete
         options = dict(table)
         if isinstance(options.get("prior"), Mapping):
             with place("prior"):
-                known_keys(options["prior"], parameters(Prior))
-                required(options["prior"], Prior)
-                options["prior"] = Prior(**options["prior"])
+                options["prior"] = built(Prior, options["prior"])
         if "forcing" in options:
             options["forcing"] = _forcing(options["forcing"])
         if "sum" in options:
@@ -102,12 +102,8 @@ def model_from_table(table: Any, where: str = "[model]") -> LinearSDE | Discrete
         if "preset" in options:
             return _preset(options)
         if "F" in options:
-            known_keys(options, DISCRETE)
-            required(options, DiscreteModel)
-            return DiscreteModel(**options)
-        known_keys(options, (*MATRICES, "preset", "sum", "F", "H"))
-        required(options, LinearSDE)
-        return LinearSDE(**options)
+            return built(DiscreteModel, options, DISCRETE)
+        return built(LinearSDE, options, (*MATRICES, "preset", "sum", "F", "H"))
 
 
 def _forcing(table: Any) -> Forcing:
@@ -213,9 +209,7 @@ def write_model(
     FileExistsError
         If the file exists and `force` is False.
     """
-    from afafilter.io.files import write_text
-
-    lines = [f"# {line}" for line in comment.splitlines()] + ["[model]"]
+    lines = [*(f"# {line}" for line in comment.splitlines()), "[model]"]
     lines += [f"{key} = {_toml_value(value)}" for key, value in model_table(model).items()]
     write_text(path, "\n".join(lines) + "\n", force=force)
     return Path(path)
@@ -239,11 +233,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         try:
             return tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from None
         except RecursionError:
             raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
-        except ValueError as error:  # a whole number of more digits than Python converts
+        except ValueError as error:  # of the decoder, or a number of more digits than Python takes
             raise ValueError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -264,6 +256,15 @@ def near(word: Any, known: Iterable[str]) -> str:
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Names of a function's parameters."""
     return list(inspect.signature(function).parameters)
+
+
+def built(
+    kind: Callable[..., T], options: Mapping[str, Any], known: Iterable[str] | None = None
+) -> T:
+    """What a table gives all arguments of, and no others."""
+    known_keys(options, parameters(kind) if known is None else known)
+    required(options, kind)
+    return kind(**options)
 
 
 def required(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -65,10 +66,8 @@ def _parsed(table: Table, name: str, column: Sequence[str]) -> Any:
             value = np.nan
         out[row] = np.nan if bare.lower() in table.missing else value
     if long:
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             return np.array([int(cell) for cell in column], dtype=np.int64)
-        except (ValueError, OverflowError):
-            return out
     return out
 
 

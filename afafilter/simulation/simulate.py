@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -234,24 +235,24 @@ def _disturb(
 ) -> Any:
     """Add known inputs, jumps and outliers in place; returns the mask of the struck (n, T)."""
     strikes = [_stream(seed) for seed in seeds[3:6]]
-    struck, kicks = None, None
+    struck, kicks, added = None, [], []
     if jumps is not None:
-        kicks = jump_kicks(jumps, model, plan, len(states), _stream(seeds[0], 3))
-    innovation = outliers is not None and outliers.strikes == "innovation"
-    if outliers is not None and innovation:
+        kicks.append(jump_kicks(jumps, model, plan, len(states), _stream(seeds[0], 3)))
+    if outliers is not None and outliers.strikes == "innovation":
         own, mask = innovation_outliers(states.shape, plan, outliers, strikes)
-        kicks = own if kicks is None else kicks + own
+        kicks.append(own)
         struck = mask[:, plan.seen]
-    more = None if known is None else known[None]
-    if kicks is not None:
-        more = carried(kicks, plan) if more is None else more + carried(kicks, plan)
     if known is not None:
+        added.append(known[None])
         z += model.forcing.shown(plan.t, model.obs_dim)
-    if more is not None:
+    if kicks:
+        added.append(carried(np.sum(kicks, axis=0), plan))
+    if added:
+        more = reduce(np.add, added)
         states += more
         table = plan.observation
         z += np.einsum("kij,nkj->nki", table.mean[table.which], more[:, plan.seen])
-    if outliers is not None and not innovation:
+    if outliers is not None and outliers.strikes == "observation":
         struck = contaminate(z, states, plan, outliers, strikes)
     return struck
 

@@ -53,6 +53,7 @@ import numpy as np
 from afafilter._base.checks import positive_int, scalar
 from afafilter.catalog import CATALOG, estimator_from_spec, functions
 from afafilter.io.model_toml import (
+    built,
     known_keys,
     model_from_table,
     near,
@@ -161,9 +162,7 @@ def _scenario(table: Mapping[str, Any]) -> Any:
         start, step = scalar(grid["start"], "t.start"), scalar(grid["step"], "t.step")
         options["t"] = start + step * np.arange(positive_int(grid["count"], "t.count"))
     if isinstance(options.get("x0"), dict):
-        known_keys(options["x0"], parameters(Shell))
-        required(options["x0"], Shell)
-        options["x0"] = Shell(**options["x0"])
+        options["x0"] = built(Shell, options["x0"])
     if "outliers" in options:
         struck = _table(options["outliers"])
         known_keys(struck, parameters(Outliers))
