@@ -13,14 +13,16 @@ import json
 import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from afafilter._version import __version__
-from afafilter.scoring.score import COLUMNS
+from afafilter.scoring.score import COLUMNS, LEVELS
 from afafilter.studies.batch import (
     Estimator,
     Experiment,
@@ -45,25 +47,34 @@ class Cell(NamedTuple):
     key: str
 
 
-class Grid(Protocol):
-    """What its results need to know of a study: the fields of `Study`, and its cells."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Grid:
+    """What is compared in a study; see `Study`, which checks it."""
 
-    @property
-    def models(self) -> Mapping[str, Any]: ...
-    @property
-    def estimators(self) -> Mapping[str, Estimator]: ...
-    @property
-    def scenarios(self) -> Mapping[str, Scenario]: ...
-    @property
-    def columns(self) -> Mapping[str, Mapping[str, Any]]: ...
-    @property
-    def levels(self) -> Sequence[float]: ...
-    @property
-    def energy(self) -> bool: ...
-    @property
-    def lags(self) -> int | None: ...
-    @property
-    def cells(self) -> tuple[Cell, ...]: ...
+    models: Mapping[str, Any]
+    estimators: Mapping[str, Estimator]
+    scenarios: Mapping[str, Scenario]
+    seeds: Sequence[int] | int = 1
+    levels: Sequence[float] = LEVELS
+    energy: bool = False
+    lags: int | None = None
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells in grid order: models outermost, seeds innermost."""
+        shared = {
+            "estimators": describe(self.estimators),
+            "score": describe([list(self.levels), self.energy, self.lags]),
+        }
+        models = {name: describe(pair) for name, pair in self.models.items()}
+        scenarios = {name: describe(x) for name, x in self.scenarios.items()}
+        seeds = cast(Sequence[int], self.seeds)
+        found = []
+        for m, s in product(self.models, self.scenarios):
+            place = shared | {"model": [m, models[m]], "scenario": [s, scenarios[s]]}
+            found += [Cell(m, s, *own) for own in zip(seeds, cell_keys(place, seeds))]
+        return tuple(found)
 
 
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:

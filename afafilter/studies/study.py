@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,8 @@ import numpy as np
 
 from afafilter._base.checks import fraction, positive_int
 from afafilter._base.shown import ShownByFields
-from afafilter.scoring.score import LEVELS
-from afafilter.studies.batch import Estimator, checked_estimators
-from afafilter.studies.cells import Cell, cell_keys, describe
+from afafilter.studies.batch import checked_estimators
+from afafilter.studies.cells import Grid
 from afafilter.studies.result import StudyResult
 from afafilter.studies.running import compute_cells, is_finished
 from afafilter.studies.scenario import Scenario
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(ShownByFields):
+class Study(ShownByFields, Grid):
     """A full factorial comparison.
 
     Parameters
@@ -54,7 +51,8 @@ class Study(ShownByFields):
     -----
     A cell's file is found by a hash of model, scenario, seed, options and estimators: functions of
     this package by public name and version, others by their compiled code and defaults, and both by
-    what they enclose. What such a function calls is not looked at.
+    what they enclose. What such a function calls is not looked at. `cells` are all of them, models
+    outermost, seeds innermost.
 
     Examples
     --------
@@ -62,15 +60,6 @@ class Study(ShownByFields):
     >>> result = study.run("results/noise", n_jobs=2)  # doctest: +SKIP
     >>> result.frame.query("metric == 'rmse'")  # doctest: +SKIP
     """
-
-    models: Mapping[str, Any]
-    estimators: Mapping[str, Estimator]
-    scenarios: Mapping[str, Scenario]
-    seeds: Sequence[int] | int = 1
-    levels: Sequence[float] = LEVELS
-    energy: bool = False
-    lags: int | None = None
-    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("models", "scenarios"):
@@ -120,22 +109,6 @@ class Study(ShownByFields):
         from afafilter.studies.toml import study_arguments
 
         return cls(**study_arguments(Path(path), allow_import))
-
-    @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """All cells in grid order: models outermost, seeds innermost."""
-        shared = {
-            "estimators": describe(self.estimators),
-            "score": describe([list(self.levels), self.energy, self.lags]),
-        }
-        models = {name: describe(pair) for name, pair in self.models.items()}
-        scenarios = {name: describe(x) for name, x in self.scenarios.items()}
-        seeds = _seeds(self.seeds)
-        found = []
-        for m, s in product(self.models, self.scenarios):
-            place = shared | {"model": [m, models[m]], "scenario": [s, scenarios[s]]}
-            found += [Cell(m, s, *own) for own in zip(seeds, cell_keys(place, seeds))]
-        return tuple(found)
 
     def run(
         self,
