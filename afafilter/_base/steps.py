@@ -88,8 +88,8 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
 
     The stamp farthest from 0 is the first or the last. All gaps of a step lie within one rounding
     of each other, and the step is their mean: the elapsed time is kept. A gap of zero only equals
-    zero. Where most of many gaps differ each is a step of its own, in order, so that what is made of
-    them is read in order too.
+    zero. Where most of many gaps differ each is a step of its own, in order, so that what is made
+    of them is read in order too.
     """
     if len(gaps) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
