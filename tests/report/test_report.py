@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ from afafilter import (
 )
 from afafilter.io import Series, read_series
 from afafilter.report import analyse, comparison_page, report_page
-from afafilter.report.analysis import tables, weight_maps
+from afafilter.report.analysis import Analysis, tables, weight_maps
 from afafilter.report.charts import thinned
 
 pytest.importorskip("plotly")
@@ -40,16 +41,20 @@ def nile() -> Series:
     return datasets.load_nile()
 
 
+@pytest.fixture(scope="module")
+def analysed(nile: Series) -> Analysis:
+    return analyse(nile, datasets.nile_model())
+
+
 def content_of(page: str) -> dict:
     found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)
     assert found is not None
     return json.loads(found[1].replace("<\\/", "</"))
 
 
-def test_numbers_of_a_report_are_those_of_the_functions(nile: Series) -> None:
-    model = datasets.nile_model()
-    found = analyse(nile, model)
-    smooth = rts_smoother(model, nile.t, nile.z)
+def test_numbers_of_a_report_are_those_of_the_functions(nile: Series, analysed: Analysis) -> None:
+    found = analysed
+    smooth = rts_smoother(datasets.nile_model(), nile.t, nile.z)
     here = np.isin(found.t_smooth, nile.t)
     np.testing.assert_allclose(found.signal[here, 0], smooth.mean[:, 0], rtol=1e-9)
     np.testing.assert_allclose(
@@ -126,7 +131,7 @@ def test_long_series_are_thinned_to_their_extremes() -> None:
     assert len(thinned(np.full(10_000, np.nan))) > 0
 
 
-def test_many_outliers_are_not_followed(nile: Series) -> None:
+def test_many_outliers_are_not_followed(nile: Series, analysed: Analysis) -> None:
     """The estimate that is shown is the robust smoother's, and the page says so."""
     from dataclasses import replace
 
@@ -139,9 +144,8 @@ def test_many_outliers_are_not_followed(nile: Series) -> None:
     assert found.robust
     assert found.outliers[10::15].all()
     assert "robust RTS" in report_page(found, "Nile")
-    clean = analyse(nile, datasets.nile_model())
-    assert not clean.robust
-    assert "so many" not in report_page(clean, "Nile")
+    assert not analysed.robust
+    assert "so many" not in report_page(analysed, "Nile")
 
 
 def test_several_paths_are_refused(nile: Series) -> None:
@@ -163,41 +167,64 @@ def test_a_comparison_writes_its_page(tmp_path: Path) -> None:
     assert found.to_html(path, force=True) != page
 
 
+PROBE = """<script>addEventListener("load", () => setTimeout(() => {
+  const charts = [...document.querySelectorAll(".chart")];
+  parent.postMessage({
+    name: location.hash.slice(1), ready: document.body.dataset.ready,
+    wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+    charts: charts.length > 0 && charts.every(c => c.querySelector(".main-svg"))}, "*");
+}, 3000))</script></body>"""
+FRAMES = """<!doctype html><meta charset="utf-8"><style>body { margin: 0 }
+iframe { display: block; border: 0; height: 1600px }</style><body>%s<script>
+const seen = {};
+addEventListener("message", event => {
+  seen[event.data.name] = event.data;
+  document.body.dataset.seen = btoa(JSON.stringify(seen));
+});</script></body>"""
+WIDTHS = (1300, 500)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-@pytest.mark.parametrize("width", [1300, 500])
-@pytest.mark.parametrize("kind", ["report", "comparison"])
-def test_pages_open_in_a_browser(tmp_path: Path, nile: Series, kind: str, width: int) -> None:
-    """No console error, all charts drawn, nothing wider than the window, pictures not blank."""
-    if kind == "report":
-        page = report_page(analyse(nile, datasets.nile_model()), "Nile")
-    else:
-        page = comparison_page(
-            compare([kalman_filter, raw_observation], spiral(), np.arange(20.0), 20, rng=0)
-        )
-    probe = (
-        "<script>addEventListener('load', () => setTimeout(() => { document.body.dataset.wide ="
-        " document.documentElement.scrollWidth > innerWidth; document.body.dataset.charts ="
-        " document.querySelectorAll('.chart .main-svg').length > 0 &&"
-        " [...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg')); },"
-        " 3000))</script></body>"
-    )
-    path = tmp_path / "page.html"
-    path.write_text(page.replace("</body>", probe), encoding="utf-8")
-    assert not re.search(r'(?:src|href)="https?://', page.split("<body>")[1])
+def test_pages_open_in_a_browser(tmp_path: Path, analysed: Analysis) -> None:
+    """No console error, all charts drawn, nothing wider than the window, pictures not blank.
+
+    One browser shows all pages at all widths, each in a frame.
+    """
+    found = compare([kalman_filter, raw_observation], spiral(), np.arange(20.0), 20, rng=0)
+    pages = {
+        "report": report_page(analysed, "Nile"),
+        "comparison": comparison_page(found),
+    }
+    for name, page in pages.items():
+        assert not re.search(r'(?:src|href)="https?://', page.split("<body>")[1])
+        (tmp_path / f"{name}.html").write_text(page.replace("</body>", PROBE), encoding="utf-8")
+    shown = [(name, width) for name in pages for width in WIDTHS]
+    frames = [
+        f'<iframe style="width: {width}px" src="{name}.html#{name}-{width}"></iframe>'
+        for name, width in shown
+    ]
+    (tmp_path / "all.html").write_text(FRAMES % "".join(frames), encoding="utf-8")
     picture = tmp_path / "page.png"
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
-               f"--window-size={width},1600", "--enable-logging=stderr", path.as_uri()]  # fmt: skip
-    seen = subprocess.run(
-        [*command, "--dump-dom"], capture_output=True, text=True, timeout=180, check=False
-    )
-    assert 'data-ready="yes"' in seen.stdout
-    assert 'data-charts="true"' in seen.stdout
-    assert 'data-wide="false"' in seen.stdout
-    assert "CONSOLE" not in seen.stderr
-    subprocess.run(
-        [*command, f"--screenshot={picture}"], capture_output=True, timeout=180, check=True
-    )
+    command = [
+        str(BROWSER),
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={max(WIDTHS)},{1600 * len(shown)}",
+        "--enable-logging=stderr",
+        "--dump-dom",
+        f"--screenshot={picture}",
+        (tmp_path / "all.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert "CONSOLE" not in done.stderr
+    said = re.search(r'data-seen="([^"]+)"', done.stdout)
+    assert said is not None
+    seen = json.loads(base64.b64decode(said[1]))
+    for name, width in shown:
+        told = {"name": f"{name}-{width}", "ready": "yes", "wide": False, "charts": True}
+        assert seen[f"{name}-{width}"] == told
     import matplotlib.image
 
     pixels = matplotlib.image.imread(picture)[..., :3]
-    assert pixels.std() > 0.05
+    for k, (_, width) in enumerate(shown):
+        assert pixels[1600 * k : 1600 * (k + 1), :width].std() > 0.05
