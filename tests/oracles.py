@@ -1,7 +1,7 @@
 """Independent answers: high-precision discretisation and the dense joint Gaussian.
 
 Nothing here calls the library's discretisation, filters or likelihoods. The transition comes from
-mpmath; states, observations and their conditional laws from one big covariance matrix, factorised
+Arb; states, observations and their conditional laws from one big covariance matrix, factorised
 in extended precision. Cost is cubic in the number of scalars: for tests only.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import factorial
 from typing import Any
 
-import mpmath
+import flint
 import numpy as np
+from flint import arb, arb_mat
 from numpy.typing import ArrayLike
 
 from afafilter import DiscreteModel, LinearSDE, Prior
@@ -26,60 +26,66 @@ REAL = np.longdouble
 
 
 def mp_transition(
-    A: ArrayLike, Q: ArrayLike, u: ArrayLike, dt: float, dps: int = 50
+    A: ArrayLike, Q: ArrayLike, u: ArrayLike, dt: float
 ) -> tuple[Array, Array, Array]:
-    """Phi, psi, V of dx = (Ax + u) dt + noise over dt, with `dps` working digits, as longdouble.
+    """Phi, psi, V of dx = (Ax + u) dt + noise over dt, as longdouble.
 
-    The block exponential of Van Loan (1978) by its Taylor series on a step short enough for
-    ||A|| h <= 1/2, then doublings by the semigroup laws. Rounding grows by at most a few digits
-    per hundred doublings, far from the digits kept.
+    The block exponential of Van Loan (1978) on a step short enough for ||A|| h <= 1/2, then
+    doublings by the semigroup laws; all in ball arithmetic (Arb), which bounds its own error, with
+    as many bits as it takes.
     """
     A, Q, u = (np.asarray(M, dtype=float) for M in (A, Q, u))
-    key = (A.tobytes(), Q.tobytes(), u.tobytes(), len(A))
-    Phi, psi, V = _mp_transition(*key, float(dt), dps)
+    Phi, psi, V = _mp_transition(A.tobytes(), Q.tobytes(), u.tobytes(), len(A), float(dt))
     return Phi.copy(), psi.copy(), V.copy()
 
 
 @lru_cache(maxsize=4096)
-def _mp_transition(
-    A: bytes, Q: bytes, u: bytes, d: int, dt: float, dps: int
-) -> tuple[Array, Array, Array]:
-    dense = np.frombuffer(A).reshape(d, d)
-    norm = float(max(np.abs(dense).sum(axis=axis).max() for axis in (0, 1))) * dt
+def _mp_transition(A: bytes, Q: bytes, u: bytes, d: int, dt: float) -> tuple[Array, Array, Array]:
+    block = np.zeros((2 * d + 1, 2 * d + 1))  # [[A, Q, u], [0, -A^T, 0], [0, 0, 0]]
+    block[:d, :d] = np.frombuffer(A).reshape(d, d)
+    block[:d, d : 2 * d] = np.frombuffer(Q).reshape(d, d)
+    block[:d, 2 * d] = np.frombuffer(u)
+    block[d : 2 * d, d : 2 * d] = -block[:d, :d].T
+    norm = float(max(np.abs(block[:d, :d]).sum(axis=axis).max() for axis in (0, 1))) * abs(dt)
     doublings = max(0, int(np.ceil(np.log2(max(norm, 1e-300)))) + 1)
-    terms, reach, rest = 2, norm / 2**doublings, 1.0
-    while rest > 10.0 ** (-dps - 5):  # the last term against the first
-        terms += 1
-        rest = terms * reach ** (terms - 1) / factorial(terms - 1)
-    with mpmath.workdps(dps + 10):
-        # Only the first rows of powers of [[A, Q, u], [0, -A^T, 0], [0, 0, 0]] h are used.
-        step = mpmath.mpf(dt) / 2**doublings
-        drift, noise, drive = (
-            mpmath.matrix(M.tolist()) * step
-            for M in (dense, np.frombuffer(Q).reshape(d, d), np.frombuffer(u).reshape(d, 1))
-        )
-        power, cross, column = mpmath.eye(d), mpmath.zeros(d), mpmath.zeros(d, 1)
-        Phi, V, psi = power, cross, column
-        for k in range(1, terms + 1):
-            power, cross, column = (
-                power * drift / k,
-                (power * noise - cross * drift.T) / k,
-                power * drive / k,
+    before, bits = flint.ctx.prec, 256
+    try:
+        while bits < 2**16:
+            flint.ctx.prec = bits
+            rows = (arb_mat(block.tolist()) * (arb(dt) / 2**doublings)).exp().tolist()[:d]
+            Phi, cross, psi = (
+                arb_mat([row[part] for row in rows])
+                for part in (slice(d), slice(d, 2 * d), slice(2 * d, None))
             )
-            Phi, V, psi = Phi + power, V + cross, psi + column
-        V = V * Phi.T
-        for _ in range(doublings):
-            V = Phi * V * Phi.T + V
-            psi = Phi * psi + psi
-            Phi = Phi * Phi
-        return _longdouble(Phi), _longdouble(psi)[:, 0], _longdouble(V)
+            V = cross * Phi.transpose()
+            for _ in range(doublings):
+                V = Phi * V * Phi.transpose() + V
+                psi, Phi = Phi * psi + psi, Phi * Phi
+            if _is_known(Phi) and _is_known(psi) and _is_known(V):
+                return _longdouble(Phi), _longdouble(psi)[:, 0], _longdouble(V)
+            bits *= 2
+    finally:
+        flint.ctx.prec = before
+    raise ArithmeticError("oracle: the exponential is out of reach")
 
 
-def _longdouble(M: Any) -> Array:
-    tiny = mpmath.mpf(10) ** -4900
-    return np.array(
-        [[REAL(mpmath.nstr(x, 25) if abs(x) > tiny else 0) for x in row] for row in M.tolist()]
+def _is_known(M: arb_mat) -> bool:
+    """Whether every entry has 25 digits, or is nothing beside the largest."""
+    entries = M.entries()
+    nothing = max(x.abs_upper() for x in entries) * 1e-60
+    return all(
+        x.is_finite() and (x.rel_accuracy_bits() >= 84 or x.rad() <= nothing) for x in entries
     )
+
+
+def _longdouble(M: arb_mat) -> Array:
+    """The middles of the entries."""
+    tiny = arb(10) ** -4900
+
+    def digits(x: arb) -> str:
+        return x.str(25, radius=False) if abs(x) > tiny else "0"
+
+    return np.array([[REAL(digits(x.mid())) for x in row] for row in M.tolist()])
 
 
 # ---------------------------------------------------------------------------- dense joint Gaussian
@@ -114,9 +120,18 @@ def joint_gaussian(
     its own t0. A stationary prior holds everywhere. Before the time of a proper prior the state is
     what can have led there, x(s) = Phi^-1 (x(t0) - psi - w), w independent of x(t0).
     """
-    t = np.asarray(t, dtype=float)
-    query = t if query_times is None else np.asarray(query_times, dtype=float)
+    given = (None if x is None else np.asarray(x, dtype=float) for x in (t, query_times, obs_cov))
+    return _joint_gaussian(model, *(None if x is None else x.tobytes() for x in given))
+
+
+@lru_cache(maxsize=4)
+def _joint_gaussian(
+    model: LinearSDE | DiscreteModel, stamps: bytes, queries: bytes | None, covs: bytes | None
+) -> Joint:
+    t = np.frombuffer(stamps)
+    query = t if queries is None else np.frombuffer(queries)
     d, p = model.dim, model.obs_dim
+    obs_cov = None if covs is None else np.frombuffer(covs).reshape(len(t), p, p)
     delay = model.delay if isinstance(model, LinearSDE) else 0.0
     discrete = isinstance(model, DiscreteModel)
     shown = t - delay
@@ -159,7 +174,7 @@ def joint_gaussian(
         node = k if discrete else int(np.searchsorted(nodes, shown[k]))
         C, b, noise_cov = _observation(model, k)
         H[k, :, node], offset[k] = C, b
-        R[k, :, k] = noise_cov if obs_cov is None else np.asarray(obs_cov)[k]
+        R[k, :, k] = noise_cov if obs_cov is None else obs_cov[k]
     size = len(t) * p
     return Joint(
         nodes, mean.ravel(), cov, flat.reshape(n * d, q), H.reshape(size, n * d), offset.ravel(),
@@ -339,10 +354,11 @@ def _solve(M: ArrayLike, rhs: ArrayLike) -> Array:
 @lru_cache(maxsize=256)
 def _mp_solve(M: bytes, rhs: bytes, n: int) -> Array:
     left, right = np.frombuffer(M).reshape(n, n), np.frombuffer(rhs).reshape(n, -1)
-    with mpmath.workdps(40):
-        return _longdouble(
-            mpmath.lu_solve(mpmath.matrix(left.tolist()), mpmath.matrix(right.tolist()))
-        )
+    before, flint.ctx.prec = flint.ctx.prec, 256
+    try:
+        return _longdouble(arb_mat(left.tolist()).solve(arb_mat(right.tolist())))
+    finally:
+        flint.ctx.prec = before
 
 
 def _inverse(M: Array) -> Array:

@@ -35,7 +35,7 @@ def errors(A, Q, u, taus, phi_floor=0.0):
     Phi, psi, V = discretiser.transition(A, Q, u, np.asarray(taus, dtype=float))
     worst, lowest = 0.0, np.inf
     for k, tau in enumerate(taus):
-        exact = mp_transition(A, Q, u, tau, 40)
+        exact = mp_transition(A, Q, u, tau)
         if np.linalg.norm(exact[0].astype(float)) < phi_floor:
             exact = (Phi[k], *exact[1:])
         worst = max(worst, *(relative(f, e) for f, e in zip((Phi[k], psi[k], V[k]), exact)))
@@ -151,7 +151,7 @@ def test_many_intervals_are_as_exact_as_few(name):
     # Base points are in use: these are not the numbers of intervals one by one.
     assert any((x[:100] != y).any() for x, y in zip(many, few))
     for k in [*np.argsort(dt)[[0, 3, 100, -1]], *range(8)]:
-        exact = mp_transition(model.A, model.Q, drift, dt[k], 40)
+        exact = mp_transition(model.A, model.Q, drift, dt[k])
         assert max(relative(part[k], e) for part, e in zip(many, exact)) < 1e-13
         if model.dim == 4 and name == "constant_velocity" and dt[k] > 0:
             np.testing.assert_allclose(many[2][k], exact[2].astype(float), rtol=1e-13)
