@@ -1,4 +1,4 @@
-"""`python -m benchmarks [TASK ...] [--seconds S] [--only TEXT] [--report]`."""
+"""`python -m benchmarks [TASK ...] [--seconds S] [--rounds N] [--only TEXT] [--report]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.contest import run_case
+from benchmarks.contest import ROUNDS, run_case
 from benchmarks.tasks import TASKS
 
 
@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--seconds", type=float, default=2.0, help="per library and case")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewest per case; 1 is a trial")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--report", action="store_true", help="only write the report")
     options = parser.parse_args()
@@ -63,9 +64,9 @@ def main() -> None:
         say(f"{name}: {task.title}")
         for case in task.cases:
             if options.only in case.name:
-                kept[case.name] = run_case(task, case, options.seconds, say)
-        ordered = [kept[case.name] for case in task.cases if case.name in kept]
-        path.write_text(json.dumps({"machine": here, "cases": ordered}, indent=1))
+                kept[case.name] = run_case(task, case, options.seconds, say, options.rounds)
+                ordered = [kept[case.name] for case in task.cases if case.name in kept]
+                path.write_text(json.dumps({"machine": here, "cases": ordered}, indent=1))
     report.write()
 
 

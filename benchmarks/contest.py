@@ -24,6 +24,8 @@ Run = Callable[[], Arrays]
 OURS = "afafilter"
 ROUNDS = 5
 """Fewest rounds; every round holds at least one timed run of each library."""
+SLOW = 2.0
+"""Seconds: a library that takes longer is timed in two rounds."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Case:
     libraries: tuple[str, ...]
     threads: int = 1
     rounds: int = ROUNDS
+    memory: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,9 @@ def difference(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     return float(np.max(errors))
 
 
-def run_case(task: Task, case: Case, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def run_case(
+    task: Task, case: Case, seconds: float, say: Callable[[str], None], rounds: int = ROUNDS
+) -> dict[str, Any]:
     """All libraries on one case: agreement, then timed rounds in turn, then memory."""
     outcomes: dict[str, Outcome] = {}
     workers: dict[str, Worker] = {}
@@ -209,9 +214,10 @@ def run_case(task: Task, case: Case, seconds: float, say: Callable[[str], None])
             else:
                 worker.close()
             say(f"  {case.name}: {name}: {out.status}, first {out.first}, error {out.error}")
-        _time(workers, outcomes, seconds, case.rounds)
+        _time(workers, outcomes, seconds, min(case.rounds, rounds))
         for name, worker in workers.items():
-            outcomes[name].memory = worker.ask("memory")["bytes"]
+            if case.memory and outcomes[name].status == "ok":
+                outcomes[name].memory = worker.ask("memory")["bytes"]
             worker.close()
     for name, out in outcomes.items():
         if out.times:
@@ -234,9 +240,16 @@ def _time(
     while rounds < least or (spent < seconds * len(workers) and rounds < 4 * least):
         start = time.perf_counter()
         for name, worker in workers.items():
-            answer = worker.ask("time", seconds=min(share, 0.2))
-            outcomes[name].times += answer["times"]
-            outcomes[name].cpu += answer["cpu"]
+            out = outcomes[name]
+            if out.status != "ok" or (rounds >= 2 and min(out.times) > SLOW):
+                continue
+            try:
+                answer = worker.ask("time", seconds=min(share, 0.2))
+            except RuntimeError as failure:
+                out.status, out.note, out.times, out.cpu = "failed", str(failure), [], []
+                continue
+            out.times += answer["times"]
+            out.cpu += answer["cpu"]
         spent += time.perf_counter() - start
         rounds += 1
         if not workers:

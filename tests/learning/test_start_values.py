@@ -41,7 +41,7 @@ def test_power_is_the_sum_of_squares_that_a_sine_explains() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_fit_of_a_cycle_reaches_the_optimum(seed: int) -> None:
-    t, z = cycle_and_walk(seed, 0.33)
+    t, z = cycle_and_walk(seed, 0.33, 150)
     family = families.brownian() + families.cycle() + families.noise()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cycle is not damped: its decay is at the boundary
@@ -82,7 +82,7 @@ def test_times_near_a_grid_have_no_aliases() -> None:
 
 def test_a_lesser_peak_is_taken_where_it_is_likelier() -> None:
     """A strong narrow line that one component must not take from the other."""
-    t, z = cycle_and_walk(1, 0.33)
+    t, z = cycle_and_walk(1, 0.33, 150)
     z = z + 2.0 * np.sin(1.7 * t)
     family = families.brownian() + families.cycle() + families.cycle() + families.noise()
     with warnings.catch_warnings():
