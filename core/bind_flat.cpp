@@ -10,7 +10,7 @@ PyMethodDef* flat_methods() {
     static constexpr Text filter = chain + gains + "times(N) " + sizes +
                                       "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
-                                      kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(2)";
+                                      kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(4)";
     static constexpr Text smooth = chain + "last<N " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
@@ -19,7 +19,7 @@ PyMethodDef* flat_methods() {
     static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k) scaled";
     static constexpr Text predict = chain + "k<N tau stamp " + sizes + paths;
     static constexpr Text innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
-    static constexpr Text update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths)";
+    static constexpr Text update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths) facts(3)";
     static PyMethodDef table[] = {
         bind<&filter_flat>("filter_flat", filter.c_str()),
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),

@@ -27,6 +27,8 @@ inline namespace AFA_LEVEL {
 // better conditioned than COLLAPSE_COND (columns scaled).
 constexpr double COLLAPSE_COND = 1e3, COLLAPSE_GAIN = 1e6;
 constexpr int PATIENCE = 4;
+// What rounding hides is counted in standard deviations, or in this share of the data, of which 1e-5 is RANK roundings.
+constexpr double TELLS = RANK * EPS / 1e-5;
 // An origin is moved where the observation sees the direction by more than this much of its size.
 constexpr double ORIGIN = 1e-3;
 
@@ -48,6 +50,7 @@ struct FlatWork {
     ShownSpace<0, 0> shown;
     Scratch<double, 0> row, left, slack, rough, inverse, column;
     Scratch<int64_t, 0> taken;
+    Doubts doubts;
     FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
         : open(d, q), ahead(d, q), space(d), shown(d, p), row(q), left(n), slack(q), rough(q), inverse(q * q), column(d), taken(p) {}
 };
@@ -56,25 +59,18 @@ struct FlatWork {
 
 // m (n, d) <- F m + b and M <- F M for the directions already seen.
 inline void predict_flat(const double* F, const double* b, FlatState& x, double* column) {
-    const int d = x.d;
-    auto move = [&](double* v, const double* shift) {
-        for (int i = 0; i < d; i++) column[i] = shift != nullptr ? shift[i] : 0.0;
-        for (int l = 0; l < d; l++)
-            for (int i = 0; i < d; i++) column[i] += F[l * d + i] * v[l];
-        for (int i = 0; i < d; i++) v[i] = column[i];
-    };
-    for (int j = 0; j < x.count; j++) move(x.M + j * d, nullptr);
-    for (int64_t path = 0; path < x.paths; path++) move(x.m + path * d, b);
+    for (int j = 0; j < x.count; j++) predict_mean(F, nullptr, x.M + j * x.d, column, x.d);
+    for (int64_t path = 0; path < x.paths; path++) predict_mean(F, b, x.m + path * x.d, column, x.d);
 }
 
 // Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M, for those
-// that are missing along open directions too.
+// that are missing along open directions too. S (p, p): covariance of the observation given delta.
 //
 // turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat;
 // shift(path, j, by) says so to whoever keeps earlier means.
 template <class Turn, class Shift>
 inline void see_directions(const double* H, const double* off, const uint8_t* seen, const double* z, int64_t stride,
-                           FlatState& x, double* E, FlatWork& work, Turn turn, Shift shift) {
+                           FlatState& x, const double* S, double* E, FlatWork& work, Turn turn, Shift shift) {
     const int d = x.d;
     OpenDirections& open = work.open;
     const int before = x.count;
@@ -89,7 +85,15 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
         work.taken[a] = -1;
         if (!seen[a]) continue;
         double own = 0.0;
-        if (open.first < open.q && look(h, open)) {
+        const bool sees = open.first < open.q && look(h, open);
+        double tells = std::sqrt(S[a * x.p + a]);                            // no number tells more than its own rounding lets it
+        for (int64_t path = 0; path < x.paths; path++) {
+            const double value = std::fabs(z[path * stride + a]);
+            if (value * TELLS > tells) tells = value * TELLS;
+        }
+        for (int j = open.first; j < open.q; j++)
+            if (open.below[j] > 0.0) open.hidden[j] = larger(open.hidden[j], open.below[j] / tells);
+        if (sees) {
             int best = open.first;
             double clearest = 0.0, noise = 0.0;
             for (int j = open.first; j < open.q; j++) {
@@ -97,12 +101,12 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
                 if (std::fabs(open.w[j]) / open.noise[j] > clearest)
                     best = j, clearest = std::fabs(open.w[j]) / open.noise[j];
             }
-            for (int64_t path = 0; clearest > ORIGIN && path < x.paths; path++) {
+            for (int64_t path = 0; (clearest > ORIGIN || open.hidden[best] > 0.0) && path < x.paths; path++) {
                 double* m = x.m + path * d;
-                double v = z[path * stride + a] - off[a];
-                for (int i = 0; i < d; i++) v -= h[i] * m[i];
-                const double by = v / open.w[best];
+                const double shows = z[path * stride + a], by = residual(shows, off[a], h, m, d) / open.w[best];
                 if (std::isnan(by)) continue;
+                work.doubts.hidden = larger(work.doubts.hidden, std::fabs(by) * open.hidden[best]);
+                if (!(clearest > ORIGIN)) continue;
                 for (int i = 0; i < d; i++) m[i] += open.direction(best)[i] * by;
                 shift(path, best, by);
             }
@@ -161,20 +165,18 @@ inline double update_flat(const double* H, const double* off, const double* R, d
     const int d = x.d, p = x.p, q = x.q;
     const Size<0> D(d), P(p);
     const int before = x.count;
-    see_directions(H, off, seen, z, stride, x, E, work, turn, shift);
     face(H, work.shown, D, P);
     innovation_cov(R, scale, work.space.A, S, work.shown, D, P);
+    see_directions(H, off, seen, z, stride, x, S, E, work, turn, shift);
+    keep_largest_ratio(S, R, scale, seen, p, work.doubts.lost);
     const bool correlated = split_noise(R, scale, seen, work.shown, P);
     const double half = update_root<true>(seen, S, work.space.A, W, K, V, work.shown, correlated, D, P);
     if (std::isnan(half)) return half;
     for (int64_t path = 0; path < x.paths; path++) {
         const double* m = x.m + path * d;
         for (int a = 0; a < p; a++) {
-            double& e = v[path * stride + a];
-            e = NAN;
-            if (!seen[a]) continue;
-            e = z[path * stride + a] - off[a];
-            for (int i = 0; i < d; i++) e -= H[a * d + i] * m[i];
+            const int64_t at = path * stride + a;
+            v[at] = seen[a] ? residual(z[at], off[a], H + a * d, m, d) : NAN;
         }
         loglik[path * every] = half;
     }
@@ -207,7 +209,12 @@ inline double update_flat(const double* H, const double* off, const double* R, d
         }
     }
     x.waited = count > before ? 0 : x.waited + 1;
-    for (int j = 0; j < count; j++) volume -= std::log(std::fabs(x.T[j * q + j]));
+    work.doubts.barely = 0.0;
+    for (int j = 0; j < count; j++) {
+        const double size = std::fabs(x.T[j * q + j]);
+        volume -= std::log(size);
+        work.doubts.barely = larger(work.doubts.barely, EPS * work.slack[j] / size);
+    }
     for (int64_t path = 0; path < x.paths; path++) loglik[path * every] += volume;
     return half;
 }
@@ -220,6 +227,34 @@ inline void invert_lower(const double* T, double* inverse, int count, int q) {
             for (int l = j; l < i; l++) x -= T[i * q + l] * inverse[l * q + j];
             inverse[i * q + j] = i < j ? 0.0 : x / T[i * q + i];
         }
+}
+
+// Innovation v (p) of observation z given all before it, the covariance S (p, p) of its prediction without noise and whether
+// (p) the data so far determine that. share (p, q): work space.
+inline void predict_shown(const double* H, const double* off, const double* R, const double* z, const FlatState& x, FlatWork& work,
+                          double* v, double* S, double* share, uint8_t* known) {
+    const int d = x.d, p = x.p, q = x.q;
+    face(H, work.shown, Size<0>(d), Size<0>(p));
+    innovation_cov(R, 0.0, work.space.A, S, work.shown, Size<0>(d), Size<0>(p));
+    invert_lower(x.T, &work.inverse[0], x.count, q);
+    for (int a = 0; a < p; a++) {
+        const double* h = H + a * d;
+        known[a] = !look(h, work.open);
+        v[a] = residual(z[a], off[a], h, x.m, d);
+        for (int j = 0; j < x.count; j++) {                                  // share = E T^-1
+            share[a * q + j] = 0.0;
+            for (int l = j; l < x.count; l++) {
+                double along = 0.0;
+                for (int i = 0; i < d; i++) along += h[i] * x.M[l * d + i];
+                share[a * q + j] += along * work.inverse[l * q + j];
+            }
+            v[a] -= share[a * q + j] * x.s[j];
+        }
+        for (int c = 0; c <= a; c++) {
+            for (int j = 0; j < x.count; j++) S[a * p + c] += share[a * q + j] * share[c * q + j];
+            S[c * p + a] = S[a * p + c];
+        }
+    }
 }
 
 // Whether delta can be integrated out without losing digits; fills inverse = T^-1.

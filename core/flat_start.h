@@ -133,8 +133,7 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 // L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
 // integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
 // (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak (q, d): see rank.h.
-// outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: greatest relative
-// rounding of a T_jj, steps of the open directions.
+// outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
 inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
                         Out<2> s, Flags<2> seen, In<1> scale, In<3> z, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
                         Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
@@ -208,8 +207,8 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
         kept.count[k] = x.count;
     }
     outcome[0] = k, outcome[3] = x.count;
-    facts[0] = 0.0, facts[1] = open.steps;
-    for (int j = 0; j < x.count; j++) facts[0] = larger(facts[0], EPS * work.slack[j] / std::fabs(T[j * q + j]));
+    work.doubts.write(facts.data);
+    facts[3] = open.steps;
     std::memcpy(error.data, &open.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
     std::memcpy(peak.data, &open.peak[0], sizeof(double) * static_cast<size_t>(q * d));
 }

@@ -6,7 +6,8 @@ namespace afa {
 inline namespace AFA_LEVEL {
 
 // Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d) and peak
-// (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out.
+// (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out. doubt (n, q, 3):
+// slack, rough and hidden of each direction (flat.h, rank.h).
 struct FlatPaths {
     Out<3> L;
     Out<2> m;
@@ -15,11 +16,12 @@ struct FlatPaths {
     Out<4> error;
     Out<3> peak;
     Out<1> steps;
+    Out<3> doubt;
     View<int64_t, 1> count;
-    auto members() { return std::tie(L, m, M, T, s, error, peak, steps, count); }
+    auto members() { return std::tie(L, m, M, T, s, error, peak, steps, doubt, count); }
 };
 constexpr const char* PATHS =
-    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) steps(paths) count(paths) ";
+    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";
 
 // One path, with what `work` needs of it; a path without open directions has none to look at.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
@@ -27,6 +29,10 @@ inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) 
     const int count = static_cast<int>(all.count[path]);
     OpenDirections& open = work.open;
     open.first = count < 0 ? q : count, open.steps = all.steps[path];
+    for (int j = 0; j < q; j++) {
+        const double* doubt = all.doubt.row(path) + 3 * j;
+        work.slack[j] = doubt[0], work.rough[j] = doubt[1], open.hidden[j] = doubt[2];
+    }
     for (int j = open.first; j < q; j++) {
         std::memcpy(open.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
         std::memcpy(open.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
@@ -39,6 +45,10 @@ inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
     const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
     OpenDirections& open = work.open;
     all.steps[path] = open.steps;
+    for (int j = 0; j < q; j++) {
+        double* doubt = all.doubt.row(path) + 3 * j;
+        doubt[0] = work.slack[j], doubt[1] = work.rough[j], doubt[2] = open.hidden[j];
+    }
     for (int j = open.first; j < q; j++) {
         std::memcpy(all.M.row(path) + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
         std::memcpy(all.error.row(path) + j * d * d, open.error(j), sizeof(double) * static_cast<size_t>(d * d));
@@ -64,42 +74,19 @@ inline void predict_all(Chain chain, int64_t k, double tau, double stamp, Compon
 // Innovations v (n, p) of observation o, the covariance S (n, p, p) of its prediction without measurement noise, and
 // whether (n, p) the data so far determine the prediction.
 inline void innovations_all(Chain chain, int64_t o, In<3> z, FlatPaths all, Out<2> v, Out<3> S, View<uint8_t, 2> known) {
-    const int64_t d_ = all.m.shape[1], p_ = v.shape[1], q_ = all.s.shape[1];
-    const int d = static_cast<int>(d_), p = static_cast<int>(p_), q = static_cast<int>(q_);
-    const double *H = chain.H.row(chain.cfg[o]), *off = chain.off.row(chain.cfg[o]), *R = chain.R.row(chain.cfg[o]);
-    FlatWork work(d_, p_, q_, 1);
+    const int64_t d = all.m.shape[1], p = v.shape[1], q = all.s.shape[1], c = chain.cfg[o];
+    FlatWork work(d, p, q, 1);
     Scratch<double, 0> share(p * q);
-    face(H, work.shown, Size<0>(d_), Size<0>(p_));
     for (int64_t path = 0; path < v.shape[0]; path++) {
-        const FlatState x = take_path(all, path, p, work);
-        innovation_cov(R, 0.0, work.space.A, S.row(path), work.shown, Size<0>(d_), Size<0>(p_));
-        invert_lower(x.T, &work.inverse[0], x.count, q);
-        for (int a = 0; a < p; a++) {
-            const double* h = H + a * d;
-            known.row(path)[a] = !look(h, work.open);
-            double& e = v.row(path)[a];
-            e = z.row(path)[o * p + a] - off[a];
-            for (int i = 0; i < d; i++) e -= h[i] * x.m[i];
-            for (int j = 0; j < x.count; j++) {                              // share = E T^-1
-                share[a * q + j] = 0.0;
-                for (int l = j; l < x.count; l++) {
-                    double seen = 0.0;
-                    for (int i = 0; i < d; i++) seen += h[i] * x.M[l * d + i];
-                    share[a * q + j] += seen * work.inverse[l * q + j];
-                }
-                e -= share[a * q + j] * x.s[j];
-            }
-            for (int c = 0; c <= a; c++) {
-                for (int j = 0; j < x.count; j++) S.row(path)[a * p + c] += share[a * q + j] * share[c * q + j];
-                S.row(path)[c * p + a] = S.row(path)[a * p + c];
-            }
-        }
+        const FlatState x = take_path(all, path, static_cast<int>(p), work);
+        predict_shown(chain.H.row(c), chain.off.row(c), chain.R.row(c), z.row(path) + o * p, x, work, v.row(path), S.row(path),
+                      &share[0], known.row(path));
     }
 }
 
 // Condition every path on observation o, noise covariance times scale (n); seen (n, p). Fills loglik (n), that of the
-// observation given those before it. Whether an innovation was known exactly.
-inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all, Out<1> loglik) {
+// observation given those before it; facts: doubts. Whether an innovation was known exactly.
+inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all, Out<1> loglik, Out<1> facts) {
     const int64_t d = all.m.shape[1], p = z.shape[2], q = all.s.shape[1];
     const int64_t c = chain.cfg[o];
     FlatWork work(d, p, q, 1);
@@ -118,6 +105,7 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
             all.count[path] = -1;
         }
     }
+    work.doubts.write(facts.data);
     return false;
 }
 

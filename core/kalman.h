@@ -119,7 +119,22 @@ AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, 
     });
 }
 
+// m <- F m + b, F by columns; b: nullptr for none; column: work space.
+inline void predict_mean(const double* F, const double* b, double* m, double* column, int d) {
+    for (int i = 0; i < d; i++) column[i] = b != nullptr ? b[i] : 0.0;
+    for (int l = 0; l < d; l++)
+        for (int i = 0; i < d; i++) column[i] += F[l * d + i] * m[l];
+    for (int i = 0; i < d; i++) m[i] = column[i];
+}
+
 // ---------------------------------------------------------------- update
+
+// z - off - h m
+inline double residual(double z, double off, const double* h, const double* m, int d) {
+    double v = z - off;
+    for (int i = 0; i < d; i++) v -= h[i] * m[i];
+    return v;
+}
 
 // Take up an observation that shows H x, H (p, d) by rows.
 template <int D, int P, class Number>
@@ -158,6 +173,14 @@ AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double
                                Size<P> p) {
     innovation_cov(R, scale, A, shown, d, p);
     write_columns(shown.cov, 0, 0, S, p, p);
+}
+
+// most: the largest variance of a seen component, S (p, p), over that of its noise, so far.
+inline void keep_largest_ratio(const double* S, const double* R, double scale, const uint8_t* seen, int p, double& most) {
+    for (int a = 0; a < p; a++) {
+        const double noise = scale * R[a * p + a];
+        if (seen[a] && noise > 0.0 && S[a * p + a] > most * noise) most = S[a * p + a] / noise;
+    }
 }
 
 // scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the components that are seen

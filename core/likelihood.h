@@ -117,10 +117,10 @@ template <class F> int64_t by_sizes(int d, int p, int64_t n, F&& f) {
 // ---------------------------------------------------------------- forward
 
 // Nodes first, ..., T - 1. L: columns of the root at node first - 1 (first = 0: of the first state), m (d, n) likewise.
-// Adds to `value`; returns -1, or the node whose innovation is known exactly.
+// Adds to `value`, keeps `lost` (see `Doubts`); returns -1, or the node whose innovation is known exactly.
 template <int D, int P, int PATHS>
 int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t first, const double* L, const double* m,
-                    Filtered& kept, double& value) {
+                    Filtered& kept, double& value, double& lost) {
     const int64_t T = data.z.shape[0];
     const Size<D> d(kept.d);
     const Size<P> p(kept.p);
@@ -154,6 +154,7 @@ int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t firs
             face(H, shown, d, p);
             innovation_cov(chain.R.row(c), data.scale[t], space.A, &S[0], shown, d, p);
             correlated = split_noise(chain.R.row(c), data.scale[t], seen, shown, p);
+            keep_largest_ratio(&S[0], chain.R.row(c), data.scale[t], seen, p, lost);
             const double half = update_root<false>(seen, &S[0], space.A, W, K, static_cast<double*>(nullptr), shown,
                                                    correlated, d, p);
             if (std::isnan(half)) return t;

@@ -49,7 +49,7 @@ struct FlatPart {
           T_(room * d * d), V(room * p * d), D(room * d * d), half(T), P(T * d * d), S(T * p * p), mean(n * T * d),
           innovation(n * T * p), loglik(n * T), z(n * T * p), L(d * d), m(n * d), M(q * d), Tm(q * q), s(n * q), Ms(room * q * d),
           touch(room * q * d), Ts(room * q * q), ss(n * room * q), E(T * p * q), turned(q * q), error(q * d * d),
-          peak(q * d), rotation((d + q) * (d + q)), facts(2), slot(T), obs(T), count(room) {
+          peak(q * d), rotation((d + q) * (d + q)), facts(4), slot(T), obs(T), count(room) {
         for (int64_t t = 0; t < T; t++) {
             obs[t] = t;
             for (int a = 0; t < room && a < p; a++)
@@ -78,7 +78,7 @@ struct FlatPart {
         filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
                     {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
                     {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}},
-                    {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {2}});
+                    {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
     }
 };
 
@@ -510,23 +510,26 @@ struct Beginning {
     }
 };
 
-// Filter and, if asked, gradient (added to `slopes`) and smoothed moments. value: the log-likelihood. Returns -1, or
+// Filter and, if asked, gradient (added to `slopes`) and smoothed moments. value: the log-likelihood and doubts. Returns -1, or
 // the node whose innovation is known exactly.
 inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slopes slopes, SmoothedMoments out, Out<1> value) {
     Filtered kept(chain, data);
     const int d = kept.d, p = kept.p;
+    Doubts doubts;
     value[0] = 0.0;
     Beginning start(chain, data, kept, value[0]);
     if (start.bad >= 0) return start.bad;
+    if (start.flat) doubts = {start.flat->facts[0], start.flat->facts[1], start.flat->facts[2]};
     FlatCostates at(d, p, start.flat ? static_cast<int>(start.flat->outcome[3]) : 0, kept.n);
     Scratch<double, 0> Z(d * d);
     const auto passes = [&](auto D, auto P, auto PATHS) {
         constexpr int d_ = decltype(D)::value, p_ = decltype(P)::value, paths = decltype(PATHS)::value;
-        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0]);
+        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0], doubts.lost);
         if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &Z[0]);
         return bad;
     };
     const int64_t bad = by_sizes(d, p, kept.n, passes);
+    doubts.write(&value[1]);
     if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, &Z[0], at, slopes, out);
     return bad;
 }
@@ -570,10 +573,11 @@ inline void loglik_sdes(In<3> A, In<3> Q, In<2> u, In<3> C, In<2> off, In<3> R, 
     const int64_t d = u.shape[1], p = off.shape[1], T = z.shape[1], G = gradient.shape[1];
     for (int64_t s = 0; s < which.shape[0]; s++) {
         const PathData data{{z.row(which[s]), {T, p, 1}}, {seen.row(which[s]), {T, p}}, scale};
+        double found[4];
         const int64_t bad = loglik_sde({A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}},
                                        {off.row(s), {1, p}}, {R.row(s), {1, p, p}}, {mean.row(s), {d}}, {cov.row(s), {d, d}}, flat,
-                                       steps, index, cfg, times, data, {gradient.row(s), {G}}, {value.data + s, {1}});
-        if (bad >= 0) value[s] = NAN;
+                                       steps, index, cfg, times, data, {gradient.row(s), {G}}, {found, {4}});
+        value[s] = bad >= 0 ? NAN : found[0];
     }
 }
 

@@ -12,7 +12,7 @@
 // Flat start: the branches see the same directions; after each observation what they know of delta is integrated out
 // (flat.h), so that collapse means the same as later. Where e = 0 or s = 1 there is one branch, and nothing to collapse.
 #pragma once
-#include "flat.h"
+#include "flat_start.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
@@ -152,10 +152,7 @@ int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& nois
             const int64_t u = chain.step[k];
             const double *F = chain.F.row(u), *b = chain.b.row(u);
             predict_root(F, chain.root.row(u), one, d_);
-            for (int i = 0; i < d; i++) moved[i] = b[i];
-            for (int l = 0; l < d; l++)
-                for (int i = 0; i < d; i++) moved[i] += F[l * d + i] * state[l];
-            for (int i = 0; i < d; i++) state[i] = moved[i];
+            predict_mean(F, b, &state[0], &moved[0], d);
         }
         const int64_t o = chain.obs[k];
         if (o >= 0) {
@@ -166,9 +163,7 @@ int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& nois
             bool any = false;
             for (int a = 0; a < p; a++) {
                 any = any || shows[a];
-                v[a] = z.row(o)[a] - off[a];
-                for (int i = 0; i < d; i++) v[a] -= H[a * d + i] * state[i];
-                if (!shows[a]) v[a] = NAN;
+                v[a] = shows[a] ? residual(z.row(o)[a], off[a], H + a * d, &state[0], d) : NAN;
             }
             face(H, shown, d_, p_);
             innovation_cov(R, 0.0, one.A, out.S.row(o), shown, d_, p_);
@@ -234,38 +229,6 @@ struct FlatBranch {
     }
 };
 
-// Innovation and S of the prediction without noise as known before observation z; NaN and inf where it is not determined.
-inline void predict_shown(const double* H, const double* off, const uint8_t* seen, const double* z, FlatBranch& now, double* v,
-                          double* S, double* share) {
-    const FlatState& x = now.x;
-    const int d = x.d, p = x.p, q = x.q;
-    face(H, now.work.shown, Size<0>(d), Size<0>(p));
-    Scratch<double, 0> none(p * p), open(p);
-    innovation_cov(&none[0], 0.0, now.work.space.A, S, now.work.shown, Size<0>(d), Size<0>(p));
-    invert_lower(x.T, &now.work.inverse[0], x.count, q);
-    for (int a = 0; a < p; a++) {
-        const double* h = H + a * d;
-        open[a] = look(h, now.work.open) ? 1.0 : 0.0;
-        v[a] = z[a] - off[a];
-        for (int i = 0; i < d; i++) v[a] -= h[i] * x.m[i];
-        for (int j = 0; j < x.count; j++) {                                  // share = E T^-1
-            share[a * q + j] = 0.0;
-            for (int l = j; l < x.count; l++) {
-                double along = 0.0;
-                for (int i = 0; i < d; i++) along += h[i] * x.M[l * d + i];
-                share[a * q + j] += along * now.work.inverse[l * q + j];
-            }
-            v[a] -= share[a * q + j] * x.s[j];
-        }
-        for (int c = 0; c <= a; c++) {
-            for (int j = 0; j < x.count; j++) S[a * p + c] += share[a * q + j] * share[c * q + j];
-            if (open[a] != 0.0 || open[c] != 0.0) S[a * p + c] = a == c ? INFINITY : 0.0;
-            S[c * p + a] = S[a * p + c];
-        }
-        if (!seen[a] || open[a] != 0.0) v[a] = NAN;
-    }
-}
-
 // Nodes 0, 1, ... while directions are open, as many as `kept` holds. `now` is left as it is after the last of them;
 // done: how many. -1, or a node at which an innovation is known exactly.
 inline int64_t start_mixture(const Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Mixture& noise, const In<2>& z,
@@ -275,17 +238,8 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
     Columns<0, 0> X(2 * d + 1, d);
     Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
     Scratch<double, 0> rotation((d + q) * (d + q));
-    auto turn = [&](int a, int b, double c, double s_, double slip) {                     // earlier reports follow
-        for (int64_t k = 0; k < done; k++) {
-            double *u = kept.M.row(k) + a * d, *w = kept.M.row(k) + b * d, *t = kept.touch.row(k) + a * d, *r = kept.touch.row(k) + b * d;
-            for (int i = 0; i < d; i++) {
-                const double g = u[i], h = w[i], y = t[i], x = r[i];
-                u[i] = c * g + s_ * h, w[i] = c * h - s_ * g;
-                t[i] = std::fabs(c) * y + std::fabs(s_) * x;
-                r[i] = std::fabs(c) * x + std::fabs(s_) * y + slip * std::fabs(u[i]);
-            }
-        }
-    };
+    Scratch<uint8_t, 0> known(p);
+    auto turn = [&](int a, int b, double c, double s_, double slip) { turn_kept(kept.M, kept.touch, done, a, b, c, s_, slip); };
     auto shift = [&](int64_t, int j, double by) {
         for (int64_t k = 0; k < done; k++)
             for (int i = 0; i < d; i++) out.mean.row(k)[i] += kept.M.row(k)[j * d + i] * by;
@@ -296,7 +250,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
             const double* F = chain.F.row(chain.step[k]);
             predict_root<0, true>(F, chain.root.row(chain.step[k]), now.work.space, Size<0>(d));
             predict_flat(F, chain.b.row(chain.step[k]), now.x, &now.work.column[0]);
-            carry_directions(F, times[k] - times[k - 1], larger(std::fabs(times[k]), std::fabs(times[k - 1])), sizes, now.work.open);
+            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, now.work.open);
         }
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
@@ -304,7 +258,13 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
             const uint8_t* shows = seen.row(o);
             bool any = false;
             for (int a = 0; a < p; a++) any = any || shows[a];
-            predict_shown(H, off, shows, own, now, out.innovation.row(o), out.S.row(o), &E[0]);
+            double *v_ = out.innovation.row(o), *S_ = out.S.row(o);
+            predict_shown(H, off, R, own, now.x, now.work, v_, S_, &E[0], &known[0]);
+            for (int a = 0; a < p; a++) {
+                if (!shows[a] || !known[a]) v_[a] = NAN;
+                for (int c = 0; c < p; c++)
+                    if (!known[a] || !known[c]) S_[a * p + c] = a == c ? INFINITY : 0.0;
+            }
             out.loglik[o] = 0.0, out.outlier[o] = NAN, out.distance[o] = NAN;
             if (any) {
                 double log0 = 0.0, log1 = 0.0, half = 0.0;

@@ -87,19 +87,28 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
         }
 }
 
+// What rounding may have done to an answer: barely, the largest relative rounding of what determines a direction; hidden, by how
+// many standard deviations an observation is off that counted as showing nothing of one; lost, the largest variance of a
+// prediction over that of its observation.
+struct Doubts {
+    double barely = 0.0, hidden = 0.0, lost = 0.0;
+    void write(double* out) const { out[0] = barely, out[1] = hidden, out[2] = lost; }
+};
+
 // Directions at work: q columns of d entries, of which those from `first` on are open.
 struct OpenDirections {
     int d, q, first = 0;
     bool scaled = false;                     // only the direction counts, never its size: see `forget`
     double steps = 0;                        // k
     Scratch<double, 0> N, Omega, peak;       // (q, d), (q, d, d) and (q, d): the largest that an entry of N has been
-    Scratch<double, 0> w, noise;             // (q): h n, and its rounding in EPS
+    Scratch<double, 0> w, noise, below;      // (q): h n, its rounding in EPS, and |h n| where that is all it shows
+    Scratch<double, 0> hidden;               // (q): the largest |h n| that counted as 0, in standard deviations of the observation
     Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
     Scratch<double, 0> size, moved, lift;    // (d, d)
     Scratch<double, 0> column;               // (d)
 
     OpenDirections(int64_t d_, int64_t q_)
-        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_),
+        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_), below(q_), hidden(q_),
           added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
@@ -108,6 +117,7 @@ struct OpenDirections {
         std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
         std::memcpy(&peak[0], &from.peak[0], sizeof(double) * static_cast<size_t>(q * d));
+        std::memcpy(&hidden[0], &from.hidden[0], sizeof(double) * static_cast<size_t>(q));
     }
 };
 
@@ -115,13 +125,15 @@ struct OpenDirections {
 inline void open_directions(const double* D, OpenDirections& open) {
     const int d = open.d;
     open.first = 0, open.steps = 0;
-    for (int j = 0; j < open.q; j++)
+    for (int j = 0; j < open.q; j++) {
+        open.hidden[j] = 0.0;
         for (int i = 0; i < d; i++) {
             const double x = D[j * d + i];
             open.direction(j)[i] = x;
             open.peak[j * d + i] = std::fabs(x);
             for (int l = 0; l < d; l++) open.error(j)[i * d + l] = i == l ? x * x : 0.0;
         }
+    }
 }
 
 inline bool is_identity(const double* F, int d) {
@@ -185,21 +197,21 @@ inline double most_left(const ComponentSizes& sizes, const double* n, const doub
     return most < 1.0 ? most : 1.0;
 }
 
-// Set to 0 the blocks along which direction j has decayed to nothing, counted in the components' units: within a block what was large in
-// one component is now in another. Where directions are `scaled`, beside the block that has decayed least: what no
-// observation shows stays open however small it becomes.
-inline void forget(const ComponentSizes& sizes, OpenDirections& open, int j) {
-    const int d = open.d;
-    double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j);
-    for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), open.column[i] = n[i];
-    const double left = open.scaled ? most_left(sizes, n, peak, d) : 1.0;
+// Set to 0 the blocks along which a direction n has decayed to nothing, counted in the components' units: within a block what was
+// large in one component is now in another. peak: the largest that its entries have been, n's own included after the call; scaled: only
+// the direction counts, so beside the block that has decayed least, since what no observation shows stays open however small it
+// becomes. rough(l): rounding of an entry; gone(i): called for every component that is 0 now. column: work space.
+template <class Rough, class Gone>
+inline void forget(const ComponentSizes& sizes, double* n, double* peak, double* column, int d, bool scaled, Rough rough, Gone gone) {
+    for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), column[i] = n[i];
+    const double left = scaled ? most_left(sizes, n, peak, d) : 1.0;
     for (int i = 0; i < d; i++) peak[i] *= left;
     for (int i = 0; i < d; i++) {
-        if (is_left(sizes, n, peak, i, d, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); })) continue;
-        open.column[i] = 0.0;
-        for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
+        if (is_left(sizes, n, peak, i, d, rough)) continue;
+        column[i] = 0.0;
+        gone(i);
     }
-    for (int i = 0; i < d; i++) n[i] = open.column[i];
+    for (int i = 0; i < d; i++) n[i] = column[i];
 }
 
 // n <- F n for all open directions, F by columns.
@@ -236,7 +248,9 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
                 if (const double f = grown * F[l * d + c]; f != 0.0)
                     for (int i = 0; i < d; i++) Omega[i * d + c] += half[i * d + l] * f;
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh * added[i] * added[i];
-        forget(sizes, open, j);
+        forget(sizes, n, peak, x, d, open.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
+            for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
+        });
     }
 }
 
@@ -265,7 +279,8 @@ inline bool look(const double* h, OpenDirections& open) {
     bool any = false;
     for (int j = open.first; j < open.q; j++) {
         const double w = shown(h, open, j, open.noise[j]);
-        open.w[j] = is_rounding(w, open.noise[j]) ? 0.0 : w;
+        const bool nothing = is_rounding(w, open.noise[j]);
+        open.w[j] = nothing ? 0.0 : w, open.below[j] = nothing ? std::fabs(w) : 0.0;
         any = any || open.w[j] != 0.0;
     }
     return any;
@@ -299,12 +314,8 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++)
                     whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
-            const double left = scaled ? most_left(sizes, &moved[0], &whole[0], d) : 1.0;
-            for (int i = 0; i < d; i++) whole[i] *= left;
-            for (int i = 0; i < d; i++) {
-                const bool left = is_left(sizes, &moved[0], &whole[0], i, d, [&](int l) { return rough[l]; });
-                n[i] = left ? moved[i] : 0.0, t[i] = left ? rough[i] : 0.0;
-            }
+            for (int i = 0; i < d; i++) n[i] = moved[i], t[i] = rough[i];
+            forget(sizes, n, &whole[0], &moved[0], d, scaled, [&](int l) { return rough[l]; }, [&](int i) { t[i] = 0.0; });
         }
     }
 }
@@ -331,6 +342,9 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             const double x = A[i], y = B[i];
             A[i] = c * c * x + s * s * y, B[i] = s * s * x + c * c * y;
         }
+        const double most = open.hidden[first];
+        open.hidden[first] = std::fabs(c) * most + std::fabs(s) * open.hidden[j];
+        open.hidden[j] = std::fabs(c) * open.hidden[j] + std::fabs(s) * most;
         turn(first, j, c, s, slip);
     };
     int clearest = first;

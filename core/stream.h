@@ -7,9 +7,9 @@ inline namespace AFA_LEVEL {
 
 // L (by columns) and m, those of the node before, become those of this one: a step F, b, root = V^1/2 (F and root by
 // columns; moved: whether there is any) and the observation z of H x + off with noise R. Fills cov = L L^T, the
-// innovation v, NaN where z is, and its covariance S. Returns the log-likelihood, NaN where an innovation is known exactly.
+// innovation v, NaN where z is, and its covariance S; lost: see `Doubts`. Returns the log-likelihood, NaN where an innovation is known exactly.
 inline double step_filter(bool moved, In<2> F, In<1> b, In<2> root, In<2> H, In<1> off, In<2> R, In<1> z, Out<2> L, Out<1> m,
-                          Out<2> cov, Out<1> v, Out<2> S) {
+                          Out<2> cov, Out<1> v, Out<2> S, Out<1> lost) {
     const Size<0> d(m.shape[0]), p(z.shape[0]);
     StateSpace<0, false> space(d);
     ShownSpace<0, 0> shown(d, p);
@@ -19,19 +19,17 @@ inline double step_filter(bool moved, In<2> F, In<1> b, In<2> root, In<2> H, In<
     for (int i = 0; i < d; i++) state[i] = m[i];
     if (moved) {
         predict_root(F.data, root.data, space, d);
-        for (int i = 0; i < d; i++) state[i] = b[i];
-        for (int l = 0; l < d; l++)
-            for (int i = 0; i < d; i++) state[i] += F.data[l * d + i] * m[l];
+        predict_mean(F.data, b.data, &state[0], &W[0], d);
     }
     bool any = false;
     for (int a = 0; a < p; a++) {
         seen[a] = z[a] == z[a];
         any = any || seen[a];
-        v[a] = z[a] - off[a];
-        for (int i = 0; i < d; i++) v[a] -= H.data[a * d + i] * state[i];
+        v[a] = residual(z[a], off[a], H.data + a * d, &state[0], d);
     }
     face(H.data, shown, d, p);
     innovation_cov(R.data, 1.0, space.A, S.data, shown, d, p);
+    keep_largest_ratio(S.data, R.data, 1.0, &seen[0], static_cast<int>(p), lost[0]);
     const double loglik =
         any ? update_branch(R.data, 1.0, &seen[0], v.data, space, &state[0], &own[0], &W[0], &K[0], shown, d, p) : 0.0;
     write_columns(space.A, 0, 0, L.data, d, d);

@@ -15,6 +15,8 @@ from afafilter._base.checks import Array, times
 
 Times = TypeVar("Times", Array, float)
 _EPS = float(np.finfo(np.float64).eps)
+UNSHOWN = 3e-6
+"""Share of a step by which it may change without showing in any answer."""
 _SAMPLE = 512  # steps by which a set is judged
 
 
@@ -86,6 +88,9 @@ def mostly_distinct(x: Array, slack: Array | float = 0.0) -> bool:
 def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
     """Distinct steps (k,) and which one each gap (n,) >= 0 is, up to the rounding of its stamp.
 
+    Nor by more than UNSHOWN: where the rounding of stamps is a larger share of the gaps, these are
+    what the stamps' differences say.
+
     The stamp farthest from 0 is the first or the last. All gaps of a step lie within one rounding
     of each other, and the step is their mean: the elapsed time is kept. A gap of zero only equals
     zero. Where most of many gaps differ each is a step of its own, in order, so that what is made
@@ -93,14 +98,15 @@ def distinct_steps(gaps: Array, stamps: Array) -> tuple[Array, Any]:
     """
     if len(gaps) == 0:
         return np.zeros(1), np.zeros(0, np.int64)
-    widest = rounding(max(abs(stamps[0]), abs(stamps[-1])))
+    widest = min(rounding(max(abs(stamps[0]), abs(stamps[-1]))), UNSHOWN * gaps[gaps.argmax()])
     least, largest = gaps[gaps.argmin()], gaps[gaps.argmax()]
     if least > widest and largest - least <= widest:
         return np.array([np.add.reduce(gaps) / len(gaps)]), np.zeros(len(gaps), np.int64)
     if mostly_distinct(gaps, widest):
         return gaps, np.arange(len(gaps))
     order = np.argsort(gaps, kind="stable")
-    label = np.cumsum(_starts(gaps[order], rounding(stamps[order])))
+    slack = np.minimum(rounding(stamps[order]), UNSHOWN * gaps[order])
+    label = np.cumsum(_starts(gaps[order], slack))
     index = np.empty(len(gaps), np.int64)
     index[order] = label - 1
     return np.bincount(index, gaps) / np.bincount(index), index

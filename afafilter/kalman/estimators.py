@@ -21,11 +21,10 @@ from afafilter._base.checks import (
     Array,
     observation_covariances,
     positive_int,
-    times,
 )
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
-from afafilter._base.unknown import chosen
+from afafilter._base.unknown import chosen, image
 from afafilter.kalman import queries as ask
 from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
@@ -220,44 +219,47 @@ def forecast(
     >>> forecast(spiral(), data.t, data.z, horizon_times=[5.0, 6.0]).mean.shape
     (1, 2, 2)
     """
+    continuous = isinstance(model, LinearSDE)
+    if continuous and (horizon_times is None or steps is not None):
+        raise ValueError("a LinearSDE needs horizon_times (and no steps) to forecast")
+    if not continuous and (steps is None or horizon_times is not None):
+        raise ValueError("a DiscreteModel needs steps (and no horizon_times) to forecast")
+    count = 0 if continuous else positive_int(steps, "steps")
+    grid, data = read_data(model, t, z, spare=count)
+    T = len(grid)
+    if obs_cov is not None:
+        obs_cov = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
+    whole: Model
     if isinstance(model, LinearSDE):
-        if horizon_times is None or steps is not None:
-            raise ValueError("a LinearSDE needs horizon_times (and no steps) to forecast")
-        grid = times(t)
         ahead, end = asked_times(horizon_times, grid, "horizon_times"), grid[-1]
         if ahead[0] < end:
             raise ValueError(
                 f"horizon_times must not lie before the last time {end:g}, got {ahead[0]:g}"
             )
-        found = kalman_filter(model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
-        smoother = partial(rts_smoother, model, t, z, obs_cov=obs_cov, query_times=ahead, **robust)
+        count, robust = len(ahead), {"query_times": ahead, **robust}
+        smoother = partial(rts_smoother, model, grid, data, obs_cov=obs_cov, **robust)
         H, d, R = model.C, shown_offset(model, ahead), model.R
+        whole, grid = model, np.concatenate([grid, ahead + model.delay])
     else:
-        if steps is None or horizon_times is not None:
-            raise ValueError("a DiscreteModel needs steps (and no horizon_times) to forecast")
-        steps = positive_int(steps, "steps")
-        labels, data = read_data(model, t, z, spare=steps)
-        T, total = len(labels), len(labels) + steps
-        R_all = None
-        if obs_cov is not None:
-            given = observation_covariances(obs_cov, T, model.obs_dim, model.R, data)
-            R_all = np.concatenate([given, rows_of(model, "R", total)[T:]])
-        gap = np.full((*data.shape[:-2], steps, data.shape[-1]), np.nan)
-        data = np.concatenate([data, gap], axis=-2)
-        steps_on = np.arange(float(total))
-        whole = shortened(model, total), steps_on, data, R_all, None, Reweighting(**robust)
-        full = _estimate("Kalman", False, *whole)
-        smoother = partial(_estimate, "RTS", True, *whole)
-        found = replace(
-            full,
-            t=full.t[-steps:],
-            mean=full.mean[..., -steps:, :],
-            cov=full.cov[..., -steps:, :, :],
-            open_laws=chosen(full.open_laws, np.arange(total - steps, total)),
-        )
-        H, d, R = (rows_of(model, name, total)[-steps:] for name in ("H", "d", "R"))
-    mean, cov = found.through(H)
-    info = {**found.info, "observation_mean": mean + d, "observation_cov": cov + R}
+        H, d, R = (rows_of(model, name, T + count)[T:] for name in ("H", "d", "R"))
+        whole, grid = shortened(model, T + count), np.arange(float(T + count))
+    # Observations ahead have the covariance of the innovations of missing ones, which is made of
+    # roots: H P H^T of P alone loses what cancels there.
+    gap = np.full((*data.shape[:-2], count, data.shape[-1]), np.nan)
+    data = np.concatenate([data, gap], axis=-2)
+    if obs_cov is not None:
+        obs_cov = np.concatenate([obs_cov, np.broadcast_to(R, (count, *R.shape[-2:]))])
+    found = kalman_filter(whole, grid, data, obs_cov=obs_cov, **robust)
+    assert found.innovation_cov is not None
+    info = {**found.info, "observation_cov": found.innovation_cov[..., T:, :, :]}
+    if "robust_weights" in info:
+        info["robust_weights"] = info["robust_weights"][..., :T]
+    if not continuous:
+        smoother = partial(rts_smoother, whole, grid, data, obs_cov=obs_cov, **robust)
+        mean, cov = found.mean[..., T:, :], found.cov[..., T:, :, :]
+        laws = chosen(found.open_laws, np.arange(T, T + count))
+        found = replace(found, t=grid[T:], mean=mean, cov=cov, open_laws=laws)
+    info["observation_mean"] = image(H, found.mean, found.open_laws) + d
     parts = model.parts if isinstance(model, LinearSDE) else ()
     source = Source(H, d, R, parts, partial(_paths_ahead, smoother, found.mean.shape[-2]))
     law = found.t, found.mean, found.cov

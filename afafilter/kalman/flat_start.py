@@ -9,24 +9,17 @@ that no later observation sees stay open to the end and are carried along for th
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.unknown import Index
+from afafilter._base.doubts import warn_of_rounding
+from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
 from afafilter.linalg.transitions import lower_roots
-
-DOUBTFUL = 1e-5
-"""Relative rounding of what determines a flat direction beyond which a warning is given."""
-
-
-class BarelyDetermined(RuntimeWarning):
-    """Flat directions are seen so weakly that rounding shows in the result."""
 
 
 @dataclass
@@ -104,14 +97,7 @@ class FlatBlock:
             self.counts[:kept],
             *later,
         )
-        if self.doubt > DOUBTFUL:
-            warnings.warn(
-                "the data determine some flat directions of the start only through what rounding "
-                f"leaves of them (relative error about {self.doubt:.0e}); give a proper prior, or "
-                "observations that tell them apart",
-                BarelyDetermined,
-                stacklevel=2,
-            )
+        warn_of_rounding(self.doubts)
 
     def _filter(self, size: int, spare: float) -> int:
         group = self.group
@@ -126,7 +112,7 @@ class FlatBlock:
         self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
         self.Es, self.counts = np.empty((T, p, q)), np.empty(size, np.int64)
         turned, self.error, self.peak = np.empty((q, q)), np.empty((q, d, d)), np.empty((q, d))
-        rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(2)
+        rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(4)
         recursions.filter_flat(
             line.chain,
             self.gains,
@@ -153,7 +139,7 @@ class FlatBlock:
             facts,
         )
         self.done, integrated, singular, self.count = outcome.tolist()
-        self.integrated, (self.doubt, self.steps) = bool(integrated), facts.tolist()
+        self.integrated, (*self.doubts, self.steps) = bool(integrated), facts.tolist()
         wide = d + self.count
         self.rotation = rotation[: wide**2].reshape(wide, wide)
         return int(singular)
@@ -171,6 +157,22 @@ class FlatBlock:
             group.innovation,
             group.innovation_cov,
         )
+        self._report_missing()
+
+    def _report_missing(self) -> None:
+        """What is missing later may show what no observation does."""
+        group, kept = self.group, len(self.start.M)
+        chain, later = group.line.chain, self.start.later
+        if not later.shape[1]:
+            return
+        nodes = self.done + np.flatnonzero(chain.obs[self.done :] >= 0)
+        nodes = nodes[~group.seen[chain.obs[nodes]].all(axis=1)]
+        missing, at = chain.obs[nodes], nodes - kept
+        turned = np.swapaxes(chain.H[chain.cfg[missing]], -1, -2)
+        shown = later[at] @ turned, self.start.later_rounding[at] @ np.abs(turned)
+        v, S = group.innovation[:, missing], group.innovation_cov[missing]
+        law = OpenLaw(np.arange(len(v)), missing, v, S, *shown)
+        group.innovation[:, missing], group.innovation_cov[missing] = law.report()
 
     def smooth(self, Z: Array, y: Array) -> None:
         """Smooth back through the flat start.

@@ -70,7 +70,7 @@ def filtered(
         moves = Phi[part], dt[part], stamps[part], line.sizes
         some, some_cov = mean[where], cov[g, part]
         if at[0] < len(flat.M):
-            M = carry(*moves, flat.M[at], flat.rounding[at])[0]
+            M = flat.M[at] @ np.swapaxes(Phi[part], -1, -2)
             some, some_cov = settle(M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov)
         law = OpenLaw(rows, part, some, some_cov, *carry(*moves, *flat.open_at(at)))
         mean[where], cov[g, part] = law.report()

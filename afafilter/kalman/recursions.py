@@ -89,7 +89,8 @@ class Paths(NamedTuple):
 
     Of each: root L (n, d, d) and flat directions M (n, q, d) by columns, mean m (n, d),
     T (n, q, q), s (n, q), error (n, q, d, d) and peak (n, q, d) of open directions after so many
-    steps (n,), and rank (n,) of the directions seen, -1 once none is left.
+    steps (n,), doubt (n, q, 3), what rounding may do to each, and rank (n,) of the directions seen,
+    -1 once none is left.
     """
 
     L: NDArray[np.float64]
@@ -100,6 +101,7 @@ class Paths(NamedTuple):
     error: NDArray[np.float64]
     peak: NDArray[np.float64]
     steps: NDArray[np.float64]
+    doubt: NDArray[np.float64]
     rank: NDArray[np.int64]
 
 
@@ -208,12 +210,13 @@ predict_all = core.predict_all
 innovations_all = core.innovations_all
 """(chain, o, z, paths, v, S, known): innovations of observation o before it is used."""
 update_all = core.update_all
-"""(chain, o, z, seen, scale, paths, loglik): condition every path on observation o, noise times
-scale; loglik (n,) is that of the observation."""
+"""(chain, o, z, seen, scale, paths, loglik, doubts): condition every path on observation o, noise
+times scale; loglik (n,) is that of the observation, doubts (3,) are those of `_base.doubts`."""
 filter_mixture = core.filter_mixture
 """(chain, times, sizes, rate, scale, L, m, D, z, seen, out, kept, outcome): one series (T, p).
 
 See core/mixture.h; `mixture` alone calls it.
 """
 step_filter = core.step_filter
-"""(moved, F, b, root, H, off, R, z, L, m, cov, v, S) -> log-likelihood or NaN (core/stream.h)."""
+"""(moved, F, b, root, H, off, R, z, L, m, cov, v, S, lost) -> log-likelihood or NaN
+(core/stream.h); lost (1,): see `_base.doubts`."""

@@ -43,7 +43,7 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
     n, T, p = z.shape
     state = start_paths(line.law, n)
     v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
-    w, rounds, loglik = np.ones((n, T)), np.zeros(1), np.empty(n)
+    w, rounds, loglik, doubts = np.ones((n, T)), np.zeros(1), np.empty(n), np.empty(3)
     for k, o in enumerate(chain.obs):
         if k > 0:
             stamp = max(abs(t[k]), abs(t[k - 1]))
@@ -56,7 +56,7 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
         scale = 1.0 / np.where(dropped, 1.0, w[:, o])
-        if recursions.update_all(chain, o, z, seen, scale, state, loglik):
+        if recursions.update_all(chain, o, z, seen, scale, state, loglik, doubts):
             raise_singular(chain, k)
     return w, rounds
 
@@ -71,7 +71,8 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
     L, m, M, T, s, error, peak = copies
     steps, count = np.zeros(n), np.full(n, 0 if q else -1, np.int64)
-    return recursions.Paths(L, m, M, T, s, error, peak, steps, count)
+    doubt = np.zeros((n, q, 3))
+    return recursions.Paths(L, m, M, T, s, error, peak, steps, doubt, count)
 
 
 def judge(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:

@@ -8,39 +8,26 @@ spread over threads.
 
 from __future__ import annotations
 
-import math
 import threading
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.doubts import LOST, warn_of_rounding
 from afafilter._base.patterns import group_alike
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
-from afafilter.kalman.flat_start import (
-    BarelyDetermined,
-    FlatBlock,
-    FlatStart,
-    initial_root,
-    raise_singular,
-)
+from afafilter.kalman.flat_start import FlatBlock, FlatStart, initial_root, raise_singular
 from afafilter.kalman.group import Group
 from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
 
-LOST = 1e20
-"""Variance of a prediction over that of its observation from which an update keeps six digits."""
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
-
-
-class LostDigits(BarelyDetermined):
-    """Predictions are so much less certain than observations that rounding shows in the result."""
 
 
 @dataclass
@@ -150,13 +137,7 @@ def _warn_of_lost_digits(chain: recursions.Chain, S: Array, scale: Array) -> Non
     observation says; scale (1 or G, T) of its noise."""
     worst = recursions.least_certain(S, chain.cfg, chain.R, scale, LOST)
     if worst:
-        warnings.warn(
-            f"an observation is {math.sqrt(worst):.0e} times as precise as what predicts it: "
-            "rounding shows in the results after it; give a flat start in place of a vague prior, "
-            "or split the record where a state grows without data",
-            LostDigits,
-            stacklevel=2,
-        )
+        warn_of_rounding((0.0, 0.0, worst))
 
 
 class Start(NamedTuple):

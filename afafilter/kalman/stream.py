@@ -22,6 +22,7 @@ from afafilter._base.checks import (
     scalar,
     told_type,
 )
+from afafilter._base.doubts import LOST, warn_of_rounding
 from afafilter._base.stamps import EXACT
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
@@ -91,6 +92,7 @@ class KalmanStream:
         self._shows = model.C[None].copy(), model.offset[None].copy()
         self._noise = model.R[None].copy()
         self._one, self._none = np.ones(1), np.zeros(1, np.int64)
+        self._doubts, self._said = np.zeros(3), False
         self._steps: dict[float, tuple[Array, Array, Array]] = {}
         self._sizes = model.component_sizes
         self._norm = float(np.abs(model.A).sum(axis=0).max())
@@ -151,8 +153,11 @@ class KalmanStream:
         if w != 1.0:
             used = seen & (w > 0)
             scale = np.array([1.0 / w if w > 0 else 1.0])
-        if used.any() and recursions.update_all(chain, 0, row, used, scale, state, loglik):
+        if used.any() and recursions.update_all(
+            chain, 0, row, used, scale, state, loglik, self._doubts
+        ):
             raise_singular(chain, 0)
+        self._warn()
         self._state, self._node, self.t = state, node, now
         self.loglik += float(loglik[0])
         shown = S + R * scale
@@ -201,7 +206,10 @@ class KalmanStream:
             cov[0],
             v[0],
             S[0],
+            self._doubts[2:],
         )
+        if self._doubts[2] > LOST:
+            self._warn()
         if isnan(loglik):
             raise_singular(self._chain(dt, R), 0)
         self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now
@@ -220,6 +228,10 @@ class KalmanStream:
             label="Kalman stream",
             source=self._source if R is self._noise else replace(self._source, R=R[0]),
         )
+
+    def _warn(self) -> None:
+        """Say once where rounding shows."""
+        self._said = self._said or warn_of_rounding(self._doubts.tolist(), 4)
 
     def predict(self, t: float) -> Estimate:
         """The state at a time t >= the last one, from the observations so far.
@@ -267,7 +279,8 @@ class KalmanStream:
             model.
         """
         stream = cls(model, **options)
-        found = restored(state, stream.state(), {"times": (0, 2)})
+        own = stream.state()
+        found = restored({"doubt": own["doubt"], **state}, own, {"times": (0, 2)})
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])
         stream.loglik = float(found["loglik"])

@@ -24,7 +24,7 @@ from afafilter.learning.optimise_each import ENOUGH, clear_informations, climb, 
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import compare_with_filter, report
+from afafilter.learning.solve import compare_with_filter, report, worth_searching
 from afafilter.likelihood.data import Many
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -187,8 +187,7 @@ def fit_each(
     Of a `Family` without further options the searches go side by side (BFGS, then the Newton
     steps of `fit`), all likelihoods and gradients of a round in one call of the core, on all
     threads. Otherwise series are fitted one after the other. Either way the optimum is the one that
-    `fit` reports, within the tolerance, where the likelihood has one maximum that the start leads
-    to.
+    `fit` reports, within the tolerance; a cycle is searched from the same peaks of a periodogram.
 
     Examples
     --------
@@ -299,38 +298,48 @@ def _search(
 ) -> Iterator[FitResult | str]:
     """The fit of each problem, or why there is none."""
     objective = EachObjective(par, many, problems)
-    start, values, grads = _starts(objective, problems)
+    owner, start, values, grads = _starts(objective, problems)
     typical = np.array([problem.parametrisation.typical for problem in problems])
-    bounds = [problem.bounds(theta) for problem, theta in zip(problems, start, strict=True)]
-    scale = search_scales(objective, start, grads, typical, par.roots)
+    bounds = [problems[s].bounds(theta) for s, theta in zip(owner, start, strict=True)]
+
+    def from_each(points: Array, which: Any) -> tuple[Array, Array]:
+        return objective(points, owner[which])
+
+    scale = search_scales(from_each, start, grads, typical[owner], par.roots)
     limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
     enough = ENOUGH * search["tolerance"]
     top = climb(
-        objective, (start, values, grads), limits, scale, max_iter=search["max_iter"], enough=enough
+        from_each, (start, values, grads), limits, scale, max_iter=search["max_iter"], enough=enough
     )
-    infos = clear_informations(objective, top.thetas, top.grads, typical)
+    own = np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
+    ranked = [rows[np.argsort(-top.values[rows], kind="stable")] for rows in own]
+    best = np.array([rows[0] for rows in ranked])
+    infos = clear_informations(objective, top.thetas[best], top.grads[best], typical)
     eigenvalues, directions = spectra(infos, typical)
-    for s, problem in enumerate(problems):
-        if not np.isfinite(values[s]):
+    for s, (problem, k) in enumerate(zip(problems, best.tolist(), strict=True)):
+        if not np.isfinite(top.values[k]):
             yield "the likelihood does not exist at the start"
             continue
-        here = top.of(s)._replace(curved=(infos[s], (eigenvalues[s], directions[s])))
+        here = top.of(k)._replace(curved=(infos[s], (eigenvalues[s], directions[s])))
         single = Objective(problem.objective, here.at)
-        optimum = refine(single, here, bounds[s], problem.parametrisation, **search)
+        optimum = refine(single, here, bounds[k], problem.parametrisation, **search)
         optimum.n_evals = int(objective.n_evals[s]) + single.n_evals - 1
-        yield report(problem, optimum, (optimum.value,))
+        others = top.values[ranked[s][1:]].tolist()
+        yield report(problem, optimum, (optimum.value, *others))
 
 
-def _starts(objective: EachObjective, problems: Sequence[Problem]) -> tuple[Array, Array, Array]:
-    """The likeliest of each problem's starts, with value and gradient there."""
-    points, which = [], []
-    for s, problem in enumerate(problems):
+def _starts(
+    objective: EachObjective, problems: Sequence[Problem]
+) -> tuple[Any, Array, Array, Array]:
+    """Where `fit` would search from: the problem of each start, the start, value and gradient."""
+    points: list[Array] = []
+    own: list[Any] = []
+    for problem in problems:
         par: Any = problem.parametrisation
-        own = [par.start(), *par.alternatives()]
-        points += own
-        which += [s] * len(own)
-    values, grads = objective(np.array(points), np.array(which))
-    best = np.zeros(len(problems), np.int64)
-    for k in np.argsort(values, kind="stable"):  # the last one stays
-        best[which[k]] = k
-    return np.array(points)[best], values[best], grads[best]
+        some = [par.start(), *par.alternatives()]
+        own.append(len(points) + np.arange(len(some)))
+        points += some
+    which = np.repeat(np.arange(len(own)), [len(rows) for rows in own])
+    values, grads = objective(np.array(points), which)
+    kept = np.concatenate([rows[worth_searching(values[rows])] for rows in own])
+    return which[kept], np.array(points)[kept], values[kept], grads[kept]

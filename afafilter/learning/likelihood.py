@@ -99,7 +99,7 @@ def loglik(
             names, system = CONTINUOUS, System.of(model)
         else:
             names, system = DISCRETE, DiscreteSystem.of(model)
-        value, grad = evaluate(system, data, gradient=gradient)
+        value, grad = evaluate(system, data, gradient=gradient, warn=True)
     except np.linalg.LinAlgError as error:
         raise ValueError(f"the likelihood does not exist: {error}") from None
     if not gradient:
@@ -125,7 +125,7 @@ def _of_family(
     par = FamilyParameters(family, ones, 1.0)
     theta = par.theta(values)
     system = par.system(theta)
-    value, grad = evaluate(system, data, gradient=gradient)
+    value, grad = evaluate(system, data, gradient=gradient, warn=True)
     if not gradient:
         return value
     return value, dict(zip(par.names, par.slopes(theta, grad).tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,17 +22,20 @@ MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
 
+def worth_searching(values: Sequence[float] | Array) -> list[int]:
+    """Of several starts (peaks of a periodogram) with these likelihoods the likeliest, and the
+    first three, which widths and sizes that are only guessed may make less likely than they are."""
+    return list(dict.fromkeys([int(np.argmax(values)), *range(min(3, len(values)))]))
+
+
 def first_starts(problem: Problem) -> list[Array]:
-    """Where to search from: of several starts (peaks of a periodogram) the likeliest, and the first
-    three, which widths and sizes that are only guessed may make less likely than they are."""
+    """Where to search from."""
     par = problem.parametrisation
     points = [par.start(), *par.alternatives()]
     if len(points) == 1:
         return points
     objective = Objective(problem.objective)
-    values = [objective(theta)[0] for theta in points]
-    chosen = dict.fromkeys([int(np.argmax(values)), *range(min(3, len(points)))])
-    return [points[k] for k in chosen]
+    return [points[k] for k in worth_searching([objective(theta)[0] for theta in points])]
 
 
 def solve(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.doubts import warn_of_rounding
 from afafilter.likelihood.chain import (
     COMPILED_REACH,
     FAINT,
@@ -39,7 +40,7 @@ def make_chain(system: System | DiscreteSystem, data: Data) -> tuple[Chain, Call
 
 
 def chain_loglik(
-    chain: Chain, data: Data, *, gradient: bool = True, keep: bool = False
+    chain: Chain, data: Data, *, gradient: bool = True, keep: bool = False, warn: bool = False
 ) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
@@ -47,6 +48,7 @@ def chain_loglik(
 
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
     an orthonormal basis at the prior's own time, those that the data do not see are left out.
+    warn: whether to say where rounding shows.
 
     LinAlgError: If the covariance of an innovation is not positive definite (which step is said).
     """
@@ -58,8 +60,11 @@ def chain_loglik(
         shown = group.led() if early else group
         T, p, n = shown.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        status, value = loglik_group(chain, shown, score if gradient or keep else None, kept)
+        slopes = score if gradient or keep else None
+        status, (value, *doubts) = loglik_group(chain, shown, slopes, kept)
         _refuse_singular(status - early)
+        if warn:
+            warn_of_rounding(doubts, 4)
         total += value
         if kept is not None:
             moments.append(Moments(*(part[early:] for part in kept)))
@@ -81,9 +86,12 @@ def within_reach(A: Array, q: int, longest: float) -> Any:
 
 
 def evaluate(
-    system: System | DiscreteSystem, data: Data, *, gradient: bool = True
+    system: System | DiscreteSystem, data: Data, *, gradient: bool = True, warn: bool = False
 ) -> tuple[float, Any]:
-    """Log-likelihood and its gradient (a system of the same type)."""
+    """Log-likelihood and its gradient (a system of the same type).
+
+    warn: whether to say where rounding shows.
+    """
     plain = isinstance(system, System) and system.forcing is None
     if gradient and plain and len(data.groups) == 1 and data.obs_cov is None:
         assert isinstance(system, System)
@@ -93,9 +101,11 @@ def evaluate(
             and prior.t0 is None
             and within_reach(system.A, prior.flat.shape[1], data.longest)
         ):
-            status, value, slopes = loglik_sde(system, prior, data)
+            status, (value, *doubts), slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)
+            if warn:
+                warn_of_rounding(doubts)
             return value, slopes
     chain, pullback = make_chain(system, data)
-    value, grad, _ = chain_loglik(chain, data, gradient=gradient)
+    value, grad, _ = chain_loglik(chain, data, gradient=gradient, warn=warn)
     return value, pullback(grad) if gradient else None

@@ -66,15 +66,16 @@ class Score(NamedTuple):
 
 def loglik_group(
     chain: Chain, group: Group, score: Score | None, moments: Moments | None
-) -> tuple[int, float]:
+) -> tuple[int, list[float]]:
     """Log-likelihood of a group of paths; its gradient is added to `score`, `moments` are filled.
 
-    Returns the time index whose innovation is known exactly, or -1, and the log-likelihood.
+    Returns the time index whose innovation is known exactly, or -1, and the log-likelihood with the
+    three doubts of `_base.doubts`.
     """
     _, p, n = group.z.shape
     d = len(chain.mean)
     gradient = score is not None
-    value = np.zeros(1)
+    value = np.zeros(4)
     slopes = Score.zeros(chain) if score is None else score
     kept = Moments.empty(0, d, p, n) if moments is None else moments
     *along, _ = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
@@ -86,10 +87,10 @@ def loglik_group(
         tuple(kept),
         value,
     )
-    return int(status), float(value[0])
+    return int(status), value.tolist()
 
 
-def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, float, System]:
+def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, list[float], System]:
     """Transitions, `loglik_group` and the gradient of an SDE in one call: short series gain by it.
 
     For data of one group with R as noise, and a prior at the first time.
@@ -97,7 +98,7 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, flo
     A, Q, u, C, offset, R = system[:6]
     (group,) = data.groups
     parts = A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat
-    vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(1)
+    vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(4)
     status = core.loglik_sde(
         A,
         Q,
@@ -124,7 +125,7 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, flo
     gD = vector[end - gD.size : end].reshape(gD.shape[::-1]).T
     shared = vector[: end - u.size - prior.mean.size - prior.flat.size]
     first = PriorArrays(gm, gP, gD)
-    return status, float(value[0]), System(gA, gQ, gu, gC, g_offset, gR, first, vector=shared)
+    return status, value.tolist(), System(gA, gQ, gu, gC, g_offset, gR, first, vector=shared)
 
 
 def loglik_sdes(

@@ -38,12 +38,13 @@ from afafilter._base.threads import rows, spread
 from afafilter.linalg.doubling import (
     Cluster,
     amplification,
+    double_roots,
     linked,
     single_eigenvalue_blocks,
     square,
 )
 from afafilter.linalg.modes import Modes, modal_transition, modes
-from afafilter.linalg.transitions import by_columns, from_base, transitions
+from afafilter.linalg.transitions import by_columns, from_base, lower_roots, transitions
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
@@ -51,6 +52,7 @@ _NEAR = 2.0  # ||A|| tau up to which three doublings do: compiled, error about e
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
 _HARD = 1e-11  # error estimate beyond which doubling is repeated in extended precision
+_BLURRED = 1e-8  # share of a pivot of V from which its factorisation has lost eight digits
 _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
@@ -139,8 +141,36 @@ class Discretiser:
     def roots(self, taus: Array) -> tuple[Array, Array, Array]:
         """Columns of Phi, psi, columns of the lower root of V over taus (n,), to be read only."""
         if len(taus) > 1:
-            return self._each(taus, roots=True)
-        return _remembered(self.single_roots, taus.item(), lambda: by_columns(*self(taus)))
+            return self._sharpened(taus, self._each(taus, roots=True))
+
+        def one() -> tuple[Array, Array, Array]:
+            return self._sharpened(taus, by_columns(*self(taus)))
+
+        return _remembered(self.single_roots, taus.item(), one)
+
+    def _sharpened(
+        self, taus: Array, found: tuple[Array, Array, Array]
+    ) -> tuple[Array, Array, Array]:
+        """`roots` where V has lost what is small beside its largest parts: doubled as roots."""
+        root = found[2]
+        pivots, size = np.einsum("nii->ni", root), np.einsum("nji,nji->ni", root, root)
+        lost = np.flatnonzero((pivots * pivots < _BLURRED * size).any(axis=1))
+        lost = lost[self.norm * taus[lost] > _SERIES_REACH]
+        if lost.size:
+            halvings = self._halvings(taus[lost])
+            order = np.argsort(-halvings, kind="stable")
+            lost, halvings = lost[order], halvings[order]
+            with np.errstate(under="ignore"):
+                x, P, _, V = self._series(np.ldexp(taus[lost], -halvings), np.float64)
+                sharp = lower_roots(V)
+                double_roots(halvings, x, P, sharp)
+            root[lost] = sharp * self.scale[1]
+        return found
+
+    def _halvings(self, taus: Array) -> NDArray[np.intp]:
+        """How often each interval is halved to where the Taylor series is right."""
+        reach = self.unit * taus / _SERIES_REACH
+        return np.where(reach > 1, np.ceil(np.log2(np.maximum(reach, 1.0))), 0).astype(np.intp)
 
     def _each(self, taus: Array, roots: bool = False) -> tuple[Array, Array, Array]:
         """Over taus (n,), every one by itself."""
@@ -240,8 +270,7 @@ class Discretiser:
 
     def _double(self, taus: Array, dtype: type) -> tuple[Array, Array, Array, Array]:
         """Phi, psi, V and an estimate of Phi's relative error."""
-        reach = self.unit * taus / _SERIES_REACH
-        halvings = np.where(reach > 1, np.ceil(np.log2(np.maximum(reach, 1.0))), 0).astype(int)
+        halvings = self._halvings(taus)
         order = np.argsort(-halvings, kind="stable")
         x, P, psi, V = self._series(np.ldexp(taus[order], -halvings[order]), dtype)
         left, tau = halvings[order], taus[order]

@@ -1,4 +1,4 @@
-"""Repeated squaring of transitions, and how much accuracy it costs.
+"""Repeated squaring of transitions, roots of their noise, and how much accuracy it costs.
 
 Each squaring multiplies the relative error of Phi by 2 ||Phi||^2 / ||Phi^2|| (`amplification`); a
 defective eigenvalue, where that never stops, has its own series (`Cluster`).
@@ -82,6 +82,20 @@ def square(x: Array, P: Array) -> tuple[Array, Array]:
     x = np.where(near, x, diagonal - 1)
     diagonal[...] = np.where(near, 1 + x, diagonal)
     return x, squared
+
+
+def double_roots(count: NDArray[np.intp], x: Array, P: Array, root: Array) -> None:
+    """Columns of the lower roots of V, in place, over 2^count times the step of Phi = P.
+
+    V(2 t) = Phi V Phi^T + V of roots, [Phi R, R] turned to triangular form: what is small beside
+    the rest of V keeps its digits, which no matrix V holds. count (n,) descends; x as in `square`.
+    """
+    for done in range(int(count[0]) if len(count) else 0):
+        n = int(np.searchsorted(-count, -done, side="left"))
+        rows = np.concatenate([root[:n] @ P[:n].swapaxes(-1, -2), root[:n]], axis=1)
+        upper = np.linalg.qr(rows, mode="r")
+        root[:n] = upper * np.where(np.einsum("nii->ni", upper) < 0, -1.0, 1.0)[..., None]
+        x[:n], P[:n] = square(x[:n], P[:n])
 
 
 def amplification(P: Array, squared: Array) -> Array:

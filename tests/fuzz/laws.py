@@ -28,7 +28,7 @@ from afafilter import (
     rts_smoother,
 )
 from afafilter._base.checks import is_definite
-from afafilter.kalman.flat_start import BarelyDetermined
+from afafilter._base.doubts import BarelyDetermined
 from afafilter.linalg.subspaces import rank_of
 from afafilter.weights import Weight
 from tests.exact_adaptive import Robust, pulled, reweighted

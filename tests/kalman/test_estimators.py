@@ -22,8 +22,8 @@ from afafilter import (
     rts_smoother,
 )
 from afafilter._base import threads
+from afafilter._base.doubts import LostDigits
 from afafilter.kalman import segments
-from afafilter.kalman.run import LostDigits
 from tests.conftest import MODELS, draw_data, irregular_times
 from tests.exact_oracle import ExactGaussian
 from tests.oracles import dense_loglik, dense_posterior

@@ -27,7 +27,7 @@ from afafilter import (
     simulate,
     spiral,
 )
-from afafilter.kalman.flat_start import BarelyDetermined
+from afafilter._base.doubts import BarelyDetermined
 from afafilter.weights import StudentT
 from tests.exact_oracle import ExactGaussian
 from tests.flat_cases import SMALL, VELOCITY, cases, two_sensors

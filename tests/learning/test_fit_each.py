@@ -235,3 +235,18 @@ def test_informations_are_minus_the_hessians(central: bool) -> None:
             assert np.isfinite(H).all()  # forward is infeasible: nothing is known along x
             continue
         np.testing.assert_allclose(H, wanted, rtol=1e-3)
+
+
+def test_a_cycle_is_searched_from_every_peak_that_fit_tries() -> None:
+    """Irregular times, a walk as large as the cycle: the first peak is often the walk's."""
+    family, rng = f.brownian() + f.cycle() + f.noise(), np.random.default_rng(0)
+    t = np.sort(rng.uniform(0, 120, 60))
+    steps, noise = rng.standard_normal((2, 3, 60))
+    walk = np.cumsum(np.sqrt(np.diff(t, prepend=t[0])) * steps, axis=1)
+    z = 2 * np.sin(rng.uniform(0.2, 1.5, (3, 1)) * t) + walk + 0.5 * noise
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        found, alone = fit_each(family, t, z), [fit(family, t, y) for y in z]
+    np.testing.assert_allclose(found.loglik, [one.loglik for one in alone], rtol=0, atol=1e-3)
+    assert [len(one.starts) for one in found] == [3, 3, 3]
+    assert all(one.starts[0] >= one.starts[1] - 1e-6 for one in found)

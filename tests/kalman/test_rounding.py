@@ -1,0 +1,278 @@
+"""Where double precision runs out: right to the exact answer, or a warning, by every way alike."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.linalg import block_diag
+
+from afafilter import (
+    DiscreteModel,
+    KalmanStream,
+    LinearSDE,
+    Prior,
+    forecast,
+    kalman_filter,
+    loglik,
+    rts_smoother,
+)
+from afafilter._base.doubts import BarelyDetermined, LostDigits
+from tests.exact_oracle import ExactGaussian
+from tests.fuzz.truth import law_apart
+
+TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+
+def stream(model, t, z):
+    """The last estimate of a stream, and its likelihood."""
+    run = KalmanStream(model)
+    for at, row in zip(t, z):
+        last = run.update(float(at), row)
+    return last, run.loglik
+
+
+WAYS = {
+    "filter": lambda *given: float(kalman_filter(*given).loglik),
+    "smoother": lambda *given: float(rts_smoother(*given).loglik),
+    "stream": lambda *given: stream(*given)[1],
+    "loglik": lambda *given: loglik(*given),
+    "gradient": lambda *given: loglik(*given, gradient=True)[0],
+}
+
+
+def said(call, *given):
+    """What a call returns, and the kinds of its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call(*given)
+    return found, {x.category for x in caught}
+
+
+def assert_law(found, wanted, tol=1e-6):
+    assert law_apart(found, wanted, 1.0) <= tol
+
+
+# ------------------------------------------------------------------- every way gives the warning
+
+
+def cycles(apart):
+    A = block_diag(TURN, (1 + apart) * TURN)
+    C = [[1.0, 0.0, 1.0, 0.0]]
+    return LinearSDE(A, Q=np.zeros((4, 4)), R=[[1.0]], C=C, prior="diffuse")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("apart", [1e-11, 3e-11, 1e-4])
+def test_barely_determined_directions_are_said_by_all(way, apart):
+    t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
+    value, kinds = said(WAYS[way], cycles(apart), t, z)
+    assert kinds == (set() if apart == 1e-4 else {BarelyDetermined})
+    if apart == 1e-4:
+        assert value == pytest.approx(ExactGaussian(cycles(apart), t, z).loglik(), abs=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rate", [20, 30, 37])
+def test_a_growing_direction_is_said_by_all(way, rate):
+    A = block_diag(rate / 2 * np.array([[1.0, -1.0], [-1.0, 1.0]]), 0.0)
+    model = LinearSDE(A, Q=np.zeros((3, 3)), R=[[1.0]], C=[[1.0, 1.0, 1.0]], prior="diffuse")
+    t, z = np.array([0, 1, 1.5, 2, 2.5]), np.array([[np.nan], [1.0], [2.0], [1.5], [0.5]])
+    value, kinds = said(WAYS[way], model, t, z)
+    assert kinds == ({BarelyDetermined} if rate >= 30 else set())
+    assert np.isfinite(value)
+    if rate < 30:
+        assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-6)
+
+
+def hidden(start):
+    """A half turn between two rows hides from the second what stamps of this size blur; later rows
+    see it, far from 0."""
+    unit = 1e7
+    A = block_diag(np.pi * np.array([[0.0, -unit], [1 / unit, 0.0]]), -1.0)
+    C = 1e-6 * np.array([[0.5, 1.0, 1.0], [10.0, 10.0, 10.0]])
+    model = LinearSDE(A, Q=np.diag([0.1, 1e-15, 1e-12]), R=1e-18 * np.eye(2), C=C, prior="diffuse")
+    t = start + np.array([0.0, 1.0, 1.25, 2.25])
+    Phi, _, V = model.transition(np.diff(t))
+    x, rng = np.array([2e2, 0.3, -1e2]), np.random.default_rng(1)
+    z = [C @ x]
+    for F, noise in zip(Phi, V):
+        x = F @ x + np.linalg.cholesky(noise) @ rng.standard_normal(3)
+        z.append(C @ x)
+    return model, t, np.array(z) + 1e-9 * rng.standard_normal((4, 2))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("start", [0.0, 1e5, 1.7e9])
+def test_what_the_stamps_hide_is_said_by_all(way, start):
+    given = hidden(start)
+    value, kinds = said(WAYS[way], *given)
+    if kinds:
+        assert kinds == {BarelyDetermined}
+        assert start > 0
+    else:
+        exact = ExactGaussian(*given)
+        # Data of 24 with sd 1e-9 are known to 4e-6 of it, and stamps of 1e5 to their rounding.
+        assert value == pytest.approx(exact.loglik(), abs=1e-3 if start else 1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("lost", [True, False])
+def test_lost_digits_are_said_along_a_flat_start_too(way, lost):
+    """Process noise of 400 time units makes a prediction 1e10 times as vague as its sensor."""
+    A = np.diag([1.0, 1.0], 1)
+    C, R = [[1.0, 0.0, -1.0], [0.0, 1.0, 0.5]], np.diag([1e-6 if lost else 1e-2, 1.0])
+    model = LinearSDE(A, Q=np.diag([0.0, 0.0, 1e3]), R=R, C=C, prior="diffuse")
+    t = np.array([0.0, 400.0, 400.0, 400.0])
+    z = np.array([[435.0, np.nan], [-1e7, np.nan], [-1e7, -1.1e4], [np.nan, -1.1e4]])
+    value, kinds = said(WAYS[way], model, t, z)
+    assert kinds == ({LostDigits} if lost else set())
+    if not lost:
+        assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-6)
+
+
+def test_a_stream_says_it_once_and_old_states_go_on():
+    t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
+    run = KalmanStream(cycles(1e-11))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for k in range(4):
+            run.update(t[k], z[k])
+        kept = run.state()
+        del kept["doubt"]  # as it was saved before there was any
+        again = KalmanStream.from_state(cycles(1e-11), kept)
+        for k in range(4, 7):
+            run.update(t[k], z[k])
+            again.update(t[k], z[k])
+    assert [x.category for x in caught] == [BarelyDetermined]
+    assert again.loglik == run.loglik
+
+
+# ----------------------------------------------------------------- what cancels in H P H^T
+
+
+@pytest.mark.parametrize("steps", [False, True])
+@pytest.mark.parametrize("spread", [1e3, 1e5])
+def test_forecasts_of_sums_whose_parts_are_vague(spread, steps):
+    """x1 + x2 / 2 is known to 1e-4, the parts only to `spread`."""
+    prior = Prior([0.5, 1.0], spread**2 * np.array([[1.0, 0.3], [0.3, 2.0]]))
+    C, R = [[1.0, 0.5], [1.0, 0.5]], np.diag([1e-8, 1e-2])
+    z, ahead = np.array([[0.467, 0.42], [0.4671, 0.5]]), np.array([1.5, 7.0])
+    if steps:
+        model = DiscreteModel(np.eye(2), Q=np.zeros((2, 2)), R=R, H=C, prior=prior)
+        found = forecast(model, z, steps=2).info
+    else:
+        model = LinearSDE(np.zeros((2, 2)), Q=np.zeros((2, 2)), R=R, C=C, prior=prior, delay=0.25)
+        found = forecast(model, [0.0, 1.0], z, horizon_times=ahead).info
+    # One number y with a flat start, to 1e-16: its law given both sensors at both times.
+    weights = np.array([1e8, 1e2, 1e8, 1e2])
+    y, variance = weights @ z.ravel() / weights.sum(), 1 / weights.sum()
+    for mean, cov in zip(found["observation_mean"], found["observation_cov"]):
+        np.testing.assert_allclose(mean, y, atol=1e-14 * spread)
+        np.testing.assert_allclose(cov, variance + R, rtol=1e-6)
+
+
+def test_forecasts_of_a_constant_beside_a_long_line():
+    """A direction that grows with time cancels in what the sensor shows of two others."""
+    A = np.zeros((3, 3))
+    A[0, 1], A[1, 2] = 1e-5, 1e6
+    model = LinearSDE(
+        A, Q=np.diag([0.0, 0.0, 1e-14]), R=[[1e-4]], C=[[1.0, 1.0, 0.0]], prior="diffuse"
+    )
+    t = np.array([0.0, 0.0, 0.1, 1.1, 2.1, 402.1])
+    z = np.array([[0.49], [0.5], [-2.7e4], [-3.0e5], [-5.8e5], [-1.1e8]])
+    exact = ExactGaussian(model, t, z, queries=[403.5])
+    found = forecast(model, t, z, horizon_times=[403.5]).info
+    wanted = exact.law(403.5, H=model.C)
+    assert found["observation_cov"][0, 0, 0] == pytest.approx(wanted.cov[0, 0] + 1e-4, rel=1e-6)
+
+
+def test_covariances_of_missing_observations_know_what_stays_open():
+    """The second sensor is silent: what it alone would show stays open, before and after."""
+    model = LinearSDE(
+        np.zeros((2, 2)), Q=np.diag([0.1, 0.2]), R=np.eye(2), C=np.eye(2), prior="diffuse"
+    )
+    z = np.column_stack([np.arange(20.0), np.full(20, np.nan)])
+    found = kalman_filter(model, np.arange(20.0), z)
+    assert np.isinf(found.innovation_cov[:, 1, 1]).all()
+    assert (found.innovation_cov[:, 0, 1] == 0).all()
+    alone = LinearSDE([[0.0]], Q=[[0.1]], R=[[1.0]], prior="diffuse")
+    want = kalman_filter(alone, np.arange(20.0), z[:, :1]).innovation_cov
+    np.testing.assert_allclose(found.innovation_cov[1:, :1, :1], want[1:], rtol=1e-12)
+
+
+# ------------------------------------------------------------- what decays, what grows
+
+
+@pytest.mark.parametrize("after", [50.0, 120.0, 223.88])
+@pytest.mark.parametrize("rate", [1.0, 1.4])
+def test_queries_long_after_the_first_observation(after, rate):
+    """What is known of a decaying state has a variance, however small."""
+    A = rate * (0.5 * TURN - np.eye(2))
+    model = LinearSDE(A, Q=np.zeros((2, 2)), R=0.1 * np.eye(2), prior="diffuse")
+    t, z = np.array([-3.0, 397.0]), np.array([[-5.6e5, 9.6e6], [-0.4, -0.3]])
+    asked = np.array([after - 3.0])
+    exact = ExactGaussian(model, t, z, queries=asked)
+    found = kalman_filter(model, t, z, query_times=asked)
+    assert found.cov[0, 0, 0] > 0
+    wanted = exact.law(asked[0], 1)
+    np.testing.assert_allclose(found.cov[0], wanted.cov, rtol=1e-9, atol=1e-12 * wanted.cov[0, 0])
+
+
+GROWING = np.array([[0.236, 0.079, 0.080], [17.9, -0.295, -10.9], [0.174, 0.496, 0.159]])
+
+
+@pytest.mark.parametrize("gap", [10.0, 25.0, 30.0])
+def test_noise_beside_a_growing_direction_keeps_its_digits(gap):
+    """V over the gap is of rank one but for 1e-12 of it: its root is made without it."""
+    prior = Prior(np.zeros(3), np.diag([1e-2, 5e-2, 5e-3]))
+    C, Q = [[0.5, 1.0, 0.5], [1.0, 0.5, 0.5]], np.diag([1.5e-7, 7.4e-7, 3.8e-7])
+    model = LinearSDE(GROWING, Q=Q, R=np.diag([1e-6, 1e-8]), C=C, prior=prior)
+    t, z = np.array([0.0, gap, gap]), np.array([[-0.8, 1.1], [0.2, -0.7], [0.1, 0.1]])
+    wanted = ExactGaussian(model, t, z).law(gap)
+    found = kalman_filter(model, t, z)
+    np.testing.assert_allclose(found.cov[-1], wanted.cov, rtol=2e-7)
+    last, _ = stream(model, t, z)
+    np.testing.assert_allclose(last.cov[0], wanted.cov, rtol=2e-7)
+
+
+@pytest.mark.parametrize("unit", [1.0, 86400.0])
+def test_nor_does_the_unit_of_time_matter_there(unit):
+    prior = Prior(np.zeros(3), np.diag([1e-2, 5e-2, 5e-3]))
+    C, Q = [[0.5, 1.0, 0.5], [1.0, 0.5, 0.5]], np.diag([1.5e-7, 7.4e-7, 3.8e-7])
+    model = LinearSDE(GROWING / unit, Q=Q / unit, R=np.diag([1e-6, 1e-8]), C=C, prior=prior)
+    t = np.array([0.0, 25.0, 27.0, 52.0])
+    found = model.discretiser.roots(np.diff(t * unit))[2]
+    for k, gap in enumerate(np.diff(t)):
+        exact = ExactGaussian(
+            replace(model, A=GROWING, Q=Q), np.array([0.0, gap]), np.zeros((2, 2))
+        )
+        V = exact.steps[0][2]
+        wanted = np.linalg.cholesky(np.array([[float(x.mid()) for x in row] for row in V]))
+        np.testing.assert_allclose(np.abs(np.diag(found[k]))[:1], np.diag(wanted)[:1], rtol=1e-9)
+        from flint import arb_mat
+
+        pivots = np.diag(found[k]) ** 2
+        minors = [float(arb_mat(V[:m, :m].tolist()).det().mid()) for m in (1, 2, 3)]
+        exact_pivots = np.array([minors[0], minors[1] / minors[0], minors[2] / minors[1]])
+        np.testing.assert_allclose(pivots, exact_pivots, rtol=1e-7)
+
+
+# ------------------------------------------------------------- stamps near their own rounding
+
+
+@pytest.mark.parametrize("gap", [1e-4, 3e-6])
+@pytest.mark.parametrize("start", [2460000.5, 1.7e9])
+def test_filter_stream_and_likelihood_count_the_same_gaps(start, gap):
+    """Gaps near the rounding of the stamps are what their differences say."""
+    model = LinearSDE(
+        np.diag([1.0], 1), Q=np.diag([0.0, 1.0 / gap**3]), R=[[0.01]], C=[[1.0, 0.0]],
+        prior="diffuse",
+    )  # fmt: skip
+    t = start + gap * np.arange(12.0)
+    z = np.random.default_rng(3).standard_normal((12, 1))
+    want = ExactGaussian(model, t, z).loglik()
+    for name, way in WAYS.items():
+        assert way(model, t, z) == pytest.approx(want, abs=1e-6), name
