@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array, ObsMask, all_finite
 
 Index = NDArray[np.int64]
 
@@ -36,8 +36,10 @@ def members(masks: ObsMask) -> list[Index]:
 
 def whole_rows(z: Array) -> bool:
     """Whether every row of z (..., T, p) is complete or wholly missing."""
+    if all_finite(z):
+        return True
     missing = np.isnan(z)
-    return not missing.any() or bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
+    return bool((missing.all(axis=-1) == missing.any(axis=-1)).all())
 
 
 def require_whole_rows(z: Array, remedy: str) -> None:

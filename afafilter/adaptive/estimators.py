@@ -225,11 +225,13 @@ def _estimate(
     options.require_use()
     grid = times(t)
     data = observations(z, len(grid), model.obs_dim)
-    R = observation_covariances(
-        options.obs_cov, len(grid), model.obs_dim, model.R, data, definite=True
-    )
+    R = model.R
     if options.obs_cov is None:
         require_definite(model)
+    else:
+        R = observation_covariances(
+            options.obs_cov, len(grid), model.obs_dim, R, data, definite=True
+        )
     asked = None if options.query_times is None else asked_times(options.query_times, grid)
     gamma = query_noise(model, options)
     spans = make_spans(grid, asked, model.delay, options)
@@ -237,7 +239,7 @@ def _estimate(
     outcome, info = run_method(model, spans, options, paths, R, gamma)
     info["correlation"] = options.correlation
     queries = grid if asked is None else asked
-    noise = R if asked is None and options.obs_cov is not None else model.R
+    noise = R if asked is None else model.R
     source = Source(model.C, model.offset, noise, model.parts)
     return _package(outcome, options, queries, data.shape[:-2], info, source)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array, ObsMask, all_finite
 from afafilter._base.threads import available_threads
 from afafilter.adaptive.forms import Isotropic
 from afafilter.adaptive.geometry import Index
@@ -31,7 +31,7 @@ def run_isotropic(
     """AFA of all paths z (P, T, p); rows are complete or wholly missing."""
     at, drift = form.parameters, form.state_model.drift
     origin = spans.stamps[0]
-    moves = bool(drift.any())
+    moves = bool(np.count_nonzero(drift))
 
     def turned(y: Array, t: Array) -> Array:
         return at.to_planes(y - at.drift_path(drift, t - origin) if moves else y)
@@ -76,15 +76,19 @@ def run_isotropic(
 class Sources(NamedTuple):
     """What stays the same from one round of attention to the next.
 
-    keys (P, T, d) with missing rows NaN; known, parameters, kept as in `attention.heads.Request`.
+    keys (P, T, d) with missing rows NaN; t, t_query since the first key; known, parameters, kept as
+    in `attention.heads.Request`.
     """
 
     keys: Array
     known: ObsMask | None
+    t: Array
+    t_query: Array
     spans: Spans
     parameters: dict[str, Array]
     law: Law
     return_weights: bool
+    threads: int
     kept: dict[Any, Any]
 
     @staticmethod
@@ -92,32 +96,25 @@ class Sources(NamedTuple):
         keys: Array, spans: Spans, parameters: dict[str, Array], law: Law, return_weights: bool
     ) -> Sources:
         """What is looked for in the keys is looked for once."""
-        return Sources(keys, known_keys(None, keys), spans, parameters, law, return_weights, {})
+        known = None if all_finite(keys) else known_keys(None, keys)
+        first = spans.stamps[0]
+        t = spans.stamps - first, spans.times - first
+        threads = available_threads()
+        return Sources(keys, known, *t, spans, parameters, law, return_weights, threads, {})
 
     def request(self, q: Array | None, past: Index, causal: bool) -> Request:
         """One round with the anchors q (P, Tq, d), or plain weights."""
-        spans, origin = self.spans, self.spans.stamps[0]
-        inputs = Inputs(
-            q,
-            self.keys,
-            self.keys,
-            self.known,
-            True,
-            False,
-            spans.stamps - origin,
-            spans.times - origin,
-            past,
-        )
+        x = self.keys
         return Request(
-            inputs,
-            self.keys.shape[:-2],
+            Inputs(q, x, x, self.known, True, False, self.t, self.t_query, past),
+            x.shape[:-2],
             self.parameters,
             Law() if q is None else self.law,
             None if causal else "exact",
-            spans.window,
+            self.spans.window,
             0.0,
             self.return_weights,
-            available_threads(),
+            self.threads,
             kept=None if q is None else self.kept,
         )
 
@@ -138,8 +135,9 @@ def anchored_attention(
         return result, result.output
 
     def weighted(q: Array) -> tuple[AttentionResult, Array]:
-        known = None if options.weight is None else np.where(np.isnan(q), 0.0, q)
-        return solved(known, spans.split, spans.causal)
+        if not all_finite(q):
+            q = np.where(np.isnan(q), 0.0, q)
+        return solved(None if options.weight is None else q, spans.split, spans.causal)
 
     return anchored(
         own,
@@ -152,8 +150,10 @@ def anchored_attention(
 
 def weights_are_shared(z: Array, options: Options) -> bool:
     """Whether all paths z (P, T, p) have the same weights."""
+    if options.weight is not None or len(z) == 1:
+        return options.weight is None
     missing = np.isnan(z)
-    return options.weight is None and bool((missing == missing[:1]).all())
+    return bool((missing == missing[:1]).all())
 
 
 def inverse(precision: Array) -> Array:

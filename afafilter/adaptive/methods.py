@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array, covariance, is_definite
+from afafilter._base.checks import Array, all_finite, covariance, is_definite
 from afafilter._base.patterns import whole_rows
 from afafilter._base.progress import waiting
 from afafilter.adaptive.dense import make_plan
@@ -49,7 +49,9 @@ def run_method(
         form = isotropic_form(model, gamma)
         if form is not None:
             if options.window is None:
-                n_seen = int((~np.isnan(z).all(axis=-1)).sum(axis=-1).max(initial=0))
+                n_seen = z.shape[1]
+                if not all_finite(z):
+                    n_seen = int((~np.isnan(z).all(axis=-1)).sum(axis=-1).max(initial=0))
                 warn_if_long(model, form, spans.stamps, n_seen, options.inverse_temperature)
             return _run_isotropic(model, form, spans, options, z)
         if method != "auto":
@@ -73,7 +75,8 @@ def run_method(
                 "only real modes; use method='dense' or 'auto'"
             )
     with waiting("AFA by full matrices", _cheaper(spans, options, z)):
-        plan = make_plan(model, spans, R, gamma, uniform_noise)
+        noise = np.broadcast_to(R, (z.shape[1], *R.shape[-2:]))
+        plan = make_plan(model, spans, noise, gamma, uniform_noise)
         return run_dense(plan, z, spans, options), {"method": "dense"}
 
 

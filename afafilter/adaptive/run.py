@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array, ObsMask, all_finite
 from afafilter._base.patterns import members
 from afafilter.adaptive.dense import (
     TILE_NUMBERS,
@@ -216,9 +216,8 @@ def anchored(
     a = own if options.anchor == "observation" else np.full_like(own, np.nan)
     if options.anchor == "prediction":
         a = np.broadcast_to(earlier()[1], own.shape)
-    missing = np.isnan(a).any(axis=-1, keepdims=True)
-    if missing.any():
-        a = np.where(missing, plain()[1], a)
+    if not all_finite(a):
+        a = np.where(np.isnan(a).any(axis=-1, keepdims=True), plain()[1], a)
     return move_anchor(a, weighted, options)
 
 
@@ -234,9 +233,8 @@ def move_anchor(
     for _ in range(options.iterations):
         result, target = zbar(a)
         new = target if options.rests else (1.0 + g - s) * a - g * previous + s * target
-        unknown = np.isnan(a)
-        if unknown.any():
-            new = np.where(unknown, target, new)
+        if not all_finite(a):
+            new = np.where(np.isnan(a), target, new)
         change.append(_largest(new - a))
         previous, a = a, new
         if change[-1] <= options.tolerance * _largest(a):
@@ -246,8 +244,8 @@ def move_anchor(
 
 def _largest(x: Array) -> float:
     """The largest |x|, NaN apart; 0 of nothing."""
-    size = np.abs(x)
-    most = float(size.max(initial=0.0))
+    size = np.abs(x).ravel()
+    most = float(size[size.argmax()]) if x.size else 0.0
     return most if most == most else float(size.max(initial=0.0, where=~np.isnan(size)))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from math import log
+from itertools import product
+from math import log, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Request(NamedTuple):
     prior : "dle", or another of `prior.PRIORS`; then, and where their noises differ from those of
         queries and keys, value_process_var, value_key_var, value_query_var are parameters too.
     structure : the course of process noise over the lag, for "structured".
-    kept : where requests that differ in q alone keep what they share.
+    kept : where requests that differ in q alone keep the head that they share.
     """
 
     inputs: Inputs
@@ -74,23 +75,7 @@ class Request(NamedTuple):
     threads: int = 1
     prior: str = "dle"
     structure: StructuredNoise | None = None
-    kept: dict[tuple[int, ...], Keys] | None = None
-
-
-class Keys(NamedTuple):
-    """What one head's keys give: complete ones alone, rotated.
-
-    t (N,) times; seen (Nq,) how many queries see; columns that they have among all keys, or None.
-    """
-
-    t: Array
-    seen: Index
-    columns: Index | None
-    k: Floats | None
-    v: Floats
-    omega: Array
-    omega_value: Array
-    model: Model
+    kept: dict[tuple[int, ...], Head] | None = None
 
 
 def isotropic(request: Request) -> AttentionResult:
@@ -103,7 +88,11 @@ def isotropic(request: Request) -> AttentionResult:
         np.empty((*lead, n), dtype),
     )
     together = _shares_weights(request)
-    heads = _stacked(request, result) if together else _single(request, result, np.ndindex(lead))
+    heads = (
+        _stacked(request, result)
+        if together
+        else _single(request, result, product(*map(range, lead)))
+    )
     _run(
         (
             head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
@@ -177,29 +166,28 @@ def _without_missing(request: Request, index: tuple[int, ...]) -> tuple[Array, I
 
 def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator[Head]:
     """One head per leading index."""
-    inputs, law = request.inputs, request.law
+    inputs, law, kept = request.inputs, request.law, request.kept
     for index in indices:
-        keys = None if request.kept is None else request.kept.get(index)
-        if keys is None:
-            keys = _keys(request, index)
-            if request.kept is not None:
-                request.kept[index] = keys
         q = None
         if law.kind != "plain":
             assert inputs.q is not None
             q = _rows(inputs.q, index)
             if not inputs.q_complete:
                 q = np.nan_to_num(q)
-        data = inputs.t_query, keys.t, keys.seen, q, keys.k, keys.v, None
-        rules = keys.omega, keys.omega_value, keys.model, law, _prior(request, index)
-        limits = request.backward, request.window, request.tolerance
         into = result.output[index][:, None, :], result.precision[index][:, None]
         weights = None if result.weights is None else result.weights[index]
-        yield Head(*data, *rules, *limits, *into, weights, keys.columns)
+        head = None if kept is None else kept.get(index)
+        head = _head(request, index, q, *into) if head is None else head
+        head = head.asked(q, *into, weights)
+        if kept is not None:
+            kept[index] = head
+        yield head
 
 
-def _keys(request: Request, index: tuple[int, ...]) -> Keys:
-    """Keys, values and parameters of one head."""
+def _head(
+    request: Request, index: tuple[int, ...], q: Floats | None, out: Floats, precision: Floats
+) -> Head:
+    """Keys, values and parameters of one head: complete keys alone, rotated."""
     inputs = request.inputs
     at = partial(_at, request, index=index)
     t, seen, columns = _without_missing(request, index)
@@ -214,7 +202,10 @@ def _keys(request: Request, index: tuple[int, ...]) -> Keys:
         else:
             k = rotated(_rows(inputs.k, index)[pick], t, omega, -1.0)
     model = Model(*(at(name, channelled=False) for name in Model._fields))
-    return Keys(t, seen, columns, k, v, omega, omega_value, model)
+    data = inputs.t_query, t, seen, q, k, v, None
+    rules = omega, omega_value, model, request.law, _prior(request, index)
+    limits = request.backward, request.window, request.tolerance
+    return Head(*data, *rules, *limits, out, precision, None, columns)
 
 
 def _prior(request: Request, index: tuple[int, ...]) -> Any:
@@ -296,9 +287,10 @@ def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
     """Groups of paths as columns of one head: their weights are computed once."""
     inputs, lead = request.inputs, request.lead
     n, m = inputs.v.shape[-2:]
-    size, paths = max(1, STACKED_COLUMNS // m), int(np.prod(lead))
-    par = request.parameters
-    flat = np.broadcast_to(inputs.v, (*lead, n, m)).reshape(paths, n, m)
+    size, paths = max(1, STACKED_COLUMNS // m), prod(lead)
+    par, v = request.parameters, inputs.v
+    whole = v if v.shape[:-2] == lead else np.broadcast_to(v, (*lead, n, m))
+    flat = whole.reshape(paths, n, m)
     out = result.output.reshape(paths, -1, m)
     precision = result.precision.reshape(paths, -1)
     known = None

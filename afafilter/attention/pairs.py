@@ -114,9 +114,9 @@ def limits(n_visible: Index, n: int, window: int | None, causal: bool) -> tuple[
     """Which keys each query sees in one direction of time: the first, and one past the last."""
     seen = n_visible
     if causal:
-        low = np.zeros_like(seen) if window is None else np.maximum(seen - window, 0)
+        low = np.zeros(len(seen), np.int64) if window is None else np.maximum(seen - window, 0)
         return low, seen
-    high = np.full_like(seen, n) if window is None else np.minimum(seen + window, n)
+    high = np.full(len(seen), n) if window is None else np.minimum(seen + window, n)
     return seen, high
 
 

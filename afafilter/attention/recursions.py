@@ -6,7 +6,6 @@ float64.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,10 +92,10 @@ def rotated(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
 
     Channels beyond twice len(omega) stay. Angles are formed in double precision.
     """
-    if not x.size or not omega.any():
+    if not x.size or not np.count_nonzero(omega):
         return np.ascontiguousarray(x)
-    flat = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
-    out = np.empty_like(flat)
+    flat = np.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
+    out = np.empty(flat.shape, x.dtype)
     _require(_KERNELS[x.dtype]["rotate"](t, omega, sign, flat, out))
     return out.reshape(x.shape)
 

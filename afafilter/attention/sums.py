@@ -7,6 +7,7 @@ it may take, cuts them into blocks of rows, and puts common factors back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, inf, log, sqrt
@@ -92,19 +93,43 @@ class Head:
         ends = self.t_query[-1] - self.t[0], self.t[-1] - self.t_query[0]
         return float(max(*ends, 0.0))
 
-    def sides(self) -> list[Dynamics]:
+    @cached_property
+    def sides(self) -> tuple[Dynamics, ...]:
         """The directions to sweep."""
         common = (self.law.scale, self.law.exponent, self.model.beta)
         model = (self.model.decay, self.model.value_decay, self.model.process_var)
         past = Dynamics(*model, self.model.query_var, self.model.key_var, *common, True, True)
         if self.backward is None:
-            return [past]
+            return (past,)
         if self.backward == "symmetric":
-            return [past, past._replace(causal=False)]
-        return [
-            past,
-            Dynamics(*model, self.model.key_var, self.model.query_var, *common, False, False),
-        ]
+            return past, past._replace(causal=False)
+        late, early = self.model.key_var, self.model.query_var
+        return past, Dynamics(*model, late, early, *common, False, False)
+
+    @cached_property
+    def variances(self) -> tuple[tuple[float, float], ...]:
+        """Least and largest variance of a pair in each direction: it is monotone in the lag."""
+        grown = self.growth(self.longest)
+        left = exp(-2.0 * self.model.decay * self.longest)
+        return tuple(
+            (min(ends), max(ends))
+            for late, early in {(side.var_late, side.var_early) for side in self.sides}
+            for ends in ((late + early, grown + late + early * left),)
+        )
+
+    @cached_property
+    def longest_key(self) -> float:
+        """Largest |k_j|."""
+        return _longest_row(self.k)
+
+    def asked(
+        self, q: Floats | None, out: Floats, precision: Floats, weights: Floats | None
+    ) -> Head:
+        """The same keys and times for other queries: what is known of them is kept."""
+        head = copy(self)
+        head.__dict__.update(q=q, out=out, precision=precision, weights=weights)
+        head.__dict__.pop("stays_in_range", None)
+        return head
 
     @cached_property
     def stays_in_range(self) -> bool:
@@ -112,21 +137,11 @@ class Head:
         law, limit = self.law, 0.75 * LARGEST[self.v.dtype]
         reach = 0.0
         if law.kind == "power":
-            reach = (_longest_row(self.q) + _longest_row(self.k)) ** 2 / law.scale
-        for late, early in {(side.var_late, side.var_early) for side in self.sides()}:
-            ends = (
-                late + early,
-                (
-                    self.growth(self.longest)
-                    + late
-                    + early * exp(-2.0 * self.model.decay * self.longest)
-                ),
-            )
-            least, most = min(ends), max(ends)
+            reach = (_longest_row(self.q) + self.longest_key) ** 2 / law.scale
+        for least, most in self.variances:
             if least <= 0.0 or not most + reach < inf:
                 return False
-            log_s = max(abs(log(least)), abs(log(most)))
-            size = log_s
+            size = log_s = max(abs(log(least)), abs(log(most)))
             if law.kind == "power":
                 log_x = max(abs(log(least)), abs(log(most + reach)))
                 size = abs(law.exponent - 1.0) * log_s + law.exponent * log_x
@@ -174,51 +189,44 @@ def _longest_row(x: Floats | None) -> float:
     """Largest |x_i| of rows (N, d)."""
     if x is None or not len(x):
         return 0.0
-    return sqrt(float(np.vecdot(x, x).max()))
+    squares = np.vecdot(x, x)
+    return sqrt(float(squares[squares.argmax()]))
 
 
 def sweep(head: Head, block: slice) -> None:
     """Compute some output rows of one head."""
-    t_query, dtype = head.t_query[block], head.v.dtype
-    count, m = len(t_query), head.v.shape[1]
+    t_query, v, dtype = head.t_query[block], head.v, head.v.dtype
+    count, n = len(t_query), len(head.t)
     groups = head.out.shape[1] if head.known is None else head.known.shape[1]
-    q = k = np.empty((0, 0), dtype)
     if head.q is None or head.k is None:
-        q, k = np.empty((count, 0), dtype), np.empty((len(head.t), 0), dtype)
+        q, k = np.empty((count, 0), dtype), np.empty((n, 0), dtype)
     else:
         q, k = rotated(head.q[block], t_query, head.omega, -1.0), head.k
-    known = np.empty((len(head.t), 0), dtype) if head.known is None else head.known
+    known = np.empty((n, 0), dtype) if head.known is None else head.known
     # Queries before the first key: the common factor e^{-2 beta mu lag} of all their weights may
     # underflow, so it is left out here and put back at the end.
     lead = np.zeros(count)
-    if head.backward == "exact" and len(head.t) and t_query[0] < head.t[0]:
+    if head.backward == "exact" and n and t_query[0] < head.t[0]:
         lead = np.maximum(head.t[0] - t_query, 0.0)
-    num, den = np.zeros((count, m)), np.zeros((count, max(known.shape[1], 1)))
+    num, den = np.zeros((count, v.shape[1])), np.zeros((count, max(known.shape[1], 1)))
     log_tolerance = -inf
     if head.tolerance > 0:
         log_tolerance = log((0.5 if head.backward else 1.0) * head.tolerance)
-    for side in head.sides():
-        low, high = limits(head.n_visible[block], len(head.t), head.window, side.causal)
-        attend(
-            Rows(q, k, head.v, known, t_query, head.t, low, high, lead, num, den),
-            side,
-            log_tolerance,
-        )
+    for side in head.sides:
+        seen = limits(head.n_visible[block], n, head.window, side.causal)
+        rows = Rows(q, k, v, known, t_query, head.t, *seen, lead, num, den)
+        attend(rows, side, log_tolerance)
     if den.shape[1] != groups:
         den = np.repeat(den, groups, axis=1)
-    _write(head, block, num, den, lead)
-
-
-def _write(head: Head, block: slice, num: F64, den: F64, lead: F64) -> None:
-    """Normalise, put factors back, rotate to the query times, store."""
-    lift = head.model.value_decay * lead
-    scale = head.model.beta * log(head.law.peak) - 2.0 * head.model.beta * head.model.decay * lead
+    # Normalise, put factors back, rotate to the query times, store.
     out, precision = head.out[block], head.precision[block]
     if out.flags.c_contiguous and precision.flags.c_contiguous:
-        to = out.reshape(len(out), -1), precision
+        to = out.reshape(count, -1), precision
     else:
-        to = np.empty(num.shape, out.dtype), np.empty(den.shape, out.dtype)
-    omega = head.omega_out if head.omega_out.any() else head.omega_out[:0]
-    finish(*to, num, den, head.t_query[block], omega, lift, scale)
+        to = np.empty(num.shape, dtype), np.empty(den.shape, dtype)
+    omega = head.omega_out if np.count_nonzero(head.omega_out) else head.omega_out[:0]
+    lift = head.model.value_decay * lead
+    scale = head.model.beta * log(head.law.peak) - 2.0 * head.model.beta * head.model.decay * lead
+    finish(*to, num, den, t_query, omega, lift, scale)
     if to[1] is not precision:
         out[...], precision[...] = to[0].reshape(out.shape), to[1]
