@@ -7,7 +7,6 @@ it may take, cuts them into blocks of rows, and puts common factors back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, inf, log, sqrt
@@ -126,8 +125,9 @@ class Head:
         self, q: Floats | None, out: Floats, precision: Floats, weights: Floats | None
     ) -> Head:
         """The same keys and times for other queries: what is known of them is kept."""
-        head = copy(self)
-        head.__dict__.update(q=q, out=out, precision=precision, weights=weights)
+        head = object.__new__(Head)
+        own = {"q": q, "out": out, "precision": precision, "weights": weights}
+        head.__dict__.update(self.__dict__ | own)
         head.__dict__.pop("stays_in_range", None)
         return head
 
