@@ -509,5 +509,56 @@ int64_t finish(View<T, 2> out, View<T, 2> precision, In<2> num, In<2> den, In<1>
     return 0;
 }
 
+// What a head knows besides its data: how many keys (`window`, -1: all) count on each side; rotation rates of queries and of the
+// output; past and (sides = 2) back, the directions of time; log_peak, the logarithm of w(0).
+struct Rules {
+    int64_t window;
+    In<1> omega, omega_out;
+    Dynamics past, back;
+    int64_t sides;
+    double log_tolerance, log_peak;
+    auto members() { return std::tie(window, omega, omega_out, past, back, sides, log_tolerance, log_peak); }
+};
+
+// out (B, m) and precision (B, g) of the queries q (B, d), not yet rotated, of which row i sees seen_i keys as its past.
+template <class T>
+int64_t output_rows(View<const T, 2> q, View<const T, 2> k, View<const T, 2> v, View<const T, 2> known, In<1> t_query, In<1> t,
+                    Index<1> seen, Rules rules, View<T, 2> out, View<T, 2> precision) {
+    const int64_t B = q.shape[0], N = k.shape[0], d = q.shape[1], m = v.shape[1], g = precision.shape[1];
+    const int64_t sums = std::max<int64_t>(known.shape[1], 1);
+    const Dynamics &past = rules.past, &back = rules.back;
+    if (sums != 1 && sums != g) return -1;
+    Scratch<T, 0> turned(B * d);
+    Scratch<double, 0> num(B * m), den(B * sums), each(B * g), lead(B), lift(B), scale(B);
+    Scratch<int64_t, 0> low(B), high(B);
+    for (const void* block : {turned.block, num.block, den.block, each.block, lead.block, lift.block, scale.block, low.block, high.block})
+        if (!block) return -1;
+    if (d > 0 && rules.omega.shape[0] > 0) {
+        if (rotate<T>(t_query, rules.omega, -1.0, {q.data, {1, B, d}}, {turned.entries, {1, B, d}}) != 0) return -1;
+        q.data = turned.entries;
+    }
+    // Queries before the first key: the common factor e^{-2 beta mu lag} of all their weights may underflow, so it is left
+    // out here and put back at the end.
+    if (rules.sides == 2 && !back.query_late && N > 0)
+        for (int64_t i = 0; i < B; i++) lead[i] = std::max(t[0] - t_query[i], 0.0);
+    for (int64_t side = 0; side < rules.sides; side++) {
+        const Dynamics& model = side == 0 ? past : back;
+        for (int64_t i = 0; i < B; i++) {
+            low[i] = side == 1 ? seen[i] : rules.window < 0 ? 0 : std::max<int64_t>(seen[i] - rules.window, 0);
+            high[i] = side == 0 ? seen[i] : rules.window < 0 ? N : std::min(seen[i] + rules.window, N);
+        }
+        const Pairs<T> pairs{q, k, v, known, t_query, t, {low.entries, {B}}, {high.entries, {B}}, {lead.entries, {B}},
+                             {num.entries, {B, m}}, {den.entries, {B, sums}}};
+        if (attend(pairs, model, rules.log_tolerance) != 0) return -1;
+    }
+    for (int64_t i = 0; i < B; i++) {
+        for (int64_t a = 0; a < g; a++) each[i * g + a] = den[i * sums + (sums == 1 ? 0 : a)];
+        lift[i] = past.value_decay * lead[i];
+        scale[i] = past.beta * rules.log_peak - 2.0 * past.beta * past.decay * lead[i];
+    }
+    return finish<T>(out, precision, {num.entries, {B, m}}, {each.entries, {B, g}}, t_query, rules.omega_out, {lift.entries, {B}},
+                     {scale.entries, {B}});
+}
+
 }
 }  // namespace afa

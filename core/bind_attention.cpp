@@ -8,6 +8,10 @@ namespace afa {
 template <> struct TypeName<std::complex<double>> { static constexpr const char* value = "complex128"; };
 
 // One text for both floating point types.
+constexpr const char *OUTPUT_ROWS = "q(B,d) k(N,d) v(N,m) known(N,h) t_query(B) t(N) seen(B)<=N window omega(n) omega_out(o) "
+                                    "decay value_decay process_var var_late var_early scale exponent beta causal query_late "
+                                    "back value_back process_back late_back early_back scale_back exponent_back beta_back "
+                                    "causal_back query_back sides log_tolerance log_peak out(B,m) precision(B,g)";
 constexpr const char *ATTEND = "q(B,d) k(N,d) v(N,m) known(N,h) t_query(B) t(N) low(B)<=N high(B)<=N lead(B) num(B,m) den(B,g) "
                                "decay value_decay process_var var_late var_early scale exponent beta causal query_late "
                                "log_tolerance",
@@ -22,6 +26,8 @@ PyMethodDef* attention_methods() {
     static PyMethodDef table[] = {
         bind<&attend<double>>("attend_float64", ATTEND),
         bind<&attend<float>>("attend_float32", ATTEND),
+        bind<&output_rows<double>>("output_rows_float64", OUTPUT_ROWS),
+        bind<&output_rows<float>>("output_rows_float32", OUTPUT_ROWS),
         bind<&pair_up<double>>("pair_up_float64", PAIR_UP),
         bind<&pair_up<float>>("pair_up_float32", PAIR_UP),
         bind<&rotate<double>>("rotate_float64", ROTATE),

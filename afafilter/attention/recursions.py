@@ -19,7 +19,7 @@ Index = NDArray[np.int64]
 
 _KERNELS = {
     np.dtype(kind): {
-        name: getattr(core, f"{name}_{kind}") for name in ("attend", "pair_up", "rotate", "finish")
+        name: getattr(core, f"{name}_{kind}") for name in ("output_rows", "pair_up", "rotate")
     }
     for kind in ("float64", "float32")
 }
@@ -45,35 +45,37 @@ class Dynamics(NamedTuple):
     query_late: bool
 
 
-class Rows(NamedTuple):
-    """What `attend` reads and where its sums go: B queries, N keys.
+class Rules(NamedTuple):
+    """What a head knows besides its data.
 
-    q (B, d), k (N, d), v (N, m) in the co-rotating frame; known (N, h) ones and zeros, which of h
-    groups of value columns a key serves, h = 0: all; row i sees keys low[i], ..., high[i] - 1, and
-    neither may decrease; lead (B,) is what decays of exact acausal pairs leave out of the distance;
-    num (B, m), den (B, max(h, 1)) are added to.
+    window: how many keys count on each side, -1: all; omega (n,), omega_out (o,): rotation of
+    queries and of the output, none where nothing turns; the two directions of time, of which so
+    many `sides` are swept; log_tolerance: logarithm of how much keys may weigh together, relative
+    to those summed (less that of the largest weight w), to be left out; log_peak: log w(0).
     """
 
-    q: Floats
-    k: Floats
-    v: Floats
-    known: Floats
-    t_query: F64
-    t: F64
-    low: Index
-    high: Index
-    lead: F64
-    num: F64
-    den: F64
+    window: int
+    omega: F64
+    omega_out: F64
+    past: Dynamics
+    back: Dynamics
+    sides: int
+    log_tolerance: float
+    log_peak: float
 
 
-def attend(rows: Rows, dynamics: Dynamics, log_tolerance: float = -np.inf) -> None:
-    """Running sums of values and of weights over all keys that the rows see, nearest first.
+def output_rows(
+    q: Floats, k: Floats, v: Floats, known: Floats, t_query: F64, t: F64, seen: Index,
+    rules: Rules, out: Floats, precision: Floats,
+) -> None:  # fmt: skip
+    """Fill out (B, m) and precision (B, g), NaN and 0 where no key has weight.
 
-    log_tolerance : logarithm of how much keys may weigh together, relative to those summed (less
-        that of the largest weight w), to be left out.
+    q (B, d) as it is, k (N, d) and v (N, m) in the co-rotating frame; known (N, h) ones and zeros,
+    which of h = g groups of value columns a key serves, h = 0: all; row i sees seen[i] keys as its
+    past, which may not decrease.
     """
-    _require(_KERNELS[rows.v.dtype]["attend"](rows, dynamics, log_tolerance))
+    data = q, k, v, known, t_query, t, seen
+    _require(_KERNELS[v.dtype]["output_rows"](*data, rules, out, precision))
 
 
 def pair_up(
@@ -98,16 +100,6 @@ def rotated(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
     out = np.empty(flat.shape, x.dtype)
     _require(_KERNELS[x.dtype]["rotate"](t, omega, sign, flat, out))
     return out.reshape(x.shape)
-
-
-def finish(
-    out: Floats, precision: Floats, num: F64, den: F64, t: F64, omega: F64, lift: F64, scale: F64
-) -> None:
-    """out (B, m) = e^lift num / den, turned by omega t group by group; precision = e^scale den.
-
-    den (B, g) for g groups of m / g columns; NaN where it is 0.
-    """
-    _require(_KERNELS[out.dtype]["finish"](out, precision, num, den, t, omega, lift, scale))
 
 
 def _require(code: int) -> None:

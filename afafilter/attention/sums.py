@@ -16,16 +16,13 @@ import numpy as np
 
 from afafilter.attention.inputs import Index
 from afafilter.attention.law import Law
-from afafilter.attention.pairs import limits
 from afafilter.attention.prior import LogPrior
 from afafilter.attention.recursions import (
     F64,
     Dynamics,
     Floats,
-    Rows,
-    attend,
-    finish,
-    rotated,
+    Rules,
+    output_rows,
 )
 from afafilter.attention.threads import Task
 from afafilter.linalg.integrals import exponential_integral
@@ -104,6 +101,24 @@ class Head:
             return past, past._replace(causal=False)
         late, early = self.model.key_var, self.model.query_var
         return past, Dynamics(*model, late, early, *common, False, False)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What the kernel wants to know of the head."""
+        log_tolerance = -inf
+        if self.tolerance > 0:
+            log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
+        omega, omega_out = (x if x.any() else x[:0] for x in (self.omega, self.omega_out))
+        return Rules(
+            -1 if self.window is None else self.window,
+            omega,
+            omega_out,
+            self.sides[0],
+            self.sides[-1],
+            len(self.sides),
+            log_tolerance,
+            log(self.law.peak),
+        )
 
     @cached_property
     def variances(self) -> tuple[tuple[float, float], ...]:
@@ -195,38 +210,17 @@ def _longest_row(x: Floats | None) -> float:
 
 def sweep(head: Head, block: slice) -> None:
     """Compute some output rows of one head."""
-    t_query, v, dtype = head.t_query[block], head.v, head.v.dtype
-    count, n = len(t_query), len(head.t)
-    groups = head.out.shape[1] if head.known is None else head.known.shape[1]
+    t_query, v, n = head.t_query[block], head.v, len(head.t)
     if head.q is None or head.k is None:
-        q, k = np.empty((count, 0), dtype), np.empty((n, 0), dtype)
+        q, k = np.empty((len(t_query), 0), v.dtype), np.empty((n, 0), v.dtype)
     else:
-        q, k = rotated(head.q[block], t_query, head.omega, -1.0), head.k
-    known = np.empty((n, 0), dtype) if head.known is None else head.known
-    # Queries before the first key: the common factor e^{-2 beta mu lag} of all their weights may
-    # underflow, so it is left out here and put back at the end.
-    lead = np.zeros(count)
-    if head.backward == "exact" and n and t_query[0] < head.t[0]:
-        lead = np.maximum(head.t[0] - t_query, 0.0)
-    num, den = np.zeros((count, v.shape[1])), np.zeros((count, max(known.shape[1], 1)))
-    log_tolerance = -inf
-    if head.tolerance > 0:
-        log_tolerance = log((0.5 if head.backward else 1.0) * head.tolerance)
-    for side in head.sides:
-        seen = limits(head.n_visible[block], n, head.window, side.causal)
-        rows = Rows(q, k, v, known, t_query, head.t, *seen, lead, num, den)
-        attend(rows, side, log_tolerance)
-    if den.shape[1] != groups:
-        den = np.repeat(den, groups, axis=1)
-    # Normalise, put factors back, rotate to the query times, store.
+        q, k = np.ascontiguousarray(head.q[block]), head.k
+    known = np.empty((n, 0), v.dtype) if head.known is None else head.known
     out, precision = head.out[block], head.precision[block]
     if out.flags.c_contiguous and precision.flags.c_contiguous:
-        to = out.reshape(count, -1), precision
+        to = out.reshape(len(t_query), -1), precision
     else:
-        to = np.empty(num.shape, dtype), np.empty(den.shape, dtype)
-    omega = head.omega_out if np.count_nonzero(head.omega_out) else head.omega_out[:0]
-    lift = head.model.value_decay * lead
-    scale = head.model.beta * log(head.law.peak) - 2.0 * head.model.beta * head.model.decay * lead
-    finish(*to, num, den, t_query, omega, lift, scale)
+        to = np.empty((len(t_query), v.shape[1]), v.dtype), np.empty(precision.shape, v.dtype)
+    output_rows(q, k, v, known, t_query, head.t, head.n_visible[block], head.rules, *to)
     if to[1] is not precision:
         out[...], precision[...] = to[0].reshape(out.shape), to[1]

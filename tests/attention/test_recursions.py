@@ -12,8 +12,9 @@ import pytest
 
 from afafilter._core import core
 from afafilter.attention import recursions
-from afafilter.attention.recursions import Dynamics, Rows, attend, finish, pair_up, rotated
+from afafilter.attention.recursions import Dynamics, Rules, output_rows, pair_up, rotated
 from tests.attention import twins
+from tests.attention.kernels import Rows, attend, finish
 
 KINDS = [np.float64, np.float32]
 TOLERANCE = {np.float64: 1e-11, np.float32: 1e-4}
@@ -282,6 +283,36 @@ def test_finish(kind, groups):
     assert np.isfinite(np.delete(out, 2, axis=0)).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("groups", [0, 2])
+@pytest.mark.parametrize("window", [None, 3])
+def test_output_rows_are_sums_of_both_directions_normalised(kind, groups, window):
+    """Queries are rotated, both directions swept, and the output is turned to the query times."""
+    past, back = (
+        make_rows(kind, 9, 24, 4, 6, groups=groups, side=side, window=window, size=0.5)
+        for side in (PAST, FUTURE)
+    )
+    omega, omega_out = np.array([1.0, -0.6]), np.array([0.8])
+    turned = twins.rotated(past.q, past.t_query, omega, -1.0)
+    sums = [
+        twins.attend(rows._replace(q=turned), side) for rows, side in ((past, PAST), (back, FUTURE))
+    ]
+    num, den = (sums[0][k] + sums[1][k] for k in range(2))
+    g, peak = max(groups, 1), 0.7
+    out, precision = np.empty((9, 6), kind), np.empty((9, g), kind)
+    rules = Rules(window or -1, omega, omega_out, PAST, FUTURE, 2, -np.inf, peak)
+    seen = np.searchsorted(past.t, past.t_query, side="right")
+    output_rows(*past[:6], seen, rules, out, precision)
+    with np.errstate(invalid="ignore"):
+        mean = (num.reshape(9, g, -1) / den[..., None]).swapaxes(0, 1)
+    wanted = twins.rotated(mean, past.t_query, omega_out, 1.0).swapaxes(0, 1)
+    wanted *= np.exp(PAST.value_decay * past.lead)[:, None, None]
+    tolerance = TOLERANCE[kind]
+    np.testing.assert_allclose(out, wanted.reshape(9, 6), rtol=tolerance, atol=tolerance)
+    scale = np.exp(PAST.beta * peak - 2 * PAST.beta * PAST.decay * past.lead)
+    np.testing.assert_allclose(precision, den * scale[:, None], rtol=tolerance)
+
+
 # Powers, as weights see them
 
 
@@ -346,6 +377,6 @@ def test_wrong_arrays_are_refused(change, error, message):
 
 
 def test_every_kernel_exists_for_both_types():
-    for name in ("attend", "pair_up", "rotate", "finish"):
+    for name in ("attend", "finish", "output_rows", "pair_up", "rotate"):
         for kind in ("float64", "float32"):
             assert callable(getattr(core, f"{name}_{kind}"))

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from afafilter.attention.recursions import Dynamics, Rows
+from afafilter.attention.recursions import Dynamics
+from tests.attention.kernels import Rows
 
 
 def variance(model: Dynamics, tau: Any) -> Any:
