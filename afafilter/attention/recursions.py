@@ -65,9 +65,17 @@ class Rules(NamedTuple):
 
 
 def output_rows(
-    q: Floats, k: Floats, v: Floats, known: Floats, t_query: F64, t: F64, seen: Index,
-    rules: Rules, out: Floats, precision: Floats,
-) -> None:  # fmt: skip
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    known: Floats,
+    t_query: F64,
+    t: F64,
+    seen: Index,
+    rules: Rules,
+    out: Floats,
+    precision: Floats,
+) -> None:
     """Fill out (B, m) and precision (B, g), NaN and 0 where no key has weight.
 
     q (B, d) as it is, k (N, d) and v (N, m) in the co-rotating frame; known (N, h) ones and zeros,

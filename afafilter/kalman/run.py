@@ -174,14 +174,20 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
     """Up to LANES paths, each with gaps and covariances of its own."""
     chain = lanes.line.chain
     n, _, d = lanes.mean.shape
-    paths = [lanes.path(l) for l in range(n)]
-    starts = [_begin(path) for path in paths]
-    first = np.array([start.first for start in starts])
+    law = lanes.line.law
+    flats: list[FlatBlock] = []
+    first, L, m = np.zeros(n, np.int64), np.empty((n, d, d)), np.empty((n, d))
+    if law.diffuse.shape[1]:
+        flats = [FlatBlock(lanes.path(l)) for l in range(n)]
+        for l, flat in enumerate(flats):
+            L[l], m[l], first[l] = flat.L, flat.m[0], flat.done
+    else:
+        L[:], m[:] = initial_root(law.cov), law.mean
     bad = recursions.filter_lanes(
         chain,
         first,
-        np.stack([start.L for start in starts]),
-        np.concatenate([start.m for start in starts]),
+        L,
+        m,
         lanes.seen,
         lanes.scale,
         lanes.smooth,
@@ -198,10 +204,8 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
     Z, y = np.empty((n, d, d)), np.empty((n, d))
     if lanes.smooth:
         recursions.smooth_lanes(kept, np.maximum(first - 1, 0), lanes.mean, lanes.cov, Z, y)
-    return [
-        _finish(path, start.flat, Z[l], y[l : l + 1])
-        for l, (path, start) in enumerate(zip(paths, starts, strict=True))
-    ]
+    ends = [_finish(flat.group, flat, Z[l], y[l : l + 1]) for l, flat in enumerate(flats)]
+    return ends or [None] * n
 
 
 def _solve(group: Group, alone: bool) -> FlatStart | None:

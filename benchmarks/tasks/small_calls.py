@@ -29,8 +29,17 @@ def inputs(params: Params) -> Arrays:
     z = simulate(model, t, x0=x0, rng=params["seed"]).z[0]
     F, _, V = model.transition(0.1)
     P0 = VAGUE * np.eye(2) if params["model"] == "flat" else model.stationary_covariance()
-    return {"t": t, "z": z, "A": model.A, "Q": model.Q, "R": model.R, "C": model.C,
-            "F": F, "V": V, "P0": P0}  # fmt: skip
+    return {
+        "t": t,
+        "z": z,
+        "A": model.A,
+        "Q": model.Q,
+        "R": model.R,
+        "C": model.C,
+        "F": F,
+        "V": V,
+        "P0": P0,
+    }
 
 
 def ours(inputs: Arrays, params: Params) -> Run:
