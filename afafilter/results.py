@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, ObsMask, fraction, generator, positive_int
+from afafilter._base.checks import Array, ObsMask, fraction, generator, positive_int, real_array
 from afafilter._base.frames import tidy
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, component_names, load, optional
@@ -197,7 +197,7 @@ class Estimate(ShownAsText):
         ValueError
             If H has another number of columns than the state has components.
         """
-        matrix = np.asarray(H, dtype=np.float64)
+        matrix = real_array(H, "H")
         T, d = self.mean.shape[-2:]
         if matrix.ndim < 2 or matrix.shape[-1] != d or matrix.shape[:-2] not in ((), (T,)):
             raise ValueError(f"H must have shape (p, {d}) or ({T}, p, {d}), got {matrix.shape}")

@@ -16,6 +16,8 @@ Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
 
 _FLOAT64 = np.dtype(np.float64)
+EXACT = 2**53
+"""Whole numbers up to here are floats without loss."""
 MANY = 10_000
 """Numbers from which passes over them count."""
 SYMMETRY_RTOL = 1e-9
@@ -75,8 +77,8 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
 
     The one place that knows of masks: whatever reads users' data without `real_array` comes here.
     """
-    if isinstance(value, (list, tuple)) and any(isinstance(x, np.ma.MaskedArray) for x in value):
-        value = np.ma.stack([np.ma.asarray(x) for x in value])
+    if isinstance(value, (list, tuple)):
+        value = _stacked(value)
     if isinstance(value, np.ma.MaskedArray):
         hidden: Any = value
         if np.ma.is_masked(value):
@@ -97,6 +99,17 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+
+
+def _stacked(rows: Any) -> Any:
+    """Lists, however deep, that hold masked arrays as one masked array; others as they are."""
+    inner = [_stacked(x) if isinstance(x, (list, tuple)) else x for x in rows]
+    if not any(isinstance(x, np.ma.MaskedArray) for x in inner):
+        return rows
+    try:
+        return np.ma.stack([np.ma.asarray(x) for x in inner])
+    except ValueError:  # of several lengths, which the caller tells
+        return rows
 
 
 def refuse_disorder(value: Any, name: str) -> None:
@@ -288,6 +301,8 @@ def times(value: ArrayLike, name: str = "t") -> Array:
     out = real_array(value, name)
     if out.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
+    if type(value) is not np.ndarray or value.dtype is not _FLOAT64:
+        _refuse_lost_steps(value, out, name)
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one time, got none")
     falls = out[1:] < out[:-1]
@@ -298,6 +313,34 @@ def times(value: ArrayLike, name: str = "t") -> Array:
             "sort the rows by time first"
         )
     return out
+
+
+def _refuse_lost_steps(value: ArrayLike, out: Array, name: str) -> None:
+    """ValueError where numbers of a finer type than floats have steps that floats do not keep."""
+    raw = unmasked(value, name)
+    kept = raw.dtype.kind in "bf" and np.can_cast(raw.dtype, np.float64)
+    if kept or (raw.dtype.kind in "iu" and np.abs(out).max(initial=0.0) <= EXACT):
+        return
+    fine = raw.astype(object) if raw.dtype.kind in "iu" else raw
+    steps = np.diff(out)
+    lost = np.array([float(x) for x in np.diff(fine)]) - steps
+    wrong = np.flatnonzero(np.abs(lost) > 1e-6 * np.abs(steps + lost))
+    if wrong.size:
+        k = int(wrong[0])
+        raise ValueError(
+            f"{name} must hold numbers whose steps floats keep, got {raw[k]} and {raw[k + 1]}: "
+            f"count from the first stamp, {name} - {name}[0]"
+        )
+
+
+def stamp(value: Any, name: str = "t") -> float:
+    """One finite time, no whole number that floats do not hold."""
+    if isinstance(value, (int, np.integer)) and abs(int(value)) > EXACT:
+        raise ValueError(
+            f"{name} must be a number that floats hold, got the whole number {value} beyond 2^53: "
+            "count from the first stamp, t - t_first"
+        )
+    return scalar(value, name)
 
 
 def observations(

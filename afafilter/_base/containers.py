@@ -13,6 +13,7 @@ arrays of floats pass untouched.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import choice, real_array, unmasked
+from afafilter._base.checks import EXACT, choice, real_array, unmasked
 from afafilter._base.dates import parse_dates
 from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.tables import (
@@ -28,6 +29,7 @@ from afafilter._base.tables import (
     aligned,
     checked_dates,
     if_counted,
+    index_stamps,
     inputs_beside,
     labels_of,
     library,
@@ -39,7 +41,7 @@ from afafilter._base.time_scales import warn_if_apart
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ASKED = ("query_times", "horizon_times")
+ASKED = ("query_times", "horizon_times", "target")
 
 
 class Taken(NamedTuple):
@@ -56,6 +58,8 @@ def takes_tables(function: F) -> F:
     One keyword is added, `time_unit`: the unit that dates are counted in, where neither the model
     (its own `time_unit`) nor the default, days, says it.
     """
+
+    rest = [name for name, p in inspect.signature(function).parameters.items() if p.kind < 2][3:]
 
     @functools.wraps(function)
     def outer(
@@ -76,10 +80,13 @@ def takes_tables(function: F) -> F:
             return function(model, taken.t, taken.z, *more, **options)
         if taken.stamps.dated:
             warn_if_apart(model, taken.stamps.numbers, unit)
+        options |= dict(zip(rest, more))
         for name in ASKED:
             if options.get(name) is not None:
-                options[name] = moments(options[name], taken.stamps, name)
-        found = function(_shifted(model, taken.stamps), taken.t, taken.z, *more, **options)
+                asked = moments(options[name], taken.stamps, name)
+                lone = name == "target" and np.ndim(options[name]) == 0
+                options[name] = np.atleast_1d(asked)[0] if lone else asked
+        found = function(shifted(model, taken.stamps), taken.t, taken.z, **options)
         return _stamped(found, taken.stamps)
 
     return cast(F, outer)
@@ -112,7 +119,7 @@ def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
         z = values_of(z)
     stamps = stamps_of(t, unit)
     if stamps is None:
-        return Taken(t if labels is None else np.asarray(t, dtype=np.float64), z, None)
+        return Taken(t if labels is None else index_stamps(labels, unit, "t").values, z, None)
     return Taken(stamps.numbers, z, stamps)
 
 
@@ -135,6 +142,10 @@ def moments(value: Any, stamps: Stamps, name: str) -> NDArray[np.float64]:
         raw = np.atleast_1d(unmasked(value, name, allow_nan=False))
         if stamps.shifted and raw.dtype.kind in "iu":
             return stamps.count(raw.astype(np.int64))
+        if stamps.shifted and (np.abs(real_array(raw, name)) > EXACT).any():
+            raise ValueError(
+                f"{name} must be whole numbers like the times of the data, or count from the first"
+            )
         return real_array(raw, name)
     if library(value) in TABLES:
         asked = stamps_of(value, stamps.unit, name)
@@ -160,12 +171,28 @@ def _spelled(raw: NDArray[Any], name: str) -> Stamps:
     return Stamps(values, zone=east)
 
 
-def _shifted(model: Any, stamps: Stamps) -> Any:
-    """The model, whose prior's own time counts like the data's: from the first whole number on."""
+def shifted(model: Any, stamps: Stamps) -> Any:
+    """The model, whose prior and inputs count time like the data: from their first stamp on."""
     t0 = getattr(getattr(model, "prior", None), "t0", None)
-    if t0 is None or stamps.dated or not stamps.shifted:
+    if t0 is not None and stamps.shifted and not stamps.dated:
+        begin = float(int(t0) - int(stamps.values[0]))
+        model = replace(model, prior=replace(model.prior, t0=begin))
+    forcing = getattr(getattr(model, "model", model), "forcing", None)
+    if forcing is None or forcing.start is None:
         return model
-    return replace(model, prior=replace(model.prior, t0=float(int(t0) - int(stamps.values[0]))))
+    start: Any = np.array(forcing.start)
+    if not stamps.shifted or (start.dtype.kind == "M") != stamps.dated:
+        raise ValueError(
+            f"the times of the model's inputs count from {start}, those of the data from "
+            f"{stamps.values[0]}: give the inputs again, model.forcing.at(t, u)"
+        )
+    later = float(stamps.count(start))
+    if later and hasattr(model, "model"):
+        raise ValueError("the data begin at another time than those of the fit: give its .model")
+    if not later:
+        return model
+    moved = replace(forcing, t=forcing.t + later, start=stamps.values[0])
+    return replace(model, forcing=moved)
 
 
 def _stamped(found: Any, stamps: Stamps) -> Any:
@@ -174,5 +201,9 @@ def _stamped(found: Any, stamps: Stamps) -> Any:
     if "index" in names:
         return replace(found, index=stamps)
     if "time_unit" in names and stamps.unit:
-        return replace(found, time_unit=stamps.unit)
+        found = replace(found, time_unit=stamps.unit)
+    elif "model" in names and stamps.unit:
+        found = replace(found, model=replace(found.model, time_unit=stamps.unit))
+    if "start" in names and stamps.shifted:
+        found = replace(found, start=stamps.values[0])
     return found

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import EXACT, Array
 
 SECONDS = {
     "ns": 1e-9,
@@ -39,9 +39,6 @@ UNIT_WORDS = {
     "W": "weeks",
     "Y": "years",
 }
-EXACT = 2**53
-"""Whole numbers up to here are floats without loss."""
-
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -101,7 +98,7 @@ class Stamps:
         if self.dated:
             return np.asarray(elapsed(values, self.values[0], self.unit))
         if self.shifted:
-            return np.asarray((values - self.values[0]).astype(np.float64))
+            return _gone(np.asarray(values), self.values[0])
         return np.asarray(values, dtype=np.float64)
 
     def at(self, t: Array) -> NDArray[Any]:
@@ -162,12 +159,19 @@ class Stamps:
 
 def elapsed(stamps: Any, start: Any, unit: str) -> Any:
     """Time from `start` (datetime64) to `stamps` in `unit`: whole numbers first, then a float."""
-    gone = np.asarray(stamps - start)
-    step, count = np.datetime_data(gone.dtype)
-    ticks = gone.astype(np.int64).astype(np.float64)
+    step, count = np.datetime_data(np.asarray(stamps - start).dtype)
+    each = f"M8[{count}{step}]" if np.asarray(stamps).dtype.kind == "M" else f"m8[{count}{step}]"
+    ticks = _gone(*(np.asarray(x).astype(each).astype(np.int64) for x in (stamps, start)))
     if step in _PER_SECOND:
         return ticks * count / (_PER_SECOND[step] * SECONDS[unit])
     return ticks * (count * SECONDS[{"m": "min"}.get(step, step)] / SECONDS[unit])
+
+
+def _gone(values: NDArray[Any], first: Any) -> Array:
+    """Whole numbers less the first one as floats, exactly; to rounding where int64 overflows."""
+    floats = values.astype(np.float64) - np.float64(first)
+    with np.errstate(over="ignore"):
+        return np.where(np.abs(floats) < 2.0**62, values - first, floats).astype(np.float64)
 
 
 def _moments(start: Any, t: Array, seconds: float) -> NDArray[Any]:

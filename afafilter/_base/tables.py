@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import real_array, refuse_disorder, unmasked
-from afafilter._base.stamps import EXACT, SECONDS, Stamps, calendar_numbers
+from afafilter._base.checks import EXACT, real_array, refuse_disorder, unmasked
+from afafilter._base.stamps import Stamps, calendar_numbers, elapsed
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
 TIME_NAMES = ("t", "time", "times", "date", "dates", "datetime", "timestamp")
@@ -32,6 +32,7 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
         t = unmasked(t, name, allow_nan=False)
     if library(t) == "pandas":
         return if_counted(index_stamps(labels_of(t), unit, getattr(t, "name", None) or name))
+    zone = zone_of(t)
     raw = np.asarray(t) if library(t) != "polars" else t.to_numpy()
     if raw.ndim != 1 or not raw.size:
         return None
@@ -39,17 +40,29 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
     if raw.dtype.kind == "O":
         return date_objects(raw, unit, name)
     if raw.dtype.kind == "M":
-        return Stamps(checked_dates(raw, name), unit, name=name)
-    if raw.dtype.kind in "iu" and max(abs(int(raw.min())), abs(int(raw.max()))) > EXACT:
+        return Stamps(checked_dates(raw, name), unit, zone, name)
+    if raw.dtype.kind in "iu" and EXACT < max(abs(int(raw.min())), abs(int(raw.max()))) < 2**63:
         return Stamps(raw.astype(np.int64), "", name=name)
-    if raw.dtype.kind in "iuf" and calendar_numbers(raw) is not None:
-        warnings.warn(
-            f"{name} holds whole numbers that spell dates ({raw[0]:.0f} ... {raw[-1]:.0f}) and are "
-            "taken as plain numbers: give dates (numpy.datetime64, pandas.to_datetime) if dates "
-            "are meant",
-            stacklevel=4,
-        )
+    _warn_of_calendar(raw, name)
     return None
+
+
+def _warn_of_calendar(values: NDArray[Any], name: str) -> None:
+    """Warn where whole numbers spell calendar dates."""
+    if values.dtype.kind in "iuf" and calendar_numbers(values) is not None:
+        warnings.warn(
+            f"{name} holds whole numbers that spell dates ({values[0]:.0f} ... {values[-1]:.0f}) "
+            "and are taken as plain numbers: give dates (numpy.datetime64, pandas.to_datetime) if "
+            "dates are meant",
+            stacklevel=5,
+        )
+
+
+def zone_of(column: Any) -> Any:
+    """The time zone of a polars or pyarrow column of dates, None without one."""
+    kind = getattr(column, "dtype", None) if library(column) == "polars" else None
+    kind = getattr(column, "type", None) if library(column) == "pyarrow" else kind
+    return getattr(kind, "time_zone", None) or getattr(kind, "tz", None)
 
 
 def _whole(raw: NDArray[Any]) -> NDArray[Any]:
@@ -59,7 +72,11 @@ def _whole(raw: NDArray[Any]) -> NDArray[Any]:
             numbers = [int(x) for x in raw.flat]
         except (TypeError, ValueError, OverflowError):
             return raw
-        if EXACT < max(map(abs, numbers)) < 2**63 and all(raw == np.array(numbers, object)):
+        if (
+            numbers
+            and EXACT < max(map(abs, numbers)) < 2**63
+            and all(raw == np.array(numbers, object))
+        ):
             return np.array(numbers, np.int64)
     return raw
 
@@ -213,8 +230,8 @@ def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()
     if isinstance(index, pd.TimedeltaIndex):
-        seconds = np.asarray(index / pd.Timedelta(seconds=1), dtype=np.float64)
-        return Stamps(seconds / SECONDS[unit], name=name)
+        gone = index.to_numpy()
+        return Stamps(elapsed(gone, np.zeros((), gone.dtype), unit), name=name)
     if index.dtype == object:
         found = date_objects(index.to_numpy(), unit, name)
         if found is None:
@@ -225,7 +242,8 @@ def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
     values = index.to_numpy()
     if values.dtype.kind == "M":
         return _counted(values, unit, name)
-    if values.dtype.kind in "iu" and values.size:
+    _warn_of_calendar(values, name)
+    if values.dtype.kind in "iu" and values.size and int(values.max()) < 2**63:
         return Stamps(values.astype(np.int64), name=name)
     if values.dtype.kind != "f":
         raise TypeError(
@@ -250,6 +268,8 @@ def values_of(table: Any) -> NDArray[np.float64]:
     if library(table) == "xarray":
         refuse_disorder(table, "z")
         return real_array(table.to_numpy(), "z", allow_nan=True)
+    if library(table) == "pyarrow" and not hasattr(table, "column_names"):
+        return real_array(table.to_pandas(), "z", allow_nan=True)
     frame = table.to_frame() if hasattr(table, "to_frame") else table
     names = frame.columns if library(table) == "polars" else frame.column_names
     columns = [
@@ -293,7 +313,7 @@ def _polars(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
         )
     name = table.columns[place]
     column, rest = table[name], table.drop(name)
-    stamps = _counted(column.to_numpy(), unit, name, getattr(column.dtype, "time_zone", None))
+    stamps = _counted(column.to_numpy(), unit, name, zone_of(column))
     return values_of(rest), replace(stamps, columns=tuple(rest.columns))
 
 
@@ -336,6 +356,8 @@ def date_objects(raw: NDArray[Any], unit: str, name: str) -> Stamps | None:
         return None
     zone = getattr(first, "tzinfo", None)
     try:
+        if len({getattr(x, "tzinfo", None) is None for x in raw.flat}) > 1:
+            raise ValueError
         if zone is not None:
             utc = datetime.UTC
             raw = np.array([x.astimezone(utc).replace(tzinfo=None) for x in raw])
@@ -353,8 +375,15 @@ def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
             f"{name} must not hold missing dates (NaT), got one in row "
             f"{int(np.argmax(np.isnat(values)))}"
         )
-    if np.datetime_data(values.dtype)[0] not in ("s", "ms", "us", "ns"):
-        values = values.astype("datetime64[us]")
+    step = np.datetime_data(values.dtype)[0]
+    if step not in ("s", "ms", "us", "ns"):
+        given = values
+        values = values.astype(f"datetime64[{'ns' if step in ('ps', 'fs', 'as') else 'us'}]")
+        if (values != given).any():
+            raise ValueError(
+                f"{name} must be dates of whole nanoseconds or coarser, got {given.dtype}: count "
+                f"from the first one, ({name} - {name}[0]) / numpy.timedelta64(1, {step!r})"
+            )
     back = np.flatnonzero(values[1:] < values[:-1])
     if back.size:
         k = int(back[0]) + 1

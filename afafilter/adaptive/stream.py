@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observations, scalar, told_type
+from afafilter._base.checks import Array, observations, scalar, stamp, told_type
 from afafilter._base.steps import not_before
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
@@ -205,8 +205,8 @@ class AdaptiveFilterStream:
         return stream
 
     def _stamp(self, t: float) -> float:
-        stamp = scalar(t, "t")
-        return stamp if self.t is None else not_before(stamp, self.t)
+        now = stamp(t)
+        return now if self.t is None else not_before(now, self.t)
 
 
 def _nothing(d: int) -> tuple[Array, Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -61,8 +63,10 @@ def structured_adaptive_filter(
             f"noise must be a StructuredNoise, got {told_type(noise)}; the order is (model, noise, "
             "t, z)"
         )
-    t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
+    t, z, stamps = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
     grid = times(t)
+    if stamps is not None and stamps.shifted and not stamps.dated and noise.origin:
+        noise = replace(noise, origin=noise.origin - float(stamps.values[0]))
     d = model.dim
     data = observations(z, len(grid), model.obs_dim)
     if not is_invertible(model):
@@ -106,4 +110,5 @@ def structured_adaptive_filter(
         np.moveaxis(cov, 0, 1).reshape(*lead, len(grid), d, d),
         label="AFA structured noise",
         info={"method": "structured"},
+        index=stamps,
     )

@@ -141,7 +141,7 @@ def visible(
         if on_grid:
             return np.arange(1, len(t) + 1, dtype=np.int64)
         return np.searchsorted(t, t_query, side="right").astype(np.int64, copy=False)
-    given = np.asarray(n_visible)
+    given = unmasked(n_visible, "n_visible", allow_nan=False)
     if given.dtype.kind not in "iu":
         raise TypeError(f"n_visible must be whole numbers, got dtype {given.dtype}")
     if given.shape != t_query.shape:

@@ -26,6 +26,7 @@ from afafilter.cli.options import (
     numbers,
     output,
     reading_options,
+    refuse_given,
     robust_options,
 )
 
@@ -67,6 +68,10 @@ def simulate(model: Path, **options: Any) -> None:
     """
     from afafilter.cli.simulate import simulate_command
 
+    if options["times"] is None:
+        refuse_given({"time", "time_unit"}, "goes with --times")
+    else:
+        refuse_given({"start", "dt"}, "goes with --n, not with --times")
     carry_out(simulate_command, model, f"{model.stem}-simulated.csv", options)
 
 

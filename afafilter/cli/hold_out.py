@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from afafilter._base.progress import waiting
 from afafilter.catalog import estimator_from_spec
-from afafilter.cli.reading import Task, forced, one_path, read, with_components
+from afafilter.cli.reading import (
+    Reading,
+    Task,
+    forced,
+    named_inputs,
+    one_path,
+    read,
+    with_components,
+)
 from afafilter.cli.shared import finish, importing, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.output import table_path
+from afafilter.models.sde import LinearSDE
 
 USUAL = ("kalman", "rts", "irks", "afa", "afa-smoother")
 
@@ -30,10 +41,13 @@ def hold_out_command(task: Task) -> Generator[str, None, bool]:
     names = options["estimators"] or USUAL
     with importing(allow_import):
         estimators = {name: estimator_from_spec(name, allow_import=allow_import) for name in names}
-    first = next(iter(models.values()))
+    first = _agreed(models, reading)
     panel = with_components(read(reading, first), first.obs_dim, reading)
     series = one_path(panel, options["path"], "--hold-out compares on")
-    named = {name: forced(system, series) for name, system in models.items()}
+    named = {}
+    for name, system in models.items():
+        others = series.inputs is not None and not (reading.inputs or named_inputs(system))
+        named[name] = system if others else forced(system, series)
     with waiting("comparing"):
         found = hold_out(
             estimators,
@@ -63,3 +77,20 @@ def hold_out_command(task: Task) -> Generator[str, None, bool]:
     table = {str(name): found.frame[name].to_numpy() for name in found.frame.columns}
     yield finish(table, task, config)
     return bool(found.errors)
+
+
+def _agreed(models: Mapping[str, Any], reading: Reading) -> Any:
+    """The model that says most of how data are read, which the others must not contradict."""
+    units = {getattr(system, "time_unit", "") for system in models.values()} - {""}
+    if len(units) > 1:
+        raise ValueError(
+            f"models must count time in one unit, got {', '.join(sorted(units))}: convert one"
+        )
+    inputs = {named_inputs(system) for system in models.values()} - {None}
+    if len(inputs) > 1 and not reading.inputs:
+        given = "; ".join(sorted(", ".join(names or ()) for names in inputs))
+        raise ValueError(f"models must name the same inputs, got {given}: --input names others")
+    systems = list(models.values())
+    leading = next((s for s in systems if named_inputs(s)), systems[0])
+    counted = units and isinstance(leading, LinearSDE)
+    return replace(leading, time_unit=next(iter(units))) if counted else leading

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 FILE = click.Path(path_type=Path)
 ESTIMATORS = (
@@ -17,6 +18,7 @@ ESTIMATORS = (
     *("mixture", "afa", "afa-smoother", "afa-exact", "afa-exact-smoother", "filterpy"),
     *("filterpy-rts", "raw"),
 )
+COMMANDLINE = ParameterSource.COMMANDLINE
 STYLES = ("plain", "ieee", "neurips", "icml", "nature")
 WEIGHTS = ("exponential", "power", "student_t", "rational", "imq", "huber", "threshold")
 
@@ -248,3 +250,11 @@ class ShowsFormat(click.Command):
         with formatter.section(title.rstrip(".")):
             for line in body.replace("::\n", "", 1).strip("\n").splitlines():
                 formatter.write(f"  {line}".rstrip() + "\n")
+
+
+def refuse_given(names: Set[str], why: str) -> None:
+    """One line for an option that somebody asked for and that would do nothing here."""
+    ctx = click.get_current_context()
+    for option in ctx.command.params:
+        if option.name in names and ctx.get_parameter_source(option.name) == COMMANDLINE:
+            raise click.UsageError(f"{option.opts[-1]} {why}")

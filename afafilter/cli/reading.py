@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.stamps import SECONDS
+from afafilter._base.containers import shifted
+from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.time_scales import warn_if_apart
 from afafilter.io.dialect import Dialect
+from afafilter.io.output import read_metadata
 from afafilter.io.series import Panel, Series, read_panel, unit_of
 from afafilter.io.sidecar import sidecar_path
 
@@ -105,25 +107,43 @@ def read(reading: Reading, model: Any = None) -> Panel:
         sort=reading.sort,
         dialect=reading.dialect,
     )
+    said = refuse_other_unit(reading.data, panel.series[0].stamps, own, unit)
+    if said and not (unit or own):
+        panel = replace(panel, series=tuple(replace(s, time_unit=said) for s in panel.series))
     first = panel.series[0]
-    said = _recorded_unit(reading.data) or unit_of(first)
-    if own and said and said != own:
-        raise ValueError(
-            f"{reading.data} counts time in {said}, the model in {own}: convert one of them"
-        )
     _say_missing(reading, panel)
     if hasattr(model, "A"):
-        warn_if_apart(model, first.t, unit_of(first), "--time-unit")
+        warn_if_apart(model, first.t, unit_of(first.stamps), "--time-unit")
     return panel
 
 
+def refuse_other_unit(data: Path, stamps: Stamps | None, own: str, unit: str | None) -> str:
+    """The unit that numbers in a file count time in, as its record or column says; "" for dates.
+
+    Raises
+    ------
+    ValueError
+        It is another one than the model's, `own`, or that of --time-unit.
+    """
+    if stamps is not None and stamps.dated:
+        return ""
+    said = _recorded_unit(data) or unit_of(stamps)
+    if own and said and said != own:
+        raise ValueError(f"{data} counts time in {said}, the model in {own}: convert one of them")
+    if unit and said and said != unit:
+        raise ValueError(f"{data} counts time in {said}: --time-unit must be {said}, got {unit}")
+    return said
+
+
 def _recorded_unit(data: Path) -> str:
-    """The unit of time that the record beside a file tells, if there is one."""
-    beside = sidecar_path(data)
+    """The unit of time that the record of a file tells, beside it or in it, if there is one."""
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))["config"]
-        unit = config.get("time_unit") if config.get("command") == "simulate" else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        beside = sidecar_path(data)
+        kept = data.suffix.lower() in (".parquet", ".pq") and not beside.exists()
+        record = read_metadata(data) if kept else json.loads(beside.read_text(encoding="utf-8"))
+        config = record["config"]
+        unit = config["time_unit"] if config["command"] in ("simulate", "estimate") else None
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
     return unit if unit in SECONDS else ""
 
@@ -144,6 +164,8 @@ def named_inputs(model: Any) -> tuple[str, ...] | None:
 
 def forced(model: Any, series: Series) -> Any:
     """The model under the inputs that the columns of a series hold."""
+    if series.stamps is not None:
+        model = shifted(model, series.stamps)
     if series.inputs is None:
         return model
     forcing = getattr(model, "forcing", None)

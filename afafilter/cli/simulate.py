@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import scalar
-from afafilter.cli.reading import Task
+from afafilter.cli.reading import Task, refuse_other_unit
 from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.output import table_path
-from afafilter.io.series import read_times
+from afafilter.io.series import read_stamps
 
 if TYPE_CHECKING:
     from afafilter.simulation.contamination import Outliers
@@ -26,11 +26,18 @@ def simulate_command(task: Task) -> Iterator[str]:
     times = options["times"]
     prepare(table_path(task.target), task.force, inputs=(model, times))
     system = read_model(model)
-    unit = getattr(system, "time_unit", "") or None
+    own = getattr(system, "time_unit", "")
+    unit = options["time_unit"] or own or None
+    if own and unit != own:
+        raise ValueError(
+            f"--time-unit must be {own}, the unit that the model counts time in, got {unit}"
+        )
     if (options["count"] is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
     if times is not None:
-        t = read_times(times, options["time"], time_unit=options["time_unit"] or unit)
+        stamps = read_stamps(times, options["time"], time_unit=unit)
+        unit = refuse_other_unit(times, stamps, own, options["time_unit"]) or stamps.unit or None
+        t = stamps.numbers
     else:
         first, step = scalar(options["start"], "--start"), scalar(options["dt"], "--dt", low=0.0)
         t = np.asarray(first + step * np.arange(options["count"]), dtype=np.float64)
@@ -76,7 +83,7 @@ def _outliers(options: Mapping[str, Any]) -> Outliers | None:
     scale, df = options["outlier_scale"], options["outlier_df"]
     if options["outlier_rate"] is not None:
         return Outliers(options["outlier_rate"], scale, options["outlier_law"], df)
-    if scale is not None or df is not None:
+    if scale is not None or df is not None or options["outlier_law"] != "gaussian":
         raise ValueError("outliers need --outlier-rate")
     return None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from afafilter.cli.errors import FAILED
 from afafilter.cli.group import carry_out, main, say, stem
@@ -22,10 +21,10 @@ from afafilter.cli.options import (
     names,
     output,
     reading_options,
+    refuse_given,
     style_options,
 )
 
-COMMANDLINE = ParameterSource.COMMANDLINE
 STYLE = {"style", "formats", "tex"}
 OF_A_STUDY = {"jobs", "retry_failed", "reference", "figure", "latex", "plan"} | STYLE
 """Options of `compare` that say nothing with --hold-out."""
@@ -116,27 +115,19 @@ def compare(study: Path, **options: Any) -> None:
     from afafilter.io.source import DATA_SUFFIXES, suffix_of
 
     if options["hold_out"]:
-        _refuse_given(OF_A_STUDY, "goes with a study, not with --hold-out")
+        refuse_given(OF_A_STUDY, "goes with a study, not with --hold-out")
         carry_out(hold_out_command, study, f"{stem(study)}-hold-out.csv", options)
         return
-    _refuse_given(
+    refuse_given(
         options.keys() - OF_A_STUDY - OF_BOTH, "goes with --hold-out; a study names its own"
     )
     if options["plan"]:
-        _refuse_given(OF_A_STUDY - {"jobs", "plan"}, "says nothing of a plan")
+        refuse_given(OF_A_STUDY - {"jobs", "plan"}, "says nothing of a plan")
     if suffix_of(study) in DATA_SUFFIXES:
         raise click.UsageError(
             f"{study} is no study (.toml): --hold-out compares on measurements in it"
         )
     carry_out(plan_command if options["plan"] else compare_command, study, study.stem, options)
-
-
-def _refuse_given(names: Set[str], why: str) -> None:
-    """One line for an option of the other kind of comparison that somebody asked for."""
-    ctx = click.get_current_context()
-    for option in ctx.command.params:
-        if option.name in names and ctx.get_parameter_source(option.name) == COMMANDLINE:
-            raise click.UsageError(f"{option.opts[-1]} {why}")
 
 
 @main.command()

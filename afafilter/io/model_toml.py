@@ -194,6 +194,9 @@ def _sde_table(model: LinearSDE) -> dict[str, Any]:
         table["forcing"] = {k: v.tolist() for k, v in given.items() if v is not None}
         if forcing.names:
             table["forcing"]["names"] = list(forcing.names)
+        if forcing.start is not None:
+            whole = isinstance(forcing.start, (int, np.integer))
+            table["forcing"]["start"] = int(forcing.start) if whole else str(forcing.start)
     return table
 
 

@@ -262,19 +262,19 @@ def read_panel(
     return Panel(tuple(series), tuple(labels), chosen.by)
 
 
-def read_times(
+def read_stamps(
     path: str | Path,
     time: str | None = None,
     *,
     time_unit: str | None = None,
     dialect: Dialect | None = None,
-) -> Array:
-    """The time column (T,) alone, as `read_series` reads it; values are not looked at."""
+) -> Stamps:
+    """The stamps of the time column alone, as `read_series` reads it."""
     table = read_table(path, dialect or Dialect())
     names = time_names(table, time, None, own_layout(table))
-    t = read_times_of(table, names, time_unit, dialect or Dialect()).numbers
-    require_sorted(table, names, t)
-    return t
+    stamps = read_times_of(table, names, time_unit, dialect or Dialect())
+    require_sorted(table, names, stamps.numbers)
+    return stamps
 
 
 def _name(path: str | Path) -> str:
@@ -329,8 +329,8 @@ def _with_errors(
     return replace(series, obs_cov=variances[..., None] * np.eye(len(chosen.errors)))
 
 
-def unit_of(series: Series) -> str:
-    """The unit of a series' times: said, or written in brackets behind the column's name."""
-    if series.time_unit or series.stamps is None:
-        return series.time_unit
-    return unit_in_name(series.stamps.name) or ""
+def unit_of(stamps: Stamps | None) -> str:
+    """The unit of times: said, or written in brackets behind the column's name."""
+    if stamps is None:
+        return ""
+    return stamps.unit or unit_in_name(stamps.name) or ""

@@ -19,11 +19,10 @@ from afafilter._base.checks import (
     is_definite,
     observation_covariances,
     real_array,
-    scalar,
+    stamp,
     told_type,
 )
 from afafilter._base.doubts import LOST, warn_of_rounding
-from afafilter._base.stamps import EXACT
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
@@ -133,7 +132,7 @@ class KalmanStream:
         now, row = self._time(t), self._row(z)
         R = self._noise
         if obs_cov is not None:
-            given = np.asarray(obs_cov, dtype=np.float64)[None]
+            given = real_array(obs_cov, "obs_cov", allow_nan=True)[None]
             R = observation_covariances(given, 1, row.shape[2], self._noise[0], row[0]).copy()
         node = now - self.model.delay
         if self._node is not None and self._robust.weight is None and self._state.rank[0] < 0:
@@ -289,12 +288,7 @@ class KalmanStream:
         return stream
 
     def _time(self, t: float) -> float:
-        if isinstance(t, (int, np.integer)) and abs(int(t)) > EXACT:
-            raise ValueError(
-                f"t must be a number that floats hold, got the whole number {t} beyond 2^53: count "
-                "from the first stamp, t - t_first"
-            )
-        now = t if type(t) is float and isfinite(t) else scalar(t, "t")
+        now = t if type(t) is float and isfinite(t) else stamp(t)
         return now if self.t is None else not_before(now, self.t)
 
     def _row(self, z: ArrayLike) -> Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, given, observations, positive_int, scalar, times
+from afafilter._base.checks import Array, given, observations, positive_int, scalar, times, unmasked
 from afafilter._base.containers import takes_tables
 from afafilter._base.progress import waiting
 from afafilter._base.shown import ShownAsText
@@ -224,7 +224,7 @@ def _series(z: Any, T: int | None, p: int) -> Array:
     """Observations (S, T, p)."""
     shape = np.shape(given(z))
     if p == 1 and len(shape) == 2 and T in (None, shape[1]):
-        z = np.asarray(z)[..., None]
+        z = unmasked(z, "z")[..., None]
         shape = z.shape
     if len(shape) != 3:
         raise ValueError(

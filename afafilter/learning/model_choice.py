@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import observations, positive_int
+from afafilter._base.checks import observations, positive_int, unmasked
 from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
@@ -111,7 +110,7 @@ def held_out_score(
     if start >= len(whole.t):
         raise ValueError(f"start must be below the number of times {len(whole.t)}, got {start}")
     values = observations(z, len(whole.t), used.obs_dim)
-    covs = None if obs_cov is None else np.asarray(obs_cov)[:start]
+    covs = None if obs_cov is None else unmasked(obs_cov, "obs_cov")[:start]
     first = prepare(whole.t[:start], values[..., :start, :], used.obs_dim, covs)
     count = whole.n_obs - first.n_obs
     if count == 0:

@@ -14,6 +14,7 @@ from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, load
 from afafilter.learning.problem import Problem
 from afafilter.models.discrete import DiscreteModel
+from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class FitResult(ShownAsText):
         Degrees of freedom of the measurement noise (method "student_t"), else inf.
     time_unit : str
         Unit that dates were counted in, which `model` remembers; "" for other times.
+    start : datetime64, int or None
+        First stamp of data with dates or whole numbers beyond 2^53, which `model` remembers.
     weights : ndarray, shape (..., T), optional
         Weight of each observation (method "student_t"), else None.
     outliers : int
@@ -97,14 +100,21 @@ class FitResult(ShownAsText):
     time_unit: str = ""
     log_prior: float = 0.0
     outliers: int = 0
+    start: Any = None
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
         """The fitted model."""
         model = self.problem.parametrisation.model(self.theta)
-        if self.time_unit and isinstance(model, LinearSDE):
-            return replace(model, time_unit=self.time_unit)
-        return model
+        if not isinstance(model, LinearSDE):
+            return model
+        changes: dict[str, Any] = {"time_unit": self.time_unit} if self.time_unit else {}
+        if self.start is not None and model.forcing is not None:
+            changes["forcing"] = replace(model.forcing, start=self.start)
+        prior = model.prior
+        if isinstance(self.start, np.integer) and isinstance(prior, Prior) and prior.t0 is not None:
+            changes["prior"] = replace(prior, t0=prior.t0 + float(self.start))
+        return replace(model, **changes) if changes else model
 
     @property
     def trouble(self) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial, wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -54,6 +55,9 @@ class Forcing:
         D: what the inputs add to the observations, per unit of input. None: nothing.
     names : sequence of str
         What the inputs are called, so that a file knows which columns they are; () = not said.
+    start : datetime64 (or ISO text) or int, optional
+        The stamp that t counts from, in the model's unit of time, where data come with dates or
+        whole numbers beyond 2^53. None: from the first stamp of whatever data.
 
     Raises
     ------
@@ -71,6 +75,7 @@ class Forcing:
     matrix: Array | None = None
     direct: Array | None = None
     names: tuple[str, ...] = ()
+    start: Any = None
 
     def __post_init__(self) -> None:
         u = real_array(self.u, "forcing u")
@@ -94,7 +99,8 @@ class Forcing:
         names = (given,) if isinstance(given, str) else tuple(map(str, given))
         if names and len(names) != u.shape[1]:
             raise ValueError(f"forcing names must name {u.shape[1]} inputs, got {names}")
-        assign(self, t=grid, u=u, names=names)
+        start = np.datetime64(self.start) if isinstance(self.start, (str, date)) else self.start
+        assign(self, t=grid, u=u, names=names, start=start)
 
     def __repr__(self) -> str:
         span = f"t {self.t[0]:g} .. {self.t[-1]:g}" if len(self.t) else "no values yet"
@@ -102,7 +108,7 @@ class Forcing:
 
     def at(self, t: ArrayLike, u: ArrayLike) -> Forcing:
         """The same inputs with these values: t (K,), u (K, m)."""
-        return replace(self, t=cast(Array, t), u=cast(Array, u))
+        return replace(self, t=cast(Array, t), u=cast(Array, u), start=None)
 
     def check(self, dim: int, obs_dim: int) -> None:
         """ValueError if the matrices do not suit a model of `dim` states, `obs_dim` observed."""
@@ -172,9 +178,12 @@ def joined_input(first: Any, second: Any) -> Forcing | None:
         M[-1][before : before + model.dim] = forcing.gain(model.dim)
         D.append(np.zeros((p, m)) if forcing.direct is None else forcing.direct)
         names += forcing.names
+    starts = {forcing.start for forcing in given}
+    if len(starts) > 1:
+        raise ValueError(f"inputs of both models must count from one start, got {starts}")
     whole = np.hstack(u)
     named = tuple(names) if len(names) == whole.shape[1] else ()
-    return Forcing(grid, whole, np.hstack(M), np.hstack(D), named)
+    return Forcing(grid, whole, np.hstack(M), np.hstack(D), named, starts.pop())
 
 
 class InputNodes(NamedTuple):

@@ -168,7 +168,7 @@ def breakdown_curve(
     T, p = _shape(clean, grid)
     along = np.eye(p)[0] if direction is None else shaped(direction, "direction", (p,))
     uniform = generator(rng).random(clean.shape[:2])
-    x = truth.x.reshape(len(clean), T, -1)
+    x = real_array(truth.x, "truth", allow_nan=True).reshape(len(clean), T, -1)
     pick = chosen_steps(steps, T)
     rows = []
     for rate in shares:

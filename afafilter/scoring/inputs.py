@@ -32,7 +32,7 @@ def true_states(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
                 "truth and estimate must be on the same times; estimate at truth.t, or pass "
                 "the states at the estimate's times"
             )
-        x = truth.x
+        x = real_array(truth.x, "truth", allow_nan=True, copy=False)
     else:
         x = real_array(truth, "truth")
     if x.shape != estimate.mean.shape:

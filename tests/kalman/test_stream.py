@@ -5,11 +5,23 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from afafilter import IMQ, KalmanStream, LinearSDE, Prior, StudentT, kalman_filter
+from afafilter import (
+    IMQ,
+    KalmanStream,
+    LinearSDE,
+    Prior,
+    StudentT,
+    brownian,
+    forecast,
+    kalman_filter,
+    rts_smoother,
+)
 from tests.conftest import draw_data, irregular_times
 
 
@@ -159,3 +171,16 @@ def test_whole_numbers_that_floats_would_round_are_refused():
     stream = KalmanStream(LinearSDE([[0.0]], Q=[[1.0]], R=[[1.0]]))
     with pytest.raises(ValueError, match=r"t - t_first"):
         stream.update(1_700_000_000_000_000_100, 1.0)
+
+
+@pytest.mark.parametrize("idle", [{"anchor": "estimate"}, {"metric": "raw"}, {"iterations": 5}])
+def test_options_of_a_weight_are_refused_without_one(idle: dict[str, Any]) -> None:
+    model, t = brownian(1.0, 0.5), [0.0, 1.0]
+    for use in (
+        partial(kalman_filter, model, t, t),
+        partial(rts_smoother, model, t, t),
+        partial(forecast, model, t, t, horizon_times=[3.0]),
+        partial(KalmanStream, model),
+    ):
+        with pytest.raises(ValueError, match="without a robust weight"):
+            use(**idle)

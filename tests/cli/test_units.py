@@ -1,0 +1,114 @@
+"""Units of time, from file to model to file: remembered, and refused where they differ."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from afafilter.cli import main
+from afafilter.io.model_toml import read_model
+from tests.cli import runner
+
+Run = Callable[..., Result]
+HOURS = '[model]\nA = [[-0.1]]\nQ = [[0.5]]\nR = [[1.0]]\ntime_unit = "h"\nprior = "stationary"\n'
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in a folder with models in hours, days and no unit, and data in hours."""
+    monkeypatch.chdir(tmp_path)
+    Path("h.toml").write_text(HOURS)
+    Path("d.toml").write_text(HOURS.replace('"h"', '"D"'))
+    Path("none.toml").write_text(HOURS.replace('time_unit = "h"\n', ""))
+
+    def call(line: str, status: int = 0) -> Result:
+        result = runner().invoke(main, line.split())
+        assert result.exit_code == status, result.output
+        return result
+
+    call("simulate h.toml --n 40 --seed 1 -o x.csv")
+    call("estimate x.csv --model h.toml -o est.csv")
+    return call
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "estimate est.csv --model d.toml -o y.csv",
+        "fit est.csv --model d.toml -o y.toml",
+        "simulate d.toml --times x.csv -o y.csv",
+        "simulate d.toml --times est.csv -o y.csv",
+        "simulate h.toml --times x.csv --time-unit D -o y.csv",
+        "fit x.csv --model none.toml --time-unit D -o y.toml",
+        "estimate x.csv --model none.toml --time-unit D -o y.csv",
+        "compare x.csv --hold-out --model h.toml --model d.toml -o y.csv",
+        "compare x.csv --hold-out --model none.toml --model d.toml -o y.csv",
+        "report est.csv --model d.toml -o y.html",
+    ],
+)
+def test_another_unit_is_refused(run: Run, line: str) -> None:
+    said = run(line, 2).output
+    assert "h" in said
+    assert "D" in said
+    assert not list(Path().glob("y.*"))
+
+
+def test_a_parquet_file_alone_knows_its_unit(run: Run) -> None:
+    run("simulate h.toml --n 40 --seed 1 -o p.parquet")
+    Path("p.config.json").unlink()
+    assert "counts time in h" in run("estimate p.parquet --model d.toml -o y.csv", 2).output
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("fit x.csv --model none.toml -o y.toml", "y.toml"),
+        ("fit est.csv --model none.toml -o y.toml", "y.toml"),
+        ("fit x.csv --model none.toml --each -o y.csv", "y/0.toml"),
+        ("fit plain.csv --model none.toml --time-unit h --each --by path -o y.csv", "y/0.toml"),
+        ("fit named.csv --model none.toml --values z0 -o y.toml", "y.toml"),
+    ],
+)
+def test_a_fit_remembers_the_unit_of_its_file(run: Run, line: str, name: str) -> None:
+    if "--each" in line:
+        run("simulate h.toml --n 40 --paths 2 --seed 1 -o x.csv --force")
+    shutil.copy("x.csv", "plain.csv")  # no record lies beside it
+    Path("named.csv").write_text(Path("x.csv").read_text().replace("t,", "t [h],", 1))
+    run(line)
+    assert read_model(name).time_unit == "h"
+
+
+def test_dates_may_be_counted_in_any_unit(run: Run) -> None:
+    rows = "".join(f"2024-01-{k + 1:02},{k % 3}\n" for k in range(20))
+    Path("dated.csv").write_text("date,z\n" + rows)
+    run("estimate dated.csv --model h.toml -o e.csv")
+    run("estimate e.csv --model d.toml -o e2.csv")
+    run("simulate h.toml --times dated.csv --seed 1 -o s.csv")
+    assert "counts time in h" in run("estimate s.csv --model d.toml -o e3.csv", 2).output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "simulate h.toml --n 5 --time-unit h",
+        "simulate h.toml --n 5 --time t",
+        "simulate h.toml --times x.csv --dt 2",
+        "simulate h.toml --times x.csv --start 0",
+        "simulate h.toml --n 5 --outlier-law student_t",
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run: Run, line: str) -> None:
+    assert "goes with" in run(line, 2).output or "need" in run(line, 2).output
+
+
+def test_models_that_name_other_inputs_are_not_compared_on_one(run: Run) -> None:
+    rows = "".join(f"{k},{k % 3},{k % 2},{k % 5}\n" for k in range(30))
+    Path("u.csv").write_text("t,z,a,b\n" + rows)
+    for name in "ab":
+        text = HOURS + f'[model.forcing]\nnames = ["{name}"]\ndirect = [[1.0]]\n'
+        Path(f"{name}.toml").write_text(text)
+    line = "compare u.csv --hold-out --values z --estimators kalman --kinds random"
+    assert "same inputs" in run(f"{line} --model a.toml --model b.toml -o y.csv", 2).output
+    run(f"{line} --model none.toml --model b.toml -o y.csv")
