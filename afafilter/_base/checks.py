@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from afafilter._base.masks import unmasked
+
 Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
 
@@ -70,65 +72,6 @@ def _real(value: ArrayLike, name: str, allow_nan: bool) -> NDArray[Any]:
     if raw.dtype.kind not in "buif":
         raw = _numbers_of(raw, name)
     return raw
-
-
-def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
-    """`value` as a plain array; what a masked array hides becomes NaN, where NaN is allowed.
-
-    The one place that knows of masks: whatever reads users' data without `real_array` comes here.
-    """
-    if isinstance(value, (list, tuple)):
-        value = _stacked(value)
-    if isinstance(value, np.ma.MaskedArray):
-        hidden: Any = value
-        if np.ma.is_masked(value):
-            if not allow_nan:
-                count = int(np.ma.getmaskarray(value).sum())
-                raise ValueError(
-                    f"{name} must not hold masked entries, got {count} of {value.size}: leave "
-                    "those rows out"
-                )
-            if value.dtype.kind in "fc":
-                return np.asarray(hidden.filled(np.nan))
-            if value.dtype.kind in "bui":
-                return np.asarray(hidden.astype(np.float64).filled(np.nan))
-            return np.asarray(hidden.astype(object).filled(None))
-        return np.asarray(value.data)
-    refuse_disorder(value, name)
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
-
-
-def _stacked(rows: Any) -> Any:
-    """Lists, however deep, that hold masked arrays as one masked array; others as they are."""
-    inner = [_stacked(x) if isinstance(x, (list, tuple)) else x for x in rows]
-    if not any(isinstance(x, np.ma.MaskedArray) for x in inner):
-        return rows
-    try:
-        return np.ma.stack([np.ma.asarray(x) for x in inner])
-    except ValueError:  # of several lengths, which the caller tells
-        return rows
-
-
-def refuse_disorder(value: Any, name: str) -> None:
-    """ValueError where rows of a pandas or xarray object are labelled in another order."""
-    library = type(value).__module__.partition(".")[0]
-    if library == "pandas" and hasattr(value, "index"):
-        indexes = [value.index]
-    elif library == "xarray":
-        indexes = list(value.indexes.values())
-    else:
-        return
-    for index in indexes:
-        counted = getattr(index.dtype, "kind", "") in "iufM"
-        if counted and not index.is_monotonic_increasing:
-            order = "sort_index()" if library == "pandas" else f"sortby({index.name!r})"
-            raise ValueError(
-                f"{name} has labels that are out of order, and would be taken in the order of its "
-                f"rows: sort it ({name}.{order}), or pass {name}.to_numpy() if that is meant"
-            )
 
 
 def _numbers_of(raw: NDArray[Any], name: str) -> Array:

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import EXACT, choice, real_array, unmasked
+from afafilter._base.checks import EXACT, choice, real_array
 from afafilter._base.dates import parse_dates
+from afafilter._base.masks import unmasked
 from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.tables import (
     TABLES,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import EXACT, real_array, refuse_disorder, unmasked
+from afafilter._base.checks import EXACT, real_array
+from afafilter._base.masks import refuse_disorder, unmasked
 from afafilter._base.stamps import Stamps, calendar_numbers, elapsed
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")

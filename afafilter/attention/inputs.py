@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, is_complete, real_array, times, unmasked
+from afafilter._base.checks import Array, is_complete, real_array, times
+from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
 from afafilter.models.structured_noise import StructuredNoise
 

@@ -83,11 +83,11 @@ def fit_each_command(task: Task) -> Generator[str, None, bool]:
     from afafilter.learning.fit_each import fit_each
 
     reading, target, options = task.reading, task.target, task.options
+    if reading.by is None:
+        raise ValueError("--each fits every path by itself: --by names the column of the paths")
     folder = table_path(target).with_suffix("")
     prepare(target, task.force, folder, inputs=(reading.data, options["model"]))
     begun = _begin(task)
-    if not begun.panel.by:
-        raise ValueError("--each fits every path by itself: --by names the column of the paths")
     method, starts = options["method"], options["starts"]
     special = {
         "free": begun.moving,
@@ -108,7 +108,7 @@ def fit_each_command(task: Task) -> Generator[str, None, bool]:
     for k, name in enumerate(names):
         if k not in found.errors:
             write_model(_as_named(found[k].model), folder / name, task.force)
-    table: dict[str, Any] = dict(found.to_pandas().rename_axis(begun.panel.by).reset_index())
+    table: dict[str, Any] = dict(found.to_pandas().rename_axis(reading.by).reset_index())
     table["model"] = [
         "" if k in found.errors else str(folder / name) for k, name in enumerate(names)
     ]

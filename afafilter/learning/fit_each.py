@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, given, observations, positive_int, scalar, times, unmasked
+from afafilter._base.checks import Array, given, observations, positive_int, scalar, times
 from afafilter._base.containers import takes_tables
+from afafilter._base.masks import unmasked
 from afafilter._base.progress import waiting
 from afafilter._base.shown import ShownAsText
 from afafilter.learning.family import Family

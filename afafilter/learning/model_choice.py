@@ -7,8 +7,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import observations, positive_int, unmasked
+from afafilter._base.checks import observations, positive_int
 from afafilter._base.containers import takes_tables
+from afafilter._base.masks import unmasked
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
 from afafilter.likelihood.chain import DiscreteSystem, System

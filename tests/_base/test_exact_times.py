@@ -136,7 +136,7 @@ def test_noise_in_absolute_time_counts_like_the_data() -> None:
 @pytest.mark.parametrize("stamps", [DATES, NS], ids=["dates", "ns"])
 def test_fitted_inputs_belong_to_their_dates(stamps, tmp_path) -> None:
     u = np.sin(np.arange(N))
-    fitted = a.fit(MODEL, stamps, Z + 3 * u, inputs=u, free=["R"])
+    fitted = a.fit(MODEL, stamps, Z + 3 * u, inputs=u, free=["Q"])
     path = a.io.write_model(fitted.model, tmp_path / "m.toml")
     for model in (fitted.model, a.io.read_model(path)):
         found = a.kalman_filter(model, stamps[5:], np.full(N - 5, np.nan)).observed().mean[:, 0]

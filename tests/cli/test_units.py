@@ -66,7 +66,7 @@ def test_a_parquet_file_alone_knows_its_unit(run: Run) -> None:
     [
         ("fit x.csv --model none.toml -o y.toml", "y.toml"),
         ("fit est.csv --model none.toml -o y.toml", "y.toml"),
-        ("fit x.csv --model none.toml --each -o y.csv", "y/0.toml"),
+        ("fit x.csv --model none.toml --each --by path -o y.csv", "y/0.toml"),
         ("fit plain.csv --model none.toml --time-unit h --each --by path -o y.csv", "y/0.toml"),
         ("fit named.csv --model none.toml --values z0 -o y.toml", "y.toml"),
     ],
