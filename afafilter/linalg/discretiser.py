@@ -340,6 +340,14 @@ def is_stable(A: Array) -> bool:
     return bool(np.linalg.eigvals(A).real.max() < -4 * len(A) * _EPS * norm)
 
 
+def is_stable_in_steps(F: Array) -> bool:
+    """Whether every eigenvalue of F lies within the unit circle, beyond rounding."""
+    from scipy.linalg import matrix_balance
+
+    norm = float(np.abs(matrix_balance(F, permute=False)[0]).sum(axis=0).max())
+    return bool(np.abs(np.linalg.eigvals(F)).max() < 1 - 4 * len(F) * _EPS * norm)
+
+
 def stationary_covariance(A: Array, Q: Array) -> Array:
     """P with A P + P A^T + Q = 0 (A stable, Q symmetric): V after 50 decays of the slowest mode.
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, covariance, real_array, shaped
 from afafilter._base.signatures import assign, rest_by_name
+from afafilter.linalg.discretiser import is_stable_in_steps
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 
@@ -102,7 +103,7 @@ class DiscreteModel:
                 checked = shaped(value, name, full)
             assign(self, **{name: checked})
         constant = not {"F", "Q", "b"} & set(varying)
-        stable = constant and bool(np.abs(np.linalg.eigvals(self.F)).max() < 1)
+        stable = constant and is_stable_in_steps(self.F)
         assign(self, prior=resolve_prior(self.prior, n, stable))
         if isinstance(self.prior, Prior) and self.prior.t0 is not None:
             raise ValueError(

@@ -160,7 +160,15 @@ def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
         return Law(z0[seen] - off[seen] - x.mean, cov)
 
     z0 = np.where(np.isnan(z), 0.0, z)
-    yield law, (v[seen], S[np.ix_(seen, seen)]), law_apart
+    rounding = np.finfo(float).eps * np.abs(z0[seen])
+
+    def apart(found: Any, wanted: Law, stretch: float) -> float:
+        """The difference z - H E[x] of numbers as large as z is known to their rounding."""
+        off = found[0] - wanted.mean
+        beyond = np.sign(off) * np.maximum(np.abs(off) - rounding, 0.0)
+        return law_apart((wanted.mean + beyond, found[1]), wanted, stretch)
+
+    yield law, (v[seen], S[np.ix_(seen, seen)]), apart
 
 
 def _time(view: View, k: int) -> float:

@@ -276,3 +276,17 @@ def test_filter_stream_and_likelihood_count_the_same_gaps(start, gap):
     want = ExactGaussian(model, t, z).loglik()
     for name, way in WAYS.items():
         assert way(model, t, z) == pytest.approx(want, abs=1e-6), name
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("shrunk", [0.0, 1e-9])
+def test_steps_on_the_unit_circle_are_not_stationary(angle, shrunk):
+    """A lasting cycle whose basis rounds it a little inwards starts flat by default."""
+    turn = (1 - shrunk) * np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    for seed in range(5):
+        S = np.eye(3) + 0.4 * np.random.default_rng(seed).standard_normal((3, 3))
+        F = S @ block_diag(turn, 0.5) @ np.linalg.inv(S)
+        model = DiscreteModel(F, Q=S @ S.T, R=[[1.0]], H=[[1.0, 1.0, 1.0]])
+        assert model.prior == ("stationary" if shrunk else "diffuse")
