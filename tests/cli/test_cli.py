@@ -64,7 +64,7 @@ def test_simulate_writes_table_and_configuration(run: Run) -> None:
         0.2, "--outlier-rate", 0.1, "-o", "d.csv",
     )  # fmt: skip
     assert "wrote d.csv (150 rows)" in result.stdout
-    frame = pd.read_csv("d.csv")
+    frame = pd.read_csv("d.csv", float_precision="round_trip")
     assert list(frame) == ["path", "t", "x0", "x1", "z0", "z1", "outlier"]
     wanted = presets_simulated(50, 3)
     np.testing.assert_array_equal(frame[["x0", "x1"]], wanted.x.reshape(-1, 2))

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from afafilter import fit, io
 from afafilter.cli import main
 from afafilter.cli.fit import _file_names
+from tests.cli import runner
 
 LABELS = ("a", "b/1", "flat")
 
@@ -34,7 +35,7 @@ def tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple]:
 
 
 def run(*words: str, status: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["fit", "tracks.csv", "--by", "track", "--each", *words])
+    result = runner().invoke(main, ["fit", "tracks.csv", "--by", "track", "--each", *words])
     assert result.exit_code == status, result.output
     return result
 
@@ -73,7 +74,7 @@ def test_bounds_hold_for_every_path(tracks: dict[str, tuple]) -> None:
 
 def test_without_paths_or_over_files_it_refuses(tracks: dict[str, tuple]) -> None:
     words = ["fit", "tracks.csv", "--each", *FAMILY]
-    alone = CliRunner().invoke(main, words)
+    alone = runner().invoke(main, words)
     assert alone.exit_code == 2
     assert "--by" in alone.stderr
     Path("fits.csv").write_text("kept")

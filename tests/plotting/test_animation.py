@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from afafilter import StudentT, brownian, constant_velocity, datasets, plotting, simulate, spiral
 from afafilter.cli import main
+from tests.cli import runner
 
 mpl.use("Agg")
 MODEL = spiral(process_var=0.1)
@@ -177,7 +177,7 @@ def test_the_command_films_own_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nile = datasets.DATA / "nile.csv"
     given = [nile, "--model", nile.with_suffix(".toml"), "--set", "window=6", "--frames", "5"]
-    done = CliRunner().invoke(main, ["animate", *map(str, given), "-o", "n.gif"])
+    done = runner().invoke(main, ["animate", *map(str, given), "-o", "n.gif"])
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "wrote n.gif (5 frames) and n.config.json\n"
     found = frames_of(tmp_path / "n.gif")
@@ -187,7 +187,7 @@ def test_the_command_films_own_data(tmp_path, monkeypatch):
 
 def test_the_command_films_a_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(
+    done = runner().invoke(
         main, ["animate", "--preset", "spiral", "--n", "30", "--frames", "4", "--outlier-rate",
                "0.1", "--weight", "student_t", "--nu", "4"],
     )  # fmt: skip
