@@ -19,7 +19,6 @@ from flint import arb
 
 from afafilter.weights import Weight
 from tests.exact_oracle import (
-    FORGOTTEN,
     ExactGaussian,
     Imprecise,
     Law,
@@ -68,7 +67,7 @@ def pairs(e: ExactGaussian, at: float, js: Sequence[int]) -> list[Pair]:
         white = forward(S, np.column_stack([C @ F, y]))
         if e.forgets:
             for row in white[:, :d]:
-                row[abs(row) < FORGOTTEN * max(abs(row), key=lambda x: x.mid())] = arb(0)
+                row[abs(row) < e.forgets * max(abs(row), key=lambda x: x.mid())] = arb(0)
         found.append(Pair(j, white[:, :d], white[:, d], rows))
     return found
 
@@ -107,7 +106,8 @@ def pulled(e: ExactGaussian, at: float, js: Sequence[int]) -> Law:
 class Robust(NamedTuple):
     """Reweighting: by observations js, around an anchor from those of `start`, so many rounds.
 
-    The anchor is the plain average of `start`, or of all where that leaves something open.
+    The anchor is the plain average of `start`, or of all where that leaves something open; where an
+    anchor is open, the weights are 1.
     """
 
     js: Sequence[int]
@@ -125,12 +125,15 @@ def reweighted(e: ExactGaussian, at: float, how: Robust) -> Law:
     if open_.any():
         anchor, _, open_ = average(e, at, shown, ones)
     found = average(e, at, shown, ones)
-    for _ in range(0 if open_.any() else how.rounds):
+    for _ in range(how.rounds):
+        if open_.any():
+            found = average(e, at, shown, ones)
+            break
         weights = []
         for _, G, y, rows in shown:
             r = y - G @ anchor
             log_w = float(how.weight.log(np.array(float((r @ r).mid())), len(rows)))
             weights.append(arb(log_w).exp())
         found = average(e, at, shown, weights)
-        anchor = found[0]
+        anchor, _, open_ = found
     return report(*found)

@@ -67,8 +67,7 @@ class ExactGaussian:
     ) -> None:  # fmt: skip
         flint.ctx.prec = bits
         self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
-        self.forgets = False
-        self.forgets = False
+        self.forgets = 0.0
         self.inputs, self.bits, self.obs_cov = (t, z, obs_cov, queries), bits, obs_cov
         self.discrete = isinstance(model, DiscreteModel)
         t = np.arange(len(z)) if self.discrete else np.asarray(t, float)
@@ -210,11 +209,11 @@ class ExactGaussian:
 
     # ------------------------------------------------------------------------------------- answers
 
-    def forgetful(self) -> ExactGaussian:
-        """The same where what has decayed by fifty decades is gone."""
+    def forgetful(self, below: float = FORGOTTEN) -> ExactGaussian:
+        """The same where what has decayed by fifty decades, or to `below`, is gone."""
         other = copy(self)
-        other.forgets, other.nulls = True, {}
-        other.Phi = [each(lambda x: arb(0) if abs(x) < FORGOTTEN else x, Phi) for Phi in self.Phi]
+        other.forgets, other.nulls = below, {}
+        other.Phi = [each(lambda x: arb(0) if abs(x) < below else x, Phi) for Phi in self.Phi]
         other.X, _ = other._flat(other.H, other.where)
         other._factor()
         return other
@@ -229,7 +228,7 @@ class ExactGaussian:
             return self
         model = replace(self.model, prior="diffuse")
         other = ExactGaussian(model, *self.inputs, self.put, self.bits)
-        other = other.forgetful() if self.forgets else other
+        other = other.forgetful(self.forgets) if self.forgets else other
         return other.with_rounding(self.rounding)
 
     def with_rounding(self, rounding: float) -> ExactGaussian:

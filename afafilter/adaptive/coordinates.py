@@ -26,6 +26,8 @@ from afafilter.linalg.subspaces import (
 )
 from afafilter.models.sde import LinearSDE
 
+EPS = float(np.finfo(np.float64).eps)
+
 QUIET_DECAY = 10.0
 """Noise-free subspaces that decay by more than e^{-10} over the data get units of their own."""
 
@@ -39,6 +41,7 @@ class Coordinates:
 
     sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
     groups : (start, stop, c) per block of L, c its mean growth rate, ascending.
+    silenced : whether rounding of Q was taken for no noise at all.
     quiet : (d,) -c - nu where a fast subspace has no process noise, else 0; nu >= 0 the fastest
     decay of those that have.
     """
@@ -51,6 +54,7 @@ class Coordinates:
     groups: tuple[tuple[int, int, float], ...]
     sign: float
     quiet: Array
+    silenced: bool
 
     @cached_property
     def rate(self) -> Array:
@@ -61,6 +65,12 @@ class Coordinates:
     def sizes(self) -> ComponentSizes:
         """How exact transitions of xi are, in the direction of time."""
         return component_sizes(self.L)
+
+    @cached_property
+    def condition(self) -> float:
+        """Condition number of W, its rows and columns in units of their own."""
+        W = self.W / np.abs(self.W).max(axis=1, keepdims=True)
+        return float(np.linalg.cond(W / np.abs(W).max(axis=0)))
 
     def shown(self, C: Array) -> Array:
         """C W of rows C (..., d); what is only rounding is 0."""
@@ -88,8 +98,8 @@ class Coordinates:
         return Discretiser(turn, *nothing), Discretiser(-turn, *nothing)
 
 
-def coordinates(model: LinearSDE, span: float) -> Coordinates:
-    """Coordinates fit for lags up to `span`."""
+def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordinates:
+    """Coordinates fit for lags up to `span`; loud : rounding of Q counts as noise."""
     from scipy.linalg import block_diag
 
     unit = balanced_units(model.component_sizes, model.C, model.R)
@@ -117,6 +127,10 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
     Q = W_inv @ noise @ W_inv.T
     rounding = ROUNDING * np.abs(W_inv) @ np.abs(noise) @ np.abs(W_inv).T
     silent = [bool((np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all()) for a, b, _ in groups]
+    silenced = any(still and Q[a:b].any() for (a, b, _), still in zip(groups, silent, strict=True))
+    if loud and silenced:
+        Q += np.diag(np.diag(rounding)) * (EPS / ROUNDING)
+        silent = [not Q[a:b].any() for a, b, _ in groups]
     loudest = max(
         (-c for (*_, c), still in zip(groups, silent, strict=True) if not still), default=0.0
     )
@@ -135,6 +149,7 @@ def coordinates(model: LinearSDE, span: float) -> Coordinates:
         groups,
         sign,
         quiet,
+        silenced,
     )
 
 

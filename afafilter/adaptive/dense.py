@@ -112,12 +112,20 @@ class Tile(NamedTuple):
 
 
 def make_plan(
-    model: LinearSDE, spans: Spans, R: Array, anchor_cov: Array | None, uniform_noise: bool
+    model: LinearSDE,
+    spans: Spans,
+    R: Array,
+    anchor_cov: Array | None,
+    uniform_noise: bool,
+    *,
+    loud: bool = False,
 ) -> Plan:
     """Coordinates for these queries and observations; anchor_cov in z units."""
     stamps, times = spans.stamps, spans.times
     span = float(max(times.max(), stamps.max()) - min(times.min(), stamps.min()))
-    coords = remembered(model, ("coordinates", span), lambda: coordinates(model, span))
+    coords = remembered(
+        model, ("coordinates", span, loud), lambda: coordinates(model, span, loud=loud)
+    )
     if anchor_cov is not None:
         to_state = coords.W_inv @ np.linalg.inv(model.C)
         anchor_cov = to_state @ anchor_cov @ to_state.T
@@ -195,6 +203,16 @@ def make_pattern(
     return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, seen[js], open_, coords)
 
 
+def spread_of(pattern: Pattern, paths: slice) -> float:
+    """How far apart the numbers lie that become equations, in units of the noise."""
+    flow, sight, queries, _ = pattern.walk
+    shown = np.abs(sight.C).max(initial=0.0)
+    roots = flow.root, queries.root_past, queries.root_next
+    noise = max(np.abs(root).max(initial=0.0) for root in roots)
+    data = np.abs(pattern.y[paths]).max(initial=1.0)
+    return max(float(data), float(shown * noise)) * pattern.plan.coords.condition
+
+
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
     """Consecutive queries whose equations fit the memory bound."""
     walk = pattern.walk
@@ -264,12 +282,12 @@ def log_scales(
     d2 = pair_distances(
         tile.pairs, tile_data(pattern, tile, paths), pattern.rest[paths, rows], lanes
     )
+    lanes_known = side_by_side(known.astype(np.float64)) > 0
+    d2 = np.where(lanes_known, d2, 0.0)
     if (tile.kappa > DECAY_FLOOR).any() or not (d2 < TOO_FAR).all():
         raise ValueError(TOO_FAR_APART)
     dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
-    log_w = weight.log(d2, dim)
-    if not known.all():
-        log_w = np.where(side_by_side(known.astype(np.float64)) > 0, log_w, 0.0)
+    log_w = np.where(lanes_known, weight.log(d2, dim), 0.0)
     return np.asarray(scale + beta * log_w)
 
 

@@ -9,14 +9,29 @@ one component for each of them is set to 0, and the others are solved for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.coordinates import Coordinates
 from afafilter.adaptive.geometry import Index
-from afafilter.linalg.subspaces import ROUNDING, Unseen, unseen
+from afafilter.linalg.subspaces import DECAYED, ROUNDING, Unseen, unseen
 from afafilter.models.sde import LinearSDE
+
+
+class Solved(NamedTuple):
+    """X (L, n, d, d) with X triangle = identity on what is known; what is not.
+
+    unknown (L, n, d) : components of the state that are open; lost (L, n, d) : coordinates of which
+    nothing is left within the range of floating-point numbers; magnified (L, n) : by how much X
+    magnifies roundings of the triangle's columns, inf where equations show what counts as open.
+    """
+
+    X: Array
+    unknown: ObsMask
+    lost: ObsMask
+    magnified: Array
 
 
 def solve_triangles(
@@ -25,8 +40,9 @@ def solve_triangles(
     own: ObsMask,
     look: Callable[[int, int], Unseen],
     columns: Callable[[Index, Array, Array], Array],
-) -> tuple[Array, ObsMask, ObsMask]:
-    """X (L, n, d, d) with X triangle = identity on what is known; what is not.
+    unit_of_state: Array | None,
+) -> Solved:
+    """Triangles solved for what the observations determine.
 
     Parameters
     ----------
@@ -41,14 +57,9 @@ def solve_triangles(
     columns : callable
         From what `left_open` says of open directions here and at the first observation (m, d, d),
         as rows, of queries (m,): the same in the triangle's coordinates.
-
-    Returns
-    -------
-    X : ndarray, shape (L, n, d, d)
-    unknown : ndarray of bool, shape (L, n, d)
-        Components of the state that are open.
-    lost : ndarray of bool, shape (L, n, d)
-        Coordinates of which nothing is left within the range of floating-point numbers.
+    unit_of_state : ndarray, shape (n, d), optional
+        Of each coordinate. Given: beside something that is open, what an equation shows of a
+        coordinate by DECAYED of what else it shows is forgotten.
     """
     if not np.isfinite(triangle).all():
         raise ValueError(
@@ -57,26 +68,37 @@ def solve_triangles(
         )
     unknown: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     fixed: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
+    doubt: ObsMask = np.zeros(triangle.shape[:-2], dtype=bool)
     largest = np.abs(triangle).max(axis=-2, keepdims=True)
     unit = np.where(largest > 0, largest, 1.0)
     scaled, empty = triangle / unit, largest[..., 0, :] == 0.0
+    sizes = np.ones((triangle.shape[1], 1, triangle.shape[-1]))
+    if unit_of_state is not None:
+        sizes = unit_of_state[:, None, :]
+    of_state = triangle * sizes
     if known is not None:
         unknown |= known.components
         for p in range(len(triangle)):
-            open_ = columns(known.at, known.here, known.first) * unit[p, known.at]
-            fixed[p, known.at] = _one_each(open_)
+            open_ = columns(known.at, known.here, known.first)
+            fixed[p, known.at] = _one_each(open_ * unit[p, known.at])
+            doubt[p, known.at] = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
     if own.any():
         pivot = np.abs(np.einsum("...aa->...a", scaled))
         for p, i in np.argwhere(own & (pivot <= LOOK_CLOSER).any(axis=-1)):
             found = look(int(p), int(i))
             unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
             if len(found.at):
-                open_ = columns(np.array([i]), found.here, found.first) * unit[p, i]
-                fixed[p, i] = _one_each(open_)[0]
+                open_ = columns(np.array([i]), found.here, found.first)
+                fixed[p, i] = _one_each(open_ * unit[p, i])[0]
+                doubt[p, i] = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])[0]
     turn = None
     fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
-    some = fixed.any(axis=-1)
+    some: ObsMask = np.asarray(fixed.any(axis=-1))
     if some.any():
+        if unit_of_state is not None:
+            shown = np.abs(of_state)
+            gone = shown < DECAYED * shown.max(axis=-1, keepdims=True)
+            scaled = np.where(gone & some[..., None, None], 0.0, scaled)
         turn, scaled[some] = _without(scaled[some], fixed[some])
     lost: ObsMask = (np.einsum("...aa->...a", scaled) == 0.0) | empty
     X = _inverse(scaled, lost)
@@ -86,7 +108,20 @@ def solve_triangles(
     if turn is not None:
         X[some] = X[some] @ turn
     X[fixed] = 0.0
-    return X / np.swapaxes(unit, -1, -2), unknown, lost
+    doubt &= ~unknown.all(axis=-1)
+    magnified = np.where(doubt, np.inf, np.abs(X).max(axis=(-2, -1), initial=0.0))
+    return Solved(X / np.swapaxes(unit, -1, -2), unknown, lost, magnified)
+
+
+CANCELLED = 1e-10
+"""What is left of open directions, or of what equations show of them, that counts as nothing."""
+
+
+def _is_seen(triangle: Array, open_: Array) -> ObsMask:
+    """Whether triangles (m, d, d) show open directions (m, d, d), in units of the state."""
+    shown = np.abs(triangle @ np.swapaxes(open_, -1, -2)).max(axis=-2)
+    largest = np.abs(triangle).max(axis=(-2, -1), initial=0.0)[:, None]
+    return np.asarray((shown > CANCELLED * largest * np.abs(open_).max(axis=-1)).any(axis=-1))
 
 
 def _one_each(open_: Array) -> ObsMask:
@@ -100,7 +135,9 @@ def _one_each(open_: Array) -> ObsMask:
         some = np.abs(left[m, row, column]) > 0
         chosen[m[some], column[some]] = True
         pivot = np.where(some, left[m, row, column], 1.0)
-        left = left - left[m, :, column][..., None] * (left[m, row] / pivot[:, None])[:, None]
+        off = left[m, :, column][..., None] * (left[m, row] / pivot[:, None])[:, None]
+        rounding = CANCELLED * (np.abs(left) + np.abs(off))
+        left = np.where(np.abs(left - off) > rounding, left - off, 0.0)
         left[m, row] = 0.0
         left[m, :, column] = 0.0
     return chosen
@@ -158,4 +195,46 @@ def left_open(
     if coords is None:
         return unseen(model.A, model.component_sizes, model.C, stamps, seen, times, used)
     C, L = coords.shown(model.C), coords.sign * coords.L
-    return unseen(L, coords.sizes, C, stamps, seen, times, used, scaled=True, show=coords.W)
+
+    def walk(begin: int) -> Unseen:
+        some = np.maximum(used - begin, 0)
+        return unseen(
+            L,
+            coords.sizes,
+            C,
+            stamps[begin:],
+            seen[begin:],
+            times,
+            some,
+            scaled=True,
+            show=coords.W,
+        )
+
+    found = walk(0)
+    if len(found.at):  # where faster modes have faded, later observations may tell on their own
+        faded = np.diff(stamps) * np.ptp(coords.rate) > -np.log(ROUNDING)
+        begins = 1 + np.flatnonzero(faded[: max(int(used[found.at].max()) - 1, 0)])
+        for begin in begins[-LATER:]:
+            found = _fewer(found, walk(int(begin)))
+    return found
+
+
+LATER = 16
+"""Latest observations from which on what is open is looked up anew."""
+
+
+def _fewer(one: Unseen, other: Unseen) -> Unseen:
+    """Of each query what leaves fewer directions open."""
+    count = np.zeros((2, len(one.components)), np.int64)
+    for k, part in enumerate((one, other)):
+        count[k, part.at] = (part.here != 0).any(axis=-1).sum(axis=-1)
+    better = count[1] < count[0]
+    here, there = ~better[one.at], better[other.at]
+    at = np.concatenate([one.at[here], other.at[there]])
+    order = np.argsort(at, kind="stable")
+    return Unseen(
+        np.where(better[:, None], other.components, one.components),
+        at[order],
+        np.concatenate([one.here[here], other.here[there]])[order],
+        np.concatenate([one.first[here], other.first[there]])[order],
+    )

@@ -140,6 +140,9 @@ def adaptive_filter(
     LongRecordWarning
         A record so long that old observations, pulled to zero, outvote the others
         (`theory.critical_length`), where that at least doubles the error: give a window.
+    LostDigits
+        Estimates by full matrices that move by more than 1e-6 standard deviations with the last
+        digits of the model's numbers: states told barely apart, data far larger than the noise.
 
     Raises
     ------

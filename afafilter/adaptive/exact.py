@@ -74,7 +74,9 @@ def solve_exact(
     def columns(_at: Index, _here: Array, first: Array) -> Array:
         return np.asarray(first @ plan.coords.W_inv.T)
 
-    X, unknown, lost = settle(pattern, queries, tri[..., :d], columns, early=early, counted=counted)
+    X, unknown, lost, magnified = settle(
+        pattern, queries, tri[..., :d], columns, early=early, counted=counted
+    )
     if lost.any():
         unknown = unknown | reached(plan, lost, np.abs(B))
     mean = a + B @ (X @ tri[..., d:])
@@ -83,4 +85,4 @@ def solve_exact(
         cov = P + spread @ np.swapaxes(spread, -1, -2)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
-    return Solution(mean * unit, cov, unknown, weights)
+    return Solution(mean * unit, cov, unknown, weights, magnified)

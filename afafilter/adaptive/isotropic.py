@@ -14,7 +14,7 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask, all_finite
 from afafilter._base.threads import available_threads
 from afafilter.adaptive.forms import Isotropic
-from afafilter.adaptive.geometry import Index
+from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.linear_time.bank import isotropic_covariance
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.options import Options, Spans
@@ -22,6 +22,7 @@ from afafilter.adaptive.run import Outcome, anchored, own_observation
 from afafilter.attention.heads import AttentionResult, Request, isotropic
 from afafilter.attention.inputs import Inputs, known_keys
 from afafilter.attention.law import Law, law_of
+from afafilter.attention.pairs import TOO_FAR_APART
 from afafilter.models.sde import LinearSDE
 
 
@@ -36,6 +37,8 @@ def run_isotropic(
     def turned(y: Array, t: Array) -> Array:
         return at.to_planes(y - at.drift_path(drift, t - origin) if moves else y)
 
+    silent = options.weight is not None and at.process_var + form.anchor_var == 0.0
+    far = _decayed(at.decay, spans, z) if silent else np.zeros(len(spans.times), dtype=bool)
     keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
     numbers = (
@@ -53,6 +56,8 @@ def run_isotropic(
     sources = Sources.of(keys, spans, parameters, law, options.return_weights)
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
+        if q is not None and (np.abs(q).max(axis=-1)[..., far] < NOTHING).any():
+            raise ValueError(TOO_FAR_APART)
         return isotropic(sources.request(q, past, causal))
 
     if here or options.plain:
@@ -71,6 +76,20 @@ def run_isotropic(
     return Outcome(
         mean @ form.from_form.T, isotropic_covariance(variance, form.from_form), weights, change
     )
+
+
+NOTHING = 1e-140
+"""Anchors that cannot be told from observations which have decayed below the range of squares."""
+
+
+def _decayed(decay: float, spans: Spans, z: Array) -> ObsMask:
+    """Of which queries an observation has decayed, e^{-mu lag}, out of range."""
+    first = np.zeros(len(spans.times), np.int64)
+    if spans.window is not None:
+        seen = np.append(np.flatnonzero(~np.isnan(z).any(axis=(0, 2))), len(spans.stamps))
+        at = np.searchsorted(seen[:-1], spans.split)
+        first = np.minimum(seen[np.maximum(at - spans.window, 0)], len(spans.stamps) - 1)
+    return np.asarray(decay * (spans.times - spans.stamps[first]) > DECAY_FLOOR)
 
 
 class Sources(NamedTuple):

@@ -12,6 +12,7 @@ from afafilter._base.progress import waiting
 from afafilter.adaptive.dense import make_plan
 from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form, remembered
 from afafilter.adaptive.isotropic import run_isotropic, run_linear
+from afafilter.adaptive.last_digits import warn_of_lost_digits
 from afafilter.adaptive.linear_time.filter import OutOfReachError
 from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
 from afafilter.adaptive.options import Options, Spans
@@ -77,7 +78,9 @@ def run_method(
     with waiting("AFA by full matrices", _cheaper(spans, options, z)):
         noise = np.broadcast_to(R, (z.shape[1], *R.shape[-2:]))
         plan = make_plan(model, spans, noise, gamma, uniform_noise)
-        return run_dense(plan, z, spans, options), {"method": "dense"}
+        outcome = run_dense(plan, z, spans, options)
+        warn_of_lost_digits(plan, outcome, z, spans, options, gamma)
+        return outcome, {"method": "dense"}
 
 
 def _cheaper(spans: Spans, options: Options, z: Array) -> str:

@@ -18,6 +18,7 @@ from afafilter.adaptive.dense import (
     log_scales,
     make_pattern,
     plain_scales,
+    spread_of,
     tiles,
     to_tile,
 )
@@ -34,12 +35,16 @@ Result = TypeVar("Result")
 
 @dataclass
 class Outcome:
-    """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T), largest move per round."""
+    """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T), largest move per round.
+
+    magnified (P or 1, Tq) : by how much roundings of the data and the model may be.
+    """
 
     mean: Array
     cov: Array
     weights: Array | None
     change: list[float] = field(default_factory=list)
+    magnified: Array = field(default_factory=lambda: np.zeros((1, 1)))
 
 
 def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
@@ -58,7 +63,9 @@ def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
                 np.empty((len(z), *part.mean.shape[1:])),
                 np.empty((len(z), *part.cov.shape[1:])),
                 None if part.weights is None else np.empty((len(z), *part.weights.shape[1:])),
+                magnified=np.zeros((len(z), len(plan.times))),
             )
+        outcome.magnified[mine] = part.magnified
         outcome.mean[mine], outcome.cov[mine] = part.mean, part.cov
         if outcome.weights is not None:
             outcome.weights[mine] = part.weights
@@ -94,7 +101,10 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outco
     lead = n_paths if reweighted else 1
     weights = np.zeros((lead, n_queries, len(plan.stamps))) if options.return_weights else None
     outcome = Outcome(
-        np.full((n_paths, n_queries, d), np.nan), np.zeros((lead, n_queries, d, d)), weights
+        np.full((n_paths, n_queries, d), np.nan),
+        np.zeros((lead, n_queries, d, d)),
+        weights,
+        magnified=np.zeros((lead, n_queries)),
     )
     np.einsum("...aa->...a", outcome.cov)[...] = np.inf
     predicts = options.anchor == "prediction"
@@ -114,6 +124,7 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outco
             outcome.mean[paths, queries], outcome.cov[where, queries] = finish(
                 pattern, queries, solution
             )
+            outcome.magnified[where, queries] = solution.magnified * spread_of(pattern, paths)
             if weights is not None and solution.shares is not None:
                 weights[where, queries] = solution.shares
             _merge(outcome.change, change)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.dense import Pattern, Plan, Tile, spread_out, tile_data
-from afafilter.adaptive.determined import left_open, solve_triangles
+from afafilter.adaptive.determined import Solved, left_open, solve_triangles
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.recursions import (
     one_by_one,
@@ -25,13 +25,15 @@ class Solution(NamedTuple):
     """Of the queries, leading P or 1 paths.
 
     mean (P, nq, d) in their coordinates and units; cov (., nq, d, d) in xi; unknown (., nq, d):
-    components of the state that are not determined; shares (., nq, T) of the information, or None.
+    components of the state that are not determined; shares (., nq, T) of the information, or None;
+    magnified (., nq) of `Solved`.
     """
 
     mean: Array
     cov: Array
     unknown: ObsMask
     shares: Array | None
+    magnified: Array
 
 
 def settle(
@@ -42,7 +44,7 @@ def settle(
     *,
     early: bool = False,
     counted: tuple[int, NDArray[np.bool_]] | None = None,
-) -> tuple[Array, ObsMask, ObsMask]:
+) -> Solved:
     """`solve_triangles` for these queries, triangle (L, nq, d, d).
 
     early : by the observations that an anchor before the query's own rests on; counted : those from
@@ -65,7 +67,10 @@ def settle(
         return left_open(plan.model, pattern.coords, plan.stamps[js], seen, here, n)
 
     some = None if known is None else known.of(queries)
-    return solve_triangles(triangle, some, own, look, columns)
+    unit = None
+    if pattern.coords is not None:
+        unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
+    return solve_triangles(triangle, some, own, look, columns, unit)
 
 
 def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:
@@ -86,9 +91,10 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
     y = np.moveaxis(pattern.y[paths], 0, -1)
     rows = plain_triangles(pattern.walk, y)
     d, every = rows.shape[1], slice(None)
-    solve, *open_ = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
-    mean = np.moveaxis(solve[0] @ rows[..., d:], -1, 0)
-    return Solution(mean, _cov(pattern, every, solve), _unknown(pattern, every, *open_), None)
+    found = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
+    mean = np.moveaxis(found.X[0] @ rows[..., d:], -1, 0)
+    cov = _cov(pattern, every, found.X)
+    return Solution(mean, cov, _unknown(pattern, every, found), None, found.magnified)
 
 
 def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
@@ -109,7 +115,8 @@ def _cov(pattern: Pattern, queries: slice, solve: Array) -> Array:
         return np.asarray(root @ np.swapaxes(root, -1, -2))
 
 
-def _unknown(pattern: Pattern, queries: slice, unknown: ObsMask, lost: ObsMask) -> ObsMask:
+def _unknown(pattern: Pattern, queries: slice, found: Solved) -> ObsMask:
+    unknown, lost = found.unknown, found.lost
     decay = np.exp(-pattern.kappa[queries])[..., None] * np.eye(lost.shape[-1])
     return unknown | reached(pattern.plan, lost, decay) if lost.any() else unknown
 
@@ -126,9 +133,9 @@ def solve_independent(
     y = np.moveaxis(y, 0, -1)[None] if len(scale) == 1 else y[..., None]
     rows = weighted_triangles(tile.pairs, y, root, d, n_queries)
     triangle, columns = rows[..., :d], _here(pattern, tile.queries)
-    solve, *open_ = settle(
-        pattern, tile.queries, triangle, columns, early=early, counted=weighty(tile, root)
-    )
+    counted = weighty(tile, root)
+    found = settle(pattern, tile.queries, triangle, columns, early=early, counted=counted)
+    solve = found.X
     mean = solve @ rows[..., d:]
     mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
     size = one_by_one(np.exp(-top), n_queries)
@@ -137,7 +144,8 @@ def solve_independent(
     if shares:
         rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
         share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
-    return Solution(mean, cov, _unknown(pattern, tile.queries, *open_), share)
+    unknown = _unknown(pattern, tile.queries, found)
+    return Solution(mean, cov, unknown, share, found.magnified)
 
 
 def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array]:

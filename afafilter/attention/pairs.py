@@ -136,7 +136,7 @@ def sweep(head: ModeHead, block: slice) -> None:
         for keys, left in _tiles(low, high, causal):
             index = np.arange(keys.start, keys.stop)
             inside = (index >= low[:, None]) & (index < high[:, None])
-            exponents = _exponents(head, block, keys, exact)
+            exponents = _exponents(head, block, keys, exact, inside)
             exponents[:, ~inside] = -np.inf
             if both is None:
                 num.add(exponents + _pull(head, block, keys, exact), head.v[:, keys])
@@ -167,17 +167,19 @@ def _tiles(low: Index, high: Index, causal: bool) -> Iterator[tuple[slice, range
         yield slice(j, end), range(j - 1, start - 1, -1) if causal else range(end, stop)
 
 
-def _exponents(head: ModeHead, block: slice, keys: Any, exact: bool, near: bool = False) -> Floats:
+def _exponents(
+    head: ModeHead, block: slice, keys: Any, exact: bool, inside: NDArray[np.bool_] | None
+) -> Floats:
     """log (W P) of every pair (n, B, K); `exact`: keys pulled backward, which are late.
 
-    near : as if no key had any distance from its query.
+    inside (B, K) : pairs that count; None: all, as if no key had any distance from its query.
     """
     t_query, t, dtype = head.t_query[block], head.t[keys], head.v.dtype
     n = len(head.decay)
     log_p = np.empty((n, len(t_query), len(t)), dtype)
     d2 = np.zeros(log_p.shape[1:], dtype)
     nothing = np.empty((len(t_query), 0), dtype), np.empty((len(t), 0), dtype)
-    apart = head.q is not None and head.k is not None and not near
+    apart = head.q is not None and head.k is not None and inside is not None
     for m in range(n):
         q, k = (head.q[m, block], head.k[m, keys]) if apart else nothing  # type: ignore[index]
         late, early = (head.key_var, head.query_var) if exact else (head.query_var, head.key_var)
@@ -198,11 +200,15 @@ def _exponents(head: ModeHead, block: slice, keys: Any, exact: bool, near: bool 
         log_p[...] = head.log_prior(np.abs(t_query[:, None] - t), exact)
     common = (head.beta - 1.0) * np.tensordot(head.share, log_p, 1)
     if head.log_weight is not None:
-        if head.scale is None and dtype == np.float64 and (d2 >= TOO_FAR).any():
+        if inside is not None and _out_of_range(head, d2[inside]):
             raise ValueError(TOO_FAR_APART)
         common += head.beta * head.log_weight(d2)
     log_p += common.astype(dtype)
     return log_p
+
+
+def _out_of_range(head: ModeHead, d2: Floats) -> bool:
+    return head.scale is None and d2.dtype == np.float64 and bool((d2 >= TOO_FAR).any())
 
 
 def _pull(head: ModeHead, block: slice, keys: Any, exact: bool) -> Floats:
@@ -219,7 +225,7 @@ def _negligible(head: ModeHead, block: slice, total: _Sums, left: range, exact: 
     at one of the ends.
     """
     ends = np.array([left[0], left[-1]])
-    exponents = _exponents(head, block, ends, exact, near=True)
+    exponents = _exponents(head, block, ends, exact, None)
     if exact:
         exponents += np.maximum(_pull(head, block, ends, exact), 0.0)
     share = (0.5 if head.backward else 1.0) * head.tolerance

@@ -138,6 +138,7 @@ def test_a_window_far_from_the_queries_and_a_path_without_data(estimator, method
 
 
 @BOTH
+@pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")  # of queries before it has
 @pytest.mark.parametrize("unseen", [[1.0, -1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 @pytest.mark.parametrize("late", [3.0, 300.0])
 def test_what_is_never_seen_stays_open_however_long_it_has_decayed(estimator, unseen, late):

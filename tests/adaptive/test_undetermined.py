@@ -25,6 +25,7 @@ def assert_same_open(model, t, z):
         assert (off <= bound).all()
 
 
+@pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")  # of a few 1e-6 sd
 @settings(SMALL, max_examples=25)
 @given(cases())
 def test_on_all_models(case):

@@ -252,7 +252,7 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
             t, z, R, queries = e.inputs
             R = e.model.R if R is None else R
             other = ExactGaussian(e.model, t, z, R / w[:, None, None], queries, e.put, e.bits)
-            other = other.forgetful() if e.forgets else other.with_rounding(e.rounding)
+            other = other.forgetful(e.forgets) if e.forgets else other.with_rounding(e.rounding)
             known[e] = other
         return known[e]
 

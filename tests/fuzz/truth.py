@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flint import arb
 
-from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, each, exact_balls
+from tests.exact_oracle import FORGOTTEN, ExactGaussian, Imprecise, Law, Singular, each, exact_balls
 from tests.fuzz.cases import Case
 
 TOLERANCE = 1e-6
@@ -26,6 +26,9 @@ BORDER = (1e-30, 1e-15, 1e-14, 1e-12, 1e-11, 1e-10)
 
 The first takes the numbers of the model literally.
 """
+
+GONE = (FORGOTTEN, 1e4 * FORGOTTEN, 1e-4 * FORGOTTEN)
+"""Sizes from which on what has decayed may be forgotten."""
 
 NOTHING = 1e-150
 """What has decayed to this is gone: adaptive estimators carry factors down to e^-300."""
@@ -101,7 +104,7 @@ class Truth:
         spread = max(apart(self.ask(what, k), wanted) for k in range(1, MOVED + 1))
         if error <= TOLERANCE + EXCUSED * spread:
             return Verdict(name, "excused", error)
-        neighbours: list[Ask] = [lambda e: what(e.forgetful())]
+        neighbours: list[Ask] = [lambda e, gone=gone: what(e.forgetful(gone)) for gone in GONE]
         neighbours += [lambda e, size=size: what(e.with_rounding(size)) for size in BORDER]
         laws = [wanted]
         for other in neighbours:

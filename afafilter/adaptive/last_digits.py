@@ -1,0 +1,142 @@
+"""Whether an answer hangs on the last digits of the model's numbers: it is taken again with others.
+
+Roundings are magnified where observations tell the states barely apart, where the data are far
+larger than the noise, and where modes lie close together. There the queries that are worst are
+answered again by models that differ in the last digit of every number; an answer that moves is
+uncertain by as much (Higham, "Accuracy and Stability of Numerical Algorithms", section 26).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from afafilter._base.checks import Array, ObsMask
+from afafilter._base.doubts import LostDigits
+from afafilter.adaptive.coordinates import EPS
+from afafilter.adaptive.dense import Plan, make_plan
+from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.run import Outcome, run_dense
+from afafilter.weights import Dim, Floats, Weight
+
+SURE = 1e-9
+"""Roundings that are magnified to less, in standard deviations, are not looked for."""
+LOST = 1e-6
+"""A move by more than this, in standard deviations, and more than a few roundings of the mean."""
+GONE = 1e-140
+"""Standard deviation below which a state has decayed to nothing."""
+PARTS = 16
+"""Queries, and paths, that are answered again: the worst ones."""
+SEEDS = (1, 2)
+
+
+def warn_of_lost_digits(
+    plan: Plan, outcome: Outcome, z: Array, spans: Spans, options: Options, gamma: Array | None
+) -> None:
+    """Warns where the outcome of these paths z (P, T, p) is more rounding than it may be.
+
+    Warns
+    -----
+    LostDigits
+        With the largest move that was seen, in standard deviations.
+    """
+    magnified = outcome.magnified
+    if not plan.coords.silenced and magnified.max(initial=0.0) * EPS < SURE:
+        return
+    each = magnified if len(magnified) == len(z) else np.abs(np.nan_to_num(z)).max(axis=2)
+    paths = _worst(each.max(axis=1))
+    queries = _worst(magnified.max(axis=0))
+    times, split, before, own = (
+        part[queries] for part in (spans.times, spans.split, spans.before, spans.own)
+    )
+    some = spans._replace(times=times, split=split, before=before, own=own, on_grid=False)
+    z = z[paths]
+    mean = outcome.mean[paths][:, queries]
+    cov = outcome.cov[paths if len(outcome.cov) > 1 else slice(None)][:, queries]
+    moved = np.where(np.isinf(magnified[:, queries]), np.inf, np.zeros(mean.shape[:2]))
+    for seed in SEEDS:
+        other = _nudged(plan, some, gamma, np.random.default_rng(seed))
+        again, misfit = _answer(other, z, some, options)
+        moved = np.maximum(moved, _apart(mean, cov, again, misfit))
+    if (moved > LOST).any():
+        at = times[moved.max(axis=0).argmax()]
+        what = "what is determined changes"
+        if np.isfinite(moved.max()):
+            what = f"the estimate moves by {moved.max():.0e} standard deviations"
+        warnings.warn(
+            f"{what} with the last digit of the model's numbers (at {at:g} after the first "
+            "observation): rounding shows in the result; give observations that tell the states "
+            "apart, a window, or units and an origin that keep the data small",
+            LostDigits,
+            stacklevel=2,
+        )
+
+
+def _worst(magnified: Array) -> Array:
+    """Indices, ascending, of the largest."""
+    return np.sort(np.argsort(-magnified, kind="stable")[:PARTS])
+
+
+def _nudged(plan: Plan, some: Spans, gamma: Array | None, rng: np.random.Generator) -> Plan:
+    """The plan for some queries and a model that differs by roundings."""
+    model, R = plan.model, plan.R
+
+    def entries(M: Array) -> Array:
+        return np.asarray(M * (1.0 + EPS * rng.uniform(-1.0, 1.0, M.shape)))
+
+    def law(M: Array) -> Array:
+        scale = entries(np.ones(M.shape[-1]))
+        return np.asarray(M * (scale * scale[:, None]))
+
+    other = replace(model, A=entries(model.A), C=entries(model.C), R=law(model.R), Q=law(model.Q))
+    R = np.broadcast_to(other.R, R.shape) if plan.uniform_noise else law(R)
+    return make_plan(other, some, R, gamma, plan.uniform_noise, loud=True)
+
+
+class _Misfit:
+    """A weight that keeps how far the data are from the anchors, in standard deviations."""
+
+    def __init__(self, weight: Weight | None) -> None:
+        self.weight, self.largest = weight, 1.0
+
+    def log(self, d2: ArrayLike, dim: Dim) -> Floats:
+        far = np.asarray(d2) / np.maximum(dim, 1)
+        square = far.sum(axis=-2) / np.maximum((far > 0).sum(axis=-2), 1)
+        self.largest = max(self.largest, float(square.max(initial=0.0)) ** 0.5)
+        return np.zeros_like(far) if self.weight is None else self.weight.log(d2, dim)
+
+
+def _answer(plan: Plan, z: Array, spans: Spans, options: Options) -> tuple[Outcome, float]:
+    """The estimates, and by how many standard deviations the data are off them, at least 1."""
+    misfit = _Misfit(options.weight)
+    anchor = options.anchor if options.weight is not None else "estimate"
+    watched = replace(options, weight=cast("Weight", misfit), anchor=anchor, return_weights=False)
+    try:
+        return run_dense(plan, z, spans, watched), misfit.largest
+    except ValueError:  # distances beyond the floating-point range
+        return run_dense(plan, z, spans, replace(options, return_weights=False)), 1.0
+
+
+def _apart(mean: Array, cov: Array, other: Outcome, misfit: float) -> Array:
+    """Largest move (P, n), of mean or covariance, in standard deviations; inf where gaps differ.
+
+    That of the mean in as many of them as the data are off the estimates.
+    """
+    here, there = np.isnan(mean), np.isnan(other.mean)
+    known: ObsMask = ~(here | there)
+    variance = np.where(known, np.einsum("...aa->...a", cov), 1.0)
+    small = np.abs(np.where(known, mean, 0.0)) * 64 * EPS
+    sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
+    both = known[..., :, None] & known[..., None, :]
+    with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range
+        off = np.abs(mean - other.mean) / sd / misfit
+        spread = np.abs(cov - other.cov) / sd[..., :, None] / sd[..., None, :]
+    off = np.where(known & (mean != other.mean), off, 0.0)
+    spread = np.where(both & (cov != other.cov), spread, 0.0)
+    moved = np.maximum(off.max(axis=-1), spread.max(axis=(-2, -1)))
+    sure = (here == there).all(axis=-1) & ~np.isnan(moved)
+    return np.asarray(np.where(sure, moved, np.inf))

@@ -1,0 +1,161 @@
+"""AFA says where rounding shows in its answer, and is right or refuses everywhere else."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.linalg import block_diag
+
+from afafilter import LinearSDE, Power, adaptive_filter, adaptive_smoother
+from afafilter._base.doubts import LostDigits
+from afafilter.adaptive import last_digits
+from tests.conftest import MODELS
+from tests.exact_adaptive import pulled
+from tests.exact_oracle import ExactGaussian
+from tests.fuzz.cases import Case
+from tests.fuzz.truth import TOLERANCE, Truth, law_apart
+
+BASIS = np.array([[1.0, 0.4, -0.3], [0.2, 1.0, 0.5], [-0.4, 0.1, 1.0]])
+
+
+def mixed(A, Q, C, noise):
+    """In another basis, so that a singular Q is singular up to rounding."""
+    S = BASIS[: len(A), : len(A)]
+    back = np.linalg.inv(S)
+    Q = S @ Q @ S.T
+    return LinearSDE(
+        S @ A @ back, Q=0.5 * (Q + Q.T), R=noise * np.eye(len(C)), C=C @ back, prior="diffuse"
+    )
+
+
+def silent_mode(fast, kind):
+    """A mode without noise that decays faster than what is seen with it."""
+    if kind == "spiral":
+        A, Q = block_diag(-fast, [[-0.1, -1.0], [1.0, -0.1]]), np.diag([0.0, 0.3, 0.3])
+    else:
+        A, Q = np.diag([-fast, -0.7]), np.diag([0.0, 1000.0])
+    return mixed(A, Q, np.ones((1, len(A))), 1e-6), np.array([0.0, 30.0, 32.0, 32.1, 62.1])
+
+
+def barely_seen(gap):
+    """Three states of one observation, `gap` apart: the third equation is all but rounding."""
+    A = np.array([[-2.0, 0.0, 0.5], [0.0, -0.1, -1.0], [0.0, 1.0, -0.1]])
+    C = [[1.0, 0.5, 1.0]]
+    model = LinearSDE(A, Q=np.diag([0.0, 0.3, 0.3]), R=[[1e-8]], C=C, prior="diffuse")
+    return model, np.array([0.0, gap, 2.3 * gap])
+
+
+def far_from_zero(gain):
+    """Two components that differ by many decades, seen by their sum: the small one is lost."""
+    A = np.array([[-0.1, -1.1 / gain], [1.1 * gain, -0.1]])
+    R = np.array([[1.0, -0.0999], [-0.0999, 0.01]]) * 1e-6
+    model = LinearSDE(A, Q=np.zeros((2, 2)), R=R, C=[[0.5, 1.0], [0.0, 1.0]], prior="diffuse")
+    return model, np.array([0.0, 0.14, 12.4, 24.2, 24.3])
+
+
+def outcomes(model, t, z, **options):
+    """What the exact answers say of each answer, and whether LostDigits was said."""
+    truth = Truth(Case(model, t, z, None, None), 0)
+    for estimator in (adaptive_filter, adaptive_smoother):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = estimator(model, t, z, method="dense", **options)
+        assert {warning.category for warning in said} <= {LostDigits}
+        for i in range(len(t)):
+            stop = len(t) if estimator is adaptive_smoother else i + 1
+
+            def law(e, i=i, stop=stop):
+                exact = options["correlation"] == "exact"
+                return e.law(t[i], stop) if exact else pulled(e, t[i], range(stop))
+
+            verdict = truth.judge("", law, (found.mean[i], found.cov[i]), law_apart)
+            yield verdict.outcome, bool(said)
+
+
+CASES = {
+    "a silent mode, rates 2 and 0.7": silent_mode(2.0, "decay"),
+    "a silent mode, rates 3 and 0.7": silent_mode(3.0, "decay"),
+    "a silent mode beside a spiral": silent_mode(2.0, "spiral"),
+    "barely seen": barely_seen(30.0),
+    "barely seen, later": barely_seen(37.0),
+    "well seen": barely_seen(0.5),
+    "far from zero": far_from_zero(1e7),
+    "farther from zero": far_from_zero(1e8),
+    "near zero": far_from_zero(1.0),
+}
+DOUBTFUL = ("a silent mode beside a spiral", "barely seen", "barely seen, later", "far from zero")
+ORDINARY = ("well seen", "near zero")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_right_or_warned(name):
+    model, t = CASES[name]
+    noise = np.random.default_rng(0).standard_normal((len(t), model.obs_dim))
+    path = model.transition(t - t[0])[0] @ np.ones(model.dim)
+    z = path @ model.C.T + noise * np.sqrt(np.diag(model.R))
+    found = [x for how in ("independent", "exact") for x in outcomes(model, t, z, correlation=how)]
+    assert ("wrong", False) not in found
+    if name in DOUBTFUL:
+        assert any(said for _, said in found)
+    if name in ORDINARY:
+        assert set(found) == {("right", False)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ordinary_models_are_answered_once(name, monkeypatch):
+    """Neither a warning nor the time of a second look."""
+    model, t = MODELS[name], 0.1 * np.arange(40)
+    z = np.random.default_rng(0).standard_normal((40, model.obs_dim))
+    monkeypatch.setattr(last_digits, "make_plan", None)
+    for correlation in ("independent", "exact"):
+        adaptive_filter(model, t, z, method="dense", correlation=correlation)
+
+
+@pytest.mark.parametrize("late", [53.0, 61.0, 80.0])
+@pytest.mark.parametrize("fast", [5.0, 7.0])
+def test_what_has_decayed_is_forgotten_alike(late, fast):
+    """Two rows for three modes, one of which is e^-250 of what it was: its own law is left."""
+    model = LinearSDE(
+        -np.diag([1.0, fast, 0.0]), Q=np.diag([1.0, 1.0, 1.0]), R=[[1.0]], C=[[-1.0, 1.0, 1.0]],
+        prior="diffuse",
+    )  # fmt: skip
+    t, z = np.array([0.0, 3.3, 3.3 + late]), np.array([[-4.0], [3.0], [np.nan]])
+    found = adaptive_filter(model, t, z, method="dense")
+    exact = ExactGaussian(model, t, z).forgetful()
+    wanted = pulled(exact, t[2], [0, 1])
+    np.testing.assert_array_equal(np.isnan(wanted.mean), [True, False, True])
+    assert law_apart((found.mean[2], found.cov[2]), wanted, 1.0) <= TOLERANCE
+
+
+@pytest.mark.parametrize("late", [30.25, 40.0])
+@pytest.mark.parametrize("drive", [5e-5, 0.3])
+def test_a_decayed_mode_that_drove_another_is_not_what_a_row_determines(late, drive):
+    """One row late: of the flat start's fast mode nothing is left in it."""
+    A = np.diag([0.0, 0.0, -1.0, -5.0])
+    A[:2, :2] = [[-0.1, -1.1], [1.1, -0.1]]
+    A[0, 3] = drive
+    model = LinearSDE(A, Q=np.diag([0, 0, 1, 1.0]), R=[[1.0]], C=[[1, -1, -1, 1]], prior="diffuse")
+    t, z = np.array([0.0, late]), np.array([[np.nan], [1.3]])
+    wanted = ExactGaussian(model, t, z).forgetful().law(late)
+    np.testing.assert_array_equal(np.isnan(wanted.mean), [True, True, True, False])
+    for estimator in (adaptive_filter, adaptive_smoother):
+        found = estimator(model, t, z, correlation="exact")
+        assert law_apart((found.mean[1], found.cov[1]), wanted, 1.0) <= TOLERANCE
+
+
+@pytest.mark.parametrize("late", [400.0, 1500.0, 4000.0])
+@pytest.mark.parametrize("method", ["isotropic", "modal", "dense"])
+def test_a_weight_beyond_the_floating_point_range_is_refused(late, method):
+    """Of a state without noise e^-2 late is left: what is as far away as that is not weighed."""
+    model = LinearSDE([[-2.0]], Q=[[0.0]], R=[[0.01]], C=[[0.5]], prior="diffuse")
+    t, z = np.array([0.0, 1.0, 1.0 + late]), np.array([[0.2], [0.05], [0.16]])
+    options = {"weight": Power(4.0), "anchor": "estimate", "method": method}
+    if method == "modal":  # in logarithms
+        assert abs(adaptive_smoother(model, t, z, **options).mean[2]) < 1e-150
+    else:
+        with pytest.raises(ValueError, match="give a window"):
+            adaptive_smoother(model, t, z, **options)
+    found = adaptive_smoother(model, t, z, window=1, **options)
+    assert np.isfinite(found.mean).all()
