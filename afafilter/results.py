@@ -17,6 +17,7 @@ from afafilter._base.checks import Array, ObsMask, fraction, generator, positive
 from afafilter._base.frames import tidy
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, component_names, load, optional
+from afafilter._base.signatures import assign
 from afafilter._base.source import Source as Source
 from afafilter._base.stamps import Stamps
 from afafilter._base.unknown import OpenLaw, through
@@ -166,8 +167,7 @@ class Estimate(ShownAsText):
     def __post_init__(self) -> None:
         given: Array | None = self.cov
         if given is None:
-            unsaid = np.broadcast_to(np.nan, (*self.mean.shape, self.mean.shape[-1]))
-            object.__setattr__(self, "cov", unsaid)
+            assign(self, cov=np.broadcast_to(np.nan, (*self.mean.shape, self.mean.shape[-1])))
 
     @property
     def is_point(self) -> bool:

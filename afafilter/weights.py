@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import scalar
+from afafilter._base.signatures import assign
 
 Floats = NDArray[np.floating[Any]]
 Dim = int | NDArray[np.integer[Any]]
@@ -54,7 +55,7 @@ class _Positive:
             if value is None and field.default is None:
                 continue
             name = f"{type(self).__name__} {field.name}"
-            object.__setattr__(self, field.name, scalar(value, name, low=0.0, strict=True))
+            assign(self, **{field.name: scalar(value, name, low=0.0, strict=True)})
 
 
 @dataclass(frozen=True)

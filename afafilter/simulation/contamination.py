@@ -12,12 +12,12 @@ from afafilter._base.checks import (
     ObsMask,
     choice,
     covariance,
-    frozen,
     positive_int,
     real_array,
     scalar,
     square,
 )
+from afafilter._base.signatures import assign
 from afafilter.simulation.plan import Plan, Tables, covariance_root
 
 OUTLIER_LAWS = ("gaussian", "student_t", "mean_doubling")
@@ -72,10 +72,7 @@ class Outliers:
     strikes: Literal["observation", "innovation"] = "observation"
 
     def __post_init__(self) -> None:
-        rate = scalar(self.rate, "outliers rate", low=0.0)
-        if rate > 1:
-            raise ValueError(f"outliers rate must be a probability, at most 1, got {rate:g}")
-        object.__setattr__(self, "rate", rate)
+        assign(self, rate=_probability(self.rate, "outliers rate"))
         choice(self.law, "outliers law", OUTLIER_LAWS)
         choice(self.side, "outliers side", ("both", "above", "below"))
         choice(self.strikes, "outliers strikes", ("observation", "innovation"))
@@ -92,7 +89,7 @@ class Outliers:
                     raise ValueError(f"outliers {name} has no meaning for law {self.law!r}")
                 continue
             number = default if value is None else value
-            object.__setattr__(self, name, scalar(number, f"outliers {name}", low=0.0, strict=True))
+            assign(self, **{name: scalar(number, f"outliers {name}", low=0.0, strict=True)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +113,8 @@ class Jumps:
     cov: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", scalar(self.rate, "jumps rate", low=0.0))
-        cov = square(self.cov, "jumps cov")
-        object.__setattr__(self, "cov", frozen(covariance(cov, "jumps cov", cov.shape)))
+        rate, cov = scalar(self.rate, "jumps rate", low=0.0), square(self.cov, "jumps cov")
+        assign(self, rate=rate, cov=covariance(cov, "jumps cov", cov.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +138,8 @@ class LevelShift:
     size: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "t", scalar(self.t, "level shift t"))
-        object.__setattr__(self, "size", frozen(real_array(self.size, "level shift size")))
+        t, size = scalar(self.t, "level shift t"), real_array(self.size, "level shift size")
+        assign(self, t=t, size=size)
 
 
 @dataclass(frozen=True)
@@ -167,11 +163,8 @@ class Gaps:
     length: float
 
     def __post_init__(self) -> None:
-        rate = scalar(self.rate, "gaps rate", low=0.0)
-        if rate > 1:
-            raise ValueError(f"gaps rate must be a probability, at most 1, got {rate:g}")
-        object.__setattr__(self, "rate", rate)
-        object.__setattr__(self, "length", scalar(self.length, "gaps length", low=1.0))
+        rate = _probability(self.rate, "gaps rate")
+        assign(self, rate=rate, length=scalar(self.length, "gaps length", low=1.0))
 
     def draw(self, n: int, n_times: int, stream: np.random.Generator) -> ObsMask:
         """(n, T) True inside a gap: a two-state Markov chain that starts in its stationary law."""
@@ -213,10 +206,8 @@ class ColouredNoise:
 
     def __post_init__(self) -> None:
         time = scalar(self.time, "coloured noise time", low=0.0, strict=True)
-        object.__setattr__(self, "time", time)
         cov = square(self.cov, "coloured noise cov")
-        cov = covariance(cov, "coloured noise cov", cov.shape)
-        object.__setattr__(self, "cov", frozen(cov))
+        assign(self, time=time, cov=covariance(cov, "coloured noise cov", cov.shape))
 
     def draw(self, n: int, t: Array, stream: np.random.Generator) -> Array:
         """e (n, T, p) at times t: e_k = a e_{k-1} + sqrt(1 - a^2) N(0, cov), a = e^{-h/time}."""
@@ -226,6 +217,13 @@ class ColouredNoise:
             fresh = np.sqrt(-np.expm1(-2 * h / self.time))
             e[:, k] = np.exp(-h / self.time) * e[:, last] + fresh * e[:, k]
         return e
+
+
+def _probability(value: Any, name: str) -> float:
+    x = scalar(value, name, low=0.0)
+    if x > 1:
+        raise ValueError(f"{name} must be a probability, at most 1, got {x:g}")
+    return x
 
 
 def struck_by(outliers: Outliers, n: int, n_times: int, stream: np.random.Generator) -> ObsMask:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, generator, positive_int, real_array, scalar, times
+from afafilter._base.signatures import assign
 from afafilter.results import Trajectories
 
 MAX_SUBSTEPS = 1_000_000
@@ -50,9 +51,8 @@ class DriftSDE:
     def __post_init__(self) -> None:
         positive_int(self.dim, "dim")
         for name in ("process_var", "obs_var"):
-            object.__setattr__(self, name, scalar(getattr(self, name), name, low=0.0))
-        substep = scalar(self.substep, "substep", low=0.0, strict=True)
-        object.__setattr__(self, "substep", substep)
+            assign(self, **{name: scalar(getattr(self, name), name, low=0.0)})
+        assign(self, substep=scalar(self.substep, "substep", low=0.0, strict=True))
 
     def advance(self, x: Array, h: float, dw: Array) -> Array:
         """One sub-step by Heun's scheme: x + (f(x) + f(x + f(x) h + sigma dw)) h / 2 + sigma dw."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from afafilter._base.checks import fraction, positive_int
 from afafilter._base.shown import ShownByFields
+from afafilter._base.signatures import assign
 from afafilter.studies.batch import checked_estimators
 from afafilter.studies.cells import Grid
 from afafilter.studies.result import StudyResult
@@ -68,15 +69,14 @@ class Study(ShownByFields, Grid):
                 raise TypeError(f"{name} must be a dict by name, got {type(value).__name__}")
             if not value:
                 raise ValueError(f"{name} must hold at least one, got none: the grid is empty")
-            object.__setattr__(self, name, {str(k): v for k, v in value.items()})
-        models = {name: _pair(name, model) for name, model in self.models.items()}
-        object.__setattr__(self, "models", models)
+            assign(self, **{name: {str(k): v for k, v in value.items()}})
+        assign(self, models={name: _pair(name, model) for name, model in self.models.items()})
         for name, scenario in self.scenarios.items():
             if not isinstance(scenario, Scenario):
                 raise TypeError(f"scenarios[{name!r}] must be a Scenario, got {scenario!r}")
         assumed, grid = self.first_model, next(iter(self.scenarios.values())).t
-        object.__setattr__(self, "estimators", checked_estimators(self.estimators, assumed, grid))
-        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        named = checked_estimators(self.estimators, assumed, grid)
+        assign(self, estimators=named, seeds=_seeds(self.seeds))
         for level in self.levels:
             fraction(level, "levels")
         for name in self.columns:
