@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, given, observations, positive_int, told_type
 from afafilter._base.containers import takes_tables
+from afafilter._base.frames import data_frame
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.result import FitResult
@@ -80,8 +81,6 @@ class Diagnostics(ShownByFields):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per test and component: statistic, reference, p_value."""
-        import pandas as pd
-
         rows = [("NIS", -1, self.nis_test)]
         for name, tests in (
             ("Ljung-Box", self.ljung_box),
@@ -89,7 +88,7 @@ class Diagnostics(ShownByFields):
             ("heteroscedasticity", self.heteroscedasticity),
         ):
             rows += [(name, c, test) for c, test in enumerate(tests)]
-        return pd.DataFrame(
+        return data_frame(
             [(name, c, t.statistic, t.reference, t.p_value) for name, c, t in rows],
             columns=["test", "component", "statistic", "reference", "p_value"],
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from afafilter._base.checks import Array
+from afafilter._base.frames import data_frame
 from afafilter.scoring.gaussian import BINS
 from afafilter.scoring.tally import Ratio
 
@@ -27,7 +28,7 @@ def pit_frame(pit: Array) -> pd.DataFrame:
             edges = {"lower": k / BINS, "upper": (k + 1) / BINS}
             row = {"component": component, **edges}
             rows.append(row | _share("share", counts[:, k], counts))
-    return _frame(rows)
+    return data_frame(rows)
 
 
 def reliability_frame(pit: Array) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def reliability_frame(pit: Array) -> pd.DataFrame:
             inside = counts[:, BINS // 2 - k : BINS // 2 + k].sum(axis=1)
             row = {"component": component, "level": 2 * k / BINS}
             rows.append(row | _share("coverage", inside, counts))
-    return _frame(rows)
+    return data_frame(rows)
 
 
 def _components(pit: Array) -> list[tuple[str, Array]]:
@@ -50,9 +51,3 @@ def _share(name: str, part: Array, counts: Array) -> dict[str, Any]:
     ratio = Ratio(part, counts.sum(axis=1))
     _, low, high = ratio.interval()
     return {name: ratio.value, "low": low, "high": high}
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, generator, given, real_array, shaped, times
 from afafilter._base.containers import chosen_unit, take
+from afafilter._base.frames import data_frame
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.inputs import Steps, chosen_steps
 from afafilter.scoring.tally import Ratio
@@ -77,8 +78,6 @@ def influence_curve(
     >>> round(float(curve["shift"].iloc[1] / curve["shift"].iloc[0]), 6)
     10.0
     """
-    import pandas as pd
-
     t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=getattr(model, "obs_dim", None))
     grid, data, moves = times(t), real_array(given(z), "z"), real_array(sizes, "sizes")
     data = data[:, None] if data.ndim == 1 else data
@@ -106,7 +105,7 @@ def influence_curve(
     covs = np.broadcast_to(found.cov, (*found.mean.shape, d))[:, at].reshape(*others.shape, d)
     shift = np.sqrt(((others - m) ** 2).sum(axis=-1).mean(axis=-1))
     divergence = gaussian_divergence(others, covs, m, P[:, at]).mean(axis=-1)
-    return pd.DataFrame({"size": moves, "shift": shift, "divergence": divergence})
+    return data_frame({"size": moves, "shift": shift, "divergence": divergence})
 
 
 def breakdown_curve(
@@ -159,8 +158,6 @@ def breakdown_curve(
     >>> bool(curve["rmse"].is_monotonic_increasing)
     True
     """
-    import pandas as pd
-
     shares = real_array(rates, "rates")
     if shares.ndim != 1 or (shares < 0).any() or (shares > 1).any():
         raise ValueError(f"rates must have shape (K,) and lie in [0, 1], got {shares.tolist()}")
@@ -180,7 +177,7 @@ def breakdown_curve(
         ratio = Ratio(sums, known.sum(axis=(1, 2)).astype(np.float64), root=True)
         _, low, high = ratio.interval()
         rows.append({"rate": float(rate), "rmse": ratio.value, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    return data_frame(rows)
 
 
 def gaussian_divergence(m1: Array, P1: Array, m0: Array, P0: Array) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, fraction
+from afafilter._base.frames import data_frame
 from afafilter._base.shown import ShownByFields
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.calibration import pit_frame, reliability_frame
@@ -166,9 +167,7 @@ class Score(ShownByFields):
         estimator lies with 95 %: nees, nis and ljung_box only), n_paths, n_used (entries counted;
         degrees of freedom for nees, nis, ljung_box), undetermined (entries left out).
         """
-        import pandas as pd
-
-        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+        return data_frame(self.rows(), columns=list(COLUMNS))
 
     def over_time(self) -> pd.DataFrame:
         """Tidy frame, one row per time, metric and component: t, metric, component, value, band.
