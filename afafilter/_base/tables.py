@@ -115,7 +115,9 @@ def aligned(z: Any, t: Any, labels: Any) -> Any:
         if t.index.is_unique and index.is_unique and set(index) == set(t.index):
             return z.reindex(t.index)
         raise ValueError("z and t must have the same index; pass arrays to join rows as they are")
-    if isinstance(index, pd.RangeIndex) or index.is_monotonic_increasing:
+    dated = labels is not None and index.dtype.kind == labels.dtype.kind == "M"
+    counted = isinstance(index, pd.RangeIndex) and index.step > 0
+    if (counted or index.is_monotonic_increasing) and (not dated or index.equals(labels)):
         return z
     stamps = pd.Index(np.asarray(t)) if labels is None else labels
     if index.is_unique and len(index) == len(stamps) and index.isin(stamps).all():
@@ -371,6 +373,8 @@ def date_objects(raw: NDArray[Any], unit: str, name: str) -> Stamps | None:
 
 def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
     """Dates in a unit of fixed length, none missing, in order."""
+    if not values.size:
+        raise ValueError(f"{name} must hold at least one time, got none")
     if np.isnat(values).any():
         raise ValueError(
             f"{name} must not hold missing dates (NaT), got one in row "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -79,12 +80,14 @@ def spiral_3d(
     3
     """
 
-    def f(x: Array) -> Array:
-        a, b, _ = np.moveaxis(x, -1, 0)
-        rise = climb * np.hypot(a, b)
-        return np.stack([-decay * a - frequency * b, frequency * a - decay * b, rise], axis=-1)
+    drift = partial(_climbing, decay, frequency, climb)
+    return DriftSDE(drift, 3, process_var, obs_var, substep)
 
-    return DriftSDE(f, 3, process_var, obs_var, substep)
+
+def _climbing(decay: float, frequency: float, climb: float, x: Array) -> Array:
+    a, b, _ = np.moveaxis(x, -1, 0)
+    rise = climb * np.hypot(a, b)
+    return np.stack([-decay * a - frequency * b, frequency * a - decay * b, rise], axis=-1)
 
 
 def lorenz(
@@ -105,11 +108,12 @@ def lorenz(
     3
     """
 
-    def f(x: Array) -> Array:
-        a, b, c = np.moveaxis(x, -1, 0)
-        return np.stack([sigma * (b - a), a * (rho - c) - b, a * b - beta * c], axis=-1)
+    return DriftSDE(partial(_convection, sigma, rho, beta), 3, process_var, obs_var, substep)
 
-    return DriftSDE(f, 3, process_var, obs_var, substep)
+
+def _convection(sigma: float, rho: float, beta: float, x: Array) -> Array:
+    a, b, c = np.moveaxis(x, -1, 0)
+    return np.stack([sigma * (b - a), a * (rho - c) - b, a * b - beta * c], axis=-1)
 
 
 def coupled_van_der_pol(
@@ -133,12 +137,14 @@ def coupled_van_der_pol(
     """
     positive_int(n, "n")
 
-    def f(x: Array) -> Array:
-        a, v = x[..., :n], x[..., n:]
-        pull = coupling * (a.mean(axis=-1, keepdims=True) - a)
-        return np.concatenate([v, nonlinearity * (1 - a**2) * v - a + pull], axis=-1)
+    drift = partial(_van_der_pol, n, nonlinearity, coupling)
+    return DriftSDE(drift, 2 * n, process_var, obs_var, substep)
 
-    return DriftSDE(f, 2 * n, process_var, obs_var, substep)
+
+def _van_der_pol(n: int, nonlinearity: float, coupling: float, x: Array) -> Array:
+    a, v = x[..., :n], x[..., n:]
+    pull = coupling * (a.mean(axis=-1, keepdims=True) - a)
+    return np.concatenate([v, nonlinearity * (1 - a**2) * v - a + pull], axis=-1)
 
 
 def simulate_drift(

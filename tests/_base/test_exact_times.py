@@ -1,5 +1,6 @@
 """Times finer than floats, of every container: steps are kept or refused, zones and starts too."""
 
+import pickle
 from decimal import Decimal
 from fractions import Fraction
 
@@ -159,3 +160,27 @@ def test_fit_afa_remembers_the_unit() -> None:
     with pytest.warns(a.FitWarning):
         fitted = a.fit_afa(SPIRAL, DATES, z, time_unit="h", max_iter=1)
     assert fitted.model.time_unit == "h"
+
+
+def test_labels_of_values_beside_dates_are_those_dates() -> None:
+    days = pd.DatetimeIndex(DATES)
+    wanted = a.kalman_filter(MODEL, days, Z).loglik
+    assert a.kalman_filter(MODEL, days, pd.Series(Z, index=days)[::-1]).loglik == wanted
+    for other in (days + pd.Timedelta(days=100), days[:1].repeat(N)):
+        with pytest.raises(ValueError, match="index of z"):
+            a.kalman_filter(MODEL, days, pd.Series(Z, index=other))
+    turned = pd.Series(Z)[::-1]
+    found = a.kalman_filter(MODEL, np.arange(N) * 1.0, turned).loglik
+    assert found == pytest.approx(by_hand(np.arange(N) * 1.0))
+    with pytest.raises(ValueError, match="index of z"):
+        a.kalman_filter(MODEL, np.arange(N) * 1.0 + 0.5, turned)
+    with pytest.raises(ValueError, match="at least one"):
+        a.kalman_filter(MODEL, pd.Series(Z, index=days).iloc[:0])
+
+
+@pytest.mark.parametrize("make", [a.lorenz, a.spiral_3d, a.coupled_van_der_pol])
+def test_simulated_scenarios_go_to_other_processes(make) -> None:
+    model = make()
+    again = pickle.loads(pickle.dumps(model))
+    x = np.linspace(0.1, 1.0, model.dim)
+    np.testing.assert_array_equal(again.drift(x), model.drift(x))
