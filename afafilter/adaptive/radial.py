@@ -124,17 +124,7 @@ def radial_adaptive_filter(
         if query_times is None
         else np.searchsorted(grid, queries, side="right")
     )
-    kernel = RadialKernel(
-        model.decay,
-        model.tangential_var,
-        model.obs_tangential_var,
-        model.radial_var,
-        model.obs_radial_var,
-        gamma2,
-        model.radius is not None,
-        robust,
-        model.dim,
-    )
+    kernel = RadialKernel(model, gamma2, robust)
     own = query_times is None and anchor == "observation"
     starts = _starts(model, grid, data, queries, two_sided, own, gamma2)
     lead = data.shape[:-2]
@@ -153,7 +143,7 @@ def radial_adaptive_filter(
             grid[valid], rows[valid], queries[ready:], seen[ready:], two_sided, model.frequency
         )
         a, count, across, along, u = _iterate(
-            model, task, kernel, starts[p][ready:], iterations, step, float(tolerance)
+            task, kernel, starts[p][ready:], iterations, step, float(tolerance)
         )
         mean[p, ready:], done = a, max(done, count)
         rank_one(across, along, u, out=cov[p, ready:])
@@ -213,7 +203,6 @@ def hypersphere_direction(vectors: ArrayLike, precision: ArrayLike) -> Array:
 
 
 def _iterate(
-    model: RadialTangentialSDE,
     task: Task,
     kernel: RadialKernel,
     start: Array,
@@ -229,14 +218,14 @@ def _iterate(
         sums = sweep(task, kernel, task.rotate(a, -1.0), task.rotate(u, -1.0))
         across, along = sums.tangential / sums.den_t[:, None], sums.radial / sums.den_r
         across = task.rotate(across, 1.0)
-        if model.radius is None:
+        if not kernel.fixed_radius:
             estimate = across + (along - (across * u).sum(-1))[:, None] * u
             moved = a + step * (estimate - a)
         else:
             moved = hypersphere_step(a, across, step)
         change = np.abs(moved - a).max(-1) / np.linalg.norm(a, axis=-1)
         a, moving = moved, bool((change > tolerance).any())
-    flat = np.zeros(len(a)) if model.radius is not None else 1 / sums.den_r
+    flat = np.zeros(len(a)) if kernel.fixed_radius else 1 / sums.den_r
     return a, count, 1 / sums.den_t, flat, u
 
 

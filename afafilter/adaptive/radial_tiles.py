@@ -23,24 +23,23 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import turn
+from afafilter.models.radial import RadialTangentialSDE
 from afafilter.weights import Weight
 
 ROWS, KEYS = 128, 512
 
 
-@dataclass(frozen=True, eq=False)
-class RadialKernel:
-    """Noise levels (t: tangential, r: radial), whether the radius is fixed, and the weight."""
+class RadialKernel(NamedTuple):
+    """Whose noises make the precisions, gamma^2, and the robust weight."""
 
-    decay: float
-    process_t: float
-    obs_t: float
-    process_r: float
-    obs_r: float
+    model: RadialTangentialSDE
     anchor_var: float
-    fixed_radius: bool
     weight: Weight | None
-    dim: int
+
+    @property
+    def fixed_radius(self) -> bool:
+        """Whether the state lives on a hypersphere, where only tangential precisions count."""
+        return self.model.radius is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +122,13 @@ def _tiles(task: Task) -> Iterator[tuple[slice, slice, bool]]:
 
 def _factors(kernel: RadialKernel, q: Array, k: Array, causal: bool) -> tuple[Array, Array, Array]:
     """E, S_t and S_r of one tile, (rows, keys)."""
-    mu = kernel.decay
+    model = kernel.model
+    mu, obs = model.decay, (model.obs_tangential_var, model.obs_radial_var)
     late, early = (q, k) if causal else (k, q)
     between = late[0]
-    fading, staying = (
-        ((kernel.obs_t, kernel.obs_r), (kernel.anchor_var, kernel.anchor_var))
-        if causal
-        else ((kernel.anchor_var, kernel.anchor_var), (kernel.obs_t, kernel.obs_r))
-    )
-    process = kernel.process_t, kernel.process_r
+    anchor = kernel.anchor_var, kernel.anchor_var
+    fading, staying = (obs, anchor) if causal else (anchor, obs)
+    process = model.tangential_var, model.radial_var
     if early[-1] > between:
         lag = np.abs(q[:, None] - k)
         E = np.exp(-mu * lag)
@@ -169,10 +166,10 @@ def _robust(
         d2 *= E
     d2 /= S_t
     if kernel.fixed_radius:
-        return np.asarray(kernel.weight(d2, kernel.dim - 1))
+        return np.asarray(kernel.weight(d2, kernel.model.dim - 1))
     along = E * (g if causal else length[:, None])
     np.subtract(length[:, None] if causal else g, along, out=along)
     along *= along
     along /= S_r
     d2 += along
-    return np.asarray(kernel.weight(d2, kernel.dim))
+    return np.asarray(kernel.weight(d2, kernel.model.dim))

@@ -20,8 +20,14 @@ from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.fit import fit, refuse_degenerate, refuse_few
 from afafilter.learning.likelihood_each import EachObjective
-from afafilter.learning.optimise import Objective, refine, spectra
-from afafilter.learning.optimise_each import ENOUGH, clear_informations, climb, search_scales
+from afafilter.learning.optimise import Objective, refine
+from afafilter.learning.optimise_each import (
+    ENOUGH,
+    clear_informations,
+    climb,
+    search_scales,
+    spectra,
+)
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
@@ -321,7 +327,7 @@ def _search(
         if not np.isfinite(top.values[k]):
             yield "the likelihood does not exist at the start"
             continue
-        here = top.of(k)._replace(curved=(infos[s], (eigenvalues[s], directions[s])))
+        here = top.of(k, (infos[s], (eigenvalues[s], directions[s])))
         single = Objective(problem.objective, here.at)
         optimum = refine(single, here, bounds[k], problem.parametrisation, **search)
         optimum.n_evals = int(objective.n_evals[s]) + single.n_evals - 1

@@ -23,8 +23,8 @@ from afafilter.learning.optimise_each import (
     clear_informations,
     climb,
     informations,
-    scaled,
     search_scales,
+    spectra,
 )
 from afafilter.learning.parameters.base import Parametrisation
 
@@ -107,13 +107,14 @@ def maximise(
     limited : (n,) bool, coordinates that may rest at a bound, where only inward slopes count.
     """
     value, grad = objective(start)
-    at = start[None], np.array([value]), grad[None]
-    many = _singly(objective)
-    scale = search_scales(many, start[None], grad[None], par.typical[None], par.roots)
-    limits = bounds[0][None], bounds[1][None]
+    at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
+    many, typical = _singly(objective), par.typical[None]
+    scale = search_scales(many, at[0], at[2], typical, par.roots)
     top = climb(many, at, limits, scale, max_iter=max_iter, enough=ENOUGH * tolerance)
-    search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance, "limited": limited}
-    return refine(objective, top.of(0), bounds, par, **search)
+    info = clear_informations(many, top.thetas, top.grads, typical)[0]
+    found = top.of(0, (info, spectra(info, par.typical)))
+    search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
+    return refine(objective, found, bounds, par, limited=limited, **search)
 
 
 def refine(
@@ -128,20 +129,14 @@ def refine(
 ) -> Optimum:
     """From where a search ended to the optimum by Newton steps; arguments as of `maximise`."""
     typical, roots = par.typical, par.roots
-    at, n_iter, history, known = found
+    at, n_iter, history, (info, spectrum) = found
     n = len(at.theta)
     if not np.isfinite(at.value):
         info, seen, blind = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
         message = "no feasible point was found"
         return Optimum(*at, info, seen, blind, np.inf, n_iter, False, message, (), history)
-    message, rounds = "", 0
+    message, rounds, where = "", 0, at
     while True:
-        if known is None:
-            here = at.theta[None], at.grad[None], typical[None]
-            info = clear_informations(_singly(objective), *here)[0]
-            known = info, spectra(info, typical)
-        info, spectrum = known
-        known, where = None, at
         held = _held(at, bounds, limited)
         if len(held):
             seen, blind, step, gain = _newton_without(held, info, at.grad, typical)
@@ -164,8 +159,11 @@ def refine(
         if better is None:
             message = "no further improvement found along the Newton direction"
             break
-        at = better
+        at = where = better
         history.append(at.value)
+        here = at.theta[None], at.grad[None], typical[None]
+        info = clear_informations(_singly(objective), *here)[0]
+        spectrum = spectra(info, typical)
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
     boundary = tuple(dict.fromkeys((*boundary, *held)))
     if boundary:
@@ -265,13 +263,6 @@ def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, r
     moved = info * factor * factor[:, None] - np.diag(curved)
     step = newton(moved, grad * factor, np.where(roots, 0.5, typical))[2]
     return np.where(roots, theta * np.exp(np.where(roots, step, 0.0)), theta + step)
-
-
-def spectra(info: Array, typical: Array) -> Spectrum:
-    """Eigenvalues of scaled informations (..., n, n), and eigenvectors as directions in theta."""
-    relative, size = scaled(info, typical)
-    values, vectors = np.linalg.eigh(relative)
-    return values, vectors / size[..., None]
 
 
 def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:

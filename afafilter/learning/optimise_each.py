@@ -48,13 +48,15 @@ class Point(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where a first search ended, after how many iterations, and the values that rose."""
+    """Where a first search ended, after how many iterations, and the values that rose.
+
+    curved : minus the Hessian there and its spectrum.
+    """
 
     at: Point
     n_iter: int
     history: list[float]
-    curved: tuple[Array, Spectrum] | None = None
-    """Minus the Hessian there and its spectrum, where they are known."""
+    curved: tuple[Array, Spectrum]
 
 
 class Climb(NamedTuple):
@@ -66,10 +68,10 @@ class Climb(NamedTuple):
     n_iter: Any
     histories: list[list[float]]
 
-    def of(self, s: int) -> Found:
-        """Where search s ended."""
+    def of(self, s: int, curved: tuple[Array, Spectrum]) -> Found:
+        """Where search s ended, with minus the Hessian there and its spectrum."""
         at = Point(self.thetas[s], float(self.values[s]), self.grads[s])
-        return Found(at, int(self.n_iter[s]), self.histories[s])
+        return Found(at, int(self.n_iter[s]), self.histories[s], curved)
 
 
 def search_scales(
@@ -110,27 +112,27 @@ def climb(
     S, n = thetas.shape
     H = np.tile(np.eye(n), (S, 1, 1))  # inverse of minus the Hessian, in units of scale
     n_iter, histories = np.zeros(S, int), [[value] for value in values.tolist()]
-    going = np.flatnonzero(np.isfinite(values))
+    active = np.flatnonzero(np.isfinite(values))
     for k in range(max_iter):
-        slope = grads[going] * scale[going]
-        step = np.einsum("sij,sj->si", H[going], slope)
+        slope = grads[active] * scale[active]
+        step = np.einsum("sij,sj->si", H[active], slope)
         rise = (step * slope).sum(axis=1)
-        hopeful = 0.5 * rise > enough
-        going, step, rise = going[hopeful], step[hopeful], rise[hopeful]
-        if not len(going):
+        promising = 0.5 * rise > enough
+        active, step, rise = active[promising], step[promising], rise[promising]
+        if not len(active):
             break
         longest = np.linalg.norm(step, axis=1) if k == 0 else np.abs(step).max(axis=1)
         short = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
-        before = thetas[going], grads[going]
+        before = thetas[active], grads[active]
         risen = _line_search(
-            objective, (thetas, values, grads), going, (step * scale[going], rise, short), bounds
+            objective, (thetas, values, grads), active, (step * scale[active], rise, short), bounds
         )
-        going = going[risen]
-        moved = (thetas[going] - before[0][risen]) / scale[going]
-        bent = (before[1][risen] - grads[going]) * scale[going]
-        _update(H, going, moved, bent, first=k == 0)
-        n_iter[going] += 1
-        for s, value in zip(going.tolist(), values[going].tolist(), strict=True):
+        active = active[risen]
+        moved = (thetas[active] - before[0][risen]) / scale[active]
+        change = (before[1][risen] - grads[active]) * scale[active]
+        _update(H, active, moved, change, first=k == 0)
+        n_iter[active] += 1
+        for s, value in zip(active.tolist(), values[active].tolist(), strict=True):
             histories[s].append(value)
     return Climb(thetas, values, grads, n_iter, histories)
 
@@ -138,20 +140,20 @@ def climb(
 def _line_search(
     objective: Objectives,
     at: tuple[Array, Array, Array],
-    going: Any,
+    active: Any,
     move: tuple[Array, Array, Array],
     bounds: tuple[Array, Array],
 ) -> Any:
-    """Backtrack along the steps of `going` until each rises; `at` is moved there; which did.
+    """Backtrack along the steps of `active` until each rises; `at` is moved there; which did.
 
     move : steps, the rises that they promise to first order, and the shares to try first.
     """
     thetas, values, grads = at
     step, rise, share = move
-    risen = np.zeros(len(going), bool)
-    left = np.arange(len(going))
+    risen = np.zeros(len(active), bool)
+    left = np.arange(len(active))
     for _ in range(TRIALS):
-        s = going[left]
+        s = active[left]
         new = np.clip(thetas[s] + share[left, None] * step[left], bounds[0][s], bounds[1][s])
         value, grad = objective(new, s)
         gained, promised = value - values[s], share[left] * rise[left]
@@ -168,13 +170,13 @@ def _line_search(
     return risen
 
 
-def _update(H: Array, which: Any, moved: Array, bent: Array, *, first: bool) -> None:
+def _update(H: Array, which: Any, moved: Array, change: Array, *, first: bool) -> None:
     """BFGS: H <- (I - s y^T / s^T y) H (I - y s^T / s^T y) + s s^T / s^T y where s^T y > 0."""
-    sy = (moved * bent).sum(axis=1)
-    yy = (bent**2).sum(axis=1)
+    sy = (moved * change).sum(axis=1)
+    yy = (change**2).sum(axis=1)
     curved = sy > 1e-10 * yy
     H[which[~curved]] *= 4.0  # the slope did not fall: go farther
-    which, s, y = which[curved], moved[curved], bent[curved]
+    which, s, y = which[curved], moved[curved], change[curved]
     sy, yy = sy[curved, None, None], yy[curved, None, None]
     old = np.eye(H.shape[1]) * (sy / yy) if first else H[which]
     left = np.eye(H.shape[1]) - s[:, :, None] * y[:, None, :] / sy
@@ -200,6 +202,13 @@ def scaled(info: Array, typical: Array) -> tuple[Array, Array]:
     diagonal = np.abs(np.diagonal(info, axis1=-2, axis2=-1))
     size = np.sqrt(np.maximum(diagonal, 10.0 / typical**2))
     return info / size[..., None, :] / size[..., :, None], size
+
+
+def spectra(info: Array, typical: Array) -> Spectrum:
+    """Eigenvalues of scaled informations (..., n, n), and eigenvectors as directions in theta."""
+    relative, size = scaled(info, typical)
+    values, vectors = np.linalg.eigh(relative)
+    return values, vectors / size[..., None]
 
 
 def informations(

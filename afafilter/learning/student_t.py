@@ -70,6 +70,9 @@ class StudentBound:
         self.fixed = dof
         data = problem.data
         self.weights = np.ones((data.n_paths, len(data.t)))
+        self._sizes = np.zeros(self.weights.shape)  # observed components p_k
+        for group in data.groups:
+            self._sizes[group.paths] = group.mask.sum(axis=1)
 
     def dof(self, theta: Array) -> float:
         """Degrees of freedom at theta."""
@@ -87,28 +90,21 @@ class StudentBound:
             value, grads = evaluate(system, base)
             return value, par.pull(theta, grads)
         weights = self.weights.copy()
+        a, a0 = 0.5 * (dof + self._sizes), 0.5 * dof
         for _ in range(ROUNDS):
             data = base.rescaled(1.0 / weights)
             chain, pullback = make_chain(system, data)
             value, grad, moments = chain_loglik(chain, data, keep=True)
-            a, rate = np.full_like(weights, dof / 2), np.full_like(weights, dof / 2)
+            rate = np.full_like(weights, a0)
             for group, m in zip(data.groups, moments, strict=True):
-                size, distance = _distances(chain.R, group, m)
-                path = group.paths[0]
-                a[path] = 0.5 * (dof + size)
-                rate[path] = 0.5 * (dof + distance)
+                rate[group.paths[0]] = 0.5 * (dof + _distances(chain.R, group, m))
             new = a / rate
             change = np.abs(np.log(new / weights)).max()
             if change < SETTLED:
                 break
             weights = new
         self.weights = weights
-        used = np.zeros_like(weights, dtype=bool)
-        size = np.zeros_like(weights)
-        for group in data.groups:
-            size[group.paths[0]] = group.mask.sum(axis=1)
-            used[group.paths[0]] = group.mask.any(axis=1)
-        a0, rate = dof / 2, a / weights
+        used, rate = self._sizes > 0, a / weights
         mean_log = digamma(a) - np.log(rate)
         divergence = (
             (a - a0) * digamma(a)
@@ -118,7 +114,7 @@ class StudentBound:
             + weights * a0
             - a
         )
-        value += float((0.5 * size * (mean_log - np.log(weights)) - divergence)[used].sum())
+        value += float((0.5 * self._sizes * (mean_log - np.log(weights)) - divergence)[used].sum())
         out = par.pull(theta, pullback(grad))
         if self.fixed is None:
             slope = np.log(a0) + 1 - digamma(a0) + mean_log - weights
@@ -126,12 +122,12 @@ class StudentBound:
         return value, out
 
 
-def _distances(R: Array, group: Any, m: Any) -> tuple[Array, Array]:
-    """Number of observed components and E[e^T R^-1 e] per time, for a group of one path."""
+def _distances(R: Array, group: Any, m: Any) -> Array:
+    """E[e^T R^-1 e] per time, for a group of one path."""
     seen = group.mask.astype(float)
     size = seen.sum(axis=1)
     full = np.broadcast_to(R, (len(size), *R.shape[1:]))
     u = m.u[:, :, 0]
     fit = np.einsum("ta,tab,tb->t", u, full, u)
     spread = np.einsum("tab,tab->t", full * seen[:, :, None] * seen[:, None, :], m.M)
-    return size, group.scale * size + group.scale**2 * (fit - spread)
+    return np.asarray(group.scale * size + group.scale**2 * (fit - spread))

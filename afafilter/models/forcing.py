@@ -287,7 +287,7 @@ def shown_offset(model: Any, t: Array) -> Array:
     return np.asarray(model.offset + model.forcing.shown(t, model.obs_dim))
 
 
-def sight(model: Any, t: Array) -> tuple[Array, Array]:
+def observation_map(model: Any, t: Array) -> tuple[Array, Array]:
     """H and offset: what states at these times show, of models in continuous time and in steps."""
     if hasattr(model, "H"):
         return model.H, model.d

@@ -20,7 +20,7 @@ from afafilter.learning.family_text import parse_family
 from afafilter.learning.fit import fit
 from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import sight
+from afafilter.models.forcing import observation_map
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 from afafilter.studies.hold_out import HoldOut, hold_out
@@ -128,7 +128,7 @@ def _smoothed(
 
 def _seen(model: LinearSDE | DiscreteModel, estimate: Estimate) -> tuple[Array, Array]:
     """What an observation without noise would show, and its variances: (T, p) each."""
-    H, offset = sight(model, estimate.t)
+    H, offset = observation_map(model, estimate.t)
     mean, cov = estimate.through(H)
     return np.asarray(mean + offset), np.diagonal(cov, axis1=-2, axis2=-1)
 

@@ -6,7 +6,7 @@ paths can be joined (`Score.join`) without keeping the estimates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -177,15 +177,10 @@ class Score(ShownByFields):
         import pandas as pd
 
         parts = []
-        for metric in self.metrics:
-            if metric == "ljung_box":
-                continue
-            for component in self.components(metric):
-                total, count = self._columns(metric, component, "step")
-                value = Ratio(total, count, metric == "rmse").of(total, count)
+        for metric in (name for name in self.metrics if name != "ljung_box"):
+            for name, values, count in self._series(metric, "step"):
                 low, high = chi2_band(count) if metric in ("nees", "nis") else (np.nan, np.nan)
-                name = {"metric": metric, "component": component}
-                part = {"t": self.t, **name, "value": value, "band_low": low, "band_high": high}
+                part = {"t": self.t, **name, "value": values, "band_low": low, "band_high": high}
                 parts.append(pd.DataFrame(part))
         return pd.concat(parts, ignore_index=True)
 
@@ -193,15 +188,20 @@ class Score(ShownByFields):
         """Tidy frame, one row per path, metric and component: path, metric, component, value."""
         import pandas as pd
 
-        parts = []
-        for metric in self.metrics:
-            for component in self.components(metric):
-                ratio = self.ratio(metric, component)
-                values = ratio.of(ratio.sums, ratio.counts)
-                name = {"metric": metric, "component": component}
-                part = {"path": np.arange(self.n_paths), **name, "value": values}
-                parts.append(pd.DataFrame(part))
+        path = {"path": np.arange(self.n_paths)}
+        parts = [
+            pd.DataFrame({**path, **name, "value": values})
+            for metric in self.metrics
+            for name, values, _ in self._series(metric, "path")
+        ]
         return pd.concat(parts, ignore_index=True)
+
+    def _series(self, metric: str, per: str) -> Iterator[tuple[dict[str, str], Array, Array]]:
+        """Of each component: what it is called, the metric per "path" or "step", and its counts."""
+        for component in self.components(metric):
+            total, count = self._columns(metric, component, per)
+            values = Ratio(total, count, metric == "rmse").of(total, count)
+            yield {"metric": metric, "component": component}, values, count
 
     def pit_histogram(self) -> pd.DataFrame:
         """Histogram of the probability integral transform of the truths, uniform if calibrated.
@@ -259,11 +259,8 @@ class Score(ShownByFields):
             {name: join_tallies([getattr(s, kind)[name] for s in scores]) for name in own}
             for kind, own in (("componentwise", first.componentwise), ("joint", first.joint))
         )
-        pit = (
-            None
-            if first.pit is None
-            else np.concatenate([s.pit for s in scores if s.pit is not None])
-        )
+        known = [s.pit for s in scores if s.pit is not None]
+        pit = None if first.pit is None else np.concatenate(known)
         n = sum(s.n_paths for s in scores)
         return Score(first.t, n, componentwise, joint, first.label, first.info, pit)
 

@@ -34,7 +34,7 @@ from afafilter._base.frames import data_frame
 from afafilter._base.normal import half_width
 from afafilter._base.shown import LINES, ShownAsText
 from afafilter.io.tables import Cell, markdown_table
-from afafilter.models.forcing import sight
+from afafilter.models.forcing import observation_map
 from afafilter.results import Estimate
 from afafilter.scoring.gaussian import crps_gaussian
 from afafilter.studies.batch import Estimator, checked_estimators
@@ -258,7 +258,7 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     NaN where the estimate does not say it: of an undetermined value all, of a point estimate the
     last two. crps of a point: |error|.
     """
-    H, offset = sight(model, estimate.t)
+    H, offset = observation_map(model, estimate.t)
     if estimate.is_point:
         mean = np.einsum("...ij,...j->...i", H, estimate.mean) + offset
         error = (z - mean)[scored]

@@ -22,10 +22,19 @@ class _Block:
     """Entries of one array of the model that are free."""
 
     field: str
-    kind: str  # "entries", "covariance" or "stable"
-    rows: Any  # entries: index arrays; covariance: rows that are free
     label: str
-    size: int
+    kind: str  # "entries", "covariance" or "stable"
+    index: tuple[Any, ...]  # index arrays (n,) of the natural parameters in the array
+    rows: Any = None  # of a covariance, the components that are free
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.label}[{','.join(map(str, k))}]" for k in zip(*self.index, strict=True)]
+
+    @property
+    def free(self) -> Any:
+        """Index of the part of a covariance that is free."""
+        return np.ix_(self.rows, self.rows)
 
 
 SDE_FIELDS = ("A", "Q", "R", "C", "drift", "offset")
@@ -75,8 +84,10 @@ class MatrixParameters(Parametrisation):
         if not self.blocks:
             raise ValueError("nothing to fit: free is empty")
         self._lift(scales)
-        self.names = tuple(n for b in self.blocks for n in self._names(b))
-        self.positive = np.concatenate([_are_variances(b) for b in self.blocks])
+        self.names = tuple(name for b in self.blocks for name in b.names)
+        self.positive = np.concatenate(
+            [(b.kind == "covariance") & (b.index[0] == b.index[-1]) for b in self.blocks]
+        )
         self.typical = np.concatenate([self._typical(b, scales) for b in self.blocks])
         self.logs = self.roots = np.zeros(len(self.names), dtype=bool)
 
@@ -102,20 +113,20 @@ class MatrixParameters(Parametrisation):
                 rest = np.setdiff1d(np.arange(len(value)), rows)
                 if value[np.ix_(rows, rest)].any():
                     raise ValueError(f"free[{name!r}]: fixed and free components are correlated")
-            return _Block(name, "covariance", rows, name, len(rows) * (len(rows) + 1) // 2)
+            i, j = np.tril_indices(len(rows))
+            return _Block(name, name, "covariance", (rows[i], rows[j]), rows)
         if stable and name == "A":
             if mask is not None:
                 raise ValueError("free['A'] cannot be a mask with stable=True")
             if np.linalg.eigvals(value).real.max() >= 0:
                 raise ValueError("stable=True needs a stable A to start from")
-            return _Block(name, "stable", np.tril_indices(len(value), -1), name, value.size)
+            return _Block(name, name, "stable", tuple(np.indices(value.shape).reshape(2, -1)))
         chosen = np.ones(value.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
         if chosen.shape != value.shape:
             raise ValueError(
                 f"free[{name!r}] must be a mask of shape {value.shape}, got {chosen.shape}"
             )
-        where = np.nonzero(chosen)
-        return _Block(INPUT_FIELDS.get(name, name), "entries", where, name, len(where[0]))
+        return _Block(INPUT_FIELDS.get(name, name), name, "entries", np.nonzero(chosen))
 
     def _lift(self, scales: tuple[float, float]) -> None:
         """Free covariances start definite, or they could not move: a little is added if not."""
@@ -124,38 +135,24 @@ class MatrixParameters(Parametrisation):
             if block.kind != "covariance":
                 continue
             value = self._array(self.base, block.field)
-            part = value[np.ix_(block.rows, block.rows)]
+            part = value[block.free]
             size = var / gap if block.field == "Q" and isinstance(self.base, System) else var
             floor = 1e-4 * max(float(np.trace(part)) / max(len(part), 1), 1e-2 * size)
             if len(part) and np.linalg.eigvalsh(part)[0] < 1e-10 * floor:
-                value[np.ix_(block.rows, block.rows)] = part + floor * np.eye(len(part))
+                value[block.free] = part + floor * np.eye(len(part))
 
     def _typical(self, block: _Block, scales: tuple[float, float]) -> Array:
         var, gap = scales
         value = self._array(self.base, block.field)
         largest = float(np.abs(value).max(initial=0.0))
         if block.kind == "covariance":
-            part = value[np.ix_(block.rows, block.rows)]
-            root = np.sqrt(np.diag(part))
-            return root[np.tril_indices(len(part))[0]]
+            return np.asarray(np.sqrt(value[block.index[0], block.index[0]]))
         if block.kind == "stable":
-            d = len(value)
-            factor = np.abs(self._theta(block, value)[len(block.rows[0]) :]).max()
-            return np.concatenate([np.ones(len(block.rows[0])), np.full(d * (d + 1) // 2, factor)])
+            skew, lower = self._split(self._theta(block, value))
+            return np.concatenate([np.ones(len(skew)), np.full(len(lower), np.abs(lower).max())])
         units = {"A": 0.1 / gap, "drift": var**0.5 / gap, "C": 0.1, "H": 0.1, "F": 0.1}
         unit = units.get(block.field, var**0.5)
-        return np.full(block.size, max(largest, unit) if block.field in "ACFH" else unit)
-
-    def _names(self, block: _Block) -> list[str]:
-        if block.kind == "covariance":
-            return [
-                f"{block.label}[{block.rows[i]},{block.rows[j]}]"
-                for i, j in zip(*np.tril_indices(len(block.rows)), strict=True)
-            ]
-        where = block.rows
-        if block.kind == "stable":
-            where = np.indices((len(self.base.A),) * 2).reshape(2, -1)
-        return [f"{block.label}[{','.join(map(str, k))}]" for k in zip(*where, strict=True)]
+        return np.full(len(block.index[0]), max(largest, unit) if block.field in "ACFH" else unit)
 
     def start(self) -> Array:
         return np.concatenate(
@@ -164,18 +161,17 @@ class MatrixParameters(Parametrisation):
 
     def _theta(self, block: _Block, value: Array) -> Array:
         if block.kind == "entries":
-            return np.asarray(value[block.rows])
+            return np.asarray(value[block.index])
         if block.kind == "stable":
             d = len(value)
             P = stationary_covariance(value, 2 * np.eye(d))
             S = value @ P + np.eye(d)
             L = np.linalg.cholesky(np.linalg.inv(P))
-            return np.concatenate([0.5 * (S - S.T)[block.rows], _lower(L)])
-        part = value[np.ix_(block.rows, block.rows)]
-        return _lower(np.linalg.cholesky(part))
+            return np.concatenate([0.5 * (S - S.T)[np.tril_indices(d, -1)], _lower(L)])
+        return _lower(np.linalg.cholesky(value[block.free]))
 
     def _parts(self) -> list[tuple[_Block, slice]]:
-        ends = np.cumsum([0, *(b.size for b in self.blocks)])
+        ends = np.cumsum([0, *(len(b.index[0]) for b in self.blocks)])
         return [(b, slice(ends[k], ends[k + 1])) for k, b in enumerate(self.blocks)]
 
     def system(self, theta: Array) -> Any:
@@ -185,25 +181,29 @@ class MatrixParameters(Parametrisation):
             value = self._array(self.base, block.field).copy()
             x = theta[part]
             if block.kind == "entries":
-                value[block.rows] = x
+                value[block.index] = x
             elif block.kind == "stable":
-                S, L = self._stable_factors(block, x)
+                S, L = self._stable_factors(x)
                 value = (S - np.eye(len(S))) @ L @ L.T
             else:
                 L = _from_lower(x, len(block.rows))
-                value[np.ix_(block.rows, block.rows)] = L @ L.T
+                value[block.free] = L @ L.T
             if block.field.startswith("prior"):
                 prior = prior._replace(**{block.field.split()[1]: value})
             else:
                 changed[block.field] = value
         return self.base._replace(prior=prior, **changed)
 
-    def _stable_factors(self, block: _Block, x: Array) -> tuple[Array, Array]:
+    def _split(self, x: Array) -> tuple[Array, Array]:
+        """Of a stable A, the lower triangles of S and of the factor of X."""
         d = len(self.base.A)
-        S = np.zeros((d, d))
-        skew = d * (d - 1) // 2
-        S[block.rows] = x[:skew]
-        return S - S.T, _from_lower(x[skew:], d)
+        return x[: d * (d - 1) // 2], x[d * (d - 1) // 2 :]
+
+    def _stable_factors(self, x: Array) -> tuple[Array, Array]:
+        d = len(self.base.A)
+        S, (skew, lower) = np.zeros((d, d)), self._split(x)
+        S[np.tril_indices(d, -1)] = skew
+        return S - S.T, _from_lower(lower, d)
 
     def pull(self, theta: Array, grad: Any) -> Array:
         return np.concatenate(
@@ -213,46 +213,29 @@ class MatrixParameters(Parametrisation):
     def _pull(self, block: _Block, x: Array, G: Array) -> Array:
         """Gradient by one block's coordinates from that by its array."""
         if block.kind == "entries":
-            return np.asarray(G[block.rows])
+            return np.asarray(G[block.index])
         if block.kind == "stable":
-            S, L = self._stable_factors(block, x)
+            S, L = self._stable_factors(x)
             M = G @ L @ L.T
             gX = (S - np.eye(len(S))).T @ G
-            return np.concatenate([(M - M.T)[block.rows], _lower((gX + gX.T) @ L)])
+            return np.concatenate([(M - M.T)[np.tril_indices(len(M), -1)], _lower((gX + gX.T) @ L)])
         L = _from_lower(x, len(block.rows))
-        G = G[np.ix_(block.rows, block.rows)]
+        G = G[block.free]
         return _lower((G + G.T) @ L)
 
     def natural(self, theta: Array) -> Array:
         system = self.system(theta)
-        out = []
-        for block in self.blocks:
-            value = self._array(system, block.field)
-            if block.kind == "covariance":
-                part = value[np.ix_(block.rows, block.rows)]
-                out.append(part[np.tril_indices(len(part))])
-            else:
-                out.append(value[block.rows] if block.kind == "entries" else value.ravel())
-        return np.concatenate(out)
+        return np.concatenate([self._array(system, b.field)[b.index] for b in self.blocks])
 
     def jacobian(self, theta: Array) -> Array:
         """Row by row: the pull of one unit of each natural parameter."""
-        n = len(theta)
-        out = np.zeros((n, n))
+        out = np.zeros((len(theta), len(theta)))
         for block, part in self._parts():
-            value = self._array(self.base, block.field)
-            if block.kind == "covariance":
-                i, j = np.tril_indices(len(block.rows))
-                where: Any = (block.rows[i], block.rows[j])
-            elif block.kind == "stable":
-                where = tuple(np.indices(value.shape).reshape(2, -1))
-            else:
-                where = block.rows
-            for k, index in enumerate(zip(*where, strict=True)):
-                unit = np.zeros_like(value)
-                unit[index] += 0.5 if block.kind == "covariance" else 1.0
+            for k, place in enumerate(zip(*block.index, strict=True)):
+                unit = np.zeros_like(self._array(self.base, block.field))
+                unit[place] = 1.0
                 if block.kind == "covariance":
-                    unit[index[::-1]] += 0.5
+                    unit = 0.5 * (unit + unit.T)
                 out[part.start + k, part] = self._pull(block, theta[part], unit)
         return out
 
@@ -270,13 +253,6 @@ class MatrixParameters(Parametrisation):
         if isinstance(old, Prior) and isinstance(system.prior, PriorArrays):
             changes["prior"] = Prior(system.prior.mean, system.prior.cov, old.t0, old.diffuse)
         return replace(self._model, **changes)
-
-
-def _are_variances(block: _Block) -> Any:
-    """Which coordinates stand for an entry on the diagonal of a covariance."""
-    if block.kind != "covariance":
-        return np.zeros(block.size, dtype=bool)
-    return np.equal(*np.tril_indices(len(block.rows)))
 
 
 def _from_lower(x: Array, n: int) -> Array:

@@ -69,11 +69,13 @@ class NoiseLevels(Parametrisation):
             directions.append(shape)
         if not names:
             raise ValueError("nothing to fit: every noise of the model is 0; see --free")
-        self.names = tuple(names)
-        self._levels, self._directions = np.array(levels), directions
-        self.typical: Array = np.sqrt(self._levels)
-        self.positive = self.roots = np.ones(len(names), dtype=bool)
-        self.logs = np.zeros(len(names), dtype=bool)
+        self._move(names, np.array(levels), directions)
+
+    def _move(self, names: Sequence[str], levels: Array, directions: Sequence[Any]) -> None:
+        self.names, self._levels, self._directions = tuple(names), levels, directions
+        self.typical = np.sqrt(levels)
+        self.positive = self.roots = np.ones(len(levels), dtype=bool)
+        self.logs = np.zeros(len(levels), dtype=bool)
 
     def only(self, names: Sequence[str]) -> NoiseLevels:
         """The same with some of the levels free; ValueError for a name that is none of them."""
@@ -85,11 +87,8 @@ class NoiseLevels(Parametrisation):
                 )
         chosen = [self.names.index(name) for name in dict.fromkeys(names)]
         out = copy(self)
-        out.names = tuple(self.names[k] for k in chosen)
-        out._directions = [self._directions[k] for k in chosen]
-        out._levels, out.typical = self._levels[chosen], self.typical[chosen]
-        out.positive = out.roots = np.ones(len(chosen), dtype=bool)
-        out.logs = np.zeros(len(chosen), dtype=bool)
+        directions = [self._directions[k] for k in chosen]
+        out._move([self.names[k] for k in chosen], self._levels[chosen], directions)
         return out
 
     def _zero(self) -> System:

@@ -309,14 +309,9 @@ def parametrisation(
             model = model.fix({n: start[n] for n in model.free if n not in free})
         return FamilyParameters(model, start, size, others if _turns(model) else [])
     if free is None:
-        if isinstance(model, LinearSDE):
-            free = [name for name in ("A", "Q", "R", "drift") if not (name == "R" and obs_cov)]
-        else:
-            free = [
-                name
-                for name in ("F", "Q", "R", "b")
-                if name not in model.time_varying and not (name == "R" and obs_cov)
-            ]
+        usual = ("A", "Q", "R", "drift") if isinstance(model, LinearSDE) else ("F", "Q", "R", "b")
+        kept = (*getattr(model, "time_varying", ()), *(("R",) if obs_cov else ()))
+        free = [name for name in usual if name not in kept]
     elif isinstance(free, str):
         free = [free]
     scales = data_scales(np.asarray(t, float), z, model.obs_dim)
