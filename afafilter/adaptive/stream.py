@@ -228,12 +228,7 @@ class _Bank:
             drifting = p.decay == 0 and p.process_var > 0
             horizon = 1e9 * (p.obs_var + anchor_var) / p.process_var if drifting else np.inf
         weights = plain_weights_exponentials(
-            p.decay,
-            p.process_var,
-            p.obs_var,
-            anchor_var,
-            horizon=horizon,
-            tolerance=0.2 * tolerance,
+            *p.noise, anchor_var, horizon=horizon, tolerance=0.2 * tolerance
         )
         self.error_bound = 2 * weights.bound
         require_reach(self.error_bound)

@@ -229,33 +229,22 @@ def _as_mode(head: Head) -> ModeHead:
         log_weight = partial(_log_power, log(law.peak), law.exponent)
     elif law.weight is not None:
         log_weight = partial(law.weight.log, dim=law.dim)
-    return ModeHead(
-        head.t_query,
-        head.t,
-        head.n_visible,
-        None if head.q is None else rotated(head.q, head.t_query, head.omega, -1.0)[None],
-        None if head.k is None else head.k[None],
-        head.v[None],
-        one(model.decay),
-        one(model.value_decay),
-        one(model.process_var),
-        one(model.key_var),
-        one(model.query_var),
-        one(0.0),
-        one(1.0),
+    q = None if head.q is None else rotated(head.q, head.t_query, head.omega, -1.0)[None]
+    k = None if head.k is None else head.k[None]
+    data = head.t_query, head.t, head.n_visible, q, k, head.v[None]
+    decays = one(model.decay), one(model.value_decay)
+    noise = one(model.process_var), one(model.key_var), one(model.query_var), one(0.0), one(1.0)
+    rules: Any = (
         head.omega_out,
         model.beta,
         log_weight,
         law.scale if power else None,
         head.log_prior,
-        head.backward,
-        head.window,
-        head.tolerance,
-        head.out[:, 0],
-        head.precision,
-        None if head.weights is None else head.weights[None],
-        head.columns,
     )
+    limits: Any = head.backward, head.window, head.tolerance
+    weights = None if head.weights is None else head.weights[None]
+    into: Any = head.out[:, 0], head.precision, weights, head.columns
+    return ModeHead(*data, *decays, *noise, *rules, *limits, *into)
 
 
 def _log_power(log_peak: float, exponent: float, log_ratio: Floats) -> Floats:
@@ -304,25 +293,13 @@ def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
         if mask is not None:
             v = np.where(mask[..., None], v, 0)
         v = rotated(v, inputs.t, par["omega_value"], -1.0)
-        head = Head(
-            inputs.t_query,
-            inputs.t,
-            inputs.n_visible,
-            None,
-            None,
-            np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(n, -1),
-            None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype),
-            par["omega_value"],
-            par["omega_value"],
-            model,
-            request.law,
-            None,
-            request.backward,
-            None,
-            0.0,
-            out[group].transpose(1, 0, 2),
-            precision[group].T,
-        )
+        columns = np.ascontiguousarray(v.transpose(1, 0, 2)).reshape(n, -1)
+        served = None if mask is None else np.ascontiguousarray(mask.T, dtype=v.dtype)
+        data = inputs.t_query, inputs.t, inputs.n_visible, None, None, columns, served
+        rules = par["omega_value"], par["omega_value"], model, request.law, None
+        limits = request.backward, None, 0.0
+        into = out[group].transpose(1, 0, 2), precision[group].T
+        head = Head(*data, *rules, *limits, *into)
         if head.is_summable and (mask is None or head.even_scale):
             yield head
         else:
@@ -357,31 +334,12 @@ def _modal(request: Request, result: AttentionResult, index: tuple[int, ...]) ->
         log_weight = partial(law.weight.log, dim=law.dim)
     share = np.full((d + 1) // 2, 2.0 / d)
     share[-1] = (2 - d % 2) / d
-    decay = at("decay")
-    return ModeHead(
-        inputs.t_query,
-        t,
-        seen,
-        q,
-        k,
-        v,
-        decay,
-        decay,
-        at("process_var"),
-        at("key_var"),
-        at("query_var"),
-        at("prior_precision"),
-        share,
-        omega,
-        _at(request, "beta", index, False),
-        log_weight,
-        None,
-        None,
-        request.backward,
-        request.window,
-        0.0,
-        result.output[index],
-        result.precision[index],
-        None if result.weights is None else result.weights[index],
-        columns,
-    )
+    decay, beta = at("decay"), _at(request, "beta", index, False)
+    data = inputs.t_query, t, seen, q, k, v
+    own = at("process_var"), at("key_var"), at("query_var"), at("prior_precision")
+    noise = decay, decay, *own, share
+    limits: Any = request.backward, request.window, 0.0
+    weights = None if result.weights is None else result.weights[index]
+    into: Any = result.output[index], result.precision[index], weights, columns
+    rules: Any = omega, beta, log_weight, None, None
+    return ModeHead(*data, *noise, *rules, *limits, *into)

@@ -95,21 +95,9 @@ def expectation_maximisation(
     value, grad = objective(theta)
     info = information(objective, theta, typical)
     seen, blind, _, gain = newton(info, grad, typical)
-    return Optimum(
-        theta,
-        value,
-        grad,
-        info,
-        seen,
-        blind,
-        gain,
-        iteration,
-        not message,
-        message or "converged",
-        (),
-        history,
-        evals + objective.n_evals,
-    )
+    outcome = iteration, not message, message or "converged", (), history
+    evals += objective.n_evals
+    return Optimum(theta, value, grad, info, seen, blind, gain, *outcome, evals)
 
 
 def _aitken_gain(history: list[float]) -> float:

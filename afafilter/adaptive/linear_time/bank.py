@@ -43,6 +43,11 @@ class IsotropicParameters(NamedTuple):
     obs_var: float
     basis: Array | None
 
+    @property
+    def noise(self) -> tuple[float, float, float]:
+        """Decay, process_var, obs_var: what weights depend on."""
+        return self.decay, self.process_var, self.obs_var
+
     def to_planes(self, x: Array) -> Array:
         """y of x = basis y, x (..., d)."""
         return x if self.basis is None else x @ self.basis
@@ -283,9 +288,8 @@ def exact_weights(
     tau: Array, parameters: IsotropicParameters, anchor_var: float, two_sided: bool
 ) -> tuple[Array, ...]:
     """The weights at lags tau: causal and, two-sided, the acausal bracket's."""
-    noise = parameters.decay, parameters.process_var, parameters.obs_var, anchor_var
     sides = ("causal", "acausal") if two_sided else ("causal",)
-    return tuple(plain_weight(tau, *noise, side) for side in sides)
+    return tuple(plain_weight(tau, *parameters.noise, anchor_var, side) for side in sides)
 
 
 def fft_is_safe(exact: tuple[Array, ...]) -> bool:

@@ -216,7 +216,7 @@ def _sides(
     tolerance: float,
     weights: ExponentialSum | None,
 ) -> tuple[core.Side, ...]:
-    noise = p.decay, p.process_var, p.obs_var, anchor_var
+    noise = *p.noise, anchor_var
     ahead = max(0.0, float(queries[-1] - seen[0]))
     if weights is not None:
         if two_sided:

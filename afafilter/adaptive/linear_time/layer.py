@@ -82,26 +82,13 @@ def state_space_layer(
     True
     """
     p = require_isotropic(model)
-    weights = plain_weights_exponentials(
-        p.decay,
-        p.process_var,
-        p.obs_var,
-        scalar(anchor_var, "anchor_var", low=0.0),
-        horizon=horizon,
-        tolerance=tolerance,
-    )
+    gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
+    weights = plain_weights_exponentials(*p.noise, gamma2, horizon=horizon, tolerance=tolerance)
     turning = weights.rates.imag != 0
     halved = np.where(turning, 0.5, 1.0) * weights.coefficients.astype(complex)
     C = np.concatenate([halved, halved[turning].conj()])
     rates = np.concatenate([weights.rates, weights.rates[turning].conj()]).astype(complex)
     channel = np.append(p.frequency, np.zeros(model.dim % 2))
     poles = -p.decay + 1j * channel[:, None] - rates
-    return StateSpaceLayer(
-        poles,
-        np.ones_like(poles),
-        np.tile(C, (len(channel), 1)),
-        -rates,
-        C,
-        p.basis,
-        weights.bound,
-    )
+    B, every = np.ones_like(poles), np.tile(C, (len(channel), 1))
+    return StateSpaceLayer(poles, B, every, -rates, C, p.basis, weights.bound)
