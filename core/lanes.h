@@ -22,41 +22,42 @@ struct LaneMemory {
     Out<3> mean, e;
     Out<4> L, T, D, V;
     auto members() { return std::tie(mean, e, L, T, D, V); }
-    static Kept* row(const Out<3>& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
-    static Kept* row(const Out<4>& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
+};
+// The same of node k alone.
+struct LaneNode {
+    Kept *mean, *e, *L, *T, *D, *V;
+    LaneNode(const LaneMemory& kept, int64_t k)
+        : mean(row(kept.mean, k)), e(row(kept.e, k)), L(row(kept.L, k)), T(row(kept.T, k)), D(row(kept.D, k)),
+          V(row(kept.V, k)) {}
+    template <class View> static Kept* row(const View& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
 };
 constexpr const char* LANE_MEMORY =
     "kept_mean(n,d,lanes) e(n,p,lanes) L(n,d,d,lanes) T(n,d,d,lanes) D(n,d,d,lanes) V(n,p,d,lanes) ";
 
-// Entries for several paths <-> memory, path by path.
-struct LaneRows {
-    int count;                          // paths, the first lanes
-    int64_t rows;                       // of an array (paths, rows, ...)
-    const int64_t* reached = nullptr;   // the least row of a path that is written; nullptr: all
-
-    // Row k of an array (paths, rows, n) <- the n numbers x; x has room for a whole number of vectors.
-    AFA_INLINE void write(const Beside* x, double* array, int64_t k, int n) const {
-        constexpr int L = LANES<double>;
-        for (int e = 0; e < n; e += L) {
-            const int some = n - e < L ? n - e : L;
+// Row k of an array (paths, rows, n) <- the n numbers x of each path l of who (bit l); x has room for a whole
+// number of vectors.
+AFA_INLINE void write_paths(const Beside* x, double* array, int64_t rows, int64_t k, int n, unsigned who) {
+    constexpr int L = LANES<double>;
+    for (int e = 0; e < n; e += L) {
+        const int some = n - e < L ? n - e : L;
+        AFA_UNROLL
+        for (int l = 0; l < L; l++) {
+            if (!(who >> l & 1u)) continue;
+            Beside t = {};
             AFA_UNROLL
-            for (int l = 0; l < L; l++) {
-                if (l >= count || (reached && k < reached[l])) continue;
-                Beside t = {};
-                AFA_UNROLL
-                for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
-                store_some<L>(array + (l * rows + k) * n + e, t, some);
-            }
+            for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
+            store_some<L>(array + (l * rows + k) * n + e, t, some);
         }
     }
-};
+}
 
 // A mean x (d) and its covariance X X^T, X by columns: room to write them from.
 template <int D> struct LaneLaw {
     Scratch<Beside, D * D> square;
     explicit LaneLaw(int64_t d) : square(d * d) {}
     template <class C, class N>
-    AFA_INLINE void write(const LaneRows& rows, int64_t k, const Beside* x, const C& X, double* mean, double* cov, N d_) {
+    AFA_INLINE void write(int64_t rows, int64_t k, unsigned who, const Beside* x, const C& X, double* mean, double* cov,
+                          N d_) {
         const int d = d_;
         each<D>(0, d, [&](int i) {
             each<D>(0, i + 1, [&](int j) {
@@ -65,8 +66,8 @@ template <int D> struct LaneLaw {
                 square[i * d + j] = square[j * d + i] = t;
             });
         });
-        rows.write(x, mean, k, d);
-        rows.write(&square[0], cov, k, d * d);
+        write_paths(x, mean, rows, k, d, who);
+        write_paths(&square[0], cov, rows, k, d * d, who);
     }
 };
 
@@ -76,31 +77,38 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                         const Out<3>& innovation, const Out<4>& S, const Out<2>& loglik, const LaneMemory& kept,
                         Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_, paths = static_cast<int>(z.shape[0]);
-    const int64_t N = mean.shape[1];
+    const int64_t N = mean.shape[1], T = z.shape[1];
     const Beside zero = {}, one = zero + 1.0;
     StateSpace<D, SMOOTH, Beside> space(d);
     ShownSpace<D, P, Beside> shown(d, p);
     LaneLaw<D> law(d);
     auto& A = space.A;
     auto& Y = shown.Y;
+    constexpr int ROOM = P == 0 ? 0 : (P * P + LANES<double>) / LANES<double> * LANES<double>;
     Scratch<Beside, D> x(d), before(d);
-    Scratch<Beside, P> v(p), rest(p), e(p);
-    const LaneRows nodes{paths, N, first.data};
+    Scratch<Beside, P> v(p), rest(p);
+    Scratch<Beside, ROOM> told(p * p + LANES<double>);   // what is written of an observation
+    unsigned who = 0;                                    // bit l: path l has set out
+    Beside share = zero;                                 // 1 for those paths
     int64_t start = N;
     for (int l = 0; l < paths; l++) start = first[l] < start ? first[l] : start;
     int64_t faced = -1;
     for (int64_t k = start; k < N; k++) {
         for (int l = 0; l < paths; l++) {   // path l sets out
             if (first[l] != k) continue;
+            share[l] = 1.0, who |= 1u << l;
             for (int i = 0; i < d; i++) {
                 x[i][l] = m0.row(l)[i];
-                if (SMOOTH && k > 0) LaneMemory::row(kept.mean, k - 1)[i][l] = m0.row(l)[i];
-                for (int j = 0; j < d; j++) {
-                    A(j, i)[l] = L0.row(l)[j * d + i];
-                    if (SMOOTH && k > 0) LaneMemory::row(kept.L, k - 1)[j * d + i][l] = L0.row(l)[j * d + i];
-                }
+                for (int j = 0; j < d; j++) A(j, i)[l] = L0.row(l)[j * d + i];
+            }
+            if (!SMOOTH || k == 0) continue;
+            const LaneNode node(kept, k - 1);
+            for (int i = 0; i < d; i++) {
+                node.mean[i][l] = x[i][l];
+                for (int j = 0; j < d; j++) node.L[j * d + i][l] = A(j, i)[l];
             }
         }
+        const LaneNode node(kept, SMOOTH ? k : 0);
         if (k > 0) {
             const double *F = chain.F.row(chain.step[k]), *b = chain.b.row(chain.step[k]);
             predict_root(F, chain.root.row(chain.step[k]), space, d_);
@@ -113,12 +121,12 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
         }
         if (SMOOTH)
             for (int c = 0; c < d; c++)
-                for (int i = 0; i < d; i++) LaneMemory::row(kept.D, k)[c * d + i] = A(d + c, d + i);
+                for (int i = 0; i < d; i++) node.D[c * d + i] = A(d + c, d + i);
         const int64_t o = chain.obs[k];
         if (o < 0 && SMOOTH)
             for (int a = 0; a < p; a++) {
-                LaneMemory::row(kept.e, k)[a] = zero;
-                for (int i = 0; i < d; i++) LaneMemory::row(kept.V, k)[a * d + i] = zero;
+                node.e[a] = zero;
+                for (int i = 0; i < d; i++) node.V[a * d + i] = zero;
             }
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
@@ -126,14 +134,11 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
             if (c != faced) face(H, shown, d_, p_);
             faced = c;
             Beside strength = one;
-            for (int l = 0; l < paths; l++) strength[l] = scale.row(l)[o];
+            for (int l = 0; l < paths; l++) strength[l] = scale[l * T + o];
             for (int a = 0; a < p; a++) {                                      // v = z - off - H m
                 Beside t = zero, there = zero;
-                for (int l = 0; l < paths; l++) {
-                    const bool is = seen.row(l)[o * p + a] && k >= first[l];
-                    there[l] = is ? 1.0 : 0.0;
-                    t[l] = is ? z.row(l)[o * p + a] : 0.0;
-                }
+                for (int l = 0; l < paths; l++) there[l] = seen[(l * T + o) * p + a], t[l] = z[(l * T + o) * p + a];
+                there *= share;
                 t -= off[a];
                 for (int i = 0; i < d; i++) t -= H[a * d + i] * x[i];
                 shown.seen[a] = there;
@@ -151,38 +156,36 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                 const Beside scaled = where_positive(there, Beside(1.0 / width), zero);
                 const Beside shrink = where_positive(there, Beside(1.0 / (f + width * root(shown.noise[a]))), zero);
                 const Beside unit = rest[a] * scaled;
-                e[a] = unit;
+                if (SMOOTH) node.e[a] = unit;
                 each<D>(0, (SMOOTH ? 2 * d : d), [&](int i) {
                     const Beside gain = condition(A, i, shown.phi, scaled, shrink, d_);
                     if (i < d) x[i] += gain * unit;                            // m <- m + W e
-                    else LaneMemory::row(kept.V, k)[a * d + i - d] = gain;
+                    else node.V[a * d + i - d] = gain;
                 });
                 for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, shown.phi, scaled, shrink, d_) * unit;
                 const Beside margin = f - KNOWN_EXACTLY * shown.cov(a, a);
                 worst = where_positive(Beside(there * (margin > zero ? zero : one)), -one, worst);
                 total += where_positive(there, Beside(LOG_2PI + log_of(f) + unit * unit), zero);
             });
-            if (SMOOTH)
-                for (int a = 0; a < p; a++) LaneMemory::row(kept.e, k)[a] = e[a];
-            for (int l = 0; l < paths; l++) {
-                if (k < first[l]) continue;
-                if (!(worst[l] > 0.0)) return k;
-                loglik.row(l)[o] = -0.5 * total[l];
-                for (int a = 0; a < p; a++) {
-                    innovation.row(l)[o * p + a] = shown.seen[a][l] > 0.0 ? v[a][l] : NAN;
-                    for (int b = 0; b < p; b++) S.row(l)[(o * p + a) * p + b] = shown.cov(a, b)[l];
-                }
-            }
+            worst = where_positive(share, worst, one);
+            if (!all_between(worst, 0.0, HUGE_VAL)) return k;
+            for (int a = 0; a < p; a++) told[a] = where_positive(shown.seen[a], v[a], zero + NAN);
+            write_paths(&told[0], innovation.data, T, o, p, who);
+            for (int a = 0; a < p; a++)
+                for (int b = 0; b < p; b++) told[a * p + b] = shown.cov(a, b);
+            write_paths(&told[0], S.data, T, o, p * p, who);
+            for (int l = 0; l < paths; l++)
+                if (who >> l & 1u) loglik[l * T + o] = -0.5 * total[l];
         }
         if (SMOOTH)
             for (int i = 0; i < d; i++) {
-                LaneMemory::row(kept.mean, k)[i] = x[i];
+                node.mean[i] = x[i];
                 for (int c = 0; c < d; c++) {
-                    LaneMemory::row(kept.L, k)[c * d + i] = A(c, i);
-                    LaneMemory::row(kept.T, k)[c * d + i] = A(c, d + i);
+                    node.L[c * d + i] = A(c, i);
+                    node.T[c * d + i] = A(c, d + i);
                 }
             }
-        if (k == N - 1 || !SMOOTH) law.write(nodes, k, &x[0], A, mean.data, cov.data, d_);
+        if (k == N - 1 || !SMOOTH) law.write(N, k, who, &x[0], A, mean.data, cov.data, d_);
     }
     return -1;
 }
@@ -212,46 +215,45 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
     Scratch<Beside, 2 * D> scratch(2 * d);
     Scratch<Beside, D> y(d), before(d), x(d);
     LaneLaw<D> law(d);
-    const LaneRows nodes{paths, N, last.data};
+    unsigned who = (1u << paths) - 1u;   // bit l: path l goes on
     for (int i = 0; i < d; i++) Z(i, i) += 1.0;
     int64_t least = N - 1;
     for (int l = 0; l < paths; l++) least = last[l] < least ? last[l] : least;
     for (int64_t k = N - 1; k >= least; k--) {
         if (k < N - 1) {
-            const Kept *T = LaneMemory::row(kept.T, k + 1), *D_ = LaneMemory::row(kept.D, k + 1),
-                         *V = LaneMemory::row(kept.V, k + 1), *e = LaneMemory::row(kept.e, k + 1),
-                         *L = LaneMemory::row(kept.L, k), *m = LaneMemory::row(kept.mean, k);
+            const LaneNode node(kept, k), later(kept, k + 1);
             for (int i = 0; i < d; i++) before[i] = y[i];
             each<D>(0, d, [&](int i) {
                 Beside t = {};
-                each<D>(0, d, [&](int j) { t += T[j * d + i] * before[j]; });     // xi = T xi+ + V e
-                each<P>(0, p, [&](int a) { t += V[a * d + i] * e[a]; });
+                each<D>(0, d, [&](int j) { t += later.T[j * d + i] * before[j]; });     // xi = T xi+ + V e
+                each<P>(0, p, [&](int a) { t += later.V[a * d + i] * later.e[a]; });
                 y[i] = t;
             });
             each<D>(0, d, [&](int c) {
                 each<D>(0, d, [&](int i) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
                     Beside t = {};
-                    each<D>(c, d, [&](int j) { t += T[j * d + i] * Z(c, j); });
+                    each<D>(c, d, [&](int j) { t += later.T[j * d + i] * Z(c, j); });
                     A(c, i) = t;
-                    A(d + c, i) = D_[c * d + i];
+                    A(d + c, i) = later.D[c * d + i];
                 });
             });
             triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
             each<D>(0, d, [&](int c) { each<D>(0, d, [&](int i) { Z(c, i) = A(c, i); }); });
             each<D>(0, d, [&](int i) {
-                Beside t = m[i];
-                each<D>(0, d, [&](int j) { t += L[j * d + i] * y[j]; });          // m + L xi
+                Beside t = node.mean[i];
+                each<D>(0, d, [&](int j) { t += node.L[j * d + i] * y[j]; });     // m + L xi
                 x[i] = t;
                 each<D>(0, d, [&](int c) {
                     Beside s = {};
-                    each<D>(c, d, [&](int j) { s += L[j * d + i] * Z(c, j); });
+                    each<D>(c, d, [&](int j) { s += node.L[j * d + i] * Z(c, j); });
                     LZ(c, i) = s;
                 });
             });
-            law.write(nodes, k, &x[0], LZ, mean.data, cov.data, d_);
+            law.write(N, k, who, &x[0], LZ, mean.data, cov.data, d_);
         }
         for (int l = 0; l < paths; l++) {
             if (k != last[l]) continue;
+            who &= ~(1u << l);
             for (int i = 0; i < d; i++) {
                 y0.row(l)[i] = y[i][l];
                 for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = Z(j, i)[l];
