@@ -111,28 +111,34 @@ ONE_BLOCK = range(1 << 17, 1 << 22)
 """Numbers that are allocated together."""
 
 
-def empty_gains(N: int, d: int, p: int, smooth: bool = True) -> Gains:
-    """Room for the gains of N nodes; without `smooth` nothing is written for the smoother.
+def _rooms(*shapes: tuple[int, ...]) -> list[NDArray[np.float64]]:
+    """Arrays of these shapes.
 
     From 1 MiB to 32 MiB they lie in one block: given back one by one they would return to the
     system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
     stays with the process, what is larger never does).
     """
+    sizes = [math.prod(shape) for shape in shapes]
+    if (whole := sum(sizes)) not in ONE_BLOCK:
+        return [np.empty(shape) for shape in shapes]
+    block, ends = np.empty(whole), accumulate(sizes, initial=0)
+    return [block[a:b].reshape(x) for (a, b), x in zip(pairwise(ends), shapes, strict=True)]
+
+
+def empty_gains(N: int, d: int, p: int, smooth: bool = True) -> Gains:
+    """Room for the gains of N nodes; without `smooth` nothing is written for the smoother."""
     slot, rows, square = np.empty(N, np.int64), (N, p, d), (N, d, d)
-    shapes = rows, (N, p, p), (N,), square, square, rows, square
-    if (whole := N * (2 * p * d + p * p + 1 + 3 * d * d)) in ONE_BLOCK:
-        block, ends = np.empty(whole), accumulate(map(math.prod, shapes), initial=0)
-        return Gains(slot, *(block[a:b].reshape(x) for (a, b), x in zip(pairwise(ends), shapes)))
-    W, K, half, root = (np.empty(shape) for shape in shapes[:4])
-    if not smooth:
-        return Gains(slot, W, K, half, root, root, W, root)
-    return Gains(slot, W, K, half, root, *(np.empty(shape) for shape in shapes[4:]))
+    forward = rows, (N, p, p), (N,), square
+    if smooth:
+        return Gains(slot, *_rooms(*forward, square, rows, square))
+    W, K, half, root = _rooms(*forward)
+    return Gains(slot, W, K, half, root, root, W, root)
 
 
 def lane_memory(N: int, d: int, p: int) -> LaneMemory:
     """Room for N nodes."""
-    shapes = (d,), (p,), (d, d), (d, d), (d, d), (p, d)
-    return LaneMemory(*(np.empty((N, *shape, LANES)) for shape in shapes))
+    L = (N, d, d, LANES)
+    return LaneMemory(*_rooms((N, d, LANES), (N, p, LANES), L, L, L, (N, p, d, LANES)))
 
 
 filter_covariances = core.filter_covariances
