@@ -63,7 +63,8 @@ def options_of(name: str, command: click.Command) -> str:
             lines += [*textwrap.wrap(_plain(paragraph), 100, break_on_hyphens=False), ""]
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and isinstance(parameter, click.Option) and parameter.name != "help":
+        option = isinstance(parameter, click.Option) and "--help" not in parameter.opts
+        if option and record is not None:
             lines.append(f"``{record[0]}``")
             lines += INDENTED.wrap(_plain(record[1]))
     return "\n".join(lines) + "\n"

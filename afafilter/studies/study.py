@@ -126,9 +126,9 @@ class Study(ShownByFields, Grid):
             Made if absent; one JSON file per cell, written when it is finished, others left alone.
         n_jobs : int, optional
             Joblib workers. None: 1, or what the surrounding `joblib.parallel_config` says,
-            e.g. backend="dask" for a cluster; files are written by the calling process. Dask looks
-            at its workers a hundred times a second, which costs small cells a fifth:
-            `dask.config.set({"distributed.worker.profile.enabled": False})` before it starts.
+            e.g. backend="dask" for a cluster; files are written by the calling process. Dask's
+            monitors cost small cells a third; the example "A study over a grid, on a cluster" says
+            how to have them look less often.
         progress, retry_failed : bool
             A bar on stderr (None: in a terminal); cells in which an estimator failed once more.
 

@@ -33,12 +33,21 @@ print(len(study.cells), "cells")
 
 # %%
 # On dask: a client, and joblib's backend of that name. With ``Client("tcp://scheduler:8786")`` the
-# same lines use a cluster. (``n_jobs=4`` without dask uses this machine.)
+# same lines use a cluster. (``n_jobs=4`` without dask uses this machine.) Dask's monitors look at
+# every worker up to a hundred times a second; looking less often matters where cells are small.
+import dask
 from distributed import Client, LocalCluster
 from joblib import parallel_config
 
 folder = tempfile.mkdtemp()
+seldom = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "1s",
+}
 with (
+    dask.config.set(seldom),
     LocalCluster(n_workers=1, processes=False, dashboard_address=None) as here,
     Client(here),
     parallel_config(backend="dask"),
