@@ -371,7 +371,19 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
         double *Omega = open.error(j), *fresh = &open.turned[j * d], v = 0.0;
         bool turned = false;
         for (int i = 0; i < d; i++) turned = turned || fresh[i] != 0.0;
-        if (!turned) continue;
+        if (!turned && !open.scaled) continue;
+        if (!turned) {
+            double* other = open.direction(j), x = 0.0;
+            for (int i = 0; i < d; i++) x += h[i] * other[i];
+            if (x == 0.0) continue;
+            const double s = x / seen;
+            for (int i = 0; i < d; i++) {
+                fresh[i] = std::fabs(s * n[i]) + std::fabs(other[i]);
+                other[i] -= s * n[i];
+                open.peak[j * d + i] += std::fabs(s) * open.peak[first * d + i];
+            }
+            turn(first, j, 1.0, s, 0.0);
+        }
         for (int i = 0; i < d; i++) {
             u[i] = 0.0;
             for (int l = 0; l < d; l++) u[i] += Omega[i * d + l] * h[l] / seen;

@@ -299,6 +299,15 @@ def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
     return out
 
 
+def uses(pattern: Pattern) -> ObsMask:
+    """(Tq, T) whether a query uses an observation, one that sees something of the state."""
+    first, last = (end[:, None] for end in pattern.used)
+    j = np.arange(len(pattern.js))
+    out: ObsMask = np.zeros((len(pattern.plan.times), len(pattern.plan.stamps)), dtype=bool)
+    out[:, pattern.js] = (j >= first) & (j < last) & (pattern.walk.sight.rank > 0)
+    return out
+
+
 def to_tile(pattern: Pattern, queries: slice, x: Array) -> Array:
     """States (P, nq, d) in the coordinates and units of the queries; all NaN where one is."""
     plan = pattern.plan

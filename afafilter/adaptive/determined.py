@@ -108,7 +108,6 @@ def solve_triangles(
     if turn is not None:
         X[some] = X[some] @ turn
     X[fixed] = 0.0
-    doubt &= ~unknown.all(axis=-1)
     magnified = np.where(doubt, np.inf, np.abs(X).max(axis=(-2, -1), initial=0.0))
     return Solved(X / np.swapaxes(unit, -1, -2), unknown, lost, magnified)
 

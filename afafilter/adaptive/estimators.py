@@ -132,8 +132,9 @@ def adaptive_filter(
         *claims*, (sum w P)^-1 (NaN for beta != 1, where none is claimed); weights (..., Tq, T) on
         request: the share tr[(sum w P)^-1 w_ij P_ij] / d of each observation, rows sum to one
         (isotropic models: the attention A_ij itself); for correlation="exact" the robust weights
-        w_ij. Components that the data do not determine: mean NaN, variance inf. info holds the
-        method, the correlation and `change`, the largest move of an anchor per round.
+        w_ij, 1 where there is no `weight`. Components that the data do not determine: mean NaN,
+        variance inf. info holds the method, the correlation and `change`, the largest move of an
+        anchor per round.
 
     Warns
     -----

@@ -21,6 +21,7 @@ from afafilter.adaptive.dense import (
     spread_of,
     tiles,
     to_tile,
+    uses,
 )
 from afafilter.adaptive.exact import make_chain, make_stops, solve_exact
 from afafilter.adaptive.forms import is_invertible
@@ -128,6 +129,8 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outco
             if weights is not None and solution.shares is not None:
                 weights[where, queries] = solution.shares
             _merge(outcome.change, change)
+    if weights is not None and options.exact:
+        weights[...] = np.where(uses(pattern), weights if reweighted else 1.0, 0.0)
     return outcome
 
 

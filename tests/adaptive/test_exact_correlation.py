@@ -9,6 +9,7 @@ import pytest
 from scipy.linalg import expm
 
 from afafilter import (
+    Huber,
     LinearSDE,
     StudentT,
     adaptive_filter,
@@ -156,6 +157,27 @@ def test_neighbouring_queries_keep_their_own_weights(estimator, window):
         mean, cov = dense_posterior(model, t[use], z[use], causal=False, **at)
         assert_same(found.mean[i], mean[0])
         assert_same(found.cov[i], cov[0])
+
+
+@BOTH
+@pytest.mark.parametrize("weight", [None, Huber(1e6)])
+@pytest.mark.parametrize("window", [None, 2])
+def test_weights_are_1_for_what_a_query_uses(estimator, weight, window):
+    """With and without a robust weight that finds no outlier; missing rows have none."""
+    model, t = ROBUST["square"], np.array([0.0, 0.3, 0.3, 0.9, 1.4, 2.0])
+    z = draw_data(model, t, 4)
+    z[[0, 3]] = np.nan
+    z[4, 1] = np.nan
+    options = {"correlation": "exact", "return_weights": True, "window": window}
+    seen, queries = np.array([1, 2, 4, 5]), np.array([-1.0, 0.3, 1.0])
+    for asked, past in ((None, np.arange(1, 7)), (queries, np.array([0, 3, 4]))):
+        found = estimator(model, t, z, weight=weight, query_times=asked, **options)
+        assert found.weights.shape == (len(past), len(t))
+        for row, n in zip(found.weights, past, strict=True):
+            sides = [seen[seen < n]] + [seen[seen >= n]] * (not is_causal(estimator))
+            if window is not None:
+                sides = [sides[0][-window:], *(side[:window] for side in sides[1:])]
+            np.testing.assert_array_equal(row, np.isin(np.arange(len(t)), np.hstack(sides)))
 
 
 @BOTH

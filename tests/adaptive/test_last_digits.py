@@ -103,6 +103,74 @@ def test_right_or_warned(name):
         assert set(found) == {("right", False)}
 
 
+SPIRAL = [[-0.1, -1.0], [1.0, -0.1]]
+MERGING = {
+    "a spiral drives a velocity": (
+        block_diag([[0.0, 1.0], [0.0, 0.0]], SPIRAL) - np.eye(4)[[0]].T @ np.eye(4)[[3]],
+        np.diag([0.0, 1.0, 0.3, 0.3]),
+        [[1.0, 1.0, -1.0, -1.0]],
+    ),
+    "two decays and a walk": (
+        np.diag([-2.0, -1.0, 0.0]),
+        np.diag([1.0, 2.0, 1.0]),
+        np.ones((1, 3)),
+    ),
+    "equal decays and a constant": (
+        np.diag([-1.0, -1.0, 0.0]) - 1.5 * np.eye(3)[[1]].T @ np.eye(3)[[0]],
+        np.diag([2.0, 2.0, 0.0]),
+        np.ones((1, 3)),
+    ),
+}
+
+
+def at_the_end(A, Q, C, t):
+    """How far the newest estimate from observations at t is off, what was said, and is open."""
+    model = LinearSDE(A, Q=Q, R=[[1e-4]], C=C, prior="diffuse")
+    z = np.random.default_rng(0).standard_normal((len(t), 1))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = adaptive_filter(model, t, z, method="dense", query_times=t[-1:])
+    assert {warning.category for warning in said} <= {LostDigits}
+    literal = ExactGaussian(model, t, z, bits=1600).forgetful().with_rounding(1e-60)
+    off = law_apart(
+        (found.mean[0], found.cov[0]), pulled(literal, t[-1], range(len(t))), literal.stretch()
+    )
+    return off, bool(said), np.isnan(found.mean[0])
+
+
+@pytest.mark.parametrize("gap", [40.0, 400.0])
+@pytest.mark.parametrize("name", MERGING)
+def test_fast_directions_that_merge_into_the_slow_one_over_a_gap(name, gap):
+    """Observations after it that are enough tell on their own, without a warning."""
+    A, Q, C = MERGING[name]
+    later = gap + 0.7 * np.arange(len(A) + 1)
+    off, said, open_ = at_the_end(A, Q, C, np.array([0.0, *later]))
+    assert off <= 1e-6
+    assert not said
+    assert not open_.any()
+    off, said, _ = at_the_end(A, Q, C, np.array([0.0, *later[: len(A) - 1]]))
+    assert off <= 1e-6 or said
+
+
+@pytest.mark.parametrize("gap", [35.0, 50.0, 90.0])
+@pytest.mark.parametrize("name", [name for name in MERGING if "decays" in name])
+def test_what_a_row_before_a_gap_shows_of_fast_directions_is_kept(name, gap):
+    """Two rows after it for three states: the third is told by the row before."""
+    A, Q, C = MERGING[name]
+    off, said, open_ = at_the_end(A, Q, C, np.array([0.0, gap, gap + 0.7]))
+    assert off <= 1e-6
+    assert not said
+    assert not open_.any()
+
+
+@pytest.mark.parametrize("gap", [60.0, 100.0, 150.0])
+@pytest.mark.parametrize("step", [2.0, 7.0])
+def test_where_all_is_called_open_though_the_equations_show_it_is_said(gap, step):
+    A, Q = -np.diag([1.0, 2.0, 3.0, 0.0]), np.diag([2.0, 2.0, 2.0, 0.0])
+    _, said, open_ = at_the_end(A, Q, np.ones((1, 4)), np.r_[0.0, gap + step * np.arange(3)])
+    assert said or not open_.any()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_ordinary_models_are_answered_once(name, monkeypatch):
     """Neither a warning nor the time of a second look."""

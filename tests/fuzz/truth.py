@@ -106,6 +106,7 @@ class Truth:
             return Verdict(name, "excused", error)
         neighbours: list[Ask] = [lambda e, gone=gone: what(e.forgetful(gone)) for gone in GONE]
         neighbours += [lambda e, size=size: what(e.with_rounding(size)) for size in BORDER]
+        neighbours.append(lambda e: what(e.forgetful().with_rounding(BORDER[0])))
         laws = [wanted]
         for other in neighbours:
             laws.append(self.ask(other))
