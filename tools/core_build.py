@@ -40,7 +40,7 @@ GROUPS = {
     "attention": ("bind_attention", "bind"),
 }
 """Sources that are compiled as one: what they share is read and compiled once. Long ones first."""
-LENT = {("v4", "series"): "v3"}
+LENT = {("v4", "series"): "v3", ("v4", "kalman"): "v3"}
 """Groups that a level takes from another, so that they are not compiled once more: small states, a
 series at a time, leave registers of 512 bits half empty."""
 PAYS = ("lanes",)
