@@ -39,6 +39,11 @@ def mp_transition(
     return Phi.copy(), psi.copy(), V.copy()
 
 
+def step_noise(A: ArrayLike, Q: ArrayLike, length: float) -> Array:
+    """int_0^length e^{As} Q e^{A's} ds."""
+    return mp_transition(A, Q, np.zeros(len(np.asarray(A))), length)[2].astype(float)
+
+
 @lru_cache(maxsize=4096)
 def _mp_transition(A: bytes, Q: bytes, u: bytes, d: int, dt: float) -> tuple[Array, Array, Array]:
     block = np.zeros((2 * d + 1, 2 * d + 1))  # [[A, Q, u], [0, -A^T, 0], [0, 0, 0]]

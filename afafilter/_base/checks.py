@@ -105,10 +105,6 @@ def all_finite(x: NDArray[Any]) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(x.sum()):
                 return True
-    elif x.dtype is _FLOAT64:
-        flat = x.reshape(-1)
-        if isfinite(flat.dot(flat)):
-            return True
     return bool(np.isfinite(x).all())
 
 

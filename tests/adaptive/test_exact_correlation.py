@@ -17,9 +17,9 @@ from afafilter import (
     kalman_filter,
     rts_smoother,
 )
-from tests.adaptive.test_estimators import BOTH, assert_same, integral
+from tests.adaptive.test_estimators import BOTH, assert_same
 from tests.conftest import MODELS, draw_data, irregular_times
-from tests.oracles import dense_posterior
+from tests.oracles import dense_posterior, step_noise
 
 
 def is_causal(estimator):
@@ -80,11 +80,11 @@ def joint_estimate(model, t, z, i, weights, *, causal):
                 block += model.R / weights[j]
             if t[j] <= t[i] and t[k] <= t[i]:
                 gap = t[i] - max(t[j], t[k])
-                V = integral(lambda s: expm(A * s) @ Q @ expm(A * s).T, gap)
+                V = step_noise(A, Q, gap)
                 block += C @ expm(A * (t[j] - t[i])) @ V @ expm(A * (t[k] - t[i])).T @ C.T
             elif t[j] > t[i] and t[k] > t[i]:
                 first = min(t[j], t[k])
-                V = integral(lambda s: expm(A * s) @ Q @ expm(A * s).T, first - t[i])
+                V = step_noise(A, Q, first - t[i])
                 block += C @ expm(A * (t[j] - first)) @ V @ expm(A * (t[k] - first)).T @ C.T
             S[a * p : (a + 1) * p, b * p : (b + 1) * p] = block
     y = np.concatenate([z[j] for j in use])
@@ -121,11 +121,7 @@ def test_every_query_reweights_its_whole_history(estimator, name):
             for j in range(len(t)):
                 tau = t[i] - t[j]
                 H = model.C @ expm(-model.A * tau)
-                sign = -1.0 if tau >= 0 else 1.0
-                V = integral(
-                    lambda s, g=sign: expm(g * model.A * s) @ model.Q @ expm(g * model.A * s).T,
-                    abs(tau),
-                )
+                V = step_noise(-model.A if tau >= 0 else model.A, model.Q, abs(tau))
                 r = z[j] - H @ a
                 S = model.R + model.C @ V @ model.C.T
                 weights[j] = weight(r @ np.linalg.solve(S, r), len(r))

@@ -10,8 +10,8 @@ from afafilter import LinearSDE
 from afafilter.adaptive import recursions
 from afafilter.adaptive.dense import Pattern, make_pattern, make_plan, tiles
 from afafilter.adaptive.options import Options, make_spans
+from tests.oracles import step_noise
 
-NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)
 GRID = np.array([0.0, 0.3, 0.3, 0.9, 1.0, 1.6, 2.1, 2.2, 3.0, 3.5, 3.9])
 
 
@@ -33,19 +33,12 @@ def pattern_of(model: LinearSDE, z: np.ndarray, *, causal: bool) -> Pattern:
     return found
 
 
-def pulled_noise(A: np.ndarray, Q: np.ndarray, length: float) -> np.ndarray:
-    """int_0^length e^{As} Q e^{A's} ds by Gauss-Legendre."""
-    s = 0.5 * length * (NODES + 1.0)
-    steps = (0.5 * length * w * expm(A * x) @ Q @ expm(A * x).T for x, w in zip(s, NODE_WEIGHTS))
-    return sum(steps, np.zeros_like(Q))
-
-
 def information(model: LinearSDE, tau: float, y: np.ndarray, seen: np.ndarray):
     """H^T S^-1 H and H^T S^-1 y of one observation at lag tau, and H, S (MATH, any C)."""
     C, R = model.C[seen], model.R[np.ix_(seen, seen)]
     H = C @ expm(-model.A * tau)
     sign = -1.0 if tau >= 0 else 1.0
-    S = R + C @ pulled_noise(sign * model.A, model.Q, abs(tau)) @ C.T
+    S = R + C @ step_noise(sign * model.A, model.Q, abs(tau)) @ C.T
     inverse = np.linalg.inv(S)
     return H.T @ inverse @ H, H.T @ inverse @ y[seen], H, S
 
