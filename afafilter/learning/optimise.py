@@ -15,7 +15,6 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.learning.optimise_each import (
-    ENOUGH,
     Found,
     Objectives,
     Point,
@@ -30,6 +29,9 @@ from afafilter.learning.parameters.base import Parametrisation
 
 FLAT_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information below this count as no information."""
+
+NEAR = 0.1
+"""Share of the tolerance that the search leaves to be gained by the Newton steps."""
 
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
@@ -110,7 +112,7 @@ def maximise(
     at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
     many, typical = _singly(objective), par.typical[None]
     scale = search_scales(many, at[0], at[2], typical, par.roots)
-    top = climb(many, at, limits, scale, max_iter=max_iter, enough=ENOUGH * tolerance)
+    top = climb(many, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
     info = clear_informations(many, top.thetas, top.grads, typical)[0]
     found = top.of(0, (info, spectra(info, par.typical)))
     search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}

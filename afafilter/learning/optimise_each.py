@@ -28,13 +28,17 @@ FIRST_STEP = 0.5
 LONGEST_STEP = 10.0
 """Longest step of a coordinate, in units of the search."""
 
-SUFFICIENT = 1e-4
-"""Armijo's condition: share of the rise that the slope promises."""
+SUFFICIENT = 1e-3
+"""Wolfe's first condition: least share of the rise that the slope promises."""
 
-TRIALS = 12
+STEEP = 0.9
+"""Wolfe's second condition: a step ends where the slope is no more than this share of the first."""
+
+TRIALS, LONGER = 12, 3
+"""Points tried along a step, and how often of these it may grow because the slope is steep."""
 
 ENOUGH = 1e-3
-"""Share of the tolerance that the common search leaves to be gained."""
+"""Share of the tolerance that the common search of many series leaves to be gained."""
 
 Spectrum: TypeAlias = tuple[Array, Array]
 
@@ -106,35 +110,83 @@ def climb(
     """BFGS from `at`, points (S, n) with their values and gradients, each problem at its own pace.
 
     In units of `scale` the first step has length 1. A search ends when it expects to gain no more
-    than `enough`, g^T H g / 2, or finds no rise. Nocedal & Wright (2006), sec. 6.1.
+    than `enough`, g^T H g / 2, or finds no rise. Nocedal & Wright (2006), secs. 3.1 and 6.1.
     """
     thetas, values, grads = (np.array(x) for x in at)
+    lower, upper = bounds
+    limited = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
     S, n = thetas.shape
-    H = np.tile(np.eye(n), (S, 1, 1))  # inverse of minus the Hessian, in units of scale
+    inverse = Inverse(S, n)
     n_iter, histories = np.zeros(S, int), [[value] for value in values.tolist()]
     active = np.flatnonzero(np.isfinite(values))
     for k in range(max_iter):
         slope = grads[active] * scale[active]
-        step = np.einsum("sij,sj->si", H[active], slope)
+        if limited:
+            x = thetas[active]
+            free = np.where(slope > 0, x < upper[active], x > lower[active])
+            step, slope = inverse.held_step(active, slope, free), np.where(free, slope, 0.0)
+        else:
+            step = inverse.step(active, slope)
         rise = (step * slope).sum(axis=1)
         promising = 0.5 * rise > enough
         active, step, rise = active[promising], step[promising], rise[promising]
         if not len(active):
             break
-        longest = np.linalg.norm(step, axis=1) if k == 0 else np.abs(step).max(axis=1)
-        short = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
+        longest = np.sqrt((step**2).sum(axis=1)) if k == 0 else np.abs(step).max(axis=1)
+        first = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
         before = thetas[active], grads[active]
         risen = _line_search(
-            objective, (thetas, values, grads), active, (step * scale[active], rise, short), bounds
+            objective, (thetas, values, grads), active, (step * scale[active], rise, first), bounds
         )
         active = active[risen]
         moved = (thetas[active] - before[0][risen]) / scale[active]
         change = (before[1][risen] - grads[active]) * scale[active]
-        _update(H, active, moved, change, first=k == 0)
+        inverse.update(active, moved, change)
         n_iter[active] += 1
         for s, value in zip(active.tolist(), values[active].tolist(), strict=True):
             histories[s].append(value)
     return Climb(thetas, values, grads, n_iter, histories)
+
+
+class Inverse:
+    """The inverses H (S, n, n) of minus the Hessians, as steps and slopes tell them.
+
+    BFGS: H <- (I - s y^T / s^T y) H (I - y s^T / s^T y) + s s^T / s^T y where s^T y > 0. The first
+    matrix, gamma I, has gamma = s^T y / y^T y of the last step, as limited memory has it (Nocedal &
+    Wright, 2006, sec. 7.2), here with all steps: H = gamma W W^T + M.
+    """
+
+    def __init__(self, S: int, n: int) -> None:
+        self.H = np.tile(np.eye(n), (S, 1, 1))
+        self._W, self._M = self.H.copy(), np.zeros((S, n, n))
+
+    def step(self, which: Array, slope: Array) -> Array:
+        """H g of some of the problems."""
+        return np.asarray((self.H[which] @ slope[..., None])[..., 0])
+
+    def held_step(self, which: Array, slope: Array, free: Array) -> Array:
+        """The step while coordinates that are not free are held: H (g + force), 0 along these."""
+        step = self.step(which, slope)
+        if free.all():
+            return step
+        both = ~(free[:, :, None] | free[:, None, :])
+        held = np.where(both, self.H[which], np.eye(len(free[0])))
+        force = np.linalg.solve(held, np.where(free, 0.0, -step)[..., None])[..., 0]
+        return np.where(free, step + self.step(which, force), 0.0)
+
+    def update(self, which: Array, s: Array, y: Array) -> None:
+        """Steps s of some of the problems, over which their slopes fell by y."""
+        sy, yy = (s * y).sum(axis=1), (y**2).sum(axis=1)
+        curved = sy > 1e-10 * yy
+        if not curved.all():
+            self.H[which[~curved]] *= 4.0  # the slope did not fall: go farther
+            which, s, y, sy, yy = which[curved], s[curved], y[curved], sy[curved], yy[curved]
+        unit = s[:, :, None] / sy[:, None, None]
+        left = np.eye(s.shape[1]) - unit * y[:, None, :]
+        W = left @ self._W[which]
+        M = left @ self._M[which] @ left.swapaxes(1, 2) + unit * s[:, None, :]
+        self._W[which], self._M[which] = W, M
+        self.H[which] = (sy / yy)[:, None, None] * (W @ W.swapaxes(1, 2)) + M
 
 
 def _line_search(
@@ -144,43 +196,54 @@ def _line_search(
     move: tuple[Array, Array, Array],
     bounds: tuple[Array, Array],
 ) -> Any:
-    """Backtrack along the steps of `active` until each rises; `at` is moved there; which did.
+    """Go along the steps of `active` until Wolfe's conditions hold; `at` is moved; which rose.
 
     move : steps, the rises that they promise to first order, and the shares to try first.
     """
     thetas, values, grads = at
     step, rise, share = move
-    risen = np.zeros(len(active), bool)
+    origin, base = thetas[active], values[active]
+    # Share, gain and slope of the best point so far, and of the nearest beyond that is too far.
+    low, high = np.zeros((3, len(active))), np.full((3, len(active)), np.inf)
+    low[2] = rise
     left = np.arange(len(active))
-    for _ in range(TRIALS):
-        s = active[left]
-        new = np.clip(thetas[s] + share[left, None] * step[left], bounds[0][s], bounds[1][s])
+    for trial in range(TRIALS):
+        s, lower, upper = active[left], bounds[0][active[left]], bounds[1][active[left]]
+        new = np.clip(origin[left] + share[left, None] * step[left], lower, upper)
         value, grad = objective(new, s)
-        gained, promised = value - values[s], share[left] * rise[left]
-        up = gained > SUFFICIENT * promised
-        risen[left[up]] = True
+        inside = (new > lower) & (new < upper)
+        tried = np.array([share[left], value - base[left], (grad * step[left] * inside).sum(1)])
+        up = tried[1] > np.maximum(SUFFICIENT * share[left] * rise[left], low[1, left])
         thetas[s[up]], values[s[up]], grads[s[up]] = new[up], value[up], grad[up]
-        # The parabola through value, slope and the value found.
-        short = promised - gained
-        fall = np.where(np.isfinite(short), 0.5 * promised / np.where(up, 1.0, short), 0.1)
-        left, fall = left[~up], fall[~up]
+        former = low[:, left]
+        low[:, left[up]], high[:, left[~up]] = tried[:, up], tried[:, ~up]
+        more = ~up
+        if trial < LONGER:
+            more |= tried[2] > STEEP * rise[left]
+        left, former = left[more], former[:, more]
         if not len(left):
             break
-        share[left] *= np.clip(fall, 0.1, 0.5)
-    return risen
+        share[left] = _between(low[:, left], high[:, left], former)
+    return low[0] > 0
 
 
-def _update(H: Array, which: Any, moved: Array, change: Array, *, first: bool) -> None:
-    """BFGS: H <- (I - s y^T / s^T y) H (I - y s^T / s^T y) + s s^T / s^T y where s^T y > 0."""
-    sy = (moved * change).sum(axis=1)
-    yy = (change**2).sum(axis=1)
-    curved = sy > 1e-10 * yy
-    H[which[~curved]] *= 4.0  # the slope did not fall: go farther
-    which, s, y = which[curved], moved[curved], change[curved]
-    sy, yy = sy[curved, None, None], yy[curved, None, None]
-    old = np.eye(H.shape[1]) * (sy / yy) if first else H[which]
-    left = np.eye(H.shape[1]) - s[:, :, None] * y[:, None, :] / sy
-    H[which] = left @ old @ left.swapaxes(1, 2) + s[:, :, None] * s[:, None, :] / sy
+def _between(low: Array, high: Array, former: Array) -> Array:
+    """The next share to try: between low and high, or beyond low where nothing was too far.
+
+    Where the cubic through two points and their slopes is largest (Nocedal & Wright, eq. 3.59).
+    """
+    open_ = np.isinf(high[0])
+    a, fa, da = low
+    b, fb, db = np.where(open_, former, high)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = da + db - 3 * (fa - fb) / (a - b)
+        root = np.sign(b - a) * np.sqrt(mean**2 - da * db)
+        best = b - (b - a) * (mean + root - db) / (da - db + 2 * root)
+    wide = np.where(open_, a, high[0] - a)
+    least = a + np.where(open_, 0.1, 0.01) * wide
+    most = a + np.where(open_, 3.0, 0.9) * wide
+    unknown = a + np.where(open_, 3.0, 0.1) * wide
+    return np.asarray(np.clip(np.where(np.isfinite(best), best, unknown), least, most))
 
 
 def clear_informations(objective: Objectives, thetas: Array, grads: Array, typical: Array) -> Array:
