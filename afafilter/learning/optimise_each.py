@@ -113,118 +113,141 @@ def climb(
     than `enough`, g^T H g / 2, or finds no rise. Nocedal & Wright (2006), secs. 3.1 and 6.1.
     """
     thetas, values, grads = (np.array(x) for x in at)
-    lower, upper = bounds
-    limited = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
     S, n = thetas.shape
-    inverse = Inverse(S, n)
     n_iter, histories = np.zeros(S, int), [[value] for value in values.tolist()]
-    active = np.flatnonzero(np.isfinite(values))
+    start = np.arange(S), thetas, values, grads, scale, *bounds, *_unknown(S, n)
+    now = _Searches(*start).of(np.isfinite(values))
+    limited = bool(np.isfinite(bounds).any())
     for k in range(max_iter):
-        slope = grads[active] * scale[active]
-        if limited:
-            x = thetas[active]
-            free = np.where(slope > 0, x < upper[active], x > lower[active])
-            step, slope = inverse.held_step(active, slope, free), np.where(free, slope, 0.0)
-        else:
-            step = inverse.step(active, slope)
-        rise = (step * slope).sum(axis=1)
-        promising = 0.5 * rise > enough
-        active, step, rise = active[promising], step[promising], rise[promising]
-        if not len(active):
-            break
-        longest = np.sqrt((step**2).sum(axis=1)) if k == 0 else np.abs(step).max(axis=1)
-        first = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
-        before = thetas[active], grads[active]
-        risen = _line_search(
-            objective, (thetas, values, grads), active, (step * scale[active], rise, first), bounds
+        slope = now.grads * now.scale
+        free = (
+            np.where(slope > 0, now.thetas < now.upper, now.thetas > now.lower) if limited else None
         )
-        active = active[risen]
-        moved = (thetas[active] - before[0][risen]) / scale[active]
-        change = (before[1][risen] - grads[active]) * scale[active]
-        inverse.update(active, moved, change)
-        n_iter[active] += 1
-        for s, value in zip(active.tolist(), values[active].tolist(), strict=True):
+        step, slope = _step(now.H, slope, free)
+        rise = _dot(step, slope)
+        promising = 0.5 * rise > enough
+        now, step, rise = now.of(promising), step[promising], rise[promising]
+        if not len(rise):
+            break
+        longest = np.sqrt(_dot(step, step)) if k == 0 else np.abs(step).max(axis=1)
+        share = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
+        found, risen = _line_search(objective, now, (step * now.scale, rise, share))
+        now, (x, f, g) = now.of(risen), (part[risen] for part in found)
+        moved, change = (x - now.thetas) / now.scale, (now.grads - g) * now.scale
+        H, W, M = _updated((now.H, now.W, now.M), moved, change)
+        now = now._replace(thetas=x, values=f, grads=g, H=H, W=W, M=M)
+        thetas[now.which], values[now.which], grads[now.which] = x, f, g
+        n_iter[now.which] += 1
+        for s, value in zip(now.which.tolist(), f.tolist(), strict=True):
             histories[s].append(value)
     return Climb(thetas, values, grads, n_iter, histories)
 
 
-class Inverse:
-    """The inverses H (S, n, n) of minus the Hessians, as steps and slopes tell them.
+class _Searches(NamedTuple):
+    """Searches that go on: which they are, where they stand, units and bounds.
+
+    H (S, n, n), the inverse of minus the Hessian in units of scale, is gamma W W^T + M.
+    """
+
+    which: Any
+    thetas: Array
+    values: Array
+    grads: Array
+    scale: Array
+    lower: Array
+    upper: Array
+    H: Array
+    W: Array
+    M: Array
+
+    def of(self, kept: Any) -> _Searches:
+        """Some of them."""
+        return self if kept.all() else _Searches(*(part[kept] for part in self))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Scalar products of rows."""
+    return np.asarray((a * b).sum(axis=1))
+
+
+def _unknown(S: int, n: int) -> tuple[Array, Array, Array]:
+    """H, W and M before the first step."""
+    unit = np.tile(np.eye(n), (S, 1, 1))
+    return unit, unit, np.zeros((S, n, n))
+
+
+def _step(H: Array, slope: Array, free: Any) -> tuple[Array, Array]:
+    """The step H g, and the slope; 0 along what is not free, held by a force: H (g + force)."""
+    step = (H @ slope[..., None])[..., 0]
+    if free is None or free.all():
+        return step, slope
+    held = np.where(free[:, :, None] | free[:, None, :], np.eye(slope.shape[1]), H)
+    force = np.linalg.solve(held, np.where(free, 0.0, -step)[..., None])
+    return np.where(free, step + (H @ force)[..., 0], 0.0), np.where(free, slope, 0.0)
+
+
+def _updated(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tuple[Array, ...]:
+    """H, W and M after steps s over which the slopes fell by y.
 
     BFGS: H <- (I - s y^T / s^T y) H (I - y s^T / s^T y) + s s^T / s^T y where s^T y > 0. The first
     matrix, gamma I, has gamma = s^T y / y^T y of the last step, as limited memory has it (Nocedal &
-    Wright, 2006, sec. 7.2), here with all steps: H = gamma W W^T + M.
+    Wright, 2006, sec. 7.2), here with all steps.
     """
-
-    def __init__(self, S: int, n: int) -> None:
-        self.H = np.tile(np.eye(n), (S, 1, 1))
-        self._W, self._M = self.H.copy(), np.zeros((S, n, n))
-
-    def step(self, which: Array, slope: Array) -> Array:
-        """H g of some of the problems."""
-        return np.asarray((self.H[which] @ slope[..., None])[..., 0])
-
-    def held_step(self, which: Array, slope: Array, free: Array) -> Array:
-        """The step while coordinates that are not free are held: H (g + force), 0 along these."""
-        step = self.step(which, slope)
-        if free.all():
-            return step
-        both = ~(free[:, :, None] | free[:, None, :])
-        held = np.where(both, self.H[which], np.eye(len(free[0])))
-        force = np.linalg.solve(held, np.where(free, 0.0, -step)[..., None])[..., 0]
-        return np.where(free, step + self.step(which, force), 0.0)
-
-    def update(self, which: Array, s: Array, y: Array) -> None:
-        """Steps s of some of the problems, over which their slopes fell by y."""
-        sy, yy = (s * y).sum(axis=1), (y**2).sum(axis=1)
-        curved = sy > 1e-10 * yy
-        if not curved.all():
-            self.H[which[~curved]] *= 4.0  # the slope did not fall: go farther
-            which, s, y, sy, yy = which[curved], s[curved], y[curved], sy[curved], yy[curved]
-        unit = s[:, :, None] / sy[:, None, None]
-        left = np.eye(s.shape[1]) - unit * y[:, None, :]
-        W = left @ self._W[which]
-        M = left @ self._M[which] @ left.swapaxes(1, 2) + unit * s[:, None, :]
-        self._W[which], self._M[which] = W, M
-        self.H[which] = (sy / yy)[:, None, None] * (W @ W.swapaxes(1, 2)) + M
+    sy, yy = _dot(s, y), _dot(y, y)
+    curved = sy > 1e-10 * yy
+    if not curved.all():
+        H, *_ = kept = [np.array(part) for part in inverse]
+        H[~curved] *= 4.0  # the slope did not fall: go farther
+        some = _updated((H[curved], kept[1][curved], kept[2][curved]), s[curved], y[curved])
+        for whole, part in zip(kept, some, strict=True):
+            whole[curved] = part
+        return tuple(kept)
+    _, W, M = inverse
+    unit = s[:, :, None] / sy[:, None, None]
+    left = np.eye(s.shape[1]) - unit * y[:, None, :]
+    W, M = left @ W, left @ M @ left.swapaxes(1, 2) + unit * s[:, None, :]
+    return (sy / yy)[:, None, None] * (W @ W.swapaxes(1, 2)) + M, W, M
 
 
 def _line_search(
-    objective: Objectives,
-    at: tuple[Array, Array, Array],
-    active: Any,
-    move: tuple[Array, Array, Array],
-    bounds: tuple[Array, Array],
-) -> Any:
-    """Go along the steps of `active` until Wolfe's conditions hold; `at` is moved; which rose.
+    objective: Objectives, now: _Searches, move: tuple[Array, Array, Array]
+) -> tuple[list[Array], Any]:
+    """Go along steps until Wolfe's conditions hold: points, values, gradients, and which rose.
 
     move : steps, the rises that they promise to first order, and the shares to try first.
     """
-    thetas, values, grads = at
     step, rise, share = move
-    origin, base = thetas[active], values[active]
+    left = np.arange(len(rise))
     # Share, gain and slope of the best point so far, and of the nearest beyond that is too far.
-    low, high = np.zeros((3, len(active))), np.full((3, len(active)), np.inf)
-    low[2] = rise
-    left = np.arange(len(active))
+    low = np.array([np.zeros(len(rise)), np.zeros(len(rise)), rise])
+    high, best = np.full_like(low, np.inf), [now.thetas, now.values, now.grads]
     for trial in range(TRIALS):
-        s, lower, upper = active[left], bounds[0][active[left]], bounds[1][active[left]]
-        new = np.clip(origin[left] + share[left, None] * step[left], lower, upper)
-        value, grad = objective(new, s)
-        inside = (new > lower) & (new < upper)
-        tried = np.array([share[left], value - base[left], (grad * step[left] * inside).sum(1)])
-        up = tried[1] > np.maximum(SUFFICIENT * share[left] * rise[left], low[1, left])
-        thetas[s[up]], values[s[up]], grads[s[up]] = new[up], value[up], grad[up]
+        new = np.minimum(np.maximum(now.thetas + share[:, None] * step, now.lower), now.upper)
+        value, grad = objective(new, now.which)
+        gain = value - now.values
+        slope = _dot(grad, np.where((new > now.lower) & (new < now.upper), step, 0.0))
         former = low[:, left]
+        up = gain > np.maximum(SUFFICIENT * share * rise, former[1])
+        more = ~up | (slope > STEEP * rise) if trial < LONGER else ~up
+        if trial == 0:
+            if not more.any():
+                return [new, value, grad], up
+            best = [np.array(part) for part in best]
+        for part, found in zip(best, (new, value, grad), strict=True):
+            part[left[up]] = found[up]
+        tried = np.array([share, gain, slope])
         low[:, left[up]], high[:, left[~up]] = tried[:, up], tried[:, ~up]
-        more = ~up
-        if trial < LONGER:
-            more |= tried[2] > STEEP * rise[left]
-        left, former = left[more], former[:, more]
+        left, former, now, step, rise = (
+            left[more],
+            former[:, more],
+            now.of(more),
+            step[more],
+            rise[more],
+        )
         if not len(left):
             break
-        share[left] = _between(low[:, left], high[:, left], former)
-    return low[0] > 0
+        share = _between(low[:, left], high[:, left], former)
+    return best, low[0] > 0
 
 
 def _between(low: Array, high: Array, former: Array) -> Array:
