@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.linalg.block_diagonal import block_diagonal
 from afafilter.linalg.discretiser import Discretiser, transition
 from afafilter.linalg.doubling import components
 from afafilter.linalg.subspaces import (
@@ -100,8 +101,6 @@ class Coordinates:
 
 def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordinates:
     """Coordinates fit for lags up to `span`; loud : rounding of Q counts as noise."""
-    from scipy.linalg import block_diag
-
     unit = balanced_units(model.component_sizes, model.C, model.R)
     A = model.A * (unit / unit[:, None])
     rates = np.linalg.eigvals(A).real
@@ -143,7 +142,7 @@ def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordin
     return Coordinates(
         unit[:, None] * W,
         W_inv / unit,
-        block_diag(*(piece[1] for piece in pieces)),
+        block_diagonal(*(piece[1] for piece in pieces)),
         0.5 * (Q + Q.T),
         W_inv @ u,
         groups,

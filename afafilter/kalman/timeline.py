@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter._base.steps import distinct_steps
 from afafilter.kalman.recursions import Chain
-from afafilter.linalg.subspaces import ComponentSizes, component_sizes
+from afafilter.linalg.subspaces import ComponentSizes
 from afafilter.linalg.transitions import by_columns
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior, prior_time
@@ -112,7 +112,7 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
         _stack(model.d, n if showing else 1, 1),
         _stack(model.R if obs_cov is None else obs_cov, n if showing else 1, 2),
     )
-    sizes = component_sizes(model.F, given=True)
+    sizes = model.component_sizes
     return Timeline(t, chain, model.initial_law(), every, np.zeros(0, np.int64), sizes)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import scalar
 from afafilter.learning.start_values import GUESSES, Scales, data_scales
 from afafilter.likelihood.chain import PriorArrays, System
+from afafilter.linalg.block_diagonal import block_diagonal
 from afafilter.models.blocks import Block
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
@@ -186,12 +187,10 @@ class Family:
 
     def system(self, values: Mapping[str, float]) -> System:
         """Plain arrays of the components side by side; `values` complete and in order."""
-        from scipy.linalg import block_diag
-
         numbers = iter(values.values())
         blocks = [c.build(*(next(numbers) for _ in c.params)) for c in self.components]
         A, Q, P, flat = (
-            block_diag(*(getattr(block, name) for block in blocks))
+            block_diagonal(*(getattr(block, name) for block in blocks))
             for name in ("A", "Q", "cov", "flat")
         )
         R = np.zeros((self.obs_dim, self.obs_dim))

@@ -59,6 +59,8 @@ class System(NamedTuple):
     """D (p, m), what they add to the observations."""
     forcing: Forcing | None = None
     """The inputs themselves, which no gradient goes to."""
+    law: InitialLaw | None = None
+    """That of a stationary prior, where a model remembers it."""
 
     @classmethod
     def of(cls, model: LinearSDE) -> System:
@@ -66,7 +68,8 @@ class System(NamedTuple):
         A, Q, drift, C, offset, R = (
             plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )
-        system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
+        law = model.initial_law(0.0) if model.prior == "stationary" else None
+        system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay, law=law)
         return system if model.forcing is None else system.driven(model.forcing)
 
     def driven(self, forcing: Forcing) -> System:
@@ -87,6 +90,8 @@ class DiscreteSystem(NamedTuple):
     R: Array
     prior: PriorSpec
     time_varying: tuple[str, ...] = ()
+    law: InitialLaw | None = None
+    """That of a stationary prior, where a model remembers it."""
 
     @classmethod
     def of(cls, model: DiscreteModel) -> DiscreteSystem:
@@ -94,7 +99,8 @@ class DiscreteSystem(NamedTuple):
         F, Q, b, H, d, R = (
             plain(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
         )
-        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
+        law = model.initial_law() if model.prior == "stationary" else None
+        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying), law)
 
 
 def _prior(prior: Any) -> PriorSpec:
@@ -253,7 +259,7 @@ def _sde_prior(
         return _earlier_prior(system, law, gap)
     if prior == "diffuse":
         return InitialLaw.flat(len(A)), lambda _: (None, None, None, "diffuse"), None
-    law = InitialLaw.stationary(A, Q, u)
+    law = system.law or InitialLaw.stationary(A, Q, u)
 
     def stationary(g: Chain) -> Any:
         y = np.linalg.solve(A.T, g.mean)
@@ -314,7 +320,8 @@ def discrete_chain(
     elif system.prior == "diffuse":
         mean, cov, flat = InitialLaw.flat(n)
     else:
-        mean, cov, flat = InitialLaw.stationary_steps(system.F, system.Q, system.b)
+        law = system.law or InitialLaw.stationary_steps(system.F, system.Q, system.b)
+        mean, cov, flat = law
     index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov
     H, shift, R, row = _shown(T, spread("H"), spread("d"), R)

@@ -56,7 +56,8 @@ _BLURRED = 1e-8  # share of a pivot of V from which its factorisation has lost e
 _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
-_REMEMBERED = 32  # single intervals whose transitions are kept
+_REMEMBERED = 32  # single intervals, and sets of a few, whose transitions are kept
+_SMALL = 1024  # entries (n, d, d) of the largest such set
 _MOST_DOUBLINGS = 60  # of steps that decay by a rounding each
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
@@ -116,37 +117,41 @@ class Discretiser:
         self.norm = float(np.abs(self.A).sum(axis=0).max())
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
         self.cell = float(2.0 ** np.floor(np.log2(_CELL_REACH / self.unit)))
-        self.single: dict[float, tuple[Array, Array, Array]] = {}
-        self.single_roots: dict[float, tuple[Array, Array, Array]] = {}
+        self.few: dict[bytes, tuple[Array, Array, Array]] = {}
+        self.few_roots: dict[bytes, tuple[Array, Array, Array]] = {}
 
     def __call__(self, dt: Array) -> tuple[Array, Array, Array]:
         """Phi, psi, V over dt (...), as `transition`."""
         dt = np.asarray(dt, dtype=np.float64)
-        if dt.ndim == 1 and dt.size > 1 and (mostly_distinct(dt) or (dt[1:] > dt[:-1]).all()):
-            return self._each(dt)
-        if dt.size == 1:
-            found = _remembered(self.single, dt.item(), lambda: self._each(dt.reshape(1)))
+        taus = dt.ravel()
+        if self._few(taus):
+            found = _remembered(self.few, taus.tobytes(), lambda: self._some(taus))
             Phi, psi, V = (part.copy() for part in found)
-            shape = dt.shape
-            return (
-                Phi.reshape(shape + Phi.shape[1:]),
-                psi.reshape(shape + psi.shape[1:]),
-                V.reshape(shape + V.shape[1:]),
-            )
-        taus, where = np.unique(dt, return_inverse=True)
-        where = where.reshape(dt.shape)
-        Phi, psi, V = self._each(taus)
+        else:
+            Phi, psi, V = self._some(taus)
+        d = len(self.A)
+        shape = (*dt.shape, d, d)
+        return Phi.reshape(shape), psi.reshape(shape[:-1]), V.reshape(shape)
+
+    def _few(self, taus: Array) -> bool:
+        """Whether the transitions over these intervals are kept: of one, or not large."""
+        return len(taus) == 1 or 0 < len(taus) * self.A.size <= _SMALL
+
+    def _some(self, taus: Array) -> tuple[Array, Array, Array]:
+        """Over taus (n,), alike ones found once."""
+        if len(taus) == 1 or mostly_distinct(taus) or (taus[1:] > taus[:-1]).all():
+            return self._each(taus)
+        distinct, where = np.unique(taus, return_inverse=True)
+        Phi, psi, V = self._each(distinct)
         return Phi[where], psi[where], V[where]
 
     def roots(self, taus: Array) -> tuple[Array, Array, Array]:
         """Columns of Phi, psi, columns of the lower root of V over taus (n,), to be read only."""
-        if len(taus) > 1:
+
+        def find() -> tuple[Array, Array, Array]:
             return self._sharpened(taus, self._each(taus, roots=True))
 
-        def one() -> tuple[Array, Array, Array]:
-            return self._sharpened(taus, by_columns(*self(taus)))
-
-        return _remembered(self.single_roots, taus.item(), one)
+        return _remembered(self.few_roots, taus.tobytes(), find) if self._few(taus) else find()
 
     def _sharpened(
         self, taus: Array, found: tuple[Array, Array, Array]
@@ -308,16 +313,18 @@ class Discretiser:
 
 
 def _remembered(
-    known: dict[float, tuple[Array, Array, Array]],
-    tau: float,
+    known: dict[bytes, tuple[Array, Array, Array]],
+    key: bytes,
     find: Callable[[], tuple[Array, Array, Array]],
 ) -> tuple[Array, Array, Array]:
-    """What is known of the single interval tau; found and kept where it is not."""
-    if tau not in known:
-        if len(known) == _REMEMBERED:
+    """What is known of some intervals; found and kept where it is not."""
+    found = known.get(key)
+    if found is None:
+        found = find()
+        if len(known) >= _REMEMBERED:
             known.clear()
-        known[tau] = find()
-    return known[tau]
+        known[key] = found
+    return found
 
 
 def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, choice, covariance, real_array, shaped
 from afafilter._base.signatures import assign, rest_by_name
 from afafilter.linalg.discretiser import is_stable_in_steps
+from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.priors import InitialLaw, Prior, PriorLike, resolve_prior
 
 
@@ -134,11 +136,20 @@ class DiscreteModel:
         """Number of time steps T when an array varies with time, else None (any length)."""
         return len(getattr(self, self.time_varying[0])) if self.time_varying else None
 
+    @cached_property
+    def component_sizes(self) -> ComponentSizes:
+        """What rank decisions need to know of the dynamics, computed once."""
+        return component_sizes(self.F, given=True)
+
+    @cached_property
+    def _stationary_law(self) -> InitialLaw:
+        return InitialLaw.stationary_steps(self.F, self.Q, self.b)
+
     def initial_law(self) -> InitialLaw:
         """Law of x_0 before any observation."""
         if self.prior == "diffuse":
             return InitialLaw.flat(self.dim)
         if self.prior == "stationary":
-            return InitialLaw.stationary_steps(self.F, self.Q, self.b)
+            return self._stationary_law.copied()
         assert isinstance(self.prior, Prior)
         return self.prior.law

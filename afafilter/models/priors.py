@@ -27,6 +27,10 @@ class InitialLaw(NamedTuple):
     cov: Array
     diffuse: Array
 
+    def copied(self) -> InitialLaw:
+        """The same in arrays of its own."""
+        return InitialLaw(*(part.copy() for part in self))
+
     @classmethod
     def flat(cls, d: int) -> InitialLaw:
         """Nothing is known of any of the d components."""

@@ -30,6 +30,7 @@ from afafilter._base.checks import (
 from afafilter._base.signatures import assign, rest_by_name
 from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
+from afafilter.linalg.block_diagonal import block_diagonal
 from afafilter.linalg.modes import Modes, modes
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.models.blocks import drift_of_pairs
@@ -237,8 +238,7 @@ class LinearSDE:
         if self.prior == "diffuse":
             return InitialLaw.flat(self.dim)
         if self.prior == "stationary":
-            mean, cov, none = self._stationary_law
-            return InitialLaw(mean.copy(), cov.copy(), none)
+            return self._stationary_law.copied()
         assert isinstance(self.prior, Prior)
         start = prior_time(self.prior.t0, t_first)
         if start == t_first:
@@ -336,8 +336,6 @@ class LinearSDE:
             If the two observe a different number of components, have different delays or units
             of time, or priors at different times.
         """
-        from scipy.linalg import block_diag
-
         if not isinstance(other, LinearSDE):
             return NotImplemented
         if self.obs_dim != other.obs_dim:
@@ -353,8 +351,8 @@ class LinearSDE:
         if self.delay != other.delay:
             raise ValueError(f"models to add must share delay, got {self.delay} and {other.delay}")
         return LinearSDE(
-            block_diag(self.A, other.A),
-            Q=block_diag(self.Q, other.Q),
+            block_diagonal(self.A, other.A),
+            Q=block_diagonal(self.Q, other.Q),
             R=self.R + other.R,
             C=np.hstack([self.C, other.C]),
             drift=np.concatenate([self.drift, other.drift]),
@@ -373,8 +371,6 @@ def named_parts(model: LinearSDE) -> tuple[tuple[str, int], ...]:
 
 
 def _join_priors(a: LinearSDE, b: LinearSDE) -> PriorLike:
-    from scipy.linalg import block_diag
-
     if isinstance(a.prior, str) and a.prior == b.prior:
         return a.prior
     stamps = {m.prior.t0 for m in (a, b) if isinstance(m.prior, Prior)}
@@ -382,10 +378,10 @@ def _join_priors(a: LinearSDE, b: LinearSDE) -> PriorLike:
         raise ValueError(f"models to add must have priors at the same t0, got {stamps}")
     t0 = stamps.pop() if stamps else None
     laws = [m.prior.law if isinstance(m.prior, Prior) else m.initial_law(0.0) for m in (a, b)]
-    flat = block_diag(*(law.diffuse for law in laws))
+    flat = block_diagonal(*(law.diffuse for law in laws))
     return Prior(
         np.concatenate([law.mean for law in laws]),
-        block_diag(*(law.cov for law in laws)),
+        block_diagonal(*(law.cov for law in laws)),
         t0,
         flat if flat.size else None,
     )

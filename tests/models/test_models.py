@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from afafilter import DiscreteModel, LinearSDE, Prior
+from afafilter import DiscreteModel, LinearSDE, Prior, spiral
 from tests.conftest import MODELS, draw_data, irregular_times
 from tests.oracles import dense_loglik, dense_posterior, joint_gaussian, mp_transition
 
@@ -409,3 +411,22 @@ def test_matrices_after_the_first_are_named():
     model = pickle.loads(pickle.dumps(LinearSDE(-two, Q=two, R=two)))
     np.testing.assert_array_equal(model.A, -two)
     np.testing.assert_array_equal(replace(model, R=3 * two).R, 3 * two)
+
+
+def test_what_a_model_remembers_is_its_own() -> None:
+    """Laws and transitions that callers change leave the model as it was; other threads too."""
+    discrete = DiscreteModel([[0.9, 0.2], [-0.2, 0.8]], Q=np.eye(2), H=[[1.0, 0.0]], R=[[0.5]])
+    laws: list[Any] = [spiral().initial_law, lambda _: discrete.initial_law()]
+    for law in laws:
+        kept = law(0.0).cov.copy()
+        law(0.0).cov[:] = np.nan
+        np.testing.assert_array_equal(law(0.0).cov, kept)
+    model = spiral()
+    sets = [np.array([0.1, 0.4, 0.2]) * k for k in range(1, 100)]
+    wanted = [spiral().transition(steps) for steps in sets]
+    model.transition(sets[0])[0][:] = np.nan
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(model.transition, sets + sets))
+    for got, exact in zip(found, wanted + wanted, strict=True):
+        for part, other in zip(got, exact, strict=True):
+            np.testing.assert_array_equal(part, other)
