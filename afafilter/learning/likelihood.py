@@ -95,11 +95,16 @@ def loglik(
         if isinstance(model, Family):
             return _of_family(model, params or {}, data, gradient)
         system: System | DiscreteSystem
+        law = None
         if isinstance(model, LinearSDE):
             names, system = CONTINUOUS, System.of(model)
+            if model.prior == "stationary":
+                law = model.initial_law(float(data.t[0]))
         else:
             names, system = DISCRETE, DiscreteSystem.of(model)
-        value, grad = evaluate(system, data, gradient=gradient, warn=True)
+            if model.prior == "stationary":
+                law = model.initial_law()
+        value, grad = evaluate(system, data, gradient=gradient, warn=True, law=law)
     except np.linalg.LinAlgError as error:
         raise ValueError(f"the likelihood does not exist: {error}") from None
     if not gradient:

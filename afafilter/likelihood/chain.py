@@ -59,8 +59,6 @@ class System(NamedTuple):
     """D (p, m), what they add to the observations."""
     forcing: Forcing | None = None
     """The inputs themselves, which no gradient goes to."""
-    law: InitialLaw | None = None
-    """That of a stationary prior, where a model remembers it."""
 
     @classmethod
     def of(cls, model: LinearSDE) -> System:
@@ -68,8 +66,7 @@ class System(NamedTuple):
         A, Q, drift, C, offset, R = (
             plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )
-        law = model.initial_law(0.0) if model.prior == "stationary" else None
-        system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay, law=law)
+        system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
         return system if model.forcing is None else system.driven(model.forcing)
 
     def driven(self, forcing: Forcing) -> System:
@@ -90,8 +87,6 @@ class DiscreteSystem(NamedTuple):
     R: Array
     prior: PriorSpec
     time_varying: tuple[str, ...] = ()
-    law: InitialLaw | None = None
-    """That of a stationary prior, where a model remembers it."""
 
     @classmethod
     def of(cls, model: DiscreteModel) -> DiscreteSystem:
@@ -99,8 +94,7 @@ class DiscreteSystem(NamedTuple):
         F, Q, b, H, d, R = (
             plain(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
         )
-        law = model.initial_law() if model.prior == "stationary" else None
-        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying), law)
+        return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
 
 
 def _prior(prior: Any) -> PriorSpec:
@@ -188,10 +182,15 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d))
 
 
-def sde_chain(system: System, data: Data) -> tuple[Chain, Callable[[Chain], System]]:
-    """The chain of an SDE on the data's grid, and the map from chain to system gradients."""
+def sde_chain(
+    system: System, data: Data, law: InitialLaw | None = None
+) -> tuple[Chain, Callable[[Chain], System]]:
+    """The chain of an SDE on the data's grid, and the map from chain to system gradients.
+
+    law : that of a stationary prior, where it is known.
+    """
     A, Q, u = system.A, system.Q, system.drift
-    (mean, cov, flat), prior_pullback, lead = _sde_prior(system, data.t[0] - system.delay)
+    (mean, cov, flat), prior_pullback, lead = _sde_prior(system, data.t[0] - system.delay, law)
     reach = np.abs(A).sum(axis=0).max() * data.longest
     faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
     if reach <= COMPILED_REACH and not faint:
@@ -246,7 +245,7 @@ def _decay(A: Array) -> float:
 
 
 def _sde_prior(
-    system: System, t_first: float
+    system: System, t_first: float, law: InitialLaw | None
 ) -> tuple[InitialLaw, Callable[[Chain], Any], Lead | None]:
     """Law of the first state, the pullback of a gradient by it to (A, Q, drift, prior arrays), and
     the step that leads from an earlier prior to it."""
@@ -259,7 +258,7 @@ def _sde_prior(
         return _earlier_prior(system, law, gap)
     if prior == "diffuse":
         return InitialLaw.flat(len(A)), lambda _: (None, None, None, "diffuse"), None
-    law = system.law or InitialLaw.stationary(A, Q, u)
+    law = law or InitialLaw.stationary(A, Q, u)
 
     def stationary(g: Chain) -> Any:
         y = np.linalg.solve(A.T, g.mean)
@@ -297,9 +296,12 @@ def _earlier_prior(
 
 
 def discrete_chain(
-    system: DiscreteSystem, data: Data
+    system: DiscreteSystem, data: Data, law: InitialLaw | None = None
 ) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
-    """The chain of a discrete-time system, and the map from chain to system gradients."""
+    """The chain of a discrete-time system, and the map from chain to system gradients.
+
+    law : that of a stationary prior, where it is known.
+    """
     T = len(data.t)
     varying = system.time_varying
     moving = bool({"F", "Q", "b"} & set(varying))
@@ -320,7 +322,7 @@ def discrete_chain(
     elif system.prior == "diffuse":
         mean, cov, flat = InitialLaw.flat(n)
     else:
-        law = system.law or InitialLaw.stationary_steps(system.F, system.Q, system.b)
+        law = law or InitialLaw.stationary_steps(system.F, system.Q, system.b)
         mean, cov, flat = law
     index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov

@@ -30,13 +30,19 @@ from afafilter.likelihood.chain import (
 )
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
+from afafilter.models.priors import InitialLaw
 
 
-def make_chain(system: System | DiscreteSystem, data: Data) -> tuple[Chain, Callable[[Chain], Any]]:
-    """The chain of either kind of system and the pullback of its gradient."""
+def make_chain(
+    system: System | DiscreteSystem, data: Data, law: InitialLaw | None = None
+) -> tuple[Chain, Callable[[Chain], Any]]:
+    """The chain of either kind of system and the pullback of its gradient.
+
+    law : that of a stationary prior, where it is known.
+    """
     if isinstance(system, System):
-        return sde_chain(system, data)
-    return discrete_chain(system, data)
+        return sde_chain(system, data, law)
+    return discrete_chain(system, data, law)
 
 
 def chain_loglik(
@@ -86,11 +92,16 @@ def within_reach(A: Array, q: int, longest: float) -> Any:
 
 
 def evaluate(
-    system: System | DiscreteSystem, data: Data, *, gradient: bool = True, warn: bool = False
+    system: System | DiscreteSystem,
+    data: Data,
+    *,
+    gradient: bool = True,
+    warn: bool = False,
+    law: InitialLaw | None = None,
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type).
 
-    warn: whether to say where rounding shows.
+    warn: whether to say where rounding shows; law: that of a stationary prior, where it is known.
     """
     plain = isinstance(system, System) and system.forcing is None
     if gradient and plain and len(data.groups) == 1 and data.obs_cov is None:
@@ -106,6 +117,6 @@ def evaluate(
             if warn:
                 warn_of_rounding(doubts)
             return value, slopes
-    chain, pullback = make_chain(system, data)
+    chain, pullback = make_chain(system, data, law)
     value, grad, _ = chain_loglik(chain, data, gradient=gradient, warn=warn)
     return value, pullback(grad) if gradient else None
