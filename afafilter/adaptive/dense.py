@@ -244,7 +244,7 @@ def _tile(pattern: Pattern, at: slice, determinants: bool) -> Tile:
     log_det = None
     if determinants:
         unit, rank = np.exp(np.minimum(kappa, DECAY_FLOOR)), whole.sight.rank[low : low + n]
-        log_det = np.where(used, pair_log_dets(pairs, unit, plan.coords.W_inv, rank), 0.0)
+        log_det = np.where(used | earlier, pair_log_dets(pairs, unit, plan.coords.W_inv, rank), 0.0)
     return Tile(at, low, pairs, used, earlier, log_det, kappa)
 
 

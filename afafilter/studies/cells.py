@@ -100,12 +100,14 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     if id(value) in within:
         return {"again": len(within) - within.index(id(value))}
     inside = (*within, id(value))
-    if isinstance(value, Mapping):
-        return {str(k): describe(v, inside) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [describe(v, inside) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(describe(v, inside), sort_keys=True) for v in value)
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        held = _gathered(value, inside)
+        if not _is_users(type(value).__module__):
+            return held
+        own = {
+            name: describe(part, inside) for name, part in getattr(value, "__dict__", {}).items()
+        }
+        return {"class": _class(type(value), inside), "items": held} | own
     if isinstance(value, slice):
         return {"slice": [describe(v) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, functools.partial):
@@ -119,24 +121,50 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
         return {"method": method, "of": owner}
     if isinstance(value, types.FunctionType):
         return _function(value, inside)
-    if hasattr(value, "py_func"):
-        return describe(value.py_func, inside)
+    for inner in ("py_func", "__wrapped__"):
+        if isinstance(getattr(value, inner, None), types.FunctionType):
+            return describe(getattr(value, inner), inside)
     return {"class": _class(type(value), inside)} | _contents(value, inside)
+
+
+def _gathered(value: Any, within: tuple[int, ...]) -> Any:
+    """What a container holds, each entry described; keys that are no words with their types."""
+    if isinstance(value, Mapping):
+        names = [k if isinstance(k, str) else f"{type(k).__name__} {k}" for k in value]
+        return {name: describe(v, within) for name, v in zip(names, value.values())}
+    if isinstance(value, (list, tuple)):
+        return [describe(v, within) for v in value]
+    return sorted(json.dumps(describe(v, within), sort_keys=True) for v in value)
 
 
 def _contents(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     """What an object holds, in its slots too."""
+    cls = type(value)
+    later = {n for c in cls.__mro__ for n, x in vars(c).items() if isinstance(x, cached_property)}
+    own = {n: x for n, x in getattr(value, "__dict__", {}).items() if n not in later}
     if is_dataclass(value):
-        told = [f for f in fields(value) if not _as_before(f, getattr(value, f.name))]
-        return {f.name: describe(getattr(value, f.name), within) for f in told}
-    names = [name for cls in type(value).__mro__ for name in _slots(cls) if hasattr(value, name)]
-    if not names and not hasattr(value, "__dict__"):
+        told = [f.name for f in fields(value) if not _as_before(f, getattr(value, f.name))]
+        beside = set(own).difference(f.name for f in fields(value))
+        told += sorted(beside) if _is_users(cls.__module__) else []
+        return {name: describe(getattr(value, name), within) for name in told}
+    if _top(cls.__module__) == "pandas" and hasattr(value, "to_numpy"):
+        table = [getattr(value, "index", None), getattr(value, "columns", None), value]
+        return {"table": describe([None if x is None else np.asarray(x) for x in table], within)}
+    names = [name for c in cls.__mro__ for name in _slots(c) if hasattr(value, name)]
+    if not _of_python(cls.__module__) and (names or hasattr(value, "__dict__")):
+        held = {name: getattr(value, name) for name in names} | own
+        return {name: describe(part, within) for name, part in held.items()}
+    try:
+        if cls is object:
+            raise TypeError
+        made = value.__reduce_ex__(4)
+        parts = [x if i < 2 else list(x) for i, x in enumerate(made[1:]) if x is not None]
+        return {"made": made if isinstance(made, str) else describe(parts, within)}
+    except (TypeError, AttributeError):
         raise TypeError(
             f"cannot tell two objects like {value!r} apart, so a study with it cannot be resumed; "
             "use a function, functools.partial or a dataclass"
-        )
-    held = {name: getattr(value, name) for name in names} | getattr(value, "__dict__", {})
-    return {name: describe(part, within) for name, part in held.items()}
+        ) from None
 
 
 def _slots(cls: type) -> list[str]:
@@ -158,11 +186,11 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
     inside = (*within, id(cls))
     methods: dict[str, Any] = {}
     for base in cls.__mro__:
-        if _is_own(base.__module__) or base.__module__ in sys.stdlib_module_names:
+        if _is_own(base.__module__) or _of_python(base.__module__):
             continue
         for name, part in vars(base).items():
             for function in _functions(part):
-                if function.__module__ == base.__module__:
+                if function.__module__ == base.__module__ or _is_users(function.__module__):
                     methods[f"{base.__qualname__}.{name}"] = _function(function, inside)
             hidden = name.startswith("__") and name != "__call__"
             if not hidden and not _functions(part):
@@ -174,6 +202,7 @@ def _functions(part: Any) -> list[types.FunctionType]:
     """The functions behind what a class holds under one name."""
     if isinstance(part, (staticmethod, classmethod)):
         part = part.__func__
+    part = part.func if isinstance(part, cached_property) else part
     found = [part.fget, part.fset] if isinstance(part, property) else [part]
     return [x for x in found if isinstance(x, types.FunctionType)]
 
@@ -199,8 +228,24 @@ def _name(value: Any) -> str:
     return f"{PACKAGE if _is_own(module) else module}.{name}"
 
 
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def _is_own(module: str) -> bool:
-    return module.partition(".")[0] == PACKAGE
+    return _top(module) == PACKAGE
+
+
+def _of_python(module: str) -> bool:
+    return _top(module) in sys.stdlib_module_names
+
+
+def _is_users(module: str | None) -> bool:
+    """Whether a module is one that the user edits: not this package, Python or an installed one."""
+    if module is None or _is_own(module) or _of_python(module):
+        return False
+    parts = Path(getattr(sys.modules.get(module), "__file__", None) or "").parts
+    return not {"site-packages", "dist-packages"}.intersection(parts)
 
 
 def _function(value: types.FunctionType, within: tuple[int, ...], reach: bool = True) -> Any:
@@ -217,32 +262,50 @@ def _function(value: types.FunctionType, within: tuple[int, ...], reach: bool = 
         "keyword_defaults": describe(value.__kwdefaults__, within),
         "closure": closure,
     }
-    used = _used(value, within) if reach else {}
-    return told | {"uses": used} if used else told
+    held = {name: describe(x, within) for name, x in vars(value).items() if name != "__wrapped__"}
+    more = {"attributes": held, "uses": _used(value, within) if reach else {}}
+    return told | {name: found for name, found in more.items() if found}
 
 
 def _used(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, Any]:
-    """What a user's function uses of its module, and that of it in turn: name -> description.
+    """What a user's function uses of users' modules, and that of it in turn: name -> description.
 
-    Functions and classes of the same module, and numbers, words, arrays and the like.
+    Functions and classes, and numbers, words, arrays and other values, wherever their types are.
     """
     out: dict[str, Any] = {}
     left, known = [function], {id(function)}
     while left:
-        one = left.pop()
-        for name in sorted(_names(one.__code__)):
-            part = getattr(one.__globals__.get(name), "__wrapped__", one.__globals__.get(name))
-            if part is None or id(part) in known or isinstance(part, types.ModuleType):
+        for name, part in _looked_up(left.pop()):
+            if part is None or id(part) in known:
                 continue
             known.add(id(part))
-            near = getattr(part, "__module__", None) == function.__module__
             if isinstance(part, types.FunctionType):
-                if near:
-                    out[name] = _function(part, within, reach=False)
-                    left.append(part)
-            elif near or not hasattr(part, "__module__"):
+                out[name] = _function(part, within, reach=False)
+                left.append(part)
+            else:
                 out[name] = _as_told(part, within)
     return out
+
+
+def _looked_up(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Names that a function looks up in its module, and in users' modules, and what they are.
+
+    Of what is decorated the inner functions too; nothing of Python, this package or others.
+    """
+    names, found = sorted(_names(function.__code__)), []
+    parts = [(name, function.__globals__.get(name)) for name in names]
+    for name, part in parts:
+        if isinstance(part, types.ModuleType):
+            if _is_users(part.__name__):
+                parts += [(f"{name}.{n}", vars(part)[n]) for n in names if n in vars(part)]
+            continue
+        depth = name
+        while part is not None:
+            makers = (types.FunctionType, types.BuiltinFunctionType, np.ufunc, type)
+            if not isinstance(part, makers) or _is_users(part.__module__):
+                found.append((depth, part))
+            part, depth = getattr(part, "__wrapped__", None), f"{depth} within"
+    return found
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -255,7 +318,7 @@ def _as_told(value: Any, within: tuple[int, ...]) -> Any:
     """A description, or only the type of what has none."""
     try:
         return describe(value, within)
-    except TypeError:
+    except (TypeError, RecursionError):
         return _name(type(value))
 
 

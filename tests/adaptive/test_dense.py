@@ -70,6 +70,35 @@ def test_a_windowed_prediction_is_the_same_by_every_method(estimator, window):
     np.testing.assert_allclose(found[0].mean[i], np.linalg.solve(total, vector), rtol=1e-9)
 
 
+@BOTH
+@pytest.mark.parametrize("method", ["dense", "modal", "isotropic"])
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_the_anchor_of_a_windowed_prediction_has_the_temperature_too(estimator, method, beta):
+    """Scalars by hand: factors V^-beta of what lies before, then V^-beta w^beta around it."""
+    model = LinearSDE.isotropic(0.1, 1.0, process_var=0.3, obs_var=0.5)
+    z, window, weight = draws(10, 2, seed=3), 2, StudentT(3.0)
+    z[4] += 8.0
+
+    def pulled(i, rows, anchor=None):
+        total, vector = 0.0, np.zeros(2)
+        for j in rows:
+            lag = GRID[i] - GRID[j]
+            V = 0.5 * np.exp(-0.2 * lag) + 0.3 * abs(np.expm1(-0.2 * lag)) / 0.2
+            c, s = np.exp(-0.1 * lag) * np.cos(lag), np.exp(-0.1 * lag) * np.sin(lag)
+            x = np.array([[c, -s], [s, c]]) @ z[j]
+            w = 1.0 if anchor is None else float(weight(np.sum((x - anchor) ** 2) / V, 2))
+            total, vector = total + (w / V) ** beta, vector + (w / V) ** beta * x
+        return vector / total
+
+    options = {"anchor": "prediction", "window": window, "inverse_temperature": beta}
+    found = estimator(model, GRID, z, weight=weight, method=method, **options)
+    ahead = window if estimator is adaptive_smoother else 0
+    for i in range(window, 10):
+        anchor = pulled(i, range(i - window, i))
+        wanted = pulled(i, range(i - window + 1, min(i + 1 + ahead, 10)), anchor)
+        np.testing.assert_allclose(found.mean[i], wanted, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"anchor": "estimate"}, {"iterations": 5}, {"anchor": "prediction", "iterations": 2}],

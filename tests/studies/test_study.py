@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import types
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import joblib
@@ -292,6 +293,26 @@ EDITS = {
     "def mine(m, t, z): return h()",
     "an attribute": "class A:\n  k = {}\n  def __call__(self, m, t, z): return self.k\nmine = A()",
     "a class beside": "class C:\n  def f(self): return {}\ndef mine(m, t, z): return C().f()",
+    "a cached property": "import functools\nclass A:\n  @functools.cached_property\n"
+    "  def k(self): return {}\n  def __call__(self, m, t, z): return self.k\nmine = A()",
+    "beside the fields": "import dataclasses\n@dataclasses.dataclass\nclass A:\n  q: int = 1\n"
+    "  def __call__(self, m, t, z): return self.k\nmine = A()\nmine.k = {}",
+    "an attribute of a function": "def mine(m, t, z): return mine.k\nmine.k = {}",
+    "a decorator": "import functools\ndef d(f):\n  @functools.wraps(f)\n"
+    "  def g(): return f() + {}\n  return g\n@d\ndef h(): return 1\ndef mine(m, t, z): return h()",
+    "a weight": "import afafilter\nW = afafilter.StudentT({})\ndef mine(m, t, z): return W",
+    "a partial": "import functools\ndef h(k): return k\nP = functools.partial(h, {})\n"
+    "def mine(m, t, z): return P()",
+    "a fraction": "import fractions\nK = fractions.Fraction({}, 7)\ndef mine(m, t, z): return K",
+    "a path": "import pathlib\nK = pathlib.Path('{}')\ndef mine(m, t, z): return K",
+    "a span": "import datetime\nK = datetime.timedelta({})\ndef mine(m, t, z): return K",
+    "a range": "K = range({})\ndef mine(m, t, z): return K",
+    "a complex number": "K = {} + 1j\ndef mine(m, t, z): return K",
+    "a getter": "import operator\nK = operator.itemgetter({})\ndef mine(m, t, z): return K(z)",
+    "a table of pandas": "import pandas\nK = pandas.Series([0, {}])\ndef mine(m, t, z): return K",
+    "a kind of key": "K = {{1 if {} == 1 else '1': 2}}\ndef mine(m, t, z): return K",
+    "a dict's attribute": "class D(dict): pass\nK = D()\nK.b = {}\ndef mine(m, t, z): return K",
+    "a draw": "import numpy\nK = numpy.random.default_rng({})\ndef mine(m, t, z): return K",
     "a partial method": "import functools\nclass A:\n  def r(self, m, t, z, k): return k\n"
     "  __call__ = functools.partialmethod(r, k={})\nmine = A()",
 }
@@ -303,11 +324,39 @@ def test_what_an_estimator_uses_of_its_module_is_in_the_key(case):
 
     def key(number):
         module = {"__name__": "usermodule"}
-        exec(EDITS[case].format(number), module)
+        source = compile(EDITS[case].format(number), "usermodule", "exec", dont_inherit=True)
+        exec(source, module)
         return describe(module["mine"])
 
     assert key(1) == key(1)
     assert key(1) != key(2)
+
+
+@pytest.mark.parametrize("use", ["from helpers_of_mine import h", "import helpers_of_mine as x"])
+def test_what_an_estimator_uses_of_another_module_of_the_user_is_in_the_key(use, monkeypatch):
+    def key(number):
+        beside = types.ModuleType("helpers_of_mine")
+        exec(f"def g(): return {number}\ndef h(): return g()", vars(beside))
+        monkeypatch.setitem(sys.modules, "helpers_of_mine", beside)
+        call = "h()" if "from" in use else "x.h()"
+        module = {"__name__": "usermodule"}
+        exec(f"{use}\ndef mine(model, t, z): return {call}", module)
+        return describe(module["mine"])
+
+    assert key(1) == key(1)
+    assert key(1) != key(2)
+
+
+def test_a_value_that_is_kept_once_computed_leaves_the_key_as_it_was():
+    class Lazy:
+        @cached_property
+        def twice(self):
+            return 2
+
+    one = Lazy()
+    before = describe(one)
+    assert one.twice == 2
+    assert describe(one) == before
 
 
 @pytest.mark.parametrize("cls", [Slotted, SlottedBelow])
