@@ -5,6 +5,7 @@ Checks run once, at the public door; inner loops trust their input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from math import isfinite
 from typing import Any, TypeAlias
@@ -365,6 +366,16 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return str(value)
+
+
+def refuse_idle(weight: object, options: Mapping[str, tuple[Any, Any]]) -> None:
+    """ValueError where options (name -> given, usual) of a robust weight come without one."""
+    idle = [f"{name}={given!r}" for name, (given, usual) in options.items() if given != usual]
+    if weight is None and idle:
+        raise ValueError(
+            f"{' and '.join(idle)} would change nothing without a robust weight, got weight=None; "
+            "give one, for instance weight=StudentT(4.0), or leave the rest out"
+        )
 
 
 def _given(array: Array) -> str:

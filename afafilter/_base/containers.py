@@ -71,10 +71,10 @@ def takes_tables(function: F) -> F:
         time_unit: str | None = None,
         **options: Any,
     ) -> Any:
-        if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
-            return function(model, t, z, *more, **options)
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
+        if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
+            return function(model, t, z, *more, **options)
         unit = chosen_unit(model, time_unit)
         taken = take(t, z, unit, obs_dim=getattr(model, "obs_dim", None))
         if taken.stamps is None:

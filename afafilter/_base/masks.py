@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_COMPONENT = re.compile(r"([xz])(0|[1-9][0-9]*)")
 
 
 def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
@@ -48,8 +51,12 @@ def _stacked(rows: Any) -> Any:
         return rows
 
 
-def refuse_disorder(value: Any, name: str) -> None:
-    """ValueError where rows of a pandas or xarray object are labelled in another order."""
+def refuse_disorder(value: Any, name: str, words: bool = False) -> None:
+    """ValueError where rows of a pandas or xarray object are labelled in another order.
+
+    So are rows and columns named like components, x1 before x0; `words`: rows with words, too, that
+    nothing can be held against.
+    """
     library = type(value).__module__.partition(".")[0]
     if library == "pandas" and hasattr(value, "index"):
         indexes = [value.index]
@@ -57,11 +64,38 @@ def refuse_disorder(value: Any, name: str) -> None:
         indexes = list(value.indexes.values())
     else:
         return
+    for labels in (*indexes, getattr(value, "columns", ())):
+        refuse_swapped(labels, name)
     for index in indexes:
-        counted = getattr(index.dtype, "kind", "") in "iufM"
+        kind = getattr(index.dtype, "kind", "")
+        counted = kind in "iufM" or (words and kind == "O" and index.nlevels == 1)
         if counted and not index.is_monotonic_increasing:
             order = "sort_index()" if library == "pandas" else f"sortby({index.name!r})"
             raise ValueError(
                 f"{name} has labels that are out of order, and would be taken in the order of its "
                 f"rows: sort it ({name}.{order}), or pass {name}.to_numpy() if that is meant"
             )
+
+
+def refuse_swapped(labels: Any, name: str) -> None:
+    """ValueError where labels name components of a model, x0 .. or z0 .., in another order."""
+    found = [_COMPONENT.fullmatch(x) if isinstance(x, str) else None for x in labels]
+    places = [(match[1], int(match[2])) for match in found if match]
+    if len(places) == len(found) > 1 and len({x for x, _ in places}) == 1:
+        wanted = sorted(places, key=lambda place: place[1])
+        if places != wanted:
+            order = ", ".join(f"{word}{number}" for word, number in wanted)
+            raise ValueError(
+                f"{name} is labelled {', '.join(labels)}, and would be taken in that order, not by "
+                f"its labels: give it in the order {order}"
+            )
+
+
+def refuse_same_name(levels: Any, columns: Any, what: str) -> None:
+    """ValueError where an index is called as a column is: one of them would be the other."""
+    both = [name for name in levels if name is not None and name in columns]
+    if both:
+        raise ValueError(
+            f"{what}: the index and a column are both called {both[0]!r}: rename one of them "
+            "(frame.rename_axis), or leave the index out (frame.reset_index(drop=True))"
+        )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import EXACT, real_array
-from afafilter._base.masks import refuse_disorder, unmasked
+from afafilter._base.masks import refuse_disorder, refuse_same_name, refuse_swapped, unmasked
 from afafilter._base.stamps import Stamps, calendar_numbers, elapsed
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
@@ -132,8 +132,9 @@ def inputs_beside(inputs: Any, t: Any, z: Any) -> Any:
     """Known inputs with their rows in the order of the data's, by labels where both have them."""
     if isinstance(inputs, Mapping):
         return {name: inputs_beside(column, t, z) for name, column in inputs.items()}
-    data = t if library(t) == "pandas" and not isinstance(t, labels_type()) else z
+    data = t if library(t) == "pandas" and hasattr(t, "index") else z
     if library(inputs) != "pandas" or library(data) != "pandas":
+        refuse_disorder(inputs, "inputs", words=True)
         return inputs
     own, wanted = inputs.index, data.index
     if own.equals(wanted) or type(own).__name__ == "RangeIndex" or wanted.nlevels > 1:
@@ -144,13 +145,6 @@ def inputs_beside(inputs: Any, t: Any, z: Any) -> Any:
         "inputs must have the index of the data, or none: inputs.reindex(data.index) fits one to "
         "the other, .to_numpy() takes rows as they are"
     )
-
-
-def labels_type() -> Any:
-    """The type of pandas' indexes."""
-    import pandas as pd
-
-    return pd.Index
 
 
 def read_table(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.float64], Stamps]:
@@ -175,6 +169,7 @@ def _pandas_table(table: Any, unit: str) -> tuple[NDArray[np.float64], Stamps]:
     if isinstance(frame.index, pd.MultiIndex):
         return _panel(frame, unit)
     index = frame.index
+    refuse_same_name(index.names, frame.columns, "the table")
     kinds = {str(c): kind for c, kind in zip(frame.columns, (d.kind for d in frame.dtypes))}
     column = time_column(kinds)
     if column is not None and frame.shape[1] > 1 and numbers_rows(index, kinds):
@@ -262,6 +257,7 @@ def values_of(table: Any) -> NDArray[np.float64]:
         import pandas as pd
 
         if isinstance(table, pd.DataFrame):
+            refuse_swapped(table.columns, "z")
             columns = [
                 real_array(_column(table.iloc[:, k]), f"column {name!r}", allow_nan=True)
                 for k, name in enumerate(table.columns)
@@ -275,6 +271,7 @@ def values_of(table: Any) -> NDArray[np.float64]:
         return real_array(table.to_pandas(), "z", allow_nan=True)
     frame = table.to_frame() if hasattr(table, "to_frame") else table
     names = frame.columns if library(table) == "polars" else frame.column_names
+    refuse_swapped(names, "z")
     columns = [
         real_array(_filled(frame[name]), f"column {name!r}", allow_nan=True) for name in names
     ]

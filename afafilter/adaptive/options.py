@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, positive_int, scalar
+from afafilter._base.checks import Array, choice, positive_int, refuse_idle, scalar
 from afafilter.adaptive.geometry import Index
 from afafilter.weights import Weight
 
@@ -71,13 +71,12 @@ class Options:
 
     def require_use(self) -> None:
         """ValueError where what is asked for would change nothing: anchors of plain weights."""
-        idle = [f"anchor={self.anchor!r}"] if self.anchor != "observation" else []
-        idle += [f"iterations={self.iterations}"] if self.iterations != 1 else []
-        if idle and self.weight is None and self.rests:
-            raise ValueError(
-                f"{' and '.join(idle)} would change nothing without a robust weight, got "
-                "weight=None; give one, for instance weight=StudentT(4.0), or leave the rest out"
-            )
+        if self.rests:
+            given = {
+                "anchor": (self.anchor, "observation"),
+                "iterations": (self.iterations, 1),
+            }
+            refuse_idle(self.weight, given)
 
     @property
     def exact(self) -> bool:

@@ -6,8 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from afafilter._base.masks import refuse_swapped
+from afafilter._base.tables import TIME_NAMES
 from afafilter.io.dialect import DATE, Dialect
 from afafilter.io.source import Table, read_table
 
@@ -52,7 +55,9 @@ def opened(
     chosen = listed(values)
     if values is None:
         candidates = own.values if own and by == own.by else table.names
-        chosen = [name for name in candidates if name not in {*times, by, *known}]
+        aside = {*times, by, *known, *(_row_numbers(table) if time is None else ())}
+        chosen = [name for name in candidates if name not in aside]
+        refuse_swapped(chosen, f"{table.path} (--values, values, chooses)")
     if not chosen:
         raise ValueError(
             f"{table.path}: no value column beside the time column {times[0]!r}: --time (time) "
@@ -109,10 +114,26 @@ def time_names(
         return own.time
     if table.index:
         return (table.index[-1],)
-    first = next((name for name in table.names if name != by), None)
+    numbered = _row_numbers(table)
+    first = next((name for name in table.names if name not in (by, *numbered)), None)
     if first is None:
         raise ValueError(f"{table.path}: no time column beside {by!r}")
     return (first,)
+
+
+def _row_numbers(table: Table) -> list[str]:
+    """The first column, where it has no name of its own, counts rows, and one is called the time.
+
+    Such a column is what pandas writes of an index that nobody set.
+    """
+    names = table.names
+    if table.index or names[:1] != ["index"] or not table.rows:
+        return []
+    timed = [name for name in names[1:] if name.strip().lower() in TIME_NAMES]
+    cells = [str(cell).strip() for cell in table.columns["index"]]
+    whole = all(cell.isdecimal() for cell in cells)
+    counts = whole and all(int(a) < int(b) for a, b in pairwise(cells))
+    return ["index"] if len(timed) == 1 and counts else []
 
 
 def listed(names: Sequence[str] | str | None) -> list[str]:

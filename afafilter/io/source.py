@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter._base.masks import refuse_same_name
 from afafilter._base.tables import numbers_rows
 from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
 
@@ -331,6 +332,7 @@ def _read_parquet(path: Path) -> Table:
             name if name is not None else ("index" if frame.index.nlevels == 1 else f"level_{k}")
             for k, name in enumerate(frame.index.names)
         ]
+        refuse_same_name(levels, frame.columns, str(path))
         index = tuple(map(str, levels))
         frame = frame.reset_index(names=levels)
     columns: dict[str, Any] = {str(name): _plain_column(frame[name]) for name in frame.columns}

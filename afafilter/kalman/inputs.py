@@ -15,6 +15,7 @@ from afafilter._base.checks import (
     observation_covariances,
     observations,
     positive_int,
+    refuse_idle,
     times,
     told_type,
 )
@@ -46,13 +47,9 @@ class Reweighting(NamedTuple):
                 f"metric 'innovation' goes with anchor 'prediction', not {self.anchor!r}: R or raw"
             )
         positive_int(self.iterations, "iterations")
-        usual = Reweighting()
-        if weight is None and self != usual:
-            idle = [f"{k}={v!r}" for k, v in self._asdict().items() if v != getattr(usual, k)]
-            raise ValueError(
-                f"{' and '.join(idle)} would change nothing without a robust weight, got "
-                "weight=None; give one, for instance weight=StudentT(4.0), or leave the rest out"
-            )
+        if weight is None:
+            usual = Reweighting()
+            refuse_idle(None, {k: (v, getattr(usual, k)) for k, v in self._asdict().items()})
         return self if weight is self.weight else self._replace(weight=weight)
 
 

@@ -111,6 +111,8 @@ def mixture_filter(
     """
     rate, scale = _contamination(outlier_rate, outlier_scale, estimate)
     iterations = positive_int(iterations, "iterations")
+    if not estimate and iterations != 50:
+        raise ValueError(f"iterations={iterations} would change nothing without estimate=True")
     given = checked_inputs(model, t, z, obs_cov, query_times)
     grid, data, asked = given.grid, given.z, given.asked
     lead, flat = data.shape[:-2], np.ascontiguousarray(given.paths)

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
+from afafilter._base.checks import (
+    Array,
+    choice,
+    observations,
+    positive_int,
+    refuse_idle,
+    scalar,
+    times,
+)
 from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
 from afafilter.learning.family import Family
@@ -227,6 +235,8 @@ def fit_afa(
         raise TypeError(f"model must be a LinearSDE or a Family, got {model!r}")
     if isinstance(model, LinearSDE) and model.delay > 0:
         raise ValueError("fit_afa needs a model without delay; subtract it from the times")
+    of_weight = {"nu": (nu, 10.0), "anchor": (anchor, "observation")}
+    refuse_idle(weight, of_weight | {"iterations": (iterations, 1)})
     values = observations(z, len(grid), model.obs_dim)
     if len(grid) <= horizon:
         raise ValueError(f"horizon must be below the number of times {len(grid)}, got {horizon}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array
+from afafilter._base.masks import refuse_disorder
 from afafilter.results import Estimate, Trajectories
 
 Steps: TypeAlias = slice | ArrayLike | None
@@ -34,6 +35,7 @@ def true_states(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
             )
         x = real_array(truth.x, "truth", allow_nan=True, copy=False)
     else:
+        refuse_disorder(truth, "truth", words=True)
         x = real_array(truth, "truth")
     if x.shape != estimate.mean.shape:
         raise ValueError(

@@ -155,7 +155,7 @@ def _contents(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
         held = {name: getattr(value, name) for name in names} | own
         return {name: describe(part, within) for name, part in held.items()}
     try:
-        if cls is object:
+        if cls is object or hasattr(value, "__next__"):
             raise TypeError
         made = value.__reduce_ex__(4)
         parts = [x if i < 2 else list(x) for i, x in enumerate(made[1:]) if x is not None]

@@ -343,3 +343,54 @@ def test_values_of_any_kind_are_the_same_numbers(kind):
         np.testing.assert_allclose(stream.update(1.0, one).mean, ahead.mean, rtol=1e-14)
     column = z[:, 0] if kind != "nullable" else pd.array(z[:, 0], dtype="Float64")
     assert kalman_filter(WALK, t, column).loglik == kalman_filter(WALK, t, z[:, 0]).loglik
+
+
+PLACES = pd.Series([1.0, 3.0], index=["x1", "x0"])
+LETTERS = pd.Index(list("dcba"))
+
+
+def _four(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(np.arange(8.0).reshape(4, 2), index=np.arange(4.0), columns=columns)
+
+
+SWAPPED = {
+    "x0": lambda: simulate(TWO, np.arange(3.0), x0=PLACES, rng=0),
+    "prior mean": lambda: Prior(PLACES, np.eye(2)),
+    "A": lambda: LinearSDE(
+        pd.DataFrame([[0.0, 1], [0, 0]], PLACES.index, PLACES.index), Q=np.eye(2), R=np.eye(2)
+    ),
+    "truth": lambda: score(
+        kalman_filter(TWO, np.arange(4.0), np.ones((4, 2))), _four(["x1", "x0"])
+    ),
+    "z": lambda: kalman_filter(TWO, _four(["z1", "z0"])),
+    "z beside t": lambda: kalman_filter(TWO, np.arange(4.0), _four(["z1", "z0"])),
+}
+
+
+@pytest.mark.parametrize("case", SWAPPED)
+def test_labels_named_like_components_are_never_taken_in_another_order(case):
+    with pytest.raises(ValueError, match=r"labelled [xz]1, [xz]0.*order [xz]0, [xz]1"):
+        SWAPPED[case]()
+
+
+def test_labels_in_the_order_of_the_components_are_taken():
+    given = simulate(TWO, np.arange(3.0), x0=PLACES.sort_index(), rng=0).x
+    np.testing.assert_array_equal(given, simulate(TWO, np.arange(3.0), x0=[3.0, 1.0], rng=0).x)
+    ten = pd.Series(np.arange(11.0), index=[f"x{k}" for k in range(11)])  # x10 after x9
+    assert len(Prior(ten, np.eye(11)).mean) == 11
+
+
+def test_words_out_of_order_beside_arrays_are_refused_as_labels_of_rows():
+    """Nothing tells which time a row labelled by a word belongs to."""
+    t, z = np.arange(4.0), np.ones((4, 2))
+    truth = pd.DataFrame(np.eye(4)[:, :2], index=LETTERS)
+    with pytest.raises(ValueError, match="truth has labels that are out of order"):
+        score(kalman_filter(TWO, t, z), truth)
+    with pytest.raises(ValueError, match="inputs has labels that are out of order"):
+        fit(brownian(), np.arange(4.0), z[:, :1], inputs=pd.Series(np.ones(4), index=LETTERS))
+
+
+def test_an_index_called_as_a_column_is_refused():
+    frame = pd.DataFrame({"t": np.arange(4.0), "z": 1.0}, index=pd.Index(range(4), name="t"))
+    with pytest.raises(ValueError, match="index and a column are both called 't'"):
+        kalman_filter(TWO, frame)

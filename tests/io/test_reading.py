@@ -340,3 +340,32 @@ def test_a_full_disk_names_the_target(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "o.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(2, None)])
+def test_numbers_of_rows_that_pandas_wrote_are_neither_times_nor_values(
+    tmp_path: Path, kept: slice
+) -> None:
+    """A frame with its times in a column, written with the index that nobody set, or cut."""
+    path = tmp_path / "rows.csv"
+    frame = pd.DataFrame({"t": [0.0, 1.5, 3.0, 9.0], "z": [1.0, 2.0, 4.0, 8.0]}).iloc[kept]
+    frame.to_csv(path)
+    series = read_series(path)
+    np.testing.assert_array_equal(series.t, frame["t"])
+    np.testing.assert_array_equal(series.z[:, 0], frame["z"])
+    np.testing.assert_array_equal(read_series(path, time="index", values="z").t, frame.index)
+
+
+def test_columns_named_like_components_out_of_order_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "swapped.csv"
+    path.write_text("t,z1,z0\n0,1,2\n1,3,4\n")
+    with pytest.raises(ValueError, match=r"labelled z1, z0.*give it in the order z0, z1"):
+        read_series(path)
+    np.testing.assert_array_equal(read_series(path, values="z0,z1".split(",")).z[0], [2, 1])
+
+
+def test_a_parquet_index_called_as_a_column_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.parquet"
+    pd.DataFrame({"t": [0.0, 1.0], "z": 1.0}, index=pd.Index([4, 5], name="t")).to_parquet(path)
+    with pytest.raises(ValueError, match="both called 't'.*rename one"):
+        read_series(path)
