@@ -259,6 +259,7 @@ def test_a_contaminated_series_is_followed():
         ({"outlier_rate": -0.1, "outlier_scale": 9.0}, "outlier_rate"),
         ({"outlier_rate": 0.1, "outlier_scale": 0.5}, "outlier_scale"),
         ({"outlier_rate": 0.0, "outlier_scale": 9.0, "estimate": True}, "starts from outlier_rate"),
+        ({"outlier_rate": 0.1, "outlier_scale": 9.0, "iterations": 3}, "would change nothing"),
     ],
 )
 def test_bad_options(options, said):

@@ -132,6 +132,8 @@ def test_bounds_are_reported() -> None:
         ({"z": np.full((100, 2), np.nan)}, "no observation can be predicted"),
         ({"model": replace(spiral(0.3), delay=0.5)}, "without delay"),
         ({"weight": Exponential, "nu": -1.0}, "nu must be > 0"),
+        ({"nu": 3.0, "iterations": 4}, "nu=3.0 and iterations=4 would change nothing"),
+        ({"anchor": "estimate"}, "anchor='estimate' would change nothing"),
     ],
 )
 def test_refusals(change: dict[str, Any], message: str) -> None:
