@@ -194,7 +194,8 @@ class FitResult(ShownAsText):
     def to_latex(self, level: float = 0.95, digits: int = 4) -> str:
         """The parameter table as a LaTeX tabular."""
         lines = [r"\begin{tabular}{lrrrr}", r"\hline"]
-        lines += [r"parameter & value & std.\ error & lower & upper \\", r"\hline"]
+        ends = rf"{100 * level:g} \% lower & {100 * level:g} \% upper"
+        lines += [rf"parameter & value & std.\ error & {ends} \\", r"\hline"]
         for name, row in self.to_pandas(level).iterrows():
             cells = " & ".join("--" if np.isnan(x) else f"{x:.{digits}g}" for x in row)
             safe = str(name).replace("_", r"\_")

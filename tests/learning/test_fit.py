@@ -421,6 +421,7 @@ def test_tables() -> None:
     assert "obs_var" in text
     assert "converged" in text
     assert r"obs\_var &" in result.to_latex()
+    assert r"90 \% lower & 90 \% upper" in result.to_latex(0.9)  # what the ends are, said
     assert result.to_latex().count(r"\\") == 3
 
 
