@@ -159,7 +159,7 @@ def make_pattern(
     chain : the first time counts even if nothing is seen there: a flat state begins with it.
     predicts : what is earlier counts too.
     """
-    found, width = [], np.zeros(len(seen), np.int64)
+    found, width = [], np.ones(len(seen), np.int64)  # 1 also where nothing is seen
     ranks = np.zeros(len(seen), np.int64)
     for pattern in np.unique(seen, axis=0):
         if not pattern.any():

@@ -11,6 +11,7 @@ from scipy.linalg import expm
 from afafilter import (
     Huber,
     LinearSDE,
+    Power,
     StudentT,
     adaptive_filter,
     adaptive_smoother,
@@ -174,6 +175,21 @@ def test_weights_are_1_for_what_a_query_uses(estimator, weight, window):
             if window is not None:
                 sides = [sides[0][-window:], *(side[:window] for side in sides[1:])]
             np.testing.assert_array_equal(row, np.isin(np.arange(len(t)), np.hstack(sides)))
+
+
+@BOTH
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("weight", [Power(4.0), StudentT(4.0)])
+def test_a_first_time_without_data_does_not_matter(estimator, weight):
+    """The flat start lies there; it is no pair of its own, and all missing is no error."""
+    model, t = ROBUST["square"], np.array([0.0, 0.3, 0.9, 1.4])
+    z = draw_data(model, t, 4)
+    z[0] = np.nan
+    options = {"correlation": "exact", "weight": weight, "anchor": "estimate"}
+    found, alone = estimator(model, t, z, **options), estimator(model, t[1:], z[1:], **options)
+    assert_same(found.mean[1:], alone.mean)
+    assert_same(found.cov[1:], alone.cov)
+    assert np.isnan(estimator(model, t, np.full_like(z, np.nan), **options).mean).all()
 
 
 @BOTH
