@@ -23,22 +23,23 @@ inline double stamp_at(const In<1>& times, int64_t k) {
     return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
 }
 
-// (u, v) <- (c u + s v, c v - s u), n numbers each.
-inline void rotate_pair(double* u, double* v, int n, double c, double s) {
+// (u, v) <- (c u + back v, c v - s u), n numbers each: a rotation where back = s.
+inline void move_pair(double* u, double* v, int n, double c, double back, double s) {
     for (int i = 0; i < n; i++) {
         const double x = u[i], y = v[i];
-        u[i] = c * x + s * y, v[i] = c * y - s * x;
+        u[i] = c * x + back * y, v[i] = c * y - s * x;
     }
 }
-// The rotation of directions a and b (see `take_direction`) at the first `nodes` nodes too.
-inline void turn_kept(const Out<3>& M, const Out<3>& touch, int64_t nodes, int a, int b, double c, double s, double slip) {
+// The change of directions a and b (see `take_direction`) at the first `nodes` nodes too.
+inline void turn_kept(const Out<3>& M, const Out<3>& touch, int64_t nodes, int a, int b, double c, double back, double s,
+                      double slip) {
     const int d = static_cast<int>(M.shape[2]);
     for (int64_t k = 0; k < nodes; k++) {
-        rotate_pair(M.row(k) + a * d, M.row(k) + b * d, d, c, s);
+        move_pair(M.row(k) + a * d, M.row(k) + b * d, d, c, back, s);
         double *u = touch.row(k) + a * d, *v = touch.row(k) + b * d;
         for (int i = 0; i < d; i++) {
             const double x = u[i], y = v[i];
-            u[i] = std::fabs(c) * x + std::fabs(s) * y;
+            u[i] = std::fabs(c) * x + std::fabs(back) * y;
             v[i] = std::fabs(c) * y + std::fabs(s) * x + slip * std::fabs(M.row(k)[a * d + i]);
         }
     }
@@ -80,8 +81,8 @@ inline int64_t see_flat(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Fla
         for (int j = open.first; scaled && j < d; j++) keep_in_range(M, touch, k, open, j);
         for (int64_t a = 0; a < H.shape[0] && open.first < d; a++)
             if (seen.row(k)[a] && look(H.row(a), open))
-                take_direction(H.row(a), open, [&](int i, int j, double c, double s, double slip) {
-                    turn_kept(M, touch, k, i, j, c, s, slip);
+                take_direction(H.row(a), open, [&](int i, int j, double c, double back, double s, double slip) {
+                    turn_kept(M, touch, k, i, j, c, back, s, slip);
                 });
         for (int j = 0; j < d; j++)
             for (int i = 0; i < d; i++) {
@@ -150,9 +151,9 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;
     int64_t k = 0, sight = -1;
     for (; k < nodes && k < room; k++) {
-        auto turn = [&](int a, int b, double c, double s_, double slip) {
-            rotate_pair(kept.turned.row(a), kept.turned.row(b), q, c, s_);
-            turn_kept(kept.M, kept.touch, k, a, b, c, s_, slip);
+        auto turn = [&](int a, int b, double c, double back, double s_, double slip) {
+            move_pair(kept.turned.row(a), kept.turned.row(b), q, c, back, s_);
+            turn_kept(kept.M, kept.touch, k, a, b, c, back, s_, slip);
         };
         auto shift = [&](int64_t path, int j, double by) {
             for (int64_t earlier = 0; earlier < k; earlier++)

@@ -95,7 +95,7 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
         FlatState x = take_path(all, path, static_cast<int>(p), work);
         const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[path], seen.row(path),
                                         z.row(path) + o * p, 0, x, &S[0], &E[0], &v[0], &loglik[path], 0, &W[0], &K[0], &V[0], work,
-                                        [](int, int, double, double, double) {}, [](int64_t, int, double) {});
+                                        [](int, int, double, double, double, double) {}, [](int64_t, int, double) {});
         if (std::isnan(half)) return true;
         leave_path(all, path, work);
         if (all.count[path] < 0) continue;

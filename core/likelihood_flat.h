@@ -231,7 +231,7 @@ inline void turn_back(const Regression& done, const PathData& data, int64_t t, i
         for (int64_t j = 0; j < n; j++) e[k + j] = done.left[row * n + j];
         for (int j = 0; j < at.c; j++) {
             const double c = done.turns[(row * q + j) * 2], s = done.turns[(row * q + j) * 2 + 1];
-            if (s != 0.0) rotate_pair(&at.w[j * wide], e, static_cast<int>(wide), c, -s);
+            if (s != 0.0) move_pair(&at.w[j * wide], e, static_cast<int>(wide), c, -s, -s);
         }
     }
 }

@@ -239,7 +239,9 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
     Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
     Scratch<double, 0> rotation((d + q) * (d + q));
     Scratch<uint8_t, 0> known(p);
-    auto turn = [&](int a, int b, double c, double s_, double slip) { turn_kept(kept.M, kept.touch, done, a, b, c, s_, slip); };
+    auto turn = [&](int a, int b, double c, double back, double s_, double slip) {
+        turn_kept(kept.M, kept.touch, done, a, b, c, back, s_, slip);
+    };
     auto shift = [&](int64_t, int j, double by) {
         for (int64_t k = 0; k < done; k++)
             for (int i = 0; i < d; i++) out.mean.row(k)[i] += kept.M.row(k)[j * d + i] * by;
@@ -271,7 +273,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
                 if (!noise.single()) {
                     other.copy(now);
                     half = update_flat(H, off, R, noise.scale, shows, own, 0, other.x, &S[0], &E[0], &v[0], &log1, 0, &W[0], &K[0], &V[0],
-                                       other.work, [](int, int, double, double, double) {}, [](int64_t, int, double) {});
+                                       other.work, [](int, int, double, double, double, double) {}, [](int64_t, int, double) {});
                 }
                 half += update_flat(H, off, R, 1.0, shows, own, 0, now.x, &S[0], &E[0], &v[0], &log0, 0, &W[0], &K[0], &V[0], now.work,
                                     turn, shift);

@@ -322,36 +322,37 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
 
 // After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
 //
-// turn(j, l, cos, sin, slip) is called for every rotation (n_j, n_l) <- (cos n_j + sin n_l, cos n_l - sin n_j), so that
-// what else is counted along these directions follows; slip: how far rounding may have turned it. What h would show of the errors of the others has been turned
-// away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
+// turn(j, l, cos, back, sin, slip) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
+// else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what
+// their rounding lets h show of it, which is small beside n_1 but may not be beside n_l. slip: how far rounding may have turned it.
+// What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
     const int d = open.d, first = open.first;
     double *w = &open.w[0], *noise = &open.noise[0];
     for (int i = first * d; i < open.q * d; i++) open.turned[i] = 0.0;
-    auto rotate = [&](int j, double c, double s, double slip) {
+    auto move = [&](int j, double c, double back, double s, double slip) {
         double *a = open.direction(first), *b = open.direction(j), *p = &open.peak[first * d], *r = &open.peak[j * d];
         double *A = open.error(first), *B = open.error(j), *fresh = &open.turned[j * d];
         for (int i = 0; i < d; i++) {
             const double x = a[i], y = b[i], most = p[i];
             if (c != 0.0) fresh[i] += std::fabs(s * x) + std::fabs(c * y);   // an exchange rounds nothing
-            a[i] = c * x + s * y, b[i] = c * y - s * x;
-            p[i] = std::fabs(c) * most + std::fabs(s) * r[i], r[i] = std::fabs(c) * r[i] + std::fabs(s) * most;
+            a[i] = c * x + back * y, b[i] = c * y - s * x;
+            p[i] = std::fabs(c) * most + std::fabs(back) * r[i], r[i] = std::fabs(c) * r[i] + std::fabs(s) * most;
         }
         for (int i = 0; i < d * d; i++) {
             const double x = A[i], y = B[i];
-            A[i] = c * c * x + s * s * y, B[i] = s * s * x + c * c * y;
+            A[i] = c * c * x + back * back * y, B[i] = s * s * x + c * c * y;
         }
         const double most = open.hidden[first];
-        open.hidden[first] = std::fabs(c) * most + std::fabs(s) * open.hidden[j];
+        open.hidden[first] = std::fabs(c) * most + std::fabs(back) * open.hidden[j];
         open.hidden[j] = std::fabs(c) * open.hidden[j] + std::fabs(s) * most;
-        turn(first, j, c, s, slip);
+        turn(first, j, c, back, s, slip);
     };
     int clearest = first;
     for (int j = first + 1; j < open.q; j++)
         if (std::fabs(w[j]) * noise[clearest] > std::fabs(w[clearest]) * noise[j]) clearest = j;
     if (clearest != first) {                                                 // the clearest one first: angles are exact
-        rotate(clearest, 0.0, 1.0, 0.0);
+        move(clearest, 0.0, 1.0, 1.0, 0.0);
         std::swap(w[first], w[clearest]);
         std::swap(noise[first], noise[clearest]);
     }
@@ -362,35 +363,33 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
         const double slip = RANK * EPS * (std::fabs(c) * noise[j] + std::fabs(s) * noise[first]) / length;
         noise[first] = std::fabs(c) * noise[first] + std::fabs(s) * noise[j];
         w[first] = length, w[j] = 0.0;
-        rotate(j, c, s, slip);
+        move(j, c, s, s, slip);
     }
     const double seen = w[first];
     const double* n = open.direction(first);
-    double* u = &open.column[0];
+    double *Pi = &open.size[0], *half = &open.moved[0];
     for (int j = first + 1; j < open.q; j++) {
-        double *Omega = open.error(j), *fresh = &open.turned[j * d], v = 0.0;
+        double *m = open.direction(j), *Omega = open.error(j), *fresh = &open.turned[j * d], left = 0.0;
         bool turned = false;
-        for (int i = 0; i < d; i++) turned = turned || fresh[i] != 0.0;
-        if (!turned && !open.scaled) continue;
-        if (!turned) {
-            double* other = open.direction(j), x = 0.0;
-            for (int i = 0; i < d; i++) x += h[i] * other[i];
-            if (x == 0.0) continue;
-            const double s = x / seen;
-            for (int i = 0; i < d; i++) {
-                fresh[i] = std::fabs(s * n[i]) + std::fabs(other[i]);
-                other[i] -= s * n[i];
-                open.peak[j * d + i] += std::fabs(s) * open.peak[first * d + i];
-            }
-            turn(first, j, 1.0, s, 0.0);
-        }
         for (int i = 0; i < d; i++) {
-            u[i] = 0.0;
-            for (int l = 0; l < d; l++) u[i] += Omega[i * d + l] * h[l] / seen;
-            v += h[i] * u[i] / seen;
+            turned = turned || fresh[i] != 0.0;
+            Omega[i * d + i] += fresh[i] * fresh[i];
+            left += h[i] * m[i];
+            fresh[i] = 0.0;
         }
-        for (int i = 0; i < d; i++)                                          // Pi Omega Pi^T
-            for (int l = 0; l < d; l++) Omega[i * d + l] += n[i] * v * n[l] - n[i] * u[l] - u[i] * n[l];
+        if (!turned && !(open.scaled && left != 0.0)) continue;
+        move(j, 1.0, 0.0, left / seen, 0.0);
+        for (int i = 0; i < d; i++) {                                        // Pi_ii = sum_l n_l h_l / (h n), l != i
+            double own = 0.0;
+            for (int l = 0; l < d; l++) {
+                if (l != i) own += h[l] * n[l];
+                Pi[i * d + l] = -n[i] * h[l] / seen;
+            }
+            Pi[i * d + i] = own / seen;
+        }
+        multiply(Pi, Omega, half, d, d, d);                                  // Pi Omega Pi^T
+        for (int i = 0; i < d * d; i++) Omega[i] = 0.0;
+        add_product_t(half, Pi, 1.0, Omega, d, d, d);
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i];
     }
     open.first++;
