@@ -129,6 +129,22 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
     }
 }
 
+// By how many standard deviations rounding leaves the first `count` rows of T delta = s unmet where their terms cancel, for one path;
+// delta: work space. Numbers beyond TELLS tell no more than that lets them.
+inline double unmet(const double* T, const double* s, double* delta, int count, int q) {
+    double terms = 0.0, largest = 0.0;
+    for (int i = 0; i < count; i++) {
+        double x = s[i], row = 0.0;
+        for (int j = 0; j < i; j++) {
+            const double term = T[i * q + j] * delta[j];
+            x -= term, row += std::fabs(term);
+        }
+        delta[i] = x / T[i * q + i];
+        terms = larger(terms, row), largest = larger(largest, std::fabs(s[i]));
+    }
+    return EPS * terms / larger(1.0, TELLS * largest);
+}
+
 // Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over. rounded(j) is the
 // rounding of entry j of the row, in EPS.
 // turned(j, cos, sin) is called for every rotation (T_j, row) <- (cos T_j + sin row, cos row - sin T_j).
@@ -215,7 +231,10 @@ inline double update_flat(const double* H, const double* off, const double* R, d
         volume -= std::log(size);
         work.doubts.barely = larger(work.doubts.barely, EPS * work.slack[j] / size);
     }
-    for (int64_t path = 0; path < x.paths; path++) loglik[path * every] += volume;
+    for (int64_t path = 0; path < x.paths; path++) {
+        loglik[path * every] += volume;
+        work.doubts.hidden = larger(work.doubts.hidden, unmet(x.T, x.s + path * q, row, count, q));
+    }
     return half;
 }
 

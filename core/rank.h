@@ -88,8 +88,8 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
 }
 
 // What rounding may have done to an answer: barely, the largest relative rounding of what determines a direction; hidden, by how
-// many standard deviations an observation is off that counted as showing nothing of one; lost, the largest variance of a
-// prediction over that of its observation.
+// many standard deviations an observation is off that counted as showing nothing of one, or by which rows that determine them cancel; lost, the
+// largest variance of a prediction over that of its observation.
 struct Doubts {
     double barely = 0.0, hidden = 0.0, lost = 0.0;
     void write(double* out) const { out[0] = barely, out[1] = hidden, out[2] = lost; }

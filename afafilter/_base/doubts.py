@@ -2,7 +2,8 @@
 
 Of a run (core/rank.h): barely, the largest relative rounding of what determines a flat direction;
 hidden, by how many standard deviations an observation is off that counted as showing nothing of
-one; lost, the largest variance of a prediction over that of its observation.
+one, or by which rows that determine directions cancel; lost, the largest variance of a
+prediction over that of its observation.
 """
 
 from __future__ import annotations

@@ -133,6 +133,69 @@ def test_lost_digits_are_said_along_a_flat_start_too(way, lost):
         assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-6)
 
 
+def two_lines(unit):
+    """Positions that the same sensors see, of speeds in units far apart."""
+    A = block_diag([[0.0, unit], [0.0, 0.0]], [[0.0, 1 / unit], [0.0, 0.0]])
+    C = np.array([[1.0, -1.0, 1.0, 0.5], [1.0, 0.5, 0.0, -1.0]])
+    Q = np.diag([0.0, 1e-8, 0.0, 1e-4 * unit**2])
+    model = LinearSDE(A, Q=Q, R=1e-6 * np.eye(2), C=C, prior="diffuse")
+    t = np.array([0.0, 1e-4, 0.11, 0.23, 3.5])
+    x, rng = np.array([0.8, 1.1, 2.0, -0.2]), np.random.default_rng(0)
+    z = [C @ x]
+    for F, V in zip(*model.transition(np.diff(t))[::2]):
+        x = F @ x + np.linalg.cholesky(V + 1e-12 * np.eye(4)) @ rng.standard_normal(4)
+        z.append(C @ x)
+    return model, t, np.array(z)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("unit", [1e2, 1e4, 1e5, 1e7])
+def test_what_a_seen_direction_leaves_in_the_others(way, unit):
+    """A direction of 1e3 is taken out of one of which a later row sees 1e-12."""
+    given = two_lines(unit)
+    value, kinds = said(WAYS[way], *given)
+    assert kinds == ({BarelyDetermined} if unit == 1e7 else set())
+    if unit < 1e7:
+        assert value == pytest.approx(ExactGaussian(*given).loglik(), abs=1e-5)
+
+
+BESIDE_DECAY = np.array([[-1.11, -2.93, 2.52], [0.825, 0.485, -0.705], [-0.118, -0.739, 0.824]])
+
+
+@pytest.mark.parametrize("last", [15.0, 22.0, 30.0])
+def test_open_directions_beside_growth_and_decay(last):
+    """What has grown to 1e5 is taken out of what has decayed, to the rounding of the latter."""
+    v = np.array([11.7, 6.43, 14.5])
+    C, R = [[0.0, 1.0, 0.5], [1.0, 1.0, -1.0]], np.diag([1.0, 1e-4])
+    model = LinearSDE(BESIDE_DECAY, Q=np.outer(v, v), R=R, C=C, prior="diffuse")
+    t = np.array([0.0, last - 0.01, last])
+    z = -1e10 * np.array([[np.nan, np.nan], [np.nan, 40.839], [100.0, 40.988]])
+    found, kinds = said(kalman_filter, model, t, z)
+    assert kinds == set()
+    assert_law((found.mean[-1], found.cov[-1]), ExactGaussian(model, t, z).law(last), 2e-4)
+
+
+def decayed(rate):
+    """The first sensor sees only what has decayed, the second that and a cycle that has not."""
+    A = block_diag(-rate * np.eye(2) + np.diag([1.0], 1), 0.3 * TURN)
+    C = [[1.0, 1.0, 0.0, 0.0], [0.5, 1.0, -1.0, 1.0]]
+    model = LinearSDE(
+        A, Q=np.diag([0.0, 7e-6, 3e-7, 3e-7]), R=np.diag([1e-6, 1e-2]), C=C, prior="diffuse"
+    )
+    t = np.array([0.0, 30.0, 37.0, 37.0, 37.5])
+    z = np.array([[np.nan, 2.9], [7.3, -2.6], [-1.5, -1.6], [-1.5, -3.8], [-2.4, -1.9]])
+    return model, t, z
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.3, 1.5])
+def test_rows_that_cancel_beside_what_has_decayed_are_said_by_all(way, rate):
+    value, kinds = said(WAYS[way], *decayed(rate))
+    assert kinds == (set() if rate < 1 else {BarelyDetermined})
+    if rate < 1:
+        assert value == pytest.approx(ExactGaussian(*decayed(rate)).loglik(), rel=1e-9)
+
+
 def test_a_stream_says_it_once_and_old_states_go_on():
     t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
     run = KalmanStream(cycles(1e-11))
