@@ -324,7 +324,8 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
 //
 // turn(j, l, cos, back, sin, slip) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
 // else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what
-// their rounding lets h show of it, which is small beside n_1 but may not be beside n_l. slip: how far rounding may have turned it.
+// their rounding lets h show of it, which is small beside n_1 but may not be beside n_l (where directions are scaled, of those alone
+// that no rotation has turned). slip: how far rounding may have turned it.
 // What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
     const int d = open.d, first = open.first;
@@ -373,12 +374,13 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
         bool turned = false;
         for (int i = 0; i < d; i++) {
             turned = turned || fresh[i] != 0.0;
-            Omega[i * d + i] += fresh[i] * fresh[i];
             left += h[i] * m[i];
-            fresh[i] = 0.0;
         }
         if (!turned && !(open.scaled && left != 0.0)) continue;
-        move(j, 1.0, 0.0, left / seen, 0.0);
+        if (turned != open.scaled) {                                         // the shear
+            for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i], fresh[i] = 0.0;
+            move(j, 1.0, 0.0, left / seen, 0.0);
+        }
         for (int i = 0; i < d; i++) {                                        // Pi_ii = sum_l n_l h_l / (h n), l != i
             double own = 0.0;
             for (int l = 0; l < d; l++) {
