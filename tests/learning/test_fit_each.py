@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.tsa.statespace.structural import UnobservedComponents
 
-from afafilter import FitWarning, LinearSDE, fit, fit_each, loglik, simulate
+from afafilter import FitWarning, LinearSDE, brownian, fit, fit_each, loglik, simulate
 from afafilter import families as f
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, information
@@ -250,3 +250,22 @@ def test_a_cycle_is_searched_from_every_peak_that_fit_tries() -> None:
     np.testing.assert_allclose(found.loglik, [one.loglik for one in alone], rtol=0, atol=1e-3)
     assert [len(one.starts) for one in found] == [3, 3, 3]
     assert all(one.starts[0] >= one.starts[1] - 1e-6 for one in found)
+
+
+@pytest.mark.parametrize("which", [179, 651, 3])
+def test_a_variance_of_zero_may_be_a_lesser_optimum(which):
+    """Likelihoods of a level with two maxima, one where it does not move: against a grid."""
+    rng = np.random.default_rng(6)
+    ratio = 10.0 ** rng.uniform(-2.0, 0.5, (1000, 1))
+    steps, noise = rng.standard_normal((2, 1000, 100))
+    z = np.cumsum(np.sqrt(ratio) * steps, axis=1) + noise
+    z[rng.random(z.shape) < 0.05] = np.nan
+    t, z = np.arange(100.0), z[which]
+    grid = [
+        loglik(brownian(process_var=q * r, obs_var=r), t, z[:, None])
+        for q in [0.0, *np.logspace(-3, 1, 25)]
+        for r in np.linspace(0.5, 2.0, 16)
+    ]
+    family = f.brownian() + f.noise()
+    assert fit(family, t, z[:, None]).loglik >= max(grid)
+    assert fit_each(family, t, z[None]).loglik[0] >= max(grid)
