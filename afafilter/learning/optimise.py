@@ -169,10 +169,12 @@ def refine(
         info = clear_informations(_singly(objective), *here)[0]
         spectrum = spectra(info, typical)
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
-    off = _off_zero(objective, at, boundary, bounds, typical)
-    if off.value > at.value + tolerance:
-        search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
-        return maximise(objective, off.theta, bounds, par, limited=limited, **search)
+    for unit in np.eye(n)[list(boundary)]:  # at 0 slopes by roots are 0, whatever lies farther out
+        moves = [at.theta + share * typical * unit for share in OFF_ZERO]
+        off = _first_rise(objective, at, moves, bounds)
+        if off is not None and off.value > at.value + tolerance:
+            search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
+            return maximise(objective, off.theta, bounds, par, limited=limited, **search)
     boundary = tuple(dict.fromkeys((*boundary, *held)))
     if boundary:
         seen, blind = _newton_without(boundary, info, at.grad, typical)[:2]
@@ -247,26 +249,6 @@ def _vanished(
             at = Point(theta, value, grad)
             boundary.append(i)
     return at, tuple(boundary)
-
-
-def _off_zero(
-    objective: Objective,
-    at: Point,
-    boundary: tuple[int, ...],
-    bounds: tuple[Array, Array],
-    typical: Array,
-) -> Point:
-    """The best point with one of the coordinates that vanished moved off 0, where another optimum
-    may lie: at 0 itself the slope by a root is 0 whatever the likelihood does farther out."""
-    best = at
-    for i in boundary:
-        for share in OFF_ZERO:
-            theta = at.theta.copy()
-            theta[i] = np.clip(share * typical[i], bounds[0][i], bounds[1][i])
-            value, grad = objective(theta)
-            if value > best.value:
-                best = Point(theta, value, grad)
-    return best
 
 
 def information(objective: Objective, theta: Array, typical: Array) -> Array:
