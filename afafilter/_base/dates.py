@@ -1,4 +1,4 @@
-"""Dates from text: ISO 8601 with or without a time zone, or a pattern of the user's."""
+"""Dates from text: ISO 8601 with or without a time zone, a user's pattern, Unix times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,10 @@ _ISO = re.compile(
     r"(?:\s?(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?))?)?)?$"
 )
 _ZONE = re.compile(r"\s?(?:(Z|z|UTC)|([+-])(\d{2}):?(\d{2})?)$")
+_NO_NANOSECONDS = "dates with nanoseconds must lie in the years 1678 to 2262"
+_FLOAT_WIDTH = len("1706695200.1234567")
+LOST = 1e-3
+"""Part of a step between times in text that may be lost without a word."""
 MANY = 2000
 """Dates from which a fast reader is worth its import."""
 
@@ -34,11 +40,10 @@ def parse_dates(
     if text.size:
         with contextlib.suppress(ValueError):  # a day that no calendar has
             if _plain_iso(text):
-                return text.astype(f"datetime64[{_resolution(text)}]"), None
+                return _moments(text), None
             bare, east = _without_zones(text)
             if east is not None and _plain_iso(bare):
-                local = bare.astype(f"datetime64[{_resolution(bare)}]")
-                return local - east.astype("timedelta64[m]"), east
+                return _moments(bare) - east.astype("timedelta64[m]"), east
     return _one_by_one(cells)
 
 
@@ -83,8 +88,54 @@ def _without_zones(
     return text.astype(f"U{width - 6}"), east
 
 
-def _resolution(text: NDArray[np.str_]) -> str:
-    return "ns" if text.dtype.itemsize // 4 > len("2024-01-31T10:00:00.123456") else "us"
+def _moments(text: NDArray[np.str_]) -> NDArray[np.datetime64]:
+    """ISO 8601 as dates in microseconds or, where more digits are written, in nanoseconds."""
+    dates = text.astype("datetime64[us]")
+    if text.dtype.itemsize // 4 <= len("2024-01-31T10:00:00.123456"):
+        return dates
+    fine = text.astype("datetime64[ns]")
+    if ((fine.astype("datetime64[us]") != dates) & ~np.isnat(dates)).any():
+        raise ValueError(_NO_NANOSECONDS)
+    return fine
+
+
+def _finer(dates: NDArray[Any], extra: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    """Dates in microseconds and the nanoseconds beyond them, where there are any."""
+    if not extra.any():
+        return dates
+    known = ~np.isnat(dates)
+    ticks = dates.astype(np.int64)
+    if (np.abs(ticks[known]) > np.iinfo(np.int64).max // 1000 - 1).any():
+        raise ValueError(_NO_NANOSECONDS)
+    fine = (np.where(known, ticks, 0) * 1000 + extra).astype("datetime64[ns]")
+    return np.where(known, fine, np.datetime64("NaT", "ns"))
+
+
+def parse_unix(cells: Sequence[str], per_second: int) -> NDArray[np.datetime64] | None:
+    """Dates (UTC) of Unix times in text, to the nanosecond; None where floats tell as much.
+
+    Floats of today's Unix seconds end in the seventh decimal: further ones that all are what
+    printing a float gives say nothing.
+    """
+    if max(map(len, cells)) > _FLOAT_WIDTH and all(map(_is_printed_float, cells)):
+        return None
+    ticks = [round(Decimal(cell) * (10**9 // per_second)) for cell in cells]
+    whole, extra = zip(*(divmod(tick, 1000) for tick in ticks))
+    return _finer(np.array(whole, np.int64).astype("datetime64[us]"), np.array(extra, np.int64))
+
+
+def _is_printed_float(cell: str) -> bool:
+    return f"{float(cell):.{len(cell.partition('.')[2])}f}" == cell
+
+
+def lost_step(cells: Sequence[str], values: NDArray[np.float64]) -> int | None:
+    """The first of numbers in text whose step to the next the floats `values` miss, or None."""
+    if max(map(len, cells)) <= len("1.23456789012345"):
+        return None
+    exact = [Decimal(cell) for cell in cells]
+    steps = np.array([float(b - a) for a, b in pairwise(exact)])
+    wrong = np.flatnonzero(np.abs(np.diff(values) - steps) > LOST * np.abs(steps))
+    return int(wrong[0]) if wrong.size else None
 
 
 def _one_by_one(
@@ -106,9 +157,7 @@ def _one_by_one(
                 minutes = 60 * int(zone[3]) + int(zone[4] or 0)
                 east[k] = -minutes if zone[2] == "-" else minutes
         bare.append(text.replace(",", "."))
-    longest = max(map(len, bare), default=0)
-    unit = "ns" if longest > len("2024-01-31T10:00:00.123456") else "us"
-    out = np.array([_moment(text, unit) for text in bare], dtype=f"datetime64[{unit}]")
+    out = _moments(np.array([text if _is_moment(text) else "NaT" for text in bare], dtype=np.str_))
     if not zoned.any():
         return out, None
     out = np.where(zoned, out - east.astype("timedelta64[m]"), out)
@@ -117,11 +166,11 @@ def _one_by_one(
     return out, east
 
 
-def _moment(text: str, unit: Any) -> Any:
-    try:
-        return np.datetime64(text, unit)
-    except ValueError:
-        return np.datetime64("NaT", unit)
+def _is_moment(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        np.datetime64(text)
+        return True
+    return False
 
 
 def _by_pattern(
@@ -129,14 +178,22 @@ def _by_pattern(
 ) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
     if len(cells) > MANY and "%z" not in pattern and "%Z" not in pattern:
         return _many_by_pattern(cells, pattern), None
+    dates, extra, east = _each_by_pattern(cells, pattern)
+    return _finer(dates, extra), east
+
+
+def _each_by_pattern(
+    cells: Sequence[str], pattern: str
+) -> tuple[NDArray[np.datetime64], NDArray[np.int64], NDArray[np.int16] | None]:
+    """Dates in microseconds, nanoseconds beyond them, and minutes east of UTC."""
     out = np.empty(len(cells), dtype="datetime64[us]")
+    extra = np.zeros(len(cells), dtype=np.int64)
     east = np.zeros(len(cells), dtype=np.int16)
     zoned = False
     for k, cell in enumerate(cells):
-        try:
-            moment = datetime.strptime(cell.strip(), pattern)
-        except ValueError:
-            out[k] = np.datetime64("NaT")
+        moment, extra[k] = _parsed(cell.strip(), pattern)
+        if moment is None:
+            out[k] = np.datetime64("NaT", "us")
             continue
         offset = moment.utcoffset()
         if offset is not None:
@@ -144,17 +201,32 @@ def _by_pattern(
             east[k] = offset // timedelta(minutes=1)
             moment = moment.astimezone(UTC).replace(tzinfo=None)
         out[k] = np.datetime64(moment, "us")
-    return out, (east if zoned else None)
+    return out, extra, (east if zoned else None)
+
+
+def _parsed(cell: str, pattern: str) -> tuple[datetime | None, int]:
+    """A date and its nanoseconds beyond %f, which reads six digits: those behind them."""
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(cell, pattern), 0
+    before = pattern.partition("%f")[0][-1:]
+    digits = re.findall(rf"(?<={re.escape(before)})\d{{7,9}}(?!\d)", cell)
+    if "%f" in pattern and len(digits) == 1:
+        with contextlib.suppress(ValueError):
+            shorter = cell.replace(before + digits[0], before + digits[0][:6])
+            return datetime.strptime(shorter, pattern), int(digits[0][6:].ljust(3, "0"))
+    return None, 0
 
 
 def _many_by_pattern(cells: Sequence[str], pattern: str) -> NDArray[Any]:
     """The same by pandas, twenty times as fast; what it does not read is looked at again."""
     import pandas as pd
 
-    found = pd.to_datetime(pd.Series(cells), format=pattern, errors="coerce")
-    out = found.to_numpy().astype("datetime64[us]")
-    left = np.flatnonzero(np.isnat(out))
+    found = pd.to_datetime(pd.Series(cells), format=pattern, errors="coerce").to_numpy()
+    dates = found.astype("datetime64[us]")
+    left = np.flatnonzero(np.isnat(dates))
+    extra = np.where(np.isnat(dates), np.timedelta64(0, "ns"), found - dates)
+    extra = extra.astype("timedelta64[ns]").astype(np.int64)
     for low in range(0, len(left), MANY):
         rows = left[low : low + MANY]
-        out[rows] = _by_pattern([cells[k] for k in rows], pattern)[0]
-    return out
+        dates[rows], extra[rows], _ = _each_by_pattern([cells[k] for k in rows], pattern)
+    return _finer(dates, extra)

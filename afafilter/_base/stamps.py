@@ -39,7 +39,7 @@ UNIT_WORDS = {
     "W": "weeks",
     "Y": "years",
 }
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class Stamps:
             return np.asarray(values - east.astype("timedelta64[m]"))
         import pandas as pd
 
-        here = pd.DatetimeIndex(values.astype("datetime64[us]")).tz_localize(self.zone)
+        here = pd.DatetimeIndex(values).tz_localize(self.zone)
         utc: NDArray[Any] = here.tz_convert("UTC").tz_localize(None).to_numpy()
         return utc
 
@@ -140,9 +140,9 @@ class Stamps:
             return np.asarray(self.zone[k], dtype=np.int64)
         import pandas as pd
 
-        here = pd.DatetimeIndex(values.astype("datetime64[us]"), tz="UTC").tz_convert(self.zone)
-        wall = here.tz_localize(None).to_numpy().astype("datetime64[us]")
-        east: NDArray[np.int64] = (wall - values.astype("datetime64[us]")) // np.timedelta64(1, "m")
+        here = pd.DatetimeIndex(values, tz="UTC").tz_convert(self.zone)
+        wall = here.tz_localize(None).to_numpy()
+        east: NDArray[np.int64] = (wall - values) // np.timedelta64(1, "m")
         return east
 
     def text(self, values: NDArray[Any]) -> NDArray[np.str_]:
@@ -162,8 +162,8 @@ def elapsed(stamps: Any, start: Any, unit: str) -> Any:
     step, count = np.datetime_data(np.asarray(stamps - start).dtype)
     each = f"M8[{count}{step}]" if np.asarray(stamps).dtype.kind == "M" else f"m8[{count}{step}]"
     ticks = _gone(*(np.asarray(x).astype(each).astype(np.int64) for x in (stamps, start)))
-    if step in _PER_SECOND:
-        return ticks * count / (_PER_SECOND[step] * SECONDS[unit])
+    if step in PER_SECOND:
+        return ticks * count / (PER_SECOND[step] * SECONDS[unit])
     return ticks * (count * SECONDS[{"m": "min"}.get(step, step)] / SECONDS[unit])
 
 
@@ -179,12 +179,12 @@ def _moments(start: Any, t: Array, seconds: float) -> NDArray[Any]:
     gone = np.asarray(t, dtype=np.float64) * seconds
     step, _ = np.datetime_data(np.asarray(start).dtype)
     fine = "ns" if step == "ns" else "us"
-    doubt = np.maximum(16 * np.finfo(float).eps * np.abs(gone), 0.5 / _PER_SECOND[fine])
-    out = np.round(gone * _PER_SECOND[fine])
+    doubt = np.maximum(16 * np.finfo(float).eps * np.abs(gone), 0.5 / PER_SECOND[fine])
+    out = np.round(gone * PER_SECOND[fine])
     for coarse in ("ms", "s"):
-        whole = np.round(gone * _PER_SECOND[coarse]) / _PER_SECOND[coarse]
+        whole = np.round(gone * PER_SECOND[coarse]) / PER_SECOND[coarse]
         near = np.abs(whole - gone) <= doubt
-        out = np.where(near, np.round(whole * _PER_SECOND[fine]), out)
+        out = np.where(near, np.round(whole * PER_SECOND[fine]), out)
     begin = np.asarray(start).astype(f"datetime64[{fine}]")
     return np.asarray(begin + out.astype(np.int64).astype(f"timedelta64[{fine}]"))
 
@@ -228,7 +228,7 @@ def looks_like_unix(values: NDArray[Any]) -> str | None:
     if not len(values) or not np.isfinite(values).all():
         return None
     low, high = float(np.min(values)), float(np.max(values))
-    for unit, per in _PER_SECOND.items():
+    for unit, per in PER_SECOND.items():
         if 631152000 * per <= low and high <= 4102444800 * per:
             return unit
     return None
@@ -238,10 +238,10 @@ def unix_dates(values: NDArray[Any], unit: str) -> NDArray[Any]:
     """Dates (UTC) of Unix times: whole numbers exactly, others to the microsecond."""
     if values.dtype.kind in "iu":
         fine = "us" if unit == "s" else unit
-        return (values.astype(np.int64) * (_PER_SECOND[fine] // _PER_SECOND[unit])).astype(
+        return (values.astype(np.int64) * (PER_SECOND[fine] // PER_SECOND[unit])).astype(
             f"datetime64[{fine}]"
         )
-    ticks = np.round(values * (10**6 / _PER_SECOND[unit]))
+    ticks = np.round(values * (10**6 / PER_SECOND[unit]))
     return ticks.astype(np.int64).astype("datetime64[us]")
 
 

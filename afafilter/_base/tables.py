@@ -361,8 +361,8 @@ def date_objects(raw: NDArray[Any], unit: str, name: str) -> Stamps | None:
         if zone is not None:
             utc = datetime.UTC
             raw = np.array([x.astimezone(utc).replace(tzinfo=None) for x in raw])
-        fine = "ns" if library(first) == "pandas" and first.nanosecond else "us"
-        values = np.asarray(raw, dtype=f"datetime64[{fine}]")
+        exact = [x.to_datetime64() if hasattr(x, "to_datetime64") else x for x in raw.flat]
+        values = np.array([np.datetime64(x) for x in exact])
     except (ValueError, AttributeError, TypeError):
         raise TypeError(f"{name} must be dates of one kind, got {first!r} among others") from None
     return Stamps(checked_dates(values, name), unit, zone, name)

@@ -282,6 +282,9 @@ def _kind(cell: str, decimal: str) -> str:
     if number(cell, decimal) is None:
         return "d" if PLAIN_DATE.match(cell.strip()) else "s"
     digits = cell.strip().lstrip("+-")
+    whole, point, _ = digits.partition(decimal)
+    if whole.isdigit() and (len(whole) == 10 or (point and len(whole) > 10)):
+        return "s"  # may be a Unix time with more digits than a float keeps
     return "i" if digits.isdigit() and len(digits) > 15 else "f"
 
 
@@ -295,7 +298,7 @@ def _read_json_lines(path: Path | str, text: str) -> Table:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_float=str)
         except (json.JSONDecodeError, RecursionError):
             record = None
         if not isinstance(record, dict):

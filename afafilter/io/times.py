@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, choice
-from afafilter._base.dates import parse_dates
+from afafilter._base.dates import lost_step, parse_dates, parse_unix
 from afafilter._base.stamps import (
+    PER_SECOND,
     SECONDS,
     Stamps,
     calendar_numbers,
@@ -45,7 +46,8 @@ def read_times_of(table: Table, names: Sequence[str], unit: str | None, dialect:
     if isinstance(column, (list, tuple)) and all(cell.strip().isdigit() for cell in column):
         values = np.asarray(values, dtype=np.int64)
     _refuse_missing(table, name, np.isnan(values.astype(np.float64)))
-    return _of_numbers(table, name, values, unit, dialect.time_format)
+    cells = [] if isinstance(column, np.ndarray) else _plain(table, column)
+    return _of_numbers(table, name, values, cells, unit, dialect.time_format)
 
 
 def _is_text(table: Table, column: Sequence[str]) -> bool:
@@ -53,11 +55,25 @@ def _is_text(table: Table, column: Sequence[str]) -> bool:
     return bool(first) and number(first, table.decimal) is None
 
 
+def _plain(table: Table, column: Sequence[str]) -> list[str]:
+    """Numbers in text with a decimal point."""
+    return [str(cell).strip().replace(table.decimal, ".") for cell in column]
+
+
 def _of_numbers(
-    table: Table, name: str, values: NDArray[Any], unit: str | None, form: str | None
+    table: Table,
+    name: str,
+    values: NDArray[Any],
+    cells: Sequence[str],
+    unit: str | None,
+    form: str | None,
 ) -> Stamps:
     if form in UNIX:
-        return Stamps(unix_dates(values, UNIX[form]), unit or "D", name=name)
+        whole = values.dtype.kind in "iu" or not cells
+        exact = None if whole else parse_unix(cells, PER_SECOND[UNIX[form]])
+        return Stamps(
+            unix_dates(values, UNIX[form]) if exact is None else exact, unit or "D", name=name
+        )
     dates = None if form == "number" else calendar_numbers(values)
     if dates is not None:
         warnings.warn(
@@ -80,6 +96,16 @@ def _of_numbers(
             "taken as they are"
         )
     whole = values.dtype.kind in "iu"
+    lost = None if whole or not cells else lost_step(cells, values)
+    if lost is not None:
+        two, apart = " and ".join(cells[lost : lost + 2]), values[lost + 1] - values[lost]
+        word = "unix" if since == "s" else f"unix-{since}"
+        remedy = f"--time-format {word} reads them exactly" if since else "count from the first one"
+        warnings.warn(
+            f"{table.path}: {two} in {name} become {apart:g} apart as floating-point numbers: "
+            f"{remedy}",
+            stacklevel=2,
+        )
     return Stamps(values.astype(np.int64 if whole else np.float64), unit or "", name=name)
 
 
