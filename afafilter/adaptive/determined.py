@@ -80,7 +80,7 @@ def solve_triangles(
         unknown |= known.components
         for p in range(len(triangle)):
             open_ = columns(known.at, known.here, known.first)
-            fixed[p, known.at] = _one_each(open_ * unit[p, known.at])
+            fixed[p, known.at] = _one_each(open_)
             doubt[p, known.at] = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
     if own.any():
         pivot = np.abs(np.einsum("...aa->...a", scaled))
@@ -89,7 +89,7 @@ def solve_triangles(
             unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
             if len(found.at):
                 open_ = columns(np.array([i]), found.here, found.first)
-                fixed[p, i] = _one_each(open_ * unit[p, i])[0]
+                fixed[p, i] = _one_each(open_)[0]
                 doubt[p, i] = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])[0]
     turn = None
     fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
@@ -124,7 +124,11 @@ def _is_seen(triangle: Array, open_: Array) -> ObsMask:
 
 
 def _one_each(open_: Array) -> ObsMask:
-    """One component (m, d) for each direction (m, d, d): the largest, after those before it."""
+    """One component (m, d) for each direction (m, d, d): the largest, after those before it.
+
+    As large as the directions say: in units of the triangle's columns, what rounding leaves in a
+    direction of what lasts would be larger than what has decayed.
+    """
     left, m = open_.copy(), np.arange(len(open_))
     chosen: ObsMask = np.zeros(left.shape[:-1], dtype=bool)
     for _ in range(left.shape[-1] if len(left) else 0):

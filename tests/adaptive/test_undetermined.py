@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.linalg import block_diag, solve_continuous_lyapunov
 
-from afafilter import LinearSDE, adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother
+from afafilter import (
+    LinearSDE,
+    Prior,
+    adaptive_filter,
+    adaptive_smoother,
+    kalman_filter,
+    rts_smoother,
+)
 from tests.flat_cases import SMALL, cases
 
 PAIRS = ((adaptive_filter, kalman_filter), (adaptive_smoother, rts_smoother))
@@ -101,3 +109,37 @@ def test_exact_sensors_beside_rough_ones_leave_no_rounding_in_what_decays(scale)
     found = adaptive_filter(model, t, z, obs_cov=obs_cov, correlation="exact")
     sd = np.sqrt(np.diagonal(wanted.cov, axis1=1, axis2=2))
     np.testing.assert_allclose((found.mean / sd)[1:], (wanted.mean / sd)[1:], atol=1e-6)
+
+
+SWINGING = np.array([[-0.1, -1.1], [1.1, -0.1]])
+WAITED_FOR = {  # what decays and its noise
+    "swings without noise": (SWINGING, np.zeros((2, 2))),
+    "swings": (SWINGING, 0.3 * np.eye(2)),
+    "stiff": (-np.diag([1000.0, 1.0]), np.diag([50.0, 1.0])),
+    "alike": (np.array([[-1.3, 1.0], [0.0, -1.3]]), np.diag([0.0, 7.0])),
+}
+
+
+@pytest.mark.parametrize("name", WAITED_FOR)
+@pytest.mark.parametrize(("decays", "mixed"), [(45, True), (80, True), (130, False), (300, False)])
+def test_a_long_wait_for_the_first_observation(name, decays, mixed):
+    """What decays is as noise has made it, a level is open: the Kalman filter from then on."""
+    fast, noise = WAITED_FOR[name]
+    wait = -decays / np.linalg.eigvals(fast).real.max()
+    S = np.array([[1.0, 0.4, -0.3], [0.2, 1.0, 0.5], [-0.4, 0.1, 1.0]]) if mixed else np.eye(3)
+    A, Q = (M @ block_diag(part, 0.0) @ N for M, part, N in
+            ((S, fast, np.linalg.inv(S)), (S, noise, S.T)))  # fmt: skip
+    law = S @ block_diag(solve_continuous_lyapunov(fast, -noise), 0.0) @ S.T
+    model = LinearSDE(A, Q=0.5 * (Q + Q.T), R=[[1e-2]], C=[[1.0, 0.5, 1.0]], prior="diffuse")
+    t, z = wait + np.array([-wait, 0.0, 0.7, 5.0]), np.array([[np.nan], [-114.2], [-113.1], [-115]])
+    begun = LinearSDE(
+        A, Q=model.Q, R=model.R, C=model.C,
+        prior=Prior(np.zeros(3), 0.5 * (law + law.T), None, S[:, 2:] / np.linalg.norm(S[:, 2])),
+    )  # fmt: skip
+    for estimator, peer in PAIRS:
+        found = estimator(model, t, z, correlation="exact")
+        wanted = peer(begun, t[1:], z[1:])
+        sd = np.sqrt(np.diagonal(wanted.cov, axis1=1, axis2=2)) + 1e-12
+        np.testing.assert_allclose((found.mean[1:] - wanted.mean) / sd, 0.0, atol=1e-6)
+        spread = (found.cov[1:] - wanted.cov) / sd[:, None] / sd[:, :, None]
+        np.testing.assert_allclose(spread, 0.0, atol=1e-6)
