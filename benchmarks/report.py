@@ -112,8 +112,13 @@ def _threads(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _judged(results: Results) -> Iterator[str]:
-    units = {"faster": "x faster", "time ratio": "x its time", "MiB": " MiB",
-             "seconds": " s", "seconds beyond": " s more"}  # fmt: skip
+    units = {
+        "faster": "x faster",
+        "time ratio": "x its time",
+        "MiB": " MiB",
+        "seconds": " s",
+        "seconds beyond": " s more",
+    }
     for target in TARGETS:
         value = target.value(results)
         shown, met = "did not run", ""
@@ -171,10 +176,15 @@ def draw(results: Results) -> None:
             size, seconds = np.array(sorted(points)).T
             bold = name in highlighted
             ax.loglog(
-                size, 1e3 * seconds, marker="o" if bold else next(markers), ms=5 if bold else 4,
-                lw=2.4 if bold else 1.0, zorder=3 if bold else 2, label=name,
+                size,
+                1e3 * seconds,
+                marker="o" if bold else next(markers),
+                ms=5 if bold else 4,
+                lw=2.4 if bold else 1.0,
+                zorder=3 if bold else 2,
+                label=name,
                 color="black" if bold else None,
-            )  # fmt: skip
+            )
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("N", fontsize=8)
         ax.set_ylabel("ms", fontsize=8)
@@ -198,16 +208,21 @@ def _panels() -> list[tuple[str, str, Any, tuple[str, ...]]]:
         smoother(4),
         smoother(8),
         (
-            "simulation, paths x steps, d = 2, one thread", "simulation",
-            lambda case: "threads" not in case, (OURS,),
+            "simulation, paths x steps, d = 2, one thread",
+            "simulation",
+            lambda case: "threads" not in case,
+            (OURS,),
         ),
         (
-            "robust AFA, d = 64, float64, two threads", "attention",
-            lambda case: case.endswith("float64 kappa=1 2 threads"), (OURS,),
+            "robust AFA, d = 64, float64, two threads",
+            "attention",
+            lambda case: case.endswith("float64 kappa=1 2 threads"),
+            (OURS,),
         ),
         (
-            "AFA with plain weights, and windowed", "linear_time",
+            "AFA with plain weights, and windowed",
+            "linear_time",
             lambda case: case.startswith(("irregular N", "window")) and "r=" not in case,
             ("sum of exponentials",),
         ),
-    ]  # fmt: skip
+    ]

@@ -77,10 +77,14 @@ def write_experiments(folder: Path) -> None:
             sections += [*escaped(finding.read_text(encoding="utf-8").splitlines()), ""]
         if picture.exists():
             tiles += [
-                f".. figure:: ../figures/{name}.png", f"   :target: #{anchor}",
-                f"   :alt: {name}", "   :class: tile", "",
-                f"   :ref:`{name} <{anchor}>`", "",
-            ]  # fmt: skip
+                f".. figure:: ../figures/{name}.png",
+                f"   :target: #{anchor}",
+                f"   :alt: {name}",
+                "   :class: tile",
+                "",
+                f"   :ref:`{name} <{anchor}>`",
+                "",
+            ]
             sections += [f".. image:: ../figures/{name}.png", f"   :alt: figure of {name}", ""]
         sections += [f"``afafilter figures {name}``", ""]
     indented = [f"   {line}" if line else "" for line in tiles]

@@ -36,11 +36,16 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for ax, process_var in zip(axes, PROCESS, strict=True):
             for rate in RATES:
                 result = compare(
-                    chosen, _setups.paper_spiral(process_var), _setups.TIMES, n_paths,
-                    rng=np.random.default_rng(SEED), n_jobs=n_jobs, x0=_setups.ring_start,
+                    chosen,
+                    _setups.paper_spiral(process_var),
+                    _setups.TIMES,
+                    n_paths,
+                    rng=np.random.default_rng(SEED),
+                    n_jobs=n_jobs,
+                    x0=_setups.ring_start,
                     outliers=_setups.OUTLIERS(rate=rate) if rate else None,
                     steps=_setups.SCORED,
-                )  # fmt: skip
+                )
                 frame = result.summary()
                 frame.insert(0, "outlier_rate", rate)
                 frame.insert(0, "process_var", process_var)
@@ -84,10 +89,15 @@ def draw(ax: Axes, shown: pd.DataFrame, *, struck: bool) -> None:
         value, lower, upper = shown.loc[name, ["value", "lower", "upper"]]
         colour = colour_of(name)
         ax.errorbar(
-            value, row + (-0.16 if struck else 0.16), xerr=[[value - lower], [upper - value]],
-            fmt="s" if struck else "o", color=colour, mfc="white" if struck else colour, ms=3.2,
+            value,
+            row + (-0.16 if struck else 0.16),
+            xerr=[[value - lower], [upper - value]],
+            fmt="s" if struck else "o",
+            color=colour,
+            mfc="white" if struck else colour,
+            ms=3.2,
             lw=0.8,
-        )  # fmt: skip
+        )
     ax.set_yticks(rows, SHOWN)
     ax.set_ylim(-0.6, len(rows) - 0.4)
 

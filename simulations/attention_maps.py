@@ -59,9 +59,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.set_xticks(range(7))
             ax.set_xlabel("observation time $t_j$")
             ax.plot(
-                t[struck], np.full(len(struck), 1.03), "v", ms=3, color=COLOURS["outlier"],
-                clip_on=False, transform=ax.get_xaxis_transform(),
-            )  # fmt: skip
+                t[struck],
+                np.full(len(struck), 1.03),
+                "v",
+                ms=3,
+                color=COLOURS["outlier"],
+                clip_on=False,
+                transform=ax.get_xaxis_transform(),
+            )
         axes[0].set_ylabel("query time $t_i$")
         table = pd.DataFrame(
             {

@@ -98,10 +98,16 @@ def error_curves(n_paths: int) -> pd.DataFrame:
         model = model_of(decay, ratio)
         rmse, se = errors_at(model, draw(decay, ratio, n_paths), lengths, inverse_temperature=beta)
         columns = {
-            "curve": name, "decay": decay, "ratio": ratio, "beta": beta, "n": lengths,
-            "closed form": theory.length_error(model, DT, lengths, beta), "monte carlo": rmse,
-            "standard error": se, "kalman": kalman_rmse(model),
-        }  # fmt: skip
+            "curve": name,
+            "decay": decay,
+            "ratio": ratio,
+            "beta": beta,
+            "n": lengths,
+            "closed form": theory.length_error(model, DT, lengths, beta),
+            "monte carlo": rmse,
+            "standard error": se,
+            "kalman": kalman_rmse(model),
+        }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts)
 
@@ -189,9 +195,15 @@ def draw_curves(ax: Any, table: pd.DataFrame) -> None:
         scale = part["kalman"]
         ax.plot(part["n"], part["closed form"] / scale, label=name, **style)
         ax.errorbar(
-            part["n"], part["monte carlo"] / scale, yerr=1.96 * part["standard error"] / scale,
-            fmt=MARKERS[index], ms=2.5, lw=0.7, mfc="white", color=style["color"],
-        )  # fmt: skip
+            part["n"],
+            part["monte carlo"] / scale,
+            yerr=1.96 * part["standard error"] / scale,
+            fmt=MARKERS[index],
+            ms=2.5,
+            lw=0.7,
+            mfc="white",
+            color=style["color"],
+        )
     ax.set(
         xscale="log",
         yscale="log",
@@ -229,9 +241,15 @@ def draw_phases(axes: Any, table: pd.DataFrame) -> None:
         for name in PHASES:
             chosen = part[part["phase"] == name]
             ax.plot(
-                chosen["beta"], chosen["ratio"], marks[name], color=colours[name], mec="k", mew=0.6,
-                ms=6.5, label=name,
-            )  # fmt: skip
+                chosen["beta"],
+                chosen["ratio"],
+                marks[name],
+                color=colours[name],
+                mec="k",
+                mew=0.6,
+                ms=6.5,
+                label=name,
+            )
         for row in part.itertuples():
             length = part.loc[row.Index, "critical length"]
             text = r"$\infty$" if np.isinf(length) else f"$10^{{{max(np.log10(length), 0):.0f}}}$"

@@ -51,19 +51,30 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 style = line_style(index, len(RATIOS))
                 ax.plot(np.arange(1, len(t) + 1), exact, label=name, **style)
                 ax.errorbar(
-                    dots + 1, sampled, yerr=[sampled - low, high - sampled], color=style["color"],
-                    fmt=MARKERS[index], ms=2.5, lw=0.7, mfc="white",
-                )  # fmt: skip
+                    dots + 1,
+                    sampled,
+                    yerr=[sampled - low, high - sampled],
+                    color=style["color"],
+                    fmt=MARKERS[index],
+                    ms=2.5,
+                    lw=0.7,
+                    mfc="white",
+                )
                 critical = round(theory.critical_length(model, t[1]))
                 if critical <= len(t):
                     ax.plot(critical, exact[critical - 1], "|", ms=9, mew=1.2, color=style["color"])
                 rows += [
                     {
-                        "decay": decay, "ratio": ratio, "observations": k + 1, "exact": exact[k],
-                        "monte_carlo": s, "lower": a, "upper": b,
+                        "decay": decay,
+                        "ratio": ratio,
+                        "observations": k + 1,
+                        "exact": exact[k],
+                        "monte_carlo": s,
+                        "lower": a,
+                        "upper": b,
                     }
                     for k, s, a, b in zip(dots, sampled, low, high, strict=True)
-                ]  # fmt: skip
+                ]
             ax.set_title(rf"decay $\mu={decay:g}$", loc="left")
             ax.set_ylabel("efficiency")
             ax.set_ylim(0, 1.05)

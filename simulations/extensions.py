@@ -235,8 +235,13 @@ def gate(ax: Any, n_paths: int) -> Rows:
 
 
 PANELS: tuple[Callable[[Any, int], Rows], ...] = (
-    separable_kernel, recursive_mle, exponential_sums, forecasts, structured_noise, gate,
-)  # fmt: skip
+    separable_kernel,
+    recursive_mle,
+    exponential_sums,
+    forecasts,
+    structured_noise,
+    gate,
+)
 LEGENDS = {"b": "upper center", "e": (0.02, 0.3)}
 
 
@@ -252,9 +257,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ax.legend(fontsize=6, loc=LEGENDS.get(letter, "best"))
         table = pd.DataFrame(rows)
         return save(
-            fig, out_dir, "extensions", table, finding=finding(table),
+            fig,
+            out_dir,
+            "extensions",
+            table,
+            finding=finding(table),
             latex=table.groupby(["panel", "series"], sort=False)["error"]
-            .agg(["min", "max"]).reset_index(),
+            .agg(["min", "max"])
+            .reset_index(),
             table_caption=r"Least and largest error of the curves of Figure~\ref{fig:extensions}.",
             caption=(
                 r"(a) Relative error of the separable form of $1/(1+a e^{-x})$, exact at both "
@@ -270,7 +280,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
                 rf"$\sigma^2=0.3$, $\eta^2=0.5$; {n_paths} paths."
             ),
             config={"seed": SEED, "n_paths": n_paths, "decay": DECAY, "full": full},
-        )  # fmt: skip
+        )
 
 
 def finding(table: pd.DataFrame) -> str:

@@ -152,9 +152,14 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             for index, (name, part) in enumerate(table.groupby("row", sort=False)):
                 style = series_style(str(name), index, 6)
                 ax.plot(
-                    part["n"], part[metric], marker=MARKERS[index % len(MARKERS)], ms=3.5,
-                    label=name, mfc="white" if index % 2 else style["color"], **style,
-                )  # fmt: skip
+                    part["n"],
+                    part[metric],
+                    marker=MARKERS[index % len(MARKERS)],
+                    ms=3.5,
+                    label=name,
+                    mfc="white" if index % 2 else style["color"],
+                    **style,
+                )
             ax.set_xscale("log", base=2)
             ax.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
             ax.set(xlabel="observations", ylabel=metric.replace("rmse", "RMSE per component"))

@@ -60,7 +60,10 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         fig, axes = figure(1, 2, height=3.3, sharey=True)
         draw(axes, table)
         return save(
-            fig, out_dir, "fit_coverage", table,
+            fig,
+            out_dir,
+            "fit_coverage",
+            table,
             caption=(
                 f"{n_sets} data sets per model, irregular times, {MISSING:.0%} missing. Left: "
                 "share of 95 % intervals that hold the truth (bars: 95 % of Monte Carlo error; "
@@ -70,10 +73,13 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             latex=short(table),
             finding=finding(table, n_sets),
             config={
-                "seed": SEED, "n_sets": n_sets, "missing": MISSING,
-                "truth": {name: case[1] for name, case in CASES.items()}, "full": full,
+                "seed": SEED,
+                "n_sets": n_sets,
+                "missing": MISSING,
+                "truth": {name: case[1] for name, case in CASES.items()},
+                "full": full,
             },
-        )  # fmt: skip
+        )
 
 
 def one_fit(family: Family, truth: dict[str, float], t: Any, z: Any) -> list[dict[str, Any]]:
@@ -105,11 +111,16 @@ def summaries(model: str, truth: dict[str, float], found: pd.DataFrame) -> Itera
         error = part["estimate"] - value
         monte_carlo = error.std() / np.sqrt(n)
         row = {
-            "model": model, "times": CASES[model][2], "parameter": name, "true": value,
-            "mean": part["estimate"].mean(), "bias_over_se": error.mean() / monte_carlo,
-            "sd": error.std(), "mean_std_error": part["se"].mean(),
+            "model": model,
+            "times": CASES[model][2],
+            "parameter": name,
+            "true": value,
+            "mean": part["estimate"].mean(),
+            "bias_over_se": error.mean() / monte_carlo,
+            "sd": error.std(),
+            "mean_std_error": part["se"].mean(),
             "converged": part["converged"].mean(),
-        }  # fmt: skip
+        }
         for kind in ("wald", "profile"):
             hits = int(part[kind].sum())
             ends = binomtest(hits, n).proportion_ci(method="wilson")

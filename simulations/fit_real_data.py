@@ -120,11 +120,17 @@ def parameter_rows(
         ends = result.profile(str(name)) if profile else (np.nan, np.nan)
         rows.append(
             {
-                "series": series, "model": label, "parameter": name, **row.to_dict(),
-                "profile_lower": ends[0], "profile_upper": ends[1],
-                "loglik": result.loglik, "aic": result.aic, "bic": result.bic,
+                "series": series,
+                "model": label,
+                "parameter": name,
+                **row.to_dict(),
+                "profile_lower": ends[0],
+                "profile_upper": ends[1],
+                "loglik": result.loglik,
+                "aic": result.aic,
+                "bic": result.bic,
             }
-        )  # fmt: skip
+        )
     return rows
 
 

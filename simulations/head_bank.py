@@ -95,11 +95,16 @@ def learn(z: Array, decay: Array, steps: int) -> Array:
             return float(((own[..., 1:, :] - predicted[..., :-1, :]) ** 2)[..., 16:, :].mean())
 
         minimize(
-            loss, start[h], method="Nelder-Mead", callback=track.append,
+            loss,
+            start[h],
+            method="Nelder-Mead",
+            callback=track.append,
             bounds=[(np.log(1e-4), np.log(10.0)), (np.log(0.25), np.log(8.0))],
-            options={"maxiter": steps, "initial_simplex": start[h] + np.array(
-                [[0.0, 0.0], [-1.5, 0.0], [0.0, 1.0]])},
-        )  # fmt: skip
+            options={
+                "maxiter": steps,
+                "initial_simplex": start[h] + np.array([[0.0, 0.0], [-1.5, 0.0], [0.0, 1.0]]),
+            },
+        )
         track += [track[-1]] * (steps + 1 - len(track))
         paths[:, h] = track[: steps + 1]
     return paths
@@ -143,13 +148,18 @@ def evaluate(n_paths: int, steps: int) -> tuple[pd.DataFrame, dict[str, Array]]:
             errors = rmse(found - test[0][:, :, last])
             rows += [
                 {
-                    "bank": bank, "head": h + 1, "n": n, "rmse": errors[h], "decay": decay[h],
-                    "process_var": np.exp(theta[h, 0]), "beta": np.exp(theta[h, 1]),
+                    "bank": bank,
+                    "head": h + 1,
+                    "n": n,
+                    "rmse": errors[h],
+                    "decay": decay[h],
+                    "process_var": np.exp(theta[h, 0]),
+                    "beta": np.exp(theta[h, 1]),
                     "alpha": regimes(theta, decay)[h],
                     "half of the weight": memory(theta, decay)[h],
                 }
                 for h in range(HEADS)
-            ]  # fmt: skip
+            ]
     for h, model in enumerate(truth()):
         found = kalman_filter(model, np.arange(float(LONGEST)), test[1][:, h]).mean
         rows += [

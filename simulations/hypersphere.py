@@ -42,9 +42,15 @@ SHOWN_PROCESS, OBS_VAR = 0.006, 0.05
 def sphere(dim: int, process_var: float) -> RadialTangentialSDE:
     """A state on the unit sphere that turns and diffuses."""
     return RadialTangentialSDE(
-        decay=0.0, frequency=1.0, radial_var=0.0, tangential_var=process_var,
-        obs_radial_var=OBS_VAR, obs_tangential_var=OBS_VAR, dim=dim, radius=1.0,
-    )  # fmt: skip
+        decay=0.0,
+        frequency=1.0,
+        radial_var=0.0,
+        tangential_var=process_var,
+        obs_radial_var=OBS_VAR,
+        obs_tangential_var=OBS_VAR,
+        dim=dim,
+        radius=1.0,
+    )
 
 
 def linear(model: RadialTangentialSDE) -> LinearSDE:
@@ -69,9 +75,15 @@ def angle(found: Array, x: Array) -> float:
 def block(model: RadialTangentialSDE, x: Array, z: Array, step: float) -> Array:
     """One Transformer block: attention over pulled keys, residual connection, normalisation."""
     out = isotropic_attention(
-        None, None, z, TIMES, decay=0.0, frequency=model.frequency[: model.dim // 2],
-        process_var=model.tangential_var, key_var=OBS_VAR,
-    ).output  # fmt: skip
+        None,
+        None,
+        z,
+        TIMES,
+        decay=0.0,
+        frequency=model.frequency[: model.dim // 2],
+        process_var=model.tangential_var,
+        key_var=OBS_VAR,
+    ).output
     return hypersphere_step(x, out, step)
 
 

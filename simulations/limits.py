@@ -108,22 +108,28 @@ def flat(**settings: float) -> object:
 
 PANELS: dict[str, tuple[str, Array, Callable[[float], float]]] = {
     "rotary attention": (
-        r"$\nu\gamma^2$", 10.0 ** np.arange(1, 7), dot_product_error(np.array([1.0, 0.5, 0.2, 0.1]))
+        r"$\nu\gamma^2$",
+        10.0 ** np.arange(1, 7),
+        dot_product_error(np.array([1.0, 0.5, 0.2, 0.1])),
     ),
     "softmax attention": (
-        r"$\nu\gamma^2$", 10.0 ** np.arange(1, 7), dot_product_error(np.zeros(4))
+        r"$\nu\gamma^2$",
+        10.0 ** np.arange(1, 7),
+        dot_product_error(np.zeros(4)),
     ),
     "ALiBi": (r"$\sigma^2$", 10.0 ** -np.arange(2.0, 8.0), alibi_error),
     "Kalman filter": (
-        r"$\sigma^2$", 10.0 ** -np.arange(1.0, 7.0),
+        r"$\sigma^2$",
+        10.0 ** -np.arange(1.0, 7.0),
         filter_error(lambda s: flat(process_var=s, obs_var=1.0), "kalman"),
     ),
     "raw observation": (
-        r"$\sigma^2$", 10.0 ** np.arange(2, 8),
+        r"$\sigma^2$",
+        10.0 ** np.arange(2, 8),
         filter_error(lambda s: flat(process_var=s, obs_var=1.0), "raw"),
     ),
     "unitary dynamics": (r"$\mu=\sigma^2$", 10.0 ** -np.arange(2.0, 8.0), unitary_error),
-}  # fmt: skip
+}
 
 
 def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:

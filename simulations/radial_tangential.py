@@ -141,11 +141,16 @@ def accuracy(observed: str, n_paths: int, ratios: Array) -> list[dict[str, Any]]
                 low, high = interval(lambda rows, s=square: np.sqrt(s[rows].mean(1)), n_paths)
                 out.append(
                     {
-                        "measurement noise": observed, "st/sr": ratio, "error": part,
-                        "estimator": name, "rmse": np.sqrt(square.mean()), "lower": low,
-                        "upper": high, "full to isotropic": full_gain,
+                        "measurement noise": observed,
+                        "st/sr": ratio,
+                        "error": part,
+                        "estimator": name,
+                        "rmse": np.sqrt(square.mean()),
+                        "lower": low,
+                        "upper": high,
+                        "full to isotropic": full_gain,
                     }
-                )  # fmt: skip
+                )
             if name == "RT-AFA":
                 gains = [part["total"] for part in (squares["AFA"], parts)]
                 low, high = interval(
@@ -181,10 +186,16 @@ def range_figure(out_dir: Path, n_paths: int) -> list[Path]:
         for radius in radii:
             found = radial_range(model, float(radius), 1.0, n_paths=n_paths, rng=rng)
             ax.errorbar(
-                radius, found.radial_ratio, yerr=1.96 * found.standard_error * found.radial_ratio,
-                fmt=MARKERS[index], color=style["color"], ms=3.5, mfc="white", lw=0.8,
+                radius,
+                found.radial_ratio,
+                yerr=1.96 * found.standard_error * found.radial_ratio,
+                fmt=MARKERS[index],
+                color=style["color"],
+                ms=3.5,
+                mfc="white",
+                lw=0.8,
                 label=f"{dim}-D" if radius == radii[0] else None,
-            )  # fmt: skip
+            )
             rows.append(
                 {
                     "dim": dim,
@@ -242,9 +253,15 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
                 part = table[chosen & (table["estimator"] == name)]
                 ends = np.abs(part[["lower", "upper"]].to_numpy().T - part["rmse"].to_numpy())
                 ax.errorbar(
-                    part["st/sr"], part["rmse"], yerr=ends, marker=MARKERS[index], label=name,
-                    elinewidth=0.6, mfc="white" if index % 2 else None, **series_style(name, index),
-                )  # fmt: skip
+                    part["st/sr"],
+                    part["rmse"],
+                    yerr=ends,
+                    marker=MARKERS[index],
+                    label=name,
+                    elinewidth=0.6,
+                    mfc="white" if index % 2 else None,
+                    **series_style(name, index),
+                )
             ax.set_xscale("log", base=2)
             ax.minorticks_off()
             ax.set_xticks(RATIOS, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
@@ -260,7 +277,10 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
         index=["measurement noise", "st/sr"], columns="estimator", values="rmse"
     )
     return save(
-        fig, out_dir, "radial_tangential", table.drop(columns="full to isotropic"),
+        fig,
+        out_dir,
+        "radial_tangential",
+        table.drop(columns="full to isotropic"),
         caption=(
             "Process noise of fixed total strength shared between the radial and the tangential "
             "direction. Measurement noise is isotropic (top) or crossed, $e_t/e_r=s_r/s_t$ "
@@ -274,15 +294,17 @@ def error_figure(out_dir: Path, n_paths: int, ratios: Array) -> list[Path]:
             rf"model. {n_paths} paths, 95\,\% bootstrap intervals."
         ),
         config={
-            "seed": SEED, "training_seed": TRAINING_SEED, "n_paths": n_paths,
-            "process_var": PROCESS_VAR, "obs_var": OBS_VAR, "ratios": ratios.tolist(),
+            "seed": SEED,
+            "training_seed": TRAINING_SEED,
+            "n_paths": n_paths,
+            "process_var": PROCESS_VAR,
+            "obs_var": OBS_VAR,
+            "ratios": ratios.tolist(),
         },
         latex=whole[[*NAMES, "RT-AFA / AFA"]].reset_index(),
-            table_caption=(
-                r"RMSE of the whole error by measurement noise and $s_t/s_r$."
-            ),
+        table_caption=(r"RMSE of the whole error by measurement noise and $s_t/s_r$."),
         finding=error_finding(table),
-    )  # fmt: skip
+    )
 
 
 def error_finding(table: pd.DataFrame) -> str:

@@ -74,11 +74,16 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             estimates = {
                 "Kalman": kalman_filter(model, series.t, series.z),
                 "RTS": rts_smoother(model, series.t, series.z),
-                "AFA": determined(series.z, adaptive_filter(
-                    noisier(model, 6) if model.dim == 7 else model, series.t, series.z,
-                    window=best_window(model) if model.dim == 1 else None,
-                )),
-            }  # fmt: skip
+                "AFA": determined(
+                    series.z,
+                    adaptive_filter(
+                        noisier(model, 6) if model.dim == 7 else model,
+                        series.t,
+                        series.z,
+                        window=best_window(model) if model.dim == 1 else None,
+                    ),
+                ),
+            }
             observations(
                 series.t,
                 series.z,

@@ -125,10 +125,15 @@ def draw(table: pd.DataFrame, out_dir: Path, *, n_paths: int, full: bool) -> lis
                 for i, j in np.ndindex(best.shape)
             ]
             category_map(
-                best, names,
-                np.sort(table["process_var"].unique()), np.sort(table["outlier_rate"].unique()),
-                annotations=marks, hatched=tied, letters=[LETTERS[name] for name in names], ax=ax,
-            )  # fmt: skip
+                best,
+                names,
+                np.sort(table["process_var"].unique()),
+                np.sort(table["outlier_rate"].unique()),
+                annotations=marks,
+                hatched=tied,
+                letters=[LETTERS[name] for name in names],
+                ax=ax,
+            )
             ax.set_ylabel("outlier rate")
             ax.set_title(kind, loc="left")
         axes[-1].set_xlabel(r"process noise $\sigma^2$ ($\eta^2=1$)")

@@ -265,10 +265,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             xlabel=r"share of observations off by 10 $\eta$", ylabel="RMSE per component"
         )
         return save(
-            fig, out_dir, "robust_rivals", table,
+            fig,
+            out_dir,
+            "robust_rivals",
+            table,
             latex=wide(
                 pd.concat([_at(table, k) for k in KINDS if k in set(table["kind"])]),
-                ["estimator"], "kind", "value",
+                ["estimator"],
+                "kind",
+                "value",
             ),
             table_caption=r"RMSE of Figure~\ref{fig:robust_rivals} by kind of outlier (columns).",
             caption=(
@@ -282,7 +287,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
             ),
             finding=finding(table, influence),
             config={"seed": SEED, "full": full},
-        )  # fmt: skip
+        )
 
 
 def draw_cost(ax: Axes, table: pd.DataFrame) -> None:
@@ -293,9 +298,15 @@ def draw_cost(ax: Axes, table: pd.DataFrame) -> None:
         spread = [[row.value - row.lower], [row.upper - row.value]]
         look = {"color": colour_of(row.estimator), "fmt": MARKERS[index % len(MARKERS)]}
         ax.errorbar(
-            row.ms_per_path, row.value, spread, elinewidth=0.5, ms=4, label=row.estimator,
-            mfc="white" if index % 2 else None, **look,
-        )  # fmt: skip
+            row.ms_per_path,
+            row.value,
+            spread,
+            elinewidth=0.5,
+            ms=4,
+            label=row.estimator,
+            mfc="white" if index % 2 else None,
+            **look,
+        )
     ax.set(xscale="log", yscale="log", xlabel="milliseconds a path", ylabel="RMSE per component")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
     decimal_ticks(ax)

@@ -83,9 +83,15 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         for ax, (case, part) in zip(axes, table.groupby("case", sort=False), strict=True):
             for index, (form, one) in enumerate(part.groupby("form", sort=False)):
                 ax.errorbar(
-                    one["layer"], one["rmse"], yerr=1.96 * one["standard error"], label=form,
-                    marker=MARKERS[index], ms=3, mfc="white", **line_style(index, 2),
-                )  # fmt: skip
+                    one["layer"],
+                    one["rmse"],
+                    yerr=1.96 * one["standard error"],
+                    label=form,
+                    marker=MARKERS[index],
+                    ms=3,
+                    mfc="white",
+                    **line_style(index, 2),
+                )
             ax.axhline(part["kalman"].iloc[0], color=COLOURS["Kalman"], lw=0.8, label="Kalman")
             ax.set(xlabel="layer", title=case, ylim=(0, None))
         axes[0].set_ylabel("RMSE per component")

@@ -62,9 +62,15 @@ class ExactGaussian:
     """
 
     def __init__(
-        self, model: LinearSDE | DiscreteModel, t: Any, z: Any, obs_cov: Any = None,
-        queries: Sequence[float] = (), change: Change | None = None, bits: int = BITS,
-    ) -> None:  # fmt: skip
+        self,
+        model: LinearSDE | DiscreteModel,
+        t: Any,
+        z: Any,
+        obs_cov: Any = None,
+        queries: Sequence[float] = (),
+        change: Change | None = None,
+        bits: int = BITS,
+    ) -> None:
         flint.ctx.prec = bits
         self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
         self.forgets = 0.0

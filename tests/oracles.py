@@ -182,9 +182,15 @@ def _joint_gaussian(
         R[k, :, k] = noise_cov if obs_cov is None else obs_cov[k]
     size = len(t) * p
     return Joint(
-        nodes, mean.ravel(), cov, flat.reshape(n * d, q), H.reshape(size, n * d), offset.ravel(),
-        R.reshape(size, size), np.arange(n) if discrete else np.searchsorted(nodes, query),
-    )  # fmt: skip
+        nodes,
+        mean.ravel(),
+        cov,
+        flat.reshape(n * d, q),
+        H.reshape(size, n * d),
+        offset.ravel(),
+        R.reshape(size, size),
+        np.arange(n) if discrete else np.searchsorted(nodes, query),
+    )
 
 
 def dense_posterior(

@@ -90,9 +90,15 @@ def test_filterpy_says_what_it_cannot_do():
 def test_raw_is_the_flat_prior_posterior_of_one_observation(delay):
     C = np.array([[1.0, 0.5], [0.0, 2.0]])
     model = LinearSDE(
-        [[-0.2, 1.0], [-1.0, -0.2]], Q=0.3 * np.eye(2), R=[[0.4, 0.1], [0.1, 0.3]], C=C,
-        drift=[0.1, 0.2], offset=[1.0, -1.0], delay=delay, prior="diffuse",
-    )  # fmt: skip
+        [[-0.2, 1.0], [-1.0, -0.2]],
+        Q=0.3 * np.eye(2),
+        R=[[0.4, 0.1], [0.1, 0.3]],
+        C=C,
+        drift=[0.1, 0.2],
+        offset=[1.0, -1.0],
+        delay=delay,
+        prior="diffuse",
+    )
     t = np.array([0.0, 0.3, 0.3, 2.0])
     z = draw_data(replace(model, delay=0.0), t, n_paths=3)
     estimate = raw_observation(model, t, z)
@@ -138,9 +144,14 @@ def as_discrete(ssm, prior):
     """A statsmodels state-space representation in our words."""
     Q = ssm["selection"] @ ssm["state_cov"] @ ssm["selection"].T
     return DiscreteModel(
-        ssm["transition"], Q=Q, H=ssm["design"], R=ssm["obs_cov"],
-        b=np.ravel(ssm["state_intercept"]), d=np.ravel(ssm["obs_intercept"]), prior=prior,
-    )  # fmt: skip
+        ssm["transition"],
+        Q=Q,
+        H=ssm["design"],
+        R=ssm["obs_cov"],
+        b=np.ravel(ssm["state_intercept"]),
+        d=np.ravel(ssm["obs_intercept"]),
+        prior=prior,
+    )
 
 
 def assert_same(ours_filter, ours_smoother, theirs, skip=0, tol=1e-7):

@@ -101,9 +101,14 @@ def raw(tmp_path, monkeypatch):
         ],
     }
     machine = {
-        "cpu": "some", "cores": 2, "python": "3", "numpy": "2", "blas": "b", "load": 0.0,
+        "cpu": "some",
+        "cores": 2,
+        "python": "3",
+        "numpy": "2",
+        "blas": "b",
+        "load": 0.0,
         "date": "today",
-    }  # fmt: skip
+    }
     for name, value in (
         ("RAW", tmp_path),
         ("FIGURE", tmp_path / "f.png"),

@@ -232,11 +232,17 @@ def test_long_results_print_in_at_most_15_lines():
         seeds=2,
     )
     results = [
-        comparison, score(kalman_filter(spiral(), t, data.z), data), datasets.load_nile(), study,
-        fit(families.brownian() + families.noise(), t, z), theory.error_covariance(spiral(), t),
-        data, kalman_filter(spiral(), t, data.z), diagnose(brownian(), t, z),
+        comparison,
+        score(kalman_filter(spiral(), t, data.z), data),
+        datasets.load_nile(),
+        study,
+        fit(families.brownian() + families.noise(), t, z),
+        theory.error_covariance(spiral(), t),
+        data,
+        kalman_filter(spiral(), t, data.z),
+        diagnose(brownian(), t, z),
         hold_out({"kalman": kalman_filter}, {f"m{k}": brownian() for k in range(9)}, t, z),
-    ]  # fmt: skip
+    ]
     for result in results:
         text = repr(result)
         assert 1 <= len(text.splitlines()) <= 15
@@ -255,8 +261,10 @@ def test_what_is_observed_is_called_as_the_data_call_it():
     seen = rts_smoother(model, frame).observed()
     assert list(seen.to_pandas().columns) == ["level", "level_sd"]
     assert list(rts_smoother(model, np.arange(3.0), frame).observed().to_pandas()) == [
-        "t", "z0", "z0_sd",
-    ]  # fmt: skip
+        "t",
+        "z0",
+        "z0_sd",
+    ]
     (part,) = rts_smoother(model, frame).components().values()
     assert list(part.to_pandas(["m"]).columns) == ["m", "m_sd"]
     with pytest.raises(ValueError, match="names must be 1 names"):

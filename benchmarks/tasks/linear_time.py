@@ -135,9 +135,15 @@ def expected(inputs: Arrays, params: Params) -> Arrays:
 
 def _case(name: str, N: int, libraries: tuple[str, ...], **params: Any) -> Case:
     whole = {
-        "N": N, "d": 2, "seed": N, "regular": False, "two_sided": False, "window": 0,
-        "law": "r=-0.67", **params,
-    }  # fmt: skip
+        "N": N,
+        "d": 2,
+        "seed": N,
+        "regular": False,
+        "two_sided": False,
+        "window": 0,
+        "law": "r=-0.67",
+        **params,
+    }
     return Case(name, N, whole, libraries, params.get("threads", 1))
 
 

@@ -45,11 +45,12 @@ def system(process_var: float = 0.3) -> LinearSDE:
 
 
 @claim(
-    PART, "v6 eq. 1; v1-v3 sec. 2.1",
+    PART,
+    "v6 eq. 1; v1-v3 sec. 2.1",
     "A linear SDE :math:`dx = A x\\,dt + B\\,dw` seen through :math:`z_k = C x(t_k) + v_k`; "
     "transitions compose: :math:`V(s + t) = \\Phi(t) V(s) \\Phi(t)^T + V(t)`.",
     "LinearSDE simulate",
-)  # fmt: skip
+)
 def transitions_compose() -> Found:
     model = system()
     worst = 0.0
@@ -60,12 +61,14 @@ def transitions_compose() -> Found:
 
 
 @claim(
-    PART, "v6 eq. 2, A.1; v1-v3 sec. 2.5",
+    PART,
+    "v6 eq. 2, A.1; v1-v3 sec. 2.5",
     "The differential Lyapunov equation in closed form where A and Q share eigenvectors: "
     ":math:`\\lambda_Q (1 - e^{2 \\mathrm{Re}\\lambda\\,\\tau}) / (-2 \\mathrm{Re}\\lambda)` per "
     "mode.",
-    "LinearSDE.transition", "lyapunov",
-)  # fmt: skip
+    "LinearSDE.transition",
+    "lyapunov",
+)
 def closed_form_of_the_lyapunov_equation() -> Found:
     model = system()
     values, S = np.linalg.eig(model.A)
@@ -78,13 +81,15 @@ def closed_form_of_the_lyapunov_equation() -> Found:
 
 
 @claim(
-    PART, "v6 sec. 3.1, A.1 (assumption)",
+    PART,
+    "v6 sec. 3.1, A.1 (assumption)",
     "A, Q and R are made simultaneously diagonalizable. For noises that are not, dropping what is "
     "off the diagonal of :math:`S^{-1} Q S^{-H}` is wrong; keeping it, "
     ":math:`(S^{-1} Q S^{-H})_{kl} (e^{(\\lambda_k + \\bar\\lambda_l) \\tau} - 1) / (\\lambda_k + "
     "\\bar\\lambda_l)`, is exact for any Q.",
-    "LinearSDE.transition theory.error_covariance", "diagonalisation",
-)  # fmt: skip
+    "LinearSDE.transition theory.error_covariance",
+    "diagonalisation",
+)
 def simultaneous_diagonalisation() -> Found:
     model = elliptic_spiral(noise="data")
     written = float(diagonalisation.covariance_error(model, np.array([0.5]))[0])
@@ -99,18 +104,21 @@ def simultaneous_diagonalisation() -> Found:
         for m in (quiet, diagonalisation.forced(quiet))
     ]
     return corrected(
-        written, right, 1e-10,
+        written,
+        right,
+        1e-10,
         "V off by {written} of itself at lag 0.5, exact to {right} with all entries; a Kalman "
         f"filter's RMSE goes from {filters[0]:.3f} to {filters[1]:.3f}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 A.2",
+    PART,
+    "v6 A.2",
     "The variance of a pulled key stays bounded if and only if :math:`\\mathrm{Re}\\lambda < 0`. "
     "It also does at :math:`\\mathrm{Re}\\lambda = 0` in modes without process noise.",
     "LinearSDE.transition",
-)  # fmt: skip
+)
 def bounded_variance() -> Found:
     def growth(decay: float, noise: float) -> float:
         model = LinearSDE.isotropic(decay, 1.0, process_var=noise, obs_var=1.0)
@@ -123,19 +131,23 @@ def bounded_variance() -> Found:
     stable, drifting, still = growth(0.1, 1.0), growth(0.0, 1.0), growth(0.0, 0.0)
     iff = stable < 1.01 < drifting
     return corrected(
-        float(still < 1.01), float(not iff), 0.5,
+        float(still < 1.01),
+        float(not iff),
+        0.5,
         f"growth from lag 1e4 to 1e6: {stable:.3g} with decay, {drifting:.3g} without, "
         f"{still:.3g} without decay and noise",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 sec. 3.1, A; v1-v3 sec. 2.2",
+    PART,
+    "v6 sec. 3.1, A; v1-v3 sec. 2.2",
     "A key at lag :math:`\\tau` says :math:`\\hat z = e^{A\\tau} z_j` with covariance "
     ":math:`V(\\tau) + \\Phi R \\Phi^T`; one that lies ahead, :math:`V_B(\\tau) + \\Phi^{-1} R "
     "\\Phi^{-T}`, :math:`V_B = \\int_0^\\tau e^{-A s} Q e^{-A^T s} ds`.",
-    "pull_forward", "pulled_forward",
-)  # fmt: skip
+    "pull_forward",
+    "pulled_forward",
+)
 def pulled_keys() -> Found:
     model = system()
     z = np.array([[1.0, -2.0], [0.5, 3.0]])
@@ -150,11 +162,13 @@ def pulled_keys() -> Found:
 
 
 @claim(
-    PART, "v6 eq. 3-4, A.3; v1-v3 sec. 2.3",
+    PART,
+    "v6 eq. 3-4, A.3; v1-v3 sec. 2.3",
     ":math:`\\bar z_i = (\\sum_j P_{ij})^{-1} \\sum_j P_{ij} \\hat z_{ij}`, errors of the keys "
     "taken as independent.",
-    "adaptive_filter pull_forward", "first_figure",
-)  # fmt: skip
+    "adaptive_filter pull_forward",
+    "first_figure",
+)
 def precision_weighted_average() -> Found:
     model, t = system(), np.array([0.0, 0.4, 0.5, 1.3, 2.0])
     z = simulate(model, t, rng=0, x0=[3.0, 1.0]).z[0]
@@ -165,12 +179,14 @@ def precision_weighted_average() -> Found:
 
 
 @claim(
-    PART, "v6 sec. 3.1, A.3",
+    PART,
+    "v6 sec. 3.1, A.3",
     "The independence approximation is exact when Q = 0. With the query-side covariance "
     ":math:`R_\\Gamma > 0` that the paper asks for it is not: the weights are then no longer those "
     "of the maximum likelihood.",
-    "adaptive_filter kalman_filter", "limits",
-)  # fmt: skip
+    "adaptive_filter kalman_filter",
+    "limits",
+)
 def exact_without_process_noise() -> Found:
     model, t = system(0.0), 0.3 * np.arange(40)
     z = simulate(model, t, rng=0, x0=[3.0, 1.0]).z[0]
@@ -180,19 +196,23 @@ def exact_without_process_noise() -> Found:
         for G in (None, model.R)
     )
     return corrected(
-        anchored, plain, 1e-9,
+        anchored,
+        plain,
+        1e-9,
         "from the Kalman filter of a flat prior: {written} with :math:`R_\\Gamma = R`, {right} "
         "with :math:`R_\\Gamma = 0`",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v1-v3 sec. 2.3-2.4; v6 A.3",
+    PART,
+    "v1-v3 sec. 2.3-2.4; v6 A.3",
     "The estimator under the joint law of the keys' errors is the Kalman filter (flat prior), in "
     "both directions the RTS smoother. The paper says that it takes a dense inverse; a recursion "
     "does it.",
-    "adaptive_filter adaptive_smoother kalman_filter rts_smoother", "efficiency",
-)  # fmt: skip
+    "adaptive_filter adaptive_smoother kalman_filter rts_smoother",
+    "efficiency",
+)
 def joint_law_gives_the_kalman_filter() -> Found:
     model, t = system(), np.cumsum(np.random.default_rng(1).exponential(0.3, 40))
     z = simulate(model, t, rng=0, x0=[3.0, 1.0]).z[0]
@@ -203,12 +223,14 @@ def joint_law_gives_the_kalman_filter() -> Found:
 
 
 @claim(
-    PART, "v6 sec. 3.1, A.3, A.5 (remark)",
+    PART,
+    "v6 sec. 3.1, A.3, A.5 (remark)",
     "With process noise correlated evidence is counted more than once, and the normaliser "
     ":math:`(\\sum_j P_{ij})^{-1}` is a posterior covariance. The first is true; what the second "
     "claims is too small by as much.",
-    "theory.efficiency theory.error_covariance", "efficiency",
-)  # fmt: skip
+    "theory.efficiency theory.error_covariance",
+    "efficiency",
+)
 def counted_more_than_once() -> Found:
     model = replace(spiral(decay=0.1, process_var=0.3, obs_var=0.5), prior="diffuse")
     t = 0.1 * np.arange(100)
@@ -220,19 +242,23 @@ def counted_more_than_once() -> Found:
     right = apart(exact.claimed[-1], exact.mse[-1])
     steps = ", ".join(f"{efficiency[k]:.3f}" for k in (1, 5, 20, 99))
     return corrected(
-        claimed - 1.0, right, 1e-9,
+        claimed - 1.0,
+        right,
+        1e-9,
         f"efficiency {steps} at steps 1, 5, 20, 99; true over claimed variance {claimed:.1f} at "
         "the last, 1 without process noise (to {right})",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 sec. 3.5, 3.7, F.3",
+    PART,
+    "v6 sec. 3.5, 3.7, F.3",
     "Heads with little decay integrate stably over long ranges. As estimators they do not: where "
     "decay and process noise are there, the many keys that know nothing, each drawn to zero, "
     "outvote the few that do.",
-    "theory.length_error theory.critical_length LongRecordWarning", "context",
-)  # fmt: skip
+    "theory.length_error theory.critical_length LongRecordWarning",
+    "context",
+)
 def long_records() -> Found:
     model = LinearSDE.isotropic(0.1, 1.0, process_var=0.1, obs_var=1.0, prior="diffuse")
     error = theory.length_error(model, 0.1, [64, 200_000])
@@ -248,10 +274,12 @@ def long_records() -> Found:
 
 
 @claim(
-    PART, "v1-v3 sec. 3.10; v2 sec. 2.1",
+    PART,
+    "v1-v3 sec. 3.10; v2 sec. 2.1",
     "A delay of the measurements and a bias b enter as a shift of the times and of the data.",
-    "LinearSDE pull_forward", "extensions",
-)  # fmt: skip
+    "LinearSDE pull_forward",
+    "extensions",
+)
 def delay_and_bias() -> Found:
     model, bias = system(), np.array([1.0, -2.0])
     late = replace(model, delay=0.3, offset=bias)

@@ -27,12 +27,14 @@ PART = "Extensions"
 
 
 @claim(
-    PART, "v6 C.1; v1-v3 sec. 3.9",
+    PART,
+    "v6 C.1; v1-v3 sec. 3.9",
     "A constant drift u moves a pulled key to :math:`e^{\\Lambda\\tau} (z + u_s/\\Lambda) - "
     "u_s/\\Lambda`. A is taken as stable; :math:`\\psi(\\tau) = \\int_0^\\tau e^{A s} u\\,ds` "
     "needs no inverse and holds for a singular A.",
-    "LinearSDE adaptive_filter", "extensions",
-)  # fmt: skip
+    "LinearSDE adaptive_filter",
+    "extensions",
+)
 def constant_drift() -> Found:
     model = replace(system(), drift=np.array([0.4, -1.0]))
     values, S = np.linalg.eig(model.A)
@@ -50,11 +52,13 @@ def constant_drift() -> Found:
 
 
 @claim(
-    PART, "v6 C.1",
+    PART,
+    "v6 C.1",
     "The drift can be put into biases of queries, keys and values, "
     ":math:`u/\\lambda`: filter what is left, and take the bias off again.",
-    "adaptive_filter isotropic_attention", "extensions",
-)  # fmt: skip
+    "adaptive_filter isotropic_attention",
+    "extensions",
+)
 def drift_as_bias() -> Found:
     model = LinearSDE.isotropic(0.2, 1.0, process_var=0.3, obs_var=0.5, prior="diffuse")
     drifting = replace(model, drift=np.array([0.4, -1.0]))
@@ -71,13 +75,15 @@ def drift_as_bias() -> Found:
 
 
 @claim(
-    PART, "v6 C.2",
+    PART,
+    "v6 C.2",
     "Noise that depends on the lag, :math:`q(s) = \\mathrm{Re} \\sum_j c_j e^{\\gamma_j s}`: "
     ":math:`\\mathrm{Re} \\sum_j c_j (e^{\\gamma_j\\tau} - e^{-2\\mu\\tau}) / (2\\mu + "
     "\\gamma_j)`. At :math:`\\gamma_j = -2\\mu` that is 0/0; its limit is :math:`c_j \\tau "
     "e^{-2\\mu\\tau}`.",
-    "StructuredNoise isotropic_attention structured_adaptive_filter", "extensions",
-)  # fmt: skip
+    "StructuredNoise isotropic_attention structured_adaptive_filter",
+    "extensions",
+)
 def structured_noise() -> Found:
     mu, t = 0.25, np.array([0.0, 2.0])
     gaps, written = [], []
@@ -98,17 +104,22 @@ def structured_noise() -> Found:
             closed = (top / np.complex128(2 * mu + rate)).real
         written.append(not np.isfinite(closed))
     return corrected(
-        float(any(written)), max(gaps), 1e-7, "against quadrature {right}, resonance included; the "
+        float(any(written)),
+        max(gaps),
+        1e-7,
+        "against quadrature {right}, resonance included; the "
         "quotient as written is not a number there",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v2 B.1",
+    PART,
+    "v2 B.1",
     "Separable approximation of the precision kernel, :math:`1/(1 + a e^{-x}) \\approx 1 - "
     "\\frac{a}{1 + a} e^{-x/(1 + a)}`: exact at lag 0 and at infinity.",
-    "separable_weights ExponentialSum", "efficiency",
-)  # fmt: skip
+    "separable_weights ExponentialSum",
+    "efficiency",
+)
 def separable_kernel() -> Found:
     found = separable_weights(0.1, 0.05, 0.5, 0.3)
     ends = np.array([1 / 0.8, 1 / (0.25 + 0.3)])
@@ -117,11 +128,13 @@ def separable_kernel() -> Found:
 
 
 @claim(
-    PART, "v2 B.2, v1-v2 sec. 3.8.2",
+    PART,
+    "v2 B.2, v1-v2 sec. 3.8.2",
     "The batch estimate by a recursive filter, :math:`O(1)` a step, with the separable kernel. "
     "Sums of more exponentials make it as exact as wanted.",
-    "linear_time_filter separable_weights AdaptiveFilterStream", "cost",
-)  # fmt: skip
+    "linear_time_filter separable_weights AdaptiveFilterStream",
+    "cost",
+)
 def recursive_batch_estimate() -> Found:
     model = LinearSDE.isotropic(0.1, 1.0, process_var=0.05, obs_var=0.5, prior="diffuse")
     t = np.cumsum(np.random.default_rng(2).exponential(0.3, 300))
@@ -129,25 +142,34 @@ def recursive_batch_estimate() -> Found:
     batch = adaptive_filter(model, t, z, method="isotropic").mean
     two = linear_time_filter(model, t, z, weights=separable_weights(0.1, 0.05, 0.5)).mean
     return corrected(
-        apart(two, batch), apart(linear_time_filter(model, t, z).mean, batch), 1e-8,
+        apart(two, batch),
+        apart(linear_time_filter(model, t, z).mean, batch),
+        1e-8,
         "two exponentials {written} from the batch estimate, as many as wanted {right}",
-    )  # fmt: skip
+    )
 
 
 def radial(dim: int, tangential: float) -> RadialTangentialSDE:
     return RadialTangentialSDE(
-        decay=0.1, frequency=1.0, radial_var=0.25 * tangential, tangential_var=tangential,
-        obs_radial_var=0.1, obs_tangential_var=0.1, dim=dim,
-    )  # fmt: skip
+        decay=0.1,
+        frequency=1.0,
+        radial_var=0.25 * tangential,
+        tangential_var=tangential,
+        obs_radial_var=0.1,
+        obs_tangential_var=0.1,
+        dim=dim,
+    )
 
 
 @claim(
-    PART, "v1-v2 sec. 4.2, v2 B.3; v3 sec. 5",
+    PART,
+    "v1-v2 sec. 4.2, v2 B.3; v3 sec. 5",
     "Radial-tangential noise along the mean keeps its form, :math:`V(\\tau) = \\frac{1 - "
     "e^{-2\\mu\\tau}}{2\\mu} [s_t^2 (I - u u^T) + s_r^2 u u^T]`. That holds where "
     ":math:`(d - 1) s_t^2 \\tau \\ll |m|^2`; elsewhere the radius drifts outwards.",
-    "RadialTangentialSDE radial_range", "radial_tangential",
-)  # fmt: skip
+    "RadialTangentialSDE radial_range",
+    "radial_tangential",
+)
 def radial_covariance() -> Found:
     near, far = (
         radial_range(radial(dim, 0.3), radius, 1.0, n_paths=4000, rng=3)
@@ -155,28 +177,34 @@ def radial_covariance() -> Found:
     )
     error = 4 * near.standard_error
     return corrected(
-        abs(far.radial_ratio - 1), abs(near.radial_ratio - 1), max(error, 0.1),
+        abs(far.radial_ratio - 1),
+        abs(near.radial_ratio - 1),
+        max(error, 0.1),
         f"radial variance over the closed form: {near.radial_ratio:.2f} at :math:`(d-1) s_t^2 "
         f"\\tau / |m|^2` = {near.spread:.1e}, {far.radial_ratio:.2f} at {far.spread:.1e}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v1-v2 sec. 4.5, v3 sec. 5",
+    PART,
+    "v1-v2 sec. 4.5, v3 sec. 5",
     "On the sphere the maximum-likelihood direction is the normalised precision-weighted sum.",
-    "hypersphere_direction", "hypersphere",
-)  # fmt: skip
+    "hypersphere_direction",
+    "hypersphere",
+)
 def direction_on_the_sphere() -> Found:
     return holds(hypersphere.likelihood_gap(3), 1e-5, "from a numerical maximum:")
 
 
 @claim(
-    PART, "v1-v2 sec. 4.5, v3 sec. 5",
+    PART,
+    "v1-v2 sec. 4.5, v3 sec. 5",
     "Attention, residual step and normalisation of a Transformer block are one step to that "
     "direction. They are; as an estimator it is behind the Kalman filter of the same noises, "
     "normalised, once the state diffuses.",
-    "hypersphere_step hypersphere_direction radial_adaptive_filter", "hypersphere",
-)  # fmt: skip
+    "hypersphere_step hypersphere_direction radial_adaptive_filter",
+    "hypersphere",
+)
 def block_as_a_step() -> Found:
     gap = hypersphere.block_gap()
     angle = hypersphere.angles(3, hypersphere.SHOWN_PROCESS, 40)

@@ -32,9 +32,10 @@ def algorithm(q: Complex, k: Complex, v: Complex) -> Complex:
     Sigma = SIGMA2 / (2 * MU) * (1 - E**2) + ETA2 * E**2 + GAMMA2
     Q, K, V = q * turn, k * turn, v * turn
     square = (
-        (np.abs(Q) ** 2).sum(-1)[:, None] + E**2 * (np.abs(K) ** 2).sum(-1)
+        (np.abs(Q) ** 2).sum(-1)[:, None]
+        + E**2 * (np.abs(K) ** 2).sum(-1)
         - 2 * E * (Q.conj() @ K.T).real
-    )  # fmt: skip
+    )
     d = 2 * q.shape[-1]
     logits = BETA * (-np.log(Sigma) - (NU + d) / d * np.log1p(square / (NU * Sigma)))
     logits[lag < 0] = -np.inf
@@ -44,18 +45,24 @@ def algorithm(q: Complex, k: Complex, v: Complex) -> Complex:
 
 def attention(q: Complex, k: Complex, v: Complex, **more: object) -> Complex:
     given = {
-        "decay": MU, "frequency": OMEGA, "weight": Power(NU), "inverse_temperature": BETA,
-        **NOISES, **more,
-    }  # fmt: skip
+        "decay": MU,
+        "frequency": OMEGA,
+        "weight": Power(NU),
+        "inverse_temperature": BETA,
+        **NOISES,
+        **more,
+    }
     return np.asarray(isotropic_attention(q, k, v, T, **given).output)  # type: ignore[arg-type]
 
 
 @claim(
-    PART, "v6 eq. 6, B.3.1; v1-v3 sec. 3.6",
+    PART,
+    "v6 eq. 6, B.3.1; v1-v3 sec. 3.6",
     "Isotropic decay and noise: :math:`\\Sigma(\\tau) = \\frac{\\sigma^2}{2\\mu} (1 - e^{-2\\mu"
     "\\tau}) + \\eta^2 e^{-2\\mu\\tau} + \\gamma^2`, one number for all channels.",
-    "LinearSDE.isotropic pull_forward", "precision_kernel",
-)  # fmt: skip
+    "LinearSDE.isotropic pull_forward",
+    "precision_kernel",
+)
 def isotropic_variance() -> Found:
     model = LinearSDE.isotropic(MU, OMEGA[:1], process_var=SIGMA2, obs_var=ETA2)
     cov = pull_forward(model, T, np.zeros((14, 2)), T[-1]).cov
@@ -65,11 +72,12 @@ def isotropic_variance() -> Found:
 
 
 @claim(
-    PART, "v6 eq. 7, B.3.2; v1-v3 sec. 3.5",
+    PART,
+    "v6 eq. 7, B.3.2; v1-v3 sec. 3.5",
     ":math:`|R_{ij}|^2 = |q_i|^2 + E_{ij}^2 |k_j|^2 - 2 E_{ij} \\mathrm{Re}(\\tilde q_i^H \\tilde "
     "k_j)`: one matrix product.",
     "isotropic_attention",
-)  # fmt: skip
+)
 def squared_residuals() -> Found:
     q, k, _ = draws()
     lag = T[:, None] - T[None, :]
@@ -82,21 +90,24 @@ def squared_residuals() -> Found:
 
 
 @claim(
-    PART, "v6 eq. 8, Algorithm 1, B.3.3; v1-v3 sec. 3.6, 4",
+    PART,
+    "v6 eq. 8, Algorithm 1, B.3.3; v1-v3 sec. 3.6, 4",
     "Isotropic robust filter attention, as the pseudocode says: rotate, score, softmax, decay, "
     "aggregate, rotate back.",
-    "isotropic_attention Power", "attention_maps",
-)  # fmt: skip
+    "isotropic_attention Power",
+    "attention_maps",
+)
 def algorithm_one() -> Found:
     q, k, v = draws()
     return holds(apart(attention(q, k, v), algorithm(q, k, v)), 1e-12)
 
 
 @claim(
-    PART, "v6 sec. 3.2, B.3.4, Algorithm 1",
+    PART,
+    "v6 sec. 3.2, B.3.4, Algorithm 1",
     "The innovation step moves the values: :math:`V^+ = V + \\alpha (\\bar V - V)`.",
     "isotropic_attention",
-)  # fmt: skip
+)
 def innovation_step() -> Found:
     q, k, v = draws()
     return holds(
@@ -105,11 +116,12 @@ def innovation_step() -> Found:
 
 
 @claim(
-    PART, "v6 B.1; v1-v3 sec. 3.1",
+    PART,
+    "v6 B.1; v1-v3 sec. 3.1",
     "Tensor form: every channel its own dynamics, noise and precision, one robust weight of the "
     "distance summed over channels.",
     "tensor_attention",
-)  # fmt: skip
+)
 def tensor_form() -> Found:
     q, k, v = draws()
     mu, noise = np.array([0.1, 0.4, 0.0]), np.array([0.3, 0.1, 0.2])
@@ -130,12 +142,13 @@ def tensor_form() -> Found:
 
 
 @claim(
-    PART, "v6 B.2.1, B.3.1, Algorithm 1",
+    PART,
+    "v6 B.2.1, B.3.1, Algorithm 1",
     "On a regular grid the precision depends on :math:`|i - j|`. That is right for past keys; a "
     "future key is pulled back, :math:`e^{+\\mu|\\tau|}`, and its variance is "
     ":math:`e^{2\\mu|\\tau|} (V + \\eta^2) + \\gamma^2`.",
     "isotropic_attention pull_forward",
-)  # fmt: skip
+)
 def toeplitz_kernel() -> Found:
     model = LinearSDE.isotropic(MU, OMEGA[:1], process_var=SIGMA2, obs_var=ETA2)
     lag = 3.0
@@ -146,18 +159,22 @@ def toeplitz_kernel() -> Found:
     formula = (SIGMA2 / (2 * MU) * (1 - E2) + ETA2) / E2
     assert abs(ahead / (SIGMA2 / (2 * MU) * (1 - E2) + ETA2 * E2) - 1) < 1e-12
     return corrected(
-        behind / ahead - 1.0, abs(formula / behind - 1), 1e-9,
+        behind / ahead - 1.0,
+        abs(formula / behind - 1),
+        1e-9,
         f"variances {ahead:.3f} and {behind:.3f} of a past and a future key at lag {lag:g}, "
         "corrected to {right}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 B.2.2-B.2.3",
+    PART,
+    "v6 B.2.2-B.2.3",
     "Factors :math:`e^{\\lambda t_i}`, :math:`e^{-\\lambda t_j}` apart overflow on long records; "
     "with one decay per head the rotations factor and the decay stays a function of the lag.",
-    "isotropic_attention linear_time_filter", "cost",
-)  # fmt: skip
+    "isotropic_attention linear_time_filter",
+    "cost",
+)
 def factors_overflow() -> Found:
     with np.errstate(over="ignore"):
         lost = bool(np.isinf(np.exp(MU * 1e4)))
@@ -170,17 +187,20 @@ def factors_overflow() -> Found:
     )  # fmt: skip
     gap = apart(late, early)
     return when(
-        lost and gap < 1e-9, "the factor alone is infinite from a time of 3549 on; outputs of the "
+        lost and gap < 1e-9,
+        "the factor alone is infinite from a time of 3549 on; outputs of the "
         f"same data {2.0**40:.0e} later differ by {gap:.0e}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 abstract, sec. 3.2; v1-v3 sec. 3.2",
+    PART,
+    "v6 abstract, sec. 3.2; v1-v3 sec. 3.2",
     "The memory of standard attention, :math:`O(N^2 + N d)`. In tiles with running sums it is "
     ":math:`O(N d)`.",
-    "isotropic_attention", "cost",
-)  # fmt: skip
+    "isotropic_attention",
+    "cost",
+)
 def memory_of_attention() -> Found:
     n = 6000
     z = np.random.default_rng(0).standard_normal((n, 4))
@@ -189,9 +209,10 @@ def memory_of_attention() -> Found:
     isotropic_attention(z, z, z, 0.1 * np.arange(n), **given)
     grown = peak() - before
     return when(
-        grown < 0.5 * 8 * n**2 / 2**20, f"less than half of the {8 * n**2 / 2**20:.0f} MiB that a "
+        grown < 0.5 * 8 * n**2 / 2**20,
+        f"less than half of the {8 * n**2 / 2**20:.0f} MiB that a "
         f"matrix of {n} by {n} takes (the process did not grow by as much)",
-    )  # fmt: skip
+    )
 
 
 def peak() -> float:
@@ -205,25 +226,27 @@ def peak() -> float:
 
 
 @claim(
-    PART, "v6 sec. 3.3, D.1",
+    PART,
+    "v6 sec. 3.3, D.1",
     "Complex channels are pairs of real ones; a rotation is RoPE's, the inner product one real "
     "matrix product.",
     "isotropic_attention",
-)  # fmt: skip
+)
 def real_channels() -> Found:
     q, k, v = draws()
     pairs = (x.view(np.float64) for x in map(np.ascontiguousarray, (q, k, v)))
     real = isotropic_attention(
         *pairs, T, decay=MU, frequency=OMEGA, weight=Power(NU), inverse_temperature=BETA, **NOISES
-    ).output  # fmt: skip
+    ).output
     return holds(apart(np.ascontiguousarray(real).view(np.complex128), attention(q, k, v)), 1e-12)
 
 
 @claim(
-    PART, "v6 Fig. 2, B.3.3",
+    PART,
+    "v6 Fig. 2, B.3.3",
     "Rotate, aggregate, rotate back: the output depends on lags only, not on where time begins.",
     "isotropic_attention",
-)  # fmt: skip
+)
 def output_depends_on_lags() -> Found:
     q, k, v = draws()
     given = {"decay": MU, "frequency": OMEGA, "weight": Power(NU), **NOISES}
@@ -232,40 +255,47 @@ def output_depends_on_lags() -> Found:
 
 
 @claim(
-    PART, "v6 D.2 against D.2, E.2",
+    PART,
+    "v6 D.2 against D.2, E.2",
     "Setting :math:`\\sigma = 0.1 \\mu` makes the steady-state uncertainty :math:`\\sigma^2 / "
     "2\\mu` the same in every head. It makes it :math:`0.005 \\mu`; E.2 sets :math:`\\tilde"
     "\\sigma = 0.1 \\mu` instead.",
-    "spectral_bank", "head_bank",
-)  # fmt: skip
+    "spectral_bank",
+    "head_bank",
+)
 def initial_noise_of_heads() -> Found:
     decay = np.array([0.01, 0.1, 1.0])
     floor = (0.1 * decay) ** 2 / (2 * decay)
     other = (0.1 * decay) ** 2
     ratio = float(floor.max() / floor.min())
     return contradiction(
-        ratio - 1.0, 1e-9, f"largest over smallest of heads with decays 0.01 to 1: {ratio:.3g}, "
+        ratio - 1.0,
+        1e-9,
+        f"largest over smallest of heads with decays 0.01 to 1: {ratio:.3g}, "
         f"with E.2's choice {other.max() / other.min():.3g}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 Algorithm 1, E.2 (M1) against B.3.5",
+    PART,
+    "v6 Algorithm 1, E.2 (M1) against B.3.5",
     "Heads without decay, learned by :math:`\\tilde\\sigma^2 = \\sigma^2 / 2\\mu`: then "
     ":math:`\\tilde\\sigma^2 (1 - E^2) = 0` at every lag, while the limit of B.3.5 has "
     ":math:`\\sigma^2 \\tau`.",
-    "isotropic_attention", "precision_kernel",
-)  # fmt: skip
+    "isotropic_attention",
+    "precision_kernel",
+)
 def heads_without_decay() -> Found:
     tau, mu = 10.0, 1e-9
     fixed_floor = 0.3 * -np.expm1(-2 * mu * tau)
     model = LinearSDE.isotropic(0.0, 1.0, process_var=0.3, obs_var=0.0)
     diffusing = float(model.transition(tau)[2][0, 0])
     return contradiction(
-        diffusing - fixed_floor, 1e-6,
+        diffusing - fixed_floor,
+        1e-6,
         f"process noise at lag 10: {fixed_floor:.0e} with :math:`\\tilde\\sigma^2 = 0.3` kept, "
         f"{diffusing:.3g} with :math:`\\sigma^2 = 0.3`",
-    )  # fmt: skip
+    )
 
 
 __all__ = ["PART", "Verdict"]

@@ -23,13 +23,15 @@ def variance(sigma2: float, eta2: float, mu: float = MU) -> Array:
 
 
 @claim(
-    PART, "v6 Fig. 1 (2-D system) against B.3.1",
+    PART,
+    "v6 Fig. 1 (2-D system) against B.3.1",
     "The system of the figures, :math:`S\\,\\mathrm{diag}(-0.1 \\pm i) S^{-1}` with S not unitary, "
     "is isotropic in its eigenbasis. Isotropic decay as B.3.1 writes it, :math:`A = -\\mu I + "
     "\\Omega` with :math:`\\Omega` skew, does not contain it; after whitening by :math:`S S^H` it "
     "does.",
-    "elliptic_spiral spiral", "embedding",
-)  # fmt: skip
+    "elliptic_spiral spiral",
+    "embedding",
+)
 def the_two_dimensional_system() -> Found:
     model = elliptic_spiral()
     L = np.linalg.cholesky(model.R)
@@ -39,19 +41,23 @@ def the_two_dimensional_system() -> Found:
 
     written, right = off(model.A), off(np.linalg.solve(L, model.A @ L))
     found = corrected(
-        written, right, 1e-12,
+        written,
+        right,
+        1e-12,
         f"symmetric part of A + 0.1 I: {{written}}, {{right}} after whitening; A = "
         f"{np.round(model.A, 3).tolist()}",
-    )  # fmt: skip
+    )
     return found._replace(verdict=Verdict.CONTRADICTS) if written > 1e-12 else found
 
 
 @claim(
-    PART, "v6 sec. 3.2, 3.5, Fig. 3",
+    PART,
+    "v6 sec. 3.2, 3.5, Fig. 3",
     "The sign of :math:`\\alpha = \\eta^2 - \\sigma^2/2\\mu` decides: precision falls with the lag "
     "(diffusive, :math:`\\alpha < 0`) or rises (integrative).",
-    "isotropic_attention theory.equivalent_weights", "precision_kernel",
-)  # fmt: skip
+    "isotropic_attention theory.equivalent_weights",
+    "precision_kernel",
+)
 def two_regimes() -> Found:
     falls, rises = (np.diff(1 / variance(s, 0.5)) for s in (0.3, 0.05))
     return when(
@@ -62,12 +68,14 @@ def two_regimes() -> Found:
 
 
 @claim(
-    PART, "v6 B.4",
+    PART,
+    "v6 B.4",
     "Bias and gate in closed form: :math:`-\\log\\beta - \\log(1 - \\frac{\\alpha'}{\\beta} "
     "e^{-2\\mu\\tau})` where diffusive, :math:`-\\log\\beta - \\mathrm{softplus}(\\ln "
     "\\frac{\\alpha}{\\beta} - 2\\mu\\tau)` and a sigmoid where integrative.",
-    "isotropic_attention", "precision_kernel",
-)  # fmt: skip
+    "isotropic_attention",
+    "precision_kernel",
+)
 def bias_and_gate() -> Found:
     worst = 0.0
     for sigma2 in (0.3, 0.05):
@@ -84,11 +92,13 @@ def bias_and_gate() -> Found:
 
 
 @claim(
-    PART, "v6 Fig. 4 (caption), B.3.5",
+    PART,
+    "v6 Fig. 4 (caption), B.3.5",
     "For :math:`\\mu \\to 0` precision drops linearly with time. The variance grows linearly; "
     "precision is its inverse, a hyperbola.",
-    "isotropic_attention", "precision_kernel",
-)  # fmt: skip
+    "isotropic_attention",
+    "precision_kernel",
+)
 def precision_without_decay() -> Found:
     grown = variance(0.3, 0.5, mu=1e-10)
 
@@ -97,18 +107,22 @@ def precision_without_decay() -> Found:
         return float(np.abs(y - line).max() / np.ptp(y))
 
     return corrected(
-        bent(1 / grown), bent(grown), 1e-6,
+        bent(1 / grown),
+        bent(grown),
+        1e-6,
         "from a straight line over lags 0 to 40: precision {written} of its range, variance "
         "{right}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 sec. 3.6, B.3.5",
+    PART,
+    "v6 sec. 3.6, B.3.5",
     "ALiBi: at short lags without decay the bias is :math:`-\\log(\\eta^2 + \\gamma^2) - \\sigma^2 "
     "\\tau / (\\eta^2 + \\gamma^2)`. At long ones it is logarithmic, not linear.",
-    "isotropic_attention", "limits",
-)  # fmt: skip
+    "isotropic_attention",
+    "limits",
+)
 def linear_bias() -> Found:
     x = np.array([0.01, 0.1, 10.0])
     gap = x - np.log1p(x)
@@ -138,11 +152,13 @@ def rotary(weight: object, gamma2: float, scale: float) -> tuple[Array, Array]:
 
 
 @claim(
-    PART, "v6 sec. 3.6, B.3.5, abstract; v1-v3 sec. 3.7-3.8",
+    PART,
+    "v6 sec. 3.6, B.3.5, abstract; v1-v3 sec. 3.7-3.8",
     "RoPE: without decay and noise and with normalised queries and keys, attention is softmax of "
     "rotary inner products; with :math:`\\Omega = 0` ordinary attention.",
-    "isotropic_attention", "limits",
-)  # fmt: skip
+    "isotropic_attention",
+    "limits",
+)
 def rotary_limit() -> Found:
     exact = apart(*rotary(Exponential(4.0), 0.5, 2 / (4.0 * 0.5)))
     scale = 2.0
@@ -158,12 +174,14 @@ def rotary_limit() -> Found:
 
 
 @claim(
-    PART, "v6 sec. 3.7, B.5",
+    PART,
+    "v6 sec. 3.7, B.5",
     ":math:`\\mu_h = b\\,\\omega_{h,\\max}`; over one period a signal is attenuated by "
     ":math:`e^{-b}`. A period lasts :math:`2\\pi/\\omega`: by :math:`e^{-2\\pi b}`; :math:`e^{-b}` "
     "is a radian's.",
-    "spectral_bank", "head_bank",
-)  # fmt: skip
+    "spectral_bank",
+    "head_bank",
+)
 def decay_per_period() -> Found:
     b, omega = 0.05, np.array([[1.0, 0.5], [0.25, 0.125]])
     decay = np.asarray(spectral_bank(omega, b).decay)
@@ -171,34 +189,42 @@ def decay_per_period() -> Found:
     kept = np.exp(-decay * 2 * np.pi / omega.max(axis=1))
     written, right = (float(np.abs(kept - np.exp(-x)).max()) for x in (b, 2 * np.pi * b))
     return corrected(
-        written, right, 1e-12, f"kept over a period at b = {b:g}: {kept[0]:.3f}, not "
-        f"{np.exp(-b):.3f}",
-    )  # fmt: skip
+        written,
+        right,
+        1e-12,
+        f"kept over a period at b = {b:g}: {kept[0]:.3f}, not {np.exp(-b):.3f}",
+    )
 
 
 @claim(
-    PART, "v6 Fig. 6 (caption)",
+    PART,
+    "v6 Fig. 6 (caption)",
     "In double logarithmic scale the boundary :math:`\\mu = b\\,\\omega` is a line of slope b. Its "
     "slope is 1, log b its height.",
-    "spectral_bank", "head_bank",
-)  # fmt: skip
+    "spectral_bank",
+    "head_bank",
+)
 def slope_of_the_boundary() -> Found:
     b, omega = 0.05, np.geomspace(1.0, 1e-4, 8)[:, None]
     decay = np.asarray(spectral_bank(omega, b).decay)
     slope, height = np.polyfit(np.log(omega[:, 0]), np.log(decay), 1)
     return corrected(
-        abs(slope - b), max(abs(slope - 1.0), abs(height - np.log(b))), 1e-9,
+        abs(slope - b),
+        max(abs(slope - 1.0), abs(height - np.log(b))),
+        1e-9,
         f"slope {slope:.3f}, height {height:.3f} = log b at b = {b:g}",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 sec. 3.7",
+    PART,
+    "v6 sec. 3.7",
     "In the integrative regime the decayed weight :math:`e^{-\\mu\\tau} / (\\alpha e^{-2\\mu\\tau} "
     "+ \\beta)` peaks at :math:`\\tau^* = \\log(\\alpha/\\beta) / 2\\mu`. That takes "
     ":math:`\\alpha > \\beta`, not only :math:`\\alpha > 0`.",
-    "spectral_bank isotropic_attention", "head_bank",
-)  # fmt: skip
+    "spectral_bank isotropic_attention",
+    "head_bank",
+)
 def lag_of_the_peak() -> Found:
     tau = np.linspace(0.0, 100.0, 200_001)
 
@@ -208,18 +234,22 @@ def lag_of_the_peak() -> Found:
 
     (there, law), (weak, weak_law) = peak(2.0, 0.3), peak(0.1, 0.3)
     return corrected(
-        abs(weak - weak_law), abs(there - law) + abs(weak - max(weak_law, 0.0)), 1e-3,
+        abs(weak - weak_law),
+        abs(there - law) + abs(weak - max(weak_law, 0.0)),
+        1e-3,
         f"measured {there:.3f}, law {law:.3f} at 2 against 0.3; {weak:.3g} and {weak_law:.3f} at "
         "0.1 against 0.3",
-    )  # fmt: skip
+    )
 
 
 @claim(
-    PART, "v6 F.3, Fig. 12-13",
+    PART,
+    "v6 F.3, Fig. 12-13",
     "At 4096 keys rotary attention keeps listening to far ones, in periodic patterns; a linear "
     "bias (ALiBi) stays at the diagonal.",
-    "isotropic_attention", "attention_maps",
-)  # fmt: skip
+    "isotropic_attention",
+    "attention_maps",
+)
 def maps_at_long_context() -> Found:
     n, scale, slope = 4096, 4.0, 0.05
     omega = 1e4 ** (-np.arange(16) / 16)
@@ -229,9 +259,15 @@ def maps_at_long_context() -> Found:
 
     def far(**more: object) -> float:
         weights = isotropic_attention(
-            ones[-1:], ones, ones, t, t_query=t[-1:], weight=Exponential(2 / scale),
-            return_weights=True, **{**still, **more},  # type: ignore[arg-type]
-        ).weights  # fmt: skip
+            ones[-1:],
+            ones,
+            ones,
+            t,
+            t_query=t[-1:],
+            weight=Exponential(2 / scale),
+            return_weights=True,
+            **{**still, **more},  # type: ignore[arg-type]
+        ).weights
         assert weights is not None
         return float(weights[0, : n - 512].sum())
 
@@ -245,10 +281,12 @@ def maps_at_long_context() -> Found:
 
 
 @claim(
-    PART, "v6 sec. 3.7, F.3, Fig. 14-15",
+    PART,
+    "v6 sec. 3.7, F.3, Fig. 14-15",
     "Heads peak at lags proportional to :math:`1/\\mu_h`: a bank of lag-selective filters.",
-    "spectral_bank HeadBank", "head_bank",
-)  # fmt: skip
+    "spectral_bank HeadBank",
+    "head_bank",
+)
 def peaks_of_the_bank() -> Found:
     found = head_bank.peaks()
     gap = float((found["measured"] / found["law"] - 1).abs().max())

@@ -35,10 +35,12 @@ def numbers(row: str) -> str:
 
 
 @claim(
-    PART, "v6 Table 1 and 3, Fig. 7",
+    PART,
+    "v6 Table 1 and 3, Fig. 7",
     "Robust filter attention beats RoPE at the training length and beyond it.",
-    "isotropic_attention", "extrapolation",
-)  # fmt: skip
+    "isotropic_attention",
+    "extrapolation",
+)
 def filter_attention_beats_rotary() -> Found:
     table = rmse()
     return when(
@@ -49,10 +51,12 @@ def filter_attention_beats_rotary() -> Found:
 
 
 @claim(
-    PART, "v6 Table 1 (M2.4), sec. 4.2",
+    PART,
+    "v6 Table 1 (M2.4), sec. 4.2",
     "Values have to be turned into the query's frame: without that performance breaks down.",
-    "isotropic_attention", "extrapolation",
-)  # fmt: skip
+    "isotropic_attention",
+    "extrapolation",
+)
 def values_have_to_be_turned() -> Found:
     table = rmse()
     return when(
@@ -62,10 +66,12 @@ def values_have_to_be_turned() -> Found:
 
 
 @claim(
-    PART, "v6 Table 1 (M2.2, M2.3), sec. 4.2",
+    PART,
+    "v6 Table 1 (M2.2, M2.3), sec. 4.2",
     "Both the additive prior and the multiplicative gate are needed.",
-    "isotropic_attention", "extrapolation",
-)  # fmt: skip
+    "isotropic_attention",
+    "extrapolation",
+)
 def prior_and_gate_are_needed() -> Found:
     table = rmse()
     flat, gated = table.loc["RoPE, values turned"], table.loc["RFA"]
@@ -78,11 +84,13 @@ def prior_and_gate_are_needed() -> Found:
 
 
 @claim(
-    PART, "v6 Table 1 (B3, B4), sec. 4.2",
+    PART,
+    "v6 Table 1 (B3, B4), sec. 4.2",
     "Decay added to rotary attention is worse than filter attention: it takes the uncertainty, not "
     "decay alone.",
-    "isotropic_attention", "extrapolation",
-)  # fmt: skip
+    "isotropic_attention",
+    "extrapolation",
+)
 def decay_alone_is_not_enough() -> Found:
     table = rmse()
     return when(
@@ -92,10 +100,12 @@ def decay_alone_is_not_enough() -> Found:
 
 
 @claim(
-    PART, "v6 Table 1 (B2)",
+    PART,
+    "v6 Table 1 (B2)",
     "ALiBi stays flat beyond the training length.",
-    "isotropic_attention", "extrapolation",
-)  # fmt: skip
+    "isotropic_attention",
+    "extrapolation",
+)
 def linear_bias_stays_flat() -> Found:
     row = rmse().loc["ALiBi"]
     return when(
@@ -104,19 +114,22 @@ def linear_bias_stays_flat() -> Found:
 
 
 @claim(
-    PART, "v6 Table 2, Fig. 8",
+    PART,
+    "v6 Table 2, Fig. 8",
     "More damping makes long contexts more stable and costs accuracy at the training length.",
-    "theory.length_error", "context",
-)  # fmt: skip
+    "theory.length_error",
+    "context",
+)
 def damping() -> Found:
     lengths = [512, 4096]
     error = {
         mu: theory.length_error(
-            LinearSDE.isotropic(mu, 1.0, process_var=0.1, obs_var=1.0, prior="diffuse"), 0.1,
+            LinearSDE.isotropic(mu, 1.0, process_var=0.1, obs_var=1.0, prior="diffuse"),
+            0.1,
             lengths,
         )
         for mu in (0.003, 0.03, 0.3)
-    }  # fmt: skip
+    }
     growth = [float(e[1] / e[0]) for e in error.values()]
     cost = [float(e[0]) for e in error.values()]
     told = "; ".join(f"μ = {mu:g}: {e[0]:.3f}, {e[1]:.3f}" for mu, e in error.items())
@@ -128,10 +141,12 @@ def damping() -> Found:
 
 
 @claim(
-    PART, "v6 F.2, Fig. 9-11",
+    PART,
+    "v6 F.2, Fig. 9-11",
     "Trained by prediction, heads settle in different regimes, diffusive and integrative.",
-    "fit_afa spectral_bank", "head_bank",
-)  # fmt: skip
+    "fit_afa spectral_bank",
+    "head_bank",
+)
 def heads_specialise() -> Found:
     steps = 16
     table, _ = head_bank.evaluate(4, steps)

@@ -249,8 +249,13 @@ def test_panels_by_a_multiindex(dated):
 def test_polars(dated):
     pl = pytest.importorskip("polars")
     naive = dated.tz_localize(None)
-    frame = pl.DataFrame({"when": naive.index.to_numpy(), "a": naive["a"].to_numpy(),
-                          "b": [None if np.isnan(x) else x for x in naive["b"]]})  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "when": naive.index.to_numpy(),
+            "a": naive["a"].to_numpy(),
+            "b": [None if np.isnan(x) else x for x in naive["b"]],
+        }
+    )
     found = kalman_filter(TWO, frame, time_unit="h")
     wanted = kalman_filter(TWO, naive, time_unit="h")
     np.testing.assert_array_equal(found.mean, wanted.mean)

@@ -107,12 +107,16 @@ def test_dates_by_a_pattern():
 @pytest.mark.parametrize("ends", [("Z",), ("+02:00", "-03:30"), ("",), ("Z", "+00:00")])
 def test_many_dates_are_read_as_one_by_one(ends):
     """The readings of many cells at once, against pandas cell by cell."""
-    cells = [f"2024-02-{1 + k % 29:02}T{k % 24:02}:00:0{k % 7}{ends[k % len(ends)]}"
-             for k in range(60)]  # fmt: skip
+    cells = [
+        f"2024-02-{1 + k % 29:02}T{k % 24:02}:00:0{k % 7}{ends[k % len(ends)]}" for k in range(60)
+    ]
     found, _ = parse_dates(cells)
-    wanted = [pd.Timestamp(cell).tz_localize(None if ends == ("",) else "UTC")
-              if pd.Timestamp(cell).tz is None else pd.Timestamp(cell).tz_convert("UTC")
-              for cell in cells]  # fmt: skip
+    wanted = [
+        pd.Timestamp(cell).tz_localize(None if ends == ("",) else "UTC")
+        if pd.Timestamp(cell).tz is None
+        else pd.Timestamp(cell).tz_convert("UTC")
+        for cell in cells
+    ]
     wanted = [stamp.tz_localize(None).to_datetime64() for stamp in wanted]
     np.testing.assert_array_equal(found, np.array(wanted, dtype=found.dtype))
 

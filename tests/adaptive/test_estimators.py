@@ -75,9 +75,14 @@ def paper_estimate(
 
 
 SQUARE = LinearSDE(
-    [[-0.3, -1.0], [0.6, -0.5]], Q=[[0.3, 0.1], [0.1, 0.2]], R=[[0.5, 0.2], [0.2, 0.4]],
-    C=[[1.0, 0.4], [-0.2, 0.8]], drift=[0.3, -0.1], offset=[0.2, 0.5], delay=0.15,
-)  # fmt: skip
+    [[-0.3, -1.0], [0.6, -0.5]],
+    Q=[[0.3, 0.1], [0.1, 0.2]],
+    R=[[0.5, 0.2], [0.2, 0.4]],
+    C=[[1.0, 0.4], [-0.2, 0.8]],
+    drift=[0.3, -0.1],
+    offset=[0.2, 0.5],
+    delay=0.15,
+)
 SHORT = np.array([0.0, 0.2, 0.2, 0.7, 1.5, 1.8])
 
 
@@ -116,9 +121,14 @@ def test_robust_is_the_papers_formula(estimator, weight, anchor):
     seen = np.delete(np.arange(6), 1)
     gamma = 0.2 * np.eye(2)
     found = estimator(
-        model, SHORT[seen], z[seen], weight=weight, anchor=anchor, anchor_cov=gamma,
+        model,
+        SHORT[seen],
+        z[seen],
+        weight=weight,
+        anchor=anchor,
+        anchor_cov=gamma,
         inverse_temperature=1.5,
-    )  # fmt: skip
+    )
     for row, i in enumerate(seen):
         a = np.linalg.solve(model.C, z[i] - model.offset)
         if anchor == "estimate" or (anchor == "prediction" and i == 0):
@@ -243,9 +253,14 @@ def modal_models():
     noise = S @ np.diag([0.5, 0.5, 0.4, 0.6]) @ S.T
     blocks = block_diag([[-0.1, -1.0], [1.0, -0.1]], [[-0.5]], [[-0.8]])
     mixed = LinearSDE(
-        S @ blocks @ np.linalg.inv(S), Q=S @ np.diag([0.3, 0.3, 0.2, 0.7]) @ S.T, R=C @ noise @ C.T,
-        C=C, drift=[0.1, 0.2, -0.3, 0.4], offset=[0.1, 0.0, 0.2, 0.3], delay=0.2,
-    )  # fmt: skip
+        S @ blocks @ np.linalg.inv(S),
+        Q=S @ np.diag([0.3, 0.3, 0.2, 0.7]) @ S.T,
+        R=C @ noise @ C.T,
+        C=C,
+        drift=[0.1, 0.2, -0.3, 0.4],
+        offset=[0.1, 0.0, 0.2, 0.3],
+        delay=0.2,
+    )
     axes = LinearSDE(
         S @ np.diag([-0.1, -0.5, -0.8, -2.0]) @ np.linalg.inv(S),
         Q=S @ np.diag([0.3, 0.1, 0.2, 0.7]) @ S.T,
@@ -499,9 +514,14 @@ def test_redundant_rows_count_in_the_distance():
     model = LinearSDE([[-0.5]], Q=[[0.3]], R=np.diag([0.5, 0.2]), C=[[1.0], [1.0]])
     t, z = np.array([0.0, 1.0]), np.array([[0.3, 2.0], [0.1, 0.4]])
     found = adaptive_filter(
-        model, t, z, weight=StudentT(3.0), anchor="estimate", correlation="exact",
+        model,
+        t,
+        z,
+        weight=StudentT(3.0),
+        anchor="estimate",
+        correlation="exact",
         return_weights=True,
-    )  # fmt: skip
+    )
     anchor = adaptive_filter(model, t, z, correlation="exact").mean[1, 0]
     V = 0.3 * (np.exp(1.0) - 1.0)  # int e^{0.5 s} 0.3 e^{0.5 s} ds over [0, 1]
     S = model.R + V * np.ones((2, 2))

@@ -112,9 +112,15 @@ def test_every_query_reweights_its_whole_history(estimator, name):
     z[2] += 8.0
     weight, rounds = StudentT(3.0), 3
     found = estimator(
-        model, t, z, correlation="exact", weight=weight, anchor="estimate", iterations=rounds,
+        model,
+        t,
+        z,
+        correlation="exact",
+        weight=weight,
+        anchor="estimate",
+        iterations=rounds,
         return_weights=True,
-    )  # fmt: skip
+    )
     for i in range(3, len(t)):
         weights = np.ones(len(t))
         a, _ = joint_estimate(model, t, z, i, weights, causal=causal)

@@ -186,9 +186,12 @@ def test_ordinary_models_are_answered_once(name, monkeypatch):
 def test_what_has_decayed_is_forgotten_alike(late, fast):
     """Two rows for three modes, one of which is e^-250 of what it was: its own law is left."""
     model = LinearSDE(
-        -np.diag([1.0, fast, 0.0]), Q=np.diag([1.0, 1.0, 1.0]), R=[[1.0]], C=[[-1.0, 1.0, 1.0]],
+        -np.diag([1.0, fast, 0.0]),
+        Q=np.diag([1.0, 1.0, 1.0]),
+        R=[[1.0]],
+        C=[[-1.0, 1.0, 1.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t, z = np.array([0.0, 3.3, 3.3 + late]), np.array([[-4.0], [3.0], [np.nan]])
     found = adaptive_filter(model, t, z, method="dense")
     exact = ExactGaussian(model, t, z).forgetful()

@@ -44,9 +44,14 @@ def test_equals_posterior_of_the_single_observation(name, delay):
 
 def skewed_model() -> LinearSDE:
     return LinearSDE(
-        [[-0.3, 1.0], [0.0, -0.9]], Q=[[0.5, 0.1], [0.1, 0.2]], R=[[0.4, 0.1], [0.1, 0.3]],
-        C=[[1.0, 0.5], [-0.2, 2.0]], drift=[0.3, -0.7], offset=[1.0, -2.0], prior="diffuse",
-    )  # fmt: skip
+        [[-0.3, 1.0], [0.0, -0.9]],
+        Q=[[0.5, 0.1], [0.1, 0.2]],
+        R=[[0.4, 0.1], [0.1, 0.3]],
+        C=[[1.0, 0.5], [-0.2, 2.0]],
+        drift=[0.3, -0.7],
+        offset=[1.0, -2.0],
+        prior="diffuse",
+    )
 
 
 def test_equals_the_definition_by_quadrature():

@@ -35,9 +35,14 @@ def flows(model, queries, t):
 
 def example(dim=4, **changes):
     values = {
-        "decay": 0.2, "frequency": 0.8, "radial_var": 0.3, "tangential_var": 0.05,
-        "obs_radial_var": 0.5, "obs_tangential_var": 0.1, "dim": dim,
-    }  # fmt: skip
+        "decay": 0.2,
+        "frequency": 0.8,
+        "radial_var": 0.3,
+        "tangential_var": 0.05,
+        "obs_radial_var": 0.5,
+        "obs_tangential_var": 0.1,
+        "dim": dim,
+    }
     return RadialTangentialSDE(**(values | changes))
 
 

@@ -165,9 +165,14 @@ def test_blocks_that_share_far_keys(decay, weight, causal, backward):
 def test_full_size_tiles_and_threads(weight, causal, backward):
     q, k, v, t = data(1600, span=30.0)
     options = {
-        **PARAMETERS, "decay": 0.2, "weight": weight, "causal": causal, "backward": backward,
-        "value_decay": 0.1, "value_frequency": np.array([0.3, 2.0]),
-    }  # fmt: skip
+        **PARAMETERS,
+        "decay": 0.2,
+        "weight": weight,
+        "causal": causal,
+        "backward": backward,
+        "value_decay": 0.1,
+        "value_frequency": np.array([0.3, 2.0]),
+    }
     rows = np.array([0, 255, 256, 700, 1111, 1599])
     output, _, precision = dense_attention(
         q[rows], k, v, t, t_query=t[rows], n_visible=rows + 1, **options
@@ -429,9 +434,15 @@ def test_tiny_noise_far_from_the_origin_takes_differences():
         formula = MP_WEIGHTS[1][1]
         wanted = exact_attention(q, k, v, t, mu, *noise, formula, True)
         got = isotropic_attention(
-            q[:, None], k[:, None], v[:, None], t, decay=mu, process_var=noise[0],
-            key_var=noise[1], weight=Power(3.0, 1.0),
-        )  # fmt: skip
+            q[:, None],
+            k[:, None],
+            v[:, None],
+            t,
+            decay=mu,
+            process_var=noise[0],
+            key_var=noise[1],
+            weight=Power(3.0, 1.0),
+        )
         np.testing.assert_allclose(
             got.precision, [float(p) for _, p in wanted], rtol=1e-8, err_msg=f"mu = {mu}"
         )
@@ -444,9 +455,14 @@ def test_single_precision(weight, causal, backward, offset):
     q, k, v, t = data(700, channels=4, span=50.0, missing=False)
     q, k, v = (x.astype(np.complex64) + np.float32(offset) for x in (q, k, v))
     options = {
-        "decay": 0.2, "frequency": np.array([0.1, 0.0, 1.0, 3.0]), "process_var": 0.3,
-        "key_var": 0.5, "weight": weight, "causal": causal, "backward": backward,
-    }  # fmt: skip
+        "decay": 0.2,
+        "frequency": np.array([0.1, 0.0, 1.0, 3.0]),
+        "process_var": 0.3,
+        "key_var": 0.5,
+        "weight": weight,
+        "causal": causal,
+        "backward": backward,
+    }
     single = isotropic_attention(q, k, v, t, **options)
     double = isotropic_attention(*(x.astype(complex) for x in (q, k, v)), t, **options)
     assert single.output.dtype == np.complex64
@@ -554,16 +570,28 @@ def test_rotary_attention_is_reached_at_first_order(frequency):
     errors = []
     for scale in scales:
         got = isotropic_attention(
-            q, k, v, t, **still, query_var=scale / 5.0, weight=Power(5.0, kappa),
+            q,
+            k,
+            v,
+            t,
+            **still,
+            query_var=scale / 5.0,
+            weight=Power(5.0, kappa),
             inverse_temperature=sharpness * scale / (2 * kappa),
-        )  # fmt: skip
+        )
         errors.append(np.abs(got.output - wanted).max())
     rate = np.polyfit(np.log(scales), np.log(errors), 1)[0]
     assert rate == pytest.approx(-1.0, abs=0.03)
     exact = isotropic_attention(
-        q, k, v, t, **still, query_var=0.5, weight=Exponential(3.0),
+        q,
+        k,
+        v,
+        t,
+        **still,
+        query_var=0.5,
+        weight=Exponential(3.0),
         inverse_temperature=sharpness * 1.5 / 2,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(exact.output, wanted, atol=1e-13)
 
 

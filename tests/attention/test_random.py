@@ -98,15 +98,25 @@ def test_the_rotary_limit(seed):
         still = {"decay": 0.0, "frequency": frequency, "process_var": 0.0, "key_var": 0.0}
         still["query_var"] = 0.5 * unit**2
         exact = isotropic_attention(
-            unit * q, unit * k, v, t, **still, weight=Exponential(nu),
+            unit * q,
+            unit * k,
+            v,
+            t,
+            **still,
+            weight=Exponential(nu),
             inverse_temperature=sharpness * nu / 4,
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(exact.output, wanted, atol=1e-12)
         scale = 1e5
         still["query_var"] = scale / nu * unit**2
         near = isotropic_attention(
-            unit * q, unit * k, v, t, **still, weight=Power(nu, kappa),
+            unit * q,
+            unit * k,
+            v,
+            t,
+            **still,
+            weight=Power(nu, kappa),
             inverse_temperature=sharpness * scale / (2 * kappa),
-        )  # fmt: skip
+        )
         off = np.abs(near.output - wanted).max()
         assert off <= 8 * sharpness / scale * np.abs(v).max()

@@ -93,9 +93,15 @@ def draw_case(pick: Pick) -> Case:
         drift, offset = 0.1 * pick.rng().standard_normal(d), pick.rng().standard_normal(p)
     delay = pick.choice([0.0, 0.0, 0.0, 0.25])
     model = LinearSDE(
-        A, Q=Q, R=R, C=C, drift=drift, offset=offset, delay=delay,
+        A,
+        Q=Q,
+        R=R,
+        C=C,
+        drift=drift,
+        offset=offset,
+        delay=delay,
         prior=_prior(pick, d, float(t[0]) - delay),
-    )  # fmt: skip
+    )
     obs_cov = None
     if rarely(pick, 4):
         obs_cov = R * 10.0 ** pick.rng().integers(-3, 3, (T, 1, 1))

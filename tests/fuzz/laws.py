@@ -405,8 +405,11 @@ def _afa_robust(view: View, pick: Pick) -> Iterator[Any]:
         if window is not None:
             past, before, ahead = past[-window:], before[-window:], ahead[:window]
         js = [*past, *ahead] if two else list(past)
-        start = {"observation": [k] if whole and seen[k].all() else js, "estimate": js,
-                 "prediction": before}[anchor]  # fmt: skip
+        start = {
+            "observation": [k] if whole and seen[k].all() else js,
+            "estimate": js,
+            "prediction": before,
+        }[anchor]
         how, t = Robust(js, start, weight, rounds), _time(view, k)
         yield (
             lambda e, t=t, how=how: reweighted(e.flat(), t, how),

@@ -133,8 +133,13 @@ def own_noise(case: Case, pick: Pick) -> View:
 
 
 VIEWS: tuple[Callable[[Case, Pick], View], ...] = (
-    lambda case, pick: itself(case), sensors, units, silent_rows, batch, own_noise,
-)  # fmt: skip
+    lambda case, pick: itself(case),
+    sensors,
+    units,
+    silent_rows,
+    batch,
+    own_noise,
+)
 
 
 def draw_view(case: Case, pick: Pick) -> View:

@@ -301,9 +301,15 @@ def test_sidecar_holds_plain_json(tmp_path: Path) -> None:
     path = sidecar_path(tmp_path / "out.csv")
     assert path.name == "out.config.json"
     config = {
-        "model": MODELS["ou"], "weight": StudentT(4.0), "a": np.arange(3), "big": np.inf,
-        "file": Path("x"), "n": np.int64(3), "none": None, "set": (1, 2.5),
-    }  # fmt: skip
+        "model": MODELS["ou"],
+        "weight": StudentT(4.0),
+        "a": np.arange(3),
+        "big": np.inf,
+        "file": Path("x"),
+        "n": np.int64(3),
+        "none": None,
+        "set": (1, 2.5),
+    }
     write_sidecar(path, config)
     content = json.loads(path.read_text())
     assert content["versions"]["afafilter"]

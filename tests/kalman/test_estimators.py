@@ -202,9 +202,14 @@ def wide_model(d, p, prior):
     A = rng.standard_normal((d, d)) / np.sqrt(d) - 1.2 * np.eye(d)
     B, E = rng.standard_normal((d, d)), rng.standard_normal((p, p))
     return LinearSDE(
-        A, Q=0.3 * B @ B.T, R=0.2 * E @ E.T + 0.1 * np.eye(p), C=rng.standard_normal((p, d)),
-        drift=rng.standard_normal(d), offset=rng.standard_normal(p), prior=prior,
-    )  # fmt: skip
+        A,
+        Q=0.3 * B @ B.T,
+        R=0.2 * E @ E.T + 0.1 * np.eye(p),
+        C=rng.standard_normal((p, d)),
+        drift=rng.standard_normal(d),
+        offset=rng.standard_normal(p),
+        prior=prior,
+    )
 
 
 @BOTH

@@ -221,9 +221,12 @@ def test_what_one_value_cannot_determine(unit, order):
 def test_predictions_of_what_is_missing_along_a_flat_start(process_var):
     """S of a component without data is H P H^T + R, of what is open infinite, as for one with."""
     model = LinearSDE(
-        VELOCITY, Q=np.diag([0.0, process_var]), R=np.diag([0.5, 0.2]), C=[[1.0, 0.0], [0.0, 1.0]],
+        VELOCITY,
+        Q=np.diag([0.0, process_var]),
+        R=np.diag([0.5, 0.2]),
+        C=[[1.0, 0.0], [0.0, 1.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t = np.array([0.0, 1.0, 1.5, 3.0])
     z = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, np.nan], [np.nan, 1.0]])
     exact, found = ExactGaussian(model, t, z), kalman_filter(model, t, z)

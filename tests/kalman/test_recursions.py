@@ -130,9 +130,14 @@ def run(case, smooth=True):
     loglik = np.empty(case.z.shape[:2])
     core.filter_means(case.chain, 0, case.m, gains, case.z, seen, mean, innovation, loglik)
     out = {
-        "mean": mean.copy(), "cov": cov.copy(), "innovation": innovation, "S": S, "loglik": loglik,
-        "L": L, "gains": gains,
-    }  # fmt: skip
+        "mean": mean.copy(),
+        "cov": cov.copy(),
+        "innovation": innovation,
+        "S": S,
+        "loglik": loglik,
+        "L": L,
+        "gains": gains,
+    }
     if smooth:
         core.smooth_covariances(0, gains, cov, Z)
         core.smooth_means(case.chain, 0, gains, innovation, seen, mean, xi)
@@ -225,9 +230,14 @@ def run_lanes(case, first, smooth):
             last = np.maximum(first[rows] - 1, 0)
             core.smooth_lanes(kept, last, mean[rows], cov[rows], Z[rows], xi[rows])
     return {
-        "mean": mean, "cov": cov, "innovation": innovation, "S": S, "loglik": loglik, "Z": Z,
+        "mean": mean,
+        "cov": cov,
+        "innovation": innovation,
+        "S": S,
+        "loglik": loglik,
+        "Z": Z,
         "xi": xi,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(("d", "p"), SIZES)

@@ -331,9 +331,12 @@ def test_nor_does_the_unit_of_time_matter_there(unit):
 def test_filter_stream_and_likelihood_count_the_same_gaps(start, gap):
     """Gaps near the rounding of the stamps are what their differences say."""
     model = LinearSDE(
-        np.diag([1.0], 1), Q=np.diag([0.0, 1.0 / gap**3]), R=[[0.01]], C=[[1.0, 0.0]],
+        np.diag([1.0], 1),
+        Q=np.diag([0.0, 1.0 / gap**3]),
+        R=[[0.01]],
+        C=[[1.0, 0.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t = start + gap * np.arange(12.0)
     z = np.random.default_rng(3).standard_normal((12, 1))
     want = ExactGaussian(model, t, z).loglik()

@@ -70,8 +70,13 @@ def test_densities_are_those_of_scipy(own, other) -> None:
 
 
 def test_bounds_of_matrix_entries() -> None:
-    found = fit(brownian(process_var=1.0, obs_var=1.0), T, Z, free=["Q", "R"],
-                bounds={"Q[0,0]": (None, 0.02)})  # fmt: skip
+    found = fit(
+        brownian(process_var=1.0, obs_var=1.0),
+        T,
+        Z,
+        free=["Q", "R"],
+        bounds={"Q[0,0]": (None, 0.02)},
+    )
     assert found.params["Q[0,0]"] == pytest.approx(0.02, rel=1e-9)
 
 

@@ -562,8 +562,13 @@ def test_standard_errors_of_a_variance_close_to_zero(seed):
         return loglik(LOCAL_LEVEL, t, z, params=dict(zip(names, x, strict=True)))
 
     def curvature(h):
-        ends = [[value(best + i * h * np.array([best[0], 0]) + j * h * np.array([0, best[1]]))
-                 for j in (-1, 0, 1)] for i in (-1, 0, 1)]  # fmt: skip
+        ends = [
+            [
+                value(best + i * h * np.array([best[0], 0]) + j * h * np.array([0, best[1]]))
+                for j in (-1, 0, 1)
+            ]
+            for i in (-1, 0, 1)
+        ]
         a = np.array(ends)
         both = (a[2, 2] - a[2, 0] - a[0, 2] + a[0, 0]) / 4
         own = np.array([a[2, 1] - 2 * a[1, 1] + a[0, 1], a[1, 2] - 2 * a[1, 1] + a[1, 0]])

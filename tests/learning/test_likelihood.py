@@ -20,9 +20,14 @@ def slope(f: Any, h: float) -> float:
 @pytest.mark.parametrize("name", ["A", "Q", "R", "C", "drift", "offset"])
 def test_gradient_by_each_array_of_a_model(name: str) -> None:
     model = LinearSDE(
-        [[-0.3, 1.0], [-1.0, -0.2]], Q=[[0.5, 0.1], [0.1, 0.4]], R=[[0.3]], C=[[1.0, 0.4]],
-        drift=[0.1, -0.2], offset=[0.3], prior=Prior([0.2, 0.1], [[1.0, 0.2], [0.2, 0.8]]),
-    )  # fmt: skip
+        [[-0.3, 1.0], [-1.0, -0.2]],
+        Q=[[0.5, 0.1], [0.1, 0.4]],
+        R=[[0.3]],
+        C=[[1.0, 0.4]],
+        drift=[0.1, -0.2],
+        offset=[0.3],
+        prior=Prior([0.2, 0.1], [[1.0, 0.2], [0.2, 0.8]]),
+    )
     t = irregular_times(12)
     z = draw_data(model, t, missing=0.2)
     value, grad = loglik(model, t, z, gradient=True)

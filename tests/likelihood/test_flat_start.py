@@ -97,9 +97,11 @@ def test_what_is_seen_twice_at_once_determines_nothing_new():
     """Whole turns over long gaps and equal stamps: the sine of a half-turn cycle is never seen."""
     model = LinearSDE(
         block_diag(np.diag([1.0, 1.0], 1), [[0.0, -np.pi], [np.pi, 0.0]]),
-        Q=np.diag([0.0, 0.0, 1.0, 0.1, 0.1]), R=[[1e-8]], C=[[1.0, 0.5, 0.5, 1.0, 0.0]],
+        Q=np.diag([0.0, 0.0, 1.0, 0.1, 0.1]),
+        R=[[1e-8]],
+        C=[[1.0, 0.5, 0.5, 1.0, 0.0]],
         prior="diffuse",
-    )  # fmt: skip
+    )
     t = 2460000.5 + np.array([0.0, 30.0, 430.0, 430.0, 430.0, 431.0])
     z = np.array([[1.0], [-2.7e5], [-6e7], [np.nan], [-6e7], [-6.1e7]])
     exact = ExactGaussian(model, t, z)

@@ -24,9 +24,14 @@ PRIORS = {
 
 def _model(prior: Any, **forcing: Any) -> LinearSDE:
     return LinearSDE(
-        [[-0.3, 0.8], [-0.7, -0.4]], Q=[[0.5, 0.1], [0.1, 0.3]], R=[[0.4]], C=[[1.0, 0.3]],
-        delay=0.2, prior=prior, forcing=Forcing(T + 0.1, U, **forcing),
-    )  # fmt: skip
+        [[-0.3, 0.8], [-0.7, -0.4]],
+        Q=[[0.5, 0.1], [0.1, 0.3]],
+        R=[[0.4]],
+        C=[[1.0, 0.3]],
+        delay=0.2,
+        prior=prior,
+        forcing=Forcing(T + 0.1, U, **forcing),
+    )
 
 
 def _moved(model: LinearSDE, name: str, place: tuple[int, ...], step: float) -> LinearSDE:

@@ -169,9 +169,14 @@ def test_discrete_model(prior: Any) -> None:
     F = 0.5 * rng.standard_normal((3, 3)) / np.sqrt(3)
     root = rng.standard_normal((3, 3))
     model = DiscreteModel(
-        F, Q=root @ root.T, H=rng.standard_normal((2, 3)), R=[[0.5, 0.1], [0.1, 0.3]],
-        b=rng.standard_normal(3), d=rng.standard_normal(2), prior=prior,
-    )  # fmt: skip
+        F,
+        Q=root @ root.T,
+        H=rng.standard_normal((2, 3)),
+        R=[[0.5, 0.1], [0.1, 0.3]],
+        b=rng.standard_normal(3),
+        d=rng.standard_normal(2),
+        prior=prior,
+    )
     z = rng.standard_normal((15, 2)) * 2
     z[4] = np.nan
     z[7, 1] = np.nan
@@ -191,9 +196,14 @@ def test_discrete_model_with_time_varying_arrays() -> None:
     H = rng.standard_normal((T, 1, 2))
     R = rng.uniform(0.2, 1.0, (T, 1, 1))
     model = DiscreteModel(
-        F, Q=root @ root.swapaxes(1, 2), H=H, R=R, d=[0.3], prior=Prior([1.0, 0.0], np.eye(2)),
+        F,
+        Q=root @ root.swapaxes(1, 2),
+        H=H,
+        R=R,
+        d=[0.3],
+        prior=Prior([1.0, 0.0], np.eye(2)),
         time_varying=("F", "Q", "H", "R"),
-    )  # fmt: skip
+    )
     z = rng.standard_normal((T, 1))
     data = prepare(None, z, 1, None)
     system = DiscreteSystem.of(model)

@@ -119,7 +119,12 @@ def test_what_observations_leave_open():
 def test_a_mode_that_explodes_backwards_is_known_of_late():
     A = -np.diag([500.0, 1.0])
     found = unseen(
-        A, component_sizes(A), np.eye(2), np.array([0.0, 1.0]), np.ones((2, 2), bool),
-        np.array([-5.0, 0.0, 1.0]), np.full(3, 2),
-    )  # fmt: skip
+        A,
+        component_sizes(A),
+        np.eye(2),
+        np.array([0.0, 1.0]),
+        np.ones((2, 2), bool),
+        np.array([-5.0, 0.0, 1.0]),
+        np.full(3, 2),
+    )
     assert not found.components.any()

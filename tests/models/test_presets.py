@@ -153,10 +153,15 @@ def test_bad_types_are_refused_by_name():
 
 def test_every_preset_takes_a_prior():
     makers = [
-        presets.brownian, presets.ornstein_uhlenbeck, presets.matern, presets.constant_velocity,
-        presets.damped_oscillator, presets.spiral, lambda prior: presets.seasonal(1.0, prior=prior),
+        presets.brownian,
+        presets.ornstein_uhlenbeck,
+        presets.matern,
+        presets.constant_velocity,
+        presets.damped_oscillator,
+        presets.spiral,
+        lambda prior: presets.seasonal(1.0, prior=prior),
         lambda prior: presets.random_stable(2, rng=np.random.default_rng(0), prior=prior),
-    ]  # fmt: skip
+    ]
     for make in makers:
         assert make(prior="diffuse").prior == "diffuse"
 

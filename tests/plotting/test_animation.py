@@ -91,9 +91,15 @@ def test_a_number_or_a_part_of_the_state_is_shown_over_time(tmp_path, model):
     t = np.arange(30.0)
     data = simulate(model, t, 1, rng=1, x0=np.zeros(model.dim), missing=0.2)
     file = plotting.animate(
-        tmp_path / "a.gif", model, t, data.z[0], truth=data.x[0], frames=4,
-        weight=StudentT(4.0), anchor="estimate",
-    )  # fmt: skip
+        tmp_path / "a.gif",
+        model,
+        t,
+        data.z[0],
+        truth=data.x[0],
+        frames=4,
+        weight=StudentT(4.0),
+        anchor="estimate",
+    )
     found = frames_of(file)
     assert len(found) == 4
     assert coloured(found[-1], "AFA") > coloured(found[0], "AFA")

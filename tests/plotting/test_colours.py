@@ -57,8 +57,10 @@ def test_shades_are_purple_ordered_readable_and_nobody_elses(n):
     hues = [colorsys.rgb_to_hsv(*(int(c[k : k + 2], 16) for k in (1, 3, 5)))[0] for c in found]
     assert all(0.7 < hue < 0.8 for hue in hues)
     assert not set(found) & set(COLOURS.values())
-    theirs = [colorsys.rgb_to_hsv(*(int(c[k : k + 2], 16) for k in (1, 3, 5)))[0]
-              for c in COLOURS.values()]  # fmt: skip
+    theirs = [
+        colorsys.rgb_to_hsv(*(int(c[k : k + 2], 16) for k in (1, 3, 5)))[0]
+        for c in COLOURS.values()
+    ]
     assert not any(0.68 < hue < 0.82 for hue in theirs)
 
 
@@ -82,8 +84,9 @@ def test_maps_are_coloured_by_name_paled_where_undecided_and_ticked_at_decades()
     codes = np.zeros((2, 10), int)
     codes[1] = 1
     undecided = codes == 1
-    plotting.category_map(codes, ["Kalman", "RTS"], x, [0.0, 0.1], hatched=undecided,
-                          letters="KR", ax=ax)  # fmt: skip
+    plotting.category_map(
+        codes, ["Kalman", "RTS"], x, [0.0, 0.1], hatched=undecided, letters="KR", ax=ax
+    )
     image = ax.images[0].get_array()
     kalman, rts = (np.array(mpl.colors.to_rgb(COLOURS[n])) for n in ("Kalman", "RTS"))
     np.testing.assert_allclose(image[0, 0], 1 - 0.6 * (1 - kalman))

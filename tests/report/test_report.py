@@ -30,10 +30,16 @@ from afafilter.report.charts import thinned
 pytest.importorskip("plotly")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
     "--virtual-time-budget=20000",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -201,9 +201,15 @@ def test_array_starts_are_split_like_the_paths():
             return raw(model, t, z)
 
     compare(
-        {"spy": Spy()}, MODEL, T, 50, rng=np.random.default_rng(0), x0=starts, chunk_size=20,
+        {"spy": Spy()},
+        MODEL,
+        T,
+        50,
+        rng=np.random.default_rng(0),
+        x0=starts,
+        chunk_size=20,
         progress=False,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(np.concatenate(Spy.first), starts, atol=5 * np.sqrt(0.4) * 1.5)
 
 
@@ -366,9 +372,14 @@ def test_missing_and_undetermined_with_real_estimators():
     from afafilter import adaptive_filter, kalman_filter
 
     result = compare(
-        {"Kalman": kalman_filter, "AFA": adaptive_filter}, MODEL, T, 50, missing=0.5,
-        rng=np.random.default_rng(5), progress=False,
-    )  # fmt: skip
+        {"Kalman": kalman_filter, "AFA": adaptive_filter},
+        MODEL,
+        T,
+        50,
+        missing=0.5,
+        rng=np.random.default_rng(5),
+        progress=False,
+    )
     assert not result.errors
     rows = result.scores.set_index(["estimator", "metric", "component"])
     assert rows.loc[("Kalman", "rmse", "all"), "undetermined"] == 0
@@ -390,9 +401,15 @@ def test_ranks_and_probabilities_of_a_comparison():
     estimators = {"Kalman": kalman_filter, "point": point, "bold": bold, "again": kalman_filter}
     data = simulate(MODEL, T, 30, rng=8)
     result = compare(
-        estimators, MODEL, T, 30, rng=1, progress=False, simulator=lambda *a, **k: data,
+        estimators,
+        MODEL,
+        T,
+        30,
+        rng=1,
+        progress=False,
+        simulator=lambda *a, **k: data,
         chunk_size=30,
-    )  # fmt: skip
+    )
     errors = np.array(
         [((f(MODEL, T, data.z).mean - data.x) ** 2).mean(axis=(1, 2)) for f in estimators.values()]
     )

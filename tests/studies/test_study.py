@@ -204,9 +204,14 @@ def test_keys_do_not_depend_on_where_a_module_of_the_package_lies(monkeypatch):
 
     before = keys()
     own = (
-        afafilter.kalman_filter, afafilter.adaptive_filter, afafilter.StudentT, LinearSDE, Shell,
-        Outliers, Scenario,
-    )  # fmt: skip
+        afafilter.kalman_filter,
+        afafilter.adaptive_filter,
+        afafilter.StudentT,
+        LinearSDE,
+        Shell,
+        Outliers,
+        Scenario,
+    )
     for value in own:
         assert value.__module__.startswith("afafilter.")
         monkeypatch.setattr(value, "__module__", "afafilter.elsewhere.deeper")
@@ -577,13 +582,19 @@ def test_toml_is_the_same_study_as_python(tmp_path):
 
     own = LinearSDE(np.diag([-0.5, -0.25]), Q=np.diag([1.0, 2.0]), R=0.2 * np.eye(2))
     by_hand = Study(
-        {"spiral process_var=0.5": preset(process_var=0.5, obs_var=1.0),
-         "own": (own, replace(own, R=0.4 * np.eye(2)))},
+        {
+            "spiral process_var=0.5": preset(process_var=0.5, obs_var=1.0),
+            "own": (own, replace(own, R=0.4 * np.eye(2))),
+        },
         {"afa": adaptive_filter, "robust AFA": robust},
-        {"ring outliers.rate=0.2 missing=0.1": Scenario(
-            0.1 * np.arange(12), 5, Shell(20.0, 3.0), Outliers(0.2, 10.0), 0.1, 4)},
-        [3, 4], (0.5, 0.9),
-    )  # fmt: skip
+        {
+            "ring outliers.rate=0.2 missing=0.1": Scenario(
+                0.1 * np.arange(12), 5, Shell(20.0, 3.0), Outliers(0.2, 10.0), 0.1, 4
+            )
+        },
+        [3, 4],
+        (0.5, 0.9),
+    )
     expected = by_hand.run(tmp_path / "hand", progress=False).frame
     got = study.run(tmp_path / "toml", progress=False).frame
     assert set(got["outliers_rate"].dropna()) == {0.0, 0.2}
