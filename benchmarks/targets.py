@@ -175,6 +175,14 @@ def _targets() -> list[Target]:
             ours="windowed robust",
         )
     )
+    for case, bound in (
+        ("plain N=2000", "<= 0.7"),
+        ("5 % missing N=2000", "<= 1.2"),
+        ("robust, five rounds N=2000", "<= 2"),
+        ("exact robust two-sided, five rounds N=2000", "<= 4"),
+        ("window 200 N=20000", "<= 3"),
+    ):
+        out.append(Target(f"dense AFA of a track, {case}", "tracks", case, bound, "seconds"))
     out.append(
         Target("import beyond numpy", "startup", "import", "<= 0.3", "seconds beyond", "numpy")
     )

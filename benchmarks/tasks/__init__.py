@@ -13,6 +13,7 @@ from benchmarks.tasks import (
     startup,
     streaming,
     studies,
+    tracks,
 )
 
 TASKS: dict[str, Task] = {
@@ -25,6 +26,7 @@ TASKS: dict[str, Task] = {
         simulation.TASK,
         attention.TASK,
         linear_time.TASK,
+        tracks.TASK,
         fitting.TASK,
         startup.TASK,
         studies.TASK,
