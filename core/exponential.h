@@ -92,7 +92,7 @@ double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, do
         const double dt = std::max(t_query[q] - clock, 0.0);
         for (const bool of_num : {true, false}) {
             const double rate = of_num ? num_rate : den_rate;
-            for (int64_t k = 0; k < K; k++) ahead.set(0, k, coefs[k] * (dt == 0.0 ? C(1) : fading((rates[k] + rate) * dt)));
+            for (int64_t k = 0; k < K; k++) ahead.set(0, k, coefs[k] * (dt == 0.0 ? C(1) : std::exp(-(rates[k] + rate) * dt)));
             if (!of_num) den_out[q] = states.answer(D, ahead);
             else
                 for (int64_t c = 0; c < D; c++) num_out.row(q)[c] = states.answer(c, ahead);

@@ -103,6 +103,10 @@ def pulled(e: ExactGaussian, at: float, js: Sequence[int]) -> Law:
     return report(*average(e, at, shown, [arb(1)] * len(shown)))
 
 
+FAR = 1e300
+"""Squared distance from which on a weight is taken for the power law that it tends to."""
+
+
 class Robust(NamedTuple):
     """Reweighting: by observations js, around an anchor from those of `start`, so many rounds.
 
@@ -114,6 +118,16 @@ class Robust(NamedTuple):
     start: Sequence[int]
     weight: Weight
     rounds: int
+
+
+def log_weight(weight: Weight, d2: Any, dim: int) -> Any:
+    """log w(d2); beyond the range of floating-point numbers by the power law that w has there."""
+    x = float(d2.mid())
+    if x < FAR:
+        return arb(float(weight.log(np.array(x), dim)))
+    at_far, before = (float(weight.log(np.array(at), dim)) for at in (FAR, FAR / 1e100))
+    slope = (at_far - before) / np.log(1e100)
+    return at_far + slope * (d2.log() - arb(FAR).log())
 
 
 def reweighted(e: ExactGaussian, at: float, how: Robust) -> Law:
@@ -132,8 +146,7 @@ def reweighted(e: ExactGaussian, at: float, how: Robust) -> Law:
         weights = []
         for _, G, y, rows in shown:
             r = y - G @ anchor
-            log_w = float(how.weight.log(np.array(float((r @ r).mid())), len(rows)))
-            weights.append(arb(log_w).exp())
+            weights.append(log_weight(how.weight, r @ r, len(rows)).exp())
         found = average(e, at, shown, weights)
         anchor, _, open_ = found
     return report(*found)

@@ -17,7 +17,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.linalg.block_diagonal import block_diagonal
-from afafilter.linalg.discretiser import Discretiser, transition
+from afafilter.linalg.discretiser import Discretiser, balanced, transition
 from afafilter.linalg.doubling import components
 from afafilter.linalg.subspaces import (
     ROUNDING,
@@ -108,10 +108,10 @@ def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordin
     A, u = sign * A, sign * model.drift / unit
     pieces: list[tuple[float, Array, Array]] = []  # growth rate, block of L, basis
     for members in components(A):
-        block = A[np.ix_(members, members)]
-        for basis in _subspaces(block, span):
+        scale, block, bases = _subspaces(A[np.ix_(members, members)], span)
+        for basis in bases:
             embedded = np.zeros((model.dim, basis.shape[1]))
-            embedded[members] = basis
+            embedded[members] = scale[:, None] * basis
             pieces.append((*_restricted(block, basis), embedded))
     pieces.sort(key=lambda piece: piece[0])
     W = np.hstack([piece[2] for piece in pieces])
@@ -174,21 +174,31 @@ def free_path(coords: Coordinates, t: Array, origin: float) -> Array:
     return transition(coords.L, np.zeros_like(coords.Q), coords.u, lag)[1]
 
 
-def _subspaces(A: Array, span: float) -> list[Array]:
-    """Orthonormal bases of invariant subspaces of A whose decay rates lie apart."""
-    from scipy.linalg import schur
+def _subspaces(A: Array, span: float) -> tuple[Array, Array, list[Array]]:
+    """Units s, A in them, and there orthonormal bases of subspaces whose decay rates lie apart.
 
+    Where blocks drive others strongly, subspaces lie close together but in units that balance A.
+    """
+    given, (scale, A) = A, balanced(A)
     rates = np.sort(np.linalg.eigvals(A).real)
     gaps = np.diff(rates)
     cuts = [k for k in np.argsort(-gaps) if gaps[k] * span > 1.0]
     while cuts:
         edges = [-np.inf, *sorted(0.5 * (rates[k] + rates[k + 1]) for k in cuts), np.inf]
-        bases = []
-        for low, high in pairwise(edges):
-            _, Z, size = schur(A, output="real", sort=lambda re, im, lo=low, hi=high: lo < re <= hi)
-            bases.append(np.where(np.abs(Z[:, :size]) > ROUNDING, Z[:, :size], 0.0))
+        bases = [_leading(A, low, high) for low, high in pairwise(edges)]
         W = np.hstack(bases)
         if W.shape[1] == len(A) and np.linalg.cond(W) < SEPARATION_LIMIT:
-            return bases
+            return scale, A, bases
         cuts.pop()
-    return [np.eye(len(A))]
+    return np.ones(len(A)), given, [np.eye(len(A))]
+
+
+def _leading(A: Array, low: float, high: float) -> Array:
+    """Orthonormal basis of the subspace of eigenvalues with low < Re <= high, if they are apart."""
+    from scipy.linalg import LinAlgError, schur
+
+    try:
+        _, Z, size = schur(A, output="real", sort=lambda re, im: low < re <= high)
+    except LinAlgError:  # rounding moves them across the border
+        return np.zeros((len(A), 0))
+    return np.where(np.abs(Z[:, :size]) > ROUNDING, Z[:, :size], 0.0)

@@ -70,6 +70,8 @@ def run_isotropic(
     mean = mean + at.drift_path(drift, spans.times - origin) if moves else mean
     shared = weights_are_shared(z, options)
     variance = inverse(result.precision[:1] if shared else result.precision)
+    far = np.isinf(variance)
+    mean = np.where(far[..., None], np.nan, mean) if far.any() else mean
     weights = result.weights
     if weights is not None and shared:
         weights = weights[:1]
@@ -176,8 +178,8 @@ def weights_are_shared(z: Array, options: Options) -> bool:
 
 
 def inverse(precision: Array) -> Array:
-    """1 / precision, inf where it is 0."""
-    with np.errstate(divide="ignore"):
+    """1 / precision, inf where it is 0 or its inverse exceeds the floating-point range."""
+    with np.errstate(divide="ignore", over="ignore"):
         return np.where(precision > 0, 1.0 / precision, np.inf)
 
 

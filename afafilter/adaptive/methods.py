@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array, all_finite, covariance, is_definite
+from afafilter._base.doubts import LostDigits
 from afafilter._base.patterns import whole_rows
 from afafilter._base.progress import waiting
 from afafilter.adaptive.dense import make_plan
@@ -29,6 +31,9 @@ MODAL_PATHS = 8
 
 LINEAR_TOLERANCE = 1e-9
 """Relative error that "auto" accepts of the sum of exponentials."""
+
+ROUGH = 1e-6
+"""Relative error of a sum of exponentials that was asked for from which it is warned of."""
 
 MANY_PAIRS = 7e7
 """Pairs of times, times paths and rounds, from which full matrices take seconds."""
@@ -114,6 +119,13 @@ def _run_isotropic(
             if method != "auto":
                 raise
         else:
+            if method != "auto" and bound > ROUGH:
+                warnings.warn(
+                    f"method {method!r} misses the weights of this model by up to {bound:.0e} of "
+                    "themselves over these lags; use method='isotropic'",
+                    LostDigits,
+                    stacklevel=2,
+                )
             if method != "auto" or bound <= LINEAR_TOLERANCE:
                 return outcome, {"method": used, "error_bound": bound}
     return run_isotropic(model, form, spans, z, options), {"method": "isotropic"}

@@ -201,10 +201,11 @@ class Head:
 
 
 def _longest_row(x: Floats | None) -> float:
-    """Largest |x_i| of rows (N, d)."""
+    """Largest |x_i| of rows (N, d), inf beyond the floating-point range."""
     if x is None or not len(x):
         return 0.0
-    squares = np.vecdot(x, x)
+    with np.errstate(over="ignore"):
+        squares = np.vecdot(x, x)
     return sqrt(float(squares[squares.argmax()]))
 
 

@@ -109,11 +109,9 @@ class Discretiser:
 
     def __init__(self, A: Array, Q: Array, u: Array) -> None:
         # Balancing by powers of two is exact and makes ||A|| a fair measure (companion matrices).
-        from scipy.linalg import matrix_balance
-
-        scale = np.diag(matrix_balance(A, permute=False)[1])
+        scale, self.A = balanced(A)
         self.scale = np.outer(scale, 1 / scale), scale, np.outer(scale, scale)
-        self.A, self.Q, self.u = A / self.scale[0], Q / self.scale[2], u / scale
+        self.Q, self.u = Q / self.scale[2], u / scale
         self.norm = float(np.abs(self.A).sum(axis=0).max())
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
         self.cell = float(2.0 ** np.floor(np.log2(_CELL_REACH / self.unit)))
@@ -339,19 +337,24 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     return np.flatnonzero(used).astype(np.float64), (np.cumsum(used) - 1)[number]
 
 
-def is_stable(A: Array) -> bool:
-    """Whether every eigenvalue of A has a negative real part, beyond rounding."""
+def balanced(A: Array) -> tuple[Array, Array]:
+    """Scales s (d,), powers of two, and A_ij s_j / s_i, rows and columns of about equal sums."""
     from scipy.linalg import matrix_balance
 
-    norm = float(np.abs(matrix_balance(A, permute=False)[0]).sum(axis=0).max())
+    with np.errstate(invalid="ignore"):  # SciPy casts scales to int where it takes them for places
+        turned, (scale, _) = matrix_balance(A, permute=False, separate=True)
+    return scale, np.ascontiguousarray(turned)
+
+
+def is_stable(A: Array) -> bool:
+    """Whether every eigenvalue of A has a negative real part, beyond rounding."""
+    norm = float(np.abs(balanced(A)[1]).sum(axis=0).max())
     return bool(np.linalg.eigvals(A).real.max() < -4 * len(A) * _EPS * norm)
 
 
 def is_stable_in_steps(F: Array) -> bool:
     """Whether every eigenvalue of F lies within the unit circle, beyond rounding."""
-    from scipy.linalg import matrix_balance
-
-    norm = float(np.abs(matrix_balance(F, permute=False)[0]).sum(axis=0).max())
+    norm = float(np.abs(balanced(F)[1]).sum(axis=0).max())
     return bool(np.abs(np.linalg.eigvals(F)).max() < 1 - 4 * len(F) * _EPS * norm)
 
 
@@ -380,11 +383,9 @@ def stationary_steps_covariance(F: Array, Q: Array) -> Array:
 
     Semidefinite by construction where Q is; no system of d^2 equations is solved.
     """
-    from scipy.linalg import matrix_balance
-
-    scale = np.diag(matrix_balance(F, permute=False)[1])
+    scale, turned = balanced(F)
     pair = np.outer(scale, scale)
-    P, power = Q / pair, (F / np.outer(scale, 1 / scale))[None]
+    P, power = Q / pair, turned[None]
     x = np.diagonal(F - np.eye(len(F)))[None]
     with np.errstate(under="ignore"):
         for _ in range(_MOST_DOUBLINGS):

@@ -70,10 +70,25 @@ def two_defective_blocks():
     return model, [-3.0, -2.0, -1.9999, -1.9999, 28.0]
 
 
+def a_fast_block_drives_another_strongly():
+    """In units in which observations show both alike, invariant subspaces are 1e-9 apart."""
+    A = block_diag([[0.0, -np.pi], [np.pi, 0.0]], [[0.0, 1.0], [-1.69, -2.6]])
+    A[0, 3] = -1.0
+    unit = np.array([1.0, 1e8, 1e4, 1e9])
+    A, Q = A * unit[:, None] / unit, np.diag([1.0, 1.0, 0.0, 7.0]) * 1e-4 * unit**2
+    model = LinearSDE(A, Q=Q, R=[[0.01]], C=np.array([[0.5, -1.0, 0.5, 0.0]]))
+    return model, [0.0, 2.4, 99.6, 101.4, 103.5, 110.9, 111.4]
+
+
 CASES = [
-    velocity_and_decay, silent_spiral, silent_decay_beside_matern, sensors_that_err_together,
-    precise_sensors_of_a_loud_state, two_defective_blocks,
-]  # fmt: skip
+    a_fast_block_drives_another_strongly,
+    velocity_and_decay,
+    silent_spiral,
+    silent_decay_beside_matern,
+    sensors_that_err_together,
+    precise_sensors_of_a_loud_state,
+    two_defective_blocks,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -206,6 +207,25 @@ def test_robust_distances_beyond_the_range_are_refused_or_right():
     for method in ("dense", "modal"):
         with pytest.raises(ValueError, match="exceed the floating-point range"):
             adaptive_filter(model, t, z, method=method, **robust)
+
+
+@pytest.mark.parametrize("anchor", ["observation", "estimate"])
+@pytest.mark.parametrize("late", [200.0, 430.0, 800.0])
+def test_anchors_hundreds_of_decays_before_the_data(late, anchor):
+    """Pulled back they grow beyond the range of squares: one row's weight changes no mean."""
+    model = LinearSDE([[-1.25, -2.0], [2.0, -1.25]], Q=np.zeros((2, 2)), R=0.01 * np.eye(2))
+    t, z = np.array([0.0, late, late + 1.0]), np.array([[np.nan] * 2, [0.3, -0.2], [np.nan] * 2])
+    options = {"weight": Power(4.0), "anchor": anchor, "method": "isotropic"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = adaptive_smoother(model, t, z, **options)
+    wanted = adaptive_smoother(model, t[1:], z[1:], method="dense")
+    np.testing.assert_allclose(found.mean[1:], wanted.mean, rtol=1e-9)
+    assert (
+        np.isfinite(found.cov[0]).all()
+        == (2 * 1.25 * late < 705)
+        == np.isfinite(found.mean[0]).all()
+    )
 
 
 def test_a_model_that_is_isotropic_once_its_noise_is_whitened():

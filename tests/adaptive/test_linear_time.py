@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from afafilter import (
     adaptive_filter,
     adaptive_smoother,
     linear_time_filter,
+    ornstein_uhlenbeck,
     separable_weights,
     spiral,
     state_space_layer,
 )
+from afafilter._base.doubts import LostDigits
 from afafilter.adaptive.linear_time.bank import isotropic_parameters
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
@@ -392,3 +396,43 @@ def test_weights_that_no_sum_of_exponentials_reaches():
     fallen_back = adaptive_filter(model, t, z)
     assert fallen_back.info["method"] == "isotropic"
     assert (fallen_back.cov[:, 0, 0] > 0).all()
+
+
+@pytest.mark.parametrize("late", [400.0, 900.0])
+@pytest.mark.parametrize("method", ["linear", "isotropic"])
+def test_rows_without_data_long_before_the_first_observation(method, late):
+    """Without process noise weights grow with the lag: they are counted from the first one."""
+    model, t = spiral(decay=1.0, process_var=0.0, obs_var=0.5), np.array([0.0, late, late + 1.0])
+    z = np.array([[np.nan, np.nan], [0.7, -0.2], [0.3, 0.1]])
+    found = adaptive_filter(model, t, z, method=method)
+    wanted = adaptive_filter(model, t[1:], z[1:], method="dense")
+    np.testing.assert_allclose(found.mean[1:], wanted.mean, rtol=1e-9)
+    np.testing.assert_allclose(found.cov[1:], wanted.cov, rtol=1e-9, atol=1e-15)
+    both = adaptive_smoother(model, t, z, method=method)
+    wanted = adaptive_smoother(model, t[1:], z[1:], method="dense")
+    np.testing.assert_allclose(both.mean[1:], wanted.mean, rtol=1e-9)
+    assert np.isnan(both.mean[0]).all()  # a variance of e^800, above the largest number
+    assert np.isinf(both.cov[0, 0, 0])
+
+
+@pytest.mark.parametrize("late", [100.0, 300.0])
+def test_what_lies_many_decays_before_the_data(late):
+    """x(0) = e^{mu late} z, from noise of the variance R + sigma^2 / (2 mu)."""
+    model, t = ornstein_uhlenbeck(rate=0.7, process_var=1.0, obs_var=1e-6), np.array([0.0, late])
+    found = adaptive_smoother(model, t, np.array([[np.nan], [0.7]]), method="linear")
+    growth = np.exp(0.7 * late)
+    np.testing.assert_allclose(found.mean[0, 0], 0.7 * growth, rtol=1e-9)
+    np.testing.assert_allclose(found.cov[0, 0, 0], growth**2 * (1e-6 + 1 / 1.4), rtol=1e-9)
+
+
+@pytest.mark.parametrize("process_var", [1e-6, 3e-7])
+def test_a_rough_sum_of_exponentials_is_said(process_var):
+    model = ornstein_uhlenbeck(rate=0.7, process_var=process_var, obs_var=4.0)
+    t, z = np.array([0.0, 400.0, 401.0]), np.array([[3.0], [-0.7], [1.3]])
+    with pytest.warns(LostDigits, match="use method='isotropic'"):
+        adaptive_filter(model, t, z, method="linear")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adaptive_filter(model, t, z, method="isotropic")
+        loud = ornstein_uhlenbeck(rate=0.7, process_var=1.0, obs_var=4.0)
+        adaptive_filter(loud, t, z, method="linear")

@@ -388,3 +388,16 @@ def test_slow_steps_keep_their_digits():
     f = 1 - 1e-10
     P = discretiser.stationary_steps_covariance(np.array([[f]]), np.eye(1))
     assert P[0, 0] == pytest.approx(1 / ((1 - f) * (1 + f)), rel=1e-12)
+
+
+@pytest.mark.parametrize("left", [6e-16, 1e-30, 0.0])
+def test_rounding_that_drives_a_chain_back_is_no_numpy_warning(left):
+    """Scales that balance it are beyond the range of integers."""
+    A = np.array([[left, 0.0, -0.03], [0.02, -left, -0.02], [0.0, 0.0, -0.017]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Phi, _, V = discretiser.transition(A, np.eye(3), np.zeros(3), np.array([2.0]))
+    clean = np.where(np.abs(A) < 1e-12, 0.0, A)
+    want, _, noise = discretiser.transition(clean, np.eye(3), np.zeros(3), np.array([2.0]))
+    np.testing.assert_allclose(Phi, want, atol=1e-14)
+    np.testing.assert_allclose(V, noise, atol=1e-13)

@@ -128,13 +128,21 @@ def acausal_side(weights: ExponentialSum, decay: float) -> Side:
 
 
 class Bank:
-    """The recurrences of one side, running forward from `origin`.
+    """The recurrences of one side from the first observation, at `origin`; rows from `begin` on.
 
     The states are scaled by e^{-growth (t - origin)}, so that kernels which grow with the lag (no
     process noise) never overflow; sums come back with that scale's logarithm.
     """
 
-    def __init__(self, side: Side, frequency: Array, paths: int, dim: int, origin: float) -> None:
+    def __init__(
+        self,
+        side: Side,
+        frequency: Array,
+        paths: int,
+        dim: int,
+        origin: float,
+        begin: float | None = None,
+    ) -> None:
         rates = side.weights.rates
         lowest = float(rates.real.min())
         self.growth = max(0.0, -lowest - side.num_rate, -lowest - side.den_rate)
@@ -145,7 +153,8 @@ class Bank:
         self.frequency = frequency
         self.num = np.zeros((paths, dim, len(rates)), dtype=kind)
         self.den = np.zeros(len(rates), dtype=kind)
-        self.origin = self.clock = self.frame = origin
+        self.origin = origin
+        self.clock = self.frame = origin if begin is None else begin
 
     def run(
         self, t: Array, valid: Bool, y: Array, queries: Array, visible: NDArray[np.int64]
@@ -181,7 +190,7 @@ class Bank:
         angle = (t - self.frame)[:, None] * self.frequency
         cos, sin = np.cos(angle), np.sin(angle)
         signal = turn(y, cos, -sin)
-        entry = np.where(valid, np.exp(-self.growth * (t - self.origin)), 0.0)
+        entry = np.exp(-self.growth * (t - self.origin), where=valid, out=np.zeros(len(t)))
         if len(queries) == 0:  # observations only: one silent query makes the kernel consume them
             asked, seen = np.array([last]), np.array([len(t)])
         else:
@@ -219,9 +228,11 @@ def by_exponentials(
 ) -> tuple[Array, Array]:
     """Means (P, M, d) and variances (M,) by recurrences; sides = (causal,) or (causal, acausal)."""
     paths, _, dim = y.shape
-    num, den, scale = Bank(sides[0], frequency, paths, dim, t[0]).run(t, valid, y, queries, visible)
+    ends = t[valid][[0, -1]] if valid.any() else t[[0, -1]]
+    ahead = Bank(sides[0], frequency, paths, dim, ends[0], t[0])
+    num, den, scale = ahead.run(t, valid, y, queries, visible)
     if len(sides) == 2:
-        back = Bank(sides[1], -frequency, paths, dim, -t[-1])
+        back = Bank(sides[1], -frequency, paths, dim, -ends[1], -t[-1])
         num_b, den_b, scale_b = back.run(
             -t[::-1], valid[::-1], y[:, ::-1], -queries[::-1], len(t) - visible[::-1]
         )
@@ -267,12 +278,15 @@ def by_fft(
 
 
 def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Array]:
-    """Mean and variance from the sums; NaN and inf where nothing is known."""
-    known = known & (den > 0)  # where the weights of all are below the smallest number, nothing is
+    """Mean and variance from the sums; NaN and inf where nothing is known.
+
+    Nothing is where all weights are below the smallest number, or the variance above the largest.
+    """
+    known = known & (den > 0)
     safe = np.where(known, den, 1.0)
-    mean = np.where(known[:, None], num / safe[:, None], np.nan)
-    variance = np.where(known, np.exp(-scale) / safe, np.inf)
-    return mean, variance
+    with np.errstate(over="ignore"):
+        variance = np.where(known, np.exp(-np.where(known, scale, 0.0)) / safe, np.inf)
+    return np.where(np.isinf(variance)[:, None], np.nan, num / safe[:, None]), variance
 
 
 def isotropic_covariance(variance: Array, root: Array) -> Array:
