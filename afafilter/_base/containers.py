@@ -73,12 +73,13 @@ def takes_tables(function: F) -> F:
     ) -> Any:
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
+        said = str(time_unit or getattr(model, "time_unit", ""))
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
-            return function(model, t, z, *more, **options)
+            return _united(function(model, t, z, *more, **options), said)
         unit = chosen_unit(model, time_unit)
         taken = take(t, z, unit, obs_dim=getattr(model, "obs_dim", None))
         if taken.stamps is None:
-            return function(model, taken.t, taken.z, *more, **options)
+            return _united(function(model, taken.t, taken.z, *more, **options), said)
         if taken.stamps.dated:
             warn_if_apart(model, taken.stamps.numbers, unit)
         options |= dict(zip(rest, more))
@@ -88,7 +89,7 @@ def takes_tables(function: F) -> F:
                 lone = name == "target" and np.ndim(options[name]) == 0
                 options[name] = np.atleast_1d(asked)[0] if lone else asked
         found = function(shifted(model, taken.stamps), taken.t, taken.z, **options)
-        return _stamped(found, taken.stamps)
+        return _stamped(found, taken.stamps, said)
 
     return cast(F, outer)
 
@@ -196,15 +197,22 @@ def shifted(model: Any, stamps: Stamps) -> Any:
     return replace(model, forcing=moved)
 
 
-def _stamped(found: Any, stamps: Stamps) -> Any:
+def _stamped(found: Any, stamps: Stamps, said: str) -> Any:
     """A result with the stamps (an `Estimate`) or the unit (a `FitResult`) of its data."""
     names = getattr(type(found), "__dataclass_fields__", {})
     if "index" in names:
         return replace(found, index=stamps)
-    if "time_unit" in names and stamps.unit:
-        found = replace(found, time_unit=stamps.unit)
-    elif "model" in names and stamps.unit:
-        found = replace(found, model=replace(found.model, time_unit=stamps.unit))
+    found = _united(found, stamps.unit or said)
     if "start" in names and stamps.shifted:
         found = replace(found, start=stamps.values[0])
+    return found
+
+
+def _united(found: Any, unit: str) -> Any:
+    """A result that remembers the unit of time, where it has room for it."""
+    names = getattr(type(found), "__dataclass_fields__", {})
+    if unit and "time_unit" in names:
+        return replace(found, time_unit=unit)
+    if unit and "model" in names and hasattr(found.model, "time_unit"):
+        return replace(found, model=replace(found.model, time_unit=unit))
     return found

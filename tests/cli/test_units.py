@@ -1,12 +1,17 @@
 """Units of time, from file to model to file: remembered, and refused where they differ."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import Result
 
+import afafilter as a
 from afafilter.cli import main
 from afafilter.io.model_toml import read_model
 from tests.cli import runner
@@ -112,3 +117,35 @@ def test_models_that_name_other_inputs_are_not_compared_on_one(run: Run) -> None
     line = "compare u.csv --hold-out --values z --estimators kalman --kinds random"
     assert "same inputs" in run(f"{line} --model a.toml --model b.toml -o y.csv", 2).output
     run(f"{line} --model none.toml --model b.toml -o y.csv")
+
+
+ENDS = {
+    "plain": np.arange(40.0),
+    "whole": np.arange(40),
+    "beyond floats": 1711756800_000000000 + 100 * np.arange(40),
+    "index": pd.Index(np.arange(40.0)),
+}
+
+
+@pytest.mark.parametrize("t", ENDS.values(), ids=list(ENDS))
+@pytest.mark.parametrize("known", ["argument", "model"])
+def test_a_fit_to_numbers_remembers_their_unit(t: Any, known: str) -> None:
+    z = np.random.default_rng(0).normal(size=(40, 1)).cumsum(axis=0)
+    model = a.LinearSDE(A=[[0.0]], Q=[[1.0]], R=[[1.0]], time_unit="h" if known == "model" else "")
+    given = {"time_unit": "h"} if known == "argument" else {}
+    found = a.fit(model, t, z, free=["Q", "R"], **given)
+    assert (found.time_unit, found.model.time_unit) == ("h", "h")
+    each = a.fit_each(a.families.brownian() + a.families.noise(), t, [z, z + 1], time_unit="h")
+    assert {each.time_unit, each[1].model.time_unit} == {"h"}
+    learned = a.fit_afa(model, t, z, free=["Q"], max_iter=2, **given)
+    assert learned.model.time_unit == "h"
+    with pytest.raises(ValueError, match="must be 'h'"):
+        a.kalman_filter(found.model, t, z, time_unit="D")
+
+
+def test_the_command_remembers_the_unit_of_numbers(run: Run) -> None:
+    shutil.copy("x.csv", "bare.csv")
+    for start in ("--model none.toml", "--family brownian+noise"):
+        run(f"fit bare.csv {start} --values z0 --time-unit h -o f.toml --force")
+        assert read_model("f.toml").time_unit == "h"
+        assert json.loads(Path("f.config.json").read_text())["config"]["time_unit"] == "h"
