@@ -14,7 +14,7 @@ from afafilter.cli.estimate import estimator_options
 from afafilter.cli.reading import Task, one_path, read, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.model_toml import model_from_table, read_model
-from afafilter.io.sidecar import sidecar_path, write_sidecar
+from afafilter.io.sidecar import write_record
 
 if TYPE_CHECKING:
     from afafilter.models.sde import LinearSDE
@@ -78,7 +78,7 @@ def animate_command(task: Task) -> Iterator[str]:
         **names,
         **shown.record,
     }
-    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    sidecar = write_record(target, config, force)
     yield f"wrote {target} ({min(options['frames'], len(shown.t))} frames) and {sidecar}"
 
 

@@ -18,7 +18,7 @@ from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model, write_model
 from afafilter.io.output import table_path, write_table
 from afafilter.io.series import Panel
-from afafilter.io.sidecar import sidecar_path, write_sidecar
+from afafilter.io.sidecar import write_record
 from afafilter.learning.family_text import parse_family
 from afafilter.learning.parameters.noise_levels import noise_levels
 
@@ -67,7 +67,7 @@ def fit_command(task: Task) -> Generator[str, None, bool]:
     said = {name: getattr(found, name) for name in ("loglik", "aic", "bic", "converged", "message")}
     config = _config("fit", task, begun, inputs=inputs) | said
     config["dof"] = found.dof if follow else None
-    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    sidecar = write_record(target, config, force)
     yield found.summary()
     if follow:
         yield f"the robust estimate with this noise: {follow}"

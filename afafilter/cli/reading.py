@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import warnings
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from afafilter._base.time_scales import warn_if_apart
 from afafilter.io.dialect import Dialect
 from afafilter.io.output import read_metadata
 from afafilter.io.series import Panel, Series, read_panel, unit_of
-from afafilter.io.sidecar import sidecar_path
+from afafilter.io.sidecar import read_sidecar, sidecar_path
 
 
 @dataclass(frozen=True)
@@ -137,10 +136,10 @@ def refuse_other_unit(data: Path, stamps: Stamps | None, own: str, unit: str | N
 
 def _recorded_unit(data: Path) -> str:
     """The unit of time that the record of a file tells, beside it or in it, if there is one."""
+    record: Any = read_sidecar(sidecar_path(data))
     try:
-        beside = sidecar_path(data)
-        kept = data.suffix.lower() in (".parquet", ".pq") and not beside.exists()
-        record = read_metadata(data) if kept else json.loads(beside.read_text(encoding="utf-8"))
+        if not record and data.suffix.lower() in (".parquet", ".pq"):
+            record = read_metadata(data)
         config = record["config"]
         unit = config["time_unit"] if config["command"] in ("simulate", "estimate") else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -11,7 +11,7 @@ from afafilter.cli.reading import Task, forced, one_path, read, with_components
 from afafilter.cli.shared import prepare
 from afafilter.io.files import write_text
 from afafilter.io.model_toml import read_model
-from afafilter.io.sidecar import sidecar_path, write_sidecar
+from afafilter.io.sidecar import write_record
 
 
 def report_command(task: Task) -> Iterator[str]:
@@ -47,5 +47,5 @@ def report_command(task: Task) -> Iterator[str]:
         "values": series.columns,
         "time_unit": series.time_unit or None,
     }
-    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    sidecar = write_record(target, config, force)
     yield f"wrote {target} and {sidecar}"

@@ -11,7 +11,7 @@ from typing import Any
 from afafilter.cli.reading import Task
 from afafilter.io.files import foresee, refuse_existing
 from afafilter.io.output import write_table
-from afafilter.io.sidecar import plain, sidecar_path, versions, write_sidecar
+from afafilter.io.sidecar import plain, sidecar_path, versions, write_record
 
 STDOUT = Path("-")
 
@@ -43,7 +43,7 @@ def finish(table: Mapping[str, Any], task: Task, config: Mapping[str, Any]) -> s
     rows = len(next(iter(table.values())))
     if target == STDOUT:
         return f"wrote {rows} rows"
-    sidecar = write_sidecar(sidecar_path(target), config, force=force)
+    sidecar = write_record(target, config, force)
     return f"wrote {target} ({rows} rows) and {sidecar}"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 """What a file that cannot be written whole ends with; the error does not name it."""
@@ -49,6 +51,27 @@ def write_text(path: str | Path, text: str, *, force: bool = True) -> None:
     """Write a whole text file or, where that fails, nothing; errors as of `atomic_path`."""
     with atomic_path(path, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+class TwiceError(ValueError):
+    """An object of JSON says one key twice."""
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """JSON whose objects say each key once, as TOML wants it; ValueError for other text."""
+    try:
+        return json.loads(text, object_pairs_hook=_once, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TwiceError(f"key {twice!r} stands twice in one object: keep one of them")
+    return found
 
 
 def refuse_existing(paths: Sequence[Path], *, force: bool) -> None:

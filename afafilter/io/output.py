@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.stamps import iso_text
-from afafilter.io.files import atomic_path
+from afafilter.io.files import atomic_path, parse_json
 from afafilter.io.source import (
     CSV_SUFFIXES,
     DATA_SUFFIXES,
@@ -206,4 +206,4 @@ def read_metadata(path: str | Path) -> Any:
 
     kept = parquet.read_schema(Path(path)).metadata or {}
     text = kept.get(b"afafilter")
-    return None if text is None else json.loads(text)
+    return None if text is None else parse_json(text)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from afafilter._base.masks import refuse_same_name
 from afafilter._base.tables import numbers_rows
 from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
+from afafilter.io.files import parse_json
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -298,9 +299,11 @@ def _read_json_lines(path: Path | str, text: str) -> Table:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_float=str)
-        except (json.JSONDecodeError, RecursionError):
+            record = parse_json(line, parse_float=str)
+        except json.JSONDecodeError:
             record = None
+        except ValueError as error:
+            raise ValueError(f"{path}, line {k}: {error}") from None
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {k}: an object {{...}} is wanted, got {line[:40]!r}")
         for name in record:
@@ -349,7 +352,7 @@ def _own_units(path: Path) -> dict[str, str]:
 
     kept = (parquet.read_schema(path).metadata or {}).get(b"afafilter", b"{}")
     try:
-        return dict(json.loads(kept)["config"]["units"])
+        return dict(parse_json(kept)["config"]["units"])
     except (ValueError, KeyError, TypeError):
         return {}
 

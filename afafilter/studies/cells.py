@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from afafilter._version import __version__
+from afafilter.io.files import parse_json
 from afafilter.scoring.score import COLUMNS, LEVELS
 from afafilter.studies.batch import (
     Estimator,
@@ -391,7 +392,7 @@ def _pack(outcome: Outcome) -> dict[str, Any]:
 def read_cell(path: Path) -> dict[str, Any] | None:
     """A finished cell, or None if there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) and "estimators" in content else None
