@@ -76,11 +76,11 @@ template <int D, int P, class Number = double> struct ShownSpace {
     Columns<P, P, Number> link, cov;
     Scratch<Number, P * P> low, mix;
     Scratch<Number, P> noise, seen;
-    Scratch<Number, D> phi;
+    Scratch<Number, D> phi, gain, row;
     ShownSpace(int64_t d_, int64_t p_)
         : Y(static_cast<int>(d_), static_cast<int>(p_)), across(static_cast<int>(d_), static_cast<int>(p_)),
           link(static_cast<int>(p_), static_cast<int>(p_)), cov(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_),
-          mix(p_ * p_), noise(p_), seen(p_), phi(d_) {}
+          mix(p_ * p_), noise(p_), seen(p_), phi(d_), gain(d_), row(d_) {}
 };
 
 // ---------------------------------------------------------------- predict
@@ -250,6 +250,42 @@ AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled
     return scaled * moved;
 }
 
+// Noise below this share of f leaves an update fewer than ten digits: see `restore`.
+constexpr double PRECISE = 1e-12;
+
+// After component a has conditioned the first d columns of A, where its noise is less than PRECISE f: L' is what is left of a
+// much larger L, of which it bears the rounding. What that does to h L' = s phi^T, s = sqrt(noise / f), is taken out along the
+// gain k = L phi / f (shown.gain), so that L' is as exact as if L alone had been rounded; and what later components see is made anew:
+//
+//     L' <- L' - k (h L' - s phi^T),   Y = H L'
+//
+// precise: 1 where this is wanted, else 0.
+template <int D, int P, class C, class Number>
+__attribute__((noinline)) void restore(C& A, ShownSpace<D, P, Number>& shown, int a, Number s, Number precise, int d, int p) {
+    auto [h, mix, Y] = std::tie(shown.row, shown.mix, shown.Y);
+    const auto take_row = [&](int b) {                                       // row b of low^-1 H
+        for (int i = 0; i < d; i++) {
+            h[i] = Number{};
+            for (int c = 0; c <= b; c++) h[i] += mix[b * p + c] * shown.across.at(i, c);
+        }
+    };
+    take_row(a);
+    for (int j = 0; j < d; j++) {
+        Number off = -s * shown.phi[j];
+        for (int i = 0; i < d; i++) off += h[i] * A.at(j, i);
+        off *= precise;
+        for (int i = 0; i < d; i++) A.set(j, i, A.at(j, i) - shown.gain[i] * off);
+    }
+    for (int b = a + 1; b < p; b++) {
+        take_row(b);
+        for (int j = 0; j < d; j++) {
+            Number y = Number{};
+            for (int i = 0; i < d; i++) y += h[i] * A.at(j, i);
+            Y.set(j, b, where_positive(precise, y, Y.at(j, b)));
+        }
+    }
+}
+
 // A variance below this share of the whole counts as none: the innovation is known exactly.
 constexpr double KNOWN_EXACTLY = 1e-28;
 
@@ -295,6 +331,10 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
                 });
             });
             for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
+            if (__builtin_expect(shown.noise[a] < PRECISE * f, 0)) {
+                for (int i = 0; i < d; i++) shown.gain[i] = W_[a * d + i] * scaled;
+                restore(A, shown, a, std::sqrt(shown.noise[a] / f), 1.0, d, p);
+            }
             half -= 0.5 * (LOG_2PI + std::log(f));
         }
         return half;

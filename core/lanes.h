@@ -159,10 +159,13 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                 if (SMOOTH) node.e[a] = unit;
                 each<D>(0, (SMOOTH ? 2 * d : d), [&](int i) {
                     const Beside gain = condition(A, i, shown.phi, scaled, shrink, d_);
-                    if (i < d) x[i] += gain * unit;                            // m <- m + W e
+                    if (i < d) x[i] += gain * unit, shown.gain[i] = gain * scaled;   // m <- m + W e
                     else node.V[a * d + i - d] = gain;
                 });
                 for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, shown.phi, scaled, shrink, d_) * unit;
+                const Beside vague = where_positive(there, Beside(PRECISE * f - shown.noise[a]), -one);
+                if (__builtin_expect(!all_between(vague, -HUGE_VAL, 0.0), 0))
+                    restore(A, shown, a, root(Beside(shown.noise[a] * scaled * scaled)), where_positive(vague, one, zero), d, p);
                 const Beside margin = f - KNOWN_EXACTLY * shown.cov(a, a);
                 worst = where_positive(Beside(there * (margin > zero ? zero : one)), -one, worst);
                 total += where_positive(there, Beside(LOG_2PI + log_of(f) + unit * unit), zero);

@@ -356,3 +356,36 @@ def test_steps_on_the_unit_circle_are_not_stationary(angle, shrunk):
         F = S @ block_diag(turn, 0.5) @ np.linalg.inv(S)
         model = DiscreteModel(F, Q=S @ S.T, R=[[1.0]], H=[[1.0, 1.0, 1.0]])
         assert model.prior == ("stationary" if shrunk else "diffuse")
+
+
+# ------------------------------------------------ observations far more precise than predictions
+
+VAGUE = {
+    "a sum": ([[1.0, 1.0]], [[1e-8]]),
+    "correlated sensors": ([[1.0, 1.0], [1.0, -0.5]], [[1e-8, -9.9e-5], [-9.9e-5, 1.0]]),
+    "an exact sensor beside another": ([[1.0, 2.0], [1.0, 0.5]], [[0.0, 0.0], [0.0, 1e-6]]),
+}
+
+
+@pytest.mark.parametrize("given", VAGUE)
+@pytest.mark.parametrize("run", [kalman_filter, rts_smoother])
+@pytest.mark.parametrize("batch", [False, True])
+def test_precise_observations_of_vague_states_keep_their_digits(given, run, batch):
+    """What is left of a state of sd 1e5 has an sd of 1, and of the sum that is seen one of 1e-4."""
+    C, R = VAGUE[given]
+    prior = Prior(np.array([0.5, -1.0]), np.array([[1.0, 3e4], [3e4, 1e10]]))
+    Q = np.array([[1.0, -3e4], [-3e4, 1e10]])
+    model = LinearSDE(np.diag([-1.0, 0.0]), Q=Q, R=R, C=C, prior=prior)
+    t, rng = np.array([0.0, 0.0, 1.0, 2.5]), np.random.default_rng(0)
+    z = rng.standard_normal((5, 4, len(C)))
+    if given.startswith("an exact"):
+        z[:, 1, 0] = np.nan  # not twice at a time
+    z[np.arange(3), np.arange(3) + 1] = np.nan
+    found = run(model, t, z if batch else z[-1])
+    for path in range(5) if batch else [4]:
+        exact = ExactGaussian(model, t, z[path])
+        own = [np.asarray(x)[path] if batch else x for x in (found.mean, found.cov, found.loglik)]
+        assert own[2] == pytest.approx(exact.loglik(), rel=1e-10)
+        for k, at in enumerate(t):
+            law = exact.law(at, k + 1 if run is kalman_filter else None)
+            assert law_apart((own[0][k], own[1][k]), law, exact.stretch()) <= 1e-9
