@@ -43,7 +43,7 @@ class Expectations(NamedTuple):
 
     transitions: RegressionSums  # (K, ...)
     observations: list[tuple[Any, int, float, RegressionSums]]
-    """Of each pattern: components seen, row of H, shift and R, scale of R, sums."""
+    """Of each pattern: observed components, row of H, shift and R, scale of R, sums."""
     start: RegressionSums
 
 
@@ -77,7 +77,7 @@ def expectation_maximisation(
                 bound, grad = expected_loglik(chain, expected)
             except np.linalg.LinAlgError:
                 return 1e15, np.zeros(len(x))
-            return -bound, -par.pull(x * typical, pullback(grad)) * typical
+            return -bound, -par.pullback(x * typical, pullback(grad)) * typical
 
         if iteration == 1:
             _check_density(par.system(theta), data, expected)
@@ -94,10 +94,10 @@ def expectation_maximisation(
     objective = Objective(problem.objective)
     value, grad = objective(theta)
     info = information(objective, theta, typical)
-    seen, blind, _, gain = newton(info, grad, typical)
+    identified, null_space, _, gain = newton(info, grad, typical)
     outcome = iteration, not message, message or "converged", (), history
     evals += objective.n_evals
-    return Optimum(theta, value, grad, info, seen, blind, gain, *outcome, evals)
+    return Optimum(theta, value, grad, info, identified, null_space, gain, *outcome, evals)
 
 
 def _aitken_gain(history: list[float]) -> float:
@@ -144,11 +144,11 @@ def _expect(system: Any, data: Data) -> tuple[float, Expectations]:
             np.add.at(total, into, part)
         start = _added(start, RegressionSums(n, second[0], first[0], np.full((1, 1), n)))
         _add_observations(observations, chain.row, group, m, yy)
-    seen = [
+    observed = [
         (np.frombuffer(key[0], bool).nonzero()[0], *key[1:], observations[key])
         for key in observations
     ]
-    return value, Expectations(steps, seen, start)
+    return value, Expectations(steps, observed, start)
 
 
 def _added(a: RegressionSums, b: RegressionSums) -> RegressionSums:

@@ -97,10 +97,10 @@ class Family:
     def parameters(self) -> dict[str, Param]:
         """All parameters by full name."""
         several = sum(c.dim > 0 for c in self.components) > 1
-        seen: dict[str, int] = {}
+        occurrences: dict[str, int] = {}
         out: dict[str, Param] = {}
         for c in self.components:
-            seen[c.label] = count = seen.get(c.label, 0) + 1
+            occurrences[c.label] = count = occurrences.get(c.label, 0) + 1
             label = c.label if count == 1 else f"{c.label}{count}"
             for param in c.params:
                 bare = count == 1 and not (several and c.dim > 0)
@@ -234,11 +234,11 @@ class Family:
 
     def guess_from(self, scales: Scales) -> dict[str, float]:
         """As `guess`, from the sizes found in the data."""
-        seen: dict[str, int] = {}
+        occurrences: dict[str, int] = {}
         out: dict[str, float] = {}
         names = iter(self.parameters)
         for c in self.components:
-            rank = seen[c.label] = seen.get(c.label, -1) + 1
+            rank = occurrences[c.label] = occurrences.get(c.label, -1) + 1
             for param in c.params:
                 guess = GUESSES[param.guess] if isinstance(param.guess, str) else param.guess
                 out[next(names)] = float(guess(scales, rank))

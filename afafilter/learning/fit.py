@@ -212,10 +212,10 @@ def refuse_degenerate(z: Array, data: Data) -> None:
     if data.n_obs == 0:
         raise ValueError("z holds no observation: every value is missing")
     for c, column in enumerate(z.reshape(-1, z.shape[-1]).T):
-        seen = column[~np.isnan(column)]
-        if len(seen) > 1 and (seen == seen[0]).all():
+        observed = column[~np.isnan(column)]
+        if len(observed) > 1 and (observed == observed[0]).all():
             raise ValueError(
-                f"component {c} of z is constant ({seen[0]:g}): the likelihood has no maximum"
+                f"component {c} of z is constant ({observed[0]:g}): the likelihood has no maximum"
             )
 
 

@@ -142,13 +142,13 @@ def _errors(model: LinearSDE, mean: Array, t: Array, z: Array, horizon: int) -> 
 
 
 def _mean(error: Array, loss: str) -> float:
-    seen = ~np.isnan(error)
-    if not seen.any():
+    observed = ~np.isnan(error)
+    if not observed.any():
         raise ValueError("no observation can be predicted: all missing or undetermined")
-    squares = np.where(seen, error, 0.0) ** 2
+    squares = np.where(observed, error, 0.0) ** 2
     if loss == "squared":
-        return float(squares.sum() / seen.sum())
-    return float(np.sqrt(squares.sum(axis=-1)).sum() / seen.any(axis=-1).sum())
+        return float(squares.sum() / observed.sum())
+    return float(np.sqrt(squares.sum(axis=-1)).sum() / observed.any(axis=-1).sum())
 
 
 @takes_tables
@@ -245,9 +245,11 @@ def fit_afa(
     assert isinstance(base, LinearSDE)
     noise = float(np.trace(base.R)) / base.obs_dim
     extras = _extras(settings, base, weight, noise, nu)
-    space = _Space(par, extras, weight, {"anchor": anchor, "iterations": iterations})
-    seen = np.isfinite(_errors(base, space.run(space.start, grid, values), grid, values, horizon))
-    if not seen.any():
+    space = _SearchSpace(par, extras, weight, {"anchor": anchor, "iterations": iterations})
+    observed = np.isfinite(
+        _errors(base, space.run(space.start, grid, values), grid, values, horizon)
+    )
+    if not observed.any():
         raise ValueError("no observation can be predicted: all missing or undetermined")
 
     def objective(x: Array) -> float:
@@ -256,8 +258,8 @@ def fit_afa(
             error = _errors(space.model(x), mean, grid, values, horizon)
         except (np.linalg.LinAlgError, ValueError):
             return 1e6 * start_loss
-        error = np.where(seen, error, np.nan)
-        if not np.isfinite(error[seen]).all():
+        error = np.where(observed, error, np.nan)
+        if not np.isfinite(error[observed]).all():
             return 1e6 * start_loss
         return _mean(error, loss)
 
@@ -292,17 +294,17 @@ def fit_afa(
 
 def _parameters(
     model: LinearSDE | Family, t: Array, z: Array, free: Any
-) -> Parametrisation | _Held:
+) -> Parametrisation | _NoParameters:
     if free is None:
         free = ["A", "Q", "drift"]
         if isinstance(model, Family):
             free = [name for name in model.free if name != "obs_var"]
     if len(free):
         return parametrisation(model, t, z, free)
-    return _Held(model.model(model.guess(t, z)) if isinstance(model, Family) else model)
+    return _NoParameters(model.model(model.guess(t, z)) if isinstance(model, Family) else model)
 
 
-class _Held:
+class _NoParameters:
     """A parametrisation without parameters: only the settings are learned."""
 
     names: tuple[str, ...] = ()
@@ -348,12 +350,12 @@ def _extras(
     return out
 
 
-class _Space:
+class _SearchSpace:
     """The vector that is optimised: theta of the model, then logarithms of the settings."""
 
     def __init__(
         self,
-        par: Parametrisation | _Held,
+        par: Parametrisation | _NoParameters,
         extras: dict[str, tuple[float, float, float]],
         weight: Callable[[float], Weight] | None,
         fixed: dict[str, Any],

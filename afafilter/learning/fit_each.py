@@ -23,15 +23,15 @@ from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, refine
 from afafilter.learning.optimise_each import (
     ENOUGH,
-    clear_informations,
-    climb,
+    accurate_informations,
+    bfgs,
     search_scales,
     spectra,
 )
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import compare_with_filter, report, worth_searching
+from afafilter.learning.solve import compare_with_filter, promising, report
 from afafilter.likelihood.data import Many
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -217,9 +217,9 @@ def fit_each(
     errors: dict[int, str] = {}
     with waiting(f"fitting {len(values)} series"):
         if isinstance(model, Family) and not options:
-            found = _together(model, times(given(t, "t")), values, search, errors)
+            found = _fit_side_by_side(model, times(given(t, "t")), values, search, errors)
         else:
-            found = _one_by_one(model, t, values, {**options, **search}, errors)
+            found = _fit_one_by_one(model, t, values, {**options, **search}, errors)
     fits = [one for one in found if one is not None]
     if not fits:
         raise ValueError(f"no series can be fitted; the first: {errors[0]}")
@@ -253,7 +253,7 @@ def _warn(fits: Sequence[FitResult], errors: dict[int, str]) -> None:
         warnings.warn(words, FitWarning, stacklevel=3)
 
 
-def _one_by_one(
+def _fit_one_by_one(
     model: Any, t: Any, values: Array, options: dict[str, Any], errors: dict[int, str]
 ) -> list[FitResult | None]:
     """`fit` of each series; why it refuses one goes to `errors`."""
@@ -269,7 +269,7 @@ def _one_by_one(
     return found
 
 
-def _together(
+def _fit_side_by_side(
     family: Family, t: Array, values: Array, search: dict[str, Any], errors: dict[int, str]
 ) -> list[FitResult | None]:
     """All searches side by side."""
@@ -282,7 +282,7 @@ def _together(
             data = many.data(k)
             refuse_degenerate(z, data)
             begin = family_start(family, t, z)
-            par = FamilyParameters(family, *begin) if par is None else par.begun(*begin)
+            par = FamilyParameters(family, *begin) if par is None else par.restarted(*begin)
             refuse_few(data, len(par.names), par.flat.shape[1])
         except ValueError as error:
             errors[k] = str(error)
@@ -315,13 +315,13 @@ def _search(
     scale = search_scales(from_each, start, grads, typical[owner], par.roots)
     limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
     enough = ENOUGH * search["tolerance"]
-    top = climb(
+    top = bfgs(
         from_each, (start, values, grads), limits, scale, max_iter=search["max_iter"], enough=enough
     )
     own = np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
     ranked = [rows[np.argsort(-top.values[rows], kind="stable")] for rows in own]
     best = np.array([rows[0] for rows in ranked])
-    infos = clear_informations(objective, top.thetas[best], top.grads[best], typical)
+    infos = accurate_informations(objective, top.thetas[best], top.grads[best], typical)
     eigenvalues, directions = spectra(infos, typical)
     for s, (problem, k) in enumerate(zip(problems, best.tolist(), strict=True)):
         if not np.isfinite(top.values[k]):
@@ -348,5 +348,5 @@ def _starts(
         points += some
     which = np.repeat(np.arange(len(own)), [len(rows) for rows in own])
     values, grads = objective(np.array(points), which)
-    kept = np.concatenate([rows[worth_searching(values[rows])] for rows in own])
+    kept = np.concatenate([rows[promising(values[rows])] for rows in own])
     return which[kept], np.array(points)[kept], values[kept], grads[kept]

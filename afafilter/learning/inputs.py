@@ -96,8 +96,8 @@ class InputParameters(ExtendedParameters):
         assert isinstance(system, System)
         return system.driven(self._driven_by(theta))
 
-    def pull(self, theta: Array, grad: Any) -> Array:
-        return np.append(self.inner.pull(theta[: self._n], grad), grad.direct)
+    def pullback(self, theta: Array, grad: Any) -> Array:
+        return np.append(self.inner.pullback(theta[: self._n], grad), grad.direct)
 
     def model(self, theta: Array) -> LinearSDE:
         model = super().model(theta)

@@ -45,7 +45,7 @@ class EachObjective:
             some = tuple(np.ascontiguousarray(array[together]) for array in arrays)
             found, slopes = loglik_sdes(some, self._par.flat, self._many, which[together])
             values[together] = found
-            grads[together] = self._par.pulls(thetas[together], slopes)
+            grads[together] = self._par.pullbacks(thetas[together], slopes)
         for k in np.flatnonzero(~together):
             values[k], grads[k] = Objective(self._problems[which[k]].objective)(thetas[k])
         fine = np.isfinite(values + (grads**2).sum(axis=1))

@@ -1,7 +1,8 @@
 """Maximisation of a smooth log-likelihood whose exact gradient is known.
 
 BFGS (`optimise_each`) finds the neighbourhood; Newton steps with the Hessian (differences of the
-exact gradient) finish, tell how far the optimum still is, and which directions the data leave open.
+exact gradient) finish, bound the distance to the optimum and find the unidentified directions, the
+null space of the information matrix.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.learning.optimise_each import (
-    Found,
     Objectives,
     Point,
+    SearchResult,
     Spectrum,
-    clear_informations,
-    climb,
+    accurate_informations,
+    bfgs,
     informations,
     search_scales,
     spectra,
 )
 from afafilter.learning.parameters.base import Parametrisation
 
-FLAT_EIGENVALUE = 1e-5
-"""Eigenvalues of the scaled information below this count as no information."""
+NULL_EIGENVALUE = 1e-5
+"""Eigenvalues of the scaled information matrix below this count as zero."""
 
 NEAR = 0.1
-"""Share of the tolerance that the search leaves to be gained by the Newton steps."""
+"""Fraction of the tolerance at which BFGS stops and Newton steps take over."""
 
 OFF_ZERO = (0.03, 0.1, 0.3)
-"""Shares of the typical size at which a parameter that vanished is tried again."""
+"""Fractions of the typical size at which a parameter at 0 is tried again."""
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
 
@@ -73,16 +74,17 @@ class Optimum:
     """Where the search ended.
 
     information : minus the Hessian at theta, in theta.
-    seen, blind : eigen-directions in theta with and without information: (n, k), (n, n - k).
-    gain : estimated distance of the log-likelihood from its maximum.
+    identified, null_space : eigenvectors of `information` in theta, (n, k) and (n, n - k), with
+        positive eigenvalues and with those that count as zero.
+    gain : estimated increase of the objective to its maximum.
     """
 
     theta: Array
     value: float
     grad: Array
     information: Array
-    seen: Array
-    blind: Array
+    identified: Array
+    null_space: Array
     gain: float
     n_iter: int
     success: bool
@@ -112,10 +114,10 @@ def maximise(
     """
     value, grad = objective(start)
     at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
-    many, typical = _singly(objective), par.typical[None]
+    many, typical = _as_batch(objective), par.typical[None]
     scale = search_scales(many, at[0], at[2], typical, par.roots)
-    top = climb(many, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
-    info = clear_informations(many, top.thetas, top.grads, typical)[0]
+    top = bfgs(many, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
+    info = accurate_informations(many, top.thetas, top.grads, typical)[0]
     found = top.of(0, (info, spectra(info, par.typical)))
     search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
     return refine(objective, found, bounds, par, limited=limited, **search)
@@ -123,7 +125,7 @@ def maximise(
 
 def refine(
     objective: Objective,
-    found: Found,
+    found: SearchResult,
     bounds: tuple[Array, Array],
     par: Parametrisation,
     *,
@@ -131,63 +133,67 @@ def refine(
     tolerance: float,
     limited: Any = None,
 ) -> Optimum:
-    """From where a search ended to the optimum by Newton steps; arguments as of `maximise`."""
+    """Newton steps from the end of a search to the optimum; arguments as of `maximise`."""
     typical, roots = par.typical, par.roots
     at, n_iter, history, (info, spectrum) = found
     n = len(at.theta)
     if not np.isfinite(at.value):
-        info, seen, blind = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
+        info, identified, null_space = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
         message = "no feasible point was found"
-        return Optimum(*at, info, seen, blind, np.inf, n_iter, False, message, (), history)
+        return Optimum(
+            *at, info, identified, null_space, np.inf, n_iter, False, message, (), history
+        )
     message, rounds, where = "", 0, at
     while True:
-        held = _held(at, bounds, limited)
-        if len(held):
-            seen, blind, step, gain = _newton_without(held, info, at.grad, typical)
+        active = _active_bounds(at, bounds, limited)
+        if len(active):
+            identified, null_space, step, gain = _reduced_newton(active, info, at.grad, typical)
         else:
-            seen, blind, step, gain = _newton(spectrum, at.grad, typical)
+            identified, null_space, step, gain = _newton(spectrum, at.grad, typical)
         if gain <= tolerance:
             # One free step: quadratic convergence makes the optimum exact to rounding.
             if gain > 1e-3 * tolerance:
-                at = _first_rise(objective, at, [at.theta + step], bounds) or at
+                at = _first_increase(objective, at, [at.theta + step], bounds) or at
             break
         if n_iter >= max_iter:
             message = f"stopped after {max_iter} iterations"
             break
         n_iter += 1
         rounds += 1
-        moves = [at.theta + shrink * step for shrink in SHRINKING]
+        trials = [at.theta + shrink * step for shrink in SHRINKING]
         if rounds > 3 and roots.any():
-            moves.insert(0, _proportional_step(info, at.grad, at.theta, typical, roots))
-        better = _first_rise(objective, at, moves, bounds)
+            trials.insert(0, _proportional_step(info, at.grad, at.theta, typical, roots))
+        better = _first_increase(objective, at, trials, bounds)
         if better is None:
             message = "no further improvement found along the Newton direction"
             break
         at = where = better
         history.append(at.value)
         here = at.theta[None], at.grad[None], typical[None]
-        info = clear_informations(_singly(objective), *here)[0]
+        info = accurate_informations(_as_batch(objective), *here)[0]
         spectrum = spectra(info, typical)
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
-    for unit in np.eye(n)[list(boundary)]:  # at 0 slopes by roots are 0, whatever lies farther out
-        moves = [at.theta + share * typical * unit for share in OFF_ZERO]
-        off = _first_rise(objective, at, moves, bounds)
+    for unit in np.eye(n)[
+        list(boundary)
+    ]:  # the gradient by a square root is 0 at 0, even where the objective rises farther out
+        trials = [at.theta + share * typical * unit for share in OFF_ZERO]
+        off = _first_increase(objective, at, trials, bounds)
         if off is not None and off.value > at.value + tolerance:
             search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
             return maximise(objective, off.theta, bounds, par, limited=limited, **search)
-    boundary = tuple(dict.fromkeys((*boundary, *held)))
+    boundary = tuple(dict.fromkeys((*boundary, *active)))
     if boundary:
-        seen, blind = _newton_without(boundary, info, at.grad, typical)[:2]
+        identified, null_space = _reduced_newton(boundary, info, at.grad, typical)[:2]
     outcome = n_iter, not message, message or "converged"
     info = _at_optimum(info, where, at.theta, roots)
-    return Optimum(*at, info, seen, blind, gain, *outcome, boundary, history)
+    return Optimum(*at, info, identified, null_space, gain, *outcome, boundary, history)
 
 
 def _at_optimum(info: Array, where: Point, theta: Array, roots: Any) -> Array:
-    """The information at the optimum theta, from that at a point close by.
+    """The information at the optimum theta, from that at a nearby point `where`.
 
     Of a square v = theta^2: -d2L/dtheta2 = 4 theta^2 (-d2L/dv2) - 2 dL/dv. At the optimum
-    dL/dv = grad / (2 theta) is 0; what the search left of it would count much where theta is small.
+    dL/dv = grad / (2 theta) is 0; what the search left of it would dominate where theta is small.
     """
     known = roots & (where.theta != 0) & (theta != 0)
     root = np.where(known, where.theta, 1.0)
@@ -196,8 +202,8 @@ def _at_optimum(info: Array, where: Point, theta: Array, roots: Any) -> Array:
     return np.asarray(exact * ratio * ratio[:, None])
 
 
-def _held(at: Point, bounds: tuple[Array, Array], limited: Any) -> tuple[int, ...]:
-    """Coordinates at a bound whose slope leads out."""
+def _active_bounds(at: Point, bounds: tuple[Array, Array], limited: Any) -> tuple[int, ...]:
+    """Active bounds: coordinates at a bound with a gradient that points outward."""
     if limited is None:
         return ()
     lower, upper = bounds
@@ -205,28 +211,28 @@ def _held(at: Point, bounds: tuple[Array, Array], limited: Any) -> tuple[int, ..
     return tuple(np.flatnonzero(out & limited).tolist())
 
 
-def _newton_without(
-    held: Sequence[int], info: Array, grad: Array, typical: Array
+def _reduced_newton(
+    active: Sequence[int], info: Array, grad: Array, typical: Array
 ) -> tuple[Array, Array, Array, float]:
-    """As `newton` with some coordinates held where they are."""
+    """`newton` on the free coordinates; those in `active` do not move."""
     n = len(grad)
-    inner = np.setdiff1d(np.arange(n), held)
+    inner = np.setdiff1d(np.arange(n), active)
     if not len(inner):
         return np.zeros((n, 0)), np.zeros((n, 0)), np.zeros(n), 0.0
     *directions, short, gain = newton(info[np.ix_(inner, inner)], grad[inner], typical[inner])
-    seen, blind = (np.zeros((n, x.shape[1])) for x in directions)
-    seen[inner], blind[inner] = directions
+    identified, null_space = (np.zeros((n, x.shape[1])) for x in directions)
+    identified[inner], null_space[inner] = directions
     step = np.zeros(n)
     step[inner] = short
-    return seen, blind, step, gain
+    return identified, null_space, step, gain
 
 
-def _first_rise(
-    objective: Objective, at: Point, moves: list[Array], bounds: tuple[Array, Array]
+def _first_increase(
+    objective: Objective, at: Point, trials: list[Array], bounds: tuple[Array, Array]
 ) -> Point | None:
-    """The first of these points that is better, or a later one while they still get better."""
+    """The first trial point with a larger objective, or a later one while it still increases."""
     best = None
-    for theta in moves:
+    for theta in trials:
         theta = np.clip(theta, *bounds)
         value, grad = objective(theta)
         if value > (at if best is None else best).value:
@@ -239,7 +245,7 @@ def _first_rise(
 def _vanished(
     objective: Objective, at: Point, candidates: list[int], tolerance: float
 ) -> tuple[Point, tuple[int, ...]]:
-    """Coordinates put to 0 where the objective loses no more than the tolerance; which."""
+    """Set candidates to 0 where the objective loses at most `tolerance`; the point, and which."""
     boundary = []
     for i in candidates:
         theta = at.theta.copy()
@@ -253,11 +259,11 @@ def _vanished(
 
 def information(objective: Objective, theta: Array, typical: Array) -> Array:
     """Minus the Hessian, by central differences of the exact gradient."""
-    return np.asarray(informations(_singly(objective), theta[None], typical[None])[0])
+    return np.asarray(informations(_as_batch(objective), theta[None], typical[None])[0])
 
 
-def _singly(objective: Objective) -> Objectives:
-    """One objective as one of many."""
+def _as_batch(objective: Objective) -> Objectives:
+    """A single objective in the batched form of `optimise_each`."""
 
     def one_by_one(thetas: Array, which: Any) -> tuple[Array, Array]:
         found = [objective(theta) for theta in thetas]
@@ -267,7 +273,7 @@ def _singly(objective: Objective) -> Objectives:
 
 
 def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, roots: Any) -> Array:
-    """Where a Newton step in the logarithms of the roots leads."""
+    """The point reached by a Newton step in the logarithms of the square roots."""
     factor = np.where(roots, theta, 1.0)
     curved = np.where(roots, grad * theta, 0.0)
     moved = info * factor * factor[:, None] - np.diag(curved)
@@ -276,18 +282,18 @@ def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, r
 
 
 def newton(info: Array, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:
-    """Directions seen and not seen by the data, the Newton step, and its expected gain.
+    """Identified directions, null space, Newton step, and its predicted gain.
 
-    Negative curvature is turned round, so that the step always ascends.
+    Negative eigenvalues change sign, so that the step is always an ascent direction.
     """
     return _newton(spectra(info, typical), grad, typical)
 
 
 def _newton(spectrum: Spectrum, grad: Array, typical: Array) -> tuple[Array, Array, Array, float]:
     values, directions = spectrum
-    informed = np.abs(values) > FLAT_EIGENVALUE
+    informative = np.abs(values) > NULL_EIGENVALUE
     slope = directions.T @ grad
-    coefficient = np.where(informed, slope / np.where(informed, np.abs(values), 1.0), 0.0)
+    coefficient = np.where(informative, slope / np.where(informative, np.abs(values), 1.0), 0.0)
     gain = 0.5 * float(slope @ coefficient)
     saddle = values < -1e-3
     if saddle.any():
@@ -298,4 +304,4 @@ def _newton(spectrum: Spectrum, grad: Array, typical: Array) -> tuple[Array, Arr
     limit = np.abs(step / typical).max(initial=0.0)
     if limit > 5.0:
         step = step * (5.0 / limit)
-    return directions[:, informed], directions[:, ~informed], step, gain
+    return directions[:, informative], directions[:, ~informative], step, gain

@@ -1,4 +1,4 @@
-"""Many small maximisations side by side: what the search asks of all at once.
+"""Many small maximisations side by side: batched BFGS.
 
 The objective of S problems, `objective(thetas, which)`, gives the values (M,) and gradients (M, n)
 at M points, point m of problem which[m]; -inf and zeros where a model is infeasible. A single
@@ -17,28 +17,28 @@ from afafilter._base.checks import Array
 Objectives: TypeAlias = Callable[[Array, Any], tuple[Array, Array]]
 
 DOUBTFUL_EIGENVALUE = 1e-2
-"""With a smaller one forward differences may err, and central ones are taken."""
+"""Smaller eigenvalues are uncertain by forward differences: central ones are taken."""
 
 SHARP_LIMIT = 8
-"""With more coordinates than this their scales are left to the search."""
+"""With more coordinates than this their scales are not estimated in advance."""
 
 FIRST_STEP = 0.5
-"""Length of the search's first step, in typical sizes; a whole one overshoots more often."""
+"""Length of the first step, in typical sizes; 1 overshoots more often."""
 
 LONGEST_STEP = 10.0
-"""Longest step of a coordinate, in units of the search."""
+"""Largest step of a coordinate, in scaled units."""
 
-SUFFICIENT = 1e-3
-"""Wolfe's first condition: least share of the rise that the slope promises."""
+SUFFICIENT_INCREASE = 1e-3
+"""c1 of the first Wolfe (Armijo) condition, f(x + alpha p) >= f(x) + c1 alpha g^T p."""
 
-STEEP = 0.9
-"""Wolfe's second condition: a step ends where the slope is no more than this share of the first."""
+CURVATURE_CONDITION = 0.9
+"""c2 of the second Wolfe (curvature) condition, g(x + alpha p)^T p <= c2 g^T p."""
 
-TRIALS, LONGER = 12, 3
-"""Points tried along a step, and how often of these it may grow because the slope is steep."""
+TRIALS, EXPANSIONS = 12, 3
+"""Trial points of a line search, and how many of them may fail the curvature condition alone."""
 
 ENOUGH = 1e-3
-"""Share of the tolerance that the common search of many series leaves to be gained."""
+"""Fraction of the tolerance at which the batched search of many series stops."""
 
 Spectrum: TypeAlias = tuple[Array, Array]
 
@@ -51,10 +51,10 @@ class Point(NamedTuple):
     grad: Array
 
 
-class Found(NamedTuple):
-    """Where a first search ended, after how many iterations, and the values that rose.
+class SearchResult(NamedTuple):
+    """End point of a search, number of iterations, history of the objective.
 
-    curved : minus the Hessian there and its spectrum.
+    curved : the information there (minus the Hessian) and its spectrum.
     """
 
     at: Point
@@ -63,8 +63,8 @@ class Found(NamedTuple):
     curved: tuple[Array, Spectrum]
 
 
-class Climb(NamedTuple):
-    """Where each of S searches ended, and the values of each that rose."""
+class SearchResults(NamedTuple):
+    """End points of S searches, iterations and histories of the objective."""
 
     thetas: Array
     values: Array
@@ -72,18 +72,18 @@ class Climb(NamedTuple):
     n_iter: Any
     histories: list[list[float]]
 
-    def of(self, s: int, curved: tuple[Array, Spectrum]) -> Found:
-        """Where search s ended, with minus the Hessian there and its spectrum."""
+    def of(self, s: int, curved: tuple[Array, Spectrum]) -> SearchResult:
+        """Search s alone, with the information at its end and its spectrum."""
         at = Point(self.thetas[s], float(self.values[s]), self.grads[s])
-        return Found(at, int(self.n_iter[s]), self.histories[s], curved)
+        return SearchResult(at, int(self.n_iter[s]), self.histories[s], curved)
 
 
 def search_scales(
     objective: Objectives, start: Array, grad: Array, typical: Array, roots: Any
 ) -> Array:
-    """Units of the search (S, n): less than typical where the likelihood is far sharper.
+    """Scales of the coordinates (S, n): below `typical` where the likelihood is far sharper.
 
-    (Such are the frequencies of long records.)
+    (So it is in the frequencies of long records.)
     """
     sharp = np.flatnonzero(~roots)
     scale = FIRST_STEP * typical
@@ -98,7 +98,7 @@ def search_scales(
     return scale
 
 
-def climb(
+def bfgs(
     objective: Objectives,
     at: tuple[Array, Array, Array],
     bounds: tuple[Array, Array],
@@ -106,47 +106,50 @@ def climb(
     *,
     max_iter: int,
     enough: float,
-) -> Climb:
+) -> SearchResults:
     """BFGS from `at`, points (S, n) with their values and gradients, each problem at its own pace.
 
-    In units of `scale` the first step has length 1. A search ends when it expects to gain no more
-    than `enough`, g^T H g / 2, or finds no rise. Nocedal & Wright (2006), secs. 3.1 and 6.1.
+    In units of `scale` the first step has length 1. A search ends when the predicted gain
+    g^T H g / 2 is at most `enough`, or its line search fails. Nocedal & Wright (2006), secs. 3.1
+    and 6.1.
     """
     thetas, values, grads = (np.array(x) for x in at)
     S, n = thetas.shape
     n_iter, histories = np.zeros(S, int), [[value] for value in values.tolist()]
-    start = np.arange(S), thetas, values, grads, scale, *bounds, *_unknown(S, n)
-    now = _Searches(*start).of(np.isfinite(values))
+    start = np.arange(S), thetas, values, grads, scale, *bounds, *_initial_inverse(S, n)
+    state = _Iterates(*start).of(np.isfinite(values))
     limited = bool(np.isfinite(bounds).any())
     for k in range(max_iter):
-        slope = now.grads * now.scale
+        slope = state.grads * state.scale
         free = (
-            np.where(slope > 0, now.thetas < now.upper, now.thetas > now.lower) if limited else None
+            np.where(slope > 0, state.thetas < state.upper, state.thetas > state.lower)
+            if limited
+            else None
         )
-        step, slope = _step(now.H, slope, free)
-        rise = _dot(step, slope)
-        promising = 0.5 * rise > enough
-        now, step, rise = now.of(promising), step[promising], rise[promising]
-        if not len(rise):
+        step, slope = _step(state.H, slope, free)
+        increase = _dot(step, slope)
+        promising = 0.5 * increase > enough
+        state, step, increase = state.of(promising), step[promising], increase[promising]
+        if not len(increase):
             break
         longest = np.sqrt(_dot(step, step)) if k == 0 else np.abs(step).max(axis=1)
-        share = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
-        found, risen = _line_search(objective, now, (step * now.scale, rise, share))
-        now, (x, f, g) = now.of(risen), (part[risen] for part in found)
-        moved, change = (x - now.thetas) / now.scale, (now.grads - g) * now.scale
-        H, W, M = _updated((now.H, now.W, now.M), moved, change)
-        now = now._replace(thetas=x, values=f, grads=g, H=H, W=W, M=M)
-        thetas[now.which], values[now.which], grads[now.which] = x, f, g
-        n_iter[now.which] += 1
-        for s, value in zip(now.which.tolist(), f.tolist(), strict=True):
+        alpha = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
+        found, increased = _line_search(objective, state, (step * state.scale, increase, alpha))
+        state, (x, f, g) = state.of(increased), (part[increased] for part in found)
+        moved, change = (x - state.thetas) / state.scale, (state.grads - g) * state.scale
+        H, W, M = _bfgs_update((state.H, state.W, state.M), moved, change)
+        state = state._replace(thetas=x, values=f, grads=g, H=H, W=W, M=M)
+        thetas[state.which], values[state.which], grads[state.which] = x, f, g
+        n_iter[state.which] += 1
+        for s, value in zip(state.which.tolist(), f.tolist(), strict=True):
             histories[s].append(value)
-    return Climb(thetas, values, grads, n_iter, histories)
+    return SearchResults(thetas, values, grads, n_iter, histories)
 
 
-class _Searches(NamedTuple):
-    """Searches that go on: which they are, where they stand, units and bounds.
+class _Iterates(NamedTuple):
+    """Current iterates of the searches that have not ended, their scales and bounds.
 
-    H (S, n, n), the inverse of minus the Hessian in units of scale, is gamma W W^T + M.
+    H (S, n, n), the inverse of minus the Hessian in scaled units, is gamma W W^T + M.
     """
 
     which: Any
@@ -160,9 +163,9 @@ class _Searches(NamedTuple):
     W: Array
     M: Array
 
-    def of(self, kept: Any) -> _Searches:
-        """Some of them."""
-        return self if kept.all() else _Searches(*(part[kept] for part in self))
+    def of(self, kept: Any) -> _Iterates:
+        """A subset of the searches."""
+        return self if kept.all() else _Iterates(*(part[kept] for part in self))
 
 
 def _dot(a: Array, b: Array) -> Array:
@@ -170,24 +173,24 @@ def _dot(a: Array, b: Array) -> Array:
     return np.asarray((a * b).sum(axis=1))
 
 
-def _unknown(S: int, n: int) -> tuple[Array, Array, Array]:
+def _initial_inverse(S: int, n: int) -> tuple[Array, Array, Array]:
     """H, W and M before the first step."""
     unit = np.tile(np.eye(n), (S, 1, 1))
     return unit, unit, np.zeros((S, n, n))
 
 
 def _step(H: Array, slope: Array, free: Any) -> tuple[Array, Array]:
-    """The step H g, and the slope; 0 along what is not free, held by a force: H (g + force)."""
+    """Step H (g + lambda) and free gradient; multipliers lambda keep active coordinates at 0."""
     step = (H @ slope[..., None])[..., 0]
     if free is None or free.all():
         return step, slope
-    held = np.where(free[:, :, None] | free[:, None, :], np.eye(slope.shape[1]), H)
-    force = np.linalg.solve(held, np.where(free, 0.0, -step)[..., None])
-    return np.where(free, step + (H @ force)[..., 0], 0.0), np.where(free, slope, 0.0)
+    kept = np.where(free[:, :, None] | free[:, None, :], np.eye(slope.shape[1]), H)
+    multiplier = np.linalg.solve(kept, np.where(free, 0.0, -step)[..., None])
+    return np.where(free, step + (H @ multiplier)[..., 0], 0.0), np.where(free, slope, 0.0)
 
 
-def _updated(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tuple[Array, ...]:
-    """H, W and M after steps s over which the slopes fell by y.
+def _bfgs_update(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tuple[Array, ...]:
+    """H, W and M after steps s over which the gradients fell by y.
 
     BFGS: H <- (I - s y^T / s^T y) H (I - y s^T / s^T y) + s s^T / s^T y where s^T y > 0. The first
     matrix, gamma I, has gamma = s^T y / y^T y of the last step, as limited memory has it (Nocedal &
@@ -197,8 +200,8 @@ def _updated(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tuple[A
     curved = sy > 1e-10 * yy
     if not curved.all():
         H, *_ = kept = [np.array(part) for part in inverse]
-        H[~curved] *= 4.0  # the slope did not fall: go farther
-        some = _updated((H[curved], kept[1][curved], kept[2][curved]), s[curved], y[curved])
+        H[~curved] *= 4.0  # no positive curvature along s: lengthen the step
+        some = _bfgs_update((H[curved], kept[1][curved], kept[2][curved]), s[curved], y[curved])
         for whole, part in zip(kept, some, strict=True):
             whole[curved] = part
         return tuple(kept)
@@ -210,67 +213,69 @@ def _updated(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tuple[A
 
 
 def _line_search(
-    objective: Objectives, now: _Searches, move: tuple[Array, Array, Array]
+    objective: Objectives, state: _Iterates, move: tuple[Array, Array, Array]
 ) -> tuple[list[Array], Any]:
-    """Go along steps until Wolfe's conditions hold: points, values, gradients, and which rose.
+    """Line search to the Wolfe conditions: points, values, gradients, and which increased.
 
-    move : steps, the rises that they promise to first order, and the shares to try first.
+    move : directions p, first-order increases g^T p, and first step lengths alpha.
     """
-    step, rise, share = move
-    left = np.arange(len(rise))
-    # Share, gain and slope of the best point so far, and of the nearest beyond that is too far.
-    low = np.array([np.zeros(len(rise)), np.zeros(len(rise)), rise])
-    high, best = np.full_like(low, np.inf), [now.thetas, now.values, now.grads]
+    step, increase, alpha = move
+    left = np.arange(len(increase))
+    # Step length, gain, slope: at the best point so far, and at the nearest beyond that fails.
+    inner = np.array([np.zeros(len(increase)), np.zeros(len(increase)), increase])
+    outer, best = np.full_like(inner, np.inf), [state.thetas, state.values, state.grads]
     for trial in range(TRIALS):
-        new = np.minimum(np.maximum(now.thetas + share[:, None] * step, now.lower), now.upper)
-        value, grad = objective(new, now.which)
-        gain = value - now.values
-        slope = _dot(grad, np.where((new > now.lower) & (new < now.upper), step, 0.0))
-        former = low[:, left]
-        up = gain > np.maximum(SUFFICIENT * share * rise, former[1])
-        more = ~up | (slope > STEEP * rise) if trial < LONGER else ~up
+        new = np.minimum(np.maximum(state.thetas + alpha[:, None] * step, state.lower), state.upper)
+        value, grad = objective(new, state.which)
+        gain = value - state.values
+        slope = _dot(grad, np.where((new > state.lower) & (new < state.upper), step, 0.0))
+        former = inner[:, left]
+        up = gain > np.maximum(SUFFICIENT_INCREASE * alpha * increase, former[1])
+        more = ~up | (slope > CURVATURE_CONDITION * increase) if trial < EXPANSIONS else ~up
         if trial == 0:
             if not more.any():
                 return [new, value, grad], up
             best = [np.array(part) for part in best]
         for part, found in zip(best, (new, value, grad), strict=True):
             part[left[up]] = found[up]
-        tried = np.array([share, gain, slope])
-        low[:, left[up]], high[:, left[~up]] = tried[:, up], tried[:, ~up]
-        left, former, now, step, rise = (
+        tried = np.array([alpha, gain, slope])
+        inner[:, left[up]], outer[:, left[~up]] = tried[:, up], tried[:, ~up]
+        left, former, state, step, increase = (
             left[more],
             former[:, more],
-            now.of(more),
+            state.of(more),
             step[more],
-            rise[more],
+            increase[more],
         )
         if not len(left):
             break
-        share = _between(low[:, left], high[:, left], former)
-    return best, low[0] > 0
+        alpha = _cubic_step(inner[:, left], outer[:, left], former)
+    return best, inner[0] > 0
 
 
-def _between(low: Array, high: Array, former: Array) -> Array:
-    """The next share to try: between low and high, or beyond low where nothing was too far.
+def _cubic_step(inner: Array, outer: Array, former: Array) -> Array:
+    """Next step length: inside the bracket (inner, outer), or beyond inner where it is still open.
 
     Where the cubic through two points and their slopes is largest (Nocedal & Wright, eq. 3.59).
     """
-    open_ = np.isinf(high[0])
-    a, fa, da = low
-    b, fb, db = np.where(open_, former, high)
+    open_ = np.isinf(outer[0])
+    a, fa, da = inner
+    b, fb, db = np.where(open_, former, outer)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = da + db - 3 * (fa - fb) / (a - b)
         root = np.sign(b - a) * np.sqrt(mean**2 - da * db)
         best = b - (b - a) * (mean + root - db) / (da - db + 2 * root)
-    wide = np.where(open_, a, high[0] - a)
+    wide = np.where(open_, a, outer[0] - a)
     least = a + np.where(open_, 0.1, 0.01) * wide
     most = a + np.where(open_, 3.0, 0.9) * wide
     unknown = a + np.where(open_, 3.0, 0.1) * wide
     return np.asarray(np.clip(np.where(np.isfinite(best), best, unknown), least, most))
 
 
-def clear_informations(objective: Objectives, thetas: Array, grads: Array, typical: Array) -> Array:
-    """As `informations`, by central differences where forward ones leave an eigenvalue in doubt."""
+def accurate_informations(
+    objective: Objectives, thetas: Array, grads: Array, typical: Array
+) -> Array:
+    """As `informations`, by central differences where the sign of an eigenvalue is uncertain."""
     info = informations(objective, thetas, typical, grads)
     lowest = np.abs(np.linalg.eigvalsh(scaled(info, typical)[0])).min(axis=1)
     doubtful = np.flatnonzero(lowest < DOUBTFUL_EIGENVALUE)
@@ -284,14 +289,14 @@ def clear_informations(objective: Objectives, thetas: Array, grads: Array, typic
 
 
 def scaled(info: Array, typical: Array) -> tuple[Array, Array]:
-    """Information (..., n, n) in units of its own diagonal or of typical sizes, and these units."""
+    """Information (..., n, n) scaled to a unit diagonal (or by typical sizes), and the scales."""
     diagonal = np.abs(np.diagonal(info, axis1=-2, axis2=-1))
     size = np.sqrt(np.maximum(diagonal, 10.0 / typical**2))
     return info / size[..., None, :] / size[..., :, None], size
 
 
 def spectra(info: Array, typical: Array) -> Spectrum:
-    """Eigenvalues of scaled informations (..., n, n), and eigenvectors as directions in theta."""
+    """Eigenvalues of scaled information matrices (..., n, n), eigenvectors in units of theta."""
     relative, size = scaled(info, typical)
     values, vectors = np.linalg.eigh(relative)
     return values, vectors / size[..., None]

@@ -46,7 +46,7 @@ class Problem:
     def objective(self, theta: Array) -> tuple[float, Array]:
         """Log-likelihood and gradient by theta."""
         value, grad = evaluate(self.parametrisation.system(theta), self.data)
-        slope = self.parametrisation.pull(theta, grad)
+        slope = self.parametrisation.pullback(theta, grad)
         if self.constraints is None:
             return value, slope
         more, by_theta = self.constraints.density(theta)

@@ -22,20 +22,23 @@ MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
 
-def worth_searching(values: Sequence[float] | Array) -> list[int]:
-    """Of several starts (peaks of a periodogram) with these likelihoods the likeliest, and the
-    first three, which widths and sizes that are only guessed may make less likely than they are."""
+def promising(values: Sequence[float] | Array) -> list[int]:
+    """Which of several starts, with log-likelihoods `values`, to search from.
+
+    The best, and the first three (largest peaks of the periodogram): with variances and widths that
+    are only guessed their likelihood may be understated.
+    """
     return list(dict.fromkeys([int(np.argmax(values)), *range(min(3, len(values)))]))
 
 
 def first_starts(problem: Problem) -> list[Array]:
-    """Where to search from."""
+    """Starting points of the search."""
     par = problem.parametrisation
     points = [par.start(), *par.alternatives()]
     if len(points) == 1:
         return points
     objective = Objective(problem.objective)
-    return [points[k] for k in worth_searching([objective(theta)[0] for theta in points])]
+    return [points[k] for k in promising([objective(theta)[0] for theta in points])]
 
 
 def solve(
@@ -57,7 +60,7 @@ def solve(
     filtered = compare_with_filter(problem, results[0].theta, results[0].value)
     found = report(problem, results[0], tuple(float(r.value) for r in results))
     if filtered is not None:
-        found = replace(found, outliers=far_out(filtered))
+        found = replace(found, outliers=count_outliers(filtered))
     trouble = found.trouble
     if trouble:
         warnings.warn(trouble, FitWarning, stacklevel=3)
@@ -95,11 +98,11 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
 
 
 def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> Estimate | None:
-    """The filter at the same parameters, whose likelihood is the one that was maximised.
+    """The Kalman filter at theta, its log-likelihood checked against the maximum found.
 
-    None under Student-t noise, whose bound is no likelihood of the filter's.
+    None under Student-t noise, whose variational bound is not the filter's likelihood.
 
-    ArithmeticError: If it is not.
+    ArithmeticError: If the two differ.
     """
     if problem.options.method == "student_t" or not np.isfinite(maximum):
         return None
@@ -114,11 +117,11 @@ def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> Estim
     return found
 
 
-def far_out(filtered: Estimate) -> int:
-    """How many innovations lie where hardly one of a million Gaussian ones does.
+def count_outliers(filtered: Estimate) -> int:
+    """Number of innovations beyond about 5 robust standard deviations.
 
-    Measured by their median absolute value, which outliers do not inflate as they do the variances
-    that were fitted; beyond 5 (1 + 4 / sqrt(n)) of it, since the median of a few is not sure.
+    The scale is the median absolute standardised innovation, which outliers do not inflate as they
+    do the fitted variances. Threshold 5 (1 + 4 / sqrt(n)): the median of a small sample is noisy.
     """
     assert filtered.innovation is not None
     assert filtered.innovation_cov is not None
@@ -128,8 +131,8 @@ def far_out(filtered: Estimate) -> int:
     size = size[np.isfinite(size)]
     if not size.size:
         return 0
-    usual = float(np.median(size)) / GAUSSIAN_MEDIAN
-    return int((size > 5 * (1 + 4 / np.sqrt(len(size))) * usual).sum()) if usual > 0 else 0
+    sd = float(np.median(size)) / GAUSSIAN_MEDIAN
+    return int((size > 5 * (1 + 4 / np.sqrt(len(size))) * sd).sum()) if sd > 0 else 0
 
 
 def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:
@@ -137,17 +140,17 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     par = problem.parametrisation
     theta = best.theta
     natural, J = par.natural(theta), par.jacobian(theta)
-    cov = J @ _inverse(best.information, best.seen) @ J.T
-    blind = np.zeros(len(theta), bool)
-    if best.blind.size:
-        reach = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
-        open_ = np.abs(J @ best.blind) / reach[:, None]
-        largest = np.abs(best.blind / par.typical[:, None]).max(initial=1.0)
-        blind = open_.max(axis=1) > 1e-3 * largest
-    blind[list(best.boundary)] = True
-    cov[blind, :] = cov[:, blind] = np.nan
+    cov = J @ _inverse(best.information, best.identified) @ J.T
+    undetermined = np.zeros(len(theta), bool)
+    if best.null_space.size:
+        size = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+        sensitivity = np.abs(J @ best.null_space) / size[:, None]
+        largest = np.abs(best.null_space / par.typical[:, None]).max(initial=1.0)
+        undetermined = sensitivity.max(axis=1) > 1e-3 * largest
+    undetermined[list(best.boundary)] = True
+    cov[undetermined, :] = cov[:, undetermined] = np.nan
     names = par.names
-    unidentified = tuple(_in_words(column / par.typical, names) for column in best.blind.T)
+    unidentified = tuple(_described(column / par.typical, names) for column in best.null_space.T)
     k, n_obs = len(theta), problem.data.n_obs
     log_prior = problem.log_prior(theta)
     loglik = best.value - log_prior
@@ -177,14 +180,14 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
     )
 
 
-def _inverse(information: Array, seen: Array) -> Array:
-    """The inverse information in the directions with information; what is not positive left out."""
-    inner = seen.T @ information @ seen
+def _inverse(information: Array, identified: Array) -> Array:
+    """Inverse of the information on the identified subspace; eigenvalues <= 0 are left out."""
+    inner = identified.T @ information @ identified
     size = np.sqrt(np.maximum(np.diagonal(inner), 0.0))
-    inner, seen = inner[size > 0][:, size > 0], seen[:, size > 0] / size[size > 0]
+    inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0] / size[size > 0]
     size = size[size > 0]
     values, vectors = np.linalg.eigh(inner / size / size[:, None])
-    root = seen @ vectors[:, values > 0] / np.sqrt(values[values > 0])
+    root = identified @ vectors[:, values > 0] / np.sqrt(values[values > 0])
     return np.asarray(root @ root.T)
 
 
@@ -195,8 +198,8 @@ def _extra(problem: Problem, best: Optimum) -> dict[str, Any]:
     return {"dof": best.extra["dof"], "weights": best.extra["weights"].reshape(shape)}
 
 
-def _in_words(direction: Array, names: tuple[str, ...]) -> str:
-    """The parameters that a direction in theta moves most."""
+def _described(direction: Array, names: tuple[str, ...]) -> str:
+    """Names of the parameters with the largest components of a direction in theta."""
     scaled = direction / np.abs(direction).max()
     order = np.argsort(-np.abs(scaled), kind="stable")
     large = [str(names[k]) for k in order if abs(scaled[k]) > 0.1][:4]

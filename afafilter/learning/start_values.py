@@ -90,8 +90,8 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     variances, jumps, reversions = [], [], []
     longest: tuple[Array, Array] | None = None
     for y in series:
-        seen = ~np.isnan(y)
-        ty, yy = t[seen], y[seen]
+        observed = ~np.isnan(y)
+        ty, yy = t[observed], y[observed]
         count = len(ty)
         if count < 3:
             continue
@@ -120,8 +120,8 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
 
 
 def _nanmean(x: Array) -> float:
-    seen = x[~np.isnan(x)]
-    return float(seen.sum()) / max(seen.size, 1)
+    observed = x[~np.isnan(x)]
+    return float(observed.sum()) / max(observed.size, 1)
 
 
 def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:

@@ -88,7 +88,7 @@ class StudentBound:
         if not np.isfinite(dof):
             self.weights = np.ones_like(self.weights)
             value, grads = evaluate(system, base)
-            return value, par.pull(theta, grads)
+            return value, par.pullback(theta, grads)
         weights = self.weights.copy()
         a, a0 = 0.5 * (dof + self._sizes), 0.5 * dof
         for _ in range(ROUNDS):
@@ -115,7 +115,7 @@ class StudentBound:
             - a
         )
         value += float((0.5 * self._sizes * (mean_log - np.log(weights)) - divergence)[used].sum())
-        out = par.pull(theta, pullback(grad))
+        out = par.pullback(theta, pullback(grad))
         if self.fixed is None:
             slope = np.log(a0) + 1 - digamma(a0) + mean_log - weights
             out[-1] = -(dof**1.5) * np.sign(theta[-1]) * float(slope[used].sum())
@@ -124,10 +124,10 @@ class StudentBound:
 
 def _distances(R: Array, group: Any, m: Any) -> Array:
     """E[e^T R^-1 e] per time, for a group of one path."""
-    seen = group.mask.astype(float)
-    size = seen.sum(axis=1)
+    observed = group.mask.astype(float)
+    size = observed.sum(axis=1)
     full = np.broadcast_to(R, (len(size), *R.shape[1:]))
     u = m.u[:, :, 0]
     fit = np.einsum("ta,tab,tb->t", u, full, u)
-    spread = np.einsum("tab,tab->t", full * seen[:, :, None] * seen[:, None, :], m.M)
+    spread = np.einsum("tab,tab->t", full * observed[:, :, None] * observed[:, None, :], m.M)
     return np.asarray(group.scale * size + group.scale**2 * (fit - spread))

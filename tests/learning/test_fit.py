@@ -64,7 +64,7 @@ def check_gradient(par: Any, data: Any, theta: np.ndarray) -> None:
     def value(point: np.ndarray) -> float:
         return evaluate(par.system(point), data, gradient=False)[0]
 
-    grad = par.pull(theta, evaluate(par.system(theta), data)[1])
+    grad = par.pullback(theta, evaluate(par.system(theta), data)[1])
     for i in range(len(theta)):
         unit = par.typical[i] * np.eye(len(theta))[i]
         along = slope(lambda h, unit=unit: value(theta + h * unit), 2e-3)

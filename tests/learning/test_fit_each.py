@@ -13,7 +13,7 @@ from afafilter import FitWarning, LinearSDE, brownian, fit, fit_each, loglik, si
 from afafilter import families as f
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, information
-from afafilter.learning.optimise_each import climb, informations
+from afafilter.learning.optimise_each import bfgs, informations
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.data import Many
 
@@ -196,7 +196,7 @@ def test_searches_side_by_side_reach_their_maxima() -> None:
     start = np.tile([-1.2, 1.0], (3, 1))
     values, grads = banana(start, np.arange(3))
     free = np.full((3, 2), np.inf)
-    top = climb(
+    top = bfgs(
         banana, (start, values, grads), (-free, free), np.ones((3, 2)), max_iter=200, enough=1e-12
     )
     np.testing.assert_allclose(top.thetas, 1.0, atol=1e-4)
@@ -210,7 +210,7 @@ def test_bounds_hold() -> None:
     start = np.tile([-1.2, 1.0], (3, 1))
     values, grads = banana(start, np.arange(3))
     high = np.tile([0.5, np.inf], (3, 1))
-    top = climb(
+    top = bfgs(
         banana,
         (start, values, grads),
         (-np.inf * np.ones((3, 2)), high),

@@ -40,7 +40,7 @@ class Parametrisation(ABC):
         """Arrays of the model."""
 
     @abstractmethod
-    def pull(self, theta: Array, grad: Any) -> Array:
+    def pullback(self, theta: Array, grad: Any) -> Array:
         """Gradient by theta from the gradients by the model's arrays."""
 
     @abstractmethod
@@ -88,9 +88,9 @@ class ExtendedParameters(Parametrisation):
     def system(self, theta: Array) -> System | DiscreteSystem:
         return self.inner.system(theta[: self._n])
 
-    def pull(self, theta: Array, grad: Any) -> Array:
+    def pullback(self, theta: Array, grad: Any) -> Array:
         """The last entries, which no array of the inner model determines, are 0."""
-        return np.append(self.inner.pull(theta[: self._n], grad), np.zeros(len(self._more)))
+        return np.append(self.inner.pullback(theta[: self._n], grad), np.zeros(len(self._more)))
 
     def natural(self, theta: Array) -> Array:
         return np.append(self.inner.natural(theta[: self._n]), theta[self._n :])

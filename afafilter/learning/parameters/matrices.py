@@ -83,7 +83,7 @@ class MatrixParameters(Parametrisation):
             self.blocks.append(self._block(name, mask, stable))
         if not self.blocks:
             raise ValueError("nothing to fit: free is empty")
-        self._lift(scales)
+        self._make_definite(scales)
         self.names = tuple(name for b in self.blocks for name in b.names)
         self.positive = np.concatenate(
             [(b.kind == "covariance") & (b.index[0] == b.index[-1]) for b in self.blocks]
@@ -128,7 +128,7 @@ class MatrixParameters(Parametrisation):
             )
         return _Block(INPUT_FIELDS.get(name, name), name, "entries", np.nonzero(chosen))
 
-    def _lift(self, scales: tuple[float, float]) -> None:
+    def _make_definite(self, scales: tuple[float, float]) -> None:
         """Free covariances start definite, or they could not move: a little is added if not."""
         var, gap = scales
         for block in self.blocks:
@@ -205,12 +205,15 @@ class MatrixParameters(Parametrisation):
         S[np.tril_indices(d, -1)] = skew
         return S - S.T, _from_lower(lower, d)
 
-    def pull(self, theta: Array, grad: Any) -> Array:
+    def pullback(self, theta: Array, grad: Any) -> Array:
         return np.concatenate(
-            [self._pull(b, theta[part], self._array(grad, b.field)) for b, part in self._parts()]
+            [
+                self._pullback(b, theta[part], self._array(grad, b.field))
+                for b, part in self._parts()
+            ]
         )
 
-    def _pull(self, block: _Block, x: Array, G: Array) -> Array:
+    def _pullback(self, block: _Block, x: Array, G: Array) -> Array:
         """Gradient by one block's coordinates from that by its array."""
         if block.kind == "entries":
             return np.asarray(G[block.index])
@@ -236,7 +239,7 @@ class MatrixParameters(Parametrisation):
                 unit[place] = 1.0
                 if block.kind == "covariance":
                     unit = 0.5 * (unit + unit.T)
-                out[part.start + k, part] = self._pull(block, theta[part], unit)
+                out[part.start + k, part] = self._pullback(block, theta[part], unit)
         return out
 
     def model(self, theta: Array) -> LinearSDE | DiscreteModel:

@@ -128,7 +128,7 @@ class NoiseLevels(Parametrisation):
         )
         return system
 
-    def pull(self, theta: Array, grad: Any) -> Array:
+    def pullback(self, theta: Array, grad: Any) -> Array:
         out = np.empty(len(theta))
         for k, shape in enumerate(self._directions):
             out[k] = np.vdot(grad.Q, shape.Q) + np.vdot(grad.R, shape.R)

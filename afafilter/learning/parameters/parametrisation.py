@@ -60,12 +60,12 @@ class FamilyParameters(Parametrisation):
         self.positive = self.logs | self.roots
         self._level = np.array(["offset" in name for name in self.names])
         self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
-        self._begin(start, size, others)
+        self._set_start(start, size, others)
         self._layout = _layout(family, self.names)
         self._dims = family.dim, family.obs_dim
         self._prepare_flat()
 
-    def _begin(
+    def _set_start(
         self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
     ) -> None:
         self._start = np.array([float(start[name]) for name in self.names])
@@ -77,12 +77,12 @@ class FamilyParameters(Parametrisation):
         self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
         self._others = others
 
-    def begun(
+    def restarted(
         self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
     ) -> FamilyParameters:
         """The same parameters with another start."""
         found = copy(self)
-        found._begin(start, size, others)
+        found._set_start(start, size, others)
         return found
 
     def start(self) -> Array:
@@ -181,7 +181,7 @@ class FamilyParameters(Parametrisation):
             np.ascontiguousarray(flat[:, part]).reshape(-1, *shape) for part, shape in self._parts
         )
 
-    def pulls(self, thetas: Array, slopes: Array) -> Array:
+    def pullbacks(self, thetas: Array, slopes: Array) -> Array:
         """Gradients (M, n) by theta from those by the arrays, end to end (M, ...)."""
         out = slopes @ self._affine.T
         if self._curved:
@@ -204,7 +204,7 @@ class FamilyParameters(Parametrisation):
             for k, own in _derivatives(component, sources, _arguments(sources, values)):
                 out[k] += own @ slope[where]
 
-    def pull(self, theta: Array, grad: System) -> Array:
+    def pullback(self, theta: Array, grad: System) -> Array:
         return np.asarray(self.slopes(theta, grad) * self._slopes(theta))
 
     def slopes(self, theta: Array, grad: System) -> Array:
@@ -276,12 +276,12 @@ def family_start(
     """Starting values, the size of the observations, and other starts at lesser peaks."""
     scales = data_scales(np.asarray(t, float), z, family.obs_dim)
     others = []
-    if _turns(family):
+    if _has_frequency(family):
         others = [family.guess_from(replace(scales, skipped=k)) for k in range(1, TRIED_PEAKS)]
     return family.guess_from(scales), scales.var**0.5, others
 
 
-def _turns(family: Family) -> bool:
+def _has_frequency(family: Family) -> bool:
     """Whether a frequency is to be fitted."""
     return any(name.rpartition(".")[2] == "frequency" for name in family.free)
 
@@ -307,7 +307,7 @@ def parametrisation(
                 if name not in model.free:
                     raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
             model = model.fix({n: start[n] for n in model.free if n not in free})
-        return FamilyParameters(model, start, size, others if _turns(model) else [])
+        return FamilyParameters(model, start, size, others if _has_frequency(model) else [])
     if free is None:
         usual = ("A", "Q", "R", "drift") if isinstance(model, LinearSDE) else ("F", "Q", "R", "b")
         kept = (*getattr(model, "time_varying", ()), *(("R",) if obs_cov else ()))
