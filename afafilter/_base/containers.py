@@ -73,6 +73,7 @@ def takes_tables(function: F) -> F:
     ) -> Any:
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
+        refuse_other_times(options.get("obs_cov"), t, z)
         said = str(time_unit or getattr(model, "time_unit", ""))
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
             return _united(function(model, t, z, *more, **options), said)
@@ -123,6 +124,22 @@ def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
     if stamps is None:
         return Taken(t if labels is None else index_stamps(labels, unit, "t").values, z, None)
     return Taken(stamps.numbers, z, stamps)
+
+
+def refuse_other_times(noise: Any, t: Any, z: Any) -> None:
+    """ValueError where measurement covariances are labelled by other times than the data."""
+    if library(noise) != "xarray" or not noise.dims or noise.dims[0] not in noise.indexes:
+        return
+    own = noise.indexes[noise.dims[0]]
+    labels = next(iter(t.indexes.values()), own) if hasattr(t, "indexes") else t
+    labels = np.asarray(t.index if z is None and library(t) == "pandas" else labels)
+    kinds = own.dtype.kind, labels.dtype.kind
+    alike = kinds == ("M", "M") or all(kind in "iuf" for kind in kinds)
+    if alike and labels.shape == own.shape and not (labels == own.to_numpy()).all():
+        raise ValueError(
+            "obs_cov is labelled by other times than the data: give it in the order of the "
+            "data, or pass obs_cov.to_numpy() to take it row by row"
+        )
 
 
 def _is_plain(t: Any) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+COMPONENTS = ("x0", "prior mean", "drift", "offset", "b", "d")
+"""Arguments whose entries are components of the state or of observations, which have no names."""
 _COMPONENT = re.compile(r"([xz])(0|[1-9][0-9]*)")
 
 
@@ -52,43 +56,68 @@ def _stacked(rows: Any) -> Any:
 
 
 def refuse_disorder(value: Any, name: str, words: bool = False) -> None:
-    """ValueError where rows of a pandas or xarray object are labelled in another order.
+    """ValueError where a table or labelled array of another library is labelled in another order.
 
-    So are rows and columns named like components, x1 before x0; `words`: rows with words, too, that
-    nothing can be held against.
+    Rows and columns named like components, x1 before x0; rows with numbers or dates; `words`, and
+    entries of the state: rows with words, too, that nothing can be held against.
     """
-    library = type(value).__module__.partition(".")[0]
-    if library == "pandas" and hasattr(value, "index"):
-        indexes = [value.index]
-    elif library == "xarray":
-        indexes = list(value.indexes.values())
-    else:
-        return
-    for labels in (*indexes, getattr(value, "columns", ())):
-        refuse_swapped(labels, name)
-    for index in indexes:
+    axes, columns = _labels(value)
+    known = [refuse_swapped(labels, name) for labels in axes]
+    refuse_swapped(columns, name)
+    refuse_differing({name: value})
+    words = words or name in COMPONENTS
+    for index, placed in zip(axes, known, strict=True):
         kind = getattr(index.dtype, "kind", "")
-        counted = kind in "iufM" or (words and kind == "O" and index.nlevels == 1)
+        counted = kind in "iufM" or (words and kind in "Ob" and not placed)
         if counted and not index.is_monotonic_increasing:
-            order = "sort_index()" if library == "pandas" else f"sortby({index.name!r})"
+            pandas = type(value).__module__.startswith("pandas")
+            order = "sort_index()" if pandas else f"sortby({index.name!r})"
             raise ValueError(
                 f"{name} has labels that are out of order, and would be taken in the order of its "
                 f"rows: sort it ({name}.{order}), or pass {name}.to_numpy() if that is meant"
             )
+    if name == "x0" and list(columns) != sorted(columns, key=str):
+        raise ValueError(
+            f"{name} has columns that are out of order ({', '.join(map(str, columns))}), and would "
+            f"be taken in that order: sort them, or pass {name}.to_numpy() if that is meant"
+        )
 
 
-def refuse_swapped(labels: Any, name: str) -> None:
-    """ValueError where labels name components of a model, x0 .. or z0 .., in another order."""
+def refuse_differing(given: Mapping[str, Any]) -> None:
+    """ValueError where two axes have the same labels in different orders."""
+    every = {name: _labels(value) for name, value in given.items()}
+    axes = [(name, axis) for name, (rows, columns) in every.items() for axis in (*rows, columns)]
+    for (name, labels), (other, more) in combinations(axes, 2):
+        if len(labels) == len(more) and {*labels} == {*more} and list(labels) != list(more):
+            one, two = (", ".join(map(str, axis[:4])) for axis in (labels, more))
+            raise ValueError(f"{name} is labelled {one}, but {other} {two}: give both in one order")
+
+
+def _labels(value: Any) -> tuple[list[Any], Any]:
+    """Indexes of the rows (of every labelled axis of an array), and names of the columns."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(value, "index"):
+        return [value.index], getattr(value, "columns", ())
+    if library == "xarray":
+        return list(getattr(value, "indexes", {}).values()), ()
+    if library in ("polars", "pyarrow"):
+        return [], getattr(value, "column_names", None) or getattr(value, "columns", ())
+    return [], ()
+
+
+def refuse_swapped(labels: Any, name: str) -> bool:
+    """Whether labels name components of a model, x0 .. or z0 ..; ValueError in another order."""
     found = [_COMPONENT.fullmatch(x) if isinstance(x, str) else None for x in labels]
     places = [(match[1], int(match[2])) for match in found if match]
-    if len(places) == len(found) > 1 and len({x for x, _ in places}) == 1:
-        wanted = sorted(places, key=lambda place: place[1])
-        if places != wanted:
-            order = ", ".join(f"{word}{number}" for word, number in wanted)
-            raise ValueError(
-                f"{name} is labelled {', '.join(labels)}, and would be taken in that order, not by "
-                f"its labels: give it in the order {order}"
-            )
+    named = len(places) == len(found) > 1 and len({x for x, _ in places}) == 1
+    wanted = sorted(places, key=lambda place: place[1])
+    if named and places != wanted:
+        order = ", ".join(f"{word}{number}" for word, number in wanted)
+        raise ValueError(
+            f"{name} is labelled {', '.join(labels)}, and would be taken in that order, not by "
+            f"its labels: give it in the order {order}"
+        )
+    return named
 
 
 def refuse_same_name(levels: Any, columns: Any, what: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, covariance, real_array, shaped
+from afafilter._base.masks import refuse_differing
 from afafilter._base.signatures import assign, rest_by_name
 from afafilter.linalg.discretiser import is_stable_in_steps
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
@@ -77,6 +78,7 @@ class DiscreteModel:
             choice(name, "time_varying", ("F", "Q", "H", "R", "b", "d")) for name in varying
         )
         assign(self, time_varying=varying)
+        refuse_differing({name: getattr(self, name) for name in ("F", "Q", "b", "H", "R", "d")})
         F = real_array(self.F, "F")
         n = F.shape[-1] if F.ndim else 0
         H = real_array(self.H, "H")

@@ -17,7 +17,7 @@ input begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial, wraps
@@ -78,7 +78,9 @@ class Forcing:
     start: Any = None
 
     def __post_init__(self) -> None:
-        u = real_array(self.u, "forcing u")
+        given: Any = self.names
+        names = (given,) if isinstance(given, str) else tuple(map(str, given))
+        u = real_array(_named(self.u, names), "forcing u")
         if u.ndim == 1:
             u = u[:, None]
         grid = np.zeros(0) if u.ndim == 2 and len(u) == 0 else times(self.t, "forcing t")
@@ -95,8 +97,6 @@ class Forcing:
                         f"forcing {name} must have shape ({rows}, {u.shape[1]}), got {M.shape}"
                     )
                 assign(self, **{name: M})
-        given: Any = self.names
-        names = (given,) if isinstance(given, str) else tuple(map(str, given))
         if names and len(names) != u.shape[1]:
             raise ValueError(f"forcing names must name {u.shape[1]} inputs, got {names}")
         start = np.datetime64(self.start) if isinstance(self.start, (str, date)) else self.start
@@ -158,6 +158,14 @@ class Forcing:
         """D u (T, p): what the inputs add to observations at these times."""
         u = self.values(t)
         return np.zeros((len(u), obs_dim)) if self.direct is None else u @ self.direct.T
+
+
+def _named(u: Any, names: tuple[str, ...]) -> Any:
+    """Columns of a table or mapping in the order of the names, where they are called like them."""
+    columns = getattr(u, "column_names", None) or getattr(u, "columns", u)
+    if (columns is u and not isinstance(u, Mapping)) or {*columns} != {*names}:
+        return u
+    return np.stack([real_array(u[name], f"forcing u {name!r}") for name in names], axis=-1)
 
 
 def joined_input(first: Any, second: Any) -> Forcing | None:

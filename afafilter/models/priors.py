@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, covariance, real_array, scalar
+from afafilter._base.masks import refuse_differing
 from afafilter._base.signatures import assign
 from afafilter._base.steps import rounding
 from afafilter.linalg import discretiser
@@ -122,6 +123,7 @@ class Prior:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        refuse_differing({"prior mean": self.mean, "prior cov": self.cov, "diffuse": self.diffuse})
         mean = real_array(self.mean, "prior mean")
         if mean.ndim != 1 or mean.size == 0:
             raise ValueError(f"prior mean must have shape (d,), got {mean.shape}")

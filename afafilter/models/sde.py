@@ -27,6 +27,7 @@ from afafilter._base.checks import (
     square,
     times,
 )
+from afafilter._base.masks import refuse_differing
 from afafilter._base.signatures import assign, rest_by_name
 from afafilter._base.stamps import SECONDS
 from afafilter.linalg import discretiser
@@ -115,6 +116,9 @@ class LinearSDE:
 
     def __post_init__(self) -> None:
         choice(self.time_unit, "time_unit", ("", *SECONDS))
+        refuse_differing(
+            {name: getattr(self, name) for name in ("A", "Q", "drift", "C", "R", "offset")}
+        )
         A = square(self.A, "A")
         d = len(A)
         Q = covariance(self.Q, "Q", (d, d))
