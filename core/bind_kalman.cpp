@@ -14,6 +14,9 @@ PyMethodDef* kalman_methods() {
     static constexpr Text series =
         chain + "first<=N L(d,d) m(paths,d) seen(T,p) scale(T) smooth z(paths,T,p) cov(N,d,d) S(T,p,p) mean(paths,N,d) "
                 "innovation(paths,T,p) loglik(paths,T) " + gains + "Z(d,d) y(paths,d)";
+    static constexpr Text whole =
+        chain + "root(d,d) start(d) smooth z(paths,T,p) cov(N,d,d) S(T,p,p) mean(paths,N,d) innovation(paths,T,p) "
+                "loglik(paths,T) least lost(1)";
     static constexpr Text back =
         chain + "last<=N " + gains + "innovation(paths,T,p) seen(T,p) mean(paths,N,d) xi(paths,d)";
     static PyMethodDef table[] = {
@@ -22,6 +25,7 @@ PyMethodDef* kalman_methods() {
         bind<&filter_means>("filter_means", means.c_str()),
         bind<&smooth_means>("smooth_means", back.c_str()),
         bind<&filter_series>("filter_series", series.c_str()),
+        bind<&filter_whole>("filter_whole", whole.c_str()),
         bind<&least_certain>("least_certain", "S(G,T,p,p) cfg(T)<C R(C,p,p) scale(g,T) least"),
         {nullptr, nullptr, 0, nullptr},
     };

@@ -200,5 +200,35 @@ inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Fla
     return -1;
 }
 
+// `filter_series` of a series without gaps from node 0 on, where root (d, d), by columns, and start (d) are known of the state.
+// What lies between filter and smoother has room here. lost: as `least_certain` says it.
+inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Out<3> cov, Out<3> S, Out<3> mean,
+                            Out<3> innovation, Out<2> loglik, double least, Out<1> lost) {
+    const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = cov.shape[0], d = cov.shape[1];
+    const int64_t W = N * p * d, K = N * p * p, L = N * d * d;
+    Scratch<double, 0> space(W + K + N + L + (smooth ? 2 * L + W : 0) + T + 2 * d * d + 2 * n * d);
+    Scratch<int64_t, 0> slot(N);
+    Scratch<uint8_t, 0> seen(T * p);
+    double* free = &space[0];
+    const auto room = [&](int64_t size) { return std::exchange(free, free + size); };
+    Gains gains{{&slot[0], {N}}, {room(W), {N, p, d}}, {room(K), {N, p, p}}, {room(N), {N}}, {room(L), {N, d, d}}, {}, {}, {}};
+    if (smooth) {
+        gains.T = {room(L), {N, d, d}};
+        gains.V = {room(W), {N, p, d}};
+        gains.D = {room(L), {N, d, d}};
+    }
+    const Out<2> now{room(d * d), {d, d}}, Z{room(d * d), {d, d}}, m{room(n * d), {n, d}}, y{room(n * d), {n, d}};
+    double* scale = room(T);
+    std::memset(&seen[0], 1, static_cast<size_t>(T * p));
+    std::fill_n(scale, T, 1.0);
+    std::copy_n(root.data, d * d, now.data);
+    for (int64_t i = 0; i < n; i++) std::copy_n(start.data, d, m.row(i));
+    for (int64_t i = 0; i < d; i++) Z[i * (d + 1)] = 1.0;
+    const int64_t bad = filter_series(chain, 0, now, m, {&seen[0], {T, p}}, {scale, {T}}, smooth, z, cov, S, mean, innovation,
+                                      loglik, gains, Z, y);
+    lost[0] = bad < 0 ? least_certain({S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, least) : 0.0;
+    return bad;
+}
+
 }
 }  // namespace afa

@@ -18,7 +18,7 @@ from afafilter._base.masks import unmasked
 Array: TypeAlias = NDArray[np.float64]
 ObsMask: TypeAlias = NDArray[np.bool_]
 
-_FLOAT64 = np.dtype(np.float64)
+FLOAT64 = np.dtype(np.float64)
 EXACT = 2**53
 """Whole numbers up to here are floats without loss."""
 MANY = 10_000
@@ -39,7 +39,7 @@ def real_array(
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
     meets one type only. check=False: for callers that look for missing numbers themselves.
     """
-    plain = type(value) is np.ndarray and value.dtype is _FLOAT64
+    plain = type(value) is np.ndarray and value.dtype is FLOAT64
     raw: Any = value if plain else _real(value, name, allow_nan)
     if copy:
         out = np.array(raw, dtype=np.float64)
@@ -106,7 +106,7 @@ def all_finite(x: NDArray[Any]) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(x.sum()):
                 return True
-    return bool(np.isfinite(x).all())
+    return bool(np.count_nonzero(np.isfinite(x)) == x.size)
 
 
 def frozen(array: NDArray[Any]) -> Any:
@@ -238,10 +238,16 @@ def is_definite(cov: Array) -> ObsMask:
 
 def times(value: ArrayLike, name: str = "t") -> Array:
     """Finite, non-decreasing times, shape (T,), T >= 1. Equal stamps are legal."""
-    out = real_array(value, name)
+    out = real_array(value, name, check=False)
+    plain = type(value) is np.ndarray and value.dtype is FLOAT64
+    if plain and out.ndim == 1 and out.size and isfinite(out.item(0)) and isfinite(out.item(-1)):
+        if np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1:  # so none is NaN or infinite
+            return out
+    if not all_finite(out):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
     if out.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
-    if type(value) is not np.ndarray or value.dtype is not _FLOAT64:
+    if not plain:
         _refuse_lost_steps(value, out, name)
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one time, got none")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import EXACT, choice, real_array
+from afafilter._base.checks import EXACT, FLOAT64, choice, real_array
 from afafilter._base.dates import parse_dates
 from afafilter._base.masks import unmasked
 from afafilter._base.stamps import SECONDS, Stamps
@@ -144,9 +144,9 @@ def refuse_other_times(noise: Any, t: Any, z: Any) -> None:
 
 def _is_plain(t: Any) -> bool:
     """Whether t is an array of floats that nothing suspicious begins."""
-    if type(t) is not np.ndarray or t.dtype != np.float64:
+    if type(t) is not np.ndarray or t.dtype != FLOAT64:
         return False
-    return not (t.ndim == 1 and t.size > 1 and 150001 <= t[0] <= 29991231)
+    return not (t.ndim == 1 and t.size > 1 and 150001 <= t.item(0) <= 29991231)
 
 
 def moments(value: Any, stamps: Stamps, name: str) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from afafilter._base.doubts import warn_of_rounding
 from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
-from afafilter.linalg.transitions import lower_roots
+from afafilter.kalman.timeline import initial_root
 
 
 @dataclass
@@ -104,7 +104,7 @@ class FlatBlock:
         line, law = group.line, group.line.law
         (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, law.diffuse
         q = D.shape[1]
-        self.L = initial_root(law.cov + spare * D @ D.T if spare else law.cov)
+        self.L = initial_root(law.cov + spare * D @ D.T) if spare else line.root.copy()
         self.m = np.empty((n, d))
         self.m[:] = law.mean
         self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
@@ -231,9 +231,3 @@ def raise_singular(chain: recursions.Chain, node: int) -> None:
         f"R is singular and observation {chain.obs[node]} is predicted without error, so that its "
         "likelihood is not defined; give R (or obs_cov) a positive variance there"
     )
-
-
-def initial_root(P: Array) -> Array:
-    """Columns of the lower root of a semidefinite matrix."""
-    root: Array = lower_roots(P[None])[0]
-    return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,8 @@ class Reweighting(NamedTuple):
 
     def checked(self) -> Reweighting:
         """With a word turned into the weight; ValueError, TypeError for what does not go."""
+        if all(map(is_, self, USUAL)):
+            return self
         weight = as_weight(self.weight)
         choice(self.anchor, "anchor", ANCHORS)
         choice(self.metric, "metric", METRICS)
@@ -48,9 +51,11 @@ class Reweighting(NamedTuple):
             )
         positive_int(self.iterations, "iterations")
         if weight is None:
-            usual = Reweighting()
-            refuse_idle(None, {k: (v, getattr(usual, k)) for k, v in self._asdict().items()})
+            refuse_idle(None, dict(zip(self._fields, zip(self, USUAL))))
         return self if weight is self.weight else self._replace(weight=weight)
+
+
+USUAL = Reweighting()
 
 
 class Inputs(NamedTuple):
@@ -69,7 +74,7 @@ class Inputs(NamedTuple):
     @property
     def paths(self) -> Array:
         """The observations as (n, T, p)."""
-        return self.z.reshape(-1, *self.z.shape[-2:])
+        return self.z[None] if self.z.ndim == 2 else self.z.reshape(-1, *self.z.shape[-2:])
 
 
 def checked_inputs(

@@ -18,10 +18,10 @@ from afafilter._base.checks import Array, is_definite, positive_int, scalar
 from afafilter._base.containers import takes_tables
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
-from afafilter.kalman.flat_start import FlatStart, initial_root, raise_singular
+from afafilter.kalman.flat_start import FlatStart, raise_singular
 from afafilter.kalman.inputs import Model, checked_inputs
 from afafilter.kalman.run import Run
-from afafilter.kalman.timeline import Timeline, timeline
+from afafilter.kalman.timeline import Timeline, initial_root, timeline
 from afafilter.models.forcing import honours_forcing
 from afafilter.results import Estimate
 

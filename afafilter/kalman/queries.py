@@ -50,12 +50,12 @@ def filtered(
     model: LinearSDE | DiscreteModel, line: Timeline, run: Run, grid: Array, asked: Array
 ) -> Answer:
     """Laws at `asked` given what is stamped (grid) up to then; if that is the grid, by index."""
+    if asked is grid and not getattr(model, "delay", 0.0):
+        return at_observations(line, run)
+    assert isinstance(model, LinearSDE)
     used = np.arange(1, len(grid) + 1)
     if asked is not grid:
         used = np.searchsorted(grid, asked, side="right")
-    elif not getattr(model, "delay", 0.0):
-        return at_observations(line, run)
-    assert isinstance(model, LinearSDE)
     early = int(np.searchsorted(used, 0, side="right"))
     node = line.seen_at[used[early:] - 1]
     dt = asked[early:] - line.times[node]

@@ -172,6 +172,12 @@ filter_series = core.filter_series
 The four above, one after the other: Z (d, d) and y (n, d) become root and mean of xi at node
 first - 1 (at first = 0: node 0). -> -1 or a singular node.
 """
+filter_whole = core.filter_whole
+"""(chain, root, start, smooth, z, cov, S, mean, innovation, loglik, least, lost) -> -1 or a node.
+
+`filter_series` of series without gaps from a proper start, which makes its own room for gains, and
+`least_certain`, lost (1,).
+"""
 least_certain = core.least_certain
 """(S, cfg, R, scale, least) -> variance of a prediction over that of its noise: the greatest.
 

@@ -13,11 +13,11 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask, is_definite
 from afafilter._base.unknown import image, through
 from afafilter.kalman import recursions
-from afafilter.kalman.flat_start import initial_root, raise_singular
+from afafilter.kalman.flat_start import raise_singular
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.queries import at_observations
 from afafilter.kalman.run import run
-from afafilter.kalman.timeline import Timeline
+from afafilter.kalman.timeline import Timeline, initial_root
 from afafilter.models.priors import InitialLaw
 
 CONVERGED = 1e-9

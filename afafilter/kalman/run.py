@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, frozen
 from afafilter._base.doubts import LOST, warn_of_rounding
 from afafilter._base.patterns import group_alike
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
-from afafilter.kalman.flat_start import FlatBlock, FlatStart, initial_root, raise_singular
+from afafilter.kalman.flat_start import FlatBlock, FlatStart, raise_singular
 from afafilter.kalman.group import Group
 from afafilter.kalman.recursions import LANES
 from afafilter.kalman.timeline import Index, Timeline
@@ -28,6 +28,7 @@ SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
+_FIRST = frozen(np.zeros(1, np.int64))
 
 
 @dataclass
@@ -57,15 +58,16 @@ def run(
     """
     z = np.ascontiguousarray(z)
     n, T, p = z.shape
+    N, d = len(line.times), len(line.root)
+    if complete and scale is None and not line.law.diffuse.shape[1] and _is_short(n, N, d + p):
+        return _whole(line, z, smooth)
     if complete:
         seen = np.empty((1, T, p), bool)
         seen.fill(True)
     else:
         seen = ~np.isnan(z)
     if scale is None:
-        group, first = group_alike(seen)
-        if len(group) < n:
-            group = np.zeros(n, np.int64)
+        group, first = (np.zeros(n, np.int64), _FIRST) if complete else group_alike(seen)
         scale = np.empty((1, T))
         scale.fill(1.0)
         first_scale = np.zeros(len(first), np.int64)
@@ -74,7 +76,7 @@ def run(
         seen = seen & ~dropped[:, :, None]
         scale = np.where(dropped, 1.0, scale)
         group = first = first_scale = np.arange(n)
-    N, d, G = len(line.times), line.chain.F.shape[-1], len(first)
+    G = len(first)
     out = Run(
         np.empty((n, N, d)),
         np.empty((G, N, d, d)),
@@ -132,6 +134,27 @@ def run(
     return out
 
 
+def _is_short(n: int, N: int, size: int) -> bool:
+    """Whether the gains of n paths of N nodes stay in a cache, and nothing is cut into segments."""
+    return N < 2 * segments.SEGMENT and n * N * size <= CACHED
+
+
+def _whole(line: Timeline, z: Array, smooth: bool) -> Run:
+    """Short paths without gaps, from a proper start."""
+    (n, T, p), N, d = z.shape, len(line.times), len(line.root)
+    S, innovation, lost = np.empty((1, T, p, p)), np.empty((n, T, p)), np.empty(1)
+    mean, cov, loglik = np.empty((n, N, d)), np.empty((1, N, d, d)), np.empty((n, T))
+    into = cov[0], S[0], mean, innovation, loglik
+    bad = recursions.filter_whole(
+        line.chain, line.root, line.law.mean, smooth, z, *into, LOST, lost
+    )
+    if bad >= 0:
+        raise_singular(line.chain, bad)
+    if worst := lost.item():
+        warn_of_rounding((0.0, 0.0, worst))
+    return Run(mean, cov, innovation, S, loglik, np.zeros(n, np.int64), [None])
+
+
 def _warn_of_lost_digits(chain: recursions.Chain, S: Array, scale: Array) -> None:
     """Where predictions S (G, T, p, p) are so uncertain that rounding of them hides what an
     observation says; scale (1 or G, T) of its noise."""
@@ -157,7 +180,7 @@ def _begin(group: Group) -> Start:
         return Start(flat.L, flat.m, flat.done, flat)
     m = np.empty((len(group.mean), len(law.mean)))
     m[:] = law.mean
-    return Start(initial_root(law.cov), m, 0, None)
+    return Start(group.line.root.copy(), m, 0, None)
 
 
 def _finish(group: Group, flat: FlatBlock | None, Z: Array, y: Array) -> FlatStart | None:
@@ -182,7 +205,7 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
         for l, flat in enumerate(flats):
             L[l], m[l], first[l] = flat.L, flat.m[0], flat.done
     else:
-        L[:], m[:] = initial_root(law.cov), law.mean
+        L[:], m[:] = lanes.line.root, law.mean
     bad = recursions.filter_lanes(
         chain,
         first,
@@ -215,7 +238,7 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
     p = group.z.shape[2]
     gains = recursions.empty_gains(N, d, p, group.smooth) if flat is None else flat.gains
     y = np.zeros((n, d))
-    if N < 2 * segments.SEGMENT and n * N * (d + p) <= CACHED:
+    if _is_short(n, N, d + p):
         Z = np.eye(d) if group.smooth else L
         bad = recursions.filter_series(
             chain,

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, frozen
+from afafilter._base.remembered import remembered
 from afafilter._base.steps import distinct_steps
 from afafilter.kalman.recursions import Chain
 from afafilter.linalg.subspaces import ComponentSizes
-from afafilter.linalg.transitions import by_columns
+from afafilter.linalg.transitions import by_columns, lower_roots
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
 
 Index = NDArray[np.int64]
 _NO_TIMES, _NO_NODES = np.zeros(0), np.zeros(0, np.int64)
+_SHORT = 512  # times of series whose nodes are remembered
 
 
 class Timeline(NamedTuple):
     """Nodes in processing order.
 
     times (N,); chain: steps and observation rows for the kernels; law of the state at node 0 before
-    any observation; seen_at (T,) node that shows observation k; asked (Nq,) node of each query, -1
-    where the query lies before node 0; sizes: how exact the steps are (what flat starts need).
+    any observation and, by columns, the lower root of its covariance; seen_at (T,) node that shows
+    observation k; asked (Nq,) node of each query, -1 where the query lies before node 0; sizes: how
+    exact the steps are (what flat starts need).
     """
 
     times: Array
     chain: Chain
     law: InitialLaw
+    root: Array
     seen_at: Index
     asked: Index
     sizes: ComponentSizes
@@ -40,9 +45,17 @@ def timeline(
     model: LinearSDE | DiscreteModel, t: Array, obs_cov: Array | None, queries: Array | None
 ) -> Timeline:
     """Nodes of either kind of model; queries: further times of a LinearSDE, or None."""
-    if isinstance(model, LinearSDE):
+    if not isinstance(model, LinearSDE):
+        return discrete_timeline(model, t, obs_cov)
+    if obs_cov is not None or queries is not None or len(t) > _SHORT:
         return sde_timeline(model, t, obs_cov, queries)
-    return discrete_timeline(model, t, obs_cov)
+    known = _KNOWN.get(model)
+    if known is None:
+        known = _KNOWN[model] = {}
+    return remembered(known, t.tobytes(), lambda: sde_timeline(model, frozen(t.copy()), None, None))
+
+
+_KNOWN: WeakKeyDictionary[LinearSDE, dict[bytes, Timeline]] = WeakKeyDictionary()
 
 
 def sde_timeline(
@@ -90,7 +103,8 @@ def sde_timeline(
         _stack(model.offset, count, 1),
         _stack(model.R if obs_cov is None else obs_cov, count, 2),
     )
-    return Timeline(times, chain, law, seen_at, where, model.component_sizes)
+    root = frozen(initial_root(law.cov))
+    return Timeline(times, chain, law, root, seen_at, where, model.component_sizes)
 
 
 def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> Timeline:
@@ -112,8 +126,15 @@ def discrete_timeline(model: DiscreteModel, t: Array, obs_cov: Array | None) -> 
         _stack(model.d, n if showing else 1, 1),
         _stack(model.R if obs_cov is None else obs_cov, n if showing else 1, 2),
     )
-    sizes = model.component_sizes
-    return Timeline(t, chain, model.initial_law(), every, np.zeros(0, np.int64), sizes)
+    law = model.initial_law()
+    root = frozen(initial_root(law.cov))
+    return Timeline(t, chain, law, root, every, _NO_NODES, model.component_sizes)
+
+
+def initial_root(P: Array) -> Array:
+    """Columns of the lower root of a semidefinite matrix."""
+    root: Array = lower_roots(P[None])[0]
+    return root
 
 
 def _stack(value: Array, length: int, core: int) -> Array:

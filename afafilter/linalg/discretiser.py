@@ -26,13 +26,13 @@ are used, and go on from there by the semigroup laws and a short Taylor series (
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+from afafilter._base.remembered import remembered
 from afafilter._base.steps import mostly_distinct
 from afafilter._base.threads import rows, spread
 from afafilter.linalg.doubling import (
@@ -56,8 +56,7 @@ _BLURRED = 1e-8  # share of a pivot of V from which its factorisation has lost e
 _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
-_REMEMBERED = 32  # single intervals, and sets of a few, whose transitions are kept
-_SMALL = 1024  # entries (n, d, d) of the largest such set
+_SMALL = 1024  # entries (n, d, d) of the largest set of intervals whose transitions are kept
 _MOST_DOUBLINGS = 60  # of steps that decay by a rounding each
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
@@ -123,7 +122,7 @@ class Discretiser:
         dt = np.asarray(dt, dtype=np.float64)
         taus = dt.ravel()
         if self._few(taus):
-            found = _remembered(self.few, taus.tobytes(), lambda: self._some(taus))
+            found = remembered(self.few, taus.tobytes(), lambda: self._some(taus))
             Phi, psi, V = (part.copy() for part in found)
         else:
             Phi, psi, V = self._some(taus)
@@ -149,7 +148,7 @@ class Discretiser:
         def find() -> tuple[Array, Array, Array]:
             return self._sharpened(taus, self._each(taus, roots=True))
 
-        return _remembered(self.few_roots, taus.tobytes(), find) if self._few(taus) else find()
+        return remembered(self.few_roots, taus.tobytes(), find) if self._few(taus) else find()
 
     def _sharpened(
         self, taus: Array, found: tuple[Array, Array, Array]
@@ -308,21 +307,6 @@ class Discretiser:
         X = X.reshape(-1, d, d)
         x = np.diagonal(X, axis1=1, axis2=2).copy()
         return x, X + np.eye(d), np.ascontiguousarray(psi), V.reshape(-1, d, d)
-
-
-def _remembered(
-    known: dict[bytes, tuple[Array, Array, Array]],
-    key: bytes,
-    find: Callable[[], tuple[Array, Array, Array]],
-) -> tuple[Array, Array, Array]:
-    """What is known of some intervals; found and kept where it is not."""
-    found = known.get(key)
-    if found is None:
-        found = find()
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        known[key] = found
-    return found
 
 
 def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
