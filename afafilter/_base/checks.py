@@ -241,7 +241,8 @@ def times(value: ArrayLike, name: str = "t") -> Array:
     out = real_array(value, name, check=False)
     plain = type(value) is np.ndarray and value.dtype is FLOAT64
     if plain and out.ndim == 1 and out.size and isfinite(out.item(0)) and isfinite(out.item(-1)):
-        if np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1:  # so none is NaN or infinite
+        ordered = np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1
+        if ordered:  # so none between is NaN or infinite
             return out
     if not all_finite(out):
         raise ValueError(f"{name} must be finite, got NaN or infinity")

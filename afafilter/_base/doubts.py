@@ -44,6 +44,8 @@ VAGUE = (
 def warn_of_rounding(doubts: Sequence[float], stacklevel: int = 3) -> bool:
     """Warn where barely, hidden or lost, the doubts of a run, are too large; whether any is."""
     barely, hidden, lost = doubts
+    if not (barely > DOUBTFUL or hidden > DOUBTFUL or lost > LOST):
+        return False
     said = [
         (text.format(size), kind)
         for text, kind, size, limit in (

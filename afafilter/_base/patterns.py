@@ -30,8 +30,10 @@ def group_alike(masks: ObsMask) -> tuple[Index, Index]:
 def members(masks: ObsMask) -> list[Index]:
     """The positions of each group of equal masks (n, ...), groups in order of appearance."""
     group, first = group_alike(masks)
+    if len(first) == 1:
+        return [np.arange(len(masks))]
     order = np.argsort(group, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(group))[:-1]) if len(first) > 1 else [order]
+    return np.split(order, np.cumsum(np.bincount(group))[:-1])
 
 
 def whole_rows(z: Array) -> bool:

@@ -180,12 +180,12 @@ class FlatBlock:
         Where delta was integrated out: Z (d, d), by columns, and y (n, d), what the later data say
         about xi'.
         """
-        from scipy.linalg import solve_triangular
+        from scipy.linalg.lapack import dtrtrs
 
         group, last, c = self.group, self.done - 1, self.count
         d = self.M.shape[1]
         J, joint = np.eye(d + c), np.zeros((len(group.mean), d + c))
-        inverse = solve_triangular(self.T[:c, :c], np.eye(c), lower=True) if c else np.eye(0)
+        inverse = dtrtrs(self.T[:c, :c], np.eye(c), lower=1)[0] if c else np.eye(0)
         delta = self.s[:, :c] @ inverse.T
         if self.integrated:
             J[:d, :d] = Z.T

@@ -108,7 +108,7 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
             groups.append(Group(z, mask, np.ones(len(grid)), paths))
     steps, index = steps_of(grid)
     longest, row = float(steps.max()), np.zeros(len(grid), np.int64)
-    seen = int(present.sum())
+    seen = int(np.count_nonzero(present))
     return Data(grid, steps, index, tuple(groups), seen, len(flat), covs, longest, row)
 
 
@@ -116,7 +116,7 @@ def steps_of(t: Array) -> tuple[Array, Any]:
     """Distinct intervals of a grid, and which one leads into each time (the first: none, 0)."""
     if len(t) == 1:
         return np.zeros(1), np.zeros(1, np.int64)
-    steps, index = distinct_steps(np.diff(t), t[1:])
+    steps, index = distinct_steps(t[1:] - t[:-1], t[1:])
     return steps, np.concatenate([index[:1], index])
 
 

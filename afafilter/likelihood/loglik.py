@@ -50,7 +50,8 @@ def chain_loglik(
 ) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
-    Where the chain has a lead, the gradient is by `chain.led()`; moments are those at the data.
+    Where the chain has a lead, the gradient is by `chain.led()`; moments are those at the data. The
+    gradient is there with `gradient` or `keep`.
 
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
     an orthonormal basis at the prior's own time, those that the data do not see are left out.
@@ -60,21 +61,20 @@ def chain_loglik(
     """
     total, moments = 0.0, []
     early, chain = int(chain.lead is not None), chain.led()
-    score = Score.zeros(chain)
+    score = Score.zeros(chain) if gradient or keep else None
     d = len(chain.mean)
     for group in data.groups:
         shown = group.led() if early else group
         T, p, n = shown.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        slopes = score if gradient or keep else None
-        status, (value, *doubts) = loglik_group(chain, shown, slopes, kept)
+        status, (value, *doubts) = loglik_group(chain, shown, score, kept)
         _refuse_singular(status - early)
         if warn:
             warn_of_rounding(doubts, 4)
         total += value
         if kept is not None:
             moments.append(Moments(*(part[early:] for part in kept)))
-    return total, score.chain(chain), moments
+    return total, chain if score is None else score.chain(chain), moments
 
 
 def _refuse_singular(status: int) -> None:
