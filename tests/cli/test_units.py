@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def call(line: str, status: int = 0) -> Result:
         result = runner().invoke(main, line.split())
-        assert result.exit_code == status, result.output
+        assert result.exit_code == status, result.stderr
         return result
 
     call("simulate h.toml --n 40 --seed 1 -o x.csv")
@@ -54,7 +54,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     ],
 )
 def test_another_unit_is_refused(run: Run, line: str) -> None:
-    said = run(line, 2).output
+    said = run(line, 2).stderr
     assert "h" in said
     assert "D" in said
     assert not list(Path().glob("y.*"))
@@ -63,7 +63,7 @@ def test_another_unit_is_refused(run: Run, line: str) -> None:
 def test_a_parquet_file_alone_knows_its_unit(run: Run) -> None:
     run("simulate h.toml --n 40 --seed 1 -o p.parquet")
     Path("p.config.json").unlink()
-    assert "counts time in h" in run("estimate p.parquet --model d.toml -o y.csv", 2).output
+    assert "counts time in h" in run("estimate p.parquet --model d.toml -o y.csv", 2).stderr
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_dates_may_be_counted_in_any_unit(run: Run) -> None:
     run("estimate dated.csv --model h.toml -o e.csv")
     run("estimate e.csv --model d.toml -o e2.csv")
     run("simulate h.toml --times dated.csv --seed 1 -o s.csv")
-    assert "counts time in h" in run("estimate s.csv --model d.toml -o e3.csv", 2).output
+    assert "counts time in h" in run("estimate s.csv --model d.toml -o e3.csv", 2).stderr
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_dates_may_be_counted_in_any_unit(run: Run) -> None:
     ],
 )
 def test_options_that_would_do_nothing_are_refused(run: Run, line: str) -> None:
-    assert "goes with" in run(line, 2).output or "need" in run(line, 2).output
+    assert "goes with" in run(line, 2).stderr or "need" in run(line, 2).stderr
 
 
 def test_models_that_name_other_inputs_are_not_compared_on_one(run: Run) -> None:
@@ -115,7 +115,7 @@ def test_models_that_name_other_inputs_are_not_compared_on_one(run: Run) -> None
         text = HOURS + f'[model.forcing]\nnames = ["{name}"]\ndirect = [[1.0]]\n'
         Path(f"{name}.toml").write_text(text)
     line = "compare u.csv --hold-out --values z --estimators kalman --kinds random"
-    assert "same inputs" in run(f"{line} --model a.toml --model b.toml -o y.csv", 2).output
+    assert "same inputs" in run(f"{line} --model a.toml --model b.toml -o y.csv", 2).stderr
     run(f"{line} --model none.toml --model b.toml -o y.csv")
 
 
