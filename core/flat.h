@@ -91,7 +91,7 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
             const double value = std::fabs(z[path * stride + a]);
             if (value * TELLS > tells) tells = value * TELLS;
         }
-        for (int j = open.first; j < open.q; j++)
+        for (int j = open.first; !sees && j < open.q; j++)                   // else it is taken out of them with what is seen
             if (open.below[j] > 0.0) open.hidden[j] = larger(open.hidden[j], open.below[j] / tells);
         if (sees) {
             int best = open.first;

@@ -323,9 +323,9 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
 // After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
 //
 // turn(j, l, cos, back, sin, slip) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
-// else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what
-// their rounding lets h show of it, which is small beside n_1 but may not be beside n_l (where directions are scaled, of those alone
-// that no rotation has turned). slip: how far rounding may have turned it.
+// else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what h
+// still shows of it, which is only rounding and small beside n_1, but may not be beside n_l (where directions are scaled, of those
+// alone that no rotation has turned). slip: how far rounding may have turned it.
 // What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
     const int d = open.d, first = open.first;
@@ -376,10 +376,10 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             turned = turned || fresh[i] != 0.0;
             left += h[i] * m[i];
         }
-        if (!turned && !(open.scaled && left != 0.0)) continue;
-        if (turned != open.scaled) {                                         // the shear
+        if (!turned && left == 0.0) continue;
+        if (!(turned && open.scaled)) {                                      // the shear
             for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i], fresh[i] = 0.0;
-            move(j, 1.0, 0.0, left / seen, 0.0);
+            move(j, 1.0, 0.0, left / seen, turned ? 0.0 : RANK * EPS * noise[j] / std::fabs(seen));
         }
         for (int i = 0; i < d; i++) {                                        // Pi_ii = sum_l n_l h_l / (h n), l != i
             double own = 0.0;

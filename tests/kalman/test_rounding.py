@@ -159,6 +159,54 @@ def test_what_a_seen_direction_leaves_in_the_others(way, unit):
         assert value == pytest.approx(ExactGaussian(*given).loglik(), abs=1e-5)
 
 
+def grown_beside_decay(rate, gap):
+    """Long after the start a sensor shows what has grown, and of what has decayed only rounding."""
+    A = block_diag([[0.0, 1.0], [-1.69, -2.6]], rate)
+    C = np.array([[1.0, 0.0, -1.0], [0.5, 1.0, 0.5]])
+    model = LinearSDE(A, Q=np.diag([0.0, 7.0, 0.3]), R=np.diag([1.0, 1e-6]), C=C, prior="diffuse")
+    t = np.array([0.0, gap, gap + 0.1, gap + 0.2])
+    z = np.array([[np.nan, -0.63], [-0.26, 1.85], [0.5, 1.66], [-1.0, -0.45]])
+    return model, t, z
+
+
+def line_beside_a_spiral(gap):
+    """A spiral that decays to nothing and a line: values that follow show the line alone."""
+    A = block_diag([[-0.1, -1.0], [1.0, -0.1]], [[0.0, 1.0], [0.0, 0.0]])
+    Q, C = np.diag([0.3, 0.3, 0.0, 1.0]), [[1.0, 1.0, -1.0, 0.0]]
+    model = LinearSDE(A, Q=Q, R=[[1e-4]], C=C, prior="diffuse")
+    t = np.array([0.0, 0.0, gap, gap + 1, gap + 1.25, gap + 1.5])
+    return model, t, np.array([[-8.5], [-8.5], [234.0], [235.0], [235.6], [np.nan]])
+
+
+def lasting_beside_a_cycle(gap, late):
+    """A constant drives a cycle that has decayed; two of three directions are seen."""
+    A = np.array([[-0.1, -1.1, -1.0], [1.1, -0.1, 0.0], [0.0, 0.0, 0.0]])
+    model = LinearSDE(A, Q=np.zeros((3, 3)), R=[[1e-8]], C=[[-1.0, 0.5, 0.5]], prior="diffuse")
+    t = 2460000.5 * late + np.array([0.0, 0.0, gap, 2 * gap])
+    return model, t, np.array([[-2.2], [0.69], [-0.09], [-0.14]])
+
+
+HIDDEN_BESIDE = {
+    "growth": lambda case: grown_beside_decay((0.4, 0.3, 0.45)[case], (29.9, 25.0, 26.0)[case]),
+    "line": lambda case: line_beside_a_spiral((400.0, 360.0, 450.0)[case]),
+    "constant": lambda case: lasting_beside_a_cycle((400.0, 420.0, 500.0)[case], case == 0),
+}
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+@pytest.mark.parametrize("kind", HIDDEN_BESIDE)
+def test_what_a_row_hides_of_one_direction_while_it_sees_another(kind, case):
+    """Where h n_2 is rounding, n_2 is moved until it is 0: later rows show what is its own."""
+    model, t, z = HIDDEN_BESIDE[kind](case)
+    exact = ExactGaussian(model, t, z).with_rounding(1e-30)
+    for estimator in (kalman_filter, rts_smoother):
+        found, kinds = said(estimator, model, t, z)
+        assert kinds == set()
+        for k in range(len(t)):
+            wanted = exact.law(t[k], k + 1 if estimator is kalman_filter else None)
+            assert_law((found.mean[k], found.cov[k]), wanted, 1e-5)
+
+
 BESIDE_DECAY = np.array([[-1.11, -2.93, 2.52], [0.825, 0.485, -0.705], [-0.118, -0.739, 0.824]])
 
 
