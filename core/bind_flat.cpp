@@ -15,8 +15,8 @@ PyMethodDef* flat_methods() {
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
     static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
-    static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d) scaled";
-    static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k) scaled";
+    static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d) growth(k,d) scaled";
+    static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k) rate(d) scaled";
     static constexpr Text predict = chain + "k<N tau stamp " + sizes + paths;
     static constexpr Text innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
     static constexpr Text update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths) facts(3)";

@@ -45,30 +45,26 @@ inline void turn_kept(const Out<3>& M, const Out<3>& touch, int64_t nodes, int a
     }
 }
 
-// Direction j in other units where it has decayed towards the end of the floating-point range, at the nodes before k too
-// unless it would leave the range there.
-inline void keep_in_range(const Out<3>& M, const Out<3>& touch, int64_t k, OpenDirections& open, int j) {
-    constexpr double UNIT = 0x1p400;
+// Direction j at the nodes before k in the units that the last step has left it in, unless it would leave the
+// floating-point range there.
+inline void same_units(const Out<3>& M, const Out<3>& touch, int64_t k, OpenDirections& open, int j) {
+    constexpr double MOST = 0x1p400;
     const int d = open.d;
-    double *n = open.direction(j), *peak = &open.peak[j * d], *Omega = open.error(j), size = 0.0;
-    for (int i = 0; i < d; i++) size = larger(size, std::fabs(n[i]));
-    if (size == 0.0 || size * UNIT > 1.0) return;
-    for (int i = 0; i < d; i++) n[i] *= UNIT, peak[i] *= UNIT;
-    for (int i = 0; i < d * d; i++) Omega[i] *= UNIT, Omega[i] *= UNIT;
-    for (int64_t l = 0; l < k; l++) {
-        double *before = M.row(l) + j * d, *zero = touch.row(l) + j * d;
-        size = 0.0;
+    const double unit = std::exp(-open.grown[j] < 250.0 ? -open.grown[j] : 250.0);
+    for (int64_t l = 0; l < k && unit != 1.0; l++) {
+        double *before = M.row(l) + j * d, *zero = touch.row(l) + j * d, size = 0.0;
         for (int i = 0; i < d; i++) size = larger(size, std::fabs(before[i]));
-        for (int i = 0; size < UNIT && i < d; i++) before[i] *= UNIT, zero[i] *= UNIT;
+        const double factor = size * unit < MOST ? unit : MOST / size;
+        for (int i = 0; i < d; i++) before[i] *= factor, zero[i] *= factor;
     }
 }
 
 // What observations that show H x (p, d) leave open of a flat state, node by node, until nothing is; how many nodes
 // that took. F (k, d, d), by columns, leads into each; seen (k, p). At every node the directions M (k, d, d), as rows,
 // those seen so far first, `touch`, up to where an entry of the others counts as 0, and count (k) of those seen; scaled:
-// as in `forget`.
+// as in `forget`, the transitions e^{rate tau} F.
 inline int64_t see_flat(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Flags<2> seen, Out<3> M, Out<3> touch,
-                        View<int64_t, 1> count, bool scaled) {
+                        View<int64_t, 1> count, In<1> rate, bool scaled) {
     const int d = static_cast<int>(H.shape[1]);
     OpenDirections open(d, d);
     open.scaled = scaled;
@@ -77,8 +73,8 @@ inline int64_t see_flat(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Fla
     open_directions(&start[0], open);
     int64_t k = 0;
     for (; k < F.shape[0] && open.first < d; k++) {
-        if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
-        for (int j = open.first; scaled && j < d; j++) keep_in_range(M, touch, k, open, j);
+        if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, open, scaled ? rate.row(0) : nullptr);
+        for (int j = open.first; scaled && k > 0 && j < d; j++) same_units(M, touch, k, open, j);
         for (int64_t a = 0; a < H.shape[0] && open.first < d; a++)
             if (seen.row(k)[a] && look(H.row(a), open))
                 take_direction(H.row(a), open, [&](int i, int j, double c, double back, double s, double slip) {

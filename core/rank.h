@@ -106,10 +106,11 @@ struct OpenDirections {
     Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
     Scratch<double, 0> size, moved, lift;    // (d, d)
     Scratch<double, 0> column;               // (d)
+    Scratch<double, 0> grown;                // (q): where directions are scaled, the logarithm of what a step has made of their size
 
     OpenDirections(int64_t d_, int64_t q_)
         : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_), below(q_), hidden(q_),
-          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_) {}
+          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_), grown(q_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
     void copy(const OpenDirections& from) {
@@ -214,10 +215,34 @@ inline void forget(const ComponentSizes& sizes, double* n, double* peak, double*
     for (int i = 0; i < d; i++) n[i] = column[i];
 }
 
-// n <- F n for all open directions, F by columns.
-inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open) {
+// Entry i of direction j counts as 0 up to this size.
+inline double rounding(OpenDirections& open, int j, int i) {
+    const double square = open.error(j)[i * open.d + i];
+    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]));
+}
+
+// Where only the direction counts: n_i <- e^{growth_i - top} n_i, top (returned) the largest growth of an entry that is more than its
+// rounding, so that what decays fast keeps its digits where nothing slower is with it; entries that grow more are rounding and become
+// 0. growth (d) becomes the factors.
+template <class Rough> inline double level_growth(double* n, double* growth, int d, Rough rough) {
+    constexpr double MOST = 300.0;
+    double top = -HUGE_VAL;
+    for (int i = 0; i < d; i++)
+        if (std::fabs(n[i]) > rough(i)) top = larger(top, growth[i]);
+    if (top == -HUGE_VAL) top = 0.0;
+    for (int i = 0; i < d; i++) {
+        const double more = growth[i] - top;
+        growth[i] = std::exp(more < MOST ? more : MOST);
+        n[i] *= more > 0.0 ? 0.0 : growth[i];
+    }
+    return top;
+}
+
+// n <- F n for all open directions, F by columns. rate (d), where directions are scaled: n <- e^{rate tau} F n.
+inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open,
+                             const double* rate = nullptr) {
     const int d = open.d;
-    if (open.first == open.q || is_identity(F, d)) return;
+    if (open.first == open.q || (rate == nullptr && is_identity(F, d))) return;
     open.steps += 1.0;
     step_sizes(F, tau, stamp, sizes, &open.moved[0], &open.size[0], d);
     for (int i = 0; i < d; i++)
@@ -248,6 +273,16 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
                 if (const double f = grown * F[l * d + c]; f != 0.0)
                     for (int i = 0; i < d; i++) Omega[i * d + c] += half[i * d + l] * f;
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh * added[i] * added[i];
+        if (rate != nullptr) {
+            for (int i = 0; i < d; i++) x[i] = rate[i] * tau;
+            double most = 0.0;
+            open.grown[j] = level_growth(n, x, d, [&](int i) { return rounding(open, j, i); });
+            for (int i = 0; i < d; i++) most = larger(most, std::fabs(n[i]));
+            for (int i = 0; i < d; i++)                                      // rounding of what is slower, up to the size of n
+                if (const double rough = x[i] * EPS * std::sqrt(larger(Omega[i * d + i], 0.0)); x[i] > 1.0 && rough > most) x[i] *= most / rough;
+            for (int i = 0; i < d; i++)
+                for (int l = 0; l < d; l++) Omega[i * d + l] *= x[i] * x[l];
+        }
         forget(sizes, n, peak, x, d, open.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
             for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
         });
@@ -286,20 +321,15 @@ inline bool look(const double* h, OpenDirections& open) {
     return any;
 }
 
-// Entry i of direction j counts as 0 up to this size.
-inline double rounding(OpenDirections& open, int j, int i) {
-    const double square = open.error(j)[i * open.d + i];
-    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]));
-}
-
 // n <- F n and `touch` (what counts as 0) after one step: k steps F (k, d, d), by columns, of lengths tau between
-// stamps of a size, directions and touch (k, q, d); scaled: as in `forget`.
-inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch, bool scaled) {
+// stamps of a size, directions and touch (k, q, d); scaled: as in `forget`, growth (k, d) to the power of e beside F.
+inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch, In<2> growth,
+                            bool scaled) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
-    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d);
+    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), factor(d);
     for (int64_t k = 0; k < F.shape[0]; k++) {
         const double* step = F.row(k);
-        if (is_identity(step, d)) continue;
+        if (!scaled && is_identity(step, d)) continue;
         step_sizes(step, tau[k], stamp[k], sizes, &largest[0], &size[0], d);
         for (int j = 0; j < q; j++) {
             double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
@@ -314,6 +344,11 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++)
                     whole[i] = larger(whole[i], undecayed(step, sizes, &largest[0], i, l, d) * std::fabs(n[l]));
+            if (scaled) {
+                for (int i = 0; i < d; i++) factor[i] = growth.row(k)[i];
+                level_growth(&moved[0], &factor[0], d, [&](int i) { return rough[i]; });
+                for (int i = 0; i < d; i++) rough[i] *= factor[i];
+            }
             for (int i = 0; i < d; i++) n[i] = moved[i], t[i] = rough[i];
             forget(sizes, n, &whole[0], &moved[0], d, scaled, [&](int l) { return rough[l]; }, [&](int i) { t[i] = 0.0; });
         }

@@ -37,12 +37,16 @@ from tests.exact_oracle import (
 
 
 class Pair(NamedTuple):
-    """What observation j shows of the state at another time: y = G x + N(0, I); its scalars."""
+    """What observation j shows of the state at another time: y = G x + N(0, I); its scalars.
+
+    size: of the entries of G, if nothing cancelled in them.
+    """
 
     j: int
     G: Matrix
     y: Matrix
     rows: list[int]
+    size: Matrix
 
 
 def pairs(e: ExactGaussian, at: float, js: Sequence[int]) -> list[Pair]:
@@ -65,10 +69,11 @@ def pairs(e: ExactGaussian, at: float, js: Sequence[int]) -> list[Pair]:
             raise Imprecise("noise beside what the lag has made") from error
         y = e.y[rows] + C @ (e.mean[where] - b)
         white = forward(S, np.column_stack([C @ F, y]))
+        size = abs(forward(S, eye(len(rows)))) @ abs(C) @ e.sizes(F, e.time[node] - e.time[where])
         if e.forgets:
             for row in white[:, :d]:
                 row[abs(row) < e.forgets * max(abs(row), key=lambda x: x.mid())] = arb(0)
-        found.append(Pair(j, white[:, :d], white[:, d], rows))
+        found.append(Pair(j, white[:, :d], white[:, d], rows, size))
     return found
 
 
@@ -78,11 +83,12 @@ def average(
     """Mean, covariance (as balls, of what is known) and what is open."""
     d, node = e.model.dim, e.index[float(at)]
     total, right = zeros(d, d), zeros(d)
-    for (_, G, y, _), w in zip(shown, weights, strict=True):
+    for (_, G, y, *_), w in zip(shown, weights, strict=True):
         total, right = total + w * (G.T @ G), right + w * (G.T @ y)
     if e.forgets:
         left = np.vstack([zeros(0, d), *(pair.G for pair in shown)])
-        null, _ = null_space(left, abs(left), e.rounding)
+        size = np.vstack([zeros(0, d), *(pair.size for pair in shown)])
+        null, _ = null_space(left, size, e.rounding)
         open_ = np.array([any(x != 0 for x in row) for row in null], bool)
     else:
         rows = [i for pair in shown for i in pair.rows]
@@ -144,7 +150,7 @@ def reweighted(e: ExactGaussian, at: float, how: Robust) -> Law:
             found = average(e, at, shown, ones)
             break
         weights = []
-        for _, G, y, rows in shown:
+        for _, G, y, rows, _ in shown:
             r = y - G @ anchor
             weights.append(log_weight(how.weight, r @ r, len(rows)).exp())
         found = average(e, at, shown, weights)

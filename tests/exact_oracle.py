@@ -165,10 +165,13 @@ class ExactGaussian:
                 self.own[k] = self.own[k + 1]
         if not self.discrete:
             for k in range(n):
-                tau, Phi = abs(self.time[k] - self.time[first]), abs(self.Phi[k])
-                A = abs(self.A)
-                self.Phi_size[k] = Phi + tau * (A @ Phi + Phi @ A)
+                self.Phi_size[k] = self.sizes(self.Phi[k], self.time[k] - self.time[first])
         self.first, self.stationary = first, stationary
+
+    def sizes(self, Phi: Matrix, tau: Any) -> Matrix:
+        """Of the entries of a transition over tau, if nothing cancelled in them."""
+        A, Phi = abs(self.A), abs(Phi)
+        return Phi + abs(tau) * (A @ Phi + Phi @ A)
 
     def _prior(self) -> tuple[Matrix, Matrix, Matrix]:
         model, d = self.model, self.model.dim

@@ -197,19 +197,20 @@ def left_open(
     """
     if coords is None:
         return unseen(model.A, model.component_sizes, model.C, stamps, seen, times, used)
-    C, L = coords.shown(model.C), coords.sign * coords.L
+    C, rate = coords.shown(model.C), coords.sign * coords.rate
+    turn = coords.sign * coords.L - np.diag(rate)
 
     def walk(begin: int) -> Unseen:
         some = np.maximum(used - begin, 0)
         return unseen(
-            L,
+            turn,
             coords.sizes,
             C,
             stamps[begin:],
             seen[begin:],
             times,
             some,
-            scaled=True,
+            rate=rate,
             show=coords.W,
         )
 

@@ -141,10 +141,23 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
 
 
 def _echelon(C: Array) -> tuple[Array, Array]:
-    """Orthogonal q and upper echelon q^T C, its rounding cut off."""
-    q, upper = np.linalg.qr(C, mode="complete")
+    """Orthogonal q and row echelon form q^T C of rows (..., r, d) of rank r, its rounding cut off.
+
+    Row a begins at the a-th column that those before it do not explain.
+    """
+    r, d = C.shape[-2:]
+    if r == 1:
+        return np.ones((*C.shape[:-2], 1, 1)), C
+    first = C.reshape(-1, r, d)[0]
+    ranks = [0, *(rank_of(first[:, : k + 1]) for k in range(d))]
+    begins = np.flatnonzero(np.diff(ranks))
+    if len(begins) != r:  # at the border of rounding
+        begins = np.arange(r)
+    q = np.linalg.qr(C[..., begins])[0]
+    upper = np.swapaxes(q, -1, -2) @ C
     column = np.abs(upper).max(axis=-2, keepdims=True)
-    return np.asarray(q), np.where(np.abs(upper) > 1e-13 * column, upper, 0.0)
+    shows = (np.abs(upper) > 1e-13 * column) & (np.arange(d) >= begins[:, None])
+    return np.asarray(q), np.where(shows, upper, 0.0)
 
 
 def make_walk(
@@ -221,7 +234,7 @@ def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: in
 
 
 def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array, Array]:
-    """Rows q^T C that were parted by one group of coordinates that grow alike, parted among them.
+    """Rows q^T C that begin within one group of coordinates that grow alike, the last one first.
 
     Whitened from above, the first of them stay without what decays fastest.
     """
@@ -230,9 +243,7 @@ def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array
     lead = group.ravel()[order][seen.argmax(axis=1)]
     for mine in (np.flatnonzero(lead == g) for g in np.unique(lead)):
         if len(mine) > 1:
-            turn, upper = _echelon(C[..., mine, :])
-            C[..., mine[::-1], :] = upper
-            q[..., mine[::-1]] = q[..., mine] @ turn
+            C[..., mine, :], q[..., mine] = C[..., mine[::-1], :], q[..., mine[::-1]]
     return q, C
 
 

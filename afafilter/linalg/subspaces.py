@@ -79,8 +79,7 @@ def carry(
     sizes: ComponentSizes,
     directions: Array,
     rounding: Array,
-    *,
-    scaled: bool = False,
+    growth: Array | None = None,
 ) -> tuple[Array, Array]:
     """Directions (k, q, d), as rows, and their rounding after one step each.
 
@@ -92,13 +91,15 @@ def carry(
         Of the dynamics.
     directions, rounding : ndarray, shape (k, q, d)
         An entry of the directions counts as zero up to its rounding.
-    scaled : bool
-        As in `unseen`.
+    growth : ndarray, shape (k, d), optional
+        Given: only directions count, not their sizes, and e^growth stands before Phi.
     """
     out = np.array(directions, order="C"), np.array(rounding, order="C")
     columns = np.ascontiguousarray(np.swapaxes(Phi, -1, -2))
+    scaled = growth is not None
+    factors = np.ascontiguousarray(growth) if scaled else np.zeros(Phi.shape[:2])
     core.move_directions(
-        columns, np.array(tau, dtype=float), np.array(stamp, dtype=float), sizes, *out, scaled
+        columns, np.array(tau, float), np.array(stamp, float), sizes, *out, factors, scaled
     )
     return out
 
@@ -135,7 +136,7 @@ def unseen(
     times: Array,
     used: NDArray[np.int64],
     *,
-    scaled: bool = False,
+    rate: Array | None = None,
     show: Array | None = None,
 ) -> Unseen:
     """What of a flat state at `times` the first `used` observations leave open.
@@ -149,15 +150,13 @@ def unseen(
         (T, p).
     times, used : ndarray, shape (k,)
         Of each query, and how many of the first observations it uses.
-    scaled : bool
-        Only directions count, not their sizes: what decays to nothing is forgotten beside what
-        decays less, and what no observation shows is open for ever. False: what decays to nothing
-        is forgotten, as a flat start is.
+    rate : ndarray, shape (d,), optional
+        Given: only directions count, not their sizes: what decays to nothing is forgotten beside
+        what decays less, and what no observation shows is open for ever. The dynamics are A +
+        diag(rate), which commute. None: what decays to nothing is forgotten, as a flat start is.
     show : ndarray, shape (d, d), optional
         `components` are those of show x. None: of x.
     """
-    if scaled:
-        A = A - float(np.linalg.eigvals(A).real.max()) * np.eye(len(A))
     d, T = C.shape[1], len(stamps)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
@@ -175,7 +174,8 @@ def unseen(
             M,
             rounding,
             count,
-            scaled,
+            np.zeros(d) if rate is None else np.array(rate),
+            rate is not None,
         )
         whole = done > 0 and count[done - 1] == d
         if whole or n == T:
@@ -202,7 +202,7 @@ def unseen(
             sizes,
             np.where(early[..., None], 0.0, M[base]),
             np.where(early[..., None], 0.0, rounding[base]),
-            scaled=scaled,
+            None if rate is None else lag[:, None] * rate,
         )
         here = np.where(np.abs(moved) <= zero, 0.0, moved)
     first = np.where(early[..., None] | (np.abs(M[0]) <= rounding[0]), 0.0, M[0])

@@ -80,7 +80,24 @@ def a_fast_block_drives_another_strongly():
     return model, [0.0, 2.4, 99.6, 101.4, 103.5, 110.9, 111.4]
 
 
+def a_position_that_only_its_velocity_shows():
+    """Beside a turning plane: the first coordinate of a decaying pair is in no row."""
+    A = block_diag([[0.0, -np.pi], [np.pi, 0.0]], [[0.0, 1.0], [-4.0, -0.3]])
+    C = [[-1.0, 1.0, 0.0, -1.0], [1.0, 0.0, 0.0, -1.0], [0.0, 0.5, 0.0, -1.0]]
+    R = np.diag([1e-2, 1e-4, 1.0])
+    return LinearSDE(A, Q=np.diag([100.0, 100.0, 0.0, 500.0]), R=R, C=C), [0.0, 1.0, 401.0, 402.0]
+
+
+def two_positions_that_only_velocities_show():
+    A = block_diag([[0.0, 1.0], [-4.0, -0.3]], [[0.0, 1.0], [-1.0, -0.2]], 0.0)
+    C = [[0.0, 1.0, 0.0, -1.0, 1.0], [0.0, 1.0, 0.0, 1.0, -1.0], [0.0, 0.5, 0.0, 1.0, 1.0]]
+    R = np.diag([1e-2, 1e-4, 1.0])
+    return LinearSDE(A, Q=np.diag([0.0, 5.0, 0.0, 1.0, 1.0]), R=R, C=C), [0.0, 1.0, 150.0, 150.5]
+
+
 CASES = [
+    a_position_that_only_its_velocity_shows,
+    two_positions_that_only_velocities_show,
     a_fast_block_drives_another_strongly,
     velocity_and_decay,
     silent_spiral,

@@ -15,7 +15,10 @@ from afafilter import (
     kalman_filter,
     rts_smoother,
 )
+from tests.exact_adaptive import pulled
+from tests.exact_oracle import ExactGaussian
 from tests.flat_cases import SMALL, cases
+from tests.fuzz.truth import TOLERANCE, law_apart
 
 PAIRS = ((adaptive_filter, kalman_filter), (adaptive_smoother, rts_smoother))
 
@@ -143,3 +146,35 @@ def test_a_long_wait_for_the_first_observation(name, decays, mixed):
         np.testing.assert_allclose((found.mean[1:] - wanted.mean) / sd, 0.0, atol=1e-6)
         spread = (found.cov[1:] - wanted.cov) / sd[:, None] / sd[:, :, None]
         np.testing.assert_allclose(spread, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("gap", [0.3, 0.9, 7.0])
+@pytest.mark.parametrize("estimator", [adaptive_filter, adaptive_smoother])
+def test_a_fast_mode_seen_with_a_slow_one_after_a_gap(estimator, gap):
+    """Only their sum is known, whether or not e^-1000 gap is within the floating-point range."""
+    model = LinearSDE(
+        block_diag([[0.0, 1.0], [-1.69, -2.6]], -1000.0, -1.0), Q=np.diag([0.0, 7.0, 50.0, 1.0]),
+        R=np.diag([1e-4, 1e-6]), C=[[1.0, 0.5, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0]], prior="diffuse",
+    )  # fmt: skip
+    t, z = np.array([0.0, gap]), np.array([[-1.8, np.nan], [-3.5, -1.1]])
+    found = estimator(model, t, z, method="dense")
+    wanted = pulled(ExactGaussian(model, t, z, bits=6400), gap, [0, 1])
+    np.testing.assert_array_equal(np.isnan(found.mean[1]), [False, False, True, True])
+    assert law_apart((found.mean[1], found.cov[1]), wanted, 1.0) <= TOLERANCE
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("turns", [0.5, 1.0])
+def test_half_turns_beside_a_stiff_mode_show_nothing_new(lead, turns):
+    """What later rows alone leave open is no less for queries that lie before them."""
+    A = block_diag(-1000.0, -1.0, [[0.0, -np.pi], [np.pi, 0.0]])
+    model = LinearSDE(
+        A, Q=np.diag([50.0, 1.0, 0.1, 0.1]), R=np.diag([1e-8, 1e-8, 1.0]), prior="diffuse",
+        C=[[1.0, 0.0, 1.0, 1.0], [-1.0, 1.0, 1.0, 1.0], [0.5, 0.0, 1.0, 1.0]],
+    )  # fmt: skip
+    t = lead + 2.0 * turns * np.array([0.0, 0.0, 1.0, 2.0])
+    z = np.random.default_rng(0).standard_normal((4, 3))
+    z[0, 1] = z[3, 0] = np.nan
+    found = adaptive_smoother(model, t, z, method="dense", query_times=[t[0], t[0] + 0.25, t[3]])
+    turned = [[False, False, True, True], [False, False, True, False], [False, False, True, True]]
+    np.testing.assert_array_equal(np.isnan(found.mean), turned)
