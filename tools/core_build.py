@@ -25,7 +25,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "core"
-X86_LEVELS = ("v2", "v3", "v4")
+FEATURES = {
+    "v2": "cx16 sahf popcnt sse3 ssse3 sse4.1 sse4.2",
+    "v3": "avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave",
+    "v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
+}
+"""What each x86-64 level adds to the one before it (System V ABI, x86-64 supplement, 3.1.1)."""
+X86_LEVELS = tuple(FEATURES)
 NO_RUNTIME = (
     "-fno-exceptions",
     "-fno-rtti",
@@ -120,8 +126,14 @@ def flags(level: str) -> list[str]:
             common.append("-fno-sanitize-recover=undefined")
         level = "v3" if is_x86() else "generic"
     if level in X86_LEVELS:
-        common.append(f"-march=x86_64_{level}" if _is_zig() else f"-march=x86-64-{level}")
+        common += [f"-march=x86_64_{level}"] if _is_zig() else _features(level)
     return common
+
+
+def _features(level: str) -> list[str]:
+    """A level's instructions by name: GCC knows -march=x86-64-v3 since 11 only."""
+    upto = X86_LEVELS[: X86_LEVELS.index(level) + 1]
+    return [f"-m{name}" for each in upto for name in FEATURES[each].split()]
 
 
 def _warnings() -> list[str]:
