@@ -41,6 +41,10 @@ STEP = arb(2) ** -100
 """Step of the exact derivative: central differences are right to 2^-200 of the third one."""
 
 
+ROUNDINGS = 32
+"""An innovation z - H m may be off by so many roundings of |z| + |H| |m|: a filter keeps m in
+double precision, and every step leaves it a few."""
+
 REFUSALS = ("R is singular", "likelihood does not exist")
 
 
@@ -145,6 +149,7 @@ def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
     seen = np.flatnonzero(~np.isnan(z))
     if not len(seen):
         return
+    rounding = np.zeros(len(seen))
 
     def law(e: ExactGaussian) -> Law:
         m = e.model
@@ -152,6 +157,7 @@ def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
         given = e.obs_cov
         R = R if given is None else given[k]
         x = e.law_at(e.shown[k], k, H[seen])
+        rounding[:] = _rounding(e, k, H)[seen]
         cov = x.cov + np.where(np.isinf(x.cov), 0.0, R[np.ix_(seen, seen)])
         open_ = np.isnan(x.mean)
         cov[np.ix_(open_, ~open_)] = cov[np.ix_(~open_, open_)] = 0.0
@@ -160,15 +166,21 @@ def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
         return Law(z0[seen] - off[seen] - x.mean, cov)
 
     z0 = np.where(np.isnan(z), 0.0, z)
-    rounding = np.finfo(float).eps * np.abs(z0[seen])
 
     def apart(found: Any, wanted: Law, stretch: float) -> float:
-        """The difference z - H E[x] of numbers as large as z is known to their rounding."""
+        """Of a difference z - H m, which is known to the rounding of both."""
         off = found[0] - wanted.mean
         beyond = np.sign(off) * np.maximum(np.abs(off) - rounding, 0.0)
         return law_apart((wanted.mean + beyond, found[1]), wanted, stretch)
 
     yield law, (v[seen], S[np.ix_(seen, seen)]), apart
+
+
+def _rounding(e: ExactGaussian, k: int, H: Any) -> Any:
+    """What rounding may leave of z - H m, per component (0 where nothing is seen)."""
+    z, m = e.inputs[1][k], e.law_at(e.shown[k], k).mean
+    size = np.abs(np.nan_to_num(z)) + np.abs(H) @ np.abs(np.nan_to_num(m))
+    return ROUNDINGS * 0.5 * np.finfo(float).eps * size
 
 
 def _time(view: View, k: int) -> float:
@@ -256,7 +268,9 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
             known[e] = other
         return known[e]
 
-    def expected(e: ExactGaussian, k: int) -> float:
+    def expected(e: ExactGaussian, k: int) -> tuple[float, float, float, float]:
+        """The weight, its relative change where the innovation moves by a standard deviation, and
+        the least and the largest that rounding of the innovation leaves."""
         m, (_, z, R, _) = e.model, e.inputs
         seen = ~np.isnan(z[k])
         H, off = (m.H, m.d) if isinstance(m, DiscreteModel) else (m.C, m.offset)
@@ -264,11 +278,26 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
         R = (m.R if R is None else R[k])[np.ix_(seen, seen)]
         v = (z[k] - off - before.mean)[seen]
         if not seen.any() or np.isnan(before.mean[seen]).any():
-            return float(w[k])
-        return float(weight(v @ np.linalg.solve(R, v), int(seen.sum())))
+            return float(w[k]), 0.0, 0.0, 1.0
+
+        def at(d: float) -> float:
+            return float(weight(max(d, 0.0) ** 2, int(seen.sum())))
+
+        root = np.linalg.cholesky(R)
+        white = np.linalg.solve(root, np.linalg.cholesky(before.cov[np.ix_(seen, seen)] + R))
+        d = float(np.linalg.norm(np.linalg.solve(root, v)))
+        rounding = np.diag(_rounding(weighed(e), k, H)[seen])
+        apart = float(np.abs(np.linalg.solve(root, rounding)).sum())
+        slope = (at(d) - at(1.001 * d)) / (0.001 * d * at(d)) if d > 0 else 0.0
+        return at(d), slope * float(np.linalg.norm(white, 2)), at(d + apart), at(d - apart)
+
+    def apart(found: Any, wanted: tuple[float, ...], stretch: float) -> float:
+        weight, slope, least, largest = wanted
+        found = found[0] if isinstance(found, tuple) else found
+        return max(least - found, found - largest, 0.0) / weight / max(1.0, slope * stretch)
 
     for k in _some(len(view.at), pick):
-        yield lambda e, k=k: expected(e, k), w[k], lambda a, b, _: abs(a - b) / b
+        yield lambda e, k=k: expected(e, k), w[k], apart
         t, stop = _time(view, k), k + 1 if run is kalman_filter else None
         law = _own(view, found, view.at[k])
         yield lambda e, t=t, n=stop: weighed(e).law(t, n), law, law_apart
