@@ -7,7 +7,7 @@ namespace afa {
 PyMethodDef* likelihood_methods() {
     static constexpr Text sizes = SIZES;
     static constexpr Text chain = "F(U,d,d) b(U,d) V(U,d,d) index(T)<U H(C,p,d) off(C,p) R(C,p,p) cfg(T)<C mean(d) cov(d,d) "
-                                     "flat(q,d) times(T) " + sizes;
+                                     "flat(q,d) times(T) " + sizes + "root(*,d,d) ";
     static constexpr Text data = "z(T,p,n) seen(T,p) scale(T) ";
     static constexpr Text slopes = "gF(U,d,d) gb(U,d) gV(U,d,d) gH(C,p,d) goff(C,p) gR(C,p,p) gmean(d) gcov(d,d) gflat(q,d) ";
     static constexpr Text moments = "u(*,p,n) M(*,p,p) x(*,d,n) P(*,d,d) lag(*,d,d) ";

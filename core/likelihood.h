@@ -30,7 +30,8 @@ namespace afa {
 inline namespace AFA_LEVEL {
 
 // The chain of T observations: index (T) the step (F by rows, b, V) into each, cfg (T) row of H, off, R; the first
-// state's law, flat (q, d) by rows; times and sizes say how exact the steps are (rank.h).
+// state's law, flat (q, d) by rows; times and sizes say how exact the steps are (rank.h); root columns of V's lower
+// roots, where they are known better than V tells them, else none.
 struct LinearChain {
     In<3> F;
     In<2> b;
@@ -44,7 +45,8 @@ struct LinearChain {
     In<2> cov, flat;
     In<1> times;
     ComponentSizes sizes;
-    auto members() { return std::tie(F, b, V, index, H, off, R, cfg, mean, cov, flat, times, sizes); }
+    In<3> root;
+    auto members() { return std::tie(F, b, V, index, H, off, R, cfg, mean, cov, flat, times, sizes, root); }
 };
 // Paths: z (T, p, n), 0 where missing; seen (T, p); R_t is scale[t] R.
 struct PathData {
@@ -83,8 +85,8 @@ struct Filtered {
         for (int64_t k = 0; k < chain.F.shape[0]; k++)
             for (int i = 0; i < d; i++)
                 for (int j = 0; j < d; j++) F[(k * d + j) * d + i] = chain.F.row(k)[i * d + j];
-        Out<3> roots{&V[0], {chain.V.shape[0], d, d}};
-        lower_roots(chain.V, roots);
+        if (chain.root.size() > 0) std::memcpy(&V[0], chain.root.data, sizeof(double) * static_cast<size_t>(chain.root.size()));
+        else lower_roots(chain.V, {&V[0], {chain.V.shape[0], d, d}});
     }
 };
 

@@ -556,7 +556,7 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
     const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
     const Out<2> gflat{take(q * d), {q, d}};
     const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
-                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}}};
+                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}}, {nullptr, {none, d, d}}};
     const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
     const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
     const int64_t bad = loglik_group(chain, data, true, slopes, out, value);

@@ -12,7 +12,7 @@ from afafilter.learning.optimise import Objective
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.learning.problem import Problem
 from afafilter.likelihood.data import Many
-from afafilter.likelihood.loglik import within_reach
+from afafilter.likelihood.loglik import in_one_call
 from afafilter.likelihood.recursions import loglik_sdes
 
 
@@ -40,7 +40,7 @@ class EachObjective:
             together = np.zeros(len(thetas), bool)
         else:
             q = self._par.flat.shape[1]
-            together = within_reach(arrays[0], q, self._many.grid.longest)
+            together = in_one_call(arrays[0], q, self._many.grid.longest)
         if together.any():
             some = tuple(np.ascontiguousarray(array[together]) for array in arrays)
             found, slopes = loglik_sdes(some, self._par.flat, self._many, which[together])

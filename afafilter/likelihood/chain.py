@@ -16,14 +16,16 @@ from afafilter.likelihood.data import Data, plain
 from afafilter.likelihood.inputs import Slopes, input_shift
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
-from afafilter.linalg.transitions import transition_adjoint, transitions
+from afafilter.linalg.transitions import lower_roots, transition_adjoint, transitions
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing
 from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
 
 COMPILED_REACH = 1e4
-"""||A|| dt up to which the core's discretisation loses no more than about 1e-12."""
+"""||A|| dt up to which the core's discretisation is asked."""
+ROUGH = 1e-10
+"""Error that its doublings may leave."""
 FAINT = 16.0
 """Decay times in one step from which the compiled Phi - I has too few digits of a flat start."""
 
@@ -122,8 +124,9 @@ class Chain(NamedTuple):
 
     K distinct transitions F, b, V, `index` (T,) the one that leads into each observation; C rows of
     H, shift, R, `row` (T,) the one that shows it; law of the first state. times and sizes say how
-    exact the transitions are, which decides what flat directions are seen. lead: where the prior
-    holds earlier; the recursions begin there, so that nothing is lost on the way.
+    exact the transitions are, which decides what flat directions are seen. root: columns of V's
+    lower roots, where they are known better than V tells them. lead: where the prior holds earlier;
+    the recursions begin there, so that nothing is lost on the way.
     """
 
     F: Array  # (K, d, d)
@@ -139,6 +142,7 @@ class Chain(NamedTuple):
     flat: Array  # (d, q)
     times: Array  # (T,)
     sizes: ComponentSizes
+    root: Array | None = None  # (K, d, d)
     lead: Lead | None = None
 
     def led(self) -> Chain:
@@ -146,6 +150,7 @@ class Chain(NamedTuple):
         if self.lead is None:
             return self
         F, b, V, law, gap = self.lead
+        root = self.root
         last = np.array([len(self.F)] * 2)
         return self._replace(
             F=np.concatenate([self.F, F]),
@@ -157,6 +162,7 @@ class Chain(NamedTuple):
             cov=law.cov,
             flat=law.diffuse,
             times=np.concatenate([self.times[:1] - gap, self.times]),
+            root=None if root is None else np.concatenate([root, lower_roots(V)]),
             lead=None,
         )
 
@@ -182,6 +188,22 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d))
 
 
+def within_reach(A: Array, longest: float) -> bool:
+    """Whether the core's discretisation keeps its digits over steps up to `longest`.
+
+    A doubling leaves in Phi^2 a rounding of |Phi| |Phi|, which is larger where these cancel: of
+    powers of t in another basis than their own. Counted by tr |Phi|^2, which no units change.
+    """
+    reach = float(np.abs(A).sum(axis=0).max()) * longest
+    if not FAINT < reach <= COMPILED_REACH:
+        return reach <= FAINT
+    halves = np.ldexp(longest, -np.arange(int(np.ceil(np.log2(reach)))))
+    with np.errstate(over="ignore"):
+        Phi = np.abs(transitions(A, np.zeros(A.shape), np.zeros(len(A)), halves)[0])
+        rounding = np.finfo(float).eps * np.einsum("kij,kji->k", Phi, Phi).max()
+    return bool(rounding <= ROUGH)
+
+
 def sde_chain(
     system: System, data: Data, law: InitialLaw | None = None
 ) -> tuple[Chain, Callable[[Chain], System]]:
@@ -193,15 +215,17 @@ def sde_chain(
     (mean, cov, flat), prior_pullback, lead = _sde_prior(system, data.t[0] - system.delay, law)
     reach = np.abs(A).sum(axis=0).max() * data.longest
     faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
-    if reach <= COMPILED_REACH and not faint:
+    root = None
+    if within_reach(A, data.longest) and not faint:
         F, b, V = transitions(A, Q, u, data.steps)
     else:
-        F, b, V = discretiser.transition(A, Q, u, data.steps)
+        flow = discretiser.Discretiser(A, Q, u)
+        (F, b, V), root = flow(data.steps), flow.roots(data.steps)[2]
     R = system.R[None] if data.obs_cov is None else data.obs_cov
     shown, input_pullback = _shift(system, data)
     H, shift, R, row = _shown(len(data.t), system.C[None], shown, R)
     sizes = _sizes(A, flat.shape[1])
-    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes, lead)
+    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes, root, lead)
     K = len(data.steps)
 
     def pullback(g: Chain) -> System:

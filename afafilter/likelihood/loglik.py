@@ -19,7 +19,6 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter._base.doubts import warn_of_rounding
 from afafilter.likelihood.chain import (
-    COMPILED_REACH,
     FAINT,
     Chain,
     DiscreteSystem,
@@ -27,6 +26,7 @@ from afafilter.likelihood.chain import (
     System,
     discrete_chain,
     sde_chain,
+    within_reach,
 )
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
@@ -85,10 +85,14 @@ def _refuse_singular(status: int) -> None:
         )
 
 
-def within_reach(A: Array, q: int, longest: float) -> Any:
-    """Whether the core's discretisation keeps its digits: of A (..., d, d), q flat directions."""
-    reach = np.abs(A).sum(axis=-2).max(axis=-1) * longest
-    return reach <= (FAINT if q else COMPILED_REACH)
+def in_one_call(A: Array, q: int, longest: float) -> Any:
+    """Whether `loglik_sde` keeps its digits: of A (d, d) or (M, d, d), with q flat directions."""
+    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= FAINT
+    if q or near.all():
+        return near
+    if A.ndim == 2:
+        return within_reach(A, longest)
+    return np.array([within_reach(each, longest) for each in A])
 
 
 def evaluate(
@@ -110,7 +114,7 @@ def evaluate(
         if (
             isinstance(prior, PriorArrays)
             and prior.t0 is None
-            and within_reach(system.A, prior.flat.shape[1], data.longest)
+            and in_one_call(system.A, prior.flat.shape[1], data.longest)
         ):
             status, (value, *doubts), slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)

@@ -78,7 +78,8 @@ def loglik_group(
     value = np.zeros(4)
     slopes = Score.zeros(chain) if score is None else score
     kept = Moments.empty(0, d, p, n) if moments is None else moments
-    *along, _ = chain._replace(flat=np.ascontiguousarray(chain.flat.T))
+    root = np.zeros((0, d, d)) if chain.root is None else chain.root
+    *along, _ = chain._replace(flat=np.ascontiguousarray(chain.flat.T), root=root)
     status = core.loglik_group(
         tuple(along),
         (group.z, group.mask, group.scale),

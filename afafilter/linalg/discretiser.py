@@ -163,7 +163,7 @@ class Discretiser:
             order = np.argsort(-halvings, kind="stable")
             lost, halvings = lost[order], halvings[order]
             with np.errstate(under="ignore"):
-                x, P, _, V = self._series(np.ldexp(taus[lost], -halvings), np.float64)
+                x, P, _, V = self._series(np.ldexp(taus[lost], -halvings), np.longdouble)
                 sharp = lower_roots(V)
                 double_roots(halvings, x, P, sharp)
             root[lost] = sharp * self.scale[1]

@@ -88,11 +88,13 @@ def double_roots(count: NDArray[np.intp], x: Array, P: Array, root: Array) -> No
     """Columns of the lower roots of V, in place, over 2^count times the step of Phi = P.
 
     V(2 t) = Phi V Phi^T + V of roots, [Phi R, R] turned to triangular form: what is small beside
-    the rest of V keeps its digits, which no matrix V holds. count (n,) descends; x as in `square`.
+    the rest of V keeps its digits, which no matrix V holds. P in extended precision, since its
+    powers cancel where V is of such parts. count (n,) descends; x as in `square`.
     """
     for done in range(int(count[0]) if len(count) else 0):
         n = int(np.searchsorted(-count, -done, side="left"))
-        rows = np.concatenate([root[:n] @ P[:n].swapaxes(-1, -2), root[:n]], axis=1)
+        Phi = P[:n].astype(np.float64)
+        rows = np.concatenate([root[:n] @ Phi.swapaxes(-1, -2), root[:n]], axis=1)
         upper = np.linalg.qr(rows, mode="r")
         root[:n] = upper * np.where(np.einsum("nii->ni", upper) < 0, -1.0, 1.0)[..., None]
         x[:n], P[:n] = square(x[:n], P[:n])

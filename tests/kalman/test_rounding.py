@@ -437,3 +437,24 @@ def test_precise_observations_of_vague_states_keep_their_digits(given, run, batc
         for k, at in enumerate(t):
             law = exact.law(at, k + 1 if run is kalman_filter else None)
             assert law_apart((own[0][k], own[1][k]), law, exact.stretch()) <= 1e-9
+
+
+# ------------------------------------------------ powers of time in another basis, over a long gap
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("prior", ["diffuse", Prior(np.zeros(3), np.eye(3))], ids=["flat", "known"])
+@pytest.mark.parametrize(("integrals", "gap"), [(2, 400.0), (3, 40.0), (3, 400.0)])
+def test_a_long_gap_in_another_basis(way, prior, integrals, gap):
+    """Integrated noise and a decay, turned: powers of e^{At} cancel, V is nearly singular."""
+    S = np.array([[1.0, 0.3, -0.2], [0.4, 1.0, 0.5], [-0.6, 0.2, 1.0]])
+    A = block_diag(np.diag(np.ones(integrals - 1), 1), -0.5 * np.eye(3 - integrals))
+    Q = S @ np.diag([0.0, 1.0, 1.0] if integrals == 2 else [0.0, 0.0, 1.0]) @ S.T
+    model = LinearSDE(
+        S @ A @ np.linalg.inv(S), Q=(Q + Q.T) / 2, R=[[1.0]], C=[[1.0, 0.0, 0.5]], prior=prior
+    )
+    t, z = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0).standard_normal((6, 1))
+    t = np.concatenate([t, t + 2.0 + gap])
+    value, kinds = said(WAYS[way], model, t, z)
+    assert kinds == set()
+    assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-7)
