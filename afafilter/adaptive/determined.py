@@ -149,8 +149,10 @@ def _one_each(open_: Array) -> ObsMask:
 def _without(triangle: Array, fixed: ObsMask) -> tuple[Array, Array]:
     """Q^T (m, d, d) and triangle R: Q R is the given one with the fixed components at 0.
 
-    Rows in the order of their size, so that the small ones keep their digits (Cox & Higham,
-    "Stability of Householder QR factorization for weighted least squares problems", 1998).
+    Rows and columns of R for fixed components are those of the identity: rounding there would tie
+    the others to them. Rows in the order of their size, so that the small ones keep their digits
+    (Cox & Higham, "Stability of Householder QR factorization for weighted least squares problems",
+    1998).
     """
     d = triangle.shape[-1]
     kept = np.where(fixed[..., None, :], 0.0, triangle)
@@ -159,7 +161,8 @@ def _without(triangle: Array, fixed: ObsMask) -> tuple[Array, Array]:
     q, R = np.linalg.qr(np.take_along_axis(rows, order, axis=-2))
     whole = np.zeros_like(rows)
     np.put_along_axis(whole, order, q, axis=-2)
-    return np.swapaxes(whole[..., :d, :], -1, -2), R
+    apart = (fixed[..., :, None] | fixed[..., None, :]) & ~np.eye(d, dtype=bool)
+    return np.swapaxes(whole[..., :d, :], -1, -2), np.where(apart, 0.0, R)
 
 
 def _inverse(triangle: Array, lost: ObsMask) -> Array:

@@ -178,3 +178,32 @@ def test_half_turns_beside_a_stiff_mode_show_nothing_new(lead, turns):
     found = adaptive_smoother(model, t, z, method="dense", query_times=[t[0], t[0] + 0.25, t[3]])
     turned = [[False, False, True, True], [False, False, True, False], [False, False, True, True]]
     np.testing.assert_array_equal(np.isnan(found.mean), turned)
+
+
+@pytest.mark.parametrize(
+    ("rates", "hidden"),
+    [
+        ((16.7, 1 / 60, 1 / 60, 5 / 60), 2),
+        ((50.6, 0.037, 0.014, 0.25), 2),
+        ((38.7, 0.006, 0.0127, 0.0709), 1),
+    ],
+)
+def test_what_is_never_seen_takes_nothing_along(rates, hidden):
+    """Between modes that fade over a long gap: the others as if the model did not have it."""
+    Q, C = np.diag([5e-5, 1e-6, 1e-6, 1e-6]), np.array([[0.5, 1.0, 1.0, -1.0]])
+    C[0, hidden] = 0.0
+    t = np.cumsum([0.0, 1.1, 390.0, 0.9, 2.6, 0.8, 1.5, 1.0])
+    z = np.random.default_rng(5).standard_normal((len(t), 1))
+    model, seen = LinearSDE(-np.diag(rates), Q=Q, R=[[1e-4]], C=C, prior="diffuse"), C[0] != 0
+    smaller = LinearSDE(
+        -np.diag(rates)[np.ix_(seen, seen)], Q=Q[np.ix_(seen, seen)], R=[[1e-4]], C=C[:, seen],
+        prior="diffuse",
+    )  # fmt: skip
+    for estimator, peer in PAIRS:
+        found = estimator(model, t, z, correlation="exact")
+        wanted = peer(smaller, t, z)
+        np.testing.assert_allclose(
+            (found.mean[:, seen] - wanted.mean) / wanted.std, 0.0 * wanted.mean, atol=1e-6
+        )
+        np.testing.assert_allclose(found.std[:, seen], wanted.std, rtol=1e-6)
+        assert np.isnan(found.mean[:, hidden]).all()
