@@ -20,10 +20,12 @@ from afafilter.attention.inputs import (
     Projections,
     check_noise,
     check_structure,
+    future,
     leading_axes,
     per_head,
     per_mode,
     prepare,
+    refuse_flat,
     rotation,
     times_matrix,
     value_rotation,
@@ -220,20 +222,20 @@ def isotropic_attention(
     }
     check_noise(p["key_var"], p["query_var"])
     own = {"process": value_process_var, "key": value_key_var, "query": value_query_var}
-    if choice(prior, "prior", PRIORS) != "dle" or any(x is not None for x in own.values()):
+    refuse_flat(choice(prior, "prior", PRIORS), own)
+    if prior != "dle" or any(x is not None for x in own.values()):
         for name, given in own.items():
             other = p[f"{name}_var"]
             name = f"value_{name}_var"
             p[name] = other if given is None else per_head(given, name)
         check_noise(p["value_key_var"], p["value_query_var"], "value_")
     check_structure(structure, prior, inputs, window_tolerance)
-    side = choice(backward, "backward", ("exact", "symmetric"))
     request = Request(
         inputs,
         leading_axes(inputs, p, ("omega", "omega_value")),
         p,
         law_of(robust, inputs.dim),
-        None if causal else side,
+        future(backward, causal),
         None if window is None else positive_int(window, "window"),
         scalar(window_tolerance, "window_tolerance", low=0.0),
         return_weights,
@@ -339,13 +341,12 @@ def tensor_attention(
         "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
     }
     check_noise(p["key_var"], p["query_var"])
-    side = choice(backward, "backward", ("exact", "symmetric"))
     request = Request(
         inputs,
         leading_axes(inputs, p, set(p) - {"beta"}),
         p,
         law_of(robust, d),
-        None if causal else side,
+        future(backward, causal),
         None if window is None else positive_int(window, "window"),
         0.0,
         return_weights,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, is_complete, real_array, times
+from afafilter._base.checks import Array, choice, is_complete, real_array, times
 from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
 from afafilter.models.structured_noise import StructuredNoise
@@ -293,3 +293,22 @@ def leading_axes(
                 f"got {name} of shape {shape}"
             ) from None
     return lead
+
+
+def future(backward: str, causal: bool) -> str | None:
+    """How future keys are pulled back, checked; None where none count."""
+    side = choice(backward, "backward", ("exact", "symmetric"))
+    if causal and side != "exact":
+        raise ValueError(
+            f"backward={side!r} would change nothing with causal=True: no key is in the future"
+        )
+    return None if causal else side
+
+
+def refuse_flat(prior: str, own: Mapping[str, Any]) -> None:
+    """ValueError where noises of the prior weight are given, but all of its weights are 1."""
+    given = [name for name, value in own.items() if value is not None]
+    if prior == "flat" and given:
+        raise ValueError(
+            f"value_{given[0]}_var would change nothing with prior='flat', whose weights are all 1"
+        )

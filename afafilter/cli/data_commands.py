@@ -256,6 +256,8 @@ def fit(data: Path, **options: Any) -> None:
     """
     from afafilter.cli.fit import fit_command, fit_each_command
 
+    if options["starts"] == 1:
+        refuse_given({"seed"}, "goes with --starts: it draws the further ones")
     command, ending = (
         (fit_each_command, "fits.csv") if options["each"] else (fit_command, "fit.toml")
     )

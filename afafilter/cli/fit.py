@@ -43,7 +43,7 @@ def fit_command(task: Task) -> Generator[str, None, bool]:
         free=begun.moving,
         method=options["method"],
         starts=options["starts"],
-        rng=np.random.default_rng(options["seed"]),
+        rng=None if options["starts"] == 1 else np.random.default_rng(options["seed"]),
         obs_cov=begun.noise,
         inputs=begun.inputs,
         bounds=options["bounds"],

@@ -52,6 +52,11 @@ class Reweighting(NamedTuple):
         positive_int(self.iterations, "iterations")
         if weight is None:
             refuse_idle(None, dict(zip(self._fields, zip(self, USUAL))))
+        elif self.anchor == "prediction" and self.iterations != USUAL.iterations:
+            raise ValueError(
+                f"iterations={self.iterations} would change nothing with anchor='prediction', "
+                "which weighs once: leave it out, or take anchor='estimate'"
+            )
         return self if weight is self.weight else self._replace(weight=weight)
 
 

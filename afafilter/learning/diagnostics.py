@@ -142,6 +142,8 @@ def diagnose(
     """
     from scipy import stats
 
+    if n_params is not None:
+        positive_int(n_params, "n_params", low=0)
     if isinstance(model, FitResult):
         if n_params is None:
             n_params = max(len(model.params) - 1, 0)

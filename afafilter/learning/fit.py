@@ -144,7 +144,11 @@ def fit(
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
     starts = positive_int(starts, "starts")
     drawn = generator(rng) if starts > 1 or rng is not None else None
+    if starts == 1 and rng is not None:
+        raise ValueError("rng would change nothing with starts=1: it draws the further ones")
     model = model_or_family(model, t)
+    if stable is not None and isinstance(model, Family):
+        raise ValueError(f"stable={stable} would change nothing of a family: it is for a LinearSDE")
     if dof is not None:
         if method != "student_t":
             raise ValueError("dof is for method='student_t'")

@@ -193,6 +193,8 @@ class FitResult(ShownAsText):
 
     def to_latex(self, level: float = 0.95, digits: int = 4) -> str:
         """The parameter table as a LaTeX tabular."""
+        positive_int(digits, "digits")
+        fraction(level, "level")
         lines = [r"\begin{tabular}{lrrrr}", r"\hline"]
         ends = rf"{100 * level:g} \% lower & {100 * level:g} \% upper"
         lines += [rf"parameter & value & std.\ error & {ends} \\", r"\hline"]
@@ -211,7 +213,7 @@ class FitResult(ShownAsText):
 
     def summary(self, level: float = 0.95) -> str:
         """A page of text: parameters, intervals, likelihood, criteria, convergence."""
-        percent = f"{100 * level:g}%"
+        percent = f"{100 * fraction(level, 'level'):g}%"
         width = max(len("parameter"), *(len(name) for name in self.params))
         lines = [
             f"Fit by {self.method}: {self.n_obs} observations, log-likelihood {self.loglik:.4f}, "

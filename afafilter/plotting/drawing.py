@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
-from afafilter._base.checks import Array, ObsMask
+from afafilter._base.checks import Array, ObsMask, fraction
 from afafilter.plotting.colours import COLOURS, MARKERS, colour_of, series_style, shades
 from afafilter.results import Estimate
 
@@ -103,7 +103,7 @@ def ellipses(
 ) -> Axes:
     """Probability ellipses of 2-D Gaussians: centres (n, 2), covs (n, 2, 2)."""
     ax = plt.gca() if ax is None else ax
-    radius = np.sqrt(-2 * np.log1p(-level))
+    radius = np.sqrt(-2 * np.log1p(-fraction(level, "level")))
     values, vectors = np.linalg.eigh(covs)
     axes = 2 * radius * np.sqrt(np.clip(values, 0, None))
     angle = np.degrees(np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]))

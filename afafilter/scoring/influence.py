@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, generator, given, real_array, shaped, times
+from afafilter._base.checks import Array, generator, given, real_array, scalar, shaped, times
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.frames import data_frame
 from afafilter.results import Estimate, Trajectories
@@ -170,7 +170,7 @@ def breakdown_curve(
     rows = []
     for rate in shares:
         struck = (uniform < rate)[..., None]
-        error = estimator(model, grid, clean + size * struck * along).mean - x
+        error = estimator(model, grid, clean + scalar(size, "size") * struck * along).mean - x
         square = error[:, pick] ** 2
         known = np.isfinite(square)
         sums = np.where(known, square, 0.0).sum(axis=(1, 2))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, real_array
+from afafilter._base.checks import Array, fraction, positive_int, real_array
 from afafilter._base.masks import refuse_disorder
 from afafilter.results import Estimate, Trajectories
 
@@ -49,6 +50,8 @@ def chosen_steps(steps: Steps, n_times: int) -> Any:
     if steps is None:
         return slice(None)
     if isinstance(steps, slice):
+        if not range(n_times)[steps]:
+            raise ValueError(f"steps must select at least one time, got none: {steps}")
         return steps
     pick = np.asarray(steps)
     if pick.ndim == 1 and pick.dtype.kind == "b" and len(pick) == n_times:
@@ -60,3 +63,22 @@ def chosen_steps(steps: Steps, n_times: int) -> Any:
     if pick.size and (pick.min() < -n_times or pick.max() >= n_times):
         raise ValueError(f"steps must lie in 0..{n_times - 1}, got {pick.min()}..{pick.max()}")
     return pick
+
+
+def checked_levels(levels: Any) -> list[float]:
+    """Levels of intervals in (0, 1), each once."""
+    if not isinstance(levels, (Sequence, np.ndarray)) or isinstance(levels, str):
+        raise TypeError(f"levels must be a sequence of numbers in (0, 1), got {levels!r}")
+    marks = [fraction(level, "levels") for level in levels]
+    if len({*marks}) < len(marks):
+        raise ValueError(f"levels must differ, got {marks}")
+    return marks
+
+
+def checked_lags(lags: int | None, n_times: int) -> int:
+    """How many lags of the innovations are tested; None: ten, or a fifth of the times."""
+    if lags is None:
+        return min(10, n_times // 5)
+    if positive_int(lags, "lags", low=0) >= n_times:
+        raise ValueError(f"lags must be below the number of scored times {n_times}, got {lags}")
+    return lags

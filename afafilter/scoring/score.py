@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, fraction
+from afafilter._base.checks import Array
 from afafilter._base.frames import data_frame
 from afafilter._base.shown import ShownByFields
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.calibration import pit_frame, reliability_frame
-from afafilter.scoring.inputs import Steps, chosen_steps, shared_leading, true_states
+from afafilter.scoring.inputs import (
+    Steps,
+    checked_lags,
+    checked_levels,
+    chosen_steps,
+    shared_leading,
+    true_states,
+)
 from afafilter.scoring.tally import (
     Ratio,
     Tally,
@@ -345,7 +352,7 @@ def score(
     >>> bool(0.9 < found.value("nees") < 1.1)
     True
     """
-    marks = [fraction(x, "levels") for x in levels]
+    marks = checked_levels(levels)
     if not isinstance(estimate, Estimate):
         raise TypeError(
             f"estimate must be an Estimate, got {type(estimate).__name__}; "
@@ -382,8 +389,7 @@ def score(
         S = shared_leading(
             estimate.innovation_cov, lead, (len(estimate.t), p, p), "innovation_cov"
         )[:, pick]
-        chosen = min(10, len(t) // 5) if lags is None else lags
-        score_innovations(residual, S, chosen, joint)
+        score_innovations(residual, S, checked_lags(lags, len(t)), joint)
     elif truth is None:
         raise ValueError("truth must be given: this estimate has no innovations to score")
     return Score(t, n, componentwise, joint, estimate.label, info, pit)

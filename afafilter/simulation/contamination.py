@@ -13,6 +13,7 @@ from afafilter._base.checks import (
     choice,
     covariance,
     positive_int,
+    probabilities,
     real_array,
     scalar,
     square,
@@ -314,15 +315,10 @@ def carried(kicks: Array, plan: Plan) -> Array:
 
 
 def missing_probability(missing: Any, n_times: int, p: int) -> Array | None:
-    probability = real_array(missing, "missing")
+    probability = probabilities(missing, "missing")
     if probability.shape not in ((), (p,), (n_times, p)):
         raise ValueError(
             f"missing must be a number or have shape (p,) = ({p},) or (T, p) = ({n_times}, {p}), "
             f"got {probability.shape}"
-        )
-    if (probability < 0).any() or (probability > 1).any():
-        raise ValueError(
-            f"missing must be probabilities in [0, 1], got {probability.min():g}"
-            f"..{probability.max():g}"
         )
     return probability if probability.any() else None

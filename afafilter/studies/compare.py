@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import generator, positive_int, times
 from afafilter._base.progress import watched
 from afafilter.results import Trajectories
-from afafilter.scoring.inputs import Steps, chosen_steps
+from afafilter.scoring.inputs import Steps, checked_lags, checked_levels, chosen_steps
 from afafilter.scoring.score import LEVELS
 from afafilter.studies.batch import (
     Estimator,
@@ -113,7 +113,8 @@ def compare(
     n, rng = positive_int(n_paths, "n_paths"), generator(rng)
     assumed = model if estimator_model is None else estimator_model
     named = checked_estimators(estimators, assumed, grid)
-    chosen_steps(steps, len(grid))
+    checked_levels(levels)
+    checked_lags(lags, len(grid[chosen_steps(steps, len(grid))]))
     job = Experiment(
         named, model, assumed, grid, x0, outliers, missing, steps, levels, energy, lags, simulator
     )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 KINDS = ("random", "blocks", "forecast")
 LEVEL = 0.95
+SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +90,7 @@ def hold_out(
     *,
     kinds: Sequence[str] = KINDS,
     pieces: int = 5,
-    share: float = 0.1,
+    share: float = SHARE,
     horizon: int | None = None,
     obs_cov: ArrayLike | None = None,
     rng: np.random.Generator | int = 0,
@@ -127,7 +128,8 @@ def hold_out(
     Raises
     ------
     ValueError, TypeError
-        Bad arguments, too few observations. An estimator that fails is noted in `errors`.
+        Bad arguments, or such as would change nothing; too few observations. An estimator that
+        fails is noted in `errors`.
 
     Examples
     --------
@@ -137,6 +139,17 @@ def hold_out(
     >>> type(hold_out(["kalman", "rts"], model, nile.t, nile.z, pieces=2)).__name__
     'HoldOut'
     """
+    asked = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in asked:
+        choice(kind, "kinds", KINDS)
+    if not asked:
+        raise ValueError(f"kinds must name some of {', '.join(KINDS)}, got none")
+    if "forecast" not in asked and horizon is not None:
+        raise ValueError(f"horizon={horizon} would change nothing without 'forecast' among kinds")
+    if {*asked} == {"forecast"} and share != SHARE:
+        raise ValueError(
+            f"share={share} would change nothing without 'random' or 'blocks' among kinds"
+        )
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     if not named:
         raise ValueError("models must hold at least one model, got none")
@@ -171,8 +184,7 @@ def hold_out(
 
     rows: list[dict[str, Any]] = []
     errors: dict[tuple[str, str], str] = {}
-    for kind in (kinds,) if isinstance(kinds, str) else kinds:
-        choice(kind, "kinds", KINDS)
+    for kind in asked:
         hidden = list(_pieces(kind, data, count, share, reach, draw))
         found: dict[tuple[str, str], list[Array]] = {}
         for key in product(named, tried):

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, positive_int, times
+from afafilter._base.checks import Array, positive_int, probabilities, times
 from afafilter.results import Trajectories
 
 
@@ -46,6 +46,7 @@ class Scenario:
     def __post_init__(self) -> None:
         object.__setattr__(self, "t", times(self.t))
         positive_int(self.n_paths, "n_paths")
+        probabilities(self.missing, "missing")
         if positive_int(self.burn_in, "burn_in", low=0) >= len(self.t):
             raise ValueError(
                 f"burn_in must leave at least one of the {len(self.t)} steps, got {self.burn_in}"

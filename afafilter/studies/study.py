@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afafilter._base.checks import fraction, positive_int
+from afafilter._base.checks import positive_int
 from afafilter._base.shown import ShownByFields
 from afafilter._base.signatures import assign
+from afafilter.scoring.inputs import checked_lags, checked_levels
 from afafilter.studies.batch import checked_estimators
 from afafilter.studies.cells import Grid
 from afafilter.studies.result import StudyResult
@@ -77,8 +78,8 @@ class Study(ShownByFields, Grid):
         assumed, grid = self.first_model, next(iter(self.scenarios.values())).t
         named = checked_estimators(self.estimators, assumed, grid)
         assign(self, estimators=named, seeds=_seeds(self.seeds))
-        for level in self.levels:
-            fraction(level, "levels")
+        checked_levels(self.levels)
+        checked_lags(self.lags, min(len(s.t) - s.burn_in for s in self.scenarios.values()))
         for name in self.columns:
             if name not in self.models and name not in self.scenarios:
                 raise ValueError(f"columns must name models or scenarios, got {name!r}")

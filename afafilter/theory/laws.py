@@ -279,6 +279,11 @@ def tune(
     unknown = [name for name in free if name not in TUNABLE]
     if unknown or not free:
         raise ValueError(f"free must name some of {TUNABLE}, got {free!r}")
+    if "inverse_temperature" not in free and max_inverse_temperature != 16.0:
+        raise ValueError(
+            f"max_inverse_temperature={max_inverse_temperature} would change nothing without "
+            "'inverse_temperature' among free"
+        )
     top = np.log(scalar(max_inverse_temperature, "max_inverse_temperature", low=1.0, strict=True))
     positive_int(max_evaluations, "max_evaluations")
     grid = times(t)
