@@ -27,6 +27,7 @@ using Pack = Vec<double, LANES<double>>;
 constexpr int W = LANES<double>;
 constexpr int BUNDLE = 8;   // queries that lie side by side in memory: a whole number of packs on every machine
 constexpr double FLOOR = 300.0;   // factors e^x go from e^-300 to e^300: past that a state is known to 1e-130, or not at all
+inline const double LEAST = std::exp(-FLOOR);
 
 // Observations in order of time. Entry k of phi, root: Phi and the lower root of V over the step from stamp
 // k - 1 to k; of turn, back: E over it and its inverse. quiet: the decay that the units of a coordinate follow, or 0.
@@ -153,6 +154,7 @@ template <int D> struct Walk {
     int d_;
     int r;                                       // most rows of an observation
     bool partial, whole, level;                  // are there ranks < d, = d; do all coordinates grow alike
+    bool faint = false;                          // may anything be left of an observation by less than e^-300
     int64_t query[W];                            // of each lane
     Pack time, reach, from, to;                  // from <= j < to: observations of this side
     Scratch<Pack, D * D> turn, back, noise;      // E, E^-1, root of V
@@ -184,6 +186,12 @@ template <int D> struct Walk {
         }
         time = load<W>(t);
         reach = load<W>(far);
+        const int64_t last = flow.stamps.shape[0] - 1;
+        faint = false;
+        for (int l = 0; l < W; l++)
+            for (int k = 0; k < dim(); k++)
+                for (const double end : {flow.stamps[0], flow.stamps[last]})
+                    faint = faint || (query[l] >= 0 && flow.rate[k] * std::fabs(t[l] - end) < -FLOOR);
     }
 
     // Past and future, each from the query outwards; reversed: time is, so that the past lies along the flow.
@@ -314,6 +322,10 @@ template <int D> struct Walk {
         });
         each<D * D>(0, d * d, [&](int i) AFA_HERE { X[i] = M[i], L[i] = noise[i]; });
         append<D, D>(&L[0], d, &X[0], d, d, d, d);
+        for (int i = 0; faint && i < d; i++) {
+            const Pack left = growth[i] < -2 * FLOOR ? Pack{} : exponential(clip(growth[i] + FLOOR, -FLOOR, 0.0));
+            each<D>(0, d, [&](int c) AFA_HERE { M[i * d + c] *= left; });
+        }
         invert_lower<D>(&L[0], &G[0], d);
         fill<D, D>(&T[0], d, d, [&](int i, int c) AFA_HERE {   // r = d
             return sum_of<D, Pack>(0, i + 1, [&](int e) AFA_HERE { return G[i * d + e] * M[e * d + c]; });
@@ -355,7 +367,7 @@ template <int D> struct Walk {
                 const Pack apart = -growth[k] - top;   // what is e^-600 beside the fastest is not shown
                 U[a * d + k] = level ? x : apart < -2 * FLOOR ? Pack{} : Pack(x * exponential(clip(apart, -2 * FLOOR, 0.0)));
             });
-            size[a] = exponential(clip(-top, -FLOOR, FLOOR));
+            size[a] = -top < -2 * FLOOR ? Pack{} : exponential(clip(-top, -2 * FLOOR, FLOOR));
             // Gram-Schmidt, twice (Golub & Van Loan, section 5.2.7): C E^-1 = H U^T, H lower triangular.
             for (int b = 0; b < rank; b++) H[a * rank + b] = Pack{};
             for (int pass = 0; pass < 2; pass++)
@@ -370,7 +382,10 @@ template <int D> struct Walk {
         }
         invert_lower<D>(&H[0], &M[0], rank);
         for (int a = 0; a < rank; a++) {
-            for (int b = 0; b < rank; b++) L[a * rank + b] = M[a * rank + b] = M[a * rank + b] * size[b];
+            for (int b = 0; b < rank; b++) {   // noise never ends, what is left of y does
+                L[a * rank + b] = M[a * rank + b] * larger(size[b], spread<Pack>(LEAST));
+                M[a * rank + b] *= size[b];
+            }
             each<D>(0, d, [&](int c) AFA_HERE {   // X = U^T root V
                 X[a * d + c] = sum_of<D, Pack>(c, d, [&](int e) AFA_HERE { return U[a * d + e] * noise[e * d + c]; });
             });

@@ -58,8 +58,8 @@ def solve_triangles(
         From what `left_open` says of open directions here and at the first observation (m, d, d),
         as rows, of queries (m,): the same in the triangle's coordinates.
     unit_of_state : ndarray, shape (n, d), optional
-        Of each coordinate. Given: beside something that is open, what an equation shows of a
-        coordinate by DECAYED of what else it shows is forgotten.
+        Of each coordinate. Given: what an equation shows of a coordinate that open directions have
+        part in, by DECAYED of what else it shows, is forgotten.
     """
     if not np.isfinite(triangle).all():
         raise ValueError(
@@ -68,6 +68,7 @@ def solve_triangles(
         )
     unknown: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
     fixed: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)
+    apart: ObsMask = np.zeros(triangle.shape[:-1], dtype=bool)  # has no part in what is open
     doubt: ObsMask = np.zeros(triangle.shape[:-2], dtype=bool)
     largest = np.abs(triangle).max(axis=-2, keepdims=True)
     unit = np.where(largest > 0, largest, 1.0)
@@ -81,6 +82,7 @@ def solve_triangles(
         for p in range(len(triangle)):
             open_ = columns(known.at, known.here, known.first)
             fixed[p, known.at] = _one_each(open_)
+            apart[p, known.at] = (open_ == 0).all(axis=-2)
             doubt[p, known.at] = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
     if own.any():
         pivot = np.abs(np.einsum("...aa->...a", scaled))
@@ -90,6 +92,7 @@ def solve_triangles(
             if len(found.at):
                 open_ = columns(np.array([i]), found.here, found.first)
                 fixed[p, i] = _one_each(open_)[0]
+                apart[p, i] = (open_[0] == 0).all(axis=0)
                 doubt[p, i] = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])[0]
     turn = None
     fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
@@ -98,7 +101,7 @@ def solve_triangles(
         if unit_of_state is not None:
             shown = np.abs(of_state)
             gone = shown < DECAYED * shown.max(axis=-1, keepdims=True)
-            scaled = np.where(gone & some[..., None, None], 0.0, scaled)
+            scaled = np.where(gone & some[..., None, None] & ~apart[..., None, :], 0.0, scaled)
         turn, scaled[some] = _without(scaled[some], fixed[some])
     lost: ObsMask = (np.einsum("...aa->...a", scaled) == 0.0) | empty
     X = _inverse(scaled, lost)

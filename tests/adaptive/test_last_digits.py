@@ -230,3 +230,26 @@ def test_a_weight_beyond_the_floating_point_range_is_refused(late, method):
             adaptive_smoother(model, t, z, **options)
     found = adaptive_smoother(model, t, z, window=1, **options)
     assert np.isfinite(found.mean).all()
+
+
+@pytest.mark.parametrize("lag", [0.2, 0.31, 0.345])
+@pytest.mark.parametrize("columns", [[0], [0, 1]])
+def test_what_is_left_of_a_row_after_hundreds_of_decays(lag, columns):
+    """The first row says that the fast mode is 0: the last one then shows the slow one."""
+    C = np.array([[0.5, 1.0], [0.5, 1.0]])[columns]
+    model = LinearSDE(-np.diag([1000.0, 1.0]), Q=np.diag([5e-5, 1e-6]), R=np.eye(len(C)), C=C)
+    t, z = np.array([0.0, 1.0]), np.array([[0.5, 0.3], [0.2, 0.2]])[:, columns]
+    found = adaptive_filter(model, t, z, method="dense", query_times=[1.0 + lag])
+    np.testing.assert_allclose(found.mean[0, 1], 0.2 * np.exp(-lag), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [3, 6])
+@pytest.mark.parametrize("never_seen", [0.0, -1.0])
+def test_what_is_open_forgets_nothing_of_what_has_no_part_in_it(rows, never_seen):
+    """Of equal rows for two modes one goes to the mode of which they show e^-250."""
+    A, Q = np.diag([-1000.0, -1.0, never_seen]), np.diag([50.0, 1.0, 1.0])
+    model = LinearSDE(A, Q=Q, R=[[1.0]], C=[[0.5, 1.0, 0.0]], delay=0.25, prior="diffuse")
+    t, z = np.arange(float(rows)), np.random.default_rng(0).standard_normal((rows, 1))
+    found = adaptive_filter(model, t, z, method="dense")
+    np.testing.assert_array_equal(np.isnan(found.mean[-1]), [False, False, True])
+    np.testing.assert_allclose(found.cov[-1, 0, 0], 50.0 / 2000.0 / (rows - 1), rtol=1e-9)

@@ -21,7 +21,7 @@ from tests.fuzz.cases import Case
 TOLERANCE = 1e-6
 EXCUSED = 200.0
 MOVED = 3
-BORDER = (1e-30, 1e-15, 1e-14, 1e-12, 1e-11, 1e-10)
+BORDER = (1e-200, 1e-30, 1e-15, 1e-14, 1e-12, 1e-11, 1e-10)
 """Sizes at which rounding may end and information begin: what lies in between is on the border.
 
 The first takes the numbers of the model literally.
@@ -107,6 +107,7 @@ class Truth:
         neighbours: list[Ask] = [lambda e, gone=gone: what(e.forgetful(gone)) for gone in GONE]
         neighbours += [lambda e, size=size: what(e.with_rounding(size)) for size in BORDER]
         neighbours.append(lambda e: what(e.forgetful().with_rounding(BORDER[0])))
+        neighbours.append(lambda e: what(e.again(uncoupled(e.put))))
         laws = [wanted]
         for other in neighbours:
             laws.append(self.ask(other))
@@ -144,6 +145,24 @@ def nudge(rng: np.random.Generator) -> Callable[[str, Any], Any]:
         v = sd * each(lambda x: arb(float(x)), rng.uniform(-1, 1, cov.shape[-1]))
         fresh = eps * v[..., :, None] * v[..., None, :]
         return cov * scale * scale[:, None] + (fresh if name != "R" else 0)
+
+    return change
+
+
+def uncoupled(put: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Dynamics without the entries of pairs that drive each other by less than a rounding.
+
+    Of their rates, in any units: what is left of 0 in another basis.
+    """
+
+    def change(name: str, values: Any) -> Any:
+        balls = put(name, values)
+        if name != "A":
+            return balls
+        rate = np.abs(np.diag(values))
+        both = np.abs(values * values.T) <= (1e-15 * (rate + rate[:, None])) ** 2
+        np.fill_diagonal(both, False)
+        return np.where(both & (values != 0) & (values.T != 0), arb(0), balls)
 
     return change
 
