@@ -32,7 +32,7 @@ from afafilter.learning.parameters.parametrisation import FamilyParameters, fami
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import compare_with_filter, promising, report
-from afafilter.likelihood.data import Many
+from afafilter.likelihood.data import SeriesBatch
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
@@ -273,13 +273,13 @@ def _fit_side_by_side(
     family: Family, t: Array, values: Array, search: dict[str, Any], errors: dict[int, str]
 ) -> list[FitResult | None]:
     """All searches side by side."""
-    many = Many.of(t, values)
+    batch = SeriesBatch.of(t, values)
     problems: list[Problem] = []
     kept: list[int] = []
     par: Any = None
     for k, z in enumerate(values):
         try:
-            data = many.data(k)
+            data = batch.data(k)
             refuse_degenerate(z, data)
             begin = family_start(family, t, z)
             par = FamilyParameters(family, *begin) if par is None else par.restarted(*begin)
@@ -292,7 +292,7 @@ def _fit_side_by_side(
     found: list[FitResult | None] = [None] * len(values)
     if not problems:
         return found
-    for k, one in zip(kept, _search(par, many.of_those(kept), problems, search), strict=True):
+    for k, one in zip(kept, _search(par, batch.subset(kept), problems, search), strict=True):
         if isinstance(one, str):
             errors[k] = one
         else:
@@ -301,10 +301,10 @@ def _fit_side_by_side(
 
 
 def _search(
-    par: FamilyParameters, many: Many, problems: Sequence[Problem], search: dict[str, Any]
+    par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem], search: dict[str, Any]
 ) -> Iterator[FitResult | str]:
     """The fit of each problem, or why there is none."""
-    objective = EachObjective(par, many, problems)
+    objective = EachObjective(par, batch, problems)
     owner, start, values, grads = _starts(objective, problems)
     typical = np.array([problem.parametrisation.typical for problem in problems])
     bounds = [problems[s].bounds(theta) for s, theta in zip(owner, start, strict=True)]

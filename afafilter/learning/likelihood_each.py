@@ -11,7 +11,7 @@ from afafilter._base.checks import Array
 from afafilter.learning.optimise import Objective
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.learning.problem import Problem
-from afafilter.likelihood.data import Many
+from afafilter.likelihood.data import SeriesBatch
 from afafilter.likelihood.loglik import in_one_call
 from afafilter.likelihood.recursions import loglik_sdes
 
@@ -25,10 +25,12 @@ class EachObjective:
     n_evals : (S,) points asked of each problem.
     """
 
-    def __init__(self, par: FamilyParameters, many: Many, problems: Sequence[Problem]) -> None:
-        """Problem s is about series s of `many`; all have the parameters of `par`."""
+    def __init__(
+        self, par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem]
+    ) -> None:
+        """Problem s is about series s of `batch`; all have the parameters of `par`."""
         self.n_evals = np.zeros(len(problems), np.int64)
-        self._par, self._many, self._problems = par, many, problems
+        self._par, self._batch, self._problems = par, batch, problems
 
     def __call__(self, thetas: Array, which: Any) -> tuple[Array, Array]:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
@@ -40,10 +42,10 @@ class EachObjective:
             together = np.zeros(len(thetas), bool)
         else:
             q = self._par.flat.shape[1]
-            together = in_one_call(arrays[0], q, self._many.grid.longest)
+            together = in_one_call(arrays[0], q, self._batch.grid.longest)
         if together.any():
             some = tuple(np.ascontiguousarray(array[together]) for array in arrays)
-            found, slopes = loglik_sdes(some, self._par.flat, self._many, which[together])
+            found, slopes = loglik_sdes(some, self._par.flat, self._batch, which[together])
             values[together] = found
             grads[together] = self._par.pullbacks(thetas[together], slopes)
         for k in np.flatnonzero(~together):

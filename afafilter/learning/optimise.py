@@ -114,10 +114,10 @@ def maximise(
     """
     value, grad = objective(start)
     at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
-    many, typical = _as_batch(objective), par.typical[None]
-    scale = search_scales(many, at[0], at[2], typical, par.roots)
-    top = bfgs(many, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
-    info = accurate_informations(many, top.thetas, top.grads, typical)[0]
+    batched, typical = _as_batch(objective), par.typical[None]
+    scale = search_scales(batched, at[0], at[2], typical, par.roots)
+    top = bfgs(batched, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
+    info = accurate_informations(batched, top.thetas, top.grads, typical)[0]
     found = top.of(0, (info, spectra(info, par.typical)))
     search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
     return refine(objective, found, bounds, par, limited=limited, **search)

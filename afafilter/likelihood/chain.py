@@ -1,4 +1,4 @@
-"""Plain arrays of models, the discrete-time chain that they make on a grid, and the way back.
+"""Arrays of models, their discrete-time chain on the grid of the data, and the map's adjoint.
 
 A gradient by the arrays of a chain (see `afafilter.likelihood.recursions`) is carried to those of
 the model: through the exact discretisation in reverse mode, and through the law of the first state.
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.likelihood.data import Data, plain
-from afafilter.likelihood.inputs import Slopes, input_shift
+from afafilter.likelihood.data import Data, writable
+from afafilter.likelihood.inputs import InputGradient, input_shift
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import lower_roots, transition_adjoint, transitions
@@ -22,16 +22,16 @@ from afafilter.models.forcing import Forcing
 from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
 
-COMPILED_REACH = 1e4
-"""||A|| dt up to which the core's discretisation is asked."""
-ROUGH = 1e-10
-"""Error that its doublings may leave."""
-FAINT = 16.0
-"""Decay times in one step from which the compiled Phi - I has too few digits of a flat start."""
+LARGEST_NORM = 1e4
+"""||A|| dt above which the core's Taylor series with doubling is not used."""
+TAYLOR_ERROR = 1e-10
+"""Largest error of Phi that its doublings may accumulate."""
+SAFE_NORM = 16.0
+"""||A|| dt, or decay times per step, up to which the core's Phi - I is always exact enough."""
 
 
 class PriorArrays(NamedTuple):
-    """Law of the state at t0 (None: the first time): mean, covariance, flat basis (d, q)."""
+    """Prior at t0 (None: the first time): mean (d,), covariance (d, d), flat basis (d, q)."""
 
     mean: Array
     cov: Array
@@ -66,7 +66,7 @@ class System(NamedTuple):
     def of(cls, model: LinearSDE) -> System:
         """The arrays of a model, writable."""
         A, Q, drift, C, offset, R = (
-            plain(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
+            writable(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
         )
         system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
         return system if model.forcing is None else system.driven(model.forcing)
@@ -74,8 +74,8 @@ class System(NamedTuple):
     def driven(self, forcing: Forcing) -> System:
         """The system under these inputs."""
         d, p, m = len(self.A), len(self.R), forcing.u.shape[1]
-        direct = np.zeros((p, m)) if forcing.direct is None else plain(forcing.direct)
-        return self._replace(gain=plain(forcing.gain(d)), direct=direct, forcing=forcing)
+        direct = np.zeros((p, m)) if forcing.direct is None else writable(forcing.direct)
+        return self._replace(gain=writable(forcing.gain(d)), direct=direct, forcing=forcing)
 
 
 class DiscreteSystem(NamedTuple):
@@ -94,7 +94,7 @@ class DiscreteSystem(NamedTuple):
     def of(cls, model: DiscreteModel) -> DiscreteSystem:
         """The arrays of a model, writable."""
         F, Q, b, H, d, R = (
-            plain(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
+            writable(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
         )
         return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
 
@@ -102,14 +102,14 @@ class DiscreteSystem(NamedTuple):
 def _prior(prior: Any) -> PriorSpec:
     if isinstance(prior, Prior):
         law = prior.law
-        return PriorArrays(plain(law.mean), plain(law.cov), plain(law.diffuse), prior.t0)
+        return PriorArrays(writable(law.mean), writable(law.cov), writable(law.diffuse), prior.t0)
     return str(prior)
 
 
-class Lead(NamedTuple):
-    """The step from a prior before the first observation, and its law there.
+class PriorStep(NamedTuple):
+    """Transition from the time of an earlier prior to the first observation.
 
-    F (1, d, d), b (1, d), V (1, d, d) over `gap`; law at its begin.
+    F (1, d, d), b (1, d), V (1, d, d) over `gap`; law: the prior, at the start of the step.
     """
 
     F: Array
@@ -123,10 +123,10 @@ class Chain(NamedTuple):
     """Discrete-time system of T observations; as a gradient, the derivative by each array.
 
     K distinct transitions F, b, V, `index` (T,) the one that leads into each observation; C rows of
-    H, shift, R, `row` (T,) the one that shows it; law of the first state. times and sizes say how
-    exact the transitions are, which decides what flat directions are seen. root: columns of V's
-    lower roots, where they are known better than V tells them. lead: where the prior holds earlier;
-    the recursions begin there, so that nothing is lost on the way.
+    H, shift, R, `row` (T,) the one of each observation; law of the first state. times and sizes
+    bound the rounding of the transitions, on which rank decisions rest (core/rank.h). root: columns
+    of V's lower roots, where they are known better than V tells them. prior_step: of a prior at an
+    earlier time; the recursions then start there.
     """
 
     F: Array  # (K, d, d)
@@ -143,13 +143,13 @@ class Chain(NamedTuple):
     times: Array  # (T,)
     sizes: ComponentSizes
     root: Array | None = None  # (K, d, d)
-    lead: Lead | None = None
+    prior_step: PriorStep | None = None
 
-    def led(self) -> Chain:
-        """With the step of `lead` as the last of the transitions, into what is now node 1."""
-        if self.lead is None:
+    def with_prior_step(self) -> Chain:
+        """The chain from the time of the prior on: its step is the last transition, into node 1."""
+        if self.prior_step is None:
             return self
-        F, b, V, law, gap = self.lead
+        F, b, V, law, gap = self.prior_step
         root = self.root
         last = np.array([len(self.F)] * 2)
         return self._replace(
@@ -163,12 +163,12 @@ class Chain(NamedTuple):
             flat=law.diffuse,
             times=np.concatenate([self.times[:1] - gap, self.times]),
             root=None if root is None else np.concatenate([root, lower_roots(V)]),
-            lead=None,
+            prior_step=None,
         )
 
 
-def _shown(T: int, *arrays: Array) -> tuple[Any, ...]:
-    """H, shift, R with one common leading length, 1 or T, and the row of each observation."""
+def _observation_rows(T: int, *arrays: Array) -> tuple[Any, ...]:
+    """H, shift, R of one leading length, 1 or T, and the row (T,) of each observation."""
     count = max(len(array) for array in arrays)
     row = np.arange(T) if count > 1 else np.zeros(T, np.int64)
     return (*(_repeated(array, count) for array in arrays), row)
@@ -177,7 +177,7 @@ def _shown(T: int, *arrays: Array) -> tuple[Any, ...]:
 def _repeated(array: Array, count: int) -> Array:
     if len(array) == count:
         return array
-    return plain(np.broadcast_to(array, (count, *array.shape[1:])))
+    return writable(np.broadcast_to(array, (count, *array.shape[1:])))
 
 
 def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
@@ -188,20 +188,20 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d))
 
 
-def within_reach(A: Array, longest: float) -> bool:
-    """Whether the core's discretisation keeps its digits over steps up to `longest`.
+def core_suffices(A: Array, longest: float) -> bool:
+    """Whether the core's Taylor series is exact enough over steps up to `longest`.
 
     A doubling leaves in Phi^2 a rounding of |Phi| |Phi|, which is larger where these cancel: of
     powers of t in another basis than their own. Counted by tr |Phi|^2, which no units change.
     """
-    reach = float(np.abs(A).sum(axis=0).max()) * longest
-    if not FAINT < reach <= COMPILED_REACH:
-        return reach <= FAINT
-    halves = np.ldexp(longest, -np.arange(int(np.ceil(np.log2(reach)))))
+    norm = float(np.abs(A).sum(axis=0).max()) * longest
+    if not SAFE_NORM < norm <= LARGEST_NORM:
+        return norm <= SAFE_NORM
+    halves = np.ldexp(longest, -np.arange(int(np.ceil(np.log2(norm)))))
     with np.errstate(over="ignore"):
         Phi = np.abs(transitions(A, np.zeros(A.shape), np.zeros(len(A)), halves)[0])
         rounding = np.finfo(float).eps * np.einsum("kij,kji->k", Phi, Phi).max()
-    return bool(rounding <= ROUGH)
+    return bool(rounding <= TAYLOR_ERROR)
 
 
 def sde_chain(
@@ -209,23 +209,29 @@ def sde_chain(
 ) -> tuple[Chain, Callable[[Chain], System]]:
     """The chain of an SDE on the data's grid, and the map from chain to system gradients.
 
-    law : that of a stationary prior, where it is known.
+    law : of the first state under a stationary prior, if already computed.
     """
     A, Q, u = system.A, system.Q, system.drift
-    (mean, cov, flat), prior_pullback, lead = _sde_prior(system, data.t[0] - system.delay, law)
-    reach = np.abs(A).sum(axis=0).max() * data.longest
-    faint = flat.shape[1] > 0 and reach > FAINT and _decay(A) * data.longest > FAINT
+    (mean, cov, flat), prior_pullback, prior_step = _sde_prior(
+        system, data.t[0] - system.delay, law
+    )
+    norm = np.abs(A).sum(axis=0).max() * data.longest
+    decayed = (
+        flat.shape[1] > 0 and norm > SAFE_NORM and _fastest_decay(A) * data.longest > SAFE_NORM
+    )
     root = None
-    if within_reach(A, data.longest) and not faint:
+    if core_suffices(A, data.longest) and not decayed:
         F, b, V = transitions(A, Q, u, data.steps)
     else:
         flow = discretiser.Discretiser(A, Q, u)
         (F, b, V), root = flow(data.steps), flow.roots(data.steps)[2]
     R = system.R[None] if data.obs_cov is None else data.obs_cov
     shown, input_pullback = _shift(system, data)
-    H, shift, R, row = _shown(len(data.t), system.C[None], shown, R)
+    H, shift, R, row = _observation_rows(len(data.t), system.C[None], shown, R)
     sizes = _sizes(A, flat.shape[1])
-    chain = Chain(F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes, root, lead)
+    chain = Chain(
+        F, b, V, data.index, H, shift, R, row, mean, cov, flat, data.t, sizes, root, prior_step
+    )
     K = len(data.steps)
 
     def pullback(g: Chain) -> System:
@@ -244,8 +250,8 @@ def sde_chain(
     return chain, pullback
 
 
-def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], Slopes] | None]:
-    """What observations show beside C x_0: offset (1, p), with inputs + C x_u + D u (T, p)."""
+def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], InputGradient] | None]:
+    """Known part of the observations: offset (1, p); with inputs offset + C x_u + D u (T, p)."""
     if system.forcing is None:
         return system.offset[None], None
     assert system.gain is not None
@@ -263,16 +269,15 @@ def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], Slopes]
     return system.offset + shift, pullback
 
 
-def _decay(A: Array) -> float:
-    """The fastest rate at which a mode decays."""
+def _fastest_decay(A: Array) -> float:
+    """Decay rate of the fastest mode, 1/time."""
     return float(-np.linalg.eigvals(A).real.min())
 
 
 def _sde_prior(
     system: System, t_first: float, law: InitialLaw | None
-) -> tuple[InitialLaw, Callable[[Chain], Any], Lead | None]:
-    """Law of the first state, the pullback of a gradient by it to (A, Q, drift, prior arrays), and
-    the step that leads from an earlier prior to it."""
+) -> tuple[InitialLaw, Callable[[Chain], Any], PriorStep | None]:
+    """Law of the first state, its pullback to (A, Q, drift, prior arrays), and the prior's step."""
     A, Q, u, prior = system.A, system.Q, system.drift, system.prior
     if isinstance(prior, PriorArrays):
         law = InitialLaw(prior.mean, prior.cov, prior.flat)
@@ -294,18 +299,17 @@ def _sde_prior(
 
 def _earlier_prior(
     system: System, law: InitialLaw, gap: float
-) -> tuple[InitialLaw, Callable[[Chain], Any], Lead]:
+) -> tuple[InitialLaw, Callable[[Chain], Any], PriorStep]:
     """`_sde_prior` of a law that holds by `gap` before the first state.
 
-    A gradient is by the chain with the lead's step at its end, and by the law there; or, without
-    that step, by the law of the first state.
+    The pullback takes a gradient by `Chain.with_prior_step`, or by a chain without that step.
     """
     A, Q, u = system.A, system.Q, system.drift
     steps = np.array([gap])
     Phi, psi, V = discretiser.transition(A, Q, u, steps)
 
     def pullback(g: Chain) -> Any:
-        if g.lead is None:
+        if g.prior_step is None:
             parts, first = (g.F[-1:], g.b[-1:], g.V[-1:]), PriorArrays(g.mean, g.cov, g.flat)
         else:
             (F,), gm, gP, gD = Phi, g.mean, g.cov, g.flat
@@ -316,7 +320,7 @@ def _earlier_prior(
             )
         return *transition_adjoint((A, Q, u), steps, *parts), first
 
-    return law.moved(Phi[0], psi[0], V[0]), pullback, Lead(Phi, psi, V, law, gap)
+    return law.moved(Phi[0], psi[0], V[0]), pullback, PriorStep(Phi, psi, V, law, gap)
 
 
 def discrete_chain(
@@ -324,21 +328,21 @@ def discrete_chain(
 ) -> tuple[Chain, Callable[[Chain], DiscreteSystem]]:
     """The chain of a discrete-time system, and the map from chain to system gradients.
 
-    law : that of a stationary prior, where it is known.
+    law : of the first state under a stationary prior, if already computed.
     """
     T = len(data.t)
     varying = system.time_varying
     moving = bool({"F", "Q", "b"} & set(varying))
-    lead = {name: len(getattr(system, name)) for name in varying}
-    if any(length != T for length in lead.values()):
-        raise ValueError(f"time-varying arrays must have the data's length {T}, got {lead}")
+    lengths = {name: len(getattr(system, name)) for name in varying}
+    if any(length != T for length in lengths.values()):
+        raise ValueError(f"time-varying arrays must have the data's length {T}, got {lengths}")
 
     def spread(name: str) -> Array:
         value: Array = getattr(system, name)
         if name in varying:
             return value
         count = T if moving and name in ("F", "Q", "b") else 1
-        return plain(np.broadcast_to(value, (count, *value.shape)))
+        return writable(np.broadcast_to(value, (count, *value.shape)))
 
     n = system.F.shape[-1]
     if isinstance(system.prior, PriorArrays):
@@ -350,7 +354,7 @@ def discrete_chain(
         mean, cov, flat = law
     index = np.arange(T, dtype=np.int64) if moving else np.zeros(T, np.int64)
     R = spread("R") if data.obs_cov is None else data.obs_cov
-    H, shift, R, row = _shown(T, spread("H"), spread("d"), R)
+    H, shift, R, row = _observation_rows(T, spread("H"), spread("d"), R)
     sizes = _sizes(system.F, flat.shape[1], given=True)
     F, b, V = spread("F"), spread("b"), spread("Q")
     chain = Chain(F, b, V, index, H, shift, R, row, mean, cov, flat, data.t, sizes)

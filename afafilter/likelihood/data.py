@@ -22,8 +22,8 @@ class Group:
     scale: Array  # (T,)
     paths: Any  # (n,) positions among the flattened paths
 
-    def led(self) -> Group:
-        """With a time before the first one, at which nothing is observed."""
+    def with_prior_step(self) -> Group:
+        """With an earlier time, that of the prior, at which nothing is observed."""
         _, p, n = self.z.shape
         z = np.concatenate([np.zeros((1, p, n)), self.z])
         mask = np.concatenate([np.zeros((1, p), bool), self.mask])
@@ -55,33 +55,33 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Many:
-    """K series on one grid, each to have a model of its own."""
+class SeriesBatch:
+    """K series on one time grid, each with a model of its own."""
 
     grid: Data  # without observations
     z: Array  # (K, T, p), 0 where missing
-    seen: ObsMask  # (K, T, p)
+    observed: ObsMask  # (K, T, p)
     scale: Array  # (T,) ones
 
     @classmethod
-    def of(cls, t: ArrayLike, z: Array) -> Many:
+    def of(cls, t: ArrayLike, z: Array) -> SeriesBatch:
         """Of times and observations (K, T, p), NaN = missing."""
         grid = times(t)
-        seen = ~np.isnan(z)
+        observed = ~np.isnan(z)
         steps, index = steps_of(grid)
         row = np.zeros(len(grid), np.int64)
         empty = Data(grid, steps, index, (), 0, 1, None, float(steps.max()), row)
-        return cls(empty, np.where(seen, z, 0.0), seen, np.ones(len(grid)))
+        return cls(empty, np.where(observed, z, 0.0), observed, np.ones(len(grid)))
 
-    def of_those(self, which: Any) -> Many:
-        """Some of the series."""
-        return replace(self, z=self.z[which], seen=self.seen[which])
+    def subset(self, which: Any) -> SeriesBatch:
+        """The series `which` alone."""
+        return replace(self, z=self.z[which], observed=self.observed[which])
 
     def data(self, k: int) -> Data:
         """Series k alone, as of `prepare`."""
-        seen = self.seen[k]
-        group = Group(self.z[k, :, :, None], seen, self.scale, np.zeros(1, np.int64))
-        n_obs = int(np.count_nonzero(seen))
+        observed = self.observed[k]
+        group = Group(self.z[k, :, :, None], observed, self.scale, np.zeros(1, np.int64))
+        n_obs = int(np.count_nonzero(observed))
         return replace(self.grid, groups=(group,) if n_obs else (), n_obs=n_obs)
 
 
@@ -97,7 +97,9 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
     values = observations(z, len(grid), obs_dim)
     covs = None
     if obs_cov is not None:
-        covs = plain(observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim), values))
+        covs = writable(
+            observation_covariances(obs_cov, len(grid), obs_dim, np.eye(obs_dim), values)
+        )
     flat = values.reshape(-1, len(grid), obs_dim)
     present = ~np.isnan(flat)
     groups = []
@@ -108,18 +110,18 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
             groups.append(Group(z, mask, np.ones(len(grid)), paths))
     steps, index = steps_of(grid)
     longest, row = float(steps.max()), np.zeros(len(grid), np.int64)
-    seen = int(np.count_nonzero(present))
-    return Data(grid, steps, index, tuple(groups), seen, len(flat), covs, longest, row)
+    observed = int(np.count_nonzero(present))
+    return Data(grid, steps, index, tuple(groups), observed, len(flat), covs, longest, row)
 
 
 def steps_of(t: Array) -> tuple[Array, Any]:
-    """Distinct intervals of a grid, and which one leads into each time (the first: none, 0)."""
+    """Distinct intervals of a grid (K,), and the index (T,) of the one that ends at each time."""
     if len(t) == 1:
         return np.zeros(1), np.zeros(1, np.int64)
     steps, index = distinct_steps(t[1:] - t[:-1], t[1:])
     return steps, np.concatenate([index[:1], index])
 
 
-def plain(array: Any) -> Array:
-    """A writable C-ordered copy in double precision, as the kernels take them."""
+def writable(array: Any) -> Array:
+    """A writable C-ordered float64 copy, as kernels take it."""
     return np.array(array, dtype=np.float64, order="C")

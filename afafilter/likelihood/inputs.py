@@ -18,7 +18,7 @@ from afafilter.linalg.transitions import transition_adjoint
 from afafilter.models.forcing import Forcing, driven_nodes, input_nodes
 
 
-class Slopes(NamedTuple):
+class InputGradient(NamedTuple):
     """Gradient by A, C, M and D."""
 
     A: Array
@@ -29,7 +29,7 @@ class Slopes(NamedTuple):
 
 def input_shift(
     A: Array, C: Array, gain: Array, direct: Array, forcing: Forcing, at: tuple[Array, Array, float]
-) -> tuple[Array, Callable[[Array], Slopes]]:
+) -> tuple[Array, Callable[[Array], InputGradient]]:
     """C x_u + D u (T, p), and the map from its gradient (T, p) to that by A, C, M, D.
 
     at : times of the states, times of the observations, and the origin, where x_u = 0 (it must not
@@ -47,10 +47,10 @@ def input_shift(
         x[late] = path[nodes.asked]
     shift = x @ C.T + u @ direct.T
 
-    def pullback(g: Array) -> Slopes:
+    def pullback(g: Array) -> InputGradient:
         gC, gD = g.T @ x, g.T @ u
         if not moved:
-            return Slopes(np.zeros((d, d)), gC, np.zeros_like(gain), gD)
+            return InputGradient(np.zeros((d, d)), gC, np.zeros_like(gain), gD)
         adjoint = np.zeros(path.shape)
         np.add.at(adjoint, nodes.asked, g[late] @ C)
         for k in range(len(path) - 2, -1, -1):
@@ -62,6 +62,6 @@ def input_shift(
         none = np.zeros((len(nodes.steps), 2 * d))
         gA = transition_adjoint(augmented(A), nodes.steps, gBoth, none, np.zeros_like(gBoth))[0]
         gM = np.einsum("kij,ki,km->jm", Gamma[nodes.which], later, nodes.inputs)
-        return Slopes(gA[:d, :d], gC, gM, gD)
+        return InputGradient(gA[:d, :d], gC, gM, gD)
 
     return shift, pullback

@@ -19,14 +19,14 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter._base.doubts import warn_of_rounding
 from afafilter.likelihood.chain import (
-    FAINT,
+    SAFE_NORM,
     Chain,
     DiscreteSystem,
     PriorArrays,
     System,
+    core_suffices,
     discrete_chain,
     sde_chain,
-    within_reach,
 )
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
@@ -38,7 +38,7 @@ def make_chain(
 ) -> tuple[Chain, Callable[[Chain], Any]]:
     """The chain of either kind of system and the pullback of its gradient.
 
-    law : that of a stationary prior, where it is known.
+    law : of the first state under a stationary prior, if already computed.
     """
     if isinstance(system, System):
         return sde_chain(system, data, law)
@@ -50,30 +50,30 @@ def chain_loglik(
 ) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
-    Where the chain has a lead, the gradient is by `chain.led()`; moments are those at the data. The
-    gradient is there with `gradient` or `keep`.
+    With an earlier prior the gradient is by `chain.with_prior_step()`; moments are at the data's
+    times. The gradient is there with `gradient` or `keep`.
 
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
-    an orthonormal basis at the prior's own time, those that the data do not see are left out.
-    warn: whether to say where rounding shows.
+    an orthonormal basis at the prior's time; unobservable ones are left out.
+    warn: of visible rounding (`_base.doubts`).
 
-    LinAlgError: If the covariance of an innovation is not positive definite (which step is said).
+    LinAlgError: If an innovation covariance is not positive definite; the message names the time.
     """
     total, moments = 0.0, []
-    early, chain = int(chain.lead is not None), chain.led()
+    skip, chain = int(chain.prior_step is not None), chain.with_prior_step()
     score = Score.zeros(chain) if gradient or keep else None
     d = len(chain.mean)
     for group in data.groups:
-        shown = group.led() if early else group
-        T, p, n = shown.z.shape
+        padded = group.with_prior_step() if skip else group
+        T, p, n = padded.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        status, (value, *doubts) = loglik_group(chain, shown, score, kept)
-        _refuse_singular(status - early)
+        status, (value, *doubts) = loglik_group(chain, padded, score, kept)
+        _refuse_singular(status - skip)
         if warn:
             warn_of_rounding(doubts, 4)
         total += value
         if kept is not None:
-            moments.append(Moments(*(part[early:] for part in kept)))
+            moments.append(Moments(*(part[skip:] for part in kept)))
     return total, chain if score is None else score.chain(chain), moments
 
 
@@ -86,13 +86,13 @@ def _refuse_singular(status: int) -> None:
 
 
 def in_one_call(A: Array, q: int, longest: float) -> Any:
-    """Whether `loglik_sde` keeps its digits: of A (d, d) or (M, d, d), with q flat directions."""
-    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= FAINT
+    """Whether `loglik_sde` is exact enough: A (d, d) or (M, d, d), q flat directions."""
+    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= SAFE_NORM
     if q or near.all():
         return near
     if A.ndim == 2:
-        return within_reach(A, longest)
-    return np.array([within_reach(each, longest) for each in A])
+        return core_suffices(A, longest)
+    return np.array([core_suffices(each, longest) for each in A])
 
 
 def evaluate(
@@ -105,10 +105,10 @@ def evaluate(
 ) -> tuple[float, Any]:
     """Log-likelihood and its gradient (a system of the same type).
 
-    warn: whether to say where rounding shows; law: that of a stationary prior, where it is known.
+    warn: of visible rounding; law: of the first state under a stationary prior, if computed.
     """
-    plain = isinstance(system, System) and system.forcing is None
-    if gradient and plain and len(data.groups) == 1 and data.obs_cov is None:
+    unforced = isinstance(system, System) and system.forcing is None
+    if gradient and unforced and len(data.groups) == 1 and data.obs_cov is None:
         assert isinstance(system, System)
         prior = system.prior
         if (

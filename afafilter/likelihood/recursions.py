@@ -10,7 +10,7 @@ from afafilter._base.checks import Array
 from afafilter._base.threads import spread, thread_count
 from afafilter._core import core
 from afafilter.likelihood.chain import Chain, PriorArrays, System
-from afafilter.likelihood.data import Data, Group, Many
+from afafilter.likelihood.data import Data, Group, SeriesBatch
 
 
 class Moments(NamedTuple):
@@ -24,13 +24,13 @@ class Moments(NamedTuple):
 
     @classmethod
     def empty(cls, T: int, d: int, p: int, n: int) -> Moments:
-        """Room for T times."""
+        """Zeros for T times."""
         shapes = (T, p, n), (T, p, p), (T, d, n), (T, d, d), (T, d, d)
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
 class Score(NamedTuple):
-    """Gradient by the arrays of a chain, added up over groups."""
+    """Gradient by the arrays of a chain, accumulated over groups of paths."""
 
     F: Array
     b: Array
@@ -44,7 +44,7 @@ class Score(NamedTuple):
 
     @classmethod
     def zeros(cls, chain: Chain) -> Score:
-        """Nothing added up yet."""
+        """Zeros in the shapes of a chain."""
         arrays: tuple[Array, ...] = (
             chain.F,
             chain.b,
@@ -59,7 +59,7 @@ class Score(NamedTuple):
         return cls(*(np.zeros(a.shape) for a in arrays))
 
     def chain(self, chain: Chain) -> Chain:
-        """As the gradient by a chain."""
+        """The gradient in the form of a `Chain`."""
         F, b, V, H, shift, R, mean, cov, flat = self
         return chain._replace(F=F, b=b, V=V, H=H, shift=shift, R=R, mean=mean, cov=cov, flat=flat.T)
 
@@ -69,8 +69,8 @@ def loglik_group(
 ) -> tuple[int, list[float]]:
     """Log-likelihood of a group of paths; its gradient is added to `score`, `moments` are filled.
 
-    Returns the time index whose innovation is known exactly, or -1, and the log-likelihood with the
-    three doubts of `_base.doubts`.
+    Returns the time index of a singular innovation covariance, or -1, and the log-likelihood with
+    the three doubts of `_base.doubts`.
     """
     _, p, n = group.z.shape
     d = len(chain.mean)
@@ -92,7 +92,7 @@ def loglik_group(
 
 
 def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, list[float], System]:
-    """Transitions, `loglik_group` and the gradient of an SDE in one call: short series gain by it.
+    """Transitions, `loglik_group` and gradient of an SDE in one call: faster for short series.
 
     For data of one group with R as noise, and a prior at the first time.
     """
@@ -130,15 +130,15 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, lis
 
 
 def loglik_sdes(
-    arrays: tuple[Array, ...], flat: Array, many: Many, which: Array
+    arrays: tuple[Array, ...], flat: Array, batch: SeriesBatch, which: Array
 ) -> tuple[Array, Array]:
     """As `loglik_sde` for M models, model m on series which[m]; in threads.
 
     arrays : A, Q, prior cov, C, R, offset, each with a leading axis M; no drift, prior mean 0.
     flat : (d, q), common to all.
 
-    Returns the log-likelihoods (M,), NaN where an innovation is known exactly, and the gradients by
-    the arrays (M, G), end to end.
+    Returns the log-likelihoods (M,), NaN where an innovation covariance is singular, and the
+    gradients by the arrays (M, G), end to end.
     """
     A, Q, cov, C, R, offset = arrays
     M, d = A.shape[:2]
@@ -148,7 +148,7 @@ def loglik_sdes(
         np.zeros(M),
         np.zeros((M, d)),
     )
-    along, grid = np.ascontiguousarray(flat.T), many.grid
+    along, grid = np.ascontiguousarray(flat.T), batch.grid
 
     def part(rows: slice) -> None:
         core.loglik_sdes(
@@ -166,9 +166,9 @@ def loglik_sdes(
             grid.row,
             grid.t,
             which[rows],
-            many.z,
-            many.seen,
-            many.scale,
+            batch.z,
+            batch.observed,
+            batch.scale,
             gradient[rows],
             value[rows],
         )

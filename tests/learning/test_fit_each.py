@@ -15,7 +15,7 @@ from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, information
 from afafilter.learning.optimise_each import bfgs, informations
 from afafilter.learning.parameters.parametrisation import FamilyParameters
-from afafilter.likelihood.data import Many
+from afafilter.likelihood.data import SeriesBatch
 
 T = np.arange(60.0)
 LEVEL = f.brownian() + f.noise()
@@ -95,7 +95,7 @@ def test_values_and_gradients_are_those_of_the_likelihood(name: str) -> None:
     z = levels(3, seed=5, p=family.obs_dim)
     start = dict.fromkeys(family.free, 0.8)
     par = FamilyParameters(family, start, 1.0)
-    objective = EachObjective(par, Many.of(T, z), [None] * 3)  # type: ignore[list-item]
+    objective = EachObjective(par, SeriesBatch.of(T, z), [None] * 3)  # type: ignore[list-item]
     which = np.array([2, 0, 1, 2])
     thetas = par.start() + 0.1 * np.random.default_rng(0).standard_normal((4, len(par.names)))
     values, grads = objective(thetas, which)
