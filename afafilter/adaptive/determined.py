@@ -152,20 +152,26 @@ def _one_each(open_: Array) -> ObsMask:
 def _without(triangle: Array, fixed: ObsMask) -> tuple[Array, Array]:
     """Q^T (m, d, d) and triangle R: Q R is the given one with the fixed components at 0.
 
-    Rows and columns of R for fixed components are those of the identity: rounding there would tie
-    the others to them. Rows in the order of their size, so that the small ones keep their digits
-    (Cox & Higham, "Stability of Householder QR factorization for weighted least squares problems",
-    1998).
+    Each row that has lost its pivot is rotated into those below it, pivot by pivot, so that small
+    rows and columns keep their digits (Golub & Van Loan, "Matrix computations", section 6.5.2).
+    Rows and columns of R for fixed components are those of the identity.
     """
     d = triangle.shape[-1]
-    kept = np.where(fixed[..., None, :], 0.0, triangle)
-    rows = np.concatenate([kept, np.eye(d) * fixed[..., None]], axis=-2)
-    order = np.argsort(-np.abs(rows).max(axis=-1), axis=-1, kind="stable")[..., None]
-    q, R = np.linalg.qr(np.take_along_axis(rows, order, axis=-2))
-    whole = np.zeros_like(rows)
-    np.put_along_axis(whole, order, q, axis=-2)
-    apart = (fixed[..., :, None] | fixed[..., None, :]) & ~np.eye(d, dtype=bool)
-    return np.swapaxes(whole[..., :d, :], -1, -2), np.where(apart, 0.0, R)
+    one = np.eye(d)
+    rows = np.concatenate([triangle, np.broadcast_to(one, triangle.shape)], axis=-1)
+    rows[..., :d][np.broadcast_to(fixed[..., None, :], triangle.shape)] = 0.0
+    for f in np.flatnonzero(fixed.any(axis=0)):
+        for c in range(f + 1, d):
+            pivot, other = rows[:, c, c], np.where(fixed[:, f], rows[:, f, c], 0.0)
+            length = np.hypot(pivot, other)
+            turned = (other != 0) & (length > 0)
+            cos = np.divide(pivot, length, out=np.ones_like(pivot), where=turned)[:, None]
+            sin = np.divide(other, length, out=np.zeros_like(pivot), where=turned)[:, None]
+            upper, lower = rows[:, c].copy(), rows[:, f]
+            rows[:, c], rows[:, f] = cos * upper + sin * lower, cos * lower - sin * upper
+            rows[turned, f, c] = 0.0
+    R = np.where(fixed[..., None], one, rows[..., :d])
+    return rows[..., d:], R
 
 
 def _inverse(triangle: Array, lost: ObsMask) -> Array:

@@ -145,3 +145,20 @@ def test_a_variance_beyond_the_floating_point_range_is_not_determined(estimator)
     assert np.isnan(found.mean[0, 0])
     assert np.isinf(found.cov[0, 0, 0])
     np.testing.assert_allclose(found.mean[0, 1], 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shows", [[0, 1, 1, 0], [0, 1, -1, -1], [1, 0, -1, 1]])
+@pytest.mark.parametrize("wait", [286.0, 345.0, 513.0])
+def test_what_is_left_of_a_spiral_beside_open_directions(shows, wait):
+    """Two fast modes are seen once, by their sum; of the spiral e^-30 to e^-50 is seen again."""
+    model = LinearSDE(
+        block_diag([[-0.1, -1.0], [1.0, -0.1]], -1.0, -5.0), Q=np.diag([0.3, 0.3, 1.0, 1.0]),
+        R=[[1e-2]], C=[shows], prior="diffuse",
+    )  # fmt: skip
+    t = np.array([0.0, wait, wait + 1.4, wait + 2.3, wait + 4.1])
+    z = np.random.default_rng(4).standard_normal((5, 1))
+    exact = ExactGaussian(model, t, z, bits=1600).forgetful()
+    found = adaptive_smoother(model, t, z, correlation="exact")
+    for i in (0, 4):
+        apart = law_apart((found.mean[i], found.cov[i]), exact.law(t[i]), exact.stretch())
+        assert apart <= TOLERANCE
