@@ -10,11 +10,11 @@ PyMethodDef* flat_methods() {
     static constexpr Text filter = chain + gains + "times(N) " + sizes +
                                       "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
-                                      kept + "error(q,d,d) peak(q,d) rotation(*) outcome(4) facts(4)";
+                                      kept + "error(q,d,d) peak(q,d) late(q,d) rotation(*) outcome(4) facts(4)";
     static constexpr Text smooth = chain + "last<N " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
-    static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) steps directions(k,r,d) touch(k,r,d)";
+    static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) late(r,d) steps directions(k,r,d) touch(k,r,d)";
     static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d) growth(k,d) scaled";
     static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k) rate(d) scaled";
     static constexpr Text predict = chain + "k<N tau stamp " + sizes + paths;

@@ -75,8 +75,8 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
     OpenDirections& open = work.open;
     const int before = x.count;
     auto show = [&](const double* h, int j) {
-        double noise;
-        const double w = shown(h, open, j, noise);
+        double noise, own;
+        const double w = shown(h, open, j, noise, own);
         return is_rounding(w, noise) ? 0.0 : w;
     };
     for (int a = 0; a < x.p; a++) {
@@ -97,7 +97,7 @@ inline void see_directions(const double* H, const double* off, const uint8_t* se
             int best = open.first;
             double clearest = 0.0, noise = 0.0;
             for (int j = open.first; j < open.q; j++) {
-                noise = larger(noise, open.noise[j]);
+                noise = larger(noise, open.own[j]);
                 if (std::fabs(open.w[j]) / open.noise[j] > clearest)
                     best = j, clearest = std::fabs(open.w[j]) / open.noise[j];
             }

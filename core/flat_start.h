@@ -107,13 +107,14 @@ inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes
 }
 
 // directions (nodes - from, r, d) and touch at the nodes from `from` on, where they are `start`.
-inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, In<2> peak, double steps,
+inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, In<2> peak, In<2> late, double steps,
                        Out<3> directions, Out<3> touch) {
     const int d = static_cast<int>(start.shape[1]), r = static_cast<int>(start.shape[0]);
     OpenDirections open(d, r);
     open_directions(start.data, open);
     std::memcpy(&open.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
     std::memcpy(&open.peak[0], peak.data, sizeof(double) * static_cast<size_t>(peak.size()));
+    std::memcpy(&open.late[0], late.data, sizeof(double) * static_cast<size_t>(late.size()));
     open.steps = steps;
     for (int64_t k = from; k < chain.step.shape[0]; k++) {
         if (k > from) carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
@@ -129,11 +130,11 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 //
 // L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
 // integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
-// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak (q, d): see rank.h.
+// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak and late (q, d): see rank.h.
 // outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
 inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
                         Out<2> s, Flags<2> seen, In<1> scale, In<3> z, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
-                        Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
+                        Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<2> late, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
     const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
     const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];
     const Size<0> D(d), D2(2 * d);
@@ -208,6 +209,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     facts[3] = open.steps;
     std::memcpy(error.data, &open.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
     std::memcpy(peak.data, &open.peak[0], sizeof(double) * static_cast<size_t>(q * d));
+    std::memcpy(late.data, &open.late[0], sizeof(double) * static_cast<size_t>(q * d));
 }
 
 // Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.

@@ -5,8 +5,8 @@
 namespace afa {
 inline namespace AFA_LEVEL {
 
-// Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d) and peak
-// (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out. doubt (n, q, 3):
+// Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d), peak
+// and late (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out. doubt (n, q, 3):
 // slack, rough and hidden of each direction (flat.h, rank.h).
 struct FlatPaths {
     Out<3> L;
@@ -14,14 +14,14 @@ struct FlatPaths {
     Out<3> M, T;
     Out<2> s;
     Out<4> error;
-    Out<3> peak;
+    Out<3> peak, late;
     Out<1> steps;
     Out<3> doubt;
     View<int64_t, 1> count;
-    auto members() { return std::tie(L, m, M, T, s, error, peak, steps, doubt, count); }
+    auto members() { return std::tie(L, m, M, T, s, error, peak, late, steps, doubt, count); }
 };
 constexpr const char* PATHS =
-    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";
+    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";
 
 // One path, with what `work` needs of it; a path without open directions has none to look at.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
@@ -37,6 +37,7 @@ inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) 
         std::memcpy(open.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
         std::memcpy(open.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
         std::memcpy(&open.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(&open.late[j * d], all.late.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
     }
     read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
     return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
@@ -53,6 +54,7 @@ inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
         std::memcpy(all.M.row(path) + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
         std::memcpy(all.error.row(path) + j * d * d, open.error(j), sizeof(double) * static_cast<size_t>(d * d));
         std::memcpy(all.peak.row(path) + j * d, &open.peak[j * d], sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(all.late.row(path) + j * d, &open.late[j * d], sizeof(double) * static_cast<size_t>(d));
     }
     write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
 }

@@ -38,7 +38,7 @@ struct FlatPart {
     int d, p, q;
     int64_t n, T, room;
     Room step, root, T_, V, D, half, P, S, mean, innovation, loglik, z, L, m, M, Tm, s, Ms, touch, Ts, ss, E, turned, error,
-        peak, rotation, facts;
+        peak, late, rotation, facts;
     Scratch<int64_t, 0> slot, obs, count;
     int64_t outcome[4] = {0, 0, -1, 0};
     int64_t done() const { return outcome[0]; }
@@ -49,7 +49,7 @@ struct FlatPart {
           T_(room * d * d), V(room * p * d), D(room * d * d), half(T), P(T * d * d), S(T * p * p), mean(n * T * d),
           innovation(n * T * p), loglik(n * T), z(n * T * p), L(d * d), m(n * d), M(q * d), Tm(q * q), s(n * q), Ms(room * q * d),
           touch(room * q * d), Ts(room * q * q), ss(n * room * q), E(T * p * q), turned(q * q), error(q * d * d),
-          peak(q * d), rotation((d + q) * (d + q)), facts(4), slot(T), obs(T), count(room) {
+          peak(q * d), late(q * d), rotation((d + q) * (d + q)), facts(4), slot(T), obs(T), count(room) {
         for (int64_t t = 0; t < T; t++) {
             obs[t] = t;
             for (int a = 0; t < room && a < p; a++)
@@ -77,7 +77,7 @@ struct FlatPart {
                        {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
         filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
                     {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
-                    {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}},
+                    {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
                     {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
     }
 };
@@ -556,7 +556,7 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
     const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
     const Out<2> gflat{take(q * d), {q, d}};
     const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
-                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}}, {nullptr, {none, d, d}}};
+                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, A}, {nullptr, {none, d, d}}};
     const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
     const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
     const int64_t bad = loglik_group(chain, data, true, slopes, out, value);

@@ -15,6 +15,9 @@
 //
 //     Omega <- (1 + 1/k) F Omega F^T + (1 + k) diag(added)^2      in the k-th step.
 //
+// Time stamps have a rounding of their own, EPS |t|, which moves x at a node by EPS |t| A x, all directions alike: for rows at this node
+// alone, h n_j is known to EPS |h late_j|, late_j = A n_j times the sizes of the stamps so far, which follows n_j through steps and turns.
+//
 // Everything scales with the units of components, rows, time and gamma: no number here has a unit.
 #pragma once
 #include <tuple>
@@ -34,13 +37,14 @@ constexpr double DECAYED = 1e-50;
 inline double rank_decayed() { return DECAYED; }
 
 // Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
-// rate, 1/time: the norm of A in these units (0 for steps F that are given as they are).
+// rate, 1/time: the norm of A in these units; A (d, d) itself (both 0 for steps F that are given as they are).
 struct ComponentSizes {
     Index<1> block;
     In<1> unit, rate;
-    auto members() { return std::tie(block, unit, rate); }
+    In<2> A;
+    auto members() { return std::tie(block, unit, rate, A); }
 };
-constexpr const char* SIZES = "block(d)<d unit(d) rate(d) ";
+constexpr const char* SIZES = "block(d)<d unit(d) rate(d) A(d,d) ";
 
 // `ComponentSizes` of dynamics A (d, d), or of transitions that are given: blocks by reachability, units by balancing
 // each block (Osborne, J. ACM 7 (1960) 338-345, all components at once by half a step each).
@@ -100,8 +104,9 @@ struct OpenDirections {
     int d, q, first = 0;
     bool scaled = false;                     // only the direction counts, never its size: see `forget`
     double steps = 0;                        // k
-    Scratch<double, 0> N, Omega, peak;       // (q, d), (q, d, d) and (q, d): the largest that an entry of N has been
+    Scratch<double, 0> N, Omega, peak, late; // (q, d), (q, d, d), (q, d): the largest that an entry of N has been, and (q, d)
     Scratch<double, 0> w, noise, below;      // (q): h n, its rounding in EPS, and |h n| where that is all it shows
+    Scratch<double, 0> own;                  // (q): the rounding without that of stamps
     Scratch<double, 0> hidden;               // (q): the largest |h n| that counted as 0, in standard deviations of the observation
     Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
     Scratch<double, 0> size, moved, lift;    // (d, d)
@@ -109,7 +114,7 @@ struct OpenDirections {
     Scratch<double, 0> grown;                // (q): where directions are scaled, the logarithm of what a step has made of their size
 
     OpenDirections(int64_t d_, int64_t q_)
-        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), w(q_), noise(q_), below(q_), hidden(q_),
+        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), late(q_ * d_), w(q_), noise(q_), below(q_), own(q_), hidden(q_),
           added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_), grown(q_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
@@ -118,6 +123,7 @@ struct OpenDirections {
         std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
         std::memcpy(&peak[0], &from.peak[0], sizeof(double) * static_cast<size_t>(q * d));
+        std::memcpy(&late[0], &from.late[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&hidden[0], &from.hidden[0], sizeof(double) * static_cast<size_t>(q));
     }
 };
@@ -131,7 +137,7 @@ inline void open_directions(const double* D, OpenDirections& open) {
         for (int i = 0; i < d; i++) {
             const double x = D[j * d + i];
             open.direction(j)[i] = x;
-            open.peak[j * d + i] = std::fabs(x);
+            open.peak[j * d + i] = std::fabs(x), open.late[j * d + i] = 0.0;
             for (int l = 0; l < d; l++) open.error(j)[i * d + l] = i == l ? x * x : 0.0;
         }
     }
@@ -144,10 +150,9 @@ inline bool is_identity(const double* F, int d) {
     return true;
 }
 
-// size (d, d): rounding of the entries of F (by columns) in EPS, with `largest` (d, d) as work space: (1 + rate (tau + stamp / RANK)) max |F| over
-// the pair of blocks, in the components' units. stamp: size of the time stamps, whose own rounding is EPS stamp.
-inline void step_sizes(const double* F, double tau, double stamp, const ComponentSizes& sizes, double* largest, double* size,
-                       int d) {
+// size (d, d): rounding of the entries of F (by columns) in EPS, with `largest` (d, d) as work space: (1 + rate tau) max |F| over the pair of
+// blocks, in the components' units.
+inline void step_sizes(const double* F, double tau, const ComponentSizes& sizes, double* largest, double* size, int d) {
     for (int i = 0; i < d * d; i++) largest[i] = 0.0;                       // by pairs of blocks
     for (int l = 0; l < d; l++)
         for (int i = 0; i < d; i++) {
@@ -158,7 +163,7 @@ inline void step_sizes(const double* F, double tau, double stamp, const Componen
         for (int l = 0; l < d; l++) {
             const double rate = larger(sizes.rate[i], sizes.rate[l]);
             size[i * d + l] = largest[sizes.block[i] * d + sizes.block[l]] * (sizes.unit[i] / sizes.unit[l]) *
-                              (1.0 + rate * (tau + stamp / RANK));
+                              (1.0 + rate * tau);
         }
 }
 
@@ -218,7 +223,8 @@ inline void forget(const ComponentSizes& sizes, double* n, double* peak, double*
 // Entry i of direction j counts as 0 up to this size.
 inline double rounding(OpenDirections& open, int j, int i) {
     const double square = open.error(j)[i * open.d + i];
-    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i]));
+    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i])) +
+           EPS * std::fabs(open.late[j * open.d + i]);
 }
 
 // Where only the direction counts: n_i <- e^{growth_i - top} n_i, top (returned) the largest growth of an entry that is more than its
@@ -238,20 +244,35 @@ template <class Rough> inline double level_growth(double* n, double* growth, int
     return top;
 }
 
-// n <- F n for all open directions, F by columns. rate (d), where directions are scaled: n <- e^{rate tau} F n.
+// late <- late + stamp A n, by as much as EPS of it a rounding of time stamps of this size moves n.
+inline void add_late(const ComponentSizes& sizes, double stamp, const double* n, double* late, int d) {
+    for (int i = 0; i < d; i++) {
+        double x = 0.0;
+        for (int l = 0; l < d; l++) x += sizes.A.row(i)[l] * n[l];
+        late[i] += stamp * x;
+    }
+}
+
+// n <- F n for all open directions, F by columns, over a step of length tau; stamp: size of its time stamps. rate (d), where directions are
+// scaled: n <- e^{rate tau} F n.
 inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open,
                              const double* rate = nullptr) {
     const int d = open.d;
     if (open.first == open.q || (rate == nullptr && is_identity(F, d))) return;
     open.steps += 1.0;
-    step_sizes(F, tau, stamp, sizes, &open.moved[0], &open.size[0], d);
+    step_sizes(F, tau, sizes, &open.moved[0], &open.size[0], d);
     for (int i = 0; i < d; i++)
         for (int l = 0; l < d; l++) open.lift[i * d + l] = undecayed(F, sizes, &open.moved[0], i, l, d);
     const double grown = 1.0 + 1.0 / open.steps, fresh = 1.0 + open.steps;
     double* x = &open.column[0];
     for (int j = open.first; j < open.q; j++) {
         double *n = open.direction(j), *Omega = open.error(j), *added = &open.added[j * d], *half = &open.moved[0];
-        double* peak = &open.peak[j * d];
+        double *peak = &open.peak[j * d], *late = &open.late[j * d];
+        for (int i = 0; i < d; i++) {
+            x[i] = 0.0;
+            for (int l = 0; l < d; l++) x[i] += F[l * d + i] * late[l];
+        }
+        for (int i = 0; i < d; i++) late[i] = x[i];
         for (int i = 0; i < d; i++) {
             x[i] = added[i] = 0.0;
             for (int l = 0; l < d; l++) {
@@ -282,16 +303,26 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
                 if (const double rough = x[i] * EPS * std::sqrt(larger(Omega[i * d + i], 0.0)); x[i] > 1.0 && rough > most) x[i] *= most / rough;
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++) Omega[i * d + l] *= x[i] * x[l];
+            for (int i = 0; i < d; i++) late[i] = std::fabs(late[i] * x[i]) * EPS > most ? most / EPS : late[i] * x[i];
         }
+        add_late(sizes, stamp, n, late, d);
         forget(sizes, n, peak, x, d, open.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
             for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
+            late[i] = 0.0;
         });
     }
 }
 
-// h n_j and its rounding `noise` in EPS. h Omega h^T is known to a rounding of its terms, which cancel where they have been turned
-// away.
-inline double shown(const double* h, OpenDirections& open, int j, double& noise) {
+// |h late_j|
+inline double shown_late(const double* h, OpenDirections& open, int j) {
+    double x = 0.0;
+    for (int i = 0; i < open.d; i++) x += h[i] * open.late[j * open.d + i];
+    return std::fabs(x);
+}
+
+// h n_j and its rounding in EPS: `noise`, of which `own` is not that of stamps. h Omega h^T is known to a rounding of its terms, which
+// cancel where they have been turned away.
+inline double shown(const double* h, OpenDirections& open, int j, double& noise, double& own) {
     const int d = open.d;
     const double *n = open.direction(j), *Omega = open.error(j);
     double x = 0.0, size = 0.0, square = 0.0, terms = 0.0;
@@ -304,7 +335,8 @@ inline double shown(const double* h, OpenDirections& open, int j, double& noise)
                 square += term, terms += std::fabs(term);
             }
     }
-    noise = std::sqrt((square > 0.0 ? square : 0.0) + d * EPS * terms) + size;
+    own = std::sqrt((square > 0.0 ? square : 0.0) + d * EPS * terms) + size;
+    noise = own + shown_late(h, open, j) / RANK;
     return x;
 }
 inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * EPS * noise; }
@@ -313,7 +345,7 @@ inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * 
 inline bool look(const double* h, OpenDirections& open) {
     bool any = false;
     for (int j = open.first; j < open.q; j++) {
-        const double w = shown(h, open, j, open.noise[j]);
+        const double w = shown(h, open, j, open.noise[j], open.own[j]);
         const bool nothing = is_rounding(w, open.noise[j]);
         open.w[j] = nothing ? 0.0 : w, open.below[j] = nothing ? std::fabs(w) : 0.0;
         any = any || open.w[j] != 0.0;
@@ -326,16 +358,16 @@ inline bool look(const double* h, OpenDirections& open) {
 inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch, In<2> growth,
                             bool scaled) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
-    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), factor(d);
+    Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), factor(d), late(d);
     for (int64_t k = 0; k < F.shape[0]; k++) {
         const double* step = F.row(k);
         if (!scaled && is_identity(step, d)) continue;
-        step_sizes(step, tau[k], stamp[k], sizes, &largest[0], &size[0], d);
+        step_sizes(step, tau[k], sizes, &largest[0], &size[0], d);
         for (int j = 0; j < q; j++) {
             double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
             for (int i = 0; i < d; i++) {
                 moved[i] = rough[i] = 0.0;
-                whole[i] = std::fabs(n[i]);
+                whole[i] = std::fabs(n[i]), late[i] = 0.0;
                 for (int l = 0; l < d; l++) {
                     moved[i] += step[l * d + i] * n[l];
                     rough[i] += std::fabs(step[l * d + i]) * t[l] + RANK * EPS * size[i * d + l] * std::fabs(n[l]);
@@ -349,7 +381,9 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
                 level_growth(&moved[0], &factor[0], d, [&](int i) { return rough[i]; });
                 for (int i = 0; i < d; i++) rough[i] *= factor[i];
             }
-            for (int i = 0; i < d; i++) n[i] = moved[i], t[i] = rough[i];
+            for (int i = 0; i < d; i++) n[i] = moved[i];
+            add_late(sizes, stamp[k], n, &late[0], d);
+            for (int i = 0; i < d; i++) t[i] = rough[i] += EPS * std::fabs(late[i]);
             forget(sizes, n, &whole[0], &moved[0], d, scaled, [&](int l) { return rough[l]; }, [&](int i) { t[i] = 0.0; });
         }
     }
@@ -364,13 +398,15 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
 // What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
     const int d = open.d, first = open.first;
-    double *w = &open.w[0], *noise = &open.noise[0];
+    double *w = &open.w[0], *noise = &open.noise[0], *own = &open.own[0];
     for (int i = first * d; i < open.q * d; i++) open.turned[i] = 0.0;
     auto move = [&](int j, double c, double back, double s, double slip) {
         double *a = open.direction(first), *b = open.direction(j), *p = &open.peak[first * d], *r = &open.peak[j * d];
         double *A = open.error(first), *B = open.error(j), *fresh = &open.turned[j * d];
+        double *u = &open.late[first * d], *v = &open.late[j * d];
         for (int i = 0; i < d; i++) {
-            const double x = a[i], y = b[i], most = p[i];
+            const double x = a[i], y = b[i], most = p[i], early = u[i];
+            u[i] = c * early + back * v[i], v[i] = c * v[i] - s * early;
             if (c != 0.0) fresh[i] += std::fabs(s * x) + std::fabs(c * y);   // an exchange rounds nothing
             a[i] = c * x + back * y, b[i] = c * y - s * x;
             p[i] = std::fabs(c) * most + std::fabs(back) * r[i], r[i] = std::fabs(c) * r[i] + std::fabs(s) * most;
@@ -390,14 +426,14 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
     if (clearest != first) {                                                 // the clearest one first: angles are exact
         move(clearest, 0.0, 1.0, 1.0, 0.0);
         std::swap(w[first], w[clearest]);
-        std::swap(noise[first], noise[clearest]);
+        std::swap(own[first], own[clearest]);
     }
     for (int j = first + 1; j < open.q; j++) {
         if (w[j] == 0.0) continue;
         const double x = j == clearest ? -w[j] : w[j];                       // an exchange changed its sign
         const double length = std::hypot(w[first], x), c = w[first] / length, s = x / length;
-        const double slip = RANK * EPS * (std::fabs(c) * noise[j] + std::fabs(s) * noise[first]) / length;
-        noise[first] = std::fabs(c) * noise[first] + std::fabs(s) * noise[j];
+        const double slip = RANK * EPS * (std::fabs(c) * own[j] + std::fabs(s) * own[first]) / length;
+        own[first] = std::fabs(c) * own[first] + std::fabs(s) * own[j];
         w[first] = length, w[j] = 0.0;
         move(j, c, s, s, slip);
     }
@@ -411,10 +447,20 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             turned = turned || fresh[i] != 0.0;
             left += h[i] * m[i];
         }
-        if (!turned && left == 0.0) continue;
+        auto add_late_error = [&] {                                         // n_j moves along n_1 with the time of the row
+            const double late = shown_late(h, open, j) / std::fabs(seen);
+            if (late == 0.0) return;
+            for (int i = 0; i < d; i++)
+                for (int l = 0; l < d; l++) Omega[i * d + l] += late / RANK * n[i] * (late / RANK * n[l]);
+            turn(first, j, 1.0, 0.0, 0.0, EPS * late);
+        };
+        if (!turned && left == 0.0) {
+            add_late_error();
+            continue;
+        }
         if (!(turned && open.scaled)) {                                      // the shear
             for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i], fresh[i] = 0.0;
-            move(j, 1.0, 0.0, left / seen, turned ? 0.0 : RANK * EPS * noise[j] / std::fabs(seen));
+            move(j, 1.0, 0.0, left / seen, turned ? 0.0 : RANK * EPS * own[j] / std::fabs(seen));
         }
         for (int i = 0; i < d; i++) {                                        // Pi_ii = sum_l n_l h_l / (h n), l != i
             double own = 0.0;
@@ -428,6 +474,7 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
         for (int i = 0; i < d * d; i++) Omega[i] = 0.0;
         add_product_t(half, Pi, 1.0, Omega, d, d, d);
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i];
+        add_late_error();
     }
     open.first++;
     return seen;

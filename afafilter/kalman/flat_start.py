@@ -86,6 +86,7 @@ class FlatBlock:
                 self.M[self.count :],
                 self.error[self.count :],
                 self.peak[self.count :],
+                self.late[self.count :],
                 self.steps,
                 *later,
             )
@@ -111,7 +112,8 @@ class FlatBlock:
         self.Ms, self.rounding = np.empty((size, q, d)), np.empty((size, q, d))
         self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
         self.Es, self.counts = np.empty((T, p, q)), np.empty(size, np.int64)
-        turned, self.error, self.peak = np.empty((q, q)), np.empty((q, d, d)), np.empty((q, d))
+        turned, self.error = np.empty((q, q)), np.empty((q, d, d))
+        self.peak, self.late = np.empty((q, d)), np.empty((q, d))
         rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(4)
         recursions.filter_flat(
             line.chain,
@@ -134,6 +136,7 @@ class FlatBlock:
             (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned),
             self.error,
             self.peak,
+            self.late,
             rotation,
             outcome,
             facts,

@@ -88,9 +88,9 @@ class Paths(NamedTuple):
     """Paths with covariances of their own, one node at a time (core/flat_steps.h).
 
     Of each: root L (n, d, d) and flat directions M (n, q, d) by columns, mean m (n, d),
-    T (n, q, q), s (n, q), error (n, q, d, d) and peak (n, q, d) of open directions after so many
-    steps (n,), doubt (n, q, 3), what rounding may do to each, and rank (n,) of the directions seen,
-    -1 once none is left.
+    T (n, q, q), s (n, q), error (n, q, d, d), peak and late (n, q, d) of open directions after so
+    many steps (n,), doubt (n, q, 3), what rounding may do to each, and rank (n,) of the directions
+    seen, -1 once none is left.
     """
 
     L: NDArray[np.float64]
@@ -100,6 +100,7 @@ class Paths(NamedTuple):
     s: NDArray[np.float64]
     error: NDArray[np.float64]
     peak: NDArray[np.float64]
+    late: NDArray[np.float64]
     steps: NDArray[np.float64]
     doubt: NDArray[np.float64]
     rank: NDArray[np.int64]
@@ -199,15 +200,15 @@ Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
 """
 filter_flat = core.filter_flat
 """(chain, gains, times, sizes, L, m, M, T, s, seen, scale, z, P, S, mean, innovation, loglik, kept,
-error, peak, rotation, outcome, facts): nodes from 0 on while flat directions are open.
+error, peak, late, rotation, outcome, facts): nodes from 0 on while flat directions are open.
 
 See core/flat_start.h; `flat_start` alone calls it.
 """
 smooth_flat = core.smooth_flat
 """(chain, last, gains, M, E, innovation, seen, J, y, mean, P): back through the flat start."""
 carry_open = core.carry_open
-"""(chain, times, sizes, first, start, error, peak, steps, directions, rounding): open directions
-(r, d) at every node from `first` on, where they are `start`."""
+"""(chain, times, sizes, first, start, error, peak, late, steps, directions, rounding): open
+directions (r, d) at every node from `first` on, where they are `start`."""
 settle = core.settle
 """(M, T, s, count, mean, cov): add to x = m + M delta + noise what T delta = s says of delta."""
 report_states = core.report_states

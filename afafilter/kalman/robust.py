@@ -70,9 +70,9 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     parts = (initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T))
     copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
     L, m, M, T, s, error, peak = copies
-    steps, count = np.zeros(n), np.full(n, 0 if q else -1, np.int64)
+    late, steps, count = np.zeros(peak.shape), np.zeros(n), np.full(n, 0 if q else -1, np.int64)
     doubt = np.zeros((n, q, 3))
-    return recursions.Paths(L, m, M, T, s, error, peak, steps, doubt, count)
+    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, count)
 
 
 def judge(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:

@@ -279,7 +279,8 @@ class KalmanStream:
         """
         stream = cls(model, **options)
         own = stream.state()
-        found = restored({"doubt": own["doubt"], **state}, own, {"times": (0, 2)})
+        younger = {name: own[name] for name in ("doubt", "late")}
+        found = restored(younger | dict(state), own, {"times": (0, 2)})
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])
         stream.loglik = float(found["loglik"])
@@ -354,7 +355,9 @@ class KalmanStream:
         directions, errors = state.M[:, count:], state.error[0, count:]
         size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
         where = np.zeros(1, np.intp)
-        law = OpenLaw(where, where, some, cov, directions, ROUNDING * (size + np.abs(directions)))
+        size = size + np.abs(directions)
+        late = np.finfo(float).eps * np.abs(state.late[:, count:])
+        law = OpenLaw(where, where, some, cov, directions, ROUNDING * size + late)
         some, cov = law.report()
         return some[0], cov, (law,) if law.moved().any() else ()
 

@@ -185,7 +185,7 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     if q:
         return component_sizes(A, given=given)
     d = A.shape[-1]
-    return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d))
+    return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros((d, d)))
 
 
 def core_suffices(A: Array, longest: float) -> bool:

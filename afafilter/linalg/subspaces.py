@@ -31,13 +31,14 @@ class ComponentSizes(NamedTuple):
     """How exact a transition is, by component of the state.
 
     block (d,) number of the strongly connected block; unit (d,) scale of the component at which its
-    block of A is balanced; rate (d,) norm of that balanced block, 1/time, 0 where transitions are
-    given and not computed.
+    block of A is balanced; rate (d,) norm of that balanced block, 1/time, and A (d, d) itself, 0
+    where transitions are given and not computed.
     """
 
     block: NDArray[np.int64]
     unit: Array
     rate: Array
+    A: Array
 
 
 def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
@@ -49,7 +50,7 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
     d = len(size)
     block, unit, rate = np.empty(d, np.int64), np.empty(d), np.empty(d)
     core.component_sizes(size, given, block, unit, rate)
-    return ComponentSizes(block, unit, rate)
+    return ComponentSizes(block, unit, rate, np.zeros((d, d)) if given else np.array(A, order="C"))
 
 
 def balanced_units(sizes: ComponentSizes, C: Array, R: Array) -> Array:

@@ -99,7 +99,7 @@ def chain_arguments(T=3, d=1, q=1):
         tables,
         one,  # obs, cfg, H, off, R
     )
-    sizes = np.zeros(d, np.int64), np.ones(d), np.zeros(d)
+    sizes = np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros((d, d))
     return [
         chain,
         np.arange(3.0),
@@ -108,6 +108,7 @@ def chain_arguments(T=3, d=1, q=1):
         np.ones((q, d)),
         np.zeros((q, d, d)),
         np.ones((q, d)),
+        np.zeros((q, d)),
         0.0,
         np.empty((T, q, d)),
         np.empty((T, q, d)),

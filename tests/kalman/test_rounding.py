@@ -14,10 +14,12 @@ from afafilter import (
     KalmanStream,
     LinearSDE,
     Prior,
+    brownian,
     forecast,
     kalman_filter,
     loglik,
     rts_smoother,
+    seasonal,
 )
 from afafilter._base.doubts import BarelyDetermined, LostDigits
 from tests.exact_oracle import ExactGaussian
@@ -252,7 +254,7 @@ def test_a_stream_says_it_once_and_old_states_go_on():
         for k in range(4):
             run.update(t[k], z[k])
         kept = run.state()
-        del kept["doubt"]  # as it was saved before there was any
+        del kept["doubt"], kept["late"]  # as it was saved before there was any
         again = KalmanStream.from_state(cycles(1e-11), kept)
         for k in range(4, 7):
             run.update(t[k], z[k])
@@ -458,3 +460,64 @@ def test_a_long_gap_in_another_basis(way, prior, integrals, gap):
     value, kinds = said(WAYS[way], model, t, z)
     assert kinds == set()
     assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-7)
+
+
+# ------------------------------------------------------------- stamps that blur a row
+
+
+def slow(gap, start):
+    """Four slow states of one block, seen at stamps close together and long after."""
+    A = 0.01 * np.array(
+        [
+            [-0.4, 1.4, 0.5, -0.3],
+            [0.4, 0.6, 1.7, -0.1],
+            [0.2, -0.5, -0.2, 0.1],
+            [-0.2, -0.2, -0.7, 0],
+        ]
+    )
+    C = [[-1.0, -1.0, 0.0, -1.0]]
+    model = LinearSDE(A, Q=1e-6 * np.eye(4), R=[[1e-8]], C=C, prior="diffuse")
+    t = start + np.array([0.0, gap, 2 * gap, 2 * gap + 400.0])
+    return model, t, np.array([[-4.4], [-4.5], [-4.6], [-32.0]])
+
+
+def driven(rate, start):
+    """An oscillator drives a cycle, and three numbers show three of the four directions."""
+    A = rate * block_diag(0.05 * TURN, [[0.0, 0.017], [-0.067, -0.005]])
+    A[0, 3] = 0.008 * rate
+    Q, C = np.diag([100.0, 100.0, 0.0, 500.0]), [[-1.0, 0.0, 0.0, 1.0]]
+    model = LinearSDE(A, Q=Q, R=[[1.0]], C=C, prior="diffuse")
+    return model, start + np.array([0.0, 1.0, 2.0]), np.array([[1.7], [21.3], [67.7]])
+
+
+@pytest.mark.parametrize("start", [0.0, 2460000.5, 1.7e9])
+@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize("kind", [slow, driven])
+def test_stamps_blur_a_row_and_not_what_all_rows_share(kind, size, start):
+    """The rounding of a stamp moves the row at this stamp: two directions that it moves alike, and
+    steps from one node to the next, are known as well as they were."""
+    model, t, z = kind(((0.01, 0.02, 0.1) if kind is slow else (0.5, 1.0, 2.0))[size], start)
+    ahead = t[-1] + 0.4
+    exact = ExactGaussian(model, t, z, queries=[ahead])
+    for estimator in (kalman_filter, rts_smoother):
+        found, kinds = said(estimator, model, t, z)
+        assert kinds == set()
+        assert found.loglik == pytest.approx(exact.loglik(), abs=1e-6)
+        for k in range(len(t)):
+            wanted = exact.law(t[k], k + 1 if estimator is kalman_filter else None)
+            assert_law((found.mean[k], found.cov[k]), wanted, 1e-3)  # of sums of large numbers
+    found = forecast(model, t, z, horizon_times=[ahead]).info
+    assert np.isnan(found["observation_mean"]).all() == np.isnan(exact.law(ahead, H=model.C).mean)
+
+
+@pytest.mark.parametrize("start", [0.0, 2460000.5, 1.7e9])
+@pytest.mark.parametrize("unit", [0.1, 1 / 24, 60.0])
+def test_the_shortest_period_is_unseen_at_stamps_that_are_rounded(unit, start):
+    """sin(pi k) is 1e-6 in steps of 0.1 s of unix time: no number for the state behind it."""
+    whole = brownian(0.01, 0.09) + seasonal(12, 6, process_var=0.001)
+    model = LinearSDE(whole.A / unit, Q=whole.Q / unit, R=whole.R, C=whole.C, prior="diffuse")
+    z = np.random.default_rng(0).standard_normal((60, 1))
+    found = kalman_filter(model, start + unit * np.arange(60.0), z)
+    wanted = kalman_filter(replace(whole, prior="diffuse"), np.arange(60.0), z)
+    assert np.isinf(found.cov[-1, -1, -1])
+    assert float(found.loglik) == pytest.approx(float(wanted.loglik), abs=1e-5)
