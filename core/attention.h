@@ -350,6 +350,68 @@ bool negligible(const Block<T>& b, int64_t j, int64_t end, int64_t left, double 
     return true;
 }
 
+// What the keys of a call have at most: |k|, and each channel of their values; and of every key, the decays to it of the values
+// of all that are farther off, itself among them, added up. There only where states and values decay to rounding.
+template <class T> struct Remote {
+    double key = 0.0;
+    Scratch<double, 0> value, decays;
+    bool there;
+    Remote(const Pairs<T>& p, const Dynamics& model) : value(p.v.shape[1]), decays(p.t.shape[0]) {
+        const int64_t d = p.k.shape[1], m = p.v.shape[1], begin = p.low[0], end = p.high[p.high.shape[0] - 1];
+        const double rate = model.value_decay, slower = std::min(model.decay, rate);
+        there = value.entries && decays.entries && model.query_late && p.known.shape[1] == 0 && end - begin > STRIP &&
+                std::exp(-slower * (p.t[end - 1] - p.t[begin])) < EPSILON<T>;
+        double total = 0.0;
+        for (int64_t l = begin; there && l < end; l++) {
+            const int64_t j = model.causal ? l : begin + end - 1 - l, before = model.causal ? j - 1 : j + 1;
+            decays[j] = total = 1.0 + (l > begin ? total * std::exp(-rate * std::fabs(p.t[j] - p.t[before])) : 0.0);
+            const double length = std::sqrt(static_cast<double>(dot(p.k.row(j), p.k.row(j), d)));
+            key = std::max(key, length), there = length < HUGE_VAL;
+            for (int64_t c = 0; c < m; c++) {
+                const double size = std::fabs(static_cast<double>(p.v.row(j)[c]));
+                value[c] = std::max(value[c], size), there = there && size < HUGE_VAL;   // NaN reaches who sees it
+            }
+        }
+    }
+};
+
+// Keys so far off that E x_early is only rounding of x_late weigh alike, W = (S^{exponent - 1} / X^exponent)^beta with
+// S = V(inf) + var_late and X = S + |q|^2 / nu; where the decay of their values, too, makes them only rounding of the sums, all
+// they do is to add W each to den. Whether that holds in every row of all keys beyond a strip, key `next` the first of them;
+// if so they are added.
+//
+// X changes by at most a + a^2 + E^2 |var_early - V| / S of itself, a = E |k| / sqrt(nu S), since 2 |q| <= sqrt(nu / S) X.
+template <class T> bool add_remote(Block<T>& b, int64_t next, const Remote<T>& remote) {
+    const Dynamics& model = b.model;
+    const double V = model.process_var / (2.0 * model.decay), S = V + model.var_late;
+    const double exponent = b.p.q.shape[1] ? model.exponent : 1.0, steep = model.beta * (2.0 * exponent + 1.0);
+    double* W = b.space.distance;
+    for (int64_t i = 0; i < b.rows; i++) {
+        const int64_t at = b.first + i;
+        W[i] = 0.0;
+        if (model.causal ? b.p.low[at] > next : b.p.high[at] <= next) continue;
+        const double lag = std::fabs(b.p.t_query[at] - b.p.t[next]), E = std::exp(-model.decay * lag);
+        const double a = E * remote.key / std::sqrt(model.scale * S);
+        if (!(steep * (a + a * a + E * E * std::fabs(model.var_early - V) / S) <= EPSILON<T>)) return false;
+        const double X = S + static_cast<double>(b.space.queries[i]) / model.scale;
+        W[i] = std::exp(model.beta * ((exponent - 1.0) * std::log(S) - exponent * std::log(X)));
+        double most = 0.0, share = 0.0;
+        for (int64_t c = 0; c < b.space.m; c++) {
+            most = std::max(most, remote.value[c]);
+            if (remote.value[c] > 0.0) share = std::max(share, std::fabs(b.p.num.row(at)[c]) / remote.value[c]);
+        }
+        const double rest = W[i] * remote.decays[next] * std::exp(-model.value_decay * lag);
+        if (most > 0.0 && !(rest <= EPSILON<T> * share)) return false;
+    }
+    for (int64_t i = 0; i < b.rows; i++) {
+        const int64_t at = b.first + i;
+        const int64_t low = model.causal ? b.p.low[at] : std::max(b.p.low[at], next);
+        const int64_t count = (model.causal ? std::min(b.p.high[at], next + 1) : b.p.high[at]) - low;
+        if (count > 0) b.p.den.row(at)[0] += W[i] * static_cast<double>(count);
+    }
+    return true;
+}
+
 // How many rows from `first` on can share a reference time: factors of keys behind it stay in range and exact.
 template <class T> int64_t rows_together(const Pairs<T>& p, const Dynamics& model, int64_t first) {
     const int64_t B = p.t_query.shape[0], N = p.t.shape[0];
@@ -372,6 +434,7 @@ template <class T> int64_t attend(Pairs<T> p, Dynamics model, double log_toleran
     if (B == 0 || N == 0) return 0;
     Workspace<T> space(p, model, std::min(B, BAND));
     if (!space.memory) return -1;
+    const Remote<T> remote(p, model);
     for (int64_t first = 0, rows = 0; first < B; first += rows) {
         rows = rows_together(p, model, first);
         const int64_t low = p.low[first], high = p.high[first + rows - 1];
@@ -385,11 +448,14 @@ template <class T> int64_t attend(Pairs<T> p, Dynamics model, double log_toleran
             const int64_t begin = model.causal ? high - done - n : low + done;
             add_strip(b, begin, begin + n, prepare_keys(b, begin, begin + n));
             since += n;
-            if (since < SUMMED) continue;
+            const int64_t left = high - low - done - n, next = model.causal ? begin - 1 : begin + n;
+            const bool far = left > 0 && remote.there &&
+                             std::exp(-model.value_decay * std::fabs(b.reference - p.t[next])) < EPSILON<T>;
+            if (!far && since < SUMMED) continue;
             take_sums(b), since = 0;
-            const int64_t left = high - low - done - n;
+            if (far && add_remote(b, next, remote)) break;
             if (left > 0 && log_tolerance > -HUGE_VAL &&
-                negligible(b, model.causal ? begin - 1 : begin + n, model.causal ? low : high - 1, left, log_tolerance))
+                negligible(b, next, model.causal ? low : high - 1, left, log_tolerance))
                 break;
         }
         take_sums(b);

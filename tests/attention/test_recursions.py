@@ -149,6 +149,28 @@ def test_negligible_keys_are_left_out_within_the_tolerance(kind):
     assert 0 < lost.max() <= 1e-6 + TOLERANCE[kind]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("exponent, beta", [(1.0, 1.0), (2.5, 1.0), (1.7, 0.6)])
+@pytest.mark.parametrize("value_decay", [0.0, 0.7])
+@pytest.mark.parametrize("side", [PAST, SYMMETRIC], ids=["past", "symmetric"])
+def test_keys_whose_states_have_decayed_to_rounding(kind, exponent, beta, value_decay, side):
+    side = side._replace(decay=1.0, value_decay=value_decay, exponent=exponent, beta=beta)
+    for window in (None, 1500):
+        rows = make_rows(kind, 40, 2000, 3, 4, side=side, window=window, span=900.0)
+        rows.num[...], rows.den[...] = 0.0, 0.0
+        check_sums(rows, side, TOLERANCE[kind])
+
+
+def test_a_missing_number_among_decayed_keys_reaches_who_sees_it():
+    side = PAST._replace(decay=1.0, value_decay=1.0)
+    for part, sums in (("k", "den"), ("v", "num")):
+        rows = make_rows(np.float64, 40, 2000, 2, 2, span=900.0)
+        getattr(rows, part)[30, 1] = np.nan
+        attend(rows, side)
+        found = getattr(rows, sums)[:, -1]
+        np.testing.assert_array_equal(np.isnan(found), (rows.low <= 30) & (rows.high > 30))
+
+
 def test_a_query_that_sees_nothing_adds_nothing():
     rows = make_rows(np.float64, 7, 20, 2, 2)
     rows = rows._replace(high=rows.low.copy())
