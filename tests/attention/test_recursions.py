@@ -150,7 +150,7 @@ def test_negligible_keys_are_left_out_within_the_tolerance(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("exponent, beta", [(1.0, 1.0), (2.5, 1.0), (1.7, 0.6)])
+@pytest.mark.parametrize(("exponent", "beta"), [(1.0, 1.0), (2.5, 1.0), (1.7, 0.6)])
 @pytest.mark.parametrize("value_decay", [0.0, 0.7])
 @pytest.mark.parametrize("side", [PAST, SYMMETRIC], ids=["past", "symmetric"])
 def test_keys_whose_states_have_decayed_to_rounding(kind, exponent, beta, value_decay, side):
