@@ -51,14 +51,12 @@ def expectation_maximisation(
     problem: Problem,
     theta: Array,
     bounds: tuple[Array, Array],
-    *,
-    max_iter: int,
-    tolerance: float,
 ) -> Optimum:
-    """Iterate E and M until the log-likelihood can rise by less than `tolerance` (Aitken)."""
+    """Iterate E and M until the log-likelihood can rise by less than the tolerance (Aitken)."""
     from scipy.optimize import Bounds, minimize
 
     par, data = problem.parametrisation, problem.data
+    max_iter, tolerance = problem.options.stopping
     typical = par.typical
     limits = Bounds(bounds[0] / typical, bounds[1] / typical)
     history: list[float] = []

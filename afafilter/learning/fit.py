@@ -29,6 +29,7 @@ from afafilter._base.progress import waiting
 from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.inputs import InputParameters, first_effect, regressors
+from afafilter.learning.optimise_each import Stopping
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Options, Problem
@@ -153,7 +154,7 @@ def fit(
         if method != "student_t":
             raise ValueError("dof is for method='student_t'")
         dof = scalar(dof, "dof", low=0.0, strict=True)
-    options = Options(free, method, stable, dof, max_iter, tolerance)
+    options = Options(free, method, stable, dof, Stopping(max_iter, tolerance))
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     refuse_degenerate(values, data)

@@ -23,6 +23,7 @@ from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, refine
 from afafilter.learning.optimise_each import (
     ENOUGH,
+    Stopping,
     accurate_informations,
     bfgs,
     search_scales,
@@ -213,13 +214,13 @@ def fit_each(
     named = tuple(range(len(values)) if labels is None else labels)
     if len(named) != len(values):
         raise ValueError(f"labels must name {len(values)} series, got {len(named)}")
-    search = {"max_iter": max_iter, "tolerance": tolerance}
+    stopping = Stopping(max_iter, tolerance)
     errors: dict[int, str] = {}
     with waiting(f"fitting {len(values)} series"):
         if isinstance(model, Family) and not options:
-            found = _fit_side_by_side(model, times(given(t, "t")), values, search, errors)
+            found = _fit_side_by_side(model, times(given(t, "t")), values, stopping, errors)
         else:
-            found = _fit_one_by_one(model, t, values, {**options, **search}, errors)
+            found = _fit_one_by_one(model, t, values, {**options, **stopping._asdict()}, errors)
     fits = [one for one in found if one is not None]
     if not fits:
         raise ValueError(f"no series can be fitted; the first: {errors[0]}")
@@ -270,7 +271,7 @@ def _fit_one_by_one(
 
 
 def _fit_side_by_side(
-    family: Family, t: Array, values: Array, search: dict[str, Any], errors: dict[int, str]
+    family: Family, t: Array, values: Array, stopping: Stopping, errors: dict[int, str]
 ) -> list[FitResult | None]:
     """All searches side by side."""
     batch = SeriesBatch.of(t, values)
@@ -287,12 +288,12 @@ def _fit_side_by_side(
         except ValueError as error:
             errors[k] = str(error)
             continue
-        problems.append(Problem(family, par, data, z, None, Options(**search)))
+        problems.append(Problem(family, par, data, z, None, Options(stopping=stopping)))
         kept.append(k)
     found: list[FitResult | None] = [None] * len(values)
     if not problems:
         return found
-    for k, one in zip(kept, _search(par, batch.subset(kept), problems, search), strict=True):
+    for k, one in zip(kept, _search(par, batch.subset(kept), problems, stopping), strict=True):
         if isinstance(one, str):
             errors[k] = one
         else:
@@ -301,7 +302,7 @@ def _fit_side_by_side(
 
 
 def _search(
-    par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem], search: dict[str, Any]
+    par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem], stopping: Stopping
 ) -> Iterator[FitResult | str]:
     """The fit of each problem, or why there is none."""
     objective = EachObjective(par, batch, problems)
@@ -314,10 +315,8 @@ def _search(
 
     scale = search_scales(from_each, start, grads, typical[owner], par.roots)
     limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
-    enough = ENOUGH * search["tolerance"]
-    top = bfgs(
-        from_each, (start, values, grads), limits, scale, max_iter=search["max_iter"], enough=enough
-    )
+    coarse = stopping._replace(tolerance=ENOUGH * stopping.tolerance)
+    top = bfgs(from_each, (start, values, grads), limits, scale, coarse)
     own = np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
     ranked = [rows[np.argsort(-top.values[rows], kind="stable")] for rows in own]
     best = np.array([rows[0] for rows in ranked])
@@ -329,7 +328,7 @@ def _search(
             continue
         here = top.of(k, (infos[s], (eigenvalues[s], directions[s])))
         single = Objective(problem.objective, here.at)
-        optimum = refine(single, here, bounds[k], problem.parametrisation, **search)
+        optimum = refine(single, here, bounds[k], problem.parametrisation, stopping)
         optimum.n_evals = int(objective.n_evals[s]) + single.n_evals - 1
         others = top.values[ranked[s][1:]].tolist()
         yield report(problem, optimum, (optimum.value, *others))

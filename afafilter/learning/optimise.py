@@ -20,6 +20,7 @@ from afafilter.learning.optimise_each import (
     Point,
     SearchResult,
     Spectrum,
+    Stopping,
     accurate_informations,
     bfgs,
     informations,
@@ -100,12 +101,10 @@ def maximise(
     start: Array,
     bounds: tuple[Array, Array],
     par: Parametrisation,
-    *,
-    max_iter: int,
-    tolerance: float,
+    stopping: Stopping,
     limited: Any = None,
 ) -> Optimum:
-    """Maximise from `start`; converged when at most `tolerance` of the objective can be gained.
+    """Maximise from `start`; converged when at most the tolerance can still be gained.
 
     Where Newton steps in square roots of nonnegative parameters are slow, steps in their logarithms
     are tried as well: ridges along which parameters vanish in proportion are straight there.
@@ -116,11 +115,10 @@ def maximise(
     at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
     batched, typical = _as_batch(objective), par.typical[None]
     scale = search_scales(batched, at[0], at[2], typical, par.roots)
-    top = bfgs(batched, at, limits, scale, max_iter=max_iter, enough=NEAR * tolerance)
+    top = bfgs(batched, at, limits, scale, stopping._replace(tolerance=NEAR * stopping.tolerance))
     info = accurate_informations(batched, top.thetas, top.grads, typical)[0]
     found = top.of(0, (info, spectra(info, par.typical)))
-    search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
-    return refine(objective, found, bounds, par, limited=limited, **search)
+    return refine(objective, found, bounds, par, stopping, limited)
 
 
 def refine(
@@ -128,13 +126,12 @@ def refine(
     found: SearchResult,
     bounds: tuple[Array, Array],
     par: Parametrisation,
-    *,
-    max_iter: int,
-    tolerance: float,
+    stopping: Stopping,
     limited: Any = None,
 ) -> Optimum:
     """Newton steps from the end of a search to the optimum; arguments as of `maximise`."""
     typical, roots = par.typical, par.roots
+    max_iter, tolerance = stopping
     at, n_iter, history, (info, spectrum) = found
     n = len(at.theta)
     if not np.isfinite(at.value):
@@ -179,8 +176,7 @@ def refine(
         trials = [at.theta + share * typical * unit for share in OFF_ZERO]
         off = _first_increase(objective, at, trials, bounds)
         if off is not None and off.value > at.value + tolerance:
-            search: dict[str, Any] = {"max_iter": max_iter, "tolerance": tolerance}
-            return maximise(objective, off.theta, bounds, par, limited=limited, **search)
+            return maximise(objective, off.theta, bounds, par, stopping, limited)
     boundary = tuple(dict.fromkeys((*boundary, *active)))
     if boundary:
         identified, null_space = _reduced_newton(boundary, info, at.grad, typical)[:2]

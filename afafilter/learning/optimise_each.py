@@ -43,6 +43,13 @@ ENOUGH = 1e-3
 Spectrum: TypeAlias = tuple[Array, Array]
 
 
+class Stopping(NamedTuple):
+    """When a search ends: after `max_iter` iterations, or with at most `tolerance` to gain."""
+
+    max_iter: int = 500
+    tolerance: float = 1e-6
+
+
 class Point(NamedTuple):
     """A point of the search, the objective and its gradient there."""
 
@@ -103,15 +110,13 @@ def bfgs(
     at: tuple[Array, Array, Array],
     bounds: tuple[Array, Array],
     scale: Array,
-    *,
-    max_iter: int,
-    enough: float,
+    stopping: Stopping,
 ) -> SearchResults:
     """BFGS from `at`, points (S, n) with their values and gradients, each problem at its own pace.
 
     In units of `scale` the first step has length 1. A search ends when the predicted gain
-    g^T H g / 2 is at most `enough`, or its line search fails. Nocedal & Wright (2006), secs. 3.1
-    and 6.1.
+    g^T H g / 2 is at most the tolerance, or its line search fails. Nocedal & Wright (2006), secs.
+    3.1 and 6.1.
     """
     thetas, values, grads = (np.array(x) for x in at)
     S, n = thetas.shape
@@ -119,7 +124,7 @@ def bfgs(
     start = np.arange(S), thetas, values, grads, scale, *bounds, *_initial_inverse(S, n)
     state = _Iterates(*start).of(np.isfinite(values))
     limited = bool(np.isfinite(bounds).any())
-    for k in range(max_iter):
+    for k in range(stopping.max_iter):
         slope = state.grads * state.scale
         free = (
             np.where(slope > 0, state.thetas < state.upper, state.thetas > state.lower)
@@ -128,7 +133,7 @@ def bfgs(
         )
         step, slope = _step(state.H, slope, free)
         increase = _dot(step, slope)
-        promising = 0.5 * increase > enough
+        promising = 0.5 * increase > stopping.tolerance
         state, step, increase = state.of(promising), step[promising], increase[promising]
         if not len(increase):
             break

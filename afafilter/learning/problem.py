@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from afafilter._base.checks import Array
 from afafilter.learning.constraints import Constraints
 from afafilter.learning.family import Family
+from afafilter.learning.optimise_each import Stopping
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.loglik import evaluate
@@ -27,8 +28,7 @@ class Options:
     method: str = "ml"
     stable: bool | None = None
     dof: float | None = None
-    max_iter: int = 500
-    tolerance: float = 1e-6
+    stopping: Stopping = field(default_factory=Stopping)
 
 
 @dataclass(frozen=True)

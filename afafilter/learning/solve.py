@@ -82,14 +82,13 @@ def _solve_one(problem: Problem, theta: Array) -> Optimum:
         raise ValueError(f"the likelihood does not exist at the start: {error}") from None
     if not np.isfinite(value):
         raise ValueError("the likelihood is not finite at the start; choose another start")
-    search: dict[str, Any] = {"max_iter": options.max_iter, "tolerance": options.tolerance}
     if options.method == "em":
         from afafilter.learning.em import expectation_maximisation
 
-        return expectation_maximisation(problem, theta, (lower, upper), **search)
+        return expectation_maximisation(problem, theta, (lower, upper))
     objective = Objective(function, (theta, value, grad))
     limited = None if problem.constraints is None else problem.constraints.limited()
-    optimum = maximise(objective, theta, (lower, upper), par, limited=limited, **search)
+    optimum = maximise(objective, theta, (lower, upper), par, options.stopping, limited)
     optimum.n_evals = objective.n_evals
     if options.method == "student_t":
         function(optimum.theta)

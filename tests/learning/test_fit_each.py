@@ -13,7 +13,7 @@ from afafilter import FitWarning, LinearSDE, brownian, fit, fit_each, loglik, si
 from afafilter import families as f
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, information
-from afafilter.learning.optimise_each import bfgs, informations
+from afafilter.learning.optimise_each import Stopping, bfgs, informations
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.data import SeriesBatch
 
@@ -196,9 +196,7 @@ def test_searches_side_by_side_reach_their_maxima() -> None:
     start = np.tile([-1.2, 1.0], (3, 1))
     values, grads = banana(start, np.arange(3))
     free = np.full((3, 2), np.inf)
-    top = bfgs(
-        banana, (start, values, grads), (-free, free), np.ones((3, 2)), max_iter=200, enough=1e-12
-    )
+    top = bfgs(banana, (start, values, grads), (-free, free), np.ones((3, 2)), Stopping(200, 1e-12))
     np.testing.assert_allclose(top.thetas, 1.0, atol=1e-4)
     assert top.n_iter[0] < top.n_iter[2] < 60
     for history, value in zip(top.histories, top.values, strict=True):
@@ -215,8 +213,7 @@ def test_bounds_hold() -> None:
         (start, values, grads),
         (-np.inf * np.ones((3, 2)), high),
         np.ones((3, 2)),
-        max_iter=50,
-        enough=1e-12,
+        Stopping(50, 1e-12),
     )
     np.testing.assert_allclose(top.thetas, np.tile([0.5, 0.25], (3, 1)), atol=1e-4)
     assert (top.thetas[:, 0] <= 0.5).all()
