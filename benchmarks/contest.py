@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afafilter import __version__
+
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 Run = Callable[[], Arrays]
@@ -48,7 +50,7 @@ class Library:
     def version(self) -> str | None:
         """Version of the peer's distribution; None if it is not installed."""
         if self.module is None:
-            return metadata.version("afafilter")
+            return __version__
         if importlib.util.find_spec(self.module) is None:
             return None
         return metadata.version(self.module.replace("_", "-"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from importlib import metadata
 
 import numpy as np
 import pytest
 
+from afafilter import __version__
 from benchmarks import report, targets
-from benchmarks.contest import difference
+from benchmarks.contest import Library, difference
 from benchmarks.tasks import TASKS
 from benchmarks.threads import measured, scheduled, simulated
 from benchmarks.worker import peak_of, timed_runs
@@ -46,6 +48,14 @@ def test_a_library_does_its_task(task, case, library):
         ours = next(x for x in task.libraries if x.module is None)
         wanted = result(ours.name)
     assert difference(found, wanted) <= entry.tolerance
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert Library("ours", lambda arrays, options: None).version == __version__
 
 
 def test_difference_is_relative_to_the_largest_entry():

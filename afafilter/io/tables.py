@@ -64,6 +64,12 @@ def plain(cell: Cell, digits: int = 3) -> str:
     return f"{number} ± {cell.se:.{places}f}" if np.isfinite(cell.se) else number
 
 
+def _explained(rows: Sequence[tuple[str, Sequence[Cell]]], digits: int) -> str:
+    """What ± means below a table that has one."""
+    shown = any("±" in plain(cell, digits) for _, cells in rows for cell in cells)
+    return "± one standard error" if shown else ""
+
+
 def latex_table(
     columns: Sequence[str],
     rows: Sequence[tuple[str, Sequence[Cell]]],
@@ -73,7 +79,10 @@ def latex_table(
     caption: str | None = None,
     label: str | None = None,
 ) -> str:
-    """A booktabs `tabular`, inside a `table` if there is a caption or a label; best in bold."""
+    """A booktabs `tabular`, inside a `table` if there is a caption or a label; best in bold.
+
+    Where entries have a ±, a last line says that it is one standard error.
+    """
 
     def entry(cell: Cell) -> str:
         text = plain(cell, digits)
@@ -87,16 +96,20 @@ def latex_table(
         [escape_latex(corner), *map(escape_latex, columns)],
         [[escape_latex(name), *map(entry, cells)] for name, cells in rows],
         "l" + "r" * len(columns),
+        escape_latex(_explained(rows, digits)),
     )
     if caption is None and label is None:
         return body
     return latex_float("table", body, caption=caption, label=label)
 
 
-def booktabs(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+def booktabs(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str, note: str = ""
+) -> str:
     """A `tabular` with booktabs' rules, of entries that are LaTeX; columns as in "lrr"."""
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(heads) + r" \\"]
     lines += [r"\midrule", *(" & ".join(row) + r" \\" for row in rows), r"\bottomrule"]
+    lines += [rf"\multicolumn{{{len(heads)}}}{{l}}{{\footnotesize {note}}} \\"] if note else []
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
@@ -118,7 +131,7 @@ def markdown_table(
     corner: str = "",
     digits: int = 3,
 ) -> str:
-    """A pipe table, numbers right-aligned, best in bold."""
+    """A pipe table, numbers right-aligned, best in bold; below it what ± means."""
 
     def entry(cell: Cell) -> str:
         text = plain(cell, digits)
@@ -129,7 +142,8 @@ def markdown_table(
         ["---", *["---:"] * len(columns)],
         *([escape_markdown(name), *map(entry, cells)] for name, cells in rows),
     ]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    note = _explained(rows, digits)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + (note and f"\n{note}\n")
 
 
 def mark_best(values: Sequence[float], loss: Sequence[float], texts: Sequence[str]) -> list[bool]:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import inspect
 import json
-import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
@@ -33,10 +32,12 @@ from afafilter.studies.batch import (
     run_batch,
 )
 from afafilter.studies.scenario import Scenario
+from afafilter.studies.uses import PACKAGE, imported, is_own, is_users, looked_up, of_python, top
 
 FORMAT = 1
 CHUNK = 256
-PACKAGE = "afafilter"
+MINE = 0
+"""First of `within` inside a user's own code, where a tuple and an array are no lists."""
 
 
 class Cell(NamedTuple):
@@ -83,15 +84,20 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
 
     Functions and classes of this package are known by their public name, wherever they lie in it,
     and by what they enclose; others by their name, compiled code, defaults, closure and what they
-    use of their own module. TypeError where there is no such description. `within` holds the
-    identities of what `value` is part of: a function that calls itself is described once.
+    use of their own module. Inside users' code a tuple or an array is no list with the same
+    entries; elsewhere (x0, a model's matrices) they mean the same. TypeError where there is no such
+    description. `within` holds the identities of what `value` is part of: a function that calls
+    itself is described once.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
-        return describe(value.item())
+        plain = describe(value.item())
+        told = within[:1] == (MINE,) and value.dtype != np.float64
+        return {"value": plain, "dtype": value.dtype.str} if told else plain
     if isinstance(value, np.ndarray):
-        return _array(value)
+        held = _array(value)
+        return {"array": held, "dtype": value.dtype.str} if within[:1] == (MINE,) else held
     if isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)):
         return _class(value, within) if isinstance(value, type) else _name(value)
     if isinstance(value, types.ModuleType):
@@ -101,9 +107,11 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     if id(value) in within:
         return {"again": len(within) - within.index(id(value))}
     inside = (*within, id(value))
+    if is_users(type(value).__module__):
+        inside = _mine(inside)
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
         held = _gathered(value, inside)
-        if not _is_users(type(value).__module__):
+        if not is_users(type(value).__module__):
             return held
         own = {
             name: describe(part, inside) for name, part in getattr(value, "__dict__", {}).items()
@@ -112,9 +120,11 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     if isinstance(value, slice):
         return {"slice": [describe(v) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, functools.partial):
+        if is_users(getattr(value.func, "__module__", None)):
+            inside = _mine(inside)
         return {
             "partial": describe(value.func, inside),
-            "args": describe(value.args, inside),
+            "args": describe(list(value.args), inside),
             "keywords": describe(value.keywords, inside),
         }
     if isinstance(value, types.MethodType):
@@ -128,13 +138,20 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     return {"class": _class(type(value), inside)} | _contents(value, inside)
 
 
+def _mine(within: tuple[int, ...]) -> tuple[int, ...]:
+    """The same place, inside a user's own code."""
+    return within if within[:1] == (MINE,) else (MINE, *within)
+
+
 def _gathered(value: Any, within: tuple[int, ...]) -> Any:
     """What a container holds, each entry described; keys that are no words with their types."""
     if isinstance(value, Mapping):
         names = [k if isinstance(k, str) else f"{type(k).__name__} {k}" for k in value]
         return {name: describe(v, within) for name, v in zip(names, value.values())}
     if isinstance(value, (list, tuple)):
-        return [describe(v, within) for v in value]
+        entries = [describe(v, within) for v in value]
+        told = within[:1] == (MINE,) and isinstance(value, tuple)
+        return {"tuple": entries} if told else entries
     return sorted(json.dumps(describe(v, within), sort_keys=True) for v in value)
 
 
@@ -146,13 +163,13 @@ def _contents(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     if is_dataclass(value):
         told = [f.name for f in fields(value) if not _as_before(f, getattr(value, f.name))]
         beside = set(own).difference(f.name for f in fields(value))
-        told += sorted(beside) if _is_users(cls.__module__) else []
+        told += sorted(beside) if is_users(cls.__module__) else []
         return {name: describe(getattr(value, name), within) for name in told}
-    if _top(cls.__module__) == "pandas" and hasattr(value, "to_numpy"):
+    if top(cls.__module__) == "pandas" and hasattr(value, "to_numpy"):
         table = [getattr(value, "index", None), getattr(value, "columns", None), value]
         return {"table": describe([None if x is None else np.asarray(x) for x in table], within)}
     names = [name for c in cls.__mro__ for name in _slots(c) if hasattr(value, name)]
-    if not _of_python(cls.__module__) and (names or hasattr(value, "__dict__")):
+    if not of_python(cls.__module__) and (names or hasattr(value, "__dict__")):
         held = {name: getattr(value, name) for name in names} | own
         return {name: describe(part, within) for name, part in held.items()}
     try:
@@ -187,11 +204,11 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
     inside = (*within, id(cls))
     methods: dict[str, Any] = {}
     for base in cls.__mro__:
-        if _is_own(base.__module__) or _of_python(base.__module__):
+        if is_own(base.__module__) or of_python(base.__module__):
             continue
         for name, part in vars(base).items():
             for function in _functions(part):
-                if function.__module__ == base.__module__ or _is_users(function.__module__):
+                if function.__module__ == base.__module__ or is_users(function.__module__):
                     methods[f"{base.__qualname__}.{name}"] = _function(function, inside)
             hidden = name.startswith("__") and name != "__call__"
             if not hidden and not _functions(part):
@@ -226,45 +243,28 @@ def _name(value: Any) -> str:
     """Name with its module; without it inside this package, so that a move leaves cells valid."""
     module = getattr(value, "__module__", None) or "numpy"
     name = getattr(value, "__qualname__", value.__name__)
-    return f"{PACKAGE if _is_own(module) else module}.{name}"
-
-
-def _top(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _is_own(module: str) -> bool:
-    return _top(module) == PACKAGE
-
-
-def _of_python(module: str) -> bool:
-    return _top(module) in sys.stdlib_module_names
-
-
-def _is_users(module: str | None) -> bool:
-    """Whether a module is one that the user edits: not this package, Python or an installed one."""
-    if module is None or _is_own(module) or _of_python(module):
-        return False
-    parts = Path(getattr(sys.modules.get(module), "__file__", None) or "").parts
-    return not {"site-packages", "dist-packages"}.intersection(parts)
+    return f"{PACKAGE if is_own(module) else module}.{name}"
 
 
 def _function(value: types.FunctionType, within: tuple[int, ...], reach: bool = True) -> Any:
     name = _name(value)
-    if _is_own(value.__module__):
+    if is_own(value.__module__):
         value = inspect.unwrap(value)
+    else:
+        within = _mine(within)
     closure = [describe(_enclosed(cell), within) for cell in value.__closure__ or ()]
-    if _is_own(value.__module__):
+    if is_own(value.__module__):
         return {"function": name, "closure": closure} if closure else name
     told = {
         "function": name,
         "code": _code(value.__code__),
-        "defaults": describe(value.__defaults__, within),
+        "defaults": describe(value.__defaults__ and list(value.__defaults__), within),
         "keyword_defaults": describe(value.__kwdefaults__, within),
         "closure": closure,
     }
     held = {name: describe(x, within) for name, x in vars(value).items() if name != "__wrapped__"}
-    more = {"attributes": held, "uses": _used(value, within) if reach else {}}
+    uses = _used(value, within) if reach else {}
+    more = {"attributes": held, "uses": uses, "imports": imported(value)}
     return told | {name: found for name, found in more.items() if found}
 
 
@@ -276,7 +276,7 @@ def _used(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, An
     out: dict[str, Any] = {}
     left, known = [function], {id(function)}
     while left:
-        for name, part in _looked_up(left.pop()):
+        for name, part in looked_up(left.pop()):
             if part is None or id(part) in known:
                 continue
             known.add(id(part))
@@ -286,33 +286,6 @@ def _used(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, An
             else:
                 out[name] = _as_told(part, within)
     return out
-
-
-def _looked_up(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Names that a function looks up in its module, and in users' modules, and what they are.
-
-    Of what is decorated the inner functions too; nothing of Python, this package or others.
-    """
-    names, found = sorted(_names(function.__code__)), []
-    parts = [(name, function.__globals__.get(name)) for name in names]
-    for name, part in parts:
-        if isinstance(part, types.ModuleType):
-            if _is_users(part.__name__):
-                parts += [(f"{name}.{n}", vars(part)[n]) for n in names if n in vars(part)]
-            continue
-        depth = name
-        while part is not None:
-            makers = (types.FunctionType, types.BuiltinFunctionType, np.ufunc, type)
-            if not isinstance(part, makers) or _is_users(part.__module__):
-                found.append((depth, part))
-            part, depth = getattr(part, "__wrapped__", None), f"{depth} within"
-    return found
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Names that code looks up, that of functions inside it too."""
-    inner = (_names(part) for part in code.co_consts if isinstance(part, types.CodeType))
-    return set(code.co_names).union(*inner)
 
 
 def _as_told(value: Any, within: tuple[int, ...]) -> Any:

@@ -258,7 +258,12 @@ bad & failed & failed & failed \\
 """
     )
     # MSE per path: 4 and 16; standard error 6, of the root 6 / (2 sqrt(10)).
-    assert r"$3.2 \pm 0.9$" in hand_made().to_latex(("rmse",))
+    told = hand_made().to_latex(("rmse",))
+    assert r"$3.2 \pm 0.9$" in told
+    said = r"\multicolumn{2}{l}{\footnotesize $\pm$ one standard error} \\"
+    assert told.splitlines()[-2:] == [said, r"\end{tabular}"]
+    assert hand_made().to_markdown(("rmse",)).endswith("|\n\n± one standard error\n")
+    assert "± one standard error" in str(hand_made())
 
 
 def test_nees_nearest_to_one_is_best_on_a_ratio_scale():

@@ -318,6 +318,19 @@ EDITS = {
     "a kind of key": "K = {{1 if {} == 1 else '1': 2}}\ndef mine(m, t, z): return K",
     "a dict's attribute": "class D(dict): pass\nK = D()\nK.b = {}\ndef mine(m, t, z): return K",
     "a draw": "import numpy\nK = numpy.random.default_rng({})\ndef mine(m, t, z): return K",
+    "by name": "K = {}\ndef mine(m, t, z): return globals()['K']",
+    "by one of names": "K = {}\ndef mine(m, t, z): return [globals()[n] for n in ('K', 'L')]",
+    "by a computed name": "K1 = {}\ndef mine(m, t, z): return [globals()[f'K{{n}}'] for n in [1]]",
+    "by an expression": "K = {}\ndef mine(m, t, z): return eval('K + 1')",
+    "a helper by name": "def h(): return {}\ndef mine(m, t, z): return globals()['h']()",
+    "an attribute by name": "class A: k = {}\ndef mine(m, t, z): return getattr(A, 'k')",
+    "a tuple": "K = (1, 2) if {} == 1 else [1, 2]\ndef mine(m, t, z): return z[:, K]",
+    "a tuple within": "K = dict(a=[(1,) if {} == 1 else [1]])\ndef mine(m, t, z): return K",
+    "an array": "import numpy\nK = numpy.array([1., 2.]) if {} == 1 else [1., 2.]\n"
+    "def mine(m, t, z): return 2 * K",
+    "a precision": "import numpy\nK = numpy.array([1, 2], 'f8' if {} == 1 else 'f4')\n"
+    "def mine(m, t, z): return K",
+    "a default": "def mine(m, t, z, k=(1, 2) if {} == 1 else [1, 2]): return z[:, k]",
     "a partial method": "import functools\nclass A:\n  def r(self, m, t, z, k): return k\n"
     "  __call__ = functools.partialmethod(r, k={})\nmine = A()",
 }
@@ -335,6 +348,44 @@ def test_what_an_estimator_uses_of_its_module_is_in_the_key(case):
 
     assert key(1) == key(1)
     assert key(1) != key(2)
+
+
+SAME = {
+    "a name nobody asks for": "K, L = 1, {}\ndef mine(m, t, z): return globals()['K']",
+    "a word that is no name": "rmse = {}\ndef mine(m, t, z): return 'rmse'",
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_an_estimator_does_not_use_is_not_in_the_key(case):
+    keys = []
+    for number in (1, 2):
+        module = {"__name__": "usermodule"}
+        exec(compile(SAME[case].format(number), "usermodule", "exec", dont_inherit=True), module)
+        keys.append(describe(module["mine"]))
+    assert keys[0] == keys[1]
+
+
+def test_what_becomes_an_array_anyway_has_one_key():
+    start = [(1.0, 2.0), [1.0, 2.0], np.array([1.0, 2.0])]
+    assert len({str(describe(Scenario(np.arange(3.0), x0=x0))) for x0 in start}) == 1
+    bound = (partial(afafilter.adaptive_filter, anchor_cov=x) for x in ([[1.0]], ((1.0,),)))
+    assert len({str(describe(x)) for x in bound}) == 1
+
+
+def test_files_that_an_estimator_imports_when_it_runs_are_in_the_key(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "package_of_mine").mkdir()
+    for name in ("late_helper.py", "package_of_mine/__init__.py", "package_of_mine/part.py"):
+        (tmp_path / name).write_text("K = 1\n")
+    for line in ("from late_helper import K", "import package_of_mine.part", "import json, numpy"):
+        module = {"__name__": "usermodule"}
+        exec(f"def mine(m, t, z):\n  def g():\n    {line}\n  return g()", module)
+        before = describe(module["mine"])
+        for name in ("late_helper.py", "package_of_mine/part.py"):
+            (tmp_path / name).write_text(f"K = {len(line)}\n")
+        assert (describe(module["mine"]) == before) == ("json" in line)
+    assert "late_helper" not in sys.modules
 
 
 @pytest.mark.parametrize("use", ["from helpers_of_mine import h", "import helpers_of_mine as x"])
