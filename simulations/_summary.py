@@ -59,12 +59,12 @@ if __name__ == "__main__":
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "figures" / "robust_rivals.csv"
     note = (
         "Spiral with measurement noise 1 from radius 20 ± 3, steps 20 to 127, 300 paths, 95 % "
-        "intervals (±: half of one); outliers add noise of ten standard deviations. Bold: the best causal estimator "
-        "and those that paired tests of log errors (5 %, Holm's correction for all comparisons) do "
-        "not tell from it and whose error is at most 10 % larger (95 % interval of the ratio). "
-        "Question mark: neither told from the best nor shown to be as good. "
-        "Mixture and particle filter are told rate and scale of the outliers (guessed: 5 % and "
-        "25 times the variance; learned: from there); parameters of the others are tuned on other "
-        "paths. Time: median over cells, one process, batches of 64 paths."
+        "intervals (±: half of one); outliers add noise of ten standard deviations. Bold: the "
+        "best causal estimator and those that paired tests of log errors (5 %, Holm's correction "
+        "for all comparisons) do not tell from it and whose error is at most 10 % larger (95 % "
+        "interval of the ratio). Question mark: neither told from the best nor shown to be as "
+        "good. Mixture and particle filter are told rate and scale of the outliers (guessed: 5 % "
+        "and 25 times the variance; learned: from there); parameters of the others are tuned on "
+        "other paths. Time: median over cells, one process, batches of 64 paths."
     )
     rewrite(root / "README.md", summary(pd.read_csv(source)) + "\n\n" + note)

@@ -137,14 +137,6 @@ def fraction(value: Any, name: str) -> float:
     return x
 
 
-def probabilities(value: ArrayLike, name: str) -> Array:
-    """Numbers in [0, 1]."""
-    p = real_array(value, name)
-    if (p < 0).any() or (p > 1).any():
-        raise ValueError(f"{name} must be probabilities in [0, 1], got {p.min():g}..{p.max():g}")
-    return p
-
-
 def positive_int(value: Any, name: str, *, low: int = 1) -> int:
     """A whole number, at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -13,7 +13,6 @@ from afafilter._base.checks import (
     choice,
     covariance,
     positive_int,
-    probabilities,
     real_array,
     scalar,
     square,
@@ -312,6 +311,14 @@ def carried(kicks: Array, plan: Plan) -> Array:
     for k in range(1, out.shape[1]):
         out[:, k] += out[:, k - 1] @ Phi[which[k]].T
     return out
+
+
+def probabilities(value: Any, name: str) -> Array:
+    """Numbers in [0, 1]."""
+    p = real_array(value, name)
+    if (p < 0).any() or (p > 1).any():
+        raise ValueError(f"{name} must be probabilities in [0, 1], got {p.min():g}..{p.max():g}")
+    return p
 
 
 def missing_probability(missing: Any, n_times: int, p: int) -> Array | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, positive_int, probabilities, times
+from afafilter._base.checks import Array, positive_int, times
 from afafilter.results import Trajectories
+from afafilter.simulation.contamination import probabilities
 
 
 @dataclass(frozen=True, eq=False)
