@@ -534,10 +534,47 @@ inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slo
     return bad;
 }
 
+// dx = (A x + u) dt + dw, Cov(dw) = Q dt;  z = C x + off + N(0, R);  x_0 ~ N(mean, cov) + flat (q, d).
+struct ContinuousModel {
+    In<2> A, Q;
+    In<1> u;
+    In<3> C;
+    In<2> off;
+    In<3> R;
+    In<1> mean;
+    In<2> cov, flat;
+    auto members() { return std::tie(A, Q, u, C, off, R, mean, cov, flat); }
+};
+// S of them side by side; flat is common.
+struct ContinuousModels {
+    In<3> A, Q;
+    In<2> u;
+    In<3> C;
+    In<2> off;
+    In<3> R;
+    In<2> mean;
+    In<3> cov;
+    In<2> flat;
+    auto members() { return std::tie(A, Q, u, C, off, R, mean, cov, flat); }
+    ContinuousModel operator[](int64_t s) const {
+        const int64_t d = u.shape[1], p = off.shape[1];
+        return {{A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}}, {off.row(s), {1, p}},
+                {R.row(s), {1, p, p}}, {mean.row(s), {d}}, {cov.row(s), {d, d}}, flat};
+    }
+};
+// The times of the observations: distinct intervals, the one that ends at each time, and the row of C, off, R there.
+struct TimeGrid {
+    In<1> steps;
+    Index<1> index, cfg;
+    In<1> times;
+    auto members() { return std::tie(steps, index, cfg, times); }
+};
+
 // Everything of a continuous-time model in one call, for short series: transitions over `steps`, `loglik_group` and the
 // gradient by A, Q, prior cov, C, R, offset, u, prior mean and flat (q, d), end to end.
-inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R, In<1> mean, In<2> cov, In<2> flat, In<1> steps,
-                          Index<1> index, Index<1> cfg, In<1> times, PathData data, Out<1> gradient, Out<1> value) {
+inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, Out<1> gradient, Out<1> value) {
+    const auto& [A, Q, u, C, off, R, mean, cov, flat] = model;
+    const auto& [steps, index, cfg, times] = grid;
     const int64_t U = steps.shape[0], d = u.shape[0], p = off.shape[1], q = flat.shape[0], none = 0;
     Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d);
     Scratch<int64_t, 0> block(d);
@@ -567,16 +604,13 @@ inline int64_t loglik_sde(In<2> A, In<2> Q, In<1> u, In<3> C, In<2> off, In<3> R
 
 // `loglik_sde` of many models, each with a series of its own, (which) of those on one grid: z (K, T, p). The gradients go
 // to the rows of `gradient`, which are 0 at first; value NaN where an innovation is known exactly.
-inline void loglik_sdes(In<3> A, In<3> Q, In<2> u, In<3> C, In<2> off, In<3> R, In<2> mean, In<3> cov, In<2> flat, In<1> steps,
-                        Index<1> index, Index<1> cfg, In<1> times, Index<1> which, In<3> z, Flags<3> seen, In<1> scale,
+inline void loglik_sdes(ContinuousModels models, TimeGrid grid, Index<1> which, In<3> z, Flags<3> seen, In<1> scale,
                         Out<2> gradient, Out<1> value) {
-    const int64_t d = u.shape[1], p = off.shape[1], T = z.shape[1], G = gradient.shape[1];
+    const int64_t p = z.shape[2], T = z.shape[1], G = gradient.shape[1];
     for (int64_t s = 0; s < which.shape[0]; s++) {
         const PathData data{{z.row(which[s]), {T, p, 1}}, {seen.row(which[s]), {T, p}}, scale};
         double found[4];
-        const int64_t bad = loglik_sde({A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}},
-                                       {off.row(s), {1, p}}, {R.row(s), {1, p, p}}, {mean.row(s), {d}}, {cov.row(s), {d, d}}, flat,
-                                       steps, index, cfg, times, data, {gradient.row(s), {G}}, {found, {4}});
+        const int64_t bad = loglik_sde(models[s], grid, data, {gradient.row(s), {G}}, {found, {4}});
         value[s] = bad >= 0 ? NAN : found[0];
     }
 }

@@ -100,20 +100,10 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, lis
     (group,) = data.groups
     parts = A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat
     vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(4)
+    law = prior.mean, prior.cov, np.ascontiguousarray(prior.flat.T)
     status = core.loglik_sde(
-        A,
-        Q,
-        u,
-        C[None],
-        offset[None],
-        R[None],
-        prior.mean,
-        prior.cov,
-        np.ascontiguousarray(prior.flat.T),
-        data.steps,
-        data.index,
-        data.row,
-        data.t,
+        (A, Q, u, C[None], offset[None], R[None], *law),
+        (data.steps, data.index, data.row, data.t),
         (group.z, group.mask, group.scale),
         vector,
         value,
@@ -151,20 +141,10 @@ def loglik_sdes(
     along, grid = np.ascontiguousarray(flat.T), batch.grid
 
     def part(rows: slice) -> None:
+        model = (array[rows] for array in (A, Q, mean, C, offset, R, mean, cov))
         core.loglik_sdes(
-            A[rows],
-            Q[rows],
-            mean[rows],
-            C[rows],
-            offset[rows],
-            R[rows],
-            mean[rows],
-            cov[rows],
-            along,
-            grid.steps,
-            grid.index,
-            grid.row,
-            grid.t,
+            (*model, along),
+            (grid.steps, grid.index, grid.row, grid.t),
             which[rows],
             batch.z,
             batch.observed,
