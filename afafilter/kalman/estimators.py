@@ -24,7 +24,7 @@ from afafilter._base.checks import (
 )
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
-from afafilter._base.unknown import chosen, image
+from afafilter._base.unknown import chosen, image, mark
 from afafilter.kalman import queries as ask
 from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
@@ -259,7 +259,11 @@ def forecast(
         mean, cov = found.mean[..., T:, :], found.cov[..., T:, :, :]
         laws = chosen(found.open_laws, np.arange(T, T + count))
         found = replace(found, t=grid[T:], mean=mean, cov=cov, open_laws=laws)
-    info["observation_mean"] = image(H, found.mean, found.open_laws) + d
+    observed, spread = image(H, found.mean, found.open_laws) + d, info["observation_cov"]
+    unknown = np.isnan(observed) | np.isinf(np.diagonal(spread, axis1=-2, axis2=-1))
+    if unknown.any():  # where rounding decides, either may say so
+        observed, spread = mark(observed, spread, unknown)
+    info["observation_mean"], info["observation_cov"] = observed, spread
     parts = model.parts if isinstance(model, LinearSDE) else ()
     source = Source(H, d, R, parts, partial(_paths_ahead, smoother, found.mean.shape[-2]))
     law = found.t, found.mean, found.cov

@@ -521,3 +521,19 @@ def test_the_shortest_period_is_unseen_at_stamps_that_are_rounded(unit, start):
     wanted = kalman_filter(replace(whole, prior="diffuse"), np.arange(60.0), z)
     assert np.isinf(found.cov[-1, -1, -1])
     assert float(found.loglik) == pytest.approx(float(wanted.loglik), abs=1e-5)
+
+
+@pytest.mark.parametrize("ahead", [1e-3, 0.5, 1.5, 4.0])
+def test_a_forecast_has_a_mean_where_it_has_a_variance(ahead):
+    """Long after the start two values close together leave of a fast line what rounding hides."""
+    A = np.zeros((4, 4))
+    A[0, 1], A[1, 2] = 1e-6, 0.1
+    Q, C = np.diag([0.0, 0.0, 1e6, 1e4]), 1e-3 * np.array([[-1.0, 0.0, 1.0, -1.0]])
+    model = LinearSDE(A, Q=Q, R=[[1e-15]], C=C, prior="diffuse")
+    t, z = np.array([0.0, 400.25, 400.2501]), np.array([[np.nan], [-0.8767], [-0.8834]])
+    found = forecast(model, t, z, horizon_times=[t[-1] + ahead]).info
+    mean, variance = found["observation_mean"][0, 0], found["observation_cov"][0, 0, 0]
+    assert np.isnan(mean) == np.isinf(variance)
+    exact = ExactGaussian(model, t, z, queries=[t[-1] + ahead])
+    laws = [exact.with_rounding(r).law(t[-1] + ahead, H=model.C) for r in (1e-30, 1e-13)]
+    assert any(np.isnan(law.mean[0]) == np.isnan(mean) for law in laws)
