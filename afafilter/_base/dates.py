@@ -168,7 +168,7 @@ def _one_by_one(
 
 def _is_moment(text: str) -> bool:
     with contextlib.suppress(ValueError):
-        np.datetime64(text)
+        np.datetime64(text, "ns")
         return True
     return False
 

@@ -39,6 +39,8 @@ UNIT_WORDS = {
     "W": "weeks",
     "Y": "years",
 }
+FARTHEST = 1e12
+"""Seconds since 1970 that a Unix time may tell."""
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -159,12 +161,26 @@ class Stamps:
 
 def elapsed(stamps: Any, start: Any, unit: str) -> Any:
     """Time from `start` (datetime64) to `stamps` in `unit`: whole numbers first, then a float."""
-    step, count = np.datetime_data(np.asarray(stamps - start).dtype)
-    each = f"M8[{count}{step}]" if np.asarray(stamps).dtype.kind == "M" else f"m8[{count}{step}]"
-    ticks = _gone(*(np.asarray(x).astype(each).astype(np.int64) for x in (stamps, start)))
+    both = [np.asarray(x) for x in (stamps, start)]
+    common = np.promote_types(*(x.dtype for x in both))
+    step, count = np.datetime_data(common)
+    ticks = _gone(*(recast(x, common).astype(np.int64) for x in both))
     if step in PER_SECOND:
         return ticks * count / (PER_SECOND[step] * SECONDS[unit])
     return ticks * (count * SECONDS[{"m": "min"}.get(step, step)] / SECONDS[unit])
+
+
+def recast(dates: NDArray[Any], kind: Any) -> NDArray[Any]:
+    """Dates or spans in another unit; ValueError where it does not tell them in 64 bits."""
+    try:
+        found = dates.astype(kind)
+        kept = bool(((found.astype(dates.dtype) == dates) | np.isnat(dates)).all())
+    except OverflowError:  # numpy >= 2.5 looks itself
+        kept = False
+    if not kept:
+        unit = np.datetime_data(np.dtype(kind))[0]
+        raise ValueError(f"dates and spans as far off as {dates.flat[0]} cannot be told in {unit}")
+    return found
 
 
 def _gone(values: NDArray[Any], first: Any) -> Array:
@@ -186,6 +202,8 @@ def _moments(start: Any, t: Array, seconds: float) -> NDArray[Any]:
         near = np.abs(whole - gone) <= doubt
         out = np.where(near, np.round(whole * PER_SECOND[fine]), out)
     begin = np.asarray(start).astype(f"datetime64[{fine}]")
+    if fine == "ns" and (np.abs(out + float(begin.astype(np.int64))) >= 2.0**63).any():
+        return _moments(np.asarray(start).astype("datetime64[us]"), t, seconds)
     return np.asarray(begin + out.astype(np.int64).astype(f"timedelta64[{fine}]"))
 
 
@@ -236,6 +254,10 @@ def looks_like_unix(values: NDArray[Any]) -> str | None:
 
 def unix_dates(values: NDArray[Any], unit: str) -> NDArray[Any]:
     """Dates (UTC) of Unix times: whole numbers exactly, others to the microsecond."""
+    if values.size and float(np.abs(values).max()) > FARTHEST * PER_SECOND[unit]:
+        raise ValueError(
+            f"{values[0]:.16g} is no Unix time in {unit}: it lies beyond the year 30000"
+        )
     if values.dtype.kind in "iu":
         fine = "us" if unit == "s" else unit
         return (values.astype(np.int64) * (PER_SECOND[fine] // PER_SECOND[unit])).astype(

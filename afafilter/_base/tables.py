@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import EXACT, real_array
 from afafilter._base.masks import refuse_disorder, refuse_same_name, refuse_swapped, unmasked
-from afafilter._base.stamps import Stamps, calendar_numbers, elapsed
+from afafilter._base.stamps import Stamps, calendar_numbers, elapsed, recast
 
 TABLES = ("pandas", "polars", "xarray", "pyarrow")
 TIME_NAMES = ("t", "time", "times", "date", "dates", "datetime", "timestamp")
@@ -379,13 +379,13 @@ def checked_dates(values: NDArray[Any], name: str) -> NDArray[np.datetime64]:
         )
     step = np.datetime_data(values.dtype)[0]
     if step not in ("s", "ms", "us", "ns"):
-        given = values
-        values = values.astype(f"datetime64[{'ns' if step in ('ps', 'fs', 'as') else 'us'}]")
-        if (values != given).any():
+        try:
+            values = recast(values, f"M8[{'ns' if step in ('ps', 'fs', 'as') else 'us'}]")
+        except ValueError:
             raise ValueError(
-                f"{name} must be dates of whole nanoseconds or coarser, got {given.dtype}: count "
+                f"{name} must be dates of whole nanoseconds or coarser, got {values.dtype}: count "
                 f"from the first one, ({name} - {name}[0]) / numpy.timedelta64(1, {step!r})"
-            )
+            ) from None
     back = np.flatnonzero(values[1:] < values[:-1])
     if back.size:
         k = int(back[0]) + 1

@@ -256,7 +256,8 @@ def _columns_by_pandas(
     import pandas as pd
 
     types: Any = {"f": np.float64, "i": np.int64, "s": object, "d": object}
-    exact: Any = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    release = tuple(map(int, pd.__version__.split(".")[:2]))
+    exact: Any = {} if release >= (3, 1) else {"float_precision": "round_trip"}
     frame = pd.read_csv(
         io.StringIO(body),
         sep=found.sep,

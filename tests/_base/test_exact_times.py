@@ -188,3 +188,24 @@ def test_simulated_scenarios_go_to_other_processes(make) -> None:
     again = pickle.loads(pickle.dumps(model))
     x = np.linspace(0.1, 1.0, model.dim)
     np.testing.assert_array_equal(again.drift(x), model.drift(x))
+
+
+@pytest.mark.parametrize("far", ["1500-01-01", "2500-01-01"])
+def test_dates_that_nanoseconds_do_not_reach_are_no_others(far) -> None:
+    """numpy before 2.5 wraps them round, to dates five centuries away."""
+    fine = NS.astype("M8[ns]")
+    with pytest.raises(ValueError, match="cannot be told in ns"):
+        a.kalman_filter(MODEL, fine, Z, query_times=np.array([far], "M8[us]"))
+
+
+def test_forecasts_beyond_the_reach_of_nanoseconds_have_their_dates() -> None:
+    ahead = a.forecast(MODEL, NS.astype("M8[ns]"), Z, horizon_times=[1e6])
+    wanted = np.datetime64("2024-03-30") + np.timedelta64(10**6, "D")
+    assert ahead.index.at(ahead.t)[0].astype("M8[D]") == wanted
+
+
+@pytest.mark.parametrize("unit", ["D", "ps"])
+def test_dates_beyond_int64_are_refused(unit) -> None:
+    stamps = np.array([0, 2**62] if unit == "D" else [0, 1], dtype=f"M8[{unit}]")
+    with pytest.raises(ValueError, match="whole nanoseconds"):
+        a.kalman_filter(MODEL, stamps, Z[:2])

@@ -10,6 +10,8 @@ import pytest
 import afafilter as a
 from afafilter._base.dates import parse_dates
 from afafilter.io import Dialect, read_series
+from afafilter.io.dialect import Found
+from afafilter.io.source import _columns_by_pandas
 
 GONE = 250 * np.arange(9000)
 """Nanoseconds since the first."""
@@ -86,3 +88,27 @@ def test_query_dates_keep_their_nanoseconds(zone: str | None) -> None:
         found = a.kalman_filter(model, table, time_unit="ns", query_times=asked)
         assert np.array_equal(found.t, GONE[2:4])
         assert (found.to_pandas().index == here[2:4]).all()
+
+
+@pytest.mark.parametrize("cell", ["1706695200000000", "1706695200000000.5", "1e300"])
+def test_microseconds_read_as_seconds_are_refused(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(f"t,z\n{cell},1\n{cell},2\n")
+    with pytest.raises(ValueError, match="no Unix time in s"):
+        read_series(path, dialect=Dialect(time_format="unix"))
+
+
+@pytest.mark.parametrize(("release", "said"), [("2.2.2", True), ("3.0.6", True), ("3.1.0", False)])
+def test_pandas_reads_floats_exactly_whatever_its_release(monkeypatch, release, said) -> None:
+    """Its default is exact from 3.1 on, where the option that asks for it is deprecated."""
+    asked = {}
+
+    def noted(*arguments, **options):
+        asked.update(options)
+        return pd.DataFrame({"x": [1.0]})
+
+    monkeypatch.setattr(pd, "read_csv", noted)
+    monkeypatch.setattr(pd, "__version__", release)
+    found = Found(",", ".", ("x",), (), 1, (0,), frozenset())
+    _columns_by_pandas("1.0", found, ["x"], {"x": "f"}, [])
+    assert asked.get("float_precision") == ("round_trip" if said else None)
