@@ -71,11 +71,11 @@ def _of_numbers(
     if form in UNIX:
         whole = values.dtype.kind in "iu" or not cells
         try:
-            dates = unix_dates(values, UNIX[form])
+            rounded = unix_dates(values, UNIX[form])
         except ValueError as error:
             raise ValueError(f"{table.path}: {name}: {error}") from None
         exact = None if whole else parse_unix(cells, PER_SECOND[UNIX[form]])
-        return Stamps(dates if exact is None else exact, unit or "D", name=name)
+        return Stamps(rounded if exact is None else exact, unit or "D", name=name)
     dates = None if form == "number" else calendar_numbers(values)
     if dates is not None:
         warnings.warn(
