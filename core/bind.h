@@ -25,7 +25,7 @@
 
 namespace afa {
 
-constexpr int MOST_ARGUMENTS = 48, MOST_AXES = 4, MOST_LETTERS = 24, LONGEST_NAME = 24, LONGEST_TEXT = 1500;
+constexpr int MOST_ARGUMENTS = 64, MOST_AXES = 4, MOST_LETTERS = 24, LONGEST_NAME = 24, LONGEST_TEXT = 1500;
 
 // A signature put together from parts when compiled, since no C++ library need be there at run time.
 struct Text {

@@ -8,7 +8,7 @@ namespace afa {
 PyMethodDef* flat_methods() {
     static constexpr Text chain = CHAIN, gains = GAINS, sizes = SIZES, kept = KEPT, paths = PATHS;
     static constexpr Text filter = chain + gains + "times(N) " + sizes +
-                                      "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) P(N,d,d) "
+                                      "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) seen(T,p) scale(T) z(paths,T,p) smooth P(N,d,d) "
                                       "S(T,p,p) mean(paths,N,d) innovation(paths,T,p) loglik(paths,T) " +
                                       kept + "error(q,d,d) peak(q,d) late(q,d) rotation(*) outcome(4) facts(4)";
     static constexpr Text smooth = chain + "last<N " + gains +

@@ -131,9 +131,10 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 // L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
 // integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
 // (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak and late (q, d): see rank.h.
-// outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
+// smooth: whether earlier means follow where the origin of a direction is moved; without a smoother they are right as they are, and keep
+// digits where that is far. outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
 inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
-                        Out<2> s, Flags<2> seen, In<1> scale, In<3> z, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
+                        Out<2> s, Flags<2> seen, In<1> scale, In<3> z, bool smooth, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
                         Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<2> late, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
     const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
     const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];
@@ -153,7 +154,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
             turn_kept(kept.M, kept.touch, k, a, b, c, back, s_, slip);
         };
         auto shift = [&](int64_t path, int j, double by) {
-            for (int64_t earlier = 0; earlier < k; earlier++)
+            for (int64_t earlier = 0; smooth && earlier < k; earlier++)
                 for (int i = 0; i < d; i++)
                     mean.data[(path * nodes + earlier) * d + i] += kept.M.row(earlier)[j * d + i] * by;
         };

@@ -76,7 +76,7 @@ struct FlatPart {
         FlatKept store{{&Ms[0], {room, q, d}}, {&touch[0], {room, q, d}}, {&Ts[0], {room, q, q}}, {&ss[0], {n, room, q}},
                        {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
         filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
-                    {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
+                    {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, true, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
                     {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
                     {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
     }

@@ -128,6 +128,7 @@ class FlatBlock:
             group.seen,
             group.scale,
             group.z,
+            group.smooth,
             group.cov,
             group.innovation_cov,
             group.mean,

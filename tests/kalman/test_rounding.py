@@ -446,7 +446,7 @@ def test_precise_observations_of_vague_states_keep_their_digits(given, run, batc
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("prior", ["diffuse", Prior(np.zeros(3), np.eye(3))], ids=["flat", "known"])
-@pytest.mark.parametrize(("integrals", "gap"), [(2, 400.0), (3, 40.0), (3, 400.0)])
+@pytest.mark.parametrize(("integrals", "gap"), [(2, 400.0), (3, 40.0), (3, 100.0), (3, 400.0)])
 def test_a_long_gap_in_another_basis(way, prior, integrals, gap):
     """Integrated noise and a decay, turned: powers of e^{At} cancel, V is nearly singular."""
     S = np.array([[1.0, 0.3, -0.2], [0.4, 1.0, 0.5], [-0.6, 0.2, 1.0]])
@@ -537,3 +537,25 @@ def test_a_forecast_has_a_mean_where_it_has_a_variance(ahead):
     exact = ExactGaussian(model, t, z, queries=[t[-1] + ahead])
     laws = [exact.with_rounding(r).law(t[-1] + ahead, H=model.C) for r in (1e-30, 1e-13)]
     assert any(np.isnan(law.mean[0]) == np.isnan(mean) for law in laws)
+
+
+@pytest.mark.parametrize("last", [20.25, 25.25, 30.25])
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_what_is_seen_of_a_direction_later_leaves_the_filter_before_as_it_was(last, rate):
+    """What has decayed by e^-30 puts a direction's origin at 1e13, which its earlier means, of 1e5,
+    need not follow: one row at state time 0 tells the first state of time 1 / (2 rate) exactly."""
+    model = LinearSDE(
+        [[-rate, rate], [0.0, -rate]],
+        Q=np.diag([0.0, 2.0]),
+        R=np.diag([1.0, 1e-4, 1e-2]),
+        C=[[0.5, 1.0], [0.5, 0.0], [1.0, 0.5]],
+        delay=0.25 / rate,
+        prior="diffuse",
+    )
+    t = np.array([0.25, 0.5, 0.25 + last]) / rate
+    z = np.full((3, 3), np.nan)
+    z[0, 2], z[2] = 387832.97, [1.69, 0.47, 1.59]
+    found = kalman_filter(model, t, z)
+    exact = ExactGaussian(model, t, z)
+    for k, at in enumerate(t):
+        assert_law((found.mean[k], found.cov[k]), exact.law(at, k + 1), 1e-9)
