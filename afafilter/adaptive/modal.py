@@ -20,7 +20,7 @@ from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, own_observation
 from afafilter.attention.heads import AttentionResult, tensor
 from afafilter.attention.law import law_of
-from afafilter.linalg.rotation import SAME_PLANE, invariant_planes, plane_rates
+from afafilter.linalg.rotation import PLANE_TOLERANCE, invariant_planes, plane_rates
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.models.sde import LinearSDE
 
@@ -59,7 +59,7 @@ def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     sizes = [max(float(np.abs(part).max()), 1e-300) for part in parts]
     for i, (X, a) in enumerate(zip(parts, sizes, strict=True)):
         for Y, b in zip(parts[:i], sizes, strict=False):
-            if np.abs(X @ Y - Y @ X).max() > SAME_PLANE * d * a * b:
+            if np.abs(X @ Y - Y @ X).max() > PLANE_TOLERANCE * d * a * b:
                 return None
     mixed = sum(
         c / size * part
@@ -74,14 +74,14 @@ def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
     for block in blocks:
         mask[block, block] = False
     left = [np.abs(M[mask]).max(initial=0.0) / size for M, size in zip(turned, sizes, strict=True)]
-    if max(left) > 10 * SAME_PLANE * d:
+    if max(left) > 10 * PLANE_TOLERANCE * d:
         return None
 
     def per_mode(M: Array) -> Array:
         return np.array([np.trace(M[block, block]) / len(M[block]) for block in blocks])
 
     decay = -per_mode(turned[0])
-    decay[np.abs(decay) <= SAME_PLANE * sizes[0]] = 0.0
+    decay[np.abs(decay) <= PLANE_TOLERANCE * sizes[0]] = 0.0
     if (decay < 0).any():
         return None
     frequency = plane_rates(turned[0], planes)

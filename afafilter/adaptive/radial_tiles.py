@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter.linalg.integrals import exponential_integral
-from afafilter.linalg.rotation import turn
+from afafilter.linalg.rotation import rotate
 from afafilter.models.radial import RadialTangentialSDE
 from afafilter.weights import Weight
 
@@ -57,13 +57,13 @@ class Task:
 
     def __post_init__(self) -> None:
         angle = (self.t - self.t[0])[:, None] * self.frequency
-        object.__setattr__(self, "keys", turn(self.z, np.cos(angle), -np.sin(angle)))
+        object.__setattr__(self, "keys", rotate(self.z, np.cos(angle), -np.sin(angle)))
         object.__setattr__(self, "norms", (self.z**2).sum(-1))
 
     def rotate(self, x: Array, sign: float) -> Array:
         """x (M, d) at the queries, out of (+1) or into (-1) the co-rotating frame."""
         angle = (self.queries - self.t[0])[:, None] * self.frequency
-        return turn(x, np.cos(angle), sign * np.sin(angle))
+        return rotate(x, np.cos(angle), sign * np.sin(angle))
 
 
 class Sums(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is known of parameters before the data: bounds, and densities that the fit adds.
+"""Prior knowledge of parameters: bounds, and densities that the fit adds.
 
 With densities the fit maximises log-likelihood + sum of log densities of the natural parameters
 (the mode of the posterior by the natural parameters).

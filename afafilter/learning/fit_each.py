@@ -273,7 +273,7 @@ def _fit_one_by_one(
 def _fit_side_by_side(
     family: Family, t: Array, values: Array, stopping: Stopping, errors: dict[int, str]
 ) -> list[FitResult | None]:
-    """All searches side by side."""
+    """All fits by batched searches."""
     batch = SeriesBatch.of(t, values)
     problems: list[Problem] = []
     kept: list[int] = []
@@ -304,7 +304,7 @@ def _fit_side_by_side(
 def _search(
     par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem], stopping: Stopping
 ) -> Iterator[FitResult | str]:
-    """The fit of each problem, or why there is none."""
+    """The fit of each problem, or the reason why there is none."""
     objective = EachObjective(par, batch, problems)
     owner, start, values, grads = _starts(objective, problems)
     typical = np.array([problem.parametrisation.typical for problem in problems])
@@ -337,7 +337,7 @@ def _search(
 def _starts(
     objective: EachObjective, problems: Sequence[Problem]
 ) -> tuple[Any, Array, Array, Array]:
-    """Where `fit` would search from: the problem of each start, the start, value and gradient."""
+    """Starting points as of `fit`: the problem of each, theta, value and gradient."""
     points: list[Array] = []
     own: list[Any] = []
     for problem in problems:

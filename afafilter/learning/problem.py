@@ -1,4 +1,4 @@
-"""What is fitted to what, and the warning that a fit may give."""
+"""A fit's model, data and options, and the warning that it may give."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from afafilter.models.sde import LinearSDE
 
 
 class FitWarning(UserWarning):
-    """A fit that did not converge, or whose data leave parameters open."""
+    """A fit that did not converge, or whose data do not identify all parameters."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How `fit` was asked to fit."""
+    """Options of `fit`."""
 
     free: Any = None
     method: str = "ml"
@@ -33,7 +33,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Problem:
-    """What was fitted to what: kept for profiles, bootstrap and refits."""
+    """Model, parametrisation and data of a fit: kept for profiles, bootstrap and refits."""
 
     source: LinearSDE | DiscreteModel | Family
     parametrisation: Parametrisation
@@ -53,10 +53,10 @@ class Problem:
         return value + more, slope + by_theta
 
     def bounds(self, theta: Array) -> tuple[Array, Array]:
-        """Lower and upper bounds of theta around a starting one."""
+        """Lower and upper bounds of theta, for a search from a given start."""
         lower, upper = self.parametrisation.bounds(theta)
         return (lower, upper) if self.constraints is None else self.constraints.within(lower, upper)
 
     def log_prior(self, theta: Array) -> float:
-        """What the parameters' densities add to the log-likelihood."""
+        """Log prior density of the parameters."""
         return 0.0 if self.constraints is None else self.constraints.density(theta)[0]

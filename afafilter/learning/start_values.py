@@ -1,4 +1,4 @@
-"""Rough sizes in data, from which starting values are guessed."""
+"""Variance, increments and periodogram of the data, from which starting values are guessed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST_GRID = 1 << 18
 
 @dataclass(frozen=True)
 class Scales:
-    """What starting values are guessed from."""
+    """Scales of the data, from which starting values are guessed."""
 
     var: float  # variance of the observations about a straight line
     jump: float  # mean squared successive difference

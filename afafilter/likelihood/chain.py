@@ -320,7 +320,7 @@ def _earlier_prior(
             )
         return *transition_adjoint((A, Q, u), steps, *parts), first
 
-    return law.moved(Phi[0], psi[0], V[0]), pullback, PriorStep(Phi, psi, V, law, gap)
+    return law.predicted(Phi[0], psi[0], V[0]), pullback, PriorStep(Phi, psi, V, law, gap)
 
 
 def discrete_chain(

@@ -1,4 +1,4 @@
-"""Repeated squaring of transitions, roots of their noise, and how much accuracy it costs.
+"""Repeated squaring of transitions and of their noise roots, and its error growth.
 
 Each squaring multiplies the relative error of Phi by 2 ||Phi||^2 / ||Phi^2|| (`amplification`); a
 defective eigenvalue, where that never stops, has its own series (`Cluster`).
@@ -35,7 +35,7 @@ class Cluster(NamedTuple):
 
 
 def linked(A: Array) -> NDArray[np.bool_]:
-    """(d, d), whether two components belong to one diagonal block of A (up to their order)."""
+    """(d, d), whether two components share a diagonal block of A, up to a permutation."""
     found: NDArray[np.bool_] = (A != 0) | (A.T != 0) | np.eye(len(A), dtype=bool)
     for _ in range(len(A).bit_length()):
         found = found.astype(np.float64) @ found > 0

@@ -76,7 +76,7 @@ def modal_transition(
 
 
 def _semidefinite(V: Array) -> Array:
-    """V (n, d, d) with negative eigenvalues, here always rounding, set to 0."""
+    """V (n, d, d) projected onto the semidefinite cone; its negative eigenvalues are rounding."""
     finite = np.isfinite(V).all(axis=(1, 2))
     if not V.any() or not finite.all():
         return V

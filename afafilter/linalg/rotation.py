@@ -1,4 +1,4 @@
-"""Planes, pairs of components: their rotation by given angles, and those that a matrix keeps."""
+"""Rotation of pairs of components by given angles, and the invariant planes of a normal matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from afafilter._base.checks import Array
 
 
-def turn(y: Array, cos: Array, sin: Array) -> Array:
+def rotate(y: Array, cos: Array, sin: Array) -> Array:
     """Rotate plane k of y (..., d) by the angle whose cosine and sine (..., n) are given."""
     n = cos.shape[-1]
     even, odd = y[..., 0 : 2 * n : 2], y[..., 1 : 2 * n : 2]
@@ -19,8 +19,8 @@ def turn(y: Array, cos: Array, sin: Array) -> Array:
     return out
 
 
-SAME_PLANE = 1e-12
-"""Rounding of a normal matrix, relative to its size and per component."""
+PLANE_TOLERANCE = 1e-12
+"""Subdiagonal entries of the real Schur form below this times d |T| count as zero."""
 
 
 def invariant_planes(M: Array) -> tuple[Array, int]:
@@ -31,7 +31,7 @@ def invariant_planes(M: Array) -> tuple[Array, int]:
     from scipy.linalg import schur
 
     T, U = schur(M, output="real")
-    turning = np.abs(np.diag(T, -1)) > SAME_PLANE * len(T) * np.abs(T).max()
+    turning = np.abs(np.diag(T, -1)) > PLANE_TOLERANCE * len(T) * np.abs(T).max()
     first = np.flatnonzero(turning)
     planes = np.stack([first, first + 1], axis=1).ravel()
     axes = np.setdiff1d(np.arange(len(T)), planes)

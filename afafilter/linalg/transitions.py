@@ -1,4 +1,4 @@
-"""Transitions of many intervals by the native core (core/transition.h), and matrices by columns.
+"""Transitions over many intervals by the native core (core/transition.h), and their adjoint.
 
 `from_base` serves `Discretiser`; `transitions` and its derivative serve the likelihood's gradient.
 """
@@ -14,7 +14,7 @@ from_base = core.from_base
 
 
 def transitions(A: Array, Q: Array, u: Array, steps: Array) -> tuple[Array, Array, Array]:
-    """Phi (n, d, d), psi (n, d), V (n, d, d) over every interval: the forward half of the adjoint.
+    """Phi (n, d, d), psi (n, d), V (n, d, d) over every interval, by Taylor series and doubling.
 
     Kept beside its derivative, so that the gradient is that of the very numbers used. Error about
     eps ||A|| dt; `afafilter.linalg.discretiser` covers what is stiffer than that allows.

@@ -1,4 +1,4 @@
-"""What is known of the state before the first observation: proper, stationary or flat."""
+"""Law of the state before the first observation: proper, stationary or flat (diffuse)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIOR_WORDS = ("stationary", "diffuse")
 
 
 class InitialLaw(NamedTuple):
-    """Law of a state: N(mean, cov) plus flat (improper) directions.
+    """Law of a state: N(mean, cov) plus flat (diffuse, improper) directions.
 
     mean : (d,); cov : (d, d); diffuse : (d, q) orthonormal columns, q = 0 when proper. Along the
     flat directions mean and cov are 0.
@@ -65,13 +65,13 @@ class InitialLaw(NamedTuple):
         mean = np.asarray(np.linalg.solve(np.eye(len(F)) - F, b), dtype=np.float64)
         return cls(mean, discretiser.stationary_steps_covariance(F, Q), np.zeros((len(F), 0)))
 
-    def moved(self, Phi: Array, psi: Array, V: Array) -> InitialLaw:
-        """The law after x -> Phi x + psi + w, w ~ N(0, V); its flat directions as they come."""
+    def predicted(self, Phi: Array, psi: Array, V: Array) -> InitialLaw:
+        """Law of Phi x + psi + w, w ~ N(0, V); flat directions are not orthonormalised."""
         return InitialLaw(Phi @ self.mean + psi, Phi @ self.cov @ Phi.T + V, Phi @ self.diffuse)
 
 
 def prior_time(t0: float | None, t_first: float) -> float:
-    """When a prior holds: at t0, or at the first time (t - delay) where t0 is None or equals it.
+    """Time of a prior: t0, or the first time (t - delay) where t0 is None or equals it.
 
     ValueError: t0 lies after the first time.
     """

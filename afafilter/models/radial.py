@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, positive_int, real_array, scalar
 from afafilter._base.signatures import assign
 from afafilter.linalg.integrals import exponential_integral
-from afafilter.linalg.rotation import turn
+from afafilter.linalg.rotation import rotate
 from afafilter.models.sde import LinearSDE
 
 
@@ -90,7 +90,7 @@ class RadialTangentialSDE:
         """The mean e^{A tau} x, shapes (..., d) and (...)."""
         lags = np.asarray(tau, dtype=np.float64)[..., None]
         angle = lags * self.frequency
-        return np.asarray(np.exp(-self.decay * lags) * turn(x, np.cos(angle), np.sin(angle)))
+        return np.asarray(np.exp(-self.decay * lags) * rotate(x, np.cos(angle), np.sin(angle)))
 
     def spread(self, tau: ArrayLike) -> Array:
         """(1 - e^{-2 mu tau}) / (2 mu), time; tau at mu = 0."""
@@ -114,7 +114,7 @@ class RadialTangentialSDE:
         if (lags < 0).any():
             raise ValueError(f"tau must be >= 0, got {lags.min():g}")
         angle = lags[..., None] * self.frequency
-        u = turn(directions(x, "start"), np.cos(angle), np.sin(angle))
+        u = rotate(directions(x, "start"), np.cos(angle), np.sin(angle))
         across = self.spread(lags) * self.tangential_var
         along = self.spread(lags) * self.radial_var
         return rank_one(across, along, u)

@@ -1,4 +1,4 @@
-"""What a stream knows, as plain arrays that need no pickle, and their checks on the way back."""
+"""State of a stream as plain arrays that need no pickle, and their validation when restored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from afafilter.models.sde import LinearSDE
 
 
 def system(model: LinearSDE) -> Array:
-    """All numbers of a model in a row, by which a state knows the model that it belongs to."""
+    """All numbers of a model in one vector, by which a saved state is matched to its model."""
     parts = (model.A, model.Q, model.R, model.C, model.drift, model.offset)
     return np.append(np.concatenate([x.ravel() for x in parts]), model.delay)
 

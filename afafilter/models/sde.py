@@ -247,7 +247,7 @@ class LinearSDE:
         start = prior_time(self.prior.t0, t_first)
         if start == t_first:
             return self.prior.law
-        mean, cov, flat = self.prior.law.moved(*self.transition(t_first - start))
+        mean, cov, flat = self.prior.law.predicted(*self.transition(t_first - start))
         sizes = np.linalg.norm(flat, axis=0)
         if flat.size and (sizes.min() == 0 or np.linalg.cond(flat / sizes) > 1e12):
             raise ValueError(

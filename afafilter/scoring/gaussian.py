@@ -36,8 +36,8 @@ class Whitened(NamedTuple):
 def whiten(residual: Array, cov: Array, floor: Array) -> Whitened:
     """L^-1 residual with cov = L L^T; `floor` (d,): residuals below it are rounding.
 
-    A singular covariance is inverted on its range; a residual outside of the range is infinitely
-    surprising.
+    A singular covariance is inverted on its range; the squared Mahalanobis
+    distance of a residual outside of the range is infinite.
 
     ValueError: If a covariance is indefinite.
     """
@@ -63,20 +63,21 @@ def whiten(residual: Array, cov: Array, floor: Array) -> Whitened:
 
 
 def _whiten_singular(scaled: Array, corr: Array, log_scale: Array, floor: Array) -> Whitened:
+    """`whiten` by the eigenvectors of the correlation matrix with nonzero eigenvalues."""
     values, vectors = np.linalg.eigh(corr)
     if (values[..., 0] < -1e-9).any():
         raise ValueError(
             f"claimed covariance must be positive semidefinite, got one whose correlation matrix "
             f"has the eigenvalue {values.min():.3g}"
         )
-    inside = values > SINGULAR * corr.shape[-1]
+    in_range = values > SINGULAR * corr.shape[-1]
     along = np.einsum("...ji,...j->...i", vectors, scaled)
-    slack = np.sqrt((floor**2).sum(-1, keepdims=True))
-    outside = np.where(np.abs(along) > slack, np.inf, 0.0)
-    y = np.where(inside, along / np.sqrt(np.where(inside, values, 1.0)), outside)
-    rank = inside.sum(-1).astype(np.float64)
-    logs = np.log(np.where(inside, values, 1.0)).sum(-1) + log_scale
-    return Whitened(y, rank, np.where(inside.all(-1), logs, -np.inf))
+    tolerance = np.sqrt((floor**2).sum(-1, keepdims=True))
+    outside = np.where(np.abs(along) > tolerance, np.inf, 0.0)
+    y = np.where(in_range, along / np.sqrt(np.where(in_range, values, 1.0)), outside)
+    rank = in_range.sum(-1).astype(np.float64)
+    logs = np.log(np.where(in_range, values, 1.0)).sum(-1) + log_scale
+    return Whitened(y, rank, np.where(in_range.all(-1), logs, -np.inf))
 
 
 def crps_gaussian(standardised: Array, std: Array, error: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What goes wrong with measurements and states: outliers, jumps, shifts, gaps, coloured noise."""
+"""Contamination of measurements and states: outliers, jumps, shifts, gaps, coloured noise."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def struck_by(outliers: Outliers, n: int, n_times: int, stream: np.random.Genera
 def additional_noise(
     outliers: Outliers, table: Tables, struck: ObsMask, streams: list[np.random.Generator]
 ) -> Array:
-    """What a struck entry gets, (number struck, rows), in units of the roots in `table`."""
+    """Additional noise of struck entries (number, rows), by the covariance roots in `table`."""
     n, T = struck.shape
     rows = table.root.shape[-1]
     _, k = np.nonzero(struck)
@@ -278,35 +278,37 @@ def contaminate(
 def innovation_outliers(
     shape: tuple[int, int, int], plan: Plan, outliers: Outliers, streams: list[np.random.Generator]
 ) -> tuple[Array, ObsMask]:
-    """What struck steps add to the state, (n, S, d), and the mask (n, S); the start is spared."""
+    """Additional state noise of struck steps (n, S, d), and their mask (n, S); never the start."""
     struck = struck_by(outliers, *shape[:2], streams[0])
     struck[:, 0] = False
     if not plan.step.root.any():
         raise ValueError("Q must not be zero: innovation outliers are in units of the step's noise")
-    kicks = np.zeros(shape)
-    kicks[struck] = additional_noise(outliers, plan.step, struck, streams[1:])
-    return kicks, struck
+    increments = np.zeros(shape)
+    increments[struck] = additional_noise(outliers, plan.step, struck, streams[1:])
+    return increments, struck
 
 
-def jump_kicks(jumps: Jumps, model: Any, plan: Plan, n: int, stream: np.random.Generator) -> Array:
-    """What jumps within each step have become by its end, (n, S, d): sum of e^{A (t_k - s)} J."""
+def jump_increments(
+    jumps: Jumps, model: Any, plan: Plan, n: int, stream: np.random.Generator
+) -> Array:
+    """Jumps J at times s, propagated to the end of their steps: sum e^{A (t_k - s)} J (n, S, d)."""
     d = model.dim
     if jumps.cov.shape != (d, d):
         raise ValueError(f"jumps cov must have shape {(d, d)}, got {jumps.cov.shape}")
     gaps = np.diff(plan.times, prepend=plan.times[0])
     counts = stream.poisson(jumps.rate * gaps, size=(n, len(gaps)))
     path, k = (np.repeat(index, counts[counts > 0]) for index in np.nonzero(counts))
-    kicks = np.zeros((n, len(gaps), d))
+    increments = np.zeros((n, len(gaps), d))
     if len(path):
         sizes = stream.standard_normal((len(path), d)) @ covariance_root(jumps.cov).T
         left = stream.random(len(path)) * gaps[k]
-        np.add.at(kicks, (path, k), np.einsum("kij,kj->ki", model.transition(left)[0], sizes))
-    return kicks
+        np.add.at(increments, (path, k), np.einsum("kij,kj->ki", model.transition(left)[0], sizes))
+    return increments
 
 
-def carried(kicks: Array, plan: Plan) -> Array:
-    """What additions to the steps make of the states, (n, S, d): x_k = Phi_k x_{k-1} + kick_k."""
-    out = kicks.copy()
+def propagated(increments: Array, plan: Plan) -> Array:
+    """Response of the states to increments (n, S, d): x_k = Phi_k x_{k-1} + increment_k."""
+    out = increments.copy()
     Phi, which = plan.step.mean, plan.step.which
     for k in range(1, out.shape[1]):
         out[:, k] += out[:, k - 1] @ Phi[which[k]].T

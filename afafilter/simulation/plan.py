@@ -1,4 +1,4 @@
-"""What is known before any number is drawn: the grid of states, steps and observations."""
+"""The deterministic part of a simulation: time grid of the states, transitions, observations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from afafilter.models.sde import LinearSDE
 
 
 class Setting(NamedTuple):
-    """Where states are wanted and how they are observed, beyond the model.
+    """Observation noise and times of one call, beyond the model.
 
     obs_cov as given; late (T,) by how much the observation is taken after its stamp; extra (M,)
     further times at which states are wanted.
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Constant (one entry) or time-varying tables, and which entry holds at each time."""
+    """K affine Gaussian maps x -> N(mean x + shift, root root^T), and the one of each time."""
 
     mean: Array  # (K, rows, cols) matrix that multiplies the previous or shown state
     shift: Array  # (K, rows)
@@ -35,7 +35,7 @@ class Tables(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Everything known before any number is drawn.
+    """The deterministic part of a simulation.
 
     States live on a grid of their own: with a delay it holds t - delay beside t.
     """
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     step: Tables
     observation: Tables
     seen: NDArray[np.intp]  # (T,) index of the state that each observation shows
-    shown_at: NDArray[np.intp]  # (T,) index of the state at t
+    state_at: NDArray[np.intp]  # (T,) index of the state at t
     further_at: NDArray[np.intp]  # (M,) index of the states at the further times
     t_first: float
     times: Array  # (S,) of the states
@@ -97,13 +97,13 @@ def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan
         raise TypeError("t must be given for a LinearSDE")
     grid = times(t)
     T = len(grid)
-    seen = shown_at = np.arange(T)
+    seen = state_at = np.arange(T)
     states, extra = grid, seen[:0]
     if model.delay > 0 or setting.late is not None or setting.extra is not None:
         shown = grid - model.delay + (0.0 if setting.late is None else setting.late)
         further = np.zeros(0) if setting.extra is None else setting.extra
         states, index = np.unique(np.concatenate([shown, grid, further]), return_inverse=True)
-        seen, shown_at, extra = index[:T], index[T : 2 * T], index[2 * T :]
+        seen, state_at, extra = index[:T], index[T : 2 * T], index[2 * T :]
     steps, which = distinct_steps(np.diff(states, prepend=states[0]), states)
     Phi, psi, V = model.transition(steps)
     constant = np.zeros(T, dtype=np.intp)
@@ -114,7 +114,7 @@ def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan
         Tables(Phi, psi, covariance_root(V), which),
         _own_noise(observation, setting, model),
         seen,
-        shown_at,
+        state_at,
         extra,
         float(states[0]),
         states,

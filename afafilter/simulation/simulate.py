@@ -28,11 +28,11 @@ from afafilter.simulation.contamination import (
     Jumps,
     LevelShift,
     Outliers,
-    carried,
     contaminate,
     innovation_outliers,
-    jump_kicks,
+    jump_increments,
     missing_probability,
+    propagated,
 )
 from afafilter.simulation.plan import Plan, Setting, covariance_root, make_plan
 from afafilter.simulation.recursions import observe, propagate
@@ -157,7 +157,7 @@ def simulate(
         z[gaps.draw(n, len(plan.t), _stream(seeds[6]))] = np.nan
     elif gaps is not None:
         z[_stream(seeds[6]).random(z.shape) < gaps] = np.nan
-    x = states if plan.n_states == len(plan.t) else states[:, plan.shown_at]
+    x = states if plan.n_states == len(plan.t) else states[:, plan.state_at]
     if setting.extra is None:
         return Trajectories(plan.t, x, z, struck)
     return Trajectories(plan.t, x, z, struck, setting.extra, states[:, plan.further_at])
@@ -213,7 +213,7 @@ def _setting(
 
 
 def _forced(model: Any, plan: Plan, x0: Any) -> Array | None:
-    """What the known input has done to the states (S, d), or None without one."""
+    """Response of the states to the known input, x_u (S, d), or None without one."""
     if getattr(model, "forcing", None) is None:
         return None
     if isinstance(x0, str):
@@ -235,18 +235,18 @@ def _disturb(
 ) -> Any:
     """Add known inputs, jumps and outliers in place; returns the mask of the struck (n, T)."""
     strikes = [_stream(seed) for seed in seeds[3:6]]
-    struck, kicks, added = None, [], []
+    struck, increments, added = None, [], []
     if jumps is not None:
-        kicks.append(jump_kicks(jumps, model, plan, len(states), _stream(seeds[0], 3)))
+        increments.append(jump_increments(jumps, model, plan, len(states), _stream(seeds[0], 3)))
     if outliers is not None and outliers.strikes == "innovation":
         own, mask = innovation_outliers(states.shape, plan, outliers, strikes)
-        kicks.append(own)
+        increments.append(own)
         struck = mask[:, plan.seen]
     if known is not None:
         added.append(known[None])
         z += model.forcing.shown(plan.t, model.obs_dim)
-    if kicks:
-        added.append(carried(np.sum(kicks, axis=0), plan))
+    if increments:
+        added.append(propagated(np.sum(increments, axis=0), plan))
     if added:
         more = reduce(np.add, added)
         states += more

@@ -58,11 +58,11 @@ def test_innovation_outliers_stay_in_the_state():
     data = plain(outliers=Outliers(0.05, scale=6.0, strikes="innovation"))
     moved = data.x - CLEAN.x
     decay = np.exp(-0.5 * 0.25)
-    kicks = moved[:, 1:] - decay * moved[:, :-1]
+    increments = moved[:, 1:] - decay * moved[:, :-1]
     struck = data.outliers[:, 1:]
-    np.testing.assert_allclose(kicks[~struck], 0.0, atol=1e-12)
+    np.testing.assert_allclose(increments[~struck], 0.0, atol=1e-12)
     step = 0.2 * (1 - decay**2)  # variance of a step: q / (2 rate) (1 - e^{-2 rate h})
-    spread = kicks[struck].std()
+    spread = increments[struck].std()
     assert spread == pytest.approx(6.0 * np.sqrt(step), rel=5 / np.sqrt(2 * struck.sum()))
     np.testing.assert_allclose(data.z - CLEAN.z, moved, atol=1e-12)
 

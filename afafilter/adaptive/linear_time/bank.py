@@ -16,7 +16,7 @@ from afafilter._base.patterns import members, require_whole_rows
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.integrals import exponential_integral
-from afafilter.linalg.rotation import invariant_planes, plane_rates, turn
+from afafilter.linalg.rotation import invariant_planes, plane_rates, rotate
 from afafilter.models.blocks import drift_of_pairs
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -189,7 +189,7 @@ class Bank:
         self._reframe(self.clock)
         angle = (t - self.frame)[:, None] * self.frequency
         cos, sin = np.cos(angle), np.sin(angle)
-        signal = turn(y, cos, -sin)
+        signal = rotate(y, cos, -sin)
         entry = np.exp(-self.growth * (t - self.origin), where=valid, out=np.zeros(len(t)))
         if len(queries) == 0:  # observations only: one silent query makes the kernel consume them
             asked, seen = np.array([last]), np.array([len(t)])
@@ -207,12 +207,12 @@ class Bank:
         if not np.array_equal(queries, t):
             angle = (queries - self.frame)[:, None] * self.frequency
             cos, sin = np.cos(angle), np.sin(angle)
-        return turn(out, cos, sin), den[: len(queries)]
+        return rotate(out, cos, sin), den[: len(queries)]
 
     def _reframe(self, frame: float) -> None:
         angle = (frame - self.frame) * self.frequency
         if angle.any():
-            turned = turn(self.num.swapaxes(1, 2), np.cos(angle), np.sin(angle))
+            turned = rotate(self.num.swapaxes(1, 2), np.cos(angle), np.sin(angle))
             self.num = np.ascontiguousarray(turned.swapaxes(1, 2))
         self.frame = frame
 
@@ -267,9 +267,9 @@ def by_fft(
     num_spectrum, den_spectrum = fft.rfft(kernels)
     angle = (tau - tau[n_times // 2])[:, None] * frequency
     cos, sin = np.cos(angle), np.sin(angle)
-    signal = np.ascontiguousarray(turn(y, cos, -sin).swapaxes(-1, -2))
+    signal = np.ascontiguousarray(rotate(y, cos, -sin).swapaxes(-1, -2))
     num = fft.irfft(num_spectrum * fft.rfft(signal, size), size)[..., :n_times]
-    out = turn(num.swapaxes(-1, -2), cos, sin)
+    out = rotate(num.swapaxes(-1, -2), cos, sin)
     den = fft.irfft(den_spectrum * fft.rfft(valid.astype(float), size), size)[:n_times]
     known = np.cumsum(valid) > 0 if len(exact) == 1 else np.full(n_times, valid.any())
     smallest = den[known].min() if known.any() else 1.0

@@ -1,4 +1,4 @@
-"""What a fit needs to know about its parameters, and how others are added to them."""
+"""Interface of a parametrisation, and its extension by further coordinates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Parametrisation(ABC):
         """d natural / d theta (n, n)."""
 
     def vanishing(self, theta: Array) -> list[int]:
-        """Coordinates that are nearly 0 and may be put to 0 exactly (a boundary)."""
+        """Coordinates near the boundary 0, which may be set to 0 exactly."""
         return []
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Parametrisation(ABC):
 
 
 class ExtendedParameters(Parametrisation):
-    """Another parametrisation and, after its own, coordinates that are natural parameters."""
+    """A parametrisation extended by coordinates that are natural parameters themselves."""
 
     def __init__(
         self, inner: Parametrisation, names: Sequence[str], start: Array, typical: Array
