@@ -25,7 +25,7 @@ from afafilter.weights import Dim, Floats, Weight
 
 SURE = 1e-9
 """Roundings that are magnified to less, in standard deviations, are not looked for."""
-LOST = 1e-6
+LOST = 5e-7
 """A move by more than this, in standard deviations, and more than a few roundings of the mean."""
 GONE = 1e-140
 """Standard deviation below which a state has decayed to nothing."""
@@ -59,9 +59,14 @@ def warn_of_lost_digits(
     cov = outcome.cov[paths if len(outcome.cov) > 1 else slice(None)][:, queries]
     moved = np.where(np.isinf(magnified[:, queries]), np.inf, np.zeros(mean.shape[:2]))
     for seed in SEEDS:
-        other = _nudged(plan, some, gamma, np.random.default_rng(seed))
-        again, misfit = _answer(other, z, some, options)
-        moved = np.maximum(moved, _apart(mean, cov, again, misfit))
+        rng = np.random.default_rng(seed)
+        unit, row_unit = rng.uniform(1.0, 2.0, plan.model.dim), rng.uniform(1.0, 2.0)
+        other = _nudged(plan, some, gamma, unit, row_unit, rng)
+        for p in range(len(z)):  # each beside its own misfit
+            again, misfit = _answer(other, row_unit * z[p : p + 1], some, options)
+            again = replace(again, mean=again.mean / unit, cov=again.cov / np.outer(unit, unit))
+            own = _apart(mean[p : p + 1], cov[min(p, len(cov) - 1)][None], again, misfit)
+            moved[p] = np.maximum(moved[p], own[0])
     if (moved > LOST).any():
         at = times[moved.max(axis=0).argmax()]
         what = "what is determined changes"
@@ -81,19 +86,39 @@ def _worst(magnified: Array) -> Array:
     return np.sort(np.argsort(-magnified, kind="stable")[:PARTS])
 
 
-def _nudged(plan: Plan, some: Spans, gamma: Array | None, rng: np.random.Generator) -> Plan:
-    """The plan for some queries and a model that differs by roundings."""
+def _nudged(
+    plan: Plan,
+    some: Spans,
+    gamma: Array | None,
+    unit: Array,
+    row_unit: float,
+    rng: np.random.Generator,
+) -> Plan:
+    """The plan for some queries and a model that differs by roundings.
+
+    In other units of states (d,) and data, so that all that is computed is rounded anew.
+    """
     model, R = plan.model, plan.R
 
     def entries(M: Array) -> Array:
         return np.asarray(M * (1.0 + EPS * rng.uniform(-1.0, 1.0, M.shape)))
 
-    def law(M: Array) -> Array:
-        scale = entries(np.ones(M.shape[-1]))
+    def law(M: Array, size: Array | float) -> Array:
+        scale = size * entries(np.ones(M.shape[-1]))
         return np.asarray(M * (scale * scale[:, None]))
 
-    other = replace(model, A=entries(model.A), C=entries(model.C), R=law(model.R), Q=law(model.Q))
-    R = np.broadcast_to(other.R, R.shape) if plan.uniform_noise else law(R)
+    other = replace(
+        model,
+        A=entries(model.A * unit[:, None] / unit),
+        C=entries(row_unit * model.C / unit),
+        R=law(model.R, row_unit),
+        Q=law(model.Q, unit),
+        drift=model.drift * unit,
+        offset=model.offset * row_unit,
+        prior="diffuse",
+    )
+    R = np.broadcast_to(other.R, R.shape) if plan.uniform_noise else law(R, row_unit)
+    gamma = None if gamma is None else gamma * row_unit**2
     return make_plan(other, some, R, gamma, plan.uniform_noise, loud=True)
 
 
@@ -129,7 +154,7 @@ def _apart(mean: Array, cov: Array, other: Outcome, misfit: float) -> Array:
     here, there = np.isnan(mean), np.isnan(other.mean)
     known: ObsMask = ~(here | there)
     variance = np.where(known, np.einsum("...aa->...a", cov), 1.0)
-    small = np.abs(np.where(known, mean, 0.0)) * 64 * EPS
+    small = np.abs(np.where(known, mean, 0.0)) * 32 * EPS
     sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
     both = known[..., :, None] & known[..., None, :]
     with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range

@@ -249,18 +249,20 @@ def move_anchor(
         new = target if options.rests else (1.0 + g - s) * a - g * previous + s * target
         if not all_finite(a):
             new = np.where(np.isnan(a), target, new)
-        change.append(_largest(new - a))
+        move, size = _largest(new - a), _largest(new)
+        change.append(float(move.max(initial=0.0)))
         previous, a = a, new
-        if change[-1] <= options.tolerance * _largest(a):
+        # one query that knows a state to 1e100 only does not end the rounds of the others
+        if (move <= options.tolerance * np.maximum(size, np.median(size))).all():
             break
     return result, a, change
 
 
-def _largest(x: Array) -> float:
-    """The largest |x|, NaN apart; 0 of nothing."""
-    size = np.abs(x).ravel()
-    most = float(size[size.argmax()]) if x.size else 0.0
-    return most if most == most else float(size.max(initial=0.0, where=~np.isnan(size)))
+def _largest(x: Array) -> Array:
+    """The largest |x| (...) of rows (..., d), NaN apart."""
+    size = np.abs(x)
+    most = size.max(axis=-1)
+    return most if all_finite(most) else np.where(np.isnan(size), 0.0, size).max(axis=-1)
 
 
 def without_covariance(outcome: Outcome) -> Outcome:

@@ -354,8 +354,8 @@ def test_missing_component_is_a_removed_row(model, t, estimator):
 @BOTH
 def test_missing_rows_are_absent(model, t, z, estimator):
     holes = z.copy()
-    holes[[1, 6]] = np.nan
-    keep = np.delete(np.arange(len(t)), [1, 6])
+    holes[[1, 7]] = np.nan
+    keep = np.delete(np.arange(len(t)), [1, 7])
     options = {"weight": Power(4.0), "anchor": "estimate", "iterations": 3}
     whole = estimator(model, t, holes, **options)
     short = estimator(model, t[keep], z[keep], **options)
