@@ -359,7 +359,7 @@ def test_missing_rows_are_absent(model, t, z, estimator):
     options = {"weight": Power(4.0), "anchor": "estimate", "iterations": 3}
     whole = estimator(model, t, holes, **options)
     short = estimator(model, t[keep], z[keep], **options)
-    assert_same(whole.mean[keep], short.mean)
+    assert_same(whole.mean[keep] / short.std, short.mean / short.std)
     assert_same(whole.cov[keep], short.cov)
 
 

@@ -253,3 +253,52 @@ def test_what_is_open_forgets_nothing_of_what_has_no_part_in_it(rows, never_seen
     found = adaptive_filter(model, t, z, method="dense")
     np.testing.assert_array_equal(np.isnan(found.mean[-1]), [False, False, True])
     np.testing.assert_allclose(found.cov[-1, 0, 0], 50.0 / 2000.0 / (rows - 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("late", [0.05, 0.404])
+def test_a_missing_row_long_after_a_stiff_models_others_is_said(late):
+    """All rows before it show the fast mode, and of the slow ones what rounding leaves beside it."""
+    model, t = MODELS["stiff"], np.array([0.0, 0.62, 0.62, 0.95, 1.93, 1.93 + late])
+    z = np.random.default_rng(1).standard_normal((6, 1))
+    z[5] = np.nan
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = adaptive_filter(model, t, z, method="dense")
+    known = [0.25 / n for n in (3, 4, 5)]  # stationary, a row less for each slow state
+    assert any(abs(found.cov[5, 0, 0] / v - 1) < 1e-6 for v in known) or said
+
+
+@pytest.mark.parametrize("gain", [1e5, 1e7])
+@pytest.mark.parametrize("other", [0.0, 1e9])
+def test_each_path_is_judged_by_its_own_misfit(gain, other):
+    """Another path that is far off the model does not hide what rounding does to this one."""
+    model = LinearSDE(
+        [[0.0, gain], [0.0, 0.0]], Q=np.diag([0.0, gain**-2]), R=np.diag([1e-6, 1.0]),
+        C=[[0.5, -1.0], [-1.0, 1.0]], prior="diffuse",
+    )  # fmt: skip
+    t = np.array([0.0, 0.1, 0.1001, 0.3501, 0.6001])
+    path = model.transition(t)[0] @ np.array([1.0, -2e6 / gain])
+    z = np.stack([path @ model.C.T, other * np.random.default_rng(0).standard_normal((5, 2))])
+
+    def said(rows):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            adaptive_filter(model, t, rows, method="dense")
+        return bool(found)
+
+    assert said(z[:1])
+    assert said(z)
+
+
+@pytest.mark.parametrize("method", ["dense", "isotropic"])
+@pytest.mark.parametrize("far", [1.0, 1e9])
+def test_one_huge_anchor_does_not_end_the_rounds_of_the_others(method, far):
+    """Rounds go on until every query's anchor rests beside its own size."""
+    model = LinearSDE([[-1.0, 0.0], [0.0, -1.0]], Q=0.1 * np.eye(2), R=np.eye(2))
+    rng = np.random.default_rng(3)
+    t, z = np.arange(12.0), rng.standard_normal((12, 2)) + 4.0 * (rng.random((12, 1)) < 0.3)
+    options = {"weight": Power(4.0), "anchor": "estimate", "method": method, "window": 6}
+    wanted = adaptive_filter(model, t, z, iterations=30, tolerance=0.0, **options)
+    z[:1] *= far
+    found = adaptive_filter(model, t, z, iterations=30, tolerance=1e-8, **options)
+    np.testing.assert_allclose(found.mean[8:], wanted.mean[8:], atol=1e-6)
