@@ -257,7 +257,7 @@ def test_what_is_open_forgets_nothing_of_what_has_no_part_in_it(rows, never_seen
 
 @pytest.mark.parametrize("late", [0.05, 0.404])
 def test_a_missing_row_long_after_a_stiff_models_others_is_said(late):
-    """All rows before it show the fast mode, and of the slow ones what rounding leaves beside it."""
+    """Rows before it show the fast mode, and of the slow ones what rounding leaves beside it."""
     model, t = MODELS["stiff"], np.array([0.0, 0.62, 0.62, 0.95, 1.93, 1.93 + late])
     z = np.random.default_rng(1).standard_normal((6, 1))
     z[5] = np.nan
