@@ -118,7 +118,7 @@ def adaptive_filter(
         Use only so many observations nearest to the query (two-sided: on each side), missing
         rows not counted; None = all.
     tolerance : float
-        Rounds stop when no anchor moves by more than this times the largest anchor.
+        Rounds stop when no anchor moves by more than this times its own size, or that of most.
     return_weights : bool
         Also return the weights, O(T^2) memory.
     calibrated : bool

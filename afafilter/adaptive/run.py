@@ -252,8 +252,7 @@ def move_anchor(
         move, size = _largest(new - a), _largest(new)
         change.append(float(move.max(initial=0.0)))
         previous, a = a, new
-        # one query that knows a state to 1e100 only does not end the rounds of the others
-        if (move <= options.tolerance * np.maximum(size, np.median(size))).all():
+        if _rests(move, size, options.tolerance):
             break
     return result, a, change
 
@@ -261,8 +260,20 @@ def move_anchor(
 def _largest(x: Array) -> Array:
     """The largest |x| (...) of rows (..., d), NaN apart."""
     size = np.abs(x)
-    most = size.max(axis=-1)
-    return most if all_finite(most) else np.where(np.isnan(size), 0.0, size).max(axis=-1)
+    most = np.asarray(size.max(axis=-1))
+    return (
+        most if all_finite(most) else np.asarray(np.where(np.isnan(size), 0.0, size).max(axis=-1))
+    )
+
+
+def _rests(move: Array, size: Array, tolerance: float) -> bool:
+    """Whether no anchor moves by more than tolerance times its size, or that of most of them.
+
+    One that knows a state to 1e100 only does not end the rounds of the others.
+    """
+    usual = np.median(size) if size.size else 0.0
+    size = np.minimum(np.maximum(size, usual), np.finfo(np.float64).max)
+    return bool((move <= tolerance * size).all())
 
 
 def without_covariance(outcome: Outcome) -> Outcome:
