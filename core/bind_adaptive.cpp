@@ -13,7 +13,7 @@ namespace afa {
 
 #define AFA_CHAIN "F(T,d,d) V(T,d,d) H(T,r,d) rank(T)<=r "
 #define AFA_STOPS "first(q)<=T split(q)<=T last(q)<=T Fq(q,d,d) Vq(q,d,d) Fn(q,d,d) Vn(q,d,d) "
-#define AFA_FOUND "a(P,q,d,m) B(P,q,d,d) cov(P,q,d,d) tri(P,q,d,*)"
+#define AFA_FOUND "a(P,q,d,m) B(P,q,d,d) L(P,q,d,d) tri(P,q,d,*)"
 
 PyMethodDef* adaptive_methods() {
     static PyMethodDef table[] = {

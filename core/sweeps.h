@@ -31,10 +31,10 @@ struct Stops {
     In<3> Fq, Nq, Fn, Nn;
     auto members() { return std::tie(first, split, last, Fq, Nq, Fn, Nn); }
 };
-// Of every query: a (P, n, d, m), B and P (P, n, d, d), and [R | s] (P, n, d, d + m).
+// Of every query: a (P, n, d, m), B and L (P, n, d, d), and [R | s] (P, n, d, d + m).
 struct Found {
-    Out<4> a, B, P, tri;
-    auto members() { return std::tie(a, B, P, tri); }
+    Out<4> a, B, L, tri;
+    auto members() { return std::tie(a, B, L, tri); }
 };
 
 // Least squares R x = s: t (d + m, d) holds R^T, the m columns s below it.
@@ -195,14 +195,10 @@ void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, c
     if (begun) s.predict(stops.Fq.row(q), stops.Nq.row(q));
     if (future != nullptr)
         for (int i = 0; i < d; i++) s.update(future + i * all, future + i * all + d, 1.0);
-    double *a = found.a.data + at * d * m, *B = found.B.data + at * d * d, *P = found.P.data + at * d * d;
+    double *a = found.a.data + at * d * m, *B = found.B.data + at * d * d, *L = found.L.data + at * d * d;
     for (int i = 0; i < d; i++) {
         for (int j = 0; j < m; j++) a[i * m + j] = s.x[i * all + d + j];
-        for (int j = 0; j < d; j++) {
-            double total = 0.0;
-            for (int l = 0; l <= (i < j ? i : j); l++) total += s.L[i * d + l] * s.L[j * d + l];
-            B[i * d + j] = s.x[i * all + j], P[i * d + j] = total;
-        }
+        for (int j = 0; j < d; j++) B[i * d + j] = s.x[i * all + j], L[i * d + j] = j > i ? 0.0 : s.L[i * d + j];
     }
     write_rows(s, found.tri.data + at * d * all);
 }

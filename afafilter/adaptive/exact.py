@@ -63,13 +63,13 @@ def solve_exact(
     stops = stops.at(queries)
     weights = counted = None
     if reweighted is None:
-        a, B, P, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
+        a, B, L, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
     else:
         tile, scale = reweighted
         y = pattern.y[paths]
         w = np.ascontiguousarray(np.broadcast_to(np.exp(scale), (len(y), *scale.shape[1:])))
         weights, counted = spread_out(pattern, tile, w), weighty(tile, w)
-        a, B, P, tri = sweep_each(along, stops, y, tile.low, w)
+        a, B, L, tri = sweep_each(along, stops, y, tile.low, w)
 
     def columns(_at: Index, _here: Array, first: Array) -> Array:
         return np.asarray(first @ plan.coords.W_inv.T)
@@ -81,8 +81,7 @@ def solve_exact(
         unknown = unknown | reached(plan, lost, np.abs(B))
     mean = a + B @ (X @ tri[..., d:])
     with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
-        spread = B @ X
-        cov = P + spread @ np.swapaxes(spread, -1, -2)
+        root = np.concatenate([L, B @ X], axis=-1)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
-    return Solution(mean * unit, cov, unknown, weights, magnified)
+    return Solution(mean * unit, root, unknown, weights, magnified)

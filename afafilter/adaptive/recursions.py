@@ -62,14 +62,14 @@ class Stops(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of every query: x = a + B theta + N(0, P), theta flat, and R theta = s + N(0, I).
+    """Of every query: x = a + B theta + N(0, L L^T), theta flat, and R theta = s + N(0, I).
 
-    a : (., n, d, m); B, P : (., n, d, d); tri : (., n, d, d + m) = [R | s].
+    a : (., n, d, m); B, L : (., n, d, d); tri : (., n, d, d + m) = [R | s].
     """
 
     a: Array
     B: Array
-    P: Array
+    L: Array
     tri: Array
 
 

@@ -24,13 +24,14 @@ from afafilter.linalg.subspaces import DECAYED, Unseen
 class Solution(NamedTuple):
     """Of the queries, leading P or 1 paths.
 
-    mean (P, nq, d) in their coordinates and units; cov (., nq, d, d) in xi; unknown (., nq, d):
-    components of the state that are not determined; shares (., nq, T) of the information, or None;
+    mean (P, nq, d) in their coordinates and units; root (., nq, d, k) of the covariance in xi;
+    unknown (., nq, d) : components of the state that are not determined; shares (., nq, T) of the
+    information, or None;
     magnified (., nq) of `Solved`.
     """
 
     mean: Array
-    cov: Array
+    root: Array
     unknown: ObsMask
     shares: Array | None
     magnified: Array
@@ -93,8 +94,8 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
     d, every = rows.shape[1], slice(None)
     found = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
     mean = np.moveaxis(found.X[0] @ rows[..., d:], -1, 0)
-    cov = _cov(pattern, every, found.X)
-    return Solution(mean, cov, _unknown(pattern, every, found), None, found.magnified)
+    root = _root(pattern, every, found.X)
+    return Solution(mean, root, _unknown(pattern, every, found), None, found.magnified)
 
 
 def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
@@ -107,12 +108,10 @@ def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], A
     return columns
 
 
-def _cov(pattern: Pattern, queries: slice, solve: Array) -> Array:
-    """(sum P)^-1 in xi, of what is left of each coordinate."""
+def _root(pattern: Pattern, queries: slice, solve: Array) -> Array:
+    """(sum P)^{-1/2} in xi, of what is left of each coordinate."""
     left = np.exp(-pattern.kappa[queries])[..., None]
-    with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
-        root = left * np.where(left > 0, solve, 0.0)
-        return np.asarray(root @ np.swapaxes(root, -1, -2))
+    return np.asarray(left * np.where(left > 0, solve, 0.0))
 
 
 def _unknown(pattern: Pattern, queries: slice, found: Solved) -> ObsMask:
@@ -138,14 +137,14 @@ def solve_independent(
     solve = found.X
     mean = solve @ rows[..., d:]
     mean = np.moveaxis(mean[0], -1, 0) if len(scale) == 1 else mean[..., 0]
-    size = one_by_one(np.exp(-top), n_queries)
-    cov = _cov(pattern, tile.queries, solve) * size[..., None]
+    size = one_by_one(np.exp(-0.5 * top), n_queries)
+    spread = _root(pattern, tile.queries, solve) * size[..., None]
     share = None
     if shares:
         rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
         share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
     unknown = _unknown(pattern, tile.queries, found)
-    return Solution(mean, cov, unknown, share, found.magnified)
+    return Solution(mean, spread, unknown, share, found.magnified)
 
 
 def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array]:
@@ -153,16 +152,17 @@ def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array,
 
     A component whose variance exceeds the floating-point range is not determined.
     """
-    turn, cov, unknown = pattern.plan.coords.W, solution.cov, solution.unknown
+    turn, root, unknown = pattern.plan.coords.W, solution.root, solution.unknown
     W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
-    far = ~np.isfinite(np.einsum("...aa->...a", cov))
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = ~np.isfinite(np.sum(root**2, axis=-1))
     if far.any():
         unknown = unknown | reached(pattern.plan, far, np.eye(len(turn)))
-        cov = np.where(far[..., :, None] | far[..., None, :], 0.0, cov)
+        root = np.where(far[..., None], 0.0, root)
     mean = np.where(far, 0.0, solution.mean)
     mean = (W @ mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
-    cov = turn @ cov @ turn.T
-    cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
+    root = turn @ root
+    cov = root @ np.swapaxes(root, -1, -2)
     if unknown.any():
         mean = np.where(unknown, np.nan, mean)
         cov = np.where(unknown[..., :, None] | unknown[..., None, :], 0.0, cov)

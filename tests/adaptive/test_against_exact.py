@@ -162,3 +162,23 @@ def test_what_is_left_of_a_spiral_beside_open_directions(shows, wait):
     for i in (0, 4):
         apart = law_apart((found.mean[i], found.cov[i]), exact.law(t[i]), exact.stretch())
         assert apart <= TOLERANCE
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.1), (0.2, 0.5), (0.0, 0.3, 1.0)])
+@pytest.mark.parametrize("gap", [1e-2, 1e-4])
+@pytest.mark.parametrize("correlation", ["independent", "exact"])
+def test_a_sum_is_known_where_its_parts_are_not(rates, gap, correlation):
+    """As many observations as states, without process noise: what is observed has the noise's sd.
+
+    The modes are told apart so barely that each has an sd of up to 1e9.
+    """
+    d = len(rates)
+    S = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 2.0], [0.5, 0.3, -1.0]])[:d, :d]
+    model = LinearSDE(
+        S @ -np.diag(rates) @ np.linalg.inv(S), Q=np.zeros((d, d)), R=[[1.0]], C=np.eye(1, d),
+        prior="diffuse",
+    )  # fmt: skip
+    t, z = np.append(gap * np.arange(d), 100.0), np.arange(1.0, d + 2)[:, None]
+    found = adaptive_filter(model, t, z, correlation=correlation, method="dense")
+    assert found.mean[d - 1, 0] == pytest.approx(d, abs=1e-9)
+    assert found.cov[d - 1, 0, 0] == pytest.approx(1.0, abs=1e-6)
