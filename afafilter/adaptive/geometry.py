@@ -23,6 +23,7 @@ The coordinates xi = W^-1 x are those of `coordinates`.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter.adaptive.coordinates import Coordinates
 from afafilter.linalg.discretiser import Discretiser
-from afafilter.linalg.subspaces import rank_of
+from afafilter.linalg.subspaces import ROUNDING, rank_of
 
 Index = NDArray[np.intp]
 
@@ -148,16 +149,31 @@ def _echelon(C: Array) -> tuple[Array, Array]:
     r, d = C.shape[-2:]
     if r == 1:
         return np.ones((*C.shape[:-2], 1, 1)), C
-    first = C.reshape(-1, r, d)[0]
-    ranks = [0, *(rank_of(first[:, : k + 1]) for k in range(d))]
-    begins = np.flatnonzero(np.diff(ranks))
-    if len(begins) != r:  # at the border of rounding
-        begins = np.arange(r)
+    begins = _begins(C.reshape(-1, r, d)[0])
     q = np.linalg.qr(C[..., begins])[0]
     upper = np.swapaxes(q, -1, -2) @ C
     column = np.abs(upper).max(axis=-2, keepdims=True)
     shows = (np.abs(upper) > 1e-13 * column) & (np.arange(d) >= begins[:, None])
     return np.asarray(q), np.where(shows, upper, 0.0)
+
+
+def _begins(C: Array) -> Index:
+    """Columns of C (r, d), of rank r, that those before them do not explain."""
+    r = len(C)
+    rows = C / np.abs(C).max(axis=1, keepdims=True)
+    found: list[int] = []
+    known: list[list[float]] = []  # orthonormal
+    for k, column in enumerate(rows.T.tolist()):
+        rest = column
+        for unit in known + known:
+            along = sum(x * u for x, u in zip(rest, unit, strict=True))
+            rest = [x - along * u for x, u in zip(rest, unit, strict=True)]
+        size = max(map(abs, rest))
+        if len(found) < r and size > ROUNDING * max(map(abs, column)):
+            length = math.hypot(*rest)
+            known.append([x / length for x in rest])
+            found.append(k)
+    return np.array(found if len(found) == r else range(r))  # else: at the border of rounding
 
 
 def make_walk(

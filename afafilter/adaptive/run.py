@@ -271,9 +271,11 @@ def _rests(move: Array, size: Array, tolerance: float) -> bool:
 
     One that knows a state to 1e100 only does not end the rounds of the others.
     """
-    usual = np.median(size) if size.size else 0.0
-    size = np.minimum(np.maximum(size, usual), np.finfo(np.float64).max)
-    return bool((move <= tolerance * size).all())
+    size = np.minimum(size, np.finfo(np.float64).max)
+    if not move.max(initial=0.0) <= tolerance * size.max(initial=0.0):
+        return False
+    usual = np.sort(size, axis=None)[size.size // 2] if size.size else 0.0
+    return bool((move <= tolerance * np.maximum(size, usual)).all())
 
 
 def without_covariance(outcome: Outcome) -> Outcome:
