@@ -176,6 +176,10 @@ def _is_moment(text: str) -> bool:
 def _by_pattern(
     cells: Sequence[str], pattern: str
 ) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
+    try:
+        _parsed("", pattern)
+    except re.error as error:  # a directive that stands twice
+        raise ValueError(f"{pattern!r} is no pattern of dates: {error.msg}") from None
     if len(cells) > MANY and "%z" not in pattern and "%Z" not in pattern:
         return _many_by_pattern(cells, pattern), None
     dates, extra, east = _each_by_pattern(cells, pattern)

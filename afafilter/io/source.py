@@ -110,10 +110,13 @@ def _text(path: Path | str, name: Path | str, encoding: str) -> str:
     for magic, module in MAGIC.items():
         if raw.startswith(magic):
             import importlib
+            import zlib
 
+            packer = importlib.import_module(module)
+            damage = (OSError, EOFError, ValueError, zlib.error)
             try:
-                raw = importlib.import_module(module).decompress(raw)
-            except (OSError, EOFError, ValueError) as error:
+                raw = packer.decompress(raw)
+            except (*damage, getattr(packer, "LZMAError", OSError)) as error:
                 raise ValueError(f"{name}: damaged {module} file: {error}") from None
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
@@ -140,7 +143,10 @@ def _text(path: Path | str, name: Path | str, encoding: str) -> str:
 
 def _read_csv(path: Path | str, text: str, given: Dialect, wanted: Sequence[str] | None) -> Table:
     head = _first_lines(text, max(HEAD_LINES, given.header or 0))
-    found = find(path, head, given)
+    try:
+        found = find(path, head, given)
+    except csv.Error as error:
+        raise ValueError(f"{path}: not readable as CSV: {error}") from None
     table = None
     if len(text) > MANY_BYTES and text.count("\n") > MANY_ROWS:
         table = _read_fast(path, text, found, wanted)

@@ -369,3 +369,20 @@ def test_a_parquet_index_called_as_a_column_is_one_clear_line(tmp_path: Path) ->
     pd.DataFrame({"t": [0.0, 1.0], "z": 1.0}, index=pd.Index([4, 5], name="t")).to_parquet(path)
     with pytest.raises(ValueError, match=r"both called 't'.*rename one"):
         read_series(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "dialect", "message"),
+    [
+        ("d.csv", 't,z\n0,1\n1,"' + "x" * 200_000 + '"\n', {}, "not readable as CSV: field larger"),
+        ("d.csv.xz", b"\xfd7zXZ\x00" + bytes(50), {}, "damaged lzma file"),
+        ("d.csv.gz", gzip.compress(b"t,z\n0,1\n")[:12] + b"\xff" * 9, {}, "damaged gzip file"),
+        ("d.csv", "t,z\n0,1\n", {"time_format": "%d%d"}, "no pattern of dates: redefinition"),
+    ],
+    ids=["field", "xz", "gz", "pattern"],
+)
+def test_damage_is_one_clear_line(
+    tmp_path: Path, name: str, content: str | bytes, dialect: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"d\.csv.*: .*{message}"):
+        read_series(put(tmp_path, content, name), dialect=Dialect(**dialect))
