@@ -169,6 +169,23 @@ inline void rotate_in(double* row, int count, double* left, FlatState& x, double
     }
 }
 
+// What `restore` is to L, of the directions: M <- M - k (h M - noise K row), k = K W, for component a and its row of whitened shares.
+inline void restore_directions(const double* H, int a, int count, const double* row, const double* W, const double* K, FlatState& x,
+                               FlatWork& work) {
+    const int d = x.d, p = x.p;
+    const double scaled = K[a * p + a];
+    for (int i = 0; i < d; i++) {
+        work.column[i] = 0.0;
+        for (int c = 0; c <= a; c++) work.column[i] += work.shown.mix[a * p + c] * H[c * d + i];
+    }
+    for (int j = 0; j < count; j++) {
+        double* n = x.M + j * d;
+        double off = -work.shown.noise[a] * scaled * row[j];
+        for (int i = 0; i < d; i++) off += work.column[i] * n[i];
+        for (int i = 0; i < d; i++) n[i] -= scaled * W[a * d + i] * off;
+    }
+}
+
 // Condition m, M, L (the first columns of space.A) and T delta = s on observation z (n rows `stride` apart).
 //
 // Fills S (p, p), E (p, q), the innovations v (n rows, `stride` apart) given delta = 0, loglik (n entries, `every`
@@ -214,6 +231,8 @@ inline double update_flat(const double* H, const double* off, const double* R, d
                 if (seen[c]) left[path] += K[c * p + a] * v[path * stride + c];
             for (int i = 0; i < d; i++) x.m[path * d + i] += W[a * d + i] * left[path];
         }
+        if (work.shown.noise[a] * K[a * p + a] * K[a * p + a] < PRECISE)
+            restore_directions(H, a, count, row, W, K, x, work);
         if (own >= 0) {
             for (int j = 0; j < count; j++) x.T[own * q + j] = row[j];
             for (int64_t path = 0; path < x.paths; path++) x.s[path * q + own] = left[path];

@@ -250,8 +250,8 @@ AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled
     return scaled * moved;
 }
 
-// Noise below this share of f leaves an update fewer than ten digits: see `restore`.
-constexpr double PRECISE = 1e-12;
+// Noise below this share of f leaves an update fewer than twelve digits: see `restore`.
+constexpr double PRECISE = 1e-8;
 
 // After component a has conditioned the first d columns of A, where its noise is less than PRECISE f: L' is what is left of a
 // much larger L, of which it bears the rounding. What that does to h L' = s phi^T, s = sqrt(noise / f), is taken out along the

@@ -441,6 +441,24 @@ def test_precise_observations_of_vague_states_keep_their_digits(given, run, batc
             assert law_apart((own[0][k], own[1][k]), law, exact.stretch()) <= 1e-9
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize("sd", [1e-2, 1e-1, 1.0])
+def test_flat_directions_that_a_precise_sensor_sees_keep_their_digits(order, sd):
+    """A slow oscillator in units of 1e-8 and two decays; what the second sensor, of sd 1e3, shows
+    of the direction that the first one leaves is told from it by 1e-6 of its size."""
+    A = block_diag([[0.0, 1e-8 / 60], [-4e8 / 60, -0.005]], -1 / 60, -5 / 60)
+    Q = block_diag(0.0, 5e7, [[1.0, 1e2], [1e2, 1e4]])
+    C, R = np.array([[0.5, 0.5, 1.0, -1.0], [-1e4, 0.0, -1e4, -1e4]]), np.diag([sd**2, 1e6])
+    model = LinearSDE(A, Q=Q, R=R[order][:, order], C=C[order], prior="diffuse")
+    t = np.array([-3.0, -1.0, 1.0, 1.0, 2.0])
+    first = [471.3654, -6848045123.0, -13597678456.0, -13597678456.01, -16926543210.0]
+    second = [-2967945.3, -3852528.1, -4763128.2, -4763925.4, -7453399.9]
+    z = np.column_stack([first, second])[:, order]
+    found, exact = kalman_filter(model, t, z), ExactGaussian(model, t, z)
+    for k in range(1, 5):
+        assert_law((found.mean[k], found.cov[k]), exact.law(t[k], k + 1), 1e-8)
+
+
 # ------------------------------------------------ powers of time in another basis, over a long gap
 
 
