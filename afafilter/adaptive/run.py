@@ -249,7 +249,8 @@ def move_anchor(
         new = target if options.rests else (1.0 + g - s) * a - g * previous + s * target
         if not all_finite(a):
             new = np.where(np.isnan(a), target, new)
-        move, size = _largest(new - a), _largest(new)
+        with np.errstate(invalid="ignore"):  # beyond the floating-point range
+            move, size = _largest(new - a), _largest(new)
         change.append(float(move.max(initial=0.0)))
         previous, a = a, new
         if _rests(move, size, options.tolerance):
