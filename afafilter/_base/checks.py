@@ -239,31 +239,28 @@ def is_definite(cov: Array) -> ObsMask:
 def times(value: ArrayLike, name: str = "t") -> Array:
     """Finite, non-decreasing times, shape (T,), T >= 1. Equal stamps are legal."""
     out = real_array(value, name, check=False)
-    plain = type(value) is np.ndarray and value.dtype is FLOAT64
-    if plain and out.ndim == 1 and out.size and isfinite(out.item(0)) and isfinite(out.item(-1)):
-        ordered = np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1
-        if ordered:  # so none between is NaN or infinite
-            return out
+    rises = out.ndim == 1 and np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1
+    if rises and isfinite(out.item(0)) and isfinite(out.item(-1)):  # and so is all between
+        _refuse_lost_steps(value, out, name)
+        return out
     if not all_finite(out):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     if out.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
-    if not plain:
-        _refuse_lost_steps(value, out, name)
+    _refuse_lost_steps(value, out, name)
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one time, got none")
-    falls = out[1:] < out[:-1]
-    if np.count_nonzero(falls):
-        k = int(falls.argmax()) + 1
-        raise ValueError(
-            f"{name} must not decrease, got {name}[{k}] = {out[k]:g} after {out[k - 1]:g}; "
-            "sort the rows by time first"
-        )
-    return out
+    k = int((out[1:] < out[:-1]).argmax()) + 1
+    raise ValueError(
+        f"{name} must not decrease, got {name}[{k}] = {out[k]:g} after {out[k - 1]:g}; "
+        "sort the rows by time first"
+    )
 
 
 def _refuse_lost_steps(value: ArrayLike, out: Array, name: str) -> None:
     """ValueError where numbers of a finer type than floats have steps that floats do not keep."""
+    if type(value) is np.ndarray and value.dtype is FLOAT64:
+        return
     raw = unmasked(value, name)
     kept = raw.dtype.kind in "bf" and np.can_cast(raw.dtype, np.float64)
     if kept or (raw.dtype.kind in "iu" and np.abs(out).max(initial=0.0) <= EXACT):
@@ -291,12 +288,7 @@ def stamp(value: Any, name: str = "t") -> float:
 
 
 def observations(
-    z: ArrayLike | None,
-    n_times: int,
-    obs_dim: int,
-    *,
-    copy: bool = True,
-    check: bool = True,
+    z: ArrayLike | None, n_times: int, obs_dim: int, *, copy: bool = True, check: bool = True
 ) -> Array:
     """Data (..., T, p) with NaN where a component is missing; (T,) is accepted when p = 1."""
     out = real_array(given(z), "z", allow_nan=True, copy=copy, check=check)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
+from afafilter._base.remembered import remembered
 from afafilter.adaptive.coordinates import Coordinates, coordinates, free_path
 from afafilter.adaptive.determined import left_open
-from afafilter.adaptive.forms import remembered
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
     Index,

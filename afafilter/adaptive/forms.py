@@ -7,38 +7,15 @@ where all modes decay and drive alike it is isotropic, A = -mu I + skew, Q = sig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from threading import Lock
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter._base.remembered import remembered
 from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
 from afafilter.linalg.subspaces import rank_of
 from afafilter.models.sde import LinearSDE
-
-Form = TypeVar("Form")
-
-_FORMS: WeakKeyDictionary[LinearSDE, dict[Hashable, Any]] = WeakKeyDictionary()
-_LOCK = Lock()
-_MOST = 16  # forms that are kept of one model
-
-
-def remembered(model: LinearSDE, key: Hashable, make: Callable[[], Form]) -> Form:
-    """make(), or what it gave for this model and key before; threads may make it twice."""
-    with _LOCK:
-        forms = _FORMS.setdefault(model, {})
-        if key in forms:
-            found: Form = forms[key]
-            return found
-    made = make()
-    with _LOCK:
-        if len(forms) >= _MOST:
-            forms.clear()
-        forms[key] = made
-    return made
 
 
 def is_invertible(model: LinearSDE) -> bool:

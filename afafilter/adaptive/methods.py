@@ -11,8 +11,9 @@ from afafilter._base.checks import Array, all_finite, covariance, is_definite
 from afafilter._base.doubts import LostDigits
 from afafilter._base.patterns import whole_rows
 from afafilter._base.progress import waiting
+from afafilter._base.remembered import remembered
 from afafilter.adaptive.dense import make_plan
-from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form, remembered
+from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form
 from afafilter.adaptive.isotropic import run_isotropic, run_linear
 from afafilter.adaptive.last_digits import warn_of_lost_digits
 from afafilter.adaptive.linear_time.filter import OutOfReachError

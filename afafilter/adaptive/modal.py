@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter.adaptive.forms import is_invertible, remembered
+from afafilter._base.remembered import remembered
+from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.isotropic import Sources, anchored_attention, inverse, weights_are_shared
 from afafilter.adaptive.options import Options, Spans

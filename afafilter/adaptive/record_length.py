@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, real_array, scalar
-from afafilter.adaptive.forms import Isotropic, isotropic_form, remembered
+from afafilter._base.remembered import remembered
+from afafilter.adaptive.forms import Isotropic, isotropic_form
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.models.sde import LinearSDE
 

@@ -168,14 +168,12 @@ def isotropic_attention(
 
     Notes
     -----
-    Time O(Nq N d), with window O(Nq (window + 256) d). Under a power weight or none and without
-    missing keys, those older than about 45 / decay (float32: 25 / decay) cost next to nothing: all
-    that is left of them is their share of the denominator. Memory O((Nq + N) d) beyond about 5 MiB
-    per thread; only `return_weights` forms Nq x N. float32 and complex64 input is computed in that
-    precision (times and running sums in float64): the error is about 1e-4 of the spread of the
-    pulled values, usually 1e-6. Where ``|q|^2`` is so large against the variances that the
-    matrix product would lose more than 1e-11 (float32: 5e-5) of a distance, that product is first
-    centred and, if that does not do, differences are taken channel by channel, which is slower.
+    Time O(Nq N d), with window O(Nq (window + 256) d); power-weighted keys beyond some 45 / decay
+    (float32: 25) cost little. Memory O((Nq + N) d) beyond 5 MiB per thread; `return_weights` forms
+    Nq x N. float32 and complex64 input is computed in that precision (times and running sums in
+    float64): error 1e-4 of the spread of the pulled values, usually 1e-6. Where ``|q|^2`` is so
+    large against the variances that the matrix product would lose more than 1e-11 (float32: 5e-5)
+    of a distance, it is centred first or, if need be, replaced by differences, which is slower.
 
     The author's first published code (AFA) has logits tau^2 (-log V - log(1 + R2 / (nu n V))) for n
     complex channels: `weight=Power(nu=nu * n, kappa=1.0)`, `inverse_temperature=tau**2`,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +48,8 @@ def timeline(
         return discrete_timeline(model, t, obs_cov)
     if obs_cov is not None or queries is not None or len(t) > _SHORT:
         return sde_timeline(model, t, obs_cov, queries)
-    known = _KNOWN.get(model)
-    if known is None:
-        known = _KNOWN[model] = {}
-    return remembered(known, t.tobytes(), lambda: sde_timeline(model, frozen(t.copy()), None, None))
-
-
-_KNOWN: WeakKeyDictionary[LinearSDE, dict[bytes, Timeline]] = WeakKeyDictionary()
+    key = "timeline", t.tobytes()
+    return remembered(model, key, lambda: sde_timeline(model, frozen(t.copy()), None, None))
 
 
 def sde_timeline(

@@ -114,15 +114,13 @@ class Discretiser:
         self.norm = float(np.abs(self.A).sum(axis=0).max())
         self.unit = self.norm if self.norm > 0 else 1.0  # time is counted in units of 1/||A||
         self.cell = float(2.0 ** np.floor(np.log2(_CELL_REACH / self.unit)))
-        self.few: dict[bytes, tuple[Array, Array, Array]] = {}
-        self.few_roots: dict[bytes, tuple[Array, Array, Array]] = {}
 
     def __call__(self, dt: Array) -> tuple[Array, Array, Array]:
         """Phi, psi, V over dt (...), as `transition`."""
         dt = np.asarray(dt, dtype=np.float64)
         taus = dt.ravel()
         if self._few(taus):
-            found = remembered(self.few, taus.tobytes(), lambda: self._some(taus))
+            found = remembered(self, ("transitions", taus.tobytes()), lambda: self._some(taus))
             Phi, psi, V = (part.copy() for part in found)
         else:
             Phi, psi, V = self._some(taus)
@@ -148,7 +146,7 @@ class Discretiser:
         def find() -> tuple[Array, Array, Array]:
             return self._sharpened(taus, self._each(taus, roots=True))
 
-        return remembered(self.few_roots, taus.tobytes(), find) if self._few(taus) else find()
+        return remembered(self, ("roots", taus.tobytes()), find) if self._few(taus) else find()
 
     def _sharpened(
         self, taus: Array, found: tuple[Array, Array, Array]
