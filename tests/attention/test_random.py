@@ -31,6 +31,8 @@ def draw(rng):
         "backward": str(rng.choice(["exact", "symmetric"])),
         "window": [None, 1, 4][rng.integers(3)],
     }
+    if options["causal"]:
+        options["backward"] = "exact"
     if rng.random() < 0.3:
         m = int(rng.integers(1, n + 1))
         options["t_query"] = np.sort(rng.uniform(t[0] - second, t[-1] + second, m))

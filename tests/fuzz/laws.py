@@ -284,12 +284,13 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
             return float(weight(max(d, 0.0) ** 2, int(seen.sum())))
 
         root = np.linalg.cholesky(R)
-        white = np.linalg.solve(root, np.linalg.cholesky(before.cov[np.ix_(seen, seen)] + R))
+        white = np.linalg.solve(root, before.cov[np.ix_(seen, seen)] + R)
+        spread = np.sqrt(np.linalg.norm(np.linalg.solve(root, white.T), 2))
         d = float(np.linalg.norm(np.linalg.solve(root, v)))
         rounding = np.diag(_rounding(weighed(e), k, H)[seen])
         apart = float(np.abs(np.linalg.solve(root, rounding)).sum())
         slope = (at(d) - at(1.001 * d)) / (0.001 * d * at(d)) if d > 0 else 0.0
-        return at(d), slope * float(np.linalg.norm(white, 2)), at(d + apart), at(d - apart)
+        return at(d), slope * float(spread), at(d + apart), at(d - apart)
 
     def apart(found: Any, wanted: tuple[float, ...], stretch: float) -> float:
         weight, slope, least, largest = wanted
