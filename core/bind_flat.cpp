@@ -14,9 +14,9 @@ PyMethodDef* flat_methods() {
     static constexpr Text smooth = chain + "last<N " + gains +
                                       "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) J(w,w) y(paths,w) mean(paths,N,d) "
                                       "P(N,d,d)";
-    static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) late(r,d) steps directions(k,r,d) touch(k,r,d)";
-    static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) touch(k,q,d) growth(k,d) scaled";
-    static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) touch(k,d,d) count(k) rate(d) scaled";
+    static constexpr Text carry = chain + "times(N) " + sizes + "from<=N start(r,d) error(r,d,d) peak(r,d) late(r,d) steps directions(k,r,d) tolerance(k,r,d)";
+    static constexpr Text move = "F(k,d,d) tau(k) stamp(k) " + sizes + "directions(k,q,d) tolerance(k,q,d) growth(k,d) scaled";
+    static constexpr Text see = "F(k,d,d) times(k) " + sizes + "H(p,d) seen(k,p) M(k,d,d) tolerance(k,d,d) count(k) rate(d) scaled";
     static constexpr Text predict = chain + "k<N tau stamp " + sizes + paths;
     static constexpr Text innovations = chain + "o<T z(paths,T,p) " + paths + "v(paths,p) S(paths,p,p) known(paths,p)";
     static constexpr Text update = chain + "o<T z(paths,T,p) seen(paths,p) scale(paths) " + paths + "loglik(paths) facts(3)";
@@ -24,13 +24,13 @@ PyMethodDef* flat_methods() {
         bind<&filter_flat>("filter_flat", filter.c_str()),
         bind<&smooth_flat>("smooth_flat", smooth.c_str()),
         bind<&carry_open>("carry_open", carry.c_str()),
-        bind<&settle>("settle", "M(k,q,d) T(k,q,q) s(n,k,q) count(k)<=q m(n,k,d) P(k,d,d)"),
-        bind<&report_states>("report_states", "M(c,q,d) touch(c,q,d) T(c,q,q) s(paths,c,q) count(c)<=q smoothed mean(paths,N,d) "
+        bind<&add_delta>("add_delta", "M(k,q,d) T(k,q,q) s(n,k,q) count(k)<=q m(n,k,d) P(k,d,d)"),
+        bind<&report_states>("report_states", "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(paths,c,q) count(c)<=q smoothed mean(paths,N,d) "
                                               "P(N,d,d) given(paths,c,d) cov(c,d,d)"),
         bind<&report_innovations>("report_innovations", "obs(N)<T? stop<=N E(T,p,q) T(c,q,q) s(paths,c,q) count(k)<=q v(paths,T,p) "
                                                         "S(T,p,p)"),
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
-        bind<&see_flat>("see_flat", see.c_str()),
+        bind<&observability>("observability", see.c_str()),
         bind<&rank_rounding>("rank_rounding", ""),
         bind<&rank_decayed>("rank_decayed", ""),
         bind<&move_directions>("move_directions", move.c_str()),

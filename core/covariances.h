@@ -11,16 +11,16 @@
 namespace afa {
 inline namespace AFA_LEVEL {
 
-constexpr double SETTLED = 1e-13, SHRINKING = 0.9;   // greatest factor of shrinking changes that is trusted to go on
+constexpr double CONVERGED = 1e-13, SHRINKING = 0.9;   // greatest factor of shrinking changes that is trusted to go on
 constexpr int64_t SHORTEST_WINDOW = 16;
 
-// What `has_settled` remembers: two earlier roots, when the second is due, the last change and whether it promised to be
+// What `has_converged` remembers: two earlier roots, when the second is due, the last change and whether it promised to be
 // the last.
 template <int D> struct Trace {
     Scratch<double, D * D> now, near, far;
     int64_t due = 0;
     double last = 0.0;
-    bool promised = false;
+    bool predicted = false;
     explicit Trace(int64_t d) : now(d * d), near(d * d), far(d * d) {}
 };
 
@@ -46,34 +46,34 @@ template <int D> double change(const Scratch<double, D * D>& A, const Scratch<do
 // seen twice, since a quick component that dies away may hide a slow one. Near rounding q says nothing; there the root is
 // compared over a fifth of the run, so that slow convergence is not taken for a fixed point.
 template <int D, class C>
-__attribute__((noinline)) bool look_whether_settled(const C& A, int64_t run, Trace<D>& trace, Size<D> d) {
-    bool settled = false;
+__attribute__((noinline)) bool test_convergence(const C& A, int64_t run, Trace<D>& trace, Size<D> d) {
+    bool converged = false;
     write_columns(A, 0, 0, &trace.now[0], d, d);
     if (run % SHORTEST_WINDOW == 0) {
         const double moved = change<D>(trace.now, trace.near, d);
         const double q = moved / trace.last;
-        const bool promised = trace.last > 0.0 && std::isfinite(trace.last) && q < SHRINKING && moved * q <= SETTLED * (1.0 - q);
-        settled = promised && trace.promised;
-        trace.last = moved, trace.promised = promised;
+        const bool predicted = trace.last > 0.0 && std::isfinite(trace.last) && q < SHRINKING && moved * q <= CONVERGED * (1.0 - q);
+        converged = predicted && trace.predicted;
+        trace.last = moved, trace.predicted = predicted;
         std::memcpy(&trace.near[0], &trace.now[0], sizeof(double) * static_cast<size_t>(d * d));
     }
     if (run == trace.due) {
-        settled = settled || change<D>(trace.now, trace.far, d) <= SETTLED;
+        converged = converged || change<D>(trace.now, trace.far, d) <= CONVERGED;
         std::memcpy(&trace.far[0], &trace.now[0], sizeof(double) * static_cast<size_t>(d * d));
         trace.due = run + (SHORTEST_WINDOW > run / 4 ? SHORTEST_WINDOW : run / 4);
     }
-    return settled;
+    return converged;
 }
-template <int D, class C> AFA_INLINE bool has_settled(const C& A, int64_t run, Trace<D>& trace, Size<D> d) {
+template <int D, class C> AFA_INLINE bool has_converged(const C& A, int64_t run, Trace<D>& trace, Size<D> d) {
     if (run == 0) return false;
     if (run == 1) {   // the first of a stretch: changes count from here
         trace.due = SHORTEST_WINDOW;
-        trace.last = 0.0, trace.promised = false;
+        trace.last = 0.0, trace.predicted = false;
         write_columns(A, 0, 0, &trace.near[0], d, d);
         write_columns(A, 0, 0, &trace.far[0], d, d);
         return false;
     }
-    return (run % SHORTEST_WINDOW == 0 || run == trace.due) && look_whether_settled(A, run, trace, d);
+    return (run % SHORTEST_WINDOW == 0 || run == trace.due) && test_convergence(A, run, trace, d);
 }
 
 // Whether node k repeats its predecessor: same step, same observation row, same gaps.
@@ -98,17 +98,17 @@ int64_t filter_covariances_of(const Chain& chain, int64_t first, int64_t stop, d
                               const In<1>& scale, const Out<3>& cov, const Out<3>& S, const Gains& gains, Size<D> d,
                               Size<P> p) {
     StateSpace<D, SMOOTH> space(d);
-    ShownSpace<D, P> shown(d, p);
+    ObservationSpace<D, P> observed(d, p);
     Trace<D> trace(d);
     auto& A = space.A;
     read_columns(L, A, d, d);
-    int64_t run = 0, faced = -1;
-    bool settled = false, correlated = false;
+    int64_t run = 0, set_row = -1;
+    bool converged = false, correlated = false;
     for (int64_t k = first; k < stop; k++) {
         const int64_t o = chain.obs[k];
         if (k > first + 1 && same_setting(chain, seen, scale, k)) {
             run++;
-            if (settled) {
+            if (converged) {
                 gains.slot[k] = gains.slot[k - 1];
                 repeat(cov, k - 1, k);
                 if (o >= 0) repeat(S, chain.obs[k - 1], o);
@@ -116,19 +116,19 @@ int64_t filter_covariances_of(const Chain& chain, int64_t first, int64_t stop, d
             }
         } else {
             run = 0;
-            settled = false;
+            converged = false;
         }
         gains.slot[k] = k;
         if (k > 0) predict_root(chain.F.row(chain.step[k]), chain.root.row(chain.step[k]), space, d);
         if (SMOOTH) write_columns(A, d, d, gains.D.row(k), d, d);
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
-            if (c != faced) face(chain.H.row(c), shown, d, p);
-            faced = c;
-            innovation_cov(chain.R.row(c), scale[o], A, S.row(o), shown, d, p);
-            if (run == 0) correlated = split_noise(chain.R.row(c), scale[o], seen.row(o), shown, p);
+            if (c != set_row) set_observation(chain.H.row(c), observed, d, p);
+            set_row = c;
+            innovation_cov(chain.R.row(c), scale[o], A, S.row(o), observed, d, p);
+            if (run == 0) correlated = split_noise(chain.R.row(c), scale[o], seen.row(o), observed, p);
             gains.half[k] = update_root<SMOOTH>(seen.row(o), S.row(o), A, gains.W.row(k), gains.K.row(k), gains.V.row(k),
-                                                shown, correlated, d, p);
+                                                observed, correlated, d, p);
             if (std::isnan(gains.half[k])) {
                 write_columns(A, 0, 0, L, d, d);
                 return k;
@@ -139,7 +139,7 @@ int64_t filter_covariances_of(const Chain& chain, int64_t first, int64_t stop, d
             write_columns(A, 0, d, gains.T.row(k), d, d);
         }
         gram(A, cov.row(k), d, d);
-        settled = has_settled(A, run, trace, d);
+        converged = has_converged(A, run, trace, d);
     }
     write_columns(A, 0, 0, L, d, d);
     return -1;
@@ -168,18 +168,18 @@ template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, co
     Trace<D> trace(d);
     read_columns(start, Z, d_, d_);
     int64_t run = 0;
-    bool settled = false;
+    bool converged = false;
     for (int64_t k = cov.shape[0] - 2; k >= last; k--) {
         const int64_t s = gains.slot[k + 1], g = gains.slot[k];
         if (k < cov.shape[0] - 2 && s == gains.slot[k + 2] && g == s) {
             run++;
-            if (settled) {
+            if (converged) {
                 repeat(cov, k + 1, k);
                 continue;
             }
         } else {
             run = 0;
-            settled = false;
+            converged = false;
         }
         // Z Z^T <- T Z Z^T T^T + D D^T  (Bierman 1977, chapter X)
         const double *T = gains.T.row(s), *noise = gains.D.row(s), *L = gains.root.row(g);
@@ -208,7 +208,7 @@ template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, co
             });
         });
         gram(LZ, cov.row(k), d_, d_);
-        settled = has_settled(Z, run, trace, d_);
+        converged = has_converged(Z, run, trace, d_);
     }
     write_columns(Z, 0, 0, start, d_, d_);
 }

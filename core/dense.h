@@ -18,13 +18,13 @@ template <class F> void by_dimension(int64_t d, F&& f) {
     return f(std::integral_constant<int, 0>());
 }
 
-using Loose = VecOf<double, W>::loose;   // a pack anywhere in memory
+using Unaligned = VecOf<double, W>::unaligned;   // a pack anywhere in memory
 
 // Least squares in triangular form, R x = s: triangle (d + m, d) holds R^T above and the columns s of m data below.
 template <int D> struct Triangle {
     static constexpr int MOST = 8;   // equations that wait to be rotated in together
     int d_;
-    int waiting = 0;
+    int pending = 0;
     Scratch<Pack, D * MOST> rows;    // (d, MOST): column c is the left side of equation c
     Scratch<Pack, D> head, beta, live;
     Scratch<Pack, 2 * D * MOST> places;   // gap and sign of the exchange with row a of the triangle, (d, 2, MOST)
@@ -34,38 +34,38 @@ template <int D> struct Triangle {
     AFA_INLINE int dim() const { return D ? D : d_; }
 
     // The left sides that wait become part of R; what the rotation was stays in rows, head, beta.
-    AFA_INLINE void factor(Loose* triangle, int64_t stride) {
+    AFA_INLINE void factor(Unaligned* triangle, int64_t stride) {
         const int d = dim();
         for (int a = 0; a < d; a++)
-            for (int c = waiting; c < MOST; c++) rows[a * MOST + c] = Pack{};
+            for (int c = pending; c < MOST; c++) rows[a * MOST + c] = Pack{};
         each<D>(0, d, [&](int a) AFA_HERE {
             Pack* own = &rows[a * MOST];
-            Pack rest = sum_of<MOST, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; }), unit = spread<Pack>(1.0);
-            Loose& entry = triangle[(a * d + a) * stride];
-            exchanged[a] = !all_between(Pack(Pack(entry) * Pack(entry) - rest), 0.0, HUGE_VAL);
+            Pack sum_squares = sum_of<MOST, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; }), unit = spread<Pack>(1.0);
+            Unaligned& entry = triangle[(a * d + a) * stride];
+            exchanged[a] = !all_between(Pack(Pack(entry) * Pack(entry) - sum_squares), 0.0, HUGE_VAL);
             if (exchanged[a]) {
                 pivot_rows(own, static_cast<int>(MOST), Pack(entry), [&](int c, Pack gap, Pack sign) {
                     for (int b = a; b < d; b++) exchange(triangle[(b * d + a) * stride], rows[b * MOST + c], gap, sign);
                     places[2 * a * MOST + c] = gap, places[(2 * a + 1) * MOST + c] = sign;
                 });
-                rest = sum_of<0, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; });
+                sum_squares = sum_of<0, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; });
             }
             Pack pivot = entry;
-            if (__builtin_expect(!all_between(Pack(pivot * pivot + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
-                unit = rescale_pivot(own, static_cast<int>(MOST), pivot, rest);
-            const Pack norm = root(Pack(pivot * pivot + rest));
+            if (__builtin_expect(!all_between(Pack(pivot * pivot + sum_squares), LEAST_SQUARE, LARGEST_SQUARE), 0))
+                unit = rescale_pivot(own, static_cast<int>(MOST), pivot, sum_squares);
+            const Pack norm = root(Pack(pivot * pivot + sum_squares));
             head[a] = pivot + norm;
-            live[a] = rest;
-            beta[a] = where_positive(rest, Pack(1.0 / (norm * head[a])), Pack{});
+            live[a] = sum_squares;
+            beta[a] = where_positive(sum_squares, Pack(1.0 / (norm * head[a])), Pack{});
             entry = norm * unit;
             each<D>(a + 1, d, [&](int b) AFA_HERE { rotate(triangle[(b * d + a) * stride], &rows[b * MOST], a); });
         });
     }
-    AFA_INLINE void rotate(Loose& to, Pack* row, int a) {
+    AFA_INLINE void rotate(Unaligned& to, Pack* row, int a) {
         reflect<MOST>(to, row, &rows[a * MOST], Pack(head[a]), Pack(beta[a]), Pack(live[a]), static_cast<int>(MOST));
     }
     // The right sides of one data column follow; s: its d entries.
-    AFA_INLINE void follow(Loose* s, int64_t stride, Pack* right) {
+    AFA_INLINE void apply(Unaligned* s, int64_t stride, Pack* right) {
         each<D>(0, dim(), [&](int a) AFA_HERE {
             if (exchanged[a])
                 for (int c = 0; c < MOST; c++)
@@ -77,77 +77,77 @@ template <int D> struct Triangle {
 
 // Estimates with weights 1, all data columns y (n, r, m) at once: triangle (bundles, d + m, d, BUNDLE), zeros at first.
 template <int D>
-void plain_part(const Flow& flow, const Sight& sight, const Queries& queries, bool reversed, const In<3>& y,
+void plain_part(const Flow& flow, const Channels& channels, const Queries& queries, bool reversed, const In<3>& y,
                 const Out<3>& triangle, int64_t from, int64_t to) {
-    Walk<D> walk(flow, sight, queries);
-    Triangle<D> sum(walk.dim());
-    const int d = walk.dim();
-    const int64_t r = walk.r, m = y.shape[2];
+    PairRecursion<D> recursion(flow, channels, queries);
+    Triangle<D> sum(recursion.dim());
+    const int d = recursion.dim();
+    const int64_t r = recursion.r, m = y.shape[2];
     constexpr int64_t STRIDE = BUNDLE / W;
     Scratch<Pack, 0> T(Triangle<D>::MOST * r);
     int64_t seen[Triangle<D>::MOST] = {};
     Pack right[Triangle<D>::MOST];
     for (int64_t b = from; b < to; b++)
         for (int64_t part = 0; part < STRIDE; part++) {
-            Loose* here = reinterpret_cast<Loose*>(triangle.row(b)) + part;
-            walk.take(b * BUNDLE + part * W);
+            Unaligned* here = reinterpret_cast<Unaligned*>(triangle.row(b)) + part;
+            recursion.take(b * BUNDLE + part * W);
             const auto flush = [&] {
-                if (sum.waiting == 0) return;
+                if (sum.pending == 0) return;
                 sum.factor(here, STRIDE);
                 for (int64_t path = 0; path < m; path++) {
                     for (int c = 0; c < Triangle<D>::MOST; c++) right[c] = Pack{};
-                    for (int c = 0; c < sum.waiting; c++)
+                    for (int c = 0; c < sum.pending; c++)
                         for (int64_t e = 0; e < r; e++) right[c] += T[c * r + e] * y.data[(seen[c] * r + e) * m + path];
-                    sum.follow(here + (d + path) * d * STRIDE, STRIDE, right);
+                    sum.apply(here + (d + path) * d * STRIDE, STRIDE, right);
                 }
-                sum.waiting = 0;
+                sum.pending = 0;
             };
             const auto equation = [&](int64_t j) {
-                const int rank = static_cast<int>(sight.rank[j]);
+                const int rank = static_cast<int>(channels.rank[j]);
                 for (int a = 0; a < rank; a++) {
-                    const int c = sum.waiting++;
-                    each<D>(0, d, [&](int k) AFA_HERE { sum.rows[k * Triangle<D>::MOST + c] = walk.G[a * d + k]; });
-                    for (int64_t e = 0; e < r; e++) T[c * r + e] = walk.T[a * r + e];
+                    const int c = sum.pending++;
+                    each<D>(0, d, [&](int k) AFA_HERE { sum.rows[k * Triangle<D>::MOST + c] = recursion.G[a * d + k]; });
+                    for (int64_t e = 0; e < r; e++) T[c * r + e] = recursion.T[a * r + e];
                     seen[c] = j;
-                    if (sum.waiting == Triangle<D>::MOST) flush();
+                    if (sum.pending == Triangle<D>::MOST) flush();
                 }
             };
-            walk.sides(reversed, equation);
+            recursion.sides(reversed, equation);
             flush();
         }
 }
 
-inline void plain_triangles(Flow flow, Sight sight, Queries queries, bool reversed, In<3> y, Out<4> triangle) {
+inline void plain_triangles(Flow flow, Channels channels, Queries queries, bool reversed, In<3> y, Out<4> triangle) {
     by_dimension(flow.rate.shape[0], [&](auto D) {
         const Out<3> flat{triangle.data, {triangle.shape[0], triangle.shape[1], triangle.shape[2] * triangle.shape[3]}};
-        plain_part<decltype(D)::value>(flow, sight, queries, reversed, y, flat, 0, triangle.shape[0]);
+        plain_part<decltype(D)::value>(flow, channels, queries, reversed, y, flat, 0, triangle.shape[0]);
     });
 }
 
 // The equations of all pairs of these queries with the observations low, low + 1, ...: pairs (bundles, n, r (d + r), BUNDLE).
-inline void pair_equations(Flow flow, Sight sight, Queries queries, bool reversed, int64_t low, Out<4> pairs) {
+inline void pair_equations(Flow flow, Channels channels, Queries queries, bool reversed, int64_t low, Out<4> pairs) {
     by_dimension(flow.rate.shape[0], [&](auto D) {
         constexpr int dim = decltype(D)::value;
         constexpr int64_t STRIDE = BUNDLE / W;
-        Walk<dim> walk(flow, sight, queries);
-        const int64_t d = walk.dim(), r = walk.r, n = pairs.shape[1], numbers = pairs.shape[2];
+        PairRecursion<dim> recursion(flow, channels, queries);
+        const int64_t d = recursion.dim(), r = recursion.r, n = pairs.shape[1], numbers = pairs.shape[2];
         std::memset(pairs.data, 0, static_cast<size_t>(pairs.size()) * sizeof(double));
         for (int64_t b = 0; b < pairs.shape[0]; b++)
             for (int64_t part = 0; part < STRIDE; part++) {
-                Loose* here = reinterpret_cast<Loose*>(pairs.row(b)) + part;
-                walk.take(b * BUNDLE + part * W);
-                walk.sides(reversed, [&](int64_t j) {
+                Unaligned* here = reinterpret_cast<Unaligned*>(pairs.row(b)) + part;
+                recursion.take(b * BUNDLE + part * W);
+                recursion.sides(reversed, [&](int64_t j) {
                     if (j < low || j >= low + n) return;
-                    Loose* to = here + (j - low) * numbers * STRIDE;
-                    for (int64_t i = 0; i < r * d; i++) to[i * STRIDE] += walk.G[i];   // past and future: one of the two is zero
-                    for (int64_t i = 0; i < r * r; i++) to[(r * d + i) * STRIDE] += walk.T[i];
+                    Unaligned* to = here + (j - low) * numbers * STRIDE;
+                    for (int64_t i = 0; i < r * d; i++) to[i * STRIDE] += recursion.G[i];   // past and future: one of the two is zero
+                    for (int64_t i = 0; i < r * r; i++) to[(r * d + i) * STRIDE] += recursion.T[i];
                 });
             }
     });
 }
 
-// d2 (P, bundles, n, BUNDLE) = |T y - G a|^2 + rest: y (P, n, r), rest (P, n), anchors a (P, bundles, d, BUNDLE).
-inline void pair_distances(In<4> pairs, In<3> y, In<2> rest, In<4> anchor, Out<4> d2) {
+// d2 (P, bundles, n, BUNDLE) = |T y - G a|^2 + sum_squares: y (P, n, r), sum_squares (P, n), anchors a (P, bundles, d, BUNDLE).
+inline void pair_distances(In<4> pairs, In<3> y, In<2> sum_squares, In<4> anchor, Out<4> d2) {
     const int64_t n = pairs.shape[1], r = y.shape[2], d = anchor.shape[2], numbers = pairs.shape[2];
     constexpr int64_t STRIDE = BUNDLE / W;
     by_dimension(d, [&](auto D) {
@@ -161,7 +161,7 @@ inline void pair_distances(In<4> pairs, In<3> y, In<2> rest, In<4> anchor, Out<4
                     const double* equation = pairs.row(b) + part * W;
                     double* out = d2.data + at * n * BUNDLE + part * W;
                     for (int64_t j = 0; j < n; j++, equation += numbers * BUNDLE, out += BUNDLE) {
-                        Pack total = spread<Pack>(rest[p * n + j]);
+                        Pack total = spread<Pack>(sum_squares[p * n + j]);
                         for (int64_t i = 0; i < r; i++) {
                             Pack e = {};
                             for (int64_t l = 0; l < r; l++)
@@ -189,34 +189,34 @@ inline void weighted_triangles(In<4> pairs, In<4> y, In<4> root, Out<4> triangle
             for (int64_t b = 0; b < pairs.shape[0]; b++)
                 for (int64_t part = 0; part < STRIDE; part++) {
                     const int64_t at = p * pairs.shape[0] + b;
-                    Loose* to = reinterpret_cast<Loose*>(triangle.data + at * triangle.shape[2] * BUNDLE) + part;
+                    Unaligned* to = reinterpret_cast<Unaligned*>(triangle.data + at * triangle.shape[2] * BUNDLE) + part;
                     const double* equation = pairs.row(b) + part * W;
                     const auto flush = [&] {
                         sum.factor(to, STRIDE);
                         for (int64_t path = 0; path < m; path++) {
                             for (int c = 0; c < Sum::MOST; c++) right[c] = Pack{};
-                            for (int c = 0; c < sum.waiting; c++) {
+                            for (int c = 0; c < sum.pending; c++) {
                                 for (int64_t l = 0; l < r; l++)
                                     right[c] += data[c][l * m + path] * load<W>(transform[c] + l * BUNDLE);
                                 right[c] *= weight[c];
                             }
-                            sum.follow(to + (d + path) * d * STRIDE, STRIDE, right);
+                            sum.apply(to + (d + path) * d * STRIDE, STRIDE, right);
                         }
-                        sum.waiting = 0;
+                        sum.pending = 0;
                     };
                     for (int64_t j = 0; j < n; j++, equation += numbers * BUNDLE) {
                         const Pack w = load<W>(root.data + (at * n + j) * BUNDLE + part * W);
                         for (int64_t i = 0; i < r; i++) {
-                            const int c = sum.waiting;
+                            const int c = sum.pending;
                             weight[c] = w;
                             transform[c] = equation + (r * d + i * r) * BUNDLE;
                             data[c] = y.row(p) + j * r * m;
                             for (int k = 0; k < sum.dim(); k++)
                                 sum.rows[k * Sum::MOST + c] = w * load<W>(equation + (i * d + k) * BUNDLE);
-                            if (++sum.waiting == Sum::MOST) flush();
+                            if (++sum.pending == Sum::MOST) flush();
                         }
                     }
-                    if (sum.waiting > 0) flush();
+                    if (sum.pending > 0) flush();
                 }
     });
 }

@@ -28,7 +28,7 @@ inline namespace AFA_LEVEL {
 constexpr double COLLAPSE_COND = 1e3, COLLAPSE_GAIN = 1e6;
 constexpr int PATIENCE = 4;
 // What rounding hides is counted in standard deviations, or in this share of the data, of which 1e-5 is RANK roundings.
-constexpr double TELLS = RANK * EPS / 1e-5;
+constexpr double DATA_RESOLUTION = RANK * EPS / 1e-5;
 // An origin is moved where the observation sees the direction by more than this much of its size.
 constexpr double ORIGIN = 1e-3;
 
@@ -42,17 +42,17 @@ struct FlatState {
     int64_t waited = PATIENCE * (q + 2);
 };
 
-// Work space of one observation. E (p, q): delta's share in the prediction; taken (p): direction that a component
-// closed, or -1; slack (q): rounding of T_jj in EPS; rough (q): that of what observations see of the direction.
+// Work space of one observation. E (p, q): delta's share in the prediction; pivot_of (p): direction that a component
+// closed, or -1; pivot_error (q): rounding of T_jj in EPS; row_error (q): that of what observations see of the direction.
 struct FlatWork {
-    OpenDirections open, ahead;
+    DiffuseDirections diffuse, ahead;
     StateSpace<0, true> space;
-    ShownSpace<0, 0> shown;
-    Scratch<double, 0> row, left, slack, rough, inverse, column;
-    Scratch<int64_t, 0> taken;
-    Doubts doubts;
+    ObservationSpace<0, 0> observed;
+    Scratch<double, 0> row, left, pivot_error, row_error, inverse, column;
+    Scratch<int64_t, 0> pivot_of;
+    RoundingMeasures measures;
     FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
-        : open(d, q), ahead(d, q), space(d), shown(d, p), row(q), left(n), slack(q), rough(q), inverse(q * q), column(d), taken(p) {}
+        : diffuse(d, q), ahead(d, q), space(d), observed(d, p), row(q), left(n), pivot_error(q), row_error(q), inverse(q * q), column(d), pivot_of(p) {}
 };
 
 // ---------------------------------------------------------------- steps
@@ -66,60 +66,60 @@ inline void predict_flat(const double* F, const double* b, FlatState& x, double*
 // Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M, for those
 // that are missing along open directions too. S (p, p): covariance of the observation given delta.
 //
-// turn: as in `take_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat;
+// turn: as in `close_direction`. The origin of a direction n is moved by (z - off - H m) / (H n) times n: gamma is flat;
 // shift(path, j, by) says so to whoever keeps earlier means.
 template <class Turn, class Shift>
-inline void see_directions(const double* H, const double* off, const uint8_t* seen, const double* z, int64_t stride,
+inline void close_observed(const double* H, const double* off, const uint8_t* seen, const double* z, int64_t stride,
                            FlatState& x, const double* S, double* E, FlatWork& work, Turn turn, Shift shift) {
     const int d = x.d;
-    OpenDirections& open = work.open;
+    DiffuseDirections& diffuse = work.diffuse;
     const int before = x.count;
     auto show = [&](const double* h, int j) {
         double noise, own;
-        const double w = shown(h, open, j, noise, own);
+        const double w = observed(h, diffuse, j, noise, own);
         return is_rounding(w, noise) ? 0.0 : w;
     };
     for (int a = 0; a < x.p; a++) {
         const double* h = H + a * d;
         for (int j = 0; j < x.q; j++) E[a * x.q + j] = 0.0;
-        work.taken[a] = -1;
+        work.pivot_of[a] = -1;
         if (!seen[a]) continue;
         double own = 0.0;
-        const bool sees = open.first < open.q && look(h, open);
-        double tells = std::sqrt(S[a * x.p + a]);                            // no number tells more than its own rounding lets it
+        const bool sees = diffuse.first < diffuse.q && observes(h, diffuse);
+        double resolution = std::sqrt(S[a * x.p + a]);                            // no number tells more than its own rounding lets it
         for (int64_t path = 0; path < x.paths; path++) {
             const double value = std::fabs(z[path * stride + a]);
-            if (value * TELLS > tells) tells = value * TELLS;
+            if (value * DATA_RESOLUTION > resolution) resolution = value * DATA_RESOLUTION;
         }
-        for (int j = open.first; !sees && j < open.q; j++)                   // else it is taken out of them with what is seen
-            if (open.below[j] > 0.0) open.hidden[j] = larger(open.hidden[j], open.below[j] / tells);
+        for (int j = diffuse.first; !sees && j < diffuse.q; j++)                   // else it is pivot_of out of them with what is seen
+            if (diffuse.below[j] > 0.0) diffuse.hidden[j] = larger(diffuse.hidden[j], diffuse.below[j] / resolution);
         if (sees) {
-            int best = open.first;
+            int best = diffuse.first;
             double clearest = 0.0, noise = 0.0;
-            for (int j = open.first; j < open.q; j++) {
-                noise = larger(noise, open.own[j]);
-                if (std::fabs(open.w[j]) / open.noise[j] > clearest)
-                    best = j, clearest = std::fabs(open.w[j]) / open.noise[j];
+            for (int j = diffuse.first; j < diffuse.q; j++) {
+                noise = larger(noise, diffuse.own[j]);
+                if (std::fabs(diffuse.w[j]) / diffuse.noise[j] > clearest)
+                    best = j, clearest = std::fabs(diffuse.w[j]) / diffuse.noise[j];
             }
-            for (int64_t path = 0; (clearest > ORIGIN || open.hidden[best] > 0.0) && path < x.paths; path++) {
+            for (int64_t path = 0; (clearest > ORIGIN || diffuse.hidden[best] > 0.0) && path < x.paths; path++) {
                 double* m = x.m + path * d;
-                const double shows = z[path * stride + a], by = residual(shows, off[a], h, m, d) / open.w[best];
+                const double shows = z[path * stride + a], by = residual(shows, off[a], h, m, d) / diffuse.w[best];
                 if (std::isnan(by)) continue;
-                work.doubts.hidden = larger(work.doubts.hidden, std::fabs(by) * open.hidden[best]);
+                work.measures.hidden = larger(work.measures.hidden, std::fabs(by) * diffuse.hidden[best]);
                 if (!(clearest > ORIGIN)) continue;
-                for (int i = 0; i < d; i++) m[i] += open.direction(best)[i] * by;
+                for (int i = 0; i < d; i++) m[i] += diffuse.direction(best)[i] * by;
                 shift(path, best, by);
             }
-            const int j = open.first;
-            own = take_direction(h, open, turn);
-            work.slack[j] = work.rough[j] = noise;
-            for (int i = 0; i < d; i++) x.M[j * d + i] = open.direction(j)[i];
-            work.taken[a] = j;
-            x.count = open.first;
+            const int j = diffuse.first;
+            own = close_direction(h, diffuse, turn);
+            work.pivot_error[j] = work.row_error[j] = noise;
+            for (int i = 0; i < d; i++) x.M[j * d + i] = diffuse.direction(j)[i];
+            work.pivot_of[a] = j;
+            x.count = diffuse.first;
         }
         for (int j = 0; j < before; j++)
             for (int i = 0; i < d; i++) E[a * x.q + j] += h[i] * x.M[j * d + i];
-        for (int j = before; j < x.count; j++) E[a * x.q + j] = j == work.taken[a] ? own : show(h, j);
+        for (int j = before; j < x.count; j++) E[a * x.q + j] = j == work.pivot_of[a] ? own : show(h, j);
     }
     for (int a = 0; a < x.p; a++) {                                          // of what is missing: for its prediction alone
         if (seen[a]) continue;
@@ -142,14 +142,14 @@ inline double unmet(const double* T, const double* s, double* delta, int count, 
         delta[i] = x / T[i * q + i];
         terms = larger(terms, row), largest = larger(largest, std::fabs(s[i]));
     }
-    return EPS * terms / larger(1.0, TELLS * largest);
+    return EPS * terms / larger(1.0, DATA_RESOLUTION * largest);
 }
 
 // Rotate the row (count,) of path-wise values `left` (n,) into T delta = s; left becomes what it leaves over. rounded(j) is the
 // rounding of entry j of the row, in EPS.
 // turned(j, cos, sin) is called for every rotation (T_j, row) <- (cos T_j + sin row, cos row - sin T_j).
 template <class Rounded, class Turned>
-inline void rotate_in(double* row, int count, double* left, FlatState& x, double* slack, Rounded rounded, Turned turned) {
+inline void rotate_in(double* row, int count, double* left, FlatState& x, double* pivot_error, Rounded rounded, Turned turned) {
     const int q = x.q;
     for (int j = count - 1; j >= 0; j--) {
         if (row[j] == 0.0) continue;
@@ -164,7 +164,7 @@ inline void rotate_in(double* row, int count, double* left, FlatState& x, double
             const double t = right;
             right = c * t + s * left[path], left[path] = c * left[path] - s * t;
         }
-        slack[j] = std::fabs(c) * slack[j] + std::fabs(s) * rounded(j);
+        pivot_error[j] = std::fabs(c) * pivot_error[j] + std::fabs(s) * rounded(j);
         turned(j, c, s);
     }
 }
@@ -176,11 +176,11 @@ inline void restore_directions(const double* H, int a, int count, const double* 
     const double scaled = K[a * p + a];
     for (int i = 0; i < d; i++) {
         work.column[i] = 0.0;
-        for (int c = 0; c <= a; c++) work.column[i] += work.shown.mix[a * p + c] * H[c * d + i];
+        for (int c = 0; c <= a; c++) work.column[i] += work.observed.mix[a * p + c] * H[c * d + i];
     }
     for (int j = 0; j < count; j++) {
         double* n = x.M + j * d;
-        double off = -work.shown.noise[a] * scaled * row[j];
+        double off = -work.observed.noise[a] * scaled * row[j];
         for (int i = 0; i < d; i++) off += work.column[i] * n[i];
         for (int i = 0; i < d; i++) n[i] -= scaled * W[a * d + i] * off;
     }
@@ -198,12 +198,12 @@ inline double update_flat(const double* H, const double* off, const double* R, d
     const int d = x.d, p = x.p, q = x.q;
     const Size<0> D(d), P(p);
     const int before = x.count;
-    face(H, work.shown, D, P);
-    innovation_cov(R, scale, work.space.A, S, work.shown, D, P);
-    see_directions(H, off, seen, z, stride, x, S, E, work, turn, shift);
-    keep_largest_ratio(S, R, scale, seen, p, work.doubts.lost);
-    const bool correlated = split_noise(R, scale, seen, work.shown, P);
-    const double half = update_root<true>(seen, S, work.space.A, W, K, V, work.shown, correlated, D, P);
+    set_observation(H, work.observed, D, P);
+    innovation_cov(R, scale, work.space.A, S, work.observed, D, P);
+    close_observed(H, off, seen, z, stride, x, S, E, work, turn, shift);
+    keep_largest_ratio(S, R, scale, seen, p, work.measures.lost);
+    const bool correlated = split_noise(R, scale, seen, work.observed, P);
+    const double half = update_root<true>(seen, S, work.space.A, W, K, V, work.observed, correlated, D, P);
     if (std::isnan(half)) return half;
     for (int64_t path = 0; path < x.paths; path++) {
         const double* m = x.m + path * d;
@@ -218,7 +218,7 @@ inline double update_flat(const double* H, const double* off, const double* R, d
     for (int j = 0; j < before; j++) volume += std::log(std::fabs(x.T[j * q + j]));
     for (int a = 0; a < p; a++) {
         if (!seen[a]) continue;
-        const int64_t own = work.taken[a];
+        const int64_t own = work.pivot_of[a];
         if (own >= 0) count = static_cast<int>(own) + 1;
         for (int j = 0; j < count; j++) {                                    // row = K E,  M <- M - W row
             row[j] = 0.0;
@@ -231,28 +231,28 @@ inline double update_flat(const double* H, const double* off, const double* R, d
                 if (seen[c]) left[path] += K[c * p + a] * v[path * stride + c];
             for (int i = 0; i < d; i++) x.m[path * d + i] += W[a * d + i] * left[path];
         }
-        if (work.shown.noise[a] * K[a * p + a] * K[a * p + a] < PRECISE)
+        if (work.observed.noise[a] * K[a * p + a] * K[a * p + a] < PRECISE)
             restore_directions(H, a, count, row, W, K, x, work);
         if (own >= 0) {
             for (int j = 0; j < count; j++) x.T[own * q + j] = row[j];
             for (int64_t path = 0; path < x.paths; path++) x.s[path * q + own] = left[path];
-            work.slack[own] *= K[a * p + a];
+            work.pivot_error[own] *= K[a * p + a];
         } else {
-            rotate_in(row, count, left, x, &work.slack[0], [&](int j) { return K[a * p + a] * work.rough[j]; },
+            rotate_in(row, count, left, x, &work.pivot_error[0], [&](int j) { return K[a * p + a] * work.row_error[j]; },
                       [](int, double, double) {});
             for (int64_t path = 0; path < x.paths; path++) loglik[path * every] -= 0.5 * left[path] * left[path];
         }
     }
     x.waited = count > before ? 0 : x.waited + 1;
-    work.doubts.barely = 0.0;
+    work.measures.barely = 0.0;
     for (int j = 0; j < count; j++) {
         const double size = std::fabs(x.T[j * q + j]);
         volume -= std::log(size);
-        work.doubts.barely = larger(work.doubts.barely, EPS * work.slack[j] / size);
+        work.measures.barely = larger(work.measures.barely, EPS * work.pivot_error[j] / size);
     }
     for (int64_t path = 0; path < x.paths; path++) {
         loglik[path * every] += volume;
-        work.doubts.hidden = larger(work.doubts.hidden, unmet(x.T, x.s + path * q, row, count, q));
+        work.measures.hidden = larger(work.measures.hidden, unmet(x.T, x.s + path * q, row, count, q));
     }
     return half;
 }
@@ -272,12 +272,12 @@ inline void invert_lower(const double* T, double* inverse, int count, int q) {
 inline void predict_shown(const double* H, const double* off, const double* R, const double* z, const FlatState& x, FlatWork& work,
                           double* v, double* S, double* share, uint8_t* known) {
     const int d = x.d, p = x.p, q = x.q;
-    face(H, work.shown, Size<0>(d), Size<0>(p));
-    innovation_cov(R, 0.0, work.space.A, S, work.shown, Size<0>(d), Size<0>(p));
+    set_observation(H, work.observed, Size<0>(d), Size<0>(p));
+    innovation_cov(R, 0.0, work.space.A, S, work.observed, Size<0>(d), Size<0>(p));
     invert_lower(x.T, &work.inverse[0], x.count, q);
     for (int a = 0; a < p; a++) {
         const double* h = H + a * d;
-        known[a] = !look(h, work.open);
+        known[a] = !observes(h, work.diffuse);
         v[a] = residual(z[a], off[a], h, x.m, d);
         for (int j = 0; j < x.count; j++) {                                  // share = E T^-1
             share[a * q + j] = 0.0;

@@ -1,7 +1,7 @@
 // Whole series along a flat start: filter until delta is integrated out, smoother back from there, reports.
 //
 // Symbols as in flat.h. Per node k of the flat part, c of them, kept for the smoother and for reports: directions
-// (c, q, d), the first count[k] of which some observation up to k has seen, `touch` (c, q, d) up to where an
+// (c, q, d), the first count[k] of which some observation up to k has seen, `tolerance` (c, q, d) up to where an
 // entry of the open ones counts as 0, T (c, q, q) and s (n, c, q).
 #pragma once
 #include <algorithm>
@@ -12,12 +12,12 @@ namespace afa {
 inline namespace AFA_LEVEL {
 
 struct FlatKept {
-    Out<3> M, touch, T, s, E;            // E (T, p, q)
+    Out<3> M, tolerance, T, s, E;            // E (T, p, q)
     View<int64_t, 1> count;
     Out<2> turned;                       // (q, q): the columns D in terms of the final directions' delta and gamma
-    auto members() { return std::tie(M, touch, T, s, E, count, turned); }
+    auto members() { return std::tie(M, tolerance, T, s, E, count, turned); }
 };
-constexpr const char* KEPT = "M(c,q,d) touch(c,q,d) T(c,q,q) s(paths,c,q) E(T,p,q) count(c) turned(q,q) ";
+constexpr const char* KEPT = "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(paths,c,q) E(T,p,q) count(c) turned(q,q) ";
 
 inline double stamp_at(const In<1>& times, int64_t k) {
     return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
@@ -30,29 +30,29 @@ inline void move_pair(double* u, double* v, int n, double c, double back, double
         u[i] = c * x + back * y, v[i] = c * y - s * x;
     }
 }
-// The change of directions a and b (see `take_direction`) at the first `nodes` nodes too.
-inline void turn_kept(const Out<3>& M, const Out<3>& touch, int64_t nodes, int a, int b, double c, double back, double s,
-                      double slip) {
+// The change of directions a and b (see `close_direction`) at the first `nodes` nodes too.
+inline void turn_kept(const Out<3>& M, const Out<3>& tolerance, int64_t nodes, int a, int b, double c, double back, double s,
+                      double angle_error) {
     const int d = static_cast<int>(M.shape[2]);
     for (int64_t k = 0; k < nodes; k++) {
         move_pair(M.row(k) + a * d, M.row(k) + b * d, d, c, back, s);
-        double *u = touch.row(k) + a * d, *v = touch.row(k) + b * d;
+        double *u = tolerance.row(k) + a * d, *v = tolerance.row(k) + b * d;
         for (int i = 0; i < d; i++) {
             const double x = u[i], y = v[i];
             u[i] = std::fabs(c) * x + std::fabs(back) * y;
-            v[i] = std::fabs(c) * y + std::fabs(s) * x + slip * std::fabs(M.row(k)[a * d + i]);
+            v[i] = std::fabs(c) * y + std::fabs(s) * x + angle_error * std::fabs(M.row(k)[a * d + i]);
         }
     }
 }
 
 // Direction j at the nodes before k in the units that the last step has left it in, unless it would leave the
 // floating-point range there.
-inline void same_units(const Out<3>& M, const Out<3>& touch, int64_t k, OpenDirections& open, int j) {
+inline void same_units(const Out<3>& M, const Out<3>& tolerance, int64_t k, DiffuseDirections& diffuse, int j) {
     constexpr double MOST = 0x1p400;
-    const int d = open.d;
-    const double unit = std::exp(-open.grown[j] < 250.0 ? -open.grown[j] : 250.0);
+    const int d = diffuse.d;
+    const double unit = std::exp(-diffuse.grown[j] < 250.0 ? -diffuse.grown[j] : 250.0);
     for (int64_t l = 0; l < k && unit != 1.0; l++) {
-        double *before = M.row(l) + j * d, *zero = touch.row(l) + j * d, size = 0.0;
+        double *before = M.row(l) + j * d, *zero = tolerance.row(l) + j * d, size = 0.0;
         for (int i = 0; i < d; i++) size = larger(size, std::fabs(before[i]));
         const double factor = size * unit < MOST ? unit : MOST / size;
         for (int i = 0; i < d; i++) before[i] *= factor, zero[i] *= factor;
@@ -61,38 +61,38 @@ inline void same_units(const Out<3>& M, const Out<3>& touch, int64_t k, OpenDire
 
 // What observations that show H x (p, d) leave open of a flat state, node by node, until nothing is; how many nodes
 // that took. F (k, d, d), by columns, leads into each; seen (k, p). At every node the directions M (k, d, d), as rows,
-// those seen so far first, `touch`, up to where an entry of the others counts as 0, and count (k) of those seen; scaled:
+// those seen so far first, `tolerance`, up to where an entry of the others counts as 0, and count (k) of those seen; scaled:
 // as in `forget`, the transitions e^{rate tau} F.
-inline int64_t see_flat(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Flags<2> seen, Out<3> M, Out<3> touch,
+inline int64_t observability(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Flags<2> seen, Out<3> M, Out<3> tolerance,
                         View<int64_t, 1> count, In<1> rate, bool scaled) {
     const int d = static_cast<int>(H.shape[1]);
-    OpenDirections open(d, d);
-    open.scaled = scaled;
+    DiffuseDirections diffuse(d, d);
+    diffuse.scaled = scaled;
     Scratch<double, 0> start(d * d);
     for (int i = 0; i < d; i++) start[i * d + i] = 1.0;
-    open_directions(&start[0], open);
+    begin_diffuse(&start[0], diffuse);
     int64_t k = 0;
-    for (; k < F.shape[0] && open.first < d; k++) {
-        if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, open, scaled ? rate.row(0) : nullptr);
-        for (int j = open.first; scaled && k > 0 && j < d; j++) same_units(M, touch, k, open, j);
-        for (int64_t a = 0; a < H.shape[0] && open.first < d; a++)
-            if (seen.row(k)[a] && look(H.row(a), open))
-                take_direction(H.row(a), open, [&](int i, int j, double c, double back, double s, double slip) {
-                    turn_kept(M, touch, k, i, j, c, back, s, slip);
+    for (; k < F.shape[0] && diffuse.first < d; k++) {
+        if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse, scaled ? rate.row(0) : nullptr);
+        for (int j = diffuse.first; scaled && k > 0 && j < d; j++) same_units(M, tolerance, k, diffuse, j);
+        for (int64_t a = 0; a < H.shape[0] && diffuse.first < d; a++)
+            if (seen.row(k)[a] && observes(H.row(a), diffuse))
+                close_direction(H.row(a), diffuse, [&](int i, int j, double c, double back, double s, double angle_error) {
+                    turn_kept(M, tolerance, k, i, j, c, back, s, angle_error);
                 });
         for (int j = 0; j < d; j++)
             for (int i = 0; i < d; i++) {
-                M.row(k)[j * d + i] = j < open.first ? 0.0 : open.direction(j)[i];
-                touch.row(k)[j * d + i] = j < open.first ? 0.0 : rounding(open, j, i);
+                M.row(k)[j * d + i] = j < diffuse.first ? 0.0 : diffuse.direction(j)[i];
+                tolerance.row(k)[j * d + i] = j < diffuse.first ? 0.0 : rounding(diffuse, j, i);
             }
-        count[k] = open.first;
+        count[k] = diffuse.first;
     }
     return k;
 }
 
 // The node after k at which an open direction is next seen, the number of nodes if none ever is.
-inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Flags<2>& seen, int64_t k,
-                          const OpenDirections& now, OpenDirections& ahead) {
+inline int64_t next_observed(Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Flags<2>& seen, int64_t k,
+                          const DiffuseDirections& now, DiffuseDirections& ahead) {
     const int64_t nodes = chain.step.shape[0], p = seen.shape[1];
     ahead.copy(now);
     for (k++; k < nodes; k++) {
@@ -101,27 +101,27 @@ inline int64_t next_sight(Chain& chain, const In<1>& times, const ComponentSizes
         if (o < 0) continue;
         const double* H = chain.H.row(chain.cfg[o]);
         for (int64_t a = 0; a < p; a++)
-            if (seen.row(o)[a] && look(H + a * ahead.d, ahead)) return k;
+            if (seen.row(o)[a] && observes(H + a * ahead.d, ahead)) return k;
     }
     return k;
 }
 
-// directions (nodes - from, r, d) and touch at the nodes from `from` on, where they are `start`.
+// directions (nodes - from, r, d) and tolerance at the nodes from `from` on, where they are `start`.
 inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, In<2> peak, In<2> late, double steps,
-                       Out<3> directions, Out<3> touch) {
+                       Out<3> directions, Out<3> tolerance) {
     const int d = static_cast<int>(start.shape[1]), r = static_cast<int>(start.shape[0]);
-    OpenDirections open(d, r);
-    open_directions(start.data, open);
-    std::memcpy(&open.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
-    std::memcpy(&open.peak[0], peak.data, sizeof(double) * static_cast<size_t>(peak.size()));
-    std::memcpy(&open.late[0], late.data, sizeof(double) * static_cast<size_t>(late.size()));
-    open.steps = steps;
+    DiffuseDirections diffuse(d, r);
+    begin_diffuse(start.data, diffuse);
+    std::memcpy(&diffuse.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
+    std::memcpy(&diffuse.peak[0], peak.data, sizeof(double) * static_cast<size_t>(peak.size()));
+    std::memcpy(&diffuse.late[0], late.data, sizeof(double) * static_cast<size_t>(late.size()));
+    diffuse.steps = steps;
     for (int64_t k = from; k < chain.step.shape[0]; k++) {
-        if (k > from) carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+        if (k > from) carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse);
         for (int j = 0; j < r; j++)
             for (int i = 0; i < d; i++) {
-                directions.row(k - from)[j * d + i] = open.direction(j)[i];
-                touch.row(k - from)[j * d + i] = rounding(open, j, i);
+                directions.row(k - from)[j * d + i] = diffuse.direction(j)[i];
+                tolerance.row(k - from)[j * d + i] = rounding(diffuse, j, i);
             }
     }
 }
@@ -141,17 +141,17 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     const Size<0> D(d), D2(2 * d);
     FlatState x{d, p, q, 0, M.data, T.data, s.data, L.data, m.data, n};
     FlatWork work(d, p, q, n);
-    OpenDirections& open = work.open;
+    DiffuseDirections& diffuse = work.diffuse;
     auto& A = work.space.A;
-    open_directions(M.data, open);
+    begin_diffuse(M.data, diffuse);
     for (int64_t i = 0; i < q * q; i++) kept.turned[i] = i % (q + 1) == 0 ? 1.0 : 0.0;
     read_columns(L.data, A, D, D);
     outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;
-    int64_t k = 0, sight = -1;
+    int64_t k = 0, next_node = -1;
     for (; k < nodes && k < room; k++) {
-        auto turn = [&](int a, int b, double c, double back, double s_, double slip) {
+        auto turn = [&](int a, int b, double c, double back, double s_, double angle_error) {
             move_pair(kept.turned.row(a), kept.turned.row(b), q, c, back, s_);
-            turn_kept(kept.M, kept.touch, k, a, b, c, back, s_, slip);
+            turn_kept(kept.M, kept.tolerance, k, a, b, c, back, s_, angle_error);
         };
         auto shift = [&](int64_t path, int j, double by) {
             for (int64_t earlier = 0; smooth && earlier < k; earlier++)
@@ -164,7 +164,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
             const double* F = chain.F.row(chain.step[k]);
             predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, D);
             predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
-            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, open);
+            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse);
         }
         write_columns(A, d, d, gains.D.row(k), D, D);
         if (o >= 0) {
@@ -180,9 +180,9 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
         write_columns(A, 0, 0, L.data, D, D);
         write_columns(A, 0, 0, gains.root.row(k), D, D);
         write_columns(A, 0, d, gains.T.row(k), D, D);
-        if ((o >= 0 || x.count == 0) && (x.count == q || sight <= k) && can_collapse(x, L.data, &work.inverse[0])) {
-            if (x.count < q && sight <= k) sight = next_sight(chain, times, sizes, seen, k, open, work.ahead);
-            if (x.count == q || sight == nodes) {
+        if ((o >= 0 || x.count == 0) && (x.count == q || next_node <= k) && can_collapse(x, L.data, &work.inverse[0])) {
+            if (x.count < q && next_node <= k) next_node = next_observed(chain, times, sizes, seen, k, diffuse, work.ahead);
+            if (x.count == q || next_node == nodes) {
                 outcome[1] = 1;
                 integrate_out(x, L.data, &work.inverse[0], rotation.data);
                 read_columns(L.data, A, D, D);
@@ -192,35 +192,35 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
         gram(A, P.row(k), D, D);
         for (int64_t path = 0; path < n; path++)
             std::memcpy(mean.data + (path * nodes + k) * d, m.data + path * d, sizeof(double) * static_cast<size_t>(d));
-        for (int j = x.count; j < q; j++) std::memcpy(M.data + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
+        for (int j = x.count; j < q; j++) std::memcpy(M.data + j * d, diffuse.direction(j), sizeof(double) * static_cast<size_t>(d));
         if (outcome[1] == 1) {
             k++;
             break;
         }
         std::memcpy(kept.M.row(k), M.data, sizeof(double) * static_cast<size_t>(q * d));
         for (int j = 0; j < q; j++)
-            for (int i = 0; i < d; i++) kept.touch.row(k)[j * d + i] = j < x.count ? 0.0 : rounding(open, j, i);
+            for (int i = 0; i < d; i++) kept.tolerance.row(k)[j * d + i] = j < x.count ? 0.0 : rounding(diffuse, j, i);
         std::memcpy(kept.T.row(k), T.data, sizeof(double) * static_cast<size_t>(q * q));
         for (int64_t path = 0; path < n; path++)
             std::memcpy(kept.s.data + (path * room + k) * q, s.data + path * q, sizeof(double) * static_cast<size_t>(q));
         kept.count[k] = x.count;
     }
     outcome[0] = k, outcome[3] = x.count;
-    work.doubts.write(facts.data);
-    facts[3] = open.steps;
-    std::memcpy(error.data, &open.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
-    std::memcpy(peak.data, &open.peak[0], sizeof(double) * static_cast<size_t>(q * d));
-    std::memcpy(late.data, &open.late[0], sizeof(double) * static_cast<size_t>(q * d));
+    work.measures.write(facts.data);
+    facts[3] = diffuse.steps;
+    std::memcpy(error.data, &diffuse.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
+    std::memcpy(peak.data, &diffuse.peak[0], sizeof(double) * static_cast<size_t>(q * d));
+    std::memcpy(late.data, &diffuse.late[0], sizeof(double) * static_cast<size_t>(q * d));
 }
 
 // Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.
 //
 // M (q, d), of which `count` rows count, T (q, q), s (n rows `to_s` apart), m (n rows `to_m` apart), P (d, d).
-struct Settling {
+struct DeltaMarginal {
     Scratch<double, 0> inverse, root;
-    Settling(int64_t q, int64_t d) : inverse(q * q), root(q * d) {}
+    DeltaMarginal(int64_t q, int64_t d) : inverse(q * q), root(q * d) {}
 
-    void settle(const double* M, const double* T, const double* s, int64_t to_s, int c, int q, int d, int64_t n, double* m,
+    void add_delta(const double* M, const double* T, const double* s, int64_t to_s, int c, int q, int d, int64_t n, double* m,
                 int64_t to_m, double* P) {
         invert_lower(T, &inverse[0], c, q);
         for (int j = 0; j < c; j++)
@@ -237,21 +237,21 @@ struct Settling {
     }
 };
 // The same at each of k nodes: M (k, q, d), T (k, q, q), s (n, k, q), m (n, k, d), P (k, d, d).
-inline void settle(In<3> M, In<3> T, In<3> s, Index<1> count, Out<3> m, Out<3> P) {
+inline void add_delta(In<3> M, In<3> T, In<3> s, Index<1> count, Out<3> m, Out<3> P) {
     const int64_t k = M.shape[0], n = m.shape[0];
     const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
-    Settling space(q, d);
+    DeltaMarginal space(q, d);
     for (int64_t at = 0; at < k; at++)
-        space.settle(M.row(at), T.row(at), s.data + at * q, k * q, static_cast<int>(count[at]), q, d, n, m.data + at * d, k * d,
+        space.add_delta(M.row(at), T.row(at), s.data + at * q, k * q, static_cast<int>(count[at]), q, d, n, m.data + at * d, k * d,
                      P.row(at));
 }
 
 // Report what is undetermined of a law, m (n rows `to_m` apart) and P (d, d): NaN means, infinite variances, no covariances.
-// open(i): whether a direction without prior moves component i. Returns whether one does.
-template <class Open> bool mark(double* m, int64_t to_m, int64_t n, double* P, int d, Open open) {
+// diffuse(i): whether a direction without prior moves component i. Returns whether one does.
+template <class Open> bool mark(double* m, int64_t to_m, int64_t n, double* P, int d, Open diffuse) {
     bool any = false;
     for (int i = 0; i < d; i++) {
-        const bool moved = open(i);
+        const bool moved = diffuse(i);
         any = any || moved;
         if (!moved && std::isfinite(P[i * d + i])) continue;
         for (int64_t path = 0; path < n; path++) m[path * to_m + i] = NAN;
@@ -263,28 +263,28 @@ template <class Open> bool mark(double* m, int64_t to_m, int64_t n, double* P, i
 }
 
 // The laws at the nodes 0, ..., c - 1 as they are reported, from those given delta = 0 (smoothed: from those of the smoother),
-// and as they are given gamma = 0: means `given` (n, c, d), `cov` (c, d, d), and which directions, M and `touch`, are open:
+// and as they are given gamma = 0: means `given` (n, c, d), `cov` (c, d, d), and which directions, M and `tolerance`, are open:
 // others become 0. Returns at how many nodes one moves a component.
-inline int64_t report_states(Out<3> M, Out<3> touch, In<3> T, In<3> s, Index<1> count, bool smoothed, Out<3> mean, Out<3> P,
+inline int64_t report_states(Out<3> M, Out<3> tolerance, In<3> T, In<3> s, Index<1> count, bool smoothed, Out<3> mean, Out<3> P,
                              Out<3> given, Out<3> cov) {
     const int64_t nodes = M.shape[0], n = mean.shape[0], N = mean.shape[1];
     const int q = static_cast<int>(M.shape[1]), d = static_cast<int>(M.shape[2]);
-    Settling space(q, d);
-    int64_t open = 0;
+    DeltaMarginal space(q, d);
+    int64_t diffuse = 0;
     for (int64_t k = 0; k < nodes; k++) {
         const int c = static_cast<int>(count[k]);
-        double *m = mean.data + k * d, *directions = M.row(k), *zero = touch.row(k);
-        if (!smoothed) space.settle(directions, T.row(k), s.data + k * q, nodes * q, c, q, d, n, m, N * d, P.row(k));
+        double *m = mean.data + k * d, *directions = M.row(k), *zero = tolerance.row(k);
+        if (!smoothed) space.add_delta(directions, T.row(k), s.data + k * q, nodes * q, c, q, d, n, m, N * d, P.row(k));
         std::fill(directions, directions + c * d, 0.0), std::fill(zero, zero + c * d, 0.0);
         for (int64_t path = 0; path < n; path++) std::copy(m + path * N * d, m + path * N * d + d, given.row(path) + k * d);
         std::copy(P.row(k), P.row(k) + d * d, cov.row(k));
-        open += mark(m, N * d, n, P.row(k), d, [&](int i) {
+        diffuse += mark(m, N * d, n, P.row(k), d, [&](int i) {
             bool moved = false;
             for (int j = c; j < q; j++) moved = moved || !(std::fabs(directions[j * d + i]) <= zero[j * d + i]);
             return moved;
         });
     }
-    return open;
+    return diffuse;
 }
 
 // Innovations v (n, T, p) and S (T, p, p) of the nodes 0, ..., stop - 1, given delta = 0, with delta as it was known before
@@ -293,7 +293,7 @@ inline int64_t report_states(Out<3> M, Out<3> touch, In<3> T, In<3> s, Index<1> 
 inline void report_innovations(Index<1> obs, int64_t stop, In<3> E, In<3> T, In<3> s, Index<1> count, Out<3> v, Out<3> S) {
     const int64_t n = v.shape[0], total = v.shape[1], nodes = s.shape[1];
     const int p = static_cast<int>(E.shape[1]), q = static_cast<int>(E.shape[2]);
-    Settling space(q, p);
+    DeltaMarginal space(q, p);
     Scratch<double, 0> less(q * p);
     for (int64_t k = 0; k < stop && k <= std::min(count.shape[0], nodes); k++) {
         const int64_t o = obs[k];
@@ -303,7 +303,7 @@ inline void report_innovations(Index<1> obs, int64_t stop, In<3> E, In<3> T, In<
         for (int j = 0; j < q; j++)
             for (int a = 0; a < p; a++) less[j * p + a] = -shown[a * q + j];
         if (c > 0)
-            space.settle(&less[0], T.row(k - 1), s.data + (k - 1) * q, nodes * q, c, q, p, n, v.data + o * p, total * p, S.row(o));
+            space.add_delta(&less[0], T.row(k - 1), s.data + (k - 1) * q, nodes * q, c, q, p, n, v.data + o * p, total * p, S.row(o));
         mark(v.data + o * p, total * p, n, S.row(o), p, [&](int a) {
             bool moved = false;
             for (int j = c; j < q; j++) moved = moved || !(shown[a * q + j] == 0.0);

@@ -7,7 +7,7 @@ inline namespace AFA_LEVEL {
 
 // Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d), peak
 // and late (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out. doubt (n, q, 3):
-// slack, rough and hidden of each direction (flat.h, rank.h).
+// pivot_error, row_error and hidden of each direction (flat.h, rank.h).
 struct FlatPaths {
     Out<3> L;
     Out<2> m;
@@ -23,38 +23,38 @@ struct FlatPaths {
 constexpr const char* PATHS =
     "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";
 
-// One path, with what `work` needs of it; a path without open directions has none to look at.
+// One path, with what `work` needs of it; a path without open directions needs none of it.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
     const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
     const int count = static_cast<int>(all.count[path]);
-    OpenDirections& open = work.open;
-    open.first = count < 0 ? q : count, open.steps = all.steps[path];
+    DiffuseDirections& diffuse = work.diffuse;
+    diffuse.first = count < 0 ? q : count, diffuse.steps = all.steps[path];
     for (int j = 0; j < q; j++) {
         const double* doubt = all.doubt.row(path) + 3 * j;
-        work.slack[j] = doubt[0], work.rough[j] = doubt[1], open.hidden[j] = doubt[2];
+        work.pivot_error[j] = doubt[0], work.row_error[j] = doubt[1], diffuse.hidden[j] = doubt[2];
     }
-    for (int j = open.first; j < q; j++) {
-        std::memcpy(open.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(open.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
-        std::memcpy(&open.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(&open.late[j * d], all.late.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
+    for (int j = diffuse.first; j < q; j++) {
+        std::memcpy(diffuse.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(diffuse.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
+        std::memcpy(&diffuse.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(&diffuse.late[j * d], all.late.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
     }
     read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
     return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
 }
 inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
     const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
-    OpenDirections& open = work.open;
-    all.steps[path] = open.steps;
+    DiffuseDirections& diffuse = work.diffuse;
+    all.steps[path] = diffuse.steps;
     for (int j = 0; j < q; j++) {
         double* doubt = all.doubt.row(path) + 3 * j;
-        doubt[0] = work.slack[j], doubt[1] = work.rough[j], doubt[2] = open.hidden[j];
+        doubt[0] = work.pivot_error[j], doubt[1] = work.row_error[j], doubt[2] = diffuse.hidden[j];
     }
-    for (int j = open.first; j < q; j++) {
-        std::memcpy(all.M.row(path) + j * d, open.direction(j), sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(all.error.row(path) + j * d * d, open.error(j), sizeof(double) * static_cast<size_t>(d * d));
-        std::memcpy(all.peak.row(path) + j * d, &open.peak[j * d], sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(all.late.row(path) + j * d, &open.late[j * d], sizeof(double) * static_cast<size_t>(d));
+    for (int j = diffuse.first; j < q; j++) {
+        std::memcpy(all.M.row(path) + j * d, diffuse.direction(j), sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(all.error.row(path) + j * d * d, diffuse.error(j), sizeof(double) * static_cast<size_t>(d * d));
+        std::memcpy(all.peak.row(path) + j * d, &diffuse.peak[j * d], sizeof(double) * static_cast<size_t>(d));
+        std::memcpy(all.late.row(path) + j * d, &diffuse.late[j * d], sizeof(double) * static_cast<size_t>(d));
     }
     write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
 }
@@ -68,7 +68,7 @@ inline void predict_all(Chain chain, int64_t k, double tau, double stamp, Compon
         FlatState x = take_path(all, path, static_cast<int>(p), work);
         predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, Size<0>(d));
         predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
-        carry_directions(F, tau, stamp, sizes, work.open);
+        carry_directions(F, tau, stamp, sizes, work.diffuse);
         leave_path(all, path, work);
     }
 }
@@ -107,7 +107,7 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
             all.count[path] = -1;
         }
     }
-    work.doubts.write(facts.data);
+    work.measures.write(facts.data);
     return false;
 }
 

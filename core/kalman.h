@@ -70,14 +70,14 @@ template <int D, bool SMOOTH, class Number = double> struct StateSpace {
 
 // An observation at work. across: columns of H; Y: columns of H L, for rows of H whose noise is independent;
 // scale R = low noise low^T, mix the inverse of low; link: covariance of e_a with later components; seen: 1 or 0.
-template <int D, int P, class Number = double> struct ShownSpace {
+template <int D, int P, class Number = double> struct ObservationSpace {
     Columns<D, P, Number> Y;
     Columns<D, P, double, Columns<D, P, Number>::W> across;
     Columns<P, P, Number> link, cov;
     Scratch<Number, P * P> low, mix;
     Scratch<Number, P> noise, seen;
     Scratch<Number, D> phi, gain, row;
-    ShownSpace(int64_t d_, int64_t p_)
+    ObservationSpace(int64_t d_, int64_t p_)
         : Y(static_cast<int>(d_), static_cast<int>(p_)), across(static_cast<int>(d_), static_cast<int>(p_)),
           link(static_cast<int>(p_), static_cast<int>(p_)), cov(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_),
           mix(p_ * p_), noise(p_), seen(p_), phi(d_), gain(d_), row(d_) {}
@@ -138,15 +138,15 @@ inline double residual(double z, double off, const double* h, const double* m, i
 
 // Take up an observation that shows H x, H (p, d) by rows.
 template <int D, int P, class Number>
-AFA_INLINE void face(const double* H, ShownSpace<D, P, Number>& shown, Size<D> d_, Size<P> p_) {
+AFA_INLINE void set_observation(const double* H, ObservationSpace<D, P, Number>& observed, Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_;
     for (int i = 0; i < d; i++)
-        for (int a = 0; a < p; a++) shown.across.set(i, a, H[a * d + i]);
+        for (int a = 0; a < p; a++) observed.across.set(i, a, H[a * d + i]);
 }
 
-// cov = H P H^T + scale R and Y = H L, after `face`.
+// cov = H P H^T + scale R and Y = H L, after `set_observation`.
 template <int D, int P, class C, class Number>
-AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ShownSpace<D, P, Number>& shown, Size<D> d_,
+AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ObservationSpace<D, P, Number>& observed, Size<D> d_,
                                Size<P> p_) {
     const int d = d_, p = p_;
     using Shows = Columns<D, P, Number>;
@@ -155,24 +155,24 @@ AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ShownS
     each<D>(0, d, [&](int j) {
         for (int b = 0; b * W < p; b++) {
             Pack y = {};
-            each<D>(0, d, [&](int i) { y += A.at(j, i) * shown.across(i, b); });
-            shown.Y(j, b) = y;
+            each<D>(0, d, [&](int i) { y += A.at(j, i) * observed.across(i, b); });
+            observed.Y(j, b) = y;
         }
     });
     each<D>(0, p, [&](int a) {
         for (int b = 0; b * W < p; b++) {
             Pack s = scale * Shows::read(R + a * p, b, p);
-            each<D>(0, d, [&](int j) { s += shown.Y.at(j, a) * shown.Y(j, b); });
-            shown.cov(a, b) = s;
+            each<D>(0, d, [&](int j) { s += observed.Y.at(j, a) * observed.Y(j, b); });
+            observed.cov(a, b) = s;
         }
     });
 }
 // The same for one series, S (p, p).
 template <int D, int P, class C>
-AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double* S, ShownSpace<D, P>& shown, Size<D> d,
+AFA_INLINE void innovation_cov(const double* R, double scale, const C& A, double* S, ObservationSpace<D, P>& observed, Size<D> d,
                                Size<P> p) {
-    innovation_cov(R, scale, A, shown, d, p);
-    write_columns(shown.cov, 0, 0, S, p, p);
+    innovation_cov(R, scale, A, observed, d, p);
+    write_columns(observed.cov, 0, 0, S, p, p);
 }
 
 // most: the largest variance of a seen component, S (p, p), over that of its noise, so far.
@@ -184,11 +184,11 @@ inline void keep_largest_ratio(const double* S, const double* R, double scale, c
 }
 
 // scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the components that are seen
-// (shown.seen); whether any may be correlated. A pivot that is only rounding is 0.
+// (observed.seen); whether any may be correlated. A pivot that is only rounding is 0.
 template <int D, int P, class Number>
-AFA_INLINE bool split_noise(const double* R, Number scale, ShownSpace<D, P, Number>& shown, Size<P> p_) {
+AFA_INLINE bool split_noise(const double* R, Number scale, ObservationSpace<D, P, Number>& observed, Size<P> p_) {
     const int p = p_;
-    auto [low, mix, noise] = std::tie(shown.low, shown.mix, shown.noise);
+    auto [low, mix, noise] = std::tie(observed.low, observed.mix, observed.noise);
     const Number zero = spread<Number>(0.0);
     bool correlated = false;
     for (int a = 0; a < p; a++)
@@ -200,40 +200,40 @@ AFA_INLINE bool split_noise(const double* R, Number scale, ShownSpace<D, P, Numb
         for (int c = 0; c < a && correlated; c++) {
             Number s = scale * R[a * p + c];
             for (int e = 0; e < c; e++) s -= low[a * p + e] * low[c * p + e] * noise[e];
-            const Number share = where_positive(Number(noise[c] * shown.seen[a]), Number(s / noise[c]), zero);
+            const Number share = where_positive(Number(noise[c] * observed.seen[a]), Number(s / noise[c]), zero);
             low[a * p + c] = share;
             pivot -= share * share * noise[c];
             for (int e = 0; e <= c; e++) mix[a * p + e] -= share * mix[c * p + e];
         }
-        noise[a] = where_positive(Number((pivot - 4 * p * EPS * whole) * shown.seen[a]), pivot, zero);
+        noise[a] = where_positive(Number((pivot - 4 * p * EPS * whole) * observed.seen[a]), pivot, zero);
     }
     return correlated;
 }
 // The same for one series.
 template <int D, int P>
-AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ShownSpace<D, P>& shown, Size<P> p_) {
+AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ObservationSpace<D, P>& observed, Size<P> p_) {
     const int p = p_;
-    for (int a = 0; a < p; a++) shown.seen[a] = seen[a] ? 1.0 : 0.0;
-    return split_noise(R, scale, shown, p_);
+    for (int a = 0; a < p; a++) observed.seen[a] = seen[a] ? 1.0 : 0.0;
+    return split_noise(R, scale, observed, p_);
 }
 // Y <- rows of H after low^-1, so that their noise is independent.
 template <int D, int P, class Number>
-AFA_INLINE void make_independent(ShownSpace<D, P, Number>& shown, Size<D> d_, Size<P> p_) {
+AFA_INLINE void make_independent(ObservationSpace<D, P, Number>& observed, Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_;
     for (int a = 1; a < p; a++)
         for (int c = 0; c < a; c++)
             for (int j = 0; j < d; j++)
-                shown.Y.set(j, a, shown.Y.at(j, a) - shown.low[a * p + c] * shown.Y.at(j, c));
+                observed.Y.set(j, a, observed.Y.at(j, a) - observed.low[a * p + c] * observed.Y.at(j, c));
 }
 
 // phi = column a of Y^T, and f = phi^T phi + noise, the variance of component a given those before it.
 template <int D, int P, class Number>
-AFA_INLINE Number innovation_variance(ShownSpace<D, P, Number>& shown, int a, Size<D> d_) {
+AFA_INLINE Number innovation_variance(ObservationSpace<D, P, Number>& observed, int a, Size<D> d_) {
     const int d = d_;
-    Number f = shown.noise[a];
+    Number f = observed.noise[a];
     each<D>(0, d, [&](int j) {
-        shown.phi[j] = shown.Y.at(j, a);
-        f += shown.phi[j] * shown.phi[j];
+        observed.phi[j] = observed.Y.at(j, a);
+        f += observed.phi[j] * observed.phi[j];
     });
     return f;
 }
@@ -255,26 +255,26 @@ constexpr double PRECISE = 1e-8;
 
 // After component a has conditioned the first d columns of A, where its noise is less than PRECISE f: L' is what is left of a
 // much larger L, of which it bears the rounding. What that does to h L' = s phi^T, s = sqrt(noise / f), is taken out along the
-// gain k = L phi / f (shown.gain), so that L' is as exact as if L alone had been rounded; and what later components see is made anew:
+// gain k = L phi / f (observed.gain), so that L' is as exact as if L alone had been rounded; and what later components see is made anew:
 //
 //     L' <- L' - k (h L' - s phi^T),   Y = H L'
 //
 // precise: 1 where this is wanted, else 0.
 template <int D, int P, class C, class Number>
-__attribute__((noinline)) void restore(C& A, ShownSpace<D, P, Number>& shown, int a, Number s, Number precise, int d, int p) {
-    auto [h, mix, Y] = std::tie(shown.row, shown.mix, shown.Y);
+__attribute__((noinline)) void restore(C& A, ObservationSpace<D, P, Number>& observed, int a, Number s, Number precise, int d, int p) {
+    auto [h, mix, Y] = std::tie(observed.row, observed.mix, observed.Y);
     const auto take_row = [&](int b) {                                       // row b of low^-1 H
         for (int i = 0; i < d; i++) {
             h[i] = Number{};
-            for (int c = 0; c <= b; c++) h[i] += mix[b * p + c] * shown.across.at(i, c);
+            for (int c = 0; c <= b; c++) h[i] += mix[b * p + c] * observed.across.at(i, c);
         }
     };
     take_row(a);
     for (int j = 0; j < d; j++) {
-        Number off = -s * shown.phi[j];
+        Number off = -s * observed.phi[j];
         for (int i = 0; i < d; i++) off += h[i] * A.at(j, i);
         off *= precise;
-        for (int i = 0; i < d; i++) A.set(j, i, A.at(j, i) - shown.gain[i] * off);
+        for (int i = 0; i < d; i++) A.set(j, i, A.at(j, i) - observed.gain[i] * off);
     }
     for (int b = a + 1; b < p; b++) {
         take_row(b);
@@ -295,15 +295,15 @@ constexpr double KNOWN_EXACTLY = 1e-28;
 // Returns -(n log 2 pi + log|S|) / 2, or NaN where an innovation is known exactly.
 template <bool SMOOTH, int D, int P, class C>
 AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double* W_, double* K, double* V,
-                              ShownSpace<D, P>& shown, bool correlated, Size<D> d_, Size<P> p_) {
+                              ObservationSpace<D, P>& observed, bool correlated, Size<D> d_, Size<P> p_) {
     return apart_unless_known<D>([&]() -> double {
         const int d = d_, p = p_, blocks = A.blocks();
         using Shows = Columns<D, P>;
         constexpr int W = C::W, WP = Shows::W;
-        auto& Y = shown.Y;
-        auto& phi = shown.phi;
+        auto& Y = observed.Y;
+        auto& phi = observed.phi;
         double half = 0.0;
-        if (correlated) make_independent(shown, d_, p_);
+        if (correlated) make_independent(observed, d_, p_);
         for (int a = 0; a < p; a++) {
             for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
             if (!seen[a]) {
@@ -313,14 +313,14 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
                 }
                 continue;
             }
-            const double f = innovation_variance(shown, a, d_);
+            const double f = innovation_variance(observed, a, d_);
             if (!(f > KNOWN_EXACTLY * S[a * p + a])) return NAN;
             const double width = std::sqrt(f), scaled = 1.0 / width;
-            const double shrink = 1.0 / (f + width * std::sqrt(shown.noise[a]));
-            for (int c = 0; c <= a; c++) K[c * p + a] = shown.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
+            const double shrink = 1.0 / (f + width * std::sqrt(observed.noise[a]));
+            for (int c = 0; c <= a; c++) K[c * p + a] = observed.mix[a * p + c];   // e_a = (v_a - E[v_a | e_c, c < a]) / width
             for (int c = 0; c < a; c++)
                 if (seen[c])
-                    for (int j = 0; j <= c; j++) K[j * p + a] -= shown.link.at(c, a) * K[j * p + c];
+                    for (int j = 0; j <= c; j++) K[j * p + a] -= observed.link.at(c, a) * K[j * p + c];
             for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
             each<D>(0, blocks, [&](int b) {
                 const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
@@ -330,10 +330,10 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
                     else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
                 });
             });
-            for (int b = a / WP; b * WP < p; b++) shown.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
-            if (__builtin_expect(shown.noise[a] < PRECISE * f, 0)) {
-                for (int i = 0; i < d; i++) shown.gain[i] = W_[a * d + i] * scaled;
-                restore(A, shown, a, std::sqrt(shown.noise[a] / f), 1.0, d, p);
+            for (int b = a / WP; b * WP < p; b++) observed.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
+            if (__builtin_expect(observed.noise[a] < PRECISE * f, 0)) {
+                for (int i = 0; i < d; i++) observed.gain[i] = W_[a * d + i] * scaled;
+                restore(A, observed, a, std::sqrt(observed.noise[a] / f), 1.0, d, p);
             }
             half -= 0.5 * (LOG_2PI + std::log(f));
         }

@@ -9,8 +9,8 @@
 namespace afa {
 inline namespace AFA_LEVEL {
 
-using Beside = Vec<double, LANES<double>>;
-using Kept = VecOf<double, LANES<double>>::loose;   // the same in NumPy's memory, which is aligned to its items only
+using LaneVector = Vec<double, LANES<double>>;
+using Stored = VecOf<double, LANES<double>>::unaligned;   // the same in NumPy's memory, which is aligned to its items only
 
 // How many paths go side by side.
 inline int64_t lanes() { return LANES<double>; }
@@ -25,25 +25,25 @@ struct LaneMemory {
 };
 // The same of node k alone.
 struct LaneNode {
-    Kept *mean, *e, *L, *T, *D, *V;
+    Stored *mean, *e, *L, *T, *D, *V;
     LaneNode(const LaneMemory& kept, int64_t k)
         : mean(row(kept.mean, k)), e(row(kept.e, k)), L(row(kept.L, k)), T(row(kept.T, k)), D(row(kept.D, k)),
           V(row(kept.V, k)) {}
-    template <class View> static Kept* row(const View& x, int64_t k) { return reinterpret_cast<Kept*>(x.row(k)); }
+    template <class View> static Stored* row(const View& x, int64_t k) { return reinterpret_cast<Stored*>(x.row(k)); }
 };
 constexpr const char* LANE_MEMORY =
     "kept_mean(n,d,lanes) e(n,p,lanes) L(n,d,d,lanes) T(n,d,d,lanes) D(n,d,d,lanes) V(n,p,d,lanes) ";
 
-// Row k of an array (paths, rows, n) <- the n numbers x of each path l of who (bit l); x has room for a whole
+// Row k of an array (paths, rows, n) <- the n numbers x of each path l of active (bit l); x has room for a whole
 // number of vectors.
-AFA_INLINE void write_paths(const Beside* x, double* array, int64_t rows, int64_t k, int n, unsigned who) {
+AFA_INLINE void write_paths(const LaneVector* x, double* array, int64_t rows, int64_t k, int n, unsigned active) {
     constexpr int L = LANES<double>;
     for (int e = 0; e < n; e += L) {
         const int some = n - e < L ? n - e : L;
         AFA_UNROLL
         for (int l = 0; l < L; l++) {
-            if (!(who >> l & 1u)) continue;
-            Beside t = {};
+            if (!(active >> l & 1u)) continue;
+            LaneVector t = {};
             AFA_UNROLL
             for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
             store_some<L>(array + (l * rows + k) * n + e, t, some);
@@ -53,21 +53,21 @@ AFA_INLINE void write_paths(const Beside* x, double* array, int64_t rows, int64_
 
 // A mean x (d) and its covariance X X^T, X by columns: room to write them from.
 template <int D> struct LaneLaw {
-    Scratch<Beside, D * D> square;
+    Scratch<LaneVector, D * D> square;
     explicit LaneLaw(int64_t d) : square(d * d) {}
     template <class C, class N>
-    AFA_INLINE void write(int64_t rows, int64_t k, unsigned who, const Beside* x, const C& X, double* mean, double* cov,
+    AFA_INLINE void write(int64_t rows, int64_t k, unsigned active, const LaneVector* x, const C& X, double* mean, double* cov,
                           N d_) {
         const int d = d_;
         each<D>(0, d, [&](int i) {
             each<D>(0, i + 1, [&](int j) {
-                Beside t = {};
+                LaneVector t = {};
                 each<D>(0, d, [&](int c) { t += X.at(c, i) * X.at(c, j); });
                 square[i * d + j] = square[j * d + i] = t;
             });
         });
-        write_paths(x, mean, rows, k, d, who);
-        write_paths(&square[0], cov, rows, k, d * d, who);
+        write_paths(x, mean, rows, k, d, active);
+        write_paths(&square[0], cov, rows, k, d * d, active);
     }
 };
 
@@ -78,25 +78,25 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                         Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_, paths = static_cast<int>(z.shape[0]);
     const int64_t N = mean.shape[1], T = z.shape[1];
-    const Beside zero = {}, one = zero + 1.0;
-    StateSpace<D, SMOOTH, Beside> space(d);
-    ShownSpace<D, P, Beside> shown(d, p);
+    const LaneVector zero = {}, one = zero + 1.0;
+    StateSpace<D, SMOOTH, LaneVector> space(d);
+    ObservationSpace<D, P, LaneVector> observed(d, p);
     LaneLaw<D> law(d);
     auto& A = space.A;
-    auto& Y = shown.Y;
+    auto& Y = observed.Y;
     constexpr int ROOM = P == 0 ? 0 : (P * P + LANES<double>) / LANES<double> * LANES<double>;
-    Scratch<Beside, D> x(d), before(d);
-    Scratch<Beside, P> v(p), rest(p);
-    Scratch<Beside, ROOM> told(p * p + LANES<double>);   // what is written of an observation
-    unsigned who = 0;                                    // bit l: path l has set out
-    Beside share = zero;                                 // 1 for those paths
+    Scratch<LaneVector, D> x(d), before(d);
+    Scratch<LaneVector, P> v(p), rest(p);
+    Scratch<LaneVector, ROOM> written(p * p + LANES<double>);   // what is written of an observation
+    unsigned active = 0;                                    // bit l: path l has set out
+    LaneVector share = zero;                                 // 1 for those paths
     int64_t start = N;
     for (int l = 0; l < paths; l++) start = first[l] < start ? first[l] : start;
-    int64_t faced = -1;
+    int64_t set_row = -1;
     for (int64_t k = start; k < N; k++) {
         for (int l = 0; l < paths; l++) {   // path l sets out
             if (first[l] != k) continue;
-            share[l] = 1.0, who |= 1u << l;
+            share[l] = 1.0, active |= 1u << l;
             for (int i = 0; i < d; i++) {
                 x[i][l] = m0.row(l)[i];
                 for (int j = 0; j < d; j++) A(j, i)[l] = L0.row(l)[j * d + i];
@@ -114,7 +114,7 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
             predict_root(F, chain.root.row(chain.step[k]), space, d_);
             for (int i = 0; i < d; i++) before[i] = x[i];
             for (int i = 0; i < d; i++) {                                      // m <- F m + b
-                Beside t = zero + b[i];
+                LaneVector t = zero + b[i];
                 for (int j = 0; j < d; j++) t += F[j * d + i] * before[j];
                 x[i] = t;
             }
@@ -131,54 +131,54 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
             const double *H = chain.H.row(c), *R = chain.R.row(c), *off = chain.off.row(c);
-            if (c != faced) face(H, shown, d_, p_);
-            faced = c;
-            Beside strength = one;
+            if (c != set_row) set_observation(H, observed, d_, p_);
+            set_row = c;
+            LaneVector strength = one;
             for (int l = 0; l < paths; l++) strength[l] = scale[l * T + o];
             for (int a = 0; a < p; a++) {                                      // v = z - off - H m
-                Beside t = zero, there = zero;
+                LaneVector t = zero, there = zero;
                 for (int l = 0; l < paths; l++) there[l] = seen[(l * T + o) * p + a], t[l] = z[(l * T + o) * p + a];
                 there *= share;
                 t -= off[a];
                 for (int i = 0; i < d; i++) t -= H[a * d + i] * x[i];
-                shown.seen[a] = there;
+                observed.seen[a] = there;
                 v[a] = rest[a] = where_positive(there, t, zero);
             }
-            innovation_cov(R, strength, A, shown, d_, p_);
-            if (split_noise(R, strength, shown, p_)) {
-                make_independent(shown, d_, p_);
+            innovation_cov(R, strength, A, observed, d_, p_);
+            if (split_noise(R, strength, observed, p_)) {
+                make_independent(observed, d_, p_);
                 for (int a = 0; a < p; a++)
-                    for (int b = 0; b < a; b++) rest[a] -= shown.low[a * p + b] * rest[b];
+                    for (int b = 0; b < a; b++) rest[a] -= observed.low[a * p + b] * rest[b];
             }
-            Beside total = zero, worst = one;
+            LaneVector total = zero, worst = one;
             each<P>(0, p, [&](int a) {
-                const Beside there = shown.seen[a], f = innovation_variance(shown, a, d_), width = root(f);
-                const Beside scaled = where_positive(there, Beside(1.0 / width), zero);
-                const Beside shrink = where_positive(there, Beside(1.0 / (f + width * root(shown.noise[a]))), zero);
-                const Beside unit = rest[a] * scaled;
+                const LaneVector there = observed.seen[a], f = innovation_variance(observed, a, d_), width = root(f);
+                const LaneVector scaled = where_positive(there, LaneVector(1.0 / width), zero);
+                const LaneVector shrink = where_positive(there, LaneVector(1.0 / (f + width * root(observed.noise[a]))), zero);
+                const LaneVector unit = rest[a] * scaled;
                 if (SMOOTH) node.e[a] = unit;
                 each<D>(0, (SMOOTH ? 2 * d : d), [&](int i) {
-                    const Beside gain = condition(A, i, shown.phi, scaled, shrink, d_);
-                    if (i < d) x[i] += gain * unit, shown.gain[i] = gain * scaled;   // m <- m + W e
+                    const LaneVector gain = condition(A, i, observed.phi, scaled, shrink, d_);
+                    if (i < d) x[i] += gain * unit, observed.gain[i] = gain * scaled;   // m <- m + W e
                     else node.V[a * d + i - d] = gain;
                 });
-                for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, shown.phi, scaled, shrink, d_) * unit;
-                const Beside vague = where_positive(there, Beside(PRECISE * f - shown.noise[a]), -one);
+                for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, observed.phi, scaled, shrink, d_) * unit;
+                const LaneVector vague = where_positive(there, LaneVector(PRECISE * f - observed.noise[a]), -one);
                 if (__builtin_expect(!all_between(vague, -HUGE_VAL, 0.0), 0))
-                    restore(A, shown, a, root(Beside(shown.noise[a] * scaled * scaled)), where_positive(vague, one, zero), d, p);
-                const Beside margin = f - KNOWN_EXACTLY * shown.cov(a, a);
-                worst = where_positive(Beside(there * (margin > zero ? zero : one)), -one, worst);
-                total += where_positive(there, Beside(LOG_2PI + log_of(f) + unit * unit), zero);
+                    restore(A, observed, a, root(LaneVector(observed.noise[a] * scaled * scaled)), where_positive(vague, one, zero), d, p);
+                const LaneVector margin = f - KNOWN_EXACTLY * observed.cov(a, a);
+                worst = where_positive(LaneVector(there * (margin > zero ? zero : one)), -one, worst);
+                total += where_positive(there, LaneVector(LOG_2PI + log_of(f) + unit * unit), zero);
             });
             worst = where_positive(share, worst, one);
             if (!all_between(worst, 0.0, HUGE_VAL)) return k;
-            for (int a = 0; a < p; a++) told[a] = where_positive(shown.seen[a], v[a], zero + NAN);
-            write_paths(&told[0], innovation.data, T, o, p, who);
+            for (int a = 0; a < p; a++) written[a] = where_positive(observed.seen[a], v[a], zero + NAN);
+            write_paths(&written[0], innovation.data, T, o, p, active);
             for (int a = 0; a < p; a++)
-                for (int b = 0; b < p; b++) told[a * p + b] = shown.cov(a, b);
-            write_paths(&told[0], S.data, T, o, p * p, who);
+                for (int b = 0; b < p; b++) written[a * p + b] = observed.cov(a, b);
+            write_paths(&written[0], S.data, T, o, p * p, active);
             for (int l = 0; l < paths; l++)
-                if (who >> l & 1u) loglik[l * T + o] = -0.5 * total[l];
+                if (active >> l & 1u) loglik[l * T + o] = -0.5 * total[l];
         }
         if (SMOOTH)
             for (int i = 0; i < d; i++) {
@@ -188,7 +188,7 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                     node.T[c * d + i] = A(c, d + i);
                 }
             }
-        if (k == N - 1 || !SMOOTH) law.write(N, k, who, &x[0], A, mean.data, cov.data, d_);
+        if (k == N - 1 || !SMOOTH) law.write(N, k, active, &x[0], A, mean.data, cov.data, d_);
     }
     return -1;
 }
@@ -213,12 +213,12 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
                      const Out<2>& y0, Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_, paths = static_cast<int>(mean.shape[0]);
     const int64_t N = mean.shape[1];
-    Columns<2 * D, D, Beside> A(2 * d, d);
-    Columns<D, D, Beside> Z(d, d), LZ(d, d);
-    Scratch<Beside, 2 * D> scratch(2 * d);
-    Scratch<Beside, D> y(d), before(d), x(d);
+    Columns<2 * D, D, LaneVector> A(2 * d, d);
+    Columns<D, D, LaneVector> Z(d, d), LZ(d, d);
+    Scratch<LaneVector, 2 * D> scratch(2 * d);
+    Scratch<LaneVector, D> y(d), before(d), x(d);
     LaneLaw<D> law(d);
-    unsigned who = (1u << paths) - 1u;   // bit l: path l goes on
+    unsigned active = (1u << paths) - 1u;   // bit l: path l goes on
     for (int i = 0; i < d; i++) Z(i, i) += 1.0;
     int64_t least = N - 1;
     for (int l = 0; l < paths; l++) least = last[l] < least ? last[l] : least;
@@ -227,14 +227,14 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
             const LaneNode node(kept, k), later(kept, k + 1);
             for (int i = 0; i < d; i++) before[i] = y[i];
             each<D>(0, d, [&](int i) {
-                Beside t = {};
+                LaneVector t = {};
                 each<D>(0, d, [&](int j) { t += later.T[j * d + i] * before[j]; });     // xi = T xi+ + V e
                 each<P>(0, p, [&](int a) { t += later.V[a * d + i] * later.e[a]; });
                 y[i] = t;
             });
             each<D>(0, d, [&](int c) {
                 each<D>(0, d, [&](int i) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
-                    Beside t = {};
+                    LaneVector t = {};
                     each<D>(c, d, [&](int j) { t += later.T[j * d + i] * Z(c, j); });
                     A(c, i) = t;
                     A(d + c, i) = later.D[c * d + i];
@@ -243,20 +243,20 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
             triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
             each<D>(0, d, [&](int c) { each<D>(0, d, [&](int i) { Z(c, i) = A(c, i); }); });
             each<D>(0, d, [&](int i) {
-                Beside t = node.mean[i];
+                LaneVector t = node.mean[i];
                 each<D>(0, d, [&](int j) { t += node.L[j * d + i] * y[j]; });     // m + L xi
                 x[i] = t;
                 each<D>(0, d, [&](int c) {
-                    Beside s = {};
+                    LaneVector s = {};
                     each<D>(c, d, [&](int j) { s += node.L[j * d + i] * Z(c, j); });
                     LZ(c, i) = s;
                 });
             });
-            law.write(N, k, who, &x[0], LZ, mean.data, cov.data, d_);
+            law.write(N, k, active, &x[0], LZ, mean.data, cov.data, d_);
         }
         for (int l = 0; l < paths; l++) {
             if (k != last[l]) continue;
-            who &= ~(1u << l);
+            active &= ~(1u << l);
             for (int i = 0; i < d; i++) {
                 y0.row(l)[i] = y[i][l];
                 for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = Z(j, i)[l];

@@ -119,7 +119,7 @@ template <class F> int64_t by_sizes(int d, int p, int64_t n, F&& f) {
 // ---------------------------------------------------------------- forward
 
 // Nodes first, ..., T - 1. L: columns of the root at node first - 1 (first = 0: of the first state), m (d, n) likewise.
-// Adds to `value`, keeps `lost` (see `Doubts`); returns -1, or the node whose innovation is known exactly.
+// Adds to `value`, keeps `lost` (see `RoundingMeasures`); returns -1, or the node whose innovation is known exactly.
 template <int D, int P, int PATHS>
 int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t first, const double* L, const double* m,
                     Filtered& kept, double& value, double& lost) {
@@ -128,7 +128,7 @@ int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t firs
     const Size<P> p(kept.p);
     const Size<PATHS> n(kept.n);
     StateSpace<D, false> space(kept.d);
-    ShownSpace<D, P> shown(kept.d, kept.p);
+    ObservationSpace<D, P> observed(kept.d, kept.p);
     Scratch<double, P * P> S(p * p);
     Scratch<double, D * PATHS> predicted(d * n);
     Scratch<double, P * PATHS> v(p * n);
@@ -153,11 +153,11 @@ int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t firs
         if (any_seen(seen, p)) {
             const int64_t c = chain.cfg[t];
             const double *H = chain.H.row(c), *off = chain.off.row(c), *z = data.z.row(t);
-            face(H, shown, d, p);
-            innovation_cov(chain.R.row(c), data.scale[t], space.A, &S[0], shown, d, p);
-            correlated = split_noise(chain.R.row(c), data.scale[t], seen, shown, p);
+            set_observation(H, observed, d, p);
+            innovation_cov(chain.R.row(c), data.scale[t], space.A, &S[0], observed, d, p);
+            correlated = split_noise(chain.R.row(c), data.scale[t], seen, observed, p);
             keep_largest_ratio(&S[0], chain.R.row(c), data.scale[t], seen, p, lost);
-            const double half = update_root<false>(seen, &S[0], space.A, W, K, static_cast<double*>(nullptr), shown,
+            const double half = update_root<false>(seen, &S[0], space.A, W, K, static_cast<double*>(nullptr), observed,
                                                    correlated, d, p);
             if (std::isnan(half)) return t;
             for (int a = 0; a < p; a++) {                                    // v = z - off - H m

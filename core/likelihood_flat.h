@@ -37,7 +37,7 @@ struct FlatPart {
     using Room = Scratch<double, 0>;
     int d, p, q;
     int64_t n, T, room;
-    Room step, root, T_, V, D, half, P, S, mean, innovation, loglik, z, L, m, M, Tm, s, Ms, touch, Ts, ss, E, turned, error,
+    Room step, root, T_, V, D, half, P, S, mean, innovation, loglik, z, L, m, M, Tm, s, Ms, tolerance, Ts, ss, E, turned, error,
         peak, late, rotation, facts;
     Scratch<int64_t, 0> slot, obs, count;
     int64_t outcome[4] = {0, 0, -1, 0};
@@ -48,7 +48,7 @@ struct FlatPart {
         : d(kept.d), p(kept.p), q(static_cast<int>(chain.flat.shape[0])), n(kept.n), T(data.z.shape[0]), room(room_), step(0), root(0),
           T_(room * d * d), V(room * p * d), D(room * d * d), half(T), P(T * d * d), S(T * p * p), mean(n * T * d),
           innovation(n * T * p), loglik(n * T), z(n * T * p), L(d * d), m(n * d), M(q * d), Tm(q * q), s(n * q), Ms(room * q * d),
-          touch(room * q * d), Ts(room * q * q), ss(n * room * q), E(T * p * q), turned(q * q), error(q * d * d),
+          tolerance(room * q * d), Ts(room * q * q), ss(n * room * q), E(T * p * q), turned(q * q), error(q * d * d),
           peak(q * d), late(q * d), rotation((d + q) * (d + q)), facts(4), slot(T), obs(T), count(room) {
         for (int64_t t = 0; t < T; t++) {
             obs[t] = t;
@@ -73,7 +73,7 @@ struct FlatPart {
                     chain.H, chain.off, chain.R};
         Gains gains{{&slot[0], {t}}, {&kept.W[0], {t, p, d}}, {&kept.K[0], {t, p, p}}, {&half[0], {t}},
                     {&kept.root[0], {t, d, d}}, {&T_[0], {room, d, d}}, {&V[0], {room, p, d}}, {&D[0], {room, d, d}}};
-        FlatKept store{{&Ms[0], {room, q, d}}, {&touch[0], {room, q, d}}, {&Ts[0], {room, q, q}}, {&ss[0], {n, room, q}},
+        FlatKept store{{&Ms[0], {room, q, d}}, {&tolerance[0], {room, q, d}}, {&Ts[0], {room, q, q}}, {&ss[0], {n, room, q}},
                        {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
         filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
                     {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, true, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
@@ -114,7 +114,7 @@ struct Regression {
           own(flat.done() * flat.p) {
         const int p = flat.p, q = flat.q;
         FlatState x{flat.d, p, q, 0, nullptr, &T[0], &s[0], nullptr, nullptr, flat.n};
-        Scratch<double, 0> row(q), slack(q);
+        Scratch<double, 0> row(q), pivot_error(q);
         for (int64_t t = 0; t < flat.done(); t++)
             for (int a = 0; a < p; a++) {
                 const int64_t at = t * p + a;
@@ -132,7 +132,7 @@ struct Regression {
                     for (int j = 0; j < x.count; j++) T[(x.count - 1) * q + j] = row[j];
                     for (int64_t j = 0; j < flat.n; j++) s[j * q + x.count - 1] = left[at * flat.n + j];
                 } else
-                    rotate_in(&row[0], x.count, &left[at * flat.n], x, &slack[0], [](int) { return 0.0; }, [&](int j, double c, double sine) {
+                    rotate_in(&row[0], x.count, &left[at * flat.n], x, &pivot_error[0], [](int) { return 0.0; }, [&](int j, double c, double sine) {
                         turns[(at * q + j) * 2] = c, turns[(at * q + j) * 2 + 1] = sine;
                     });
             }
@@ -398,7 +398,7 @@ inline void root_given_delta(const LinearChain& chain, const PathData& data, con
     const int d = kept.d, p = kept.p, q = static_cast<int>(chain.flat.shape[0]);
     const Size<0> D(d), P(p);
     StateSpace<0, false> space(d);
-    ShownSpace<0, 0> shown(d, p);
+    ObservationSpace<0, 0> observed(d, p);
     Scratch<double, 0> cov(d * d), S(p * p), W(p * d), K(p * p);
     if (t > 0) {
         const int64_t f = chain.index[t];
@@ -413,10 +413,10 @@ inline void root_given_delta(const LinearChain& chain, const PathData& data, con
     }
     if (any_seen(data.seen.row(t), p)) {
         const double* R = chain.R.row(chain.cfg[t]);
-        face(chain.H.row(chain.cfg[t]), shown, D, P);
-        innovation_cov(R, data.scale[t], space.A, &S[0], shown, D, P);
-        const bool correlated = split_noise(R, data.scale[t], data.seen.row(t), shown, P);
-        update_root<false>(data.seen.row(t), &S[0], space.A, &W[0], &K[0], static_cast<double*>(nullptr), shown, correlated, D, P);
+        set_observation(chain.H.row(chain.cfg[t]), observed, D, P);
+        innovation_cov(R, data.scale[t], space.A, &S[0], observed, D, P);
+        const bool correlated = split_noise(R, data.scale[t], data.seen.row(t), observed, P);
+        update_root<false>(data.seen.row(t), &S[0], space.A, &W[0], &K[0], static_cast<double*>(nullptr), observed, correlated, D, P);
     }
     write_columns(space.A, 0, 0, L, D, D);
 }
@@ -515,21 +515,21 @@ struct Beginning {
 inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slopes slopes, SmoothedMoments out, Out<1> value) {
     Filtered kept(chain, data);
     const int d = kept.d, p = kept.p;
-    Doubts doubts;
+    RoundingMeasures measures;
     value[0] = 0.0;
     Beginning start(chain, data, kept, value[0]);
     if (start.bad >= 0) return start.bad;
-    if (start.flat) doubts = {start.flat->facts[0], start.flat->facts[1], start.flat->facts[2]};
+    if (start.flat) measures = {start.flat->facts[0], start.flat->facts[1], start.flat->facts[2]};
     FlatCostates at(d, p, start.flat ? static_cast<int>(start.flat->outcome[3]) : 0, kept.n);
     Scratch<double, 0> Z(d * d);
     const auto passes = [&](auto D, auto P, auto PATHS) {
         constexpr int d_ = decltype(D)::value, p_ = decltype(P)::value, paths = decltype(PATHS)::value;
-        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0], doubts.lost);
+        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0], measures.lost);
         if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &Z[0]);
         return bad;
     };
     const int64_t bad = by_sizes(d, p, kept.n, passes);
-    doubts.write(&value[1]);
+    measures.write(&value[1]);
     if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, &Z[0], at, slopes, out);
     return bad;
 }

@@ -72,7 +72,7 @@ constexpr double LEAST_SQUARE = 0x1p-900, LARGEST_SQUARE = 0x1p+900;
 // Row j again in units of a power of two, its largest entry: v (row j from column j on), done and rest.
 template <class C, class S>
 __attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j, int end, typename C::Number& done,
-                                                         typename C::Number& rest) {
+                                                         typename C::Number& sigma) {
     using Number = typename C::Number;
     Number largest = spread<Number>(0x1p-1022);
     for (int c = 0; c < end; c++) largest = larger(largest, magnitude(A.at(c, j)));
@@ -82,11 +82,11 @@ __attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j
         power[l] = x < 0x1p+1000 ? std::ldexp(1.0, std::ilogb(x)) : 0x1p+1000;
     }
     const Number unit = load<lanes_of<Number>>(power);
-    done = rest = spread<Number>(0.0);
+    done = sigma = spread<Number>(0.0);
     for (int c = 0; c < end; c++) {
         const Number x = A.at(c, j) / unit;
         if (c < j) done += x * x;
-        else v[c] = x, rest += x * x;
+        else v[c] = x, sigma += x * x;
     }
     return unit;
 }
@@ -97,33 +97,33 @@ __attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j
 // Kaminski, Bryson & Schmidt 1971). Row j = (done | v) becomes (done | norm, 0, ...): with
 // u = v + sign(v_j) |v| e_j, beta = 2 / u^T u, every row a <- a - beta (a u) u. Later rows take part. A row
 // that depends on those above it (|v| within rounding of the whole row) has the pivot 0. width: columns of A;
-// row j is zero from column reach + j + 1 on (reach = width: nothing is). v: width numbers of work space.
-template <class C, class S, class Rows, class Width, class Reach>
-AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Reach reach_) {
+// row j is zero from column bandwidth + j + 1 on (bandwidth = width: nothing is). v: width numbers of work space.
+template <class C, class S, class Rows, class Width, class Bandwidth>
+AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Bandwidth bandwidth_) {
     using Number = typename C::Number;
     using Pack = typename C::Pack;
     constexpr int W = C::W;
-    const int rows = rows_, width = width_, reach = reach_, blocks = A.blocks();
+    const int rows = rows_, width = width_, bandwidth = bandwidth_, blocks = A.blocks();
     const double tiny = 8 * width * EPS;
     const Number zero = spread<Number>(0.0), one = spread<Number>(1.0);
     each<C::BLOCKS>(0, rows, [&](int j) {
-        const int end = width < reach + j + 1 ? width : reach + j + 1;
-        Number done = zero, rest = zero, unit = one;
+        const int end = width < bandwidth + j + 1 ? width : bandwidth + j + 1;
+        Number done = zero, sigma = zero, unit = one;
         each<C::BLOCKS>(0, j, [&](int c) {
             const Number x = A.at(c, j);
             done += x * x;
         });
         each<C::BLOCKS>(j, end, [&](int c) {
             v[c] = A.at(c, j);
-            rest += v[c] * v[c];
+            sigma += v[c] * v[c];
         });
-        if (__builtin_expect(!all_between(Number(done + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
-            unit = rescale_row(A, v, j, end, done, rest);
-        const Number pivot = rest - (tiny * tiny) * (done + rest);
-        const Number norm = where_positive(pivot, root(rest), zero);
+        if (__builtin_expect(!all_between(Number(done + sigma), LEAST_SQUARE, LARGEST_SQUARE), 0))
+            unit = rescale_row(A, v, j, end, done, sigma);
+        const Number pivot = sigma - (tiny * tiny) * (done + sigma);
+        const Number norm = where_positive(pivot, root(sigma), zero);
         const Number flip = where_positive(Number(v[j]), one, -one);
         const Number first = v[j] + flip * norm;                        // u_j
-        const Number beta = where_positive(pivot, 1.0 / (rest + norm * magnitude(Number(v[j]))), zero);
+        const Number beta = where_positive(pivot, 1.0 / (sigma + norm * magnitude(Number(v[j]))), zero);
         in_groups<C::BLOCKS>(j / W, blocks, [&](auto group, int b) {    // rows above are zero from column j on
             constexpr int G = decltype(group)::COUNT;
             Pack head[G], dots[G];

@@ -88,7 +88,7 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
     using Shown = Columns<1, P, Number>;
     Shown v(1, p), e(1, p);
     Columns<D, P> across(d, p);
-    int64_t faced = -1;
+    int64_t set_row = -1;
     for (int64_t start = 0; start < mean.shape[0]; start += lanes_of<Number>) {
         const Paths<Number> paths(start, mean.shape[0]);
         paths.read(m.data, 1, 0, d, x);
@@ -106,10 +106,10 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
             if (o >= 0) {
                 const int64_t c = chain.cfg[o], g = gains.slot[k];
                 const double *H = chain.H.row(c), *off = chain.off.row(c);
-                if (c != faced && Shown::ALONE)
+                if (c != set_row && Shown::ALONE)
                     for (int i = 0; i < d; i++)
                         for (int a = 0; a < p; a++) across.set(i, a, H[a * d + i]);
-                faced = c;
+                set_row = c;
                 each<D>(0, (p + Shown::W - 1) / Shown::W, [&](int b) {                       // v = z - off - H m
                     typename Shown::Pack t = v(0, b) - Shown::read(off, b, p);
                     each<D>(0, d, [&](int i) {

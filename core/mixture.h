@@ -37,12 +37,12 @@ constexpr const char* MIXTURE_OUTPUT =
 
 // Nodes with open directions, c of them: as in flat_start.h's FlatKept, for one series.
 struct MixtureKept {
-    Out<3> M, touch, T;
+    Out<3> M, tolerance, T;
     Out<2> s;
     View<int64_t, 1> count;
-    auto members() { return std::tie(M, touch, T, s, count); }
+    auto members() { return std::tie(M, tolerance, T, s, count); }
 };
-constexpr const char* MIXTURE_KEPT = "M(c,q,d) touch(c,q,d) T(c,q,q) s(c,q) count(c) ";
+constexpr const char* MIXTURE_KEPT = "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(c,q) count(c) ";
 
 // r and log((1 - e) l_0 + e l_1) from log l_0 and log l_1.
 inline double posterior_odds(const Mixture& noise, double log0, double log1, double& total) {
@@ -113,11 +113,11 @@ AFA_INLINE void collapse(double r, double* m0, const double* m1, C0& A0, const C
 // Condition A and m on the seen components, noise covariance times scale; the log-likelihood, or NaN (see update_root).
 template <int D, int P>
 AFA_INLINE double update_branch(const double* R, double scale, const uint8_t* seen, const double* v, StateSpace<D, false>& space,
-                                double* m, double* S, double* W, double* K, ShownSpace<D, P>& shown, Size<D> d_, Size<P> p_) {
+                                double* m, double* S, double* W, double* K, ObservationSpace<D, P>& observed, Size<D> d_, Size<P> p_) {
     const int d = d_, p = p_;
-    innovation_cov(R, scale, space.A, S, shown, d_, p_);
-    const bool correlated = split_noise(R, scale, seen, shown, p_);
-    double loglik = update_root<false>(seen, S, space.A, W, K, nullptr, shown, correlated, d_, p_);
+    innovation_cov(R, scale, space.A, S, observed, d_, p_);
+    const bool correlated = split_noise(R, scale, seen, observed, p_);
+    double loglik = update_root<false>(seen, S, space.A, W, K, nullptr, observed, correlated, d_, p_);
     for (int a = 0; a < p; a++) {
         if (!seen[a]) continue;
         double e = 0.0;
@@ -138,7 +138,7 @@ int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& nois
     const int d = d_, p = p_;
     const Size<WIDE> wide(2 * d + 1);
     StateSpace<D, false> one(d), other(d);
-    ShownSpace<D, P> shown(d, p);
+    ObservationSpace<D, P> observed(d, p);
     Columns<WIDE, D> X(2 * d + 1, d);
     Scratch<double, WIDE> spare(2 * d + 1);
     Scratch<double, D> state(d), second(d), moved(d);
@@ -165,8 +165,8 @@ int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& nois
                 any = any || shows[a];
                 v[a] = shows[a] ? residual(z.row(o)[a], off[a], H + a * d, &state[0], d) : NAN;
             }
-            face(H, shown, d_, p_);
-            innovation_cov(R, 0.0, one.A, out.S.row(o), shown, d_, p_);
+            set_observation(H, observed, d_, p_);
+            innovation_cov(R, 0.0, one.A, out.S.row(o), observed, d_, p_);
             out.loglik[o] = 0.0, out.outlier[o] = NAN, out.distance[o] = NAN;
             if (any) {
                 double log1 = 0.0;
@@ -174,9 +174,9 @@ int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& nois
                     for (int j = 0; j < d; j++)
                         for (int b = 0; b < one.A.blocks(); b++) other.A(j, b) = one.A(j, b);
                     for (int i = 0; i < d; i++) second[i] = state[i];
-                    log1 = update_branch(R, noise.scale, shows, v, other, &second[0], &S[0], &W[0], &K[0], shown, d_, p_);
+                    log1 = update_branch(R, noise.scale, shows, v, other, &second[0], &S[0], &W[0], &K[0], observed, d_, p_);
                 }
-                const double log0 = update_branch(R, 1.0, shows, v, one, &state[0], &S[0], &W[0], &K[0], shown, d_, p_);
+                const double log0 = update_branch(R, 1.0, shows, v, one, &state[0], &S[0], &W[0], &K[0], observed, d_, p_);
                 if (std::isnan(log0 + log1)) return k;
                 out.loglik[o] = log0, out.outlier[o] = noise.rate;
                 if (!noise.single()) {
@@ -210,7 +210,7 @@ struct FlatBranch {
         std::memcpy(x.m, from.x.m, sizeof(double) * d);
         write_columns(from.work.space.A, 0, 0, x.L, Size<0>(x.d), Size<0>(x.d));
         read_columns(x.L, work.space.A, Size<0>(x.d), Size<0>(x.d));
-        work.open.copy(from.work.open);
+        work.diffuse.copy(from.work.diffuse);
     }
     // What is known of delta goes into m and L: its directions become zero, and T the identity.
     void settle_delta(double* rotation) {
@@ -239,8 +239,8 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
     Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
     Scratch<double, 0> rotation((d + q) * (d + q));
     Scratch<uint8_t, 0> known(p);
-    auto turn = [&](int a, int b, double c, double back, double s_, double slip) {
-        turn_kept(kept.M, kept.touch, done, a, b, c, back, s_, slip);
+    auto turn = [&](int a, int b, double c, double back, double s_, double angle_error) {
+        turn_kept(kept.M, kept.tolerance, done, a, b, c, back, s_, angle_error);
     };
     auto shift = [&](int64_t, int j, double by) {
         for (int64_t k = 0; k < done; k++)
@@ -252,7 +252,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
             const double* F = chain.F.row(chain.step[k]);
             predict_root<0, true>(F, chain.root.row(chain.step[k]), now.work.space, Size<0>(d));
             predict_flat(F, chain.b.row(chain.step[k]), now.x, &now.work.column[0]);
-            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, now.work.open);
+            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, now.work.diffuse);
         }
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
@@ -298,11 +298,11 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
             return -1;
         }
         if (k == kept.M.shape[0]) return -1;
-        OpenDirections& open = now.work.open;
+        DiffuseDirections& diffuse = now.work.diffuse;
         for (int j = 0; j < q; j++)
             for (int i = 0; i < d; i++) {
-                kept.M.row(k)[j * d + i] = j < now.x.count ? now.x.M[j * d + i] : open.direction(j)[i];
-                kept.touch.row(k)[j * d + i] = j < now.x.count ? 0.0 : rounding(open, j, i);
+                kept.M.row(k)[j * d + i] = j < now.x.count ? now.x.M[j * d + i] : diffuse.direction(j)[i];
+                kept.tolerance.row(k)[j * d + i] = j < now.x.count ? 0.0 : rounding(diffuse, j, i);
             }
         std::memcpy(kept.T.row(k), now.x.T, sizeof(double) * static_cast<size_t>(q * q));
         std::memcpy(kept.s.row(k), now.x.s, sizeof(double) * static_cast<size_t>(q));
@@ -325,13 +325,13 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
     if (q > 0) {
         std::memcpy(start.x.M, M.data, sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(start.x.m, m.data, sizeof(double) * static_cast<size_t>(d));
-        open_directions(M.data, start.work.open);
+        begin_diffuse(M.data, start.work.diffuse);
         read_columns(L.data, start.work.space.A, Size<0>(d), Size<0>(d));
         int64_t done = 0;
         outcome[1] = start_mixture(chain, times, sizes, noise, z, seen, start, out, kept, done);
-        const bool open = done == chain.step.shape[0];
-        outcome[0] = done + (done == kept.M.shape[0] && !open && start.x.count < q ? 1 : 0);
-        if (outcome[1] >= 0 || open || outcome[0] > done) return;
+        const bool diffuse = done == chain.step.shape[0];
+        outcome[0] = done + (done == kept.M.shape[0] && !diffuse && start.x.count < q ? 1 : 0);
+        if (outcome[1] >= 0 || diffuse || outcome[0] > done) return;
         root = start.x.L, mean = start.x.m, first = done + 1;
     }
     const auto rest = [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); };

@@ -6,7 +6,7 @@
 //     T y = G xi_i + N(0, I)                                                    (r rows, r the rank of C)
 //
 // (P. Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, section 4, for any C). Queries lie side by
-// side in the lanes. A walk goes from them to observations ever farther away, so that the transitions of all
+// side in the lanes. A recursion goes from them to observations ever farther away, so that the transitions of all
 // lanes compose from steps that they share, and no matrix exponential is formed (differential Lyapunov equation):
 //
 //     against the flow, x_i = Phi x_j + w:   Phi(tau + s) = Phi(tau) Phi(s),  V(tau + s) = V(tau) + Phi(tau) V(s) Phi(tau)^T
@@ -30,16 +30,16 @@ constexpr double FLOOR = 300.0;   // factors e^x go from e^-300 to e^300: past t
 inline const double LEAST = std::exp(-FLOOR);
 
 // Observations in order of time. Entry k of phi, root: Phi and the lower root of V over the step from stamp
-// k - 1 to k; of turn, back: E over it and its inverse. quiet: the decay that the units of a coordinate follow, or 0.
+// k - 1 to k; of turn, back: E over it and its inverse. unit_rate: the decay that the units of a coordinate follow, or 0.
 struct Flow {
-    In<1> stamps, rate, quiet;
+    In<1> stamps, rate, unit_rate;
     In<3> phi, turn, back, root;
-    auto members() { return std::tie(stamps, rate, quiet, phi, turn, back, root); }
+    auto members() { return std::tie(stamps, rate, unit_rate, phi, turn, back, root); }
 };
-// How observations see xi: C (rows beyond the rank are zero), and C^-1 where the rank is d. echelon: rotation^T C,
+// Observations y = C xi + N(0, I): C (rows beyond the rank are zero), and C^-1 where the rank is d. echelon: rotation^T C,
 // whose later rows do not see what grows fastest, one for every order of growth; the order at a lag is how many
-// of `change` are below lag / reach.
-struct Sight {
+// of `change` are below lag / longest_lag.
+struct Channels {
     Index<1> rank;
     In<3> C, inverse;
     In<4> echelon, rotation;
@@ -47,13 +47,13 @@ struct Sight {
     auto members() { return std::tie(rank, C, inverse, echelon, rotation, change); }
 };
 // Queries, and E, its inverse and the root of V over the lag to their nearest observation in the past
-// (split - 1) and in the future (split). Query i uses the observations first <= j < last; reach: its longest lag.
+// (split - 1) and in the future (split). Query i uses the observations first <= j < last; longest_lag: its longest lag.
 struct Queries {
-    In<1> times, reach;
+    In<1> times, longest_lag;
     Index<1> first, split, last;
     In<3> turn_past, back_past, root_past, turn_next, back_next, root_next;
     auto members() {
-        return std::tie(times, reach, first, split, last, turn_past, back_past, root_past, turn_next, back_next,
+        return std::tie(times, longest_lag, first, split, last, turn_past, back_past, root_past, turn_next, back_next,
                         root_next);
     }
 };
@@ -88,27 +88,27 @@ __attribute__((noinline)) void pivot_rows(const Number* row, Rows columns, Numbe
         pivot = larger(pivot, magnitude(x));
     }
 }
-template <class Number, class Place> AFA_INLINE void exchange(Place& kept, Number& waiting, Number gap, Number sign) {
-    const Number before = kept, x = waiting;
+template <class Number, class Place> AFA_INLINE void exchange(Place& kept, Number& pending, Number gap, Number sign) {
+    const Number before = kept, x = pending;
     kept = where_positive(gap, Number(sign * x), before);
-    waiting = where_positive(gap, before, x);
+    pending = where_positive(gap, before, x);
 }
-// (pivot, X) in units of the largest of them, where squares would lose digits, or all of them; rest = |X|^2. The unit.
-template <class Number> __attribute__((noinline)) Number rescale_pivot(Number* X, int columns, Number& pivot, Number& rest) {
+// (pivot, X) in units of the largest of them, where squares would lose digits, or all of them; sigma = |X|^2. The unit.
+template <class Number> __attribute__((noinline)) Number rescale_pivot(Number* X, int columns, Number& pivot, Number& sigma) {
     Number unit = magnitude(pivot);
     for (int c = 0; c < columns; c++) unit = larger(unit, magnitude(X[c]));
     unit = where_positive(unit, unit, spread<Number>(1.0));
     pivot /= unit;
-    rest = Number{};
-    for (int c = 0; c < columns; c++) X[c] /= unit, rest += X[c] * X[c];
+    sigma = Number{};
+    for (int c = 0; c < columns; c++) X[c] /= unit, sigma += X[c] * X[c];
     return unit;
 }
-// Another row (entry, X) after the reflection by (u, own), beta = 2 / u^T u; nothing where rest is 0.
+// Another row (entry, X) after the reflection by (u, own), beta = 2 / u^T u; nothing where sigma is 0.
 template <int COLUMNS, class Place, class Number>
-AFA_INLINE void reflect(Place& place, Number* X, const Number* own, Number u, Number beta, Number rest, int columns) {
+AFA_INLINE void reflect(Place& place, Number* X, const Number* own, Number u, Number beta, Number sigma, int columns) {
     const Number entry = place;
     const Number dot = beta * (u * entry + sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * X[c]; }));
-    place = where_positive(rest, Number(u * dot - entry), entry);
+    place = where_positive(sigma, Number(u * dot - entry), entry);
     each<COLUMNS>(0, columns, [&](int c) AFA_HERE { X[c] -= dot * own[c]; });
 }
 
@@ -120,19 +120,19 @@ template <int PIVOTS, int COLUMNS, bool Graded = false, class Number>
 AFA_INLINE void append(Number* L, int stride, Number* X, int step, int pivots, int rows, int columns) {
     each<PIVOTS>(0, pivots, [&](int a) AFA_HERE {
         Number *own = X + a * step, head = L[a * stride + a], unit = spread<Number>(1.0);
-        Number rest = sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
-        if (Graded && !all_between(Number(head * head - rest), 0.0, HUGE_VAL)) {
+        Number sigma = sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
+        if (Graded && !all_between(Number(head * head - sigma), 0.0, HUGE_VAL)) {
             pivot_rows(own, columns, head, [&](int c, Number gap, Number sign) {
                 for (int b = a; b < rows; b++) exchange(L[b * stride + a], X[b * step + c], gap, sign);
             });
-            head = L[a * stride + a], rest = sum_of<0, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
+            head = L[a * stride + a], sigma = sum_of<0, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
         }
-        if (__builtin_expect(!all_between(Number(head * head + rest), LEAST_SQUARE, LARGEST_SQUARE), 0))
-            unit = rescale_pivot(own, columns, head, rest);
-        const Number norm = root(Number(head * head + rest)), u = head + norm;
-        const Number beta = where_positive(rest, Number(1.0 / (norm * u)), Number{});
+        if (__builtin_expect(!all_between(Number(head * head + sigma), LEAST_SQUARE, LARGEST_SQUARE), 0))
+            unit = rescale_pivot(own, columns, head, sigma);
+        const Number norm = root(Number(head * head + sigma)), u = head + norm;
+        const Number beta = where_positive(sigma, Number(1.0 / (norm * u)), Number{});
         L[a * stride + a] = norm * unit;
-        each<PIVOTS>(a + 1, rows, [&](int b) AFA_HERE { reflect<COLUMNS>(L[b * stride + a], X + b * step, own, u, beta, rest, columns); });
+        each<PIVOTS>(a + 1, rows, [&](int b) AFA_HERE { reflect<COLUMNS>(L[b * stride + a], X + b * step, own, u, beta, sigma, columns); });
     });
 }
 // Inverse of a lower triangular matrix (n, n), row by row: exact zeros, small errors.
@@ -147,30 +147,30 @@ template <int N> AFA_INLINE void invert_lower(const Pack* L, Pack* out, int n) {
 }
 
 // One pack of queries on its way through the observations. D: dimension of the state (0: at run time).
-template <int D> struct Walk {
+template <int D> struct PairRecursion {
     const Flow& flow;
-    const Sight& sight;
+    const Channels& channels;
     const Queries& queries;
     int d_;
     int r;                                       // most rows of an observation
     bool partial, whole, level;                  // are there ranks < d, = d; do all coordinates grow alike
     bool faint = false;                          // may anything be left of an observation by less than e^-300
     int64_t query[W];                            // of each lane
-    Pack time, reach, from, to;                  // from <= j < to: observations of this side
+    Pack time, longest_lag, from, to;                  // from <= j < to: observations of this side
     Scratch<Pack, D * D> turn, back, noise;      // E, E^-1, root of V
-    Scratch<Pack, D> growth, factor;             // c tau + kappa, and e^ of it
+    Scratch<Pack, D> growth, factor;             // c tau + exponent, and e^ of it
     Scratch<Pack, D * D> G, T;                   // the equation: (r, d), (r, r)
     Scratch<Pack, D * D> H, U, M, L, X, out, kept_G, kept_T;   // work space
     Scratch<Pack, D> size;
 
-    Walk(const Flow& f, const Sight& s, const Queries& q)
-        : flow(f), sight(s), queries(q), d_(static_cast<int>(f.rate.shape[0])), r(static_cast<int>(s.C.shape[1])), partial(false),
+    PairRecursion(const Flow& f, const Channels& s, const Queries& q)
+        : flow(f), channels(s), queries(q), d_(static_cast<int>(f.rate.shape[0])), r(static_cast<int>(s.C.shape[1])), partial(false),
           whole(s.inverse.shape[0] > 0), level(true), turn(d_ * d_), back(d_ * d_), noise(d_ * d_), growth(d_),
           factor(d_), G(d_ * d_), T(d_ * d_), H(d_ * d_), U(d_ * d_), M(d_ * d_), L(d_ * d_), X(d_ * d_),
           out(d_ * d_), kept_G(d_ * d_), kept_T(d_ * d_), size(d_) {
         const int d = dim();
         for (int64_t j = 0; j < s.rank.shape[0]; j++) partial = partial || s.rank[j] < d;
-        for (int k = 1; k < d; k++) level = level && f.rate[k] == f.rate[0] && f.quiet[k] == f.quiet[0];
+        for (int k = 1; k < d; k++) level = level && f.rate[k] == f.rate[0] && f.unit_rate[k] == f.unit_rate[0];
     }
 
     AFA_INLINE int dim() const { return D ? D : d_; }
@@ -182,10 +182,10 @@ template <int D> struct Walk {
         for (int l = 0; l < W; l++) {
             query[l] = start + l < n ? start + l : -1;
             t[l] = query[l] < 0 ? 0.0 : queries.times[query[l]];
-            far[l] = query[l] < 0 ? 0.0 : queries.reach[query[l]];
+            far[l] = query[l] < 0 ? 0.0 : queries.longest_lag[query[l]];
         }
         time = load<W>(t);
-        reach = load<W>(far);
+        longest_lag = load<W>(far);
         const int64_t last = flow.stamps.shape[0] - 1;
         faint = false;
         for (int l = 0; l < W; l++)
@@ -227,7 +227,7 @@ template <int D> struct Walk {
             for (int l = 0; l < W; l++)
                 if (begins[l] == j) begin<PAST>(l);
             const Pack apart = time - flow.stamps[j];
-            look<AGAINST>(j, magnitude(apart));
+            form_equation<AGAINST>(j, magnitude(apart));
             equation(j);
             if (k + 1 < high - low) advance<AGAINST>(PAST ? j : j + 1);
         }
@@ -279,14 +279,14 @@ template <int D> struct Walk {
     }
 
     // G and T of observation j at these lags.
-    template <bool AGAINST> void look(int64_t j, Pack lag) {
+    template <bool AGAINST> void form_equation(int64_t j, Pack lag) {
         const int d = dim();
-        const int rank = static_cast<int>(sight.rank[j]);
+        const int rank = static_cast<int>(channels.rank[j]);
         grow(lag, AGAINST ? 1.0 : -1.0, AGAINST ? -FLOOR : -2 * FLOOR);
         if constexpr (AGAINST) {
-            if (whole && rank == d) against_whole(sight.inverse.row(j));
-            else against_partial(j, rank, lag);
-        } else along(sight.C.row(j), rank);
+            if (whole && rank == d) against_full_rank(channels.inverse.row(j));
+            else against_rank_deficient(j, rank, lag);
+        } else with_flow(channels.C.row(j), rank);
         const Pack row = spread<Pack>(static_cast<double>(j));
         const auto used = (row >= from) & (row < to);
         for (int a = 0; a < r; a++) {
@@ -294,17 +294,17 @@ template <int D> struct Walk {
             for (int b = 0; b < r; b++) T[a * r + b] = used && a < rank && b < rank ? T[a * r + b] : Pack{};
         }
     }
-    // growth = c lag + sign kappa; factor = e^growth, from e^low on (below -300: 0).
+    // growth = c lag + sign exponent; factor = e^growth, from e^low on (below -300: 0).
     void grow(Pack lag, double sign, double low) {
         const int d = dim();
         for (int k = 0; k < d; k++) {
-            const double c = flow.rate[k], q = flow.quiet[k];
-            if (k > 0 && c == flow.rate[k - 1] && q == flow.quiet[k - 1]) {
+            const double c = flow.rate[k], q = flow.unit_rate[k];
+            if (k > 0 && c == flow.rate[k - 1] && q == flow.unit_rate[k - 1]) {
                 growth[k] = growth[k - 1];
                 factor[k] = factor[k - 1];
                 continue;
             }
-            growth[k] = c * lag + (sign * q) * reach;
+            growth[k] = c * lag + (sign * q) * longest_lag;
             if (c == 0.0 && q == 0.0) {
                 factor[k] = spread<Pack>(1.0);
                 continue;
@@ -314,8 +314,8 @@ template <int D> struct Walk {
         }
     }
 
-    // U^T x_i = M y + noise: white (V + M M^T) white^T = I, here with U = I and M = e^kappa Phi C^-1.
-    void against_whole(const double* inverse) {
+    // U^T x_i = M y + noise: white (V + M M^T) white^T = I, here with U = I and M = e^exponent Phi C^-1.
+    void against_full_rank(const double* inverse) {
         const int d = dim();
         fill<D, D>(&M[0], d, d, [&](int i, int c) AFA_HERE {
             return factor[i] * sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return turn[i * d + e] * inverse[e * d + c]; });
@@ -332,19 +332,19 @@ template <int D> struct Walk {
         });
     }
 
-    // With U an orthonormal basis of the rows of H = C Phi^-1 e^-kappa and M = (H U)^-1: the directions of H are
+    // With U an orthonormal basis of the rows of H = C Phi^-1 e^-exponent and M = (H U)^-1: the directions of H are
     // used, never its size. Each order of growth has an echelon form of its own.
-    void against_partial(int64_t j, int rank, Pack lag) {
+    void against_rank_deficient(int64_t j, int rank, Pack lag) {
         const int d = dim();
-        const int64_t n = sight.rank.shape[0], orders = sight.echelon.shape[0];
-        const bool rotated = sight.rotation.shape[0] > 0;
+        const int64_t n = channels.rank.shape[0], orders = channels.echelon.shape[0];
+        const bool rotated = channels.rotation.shape[0] > 0;
         for (int64_t o = 0; o < orders; o++) {
             const int64_t at = o * n + j;
-            by_directions(sight.echelon.data + at * r * d, rotated ? sight.rotation.data + at * r * r : nullptr, rank);
+            by_directions(channels.echelon.data + at * r * d, rotated ? channels.rotation.data + at * r * r : nullptr, rank);
             if (orders == 1) return;
             Pack passed = {};   // how many changes of order lie between query and observation
             for (int64_t c = 0; c + 1 < orders; c++)
-                passed += lag > sight.change[c] * reach ? spread<Pack>(1.0) : Pack{};
+                passed += lag > channels.change[c] * longest_lag ? spread<Pack>(1.0) : Pack{};
             const auto here = passed == spread<Pack>(static_cast<double>(o));
             for (int i = 0; i < d * d; i++) kept_G[i] = here ? G[i] : kept_G[i];
             for (int i = 0; i < r * r; i++) kept_T[i] = here ? T[i] : kept_T[i];
@@ -400,8 +400,8 @@ template <int D> struct Walk {
             for (int b = 0; b < rank; b++) T[a * r + b] = M[a * rank + b];
     }
 
-    // y = H xi_i + noise of covariance I + C V C^T, H = C Phi e^-kappa.
-    void along(const double* C, int rank) {
+    // y = H xi_i + noise of covariance I + C V C^T, H = C Phi e^-exponent.
+    void with_flow(const double* C, int rank) {
         const int d = dim();
         for (int a = 0; a < rank; a++) {
             each<D>(0, d, [&](int k) AFA_HERE {

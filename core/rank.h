@@ -50,19 +50,19 @@ constexpr const char* SIZES = "block(d)<d unit(d) rate(d) A(d,d) ";
 // each block (Osborne, J. ACM 7 (1960) 338-345, all components at once by half a step each).
 inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> unit, Out<1> rate) {
     const int d = static_cast<int>(A.shape[0]);
-    Scratch<double, 0> size(d * d), reach(d * d), factor(d);
+    Scratch<double, 0> size(d * d), reachable(d * d), factor(d);
     for (int i = 0; i < d; i++)
         for (int j = 0; j < d; j++) {
             size[i * d + j] = std::fabs(A.row(i)[j]);
-            reach[i * d + j] = i == j || size[i * d + j] > 0.0 ? 1.0 : 0.0;
+            reachable[i * d + j] = i == j || size[i * d + j] > 0.0 ? 1.0 : 0.0;
         }
     for (int k = 0; k < d; k++)                                              // Warshall
         for (int i = 0; i < d; i++)
-            for (int j = 0; j < d; j++) reach[i * d + j] = larger(reach[i * d + j], reach[i * d + k] * reach[k * d + j]);
+            for (int j = 0; j < d; j++) reachable[i * d + j] = larger(reachable[i * d + j], reachable[i * d + k] * reachable[k * d + j]);
     for (int i = 0; i < d; i++) {
         unit[i] = 1.0, rate[i] = 0.0;
         int64_t first = 0;
-        while (reach[i * d + first] == 0.0 || reach[first * d + i] == 0.0) first++;
+        while (reachable[i * d + first] == 0.0 || reachable[first * d + i] == 0.0) first++;
         block[i] = first;
     }
     for (int round = 0; round < 200; round++) {                              // rows and columns of about equal sums
@@ -94,13 +94,13 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
 // What rounding may have done to an answer: barely, the largest relative rounding of what determines a direction; hidden, by how
 // many standard deviations an observation is off that counted as showing nothing of one, or by which rows that determine them cancel; lost, the
 // largest variance of a prediction over that of its observation.
-struct Doubts {
+struct RoundingMeasures {
     double barely = 0.0, hidden = 0.0, lost = 0.0;
     void write(double* out) const { out[0] = barely, out[1] = hidden, out[2] = lost; }
 };
 
 // Directions at work: q columns of d entries, of which those from `first` on are open.
-struct OpenDirections {
+struct DiffuseDirections {
     int d, q, first = 0;
     bool scaled = false;                     // only the direction counts, never its size: see `forget`
     double steps = 0;                        // k
@@ -113,12 +113,12 @@ struct OpenDirections {
     Scratch<double, 0> column;               // (d)
     Scratch<double, 0> grown;                // (q): where directions are scaled, the logarithm of what a step has made of their size
 
-    OpenDirections(int64_t d_, int64_t q_)
+    DiffuseDirections(int64_t d_, int64_t q_)
         : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), late(q_ * d_), w(q_), noise(q_), below(q_), own(q_), hidden(q_),
           added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_), grown(q_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
-    void copy(const OpenDirections& from) {
+    void copy(const DiffuseDirections& from) {
         first = from.first, steps = from.steps;
         std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
@@ -129,16 +129,16 @@ struct OpenDirections {
 };
 
 // Begin with the columns of D (q, d), by columns, right to one rounding each.
-inline void open_directions(const double* D, OpenDirections& open) {
-    const int d = open.d;
-    open.first = 0, open.steps = 0;
-    for (int j = 0; j < open.q; j++) {
-        open.hidden[j] = 0.0;
+inline void begin_diffuse(const double* D, DiffuseDirections& diffuse) {
+    const int d = diffuse.d;
+    diffuse.first = 0, diffuse.steps = 0;
+    for (int j = 0; j < diffuse.q; j++) {
+        diffuse.hidden[j] = 0.0;
         for (int i = 0; i < d; i++) {
             const double x = D[j * d + i];
-            open.direction(j)[i] = x;
-            open.peak[j * d + i] = std::fabs(x), open.late[j * d + i] = 0.0;
-            for (int l = 0; l < d; l++) open.error(j)[i * d + l] = i == l ? x * x : 0.0;
+            diffuse.direction(j)[i] = x;
+            diffuse.peak[j * d + i] = std::fabs(x), diffuse.late[j * d + i] = 0.0;
+            for (int l = 0; l < d; l++) diffuse.error(j)[i * d + l] = i == l ? x * x : 0.0;
         }
     }
 }
@@ -221,10 +221,10 @@ inline void forget(const ComponentSizes& sizes, double* n, double* peak, double*
 }
 
 // Entry i of direction j counts as 0 up to this size.
-inline double rounding(OpenDirections& open, int j, int i) {
-    const double square = open.error(j)[i * open.d + i];
-    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(open.direction(j)[i])) +
-           EPS * std::fabs(open.late[j * open.d + i]);
+inline double rounding(DiffuseDirections& diffuse, int j, int i) {
+    const double square = diffuse.error(j)[i * diffuse.d + i];
+    return RANK * EPS * (std::sqrt(square > 0.0 ? square : 0.0) + std::fabs(diffuse.direction(j)[i])) +
+           EPS * std::fabs(diffuse.late[j * diffuse.d + i]);
 }
 
 // Where only the direction counts: n_i <- e^{growth_i - top} n_i, top (returned) the largest growth of an entry that is more than its
@@ -255,19 +255,19 @@ inline void add_late(const ComponentSizes& sizes, double stamp, const double* n,
 
 // n <- F n for all open directions, F by columns, over a step of length tau; stamp: size of its time stamps. rate (d), where directions are
 // scaled: n <- e^{rate tau} F n.
-inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, OpenDirections& open,
+inline void carry_directions(const double* F, double tau, double stamp, const ComponentSizes& sizes, DiffuseDirections& diffuse,
                              const double* rate = nullptr) {
-    const int d = open.d;
-    if (open.first == open.q || (rate == nullptr && is_identity(F, d))) return;
-    open.steps += 1.0;
-    step_sizes(F, tau, sizes, &open.moved[0], &open.size[0], d);
+    const int d = diffuse.d;
+    if (diffuse.first == diffuse.q || (rate == nullptr && is_identity(F, d))) return;
+    diffuse.steps += 1.0;
+    step_sizes(F, tau, sizes, &diffuse.moved[0], &diffuse.size[0], d);
     for (int i = 0; i < d; i++)
-        for (int l = 0; l < d; l++) open.lift[i * d + l] = undecayed(F, sizes, &open.moved[0], i, l, d);
-    const double grown = 1.0 + 1.0 / open.steps, fresh = 1.0 + open.steps;
-    double* x = &open.column[0];
-    for (int j = open.first; j < open.q; j++) {
-        double *n = open.direction(j), *Omega = open.error(j), *added = &open.added[j * d], *half = &open.moved[0];
-        double *peak = &open.peak[j * d], *late = &open.late[j * d];
+        for (int l = 0; l < d; l++) diffuse.lift[i * d + l] = undecayed(F, sizes, &diffuse.moved[0], i, l, d);
+    const double grown = 1.0 + 1.0 / diffuse.steps, fresh = 1.0 + diffuse.steps;
+    double* x = &diffuse.column[0];
+    for (int j = diffuse.first; j < diffuse.q; j++) {
+        double *n = diffuse.direction(j), *Omega = diffuse.error(j), *added = &diffuse.added[j * d], *half = &diffuse.moved[0];
+        double *peak = &diffuse.peak[j * d], *late = &diffuse.late[j * d];
         for (int i = 0; i < d; i++) {
             x[i] = 0.0;
             for (int l = 0; l < d; l++) x[i] += F[l * d + i] * late[l];
@@ -277,11 +277,11 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
             x[i] = added[i] = 0.0;
             for (int l = 0; l < d; l++) {
                 x[i] += F[l * d + i] * n[l];
-                added[i] += open.size[i * d + l] * std::fabs(n[l]);
+                added[i] += diffuse.size[i * d + l] * std::fabs(n[l]);
             }
         }
         for (int i = 0; i < d; i++)
-            for (int l = 0; l < d; l++) peak[i] = larger(peak[i], open.lift[i * d + l] * peak[l]);
+            for (int l = 0; l < d; l++) peak[i] = larger(peak[i], diffuse.lift[i * d + l] * peak[l]);
         for (int i = 0; i < d; i++) n[i] = x[i];
         for (int i = 0; i < d * d; i++) half[i] = 0.0;
         for (int l = 0; l < d; l++)                                          // F Omega
@@ -297,7 +297,7 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
         if (rate != nullptr) {
             for (int i = 0; i < d; i++) x[i] = rate[i] * tau;
             double most = 0.0;
-            open.grown[j] = level_growth(n, x, d, [&](int i) { return rounding(open, j, i); });
+            diffuse.grown[j] = level_growth(n, x, d, [&](int i) { return rounding(diffuse, j, i); });
             for (int i = 0; i < d; i++) most = larger(most, std::fabs(n[i]));
             for (int i = 0; i < d; i++)                                      // rounding of what is slower, up to the size of n
                 if (const double rough = x[i] * EPS * std::sqrt(larger(Omega[i * d + i], 0.0)); x[i] > 1.0 && rough > most) x[i] *= most / rough;
@@ -306,7 +306,7 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
             for (int i = 0; i < d; i++) late[i] = std::fabs(late[i] * x[i]) * EPS > most ? most / EPS : late[i] * x[i];
         }
         add_late(sizes, stamp, n, late, d);
-        forget(sizes, n, peak, x, d, open.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
+        forget(sizes, n, peak, x, d, diffuse.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
             for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
             late[i] = 0.0;
         });
@@ -314,17 +314,17 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
 }
 
 // |h late_j|
-inline double shown_late(const double* h, OpenDirections& open, int j) {
+inline double shown_late(const double* h, DiffuseDirections& diffuse, int j) {
     double x = 0.0;
-    for (int i = 0; i < open.d; i++) x += h[i] * open.late[j * open.d + i];
+    for (int i = 0; i < diffuse.d; i++) x += h[i] * diffuse.late[j * diffuse.d + i];
     return std::fabs(x);
 }
 
 // h n_j and its rounding in EPS: `noise`, of which `own` is not that of stamps. h Omega h^T is known to a rounding of its terms, which
 // cancel where they have been turned away.
-inline double shown(const double* h, OpenDirections& open, int j, double& noise, double& own) {
-    const int d = open.d;
-    const double *n = open.direction(j), *Omega = open.error(j);
+inline double observed(const double* h, DiffuseDirections& diffuse, int j, double& noise, double& own) {
+    const int d = diffuse.d;
+    const double *n = diffuse.direction(j), *Omega = diffuse.error(j);
     double x = 0.0, size = 0.0, square = 0.0, terms = 0.0;
     for (int i = 0; i < d; i++) {
         x += h[i] * n[i];
@@ -336,26 +336,26 @@ inline double shown(const double* h, OpenDirections& open, int j, double& noise,
             }
     }
     own = std::sqrt((square > 0.0 ? square : 0.0) + d * EPS * terms) + size;
-    noise = own + shown_late(h, open, j) / RANK;
+    noise = own + shown_late(h, diffuse, j) / RANK;
     return x;
 }
 inline bool is_rounding(double x, double noise) { return std::fabs(x) <= RANK * EPS * noise; }
 
 // w_j = h n_j for the open directions, 0 where it is only rounding, and its rounding `noise`; whether any of them is seen.
-inline bool look(const double* h, OpenDirections& open) {
+inline bool observes(const double* h, DiffuseDirections& diffuse) {
     bool any = false;
-    for (int j = open.first; j < open.q; j++) {
-        const double w = shown(h, open, j, open.noise[j], open.own[j]);
-        const bool nothing = is_rounding(w, open.noise[j]);
-        open.w[j] = nothing ? 0.0 : w, open.below[j] = nothing ? std::fabs(w) : 0.0;
-        any = any || open.w[j] != 0.0;
+    for (int j = diffuse.first; j < diffuse.q; j++) {
+        const double w = observed(h, diffuse, j, diffuse.noise[j], diffuse.own[j]);
+        const bool nothing = is_rounding(w, diffuse.noise[j]);
+        diffuse.w[j] = nothing ? 0.0 : w, diffuse.below[j] = nothing ? std::fabs(w) : 0.0;
+        any = any || diffuse.w[j] != 0.0;
     }
     return any;
 }
 
-// n <- F n and `touch` (what counts as 0) after one step: k steps F (k, d, d), by columns, of lengths tau between
-// stamps of a size, directions and touch (k, q, d); scaled: as in `forget`, growth (k, d) to the power of e beside F.
-inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> touch, In<2> growth,
+// n <- F n and `tolerance` (what counts as 0) after one step: k steps F (k, d, d), by columns, of lengths tau between
+// stamps of a size, directions and tolerance (k, q, d); scaled: as in `forget`, growth (k, d) to the power of e beside F.
+inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes sizes, Out<3> directions, Out<3> tolerance, In<2> growth,
                             bool scaled) {
     const int d = static_cast<int>(F.shape[1]), q = static_cast<int>(directions.shape[1]);
     Scratch<double, 0> size(d * d), largest(d * d), moved(d), rough(d), whole(d), factor(d), late(d);
@@ -364,7 +364,7 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
         if (!scaled && is_identity(step, d)) continue;
         step_sizes(step, tau[k], sizes, &largest[0], &size[0], d);
         for (int j = 0; j < q; j++) {
-            double *n = directions.row(k) + j * d, *t = touch.row(k) + j * d;
+            double *n = directions.row(k) + j * d, *t = tolerance.row(k) + j * d;
             for (int i = 0; i < d; i++) {
                 moved[i] = rough[i] = 0.0;
                 whole[i] = std::fabs(n[i]), late[i] = 0.0;
@@ -389,21 +389,21 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
     }
 }
 
-// After `look` saw something: turn the open directions so that the first one alone is seen by h, and close it.
+// After `observes` saw something: turn the open directions so that the first one alone is seen by h, and close it.
 //
-// turn(j, l, cos, back, sin, slip) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
+// turn(j, l, cos, back, sin, angle_error) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
 // else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what h
 // still shows of it, which is only rounding and small beside n_1, but may not be beside n_l (where directions are scaled, of those
-// alone that no rotation has turned). slip: how far rounding may have turned it.
+// alone that no rotation has turned). angle_error: how far rounding may have turned it.
 // What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
-template <class Turn> inline double take_direction(const double* h, OpenDirections& open, Turn turn) {
-    const int d = open.d, first = open.first;
-    double *w = &open.w[0], *noise = &open.noise[0], *own = &open.own[0];
-    for (int i = first * d; i < open.q * d; i++) open.turned[i] = 0.0;
-    auto move = [&](int j, double c, double back, double s, double slip) {
-        double *a = open.direction(first), *b = open.direction(j), *p = &open.peak[first * d], *r = &open.peak[j * d];
-        double *A = open.error(first), *B = open.error(j), *fresh = &open.turned[j * d];
-        double *u = &open.late[first * d], *v = &open.late[j * d];
+template <class Turn> inline double close_direction(const double* h, DiffuseDirections& diffuse, Turn turn) {
+    const int d = diffuse.d, first = diffuse.first;
+    double *w = &diffuse.w[0], *noise = &diffuse.noise[0], *own = &diffuse.own[0];
+    for (int i = first * d; i < diffuse.q * d; i++) diffuse.turned[i] = 0.0;
+    auto move = [&](int j, double c, double back, double s, double angle_error) {
+        double *a = diffuse.direction(first), *b = diffuse.direction(j), *p = &diffuse.peak[first * d], *r = &diffuse.peak[j * d];
+        double *A = diffuse.error(first), *B = diffuse.error(j), *fresh = &diffuse.turned[j * d];
+        double *u = &diffuse.late[first * d], *v = &diffuse.late[j * d];
         for (int i = 0; i < d; i++) {
             const double x = a[i], y = b[i], most = p[i], early = u[i];
             u[i] = c * early + back * v[i], v[i] = c * v[i] - s * early;
@@ -415,40 +415,40 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             const double x = A[i], y = B[i];
             A[i] = c * c * x + back * back * y, B[i] = s * s * x + c * c * y;
         }
-        const double most = open.hidden[first];
-        open.hidden[first] = std::fabs(c) * most + std::fabs(back) * open.hidden[j];
-        open.hidden[j] = std::fabs(c) * open.hidden[j] + std::fabs(s) * most;
-        turn(first, j, c, back, s, slip);
+        const double most = diffuse.hidden[first];
+        diffuse.hidden[first] = std::fabs(c) * most + std::fabs(back) * diffuse.hidden[j];
+        diffuse.hidden[j] = std::fabs(c) * diffuse.hidden[j] + std::fabs(s) * most;
+        turn(first, j, c, back, s, angle_error);
     };
     int clearest = first;
-    for (int j = first + 1; j < open.q; j++)
+    for (int j = first + 1; j < diffuse.q; j++)
         if (std::fabs(w[j]) * noise[clearest] > std::fabs(w[clearest]) * noise[j]) clearest = j;
     if (clearest != first) {                                                 // the clearest one first: angles are exact
         move(clearest, 0.0, 1.0, 1.0, 0.0);
         std::swap(w[first], w[clearest]);
         std::swap(own[first], own[clearest]);
     }
-    for (int j = first + 1; j < open.q; j++) {
+    for (int j = first + 1; j < diffuse.q; j++) {
         if (w[j] == 0.0) continue;
         const double x = j == clearest ? -w[j] : w[j];                       // an exchange changed its sign
         const double length = std::hypot(w[first], x), c = w[first] / length, s = x / length;
-        const double slip = RANK * EPS * (std::fabs(c) * own[j] + std::fabs(s) * own[first]) / length;
+        const double angle_error = RANK * EPS * (std::fabs(c) * own[j] + std::fabs(s) * own[first]) / length;
         own[first] = std::fabs(c) * own[first] + std::fabs(s) * own[j];
         w[first] = length, w[j] = 0.0;
-        move(j, c, s, s, slip);
+        move(j, c, s, s, angle_error);
     }
     const double seen = w[first];
-    const double* n = open.direction(first);
-    double *Pi = &open.size[0], *half = &open.moved[0];
-    for (int j = first + 1; j < open.q; j++) {
-        double *m = open.direction(j), *Omega = open.error(j), *fresh = &open.turned[j * d], left = 0.0;
+    const double* n = diffuse.direction(first);
+    double *Pi = &diffuse.size[0], *half = &diffuse.moved[0];
+    for (int j = first + 1; j < diffuse.q; j++) {
+        double *m = diffuse.direction(j), *Omega = diffuse.error(j), *fresh = &diffuse.turned[j * d], left = 0.0;
         bool turned = false;
         for (int i = 0; i < d; i++) {
             turned = turned || fresh[i] != 0.0;
             left += h[i] * m[i];
         }
         auto add_late_error = [&] {                                         // n_j moves along n_1 with the time of the row
-            const double late = shown_late(h, open, j) / std::fabs(seen);
+            const double late = shown_late(h, diffuse, j) / std::fabs(seen);
             if (late == 0.0) return;
             for (int i = 0; i < d; i++)
                 for (int l = 0; l < d; l++) Omega[i * d + l] += late / RANK * n[i] * (late / RANK * n[l]);
@@ -458,7 +458,7 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
             add_late_error();
             continue;
         }
-        if (!(turned && open.scaled)) {                                      // the shear
+        if (!(turned && diffuse.scaled)) {                                      // the shear
             for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i], fresh[i] = 0.0;
             move(j, 1.0, 0.0, left / seen, turned ? 0.0 : RANK * EPS * own[j] / std::fabs(seen));
         }
@@ -476,7 +476,7 @@ template <class Turn> inline double take_direction(const double* h, OpenDirectio
         for (int i = 0; i < d; i++) Omega[i * d + i] += fresh[i] * fresh[i];
         add_late_error();
     }
-    open.first++;
+    diffuse.first++;
     return seen;
 }
 

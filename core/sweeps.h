@@ -26,13 +26,13 @@ struct Observations {
 };
 // Queries use the observations first <= k < last, their past ends at split. Fq, Nq lead from the last past
 // observation to the query, Fn, Nn from the query to the first future one.
-struct Stops {
+struct QuerySteps {
     Index<1> first, split, last;
     In<3> Fq, Nq, Fn, Nn;
     auto members() { return std::tie(first, split, last, Fq, Nq, Fn, Nn); }
 };
 // Of every query: a (P, n, d, m), B and L (P, n, d, d), and [R | s] (P, n, d, d + m).
-struct Found {
+struct SweepResult {
     Out<4> a, B, L, tri;
     auto members() { return std::tie(a, B, L, tri); }
 };
@@ -41,7 +41,7 @@ struct Found {
 template <int D, int M, class Number> struct Equations {
     static constexpr int MOST = 8;   // rows that wait to be rotated in together
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0;
-    int d_, m_, waiting = 0;
+    int d_, m_, pending = 0;
     Scratch<Number, WIDTH * D> t;
     Scratch<Number, WIDTH * MOST> rows;   // (d + m, MOST)
 
@@ -51,21 +51,21 @@ template <int D, int M, class Number> struct Equations {
     AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
     void clear() {
         for (int i = 0; i < width() * dim(); i++) t[i] = Number{};
-        waiting = 0;
+        pending = 0;
     }
     AFA_INLINE Number& left(int i, int k) { return t[k * dim() + i]; }   // R_ik, k >= i; from k = d on, s_i
-    __attribute__((noinline)) void settle() {
+    __attribute__((noinline)) void flush() {
         const int d = dim(), all = width();
-        if (waiting == 0) return;
+        if (pending == 0) return;
         for (int k = 0; k < all; k++)
-            for (int c = waiting; c < MOST; c++) rows[k * MOST + c] = Number{};
+            for (int c = pending; c < MOST; c++) rows[k * MOST + c] = Number{};
         append<D, MOST, true>(&t[0], d, &rows[0], MOST, d, all, MOST);
-        waiting = 0;
+        pending = 0;
     }
     // The next equation: coefficients, then right sides, are put to rows[k * MOST + column].
     AFA_INLINE int next() {
-        if (waiting == MOST) settle();
-        return waiting++;
+        if (pending == MOST) flush();
+        return pending++;
     }
 };
 
@@ -73,14 +73,14 @@ template <int D, int M, class Number> struct Equations {
 template <int D, int M, class Number> struct Sweep {
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0, MOST = Equations<D, M, Number>::MOST;
     int d_, m_;
-    Equations<D, M, Number> known;
+    Equations<D, M, Number> equations;
     Scratch<Number, WIDTH * D> x, work;
     Scratch<Number, D * D> L, root_;
     Scratch<Number, WIDTH> row;
     Scratch<Number, D> gain;
 
     Sweep(int64_t d, int64_t m)
-        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), known(d, m), x(d * (d + m)), work(d * (d + m)), L(d * d),
+        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), equations(d, m), x(d * (d + m)), work(d * (d + m)), L(d * d),
           root_(d * d), row(d + m), gain(d) {}
     AFA_INLINE int dim() const { return D ? D : d_; }
     AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
@@ -88,7 +88,7 @@ template <int D, int M, class Number> struct Sweep {
     // theta is the state: x = theta.
     void start() {
         const int d = dim(), all = width();
-        known.clear();
+        equations.clear();
         for (int i = 0; i < d * all; i++) x[i] = Number{};
         for (int i = 0; i < d * d; i++) L[i] = Number{};
         for (int i = 0; i < d; i++) x[i * all + i] = spread<Number>(1.0);
@@ -138,37 +138,37 @@ template <int D, int M, class Number> struct Sweep {
             const Number k = gain[i] / length;
             each<WIDTH>(0, all, [&](int j) AFA_HERE { x[i * all + j] += j < d ? -k * row[j] : k * row[j]; });
         });
-        const int c = known.next();
-        each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = row[j]; });
+        const int c = equations.next();
+        each<WIDTH>(0, all, [&](int j) AFA_HERE { equations.rows[j * MOST + c] = row[j]; });
     }
     // Equations [Y | s] in F x + N(0, V) as equations in x: (I + Y V Y^T)^{-1/2} [Y F | s].
-    void retreat(const double* F, const double* N) {
+    void predict_back(const double* F, const double* N) {
         const int d = dim(), all = width();
-        known.settle();
+        equations.flush();
         fill<D, D>(&work[0], d, d, [&](int i, int j) AFA_HERE {
             root_[i * d + j] = spread<Number>(i == j ? 1.0 : 0.0);
-            return sum_of<D, Number>(i > j ? i : j, d, [&](int l) AFA_HERE { return N[l * d + j] * known.left(i, l); });
+            return sum_of<D, Number>(i > j ? i : j, d, [&](int l) AFA_HERE { return N[l * d + j] * equations.left(i, l); });
         });
         append<D, D>(&root_[0], d, &work[0], d, d, d, d);                      // [root | 0] = [I | Y N] Theta
         each<D>(0, d, [&](int i) AFA_HERE {
             const Number pivot = 1.0 / root_[i * d + i];
             each<WIDTH>(0, all, [&](int j) AFA_HERE {
-                Number total = j < d ? Number{} : known.left(i, j);
-                if (j < d) each<D>(i, d, [&](int l) AFA_HERE { total += F[l * d + j] * known.left(i, l); });
+                Number total = j < d ? Number{} : equations.left(i, j);
+                if (j < d) each<D>(i, d, [&](int l) AFA_HERE { total += F[l * d + j] * equations.left(i, l); });
                 each<D>(0, i, [&](int l) AFA_HERE { total -= root_[i * d + l] * work[l * all + j]; });
                 work[i * all + j] = total * pivot;
             });
         });
-        known.clear();
+        equations.clear();
         for (int i = 0; i < d; i++) {
-            const int c = known.next();
-            each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = work[i * all + j]; });
+            const int c = equations.next();
+            each<WIDTH>(0, all, [&](int j) AFA_HERE { equations.rows[j * MOST + c] = work[i * all + j]; });
         }
     }
     // Equations size (h x = y) join those about the future.
     void collect(const double* h, const double* y, Number size) {
-        const int d = dim(), all = width(), c = known.next();
-        each<WIDTH>(0, all, [&](int j) AFA_HERE { known.rows[j * MOST + c] = size * (j < d ? h[j] : y[j - d]); });
+        const int d = dim(), all = width(), c = equations.next();
+        each<WIDTH>(0, all, [&](int j) AFA_HERE { equations.rows[j * MOST + c] = size * (j < d ? h[j] : y[j - d]); });
     }
 };
 
@@ -176,59 +176,59 @@ template <int D, int M, class Number> struct Sweep {
 template <int D, int M, class Number>
 void take_lane(Sweep<D, M, Number>& from, int l, Sweep<D, M, double>& to) {
     const int d = from.dim(), all = from.width();
-    from.known.settle();
-    for (int i = 0; i < d * all; i++) to.x[i] = lane(from.x[i], l), to.known.t[i] = lane(from.known.t[i], l);
+    from.equations.flush();
+    for (int i = 0; i < d * all; i++) to.x[i] = lane(from.x[i], l), to.equations.t[i] = lane(from.equations.t[i], l);
     for (int i = 0; i < d * d; i++) to.L[i] = lane(from.L[i], l);
-    to.known.waiting = 0;
+    to.equations.pending = 0;
 }
 // The equations of a sweep as rows (d, d + m), to `out`.
 template <int D, int M> void write_rows(Sweep<D, M, double>& s, double* out) {
     const int d = s.dim(), all = s.width();
-    s.known.settle();
+    s.equations.flush();
     for (int i = 0; i < d; i++)
-        for (int k = 0; k < all; k++) out[i * all + k] = k < i ? 0.0 : s.known.left(i, k);
+        for (int k = 0; k < all; k++) out[i * all + k] = k < i ? 0.0 : s.equations.left(i, k);
 }
 // Leaves what is known at query q (equations `future` (d, d + m) included) in entry `at` of what is found.
 template <int D, int M>
-void finish(Sweep<D, M, double>& s, const Stops& stops, int64_t q, bool begun, const double* future, const Found& found, int64_t at) {
+void finish(Sweep<D, M, double>& s, const QuerySteps& query_steps, int64_t q, bool begun, const double* future, const SweepResult& result, int64_t at) {
     const int d = s.dim(), all = s.width(), m = all - d;
-    if (begun) s.predict(stops.Fq.row(q), stops.Nq.row(q));
+    if (begun) s.predict(query_steps.Fq.row(q), query_steps.Nq.row(q));
     if (future != nullptr)
         for (int i = 0; i < d; i++) s.update(future + i * all, future + i * all + d, 1.0);
-    double *a = found.a.data + at * d * m, *B = found.B.data + at * d * d, *L = found.L.data + at * d * d;
+    double *a = result.a.data + at * d * m, *B = result.B.data + at * d * d, *L = result.L.data + at * d * d;
     for (int i = 0; i < d; i++) {
         for (int j = 0; j < m; j++) a[i * m + j] = s.x[i * all + d + j];
         for (int j = 0; j < d; j++) B[i * d + j] = s.x[i * all + j], L[i * d + j] = j > i ? 0.0 : s.L[i * d + j];
     }
-    write_rows(s, found.tri.data + at * d * all);
+    write_rows(s, result.tri.data + at * d * all);
 }
 
 // Queries start <= q < stop, in order, that use the same observations begin <= k < end (end = 0: none lie ahead).
 template <int D, int M>
-void sweep_group(const Observations& chain, const Stops& stops, const In<3>& y, const Found& found, int64_t start, int64_t stop,
+void sweep_group(const Observations& chain, const QuerySteps& query_steps, const In<3>& y, const SweepResult& result, int64_t start, int64_t stop,
                  int64_t begin, int64_t end, Sweep<D, M, double>& s, Sweep<D, M, double>& own, double* future) {
     const int64_t d = s.dim(), m = s.width() - d, size = d * s.width();
     const auto see = [&](int64_t k, auto&& use) {
         for (int64_t i = 0; i < chain.rank[k]; i++) use(chain.H.row(k) + i * d, y.row(k) + i * m);
     };
     int64_t q = stop - 1;
-    while (q >= start && stops.split[q] >= end) q--;
+    while (q >= start && query_steps.split[q] >= end) q--;
     s.start();
     for (int64_t k = end - 1; q >= start; k--) {
         see(k, [&](const double* h, const double* z) { s.collect(h, z, 1.0); });
-        for (; q >= start && stops.split[q] == k; q--) {
+        for (; q >= start && query_steps.split[q] == k; q--) {
             take_lane(s, 0, own);
-            own.retreat(stops.Fn.row(q), stops.Nn.row(q));
+            own.predict_back(query_steps.Fn.row(q), query_steps.Nn.row(q));
             write_rows(own, future + (q - start) * size);
         }
-        if (q >= start) s.retreat(chain.F.row(k), chain.N.row(k));
+        if (q >= start) s.predict_back(chain.F.row(k), chain.N.row(k));
     }
     s.start();
     q = start;
     for (int64_t k = begin; q < stop; k++) {
-        for (; q < stop && stops.split[q] <= k; q++) {
+        for (; q < stop && query_steps.split[q] <= k; q++) {
             take_lane(s, 0, own);
-            finish(own, stops, q, k > begin, stops.split[q] < end ? future + (q - start) * size : nullptr, found, q);
+            finish(own, query_steps, q, k > begin, query_steps.split[q] < end ? future + (q - start) * size : nullptr, result, q);
         }
         if (q == stop) break;
         if (k > begin) s.predict(chain.F.row(k), chain.N.row(k));
@@ -236,41 +236,41 @@ void sweep_group(const Observations& chain, const Stops& stops, const In<3>& y, 
     }
 }
 
-template <int D, int M> void sweep_groups(const Observations& chain, const Stops& stops, const In<3>& y, const Found& found) {
-    const int64_t n = stops.split.shape[0], d = chain.H.shape[2], m = y.shape[2];
+template <int D, int M> void sweep_groups(const Observations& chain, const QuerySteps& query_steps, const In<3>& y, const SweepResult& result) {
+    const int64_t n = query_steps.split.shape[0], d = chain.H.shape[2], m = y.shape[2];
     Sweep<D, M, double> s(d, m), own(d, m);
     bool causal = true;
-    for (int64_t q = 0; q < n; q++) causal = causal && stops.split[q] >= stops.last[q];
+    for (int64_t q = 0; q < n; q++) causal = causal && query_steps.split[q] >= query_steps.last[q];
     Scratch<double, 0> future(causal ? 1 : n * d * (d + m));
     for (int64_t begin = 0, stop = 0; begin < n; begin = stop) {
-        for (stop = begin + 1; stop < n && stops.first[stop] == stops.first[begin] &&
-                               (causal || stops.last[stop] == stops.last[begin]);)
+        for (stop = begin + 1; stop < n && query_steps.first[stop] == query_steps.first[begin] &&
+                               (causal || query_steps.last[stop] == query_steps.last[begin]);)
             stop++;
-        const int64_t end = causal ? 0 : stops.last[begin];
-        sweep_group(chain, stops, y, found, begin, stop, stops.first[begin], end, s, own, &future[0]);
+        const int64_t end = causal ? 0 : query_steps.last[begin];
+        sweep_group(chain, query_steps, y, result, begin, stop, query_steps.first[begin], end, s, own, &future[0]);
     }
 }
 // Weights 1: one sweep for all queries that use the same observations, or have none ahead; y (T, r, m).
-inline void sweep_shared(Observations chain, Stops stops, In<3> y, Found found) {
-    if (y.shape[2] != 1) return sweep_groups<0, 0>(chain, stops, y, found);
-    by_dimension(chain.H.shape[2], [&](auto D) { sweep_groups<decltype(D)::value, 1>(chain, stops, y, found); });
+inline void sweep_shared(Observations chain, QuerySteps query_steps, In<3> y, SweepResult result) {
+    if (y.shape[2] != 1) return sweep_groups<0, 0>(chain, query_steps, y, result);
+    by_dimension(chain.H.shape[2], [&](auto D) { sweep_groups<decltype(D)::value, 1>(chain, query_steps, y, result); });
 }
 
 // One pack of queries q0, q0 + 1, ... of one path, with the weights w (n, BUNDLE) of the observations from `low` on.
 template <int D>
-void sweep_pack(const Observations& chain, const Stops& stops, const double* y, int64_t low, const double* w, int64_t q0,
-                int count, const Found& found, int64_t at, Sweep<D, 1, Pack>& s, Sweep<D, 1, double>& own, double* future) {
+void sweep_pack(const Observations& chain, const QuerySteps& query_steps, const double* y, int64_t low, const double* w, int64_t q0,
+                int count, const SweepResult& result, int64_t at, Sweep<D, 1, Pack>& s, Sweep<D, 1, double>& own, double* future) {
     const int64_t d = s.dim(), r = chain.H.shape[1], size = d * s.width();
-    int64_t begin = stops.first[q0], middle = stops.split[q0], end = stops.last[q0], nearest = middle;
+    int64_t begin = query_steps.first[q0], middle = query_steps.split[q0], end = query_steps.last[q0], nearest = middle;
     double first[W] = {}, last[W] = {};
     for (int l = 0; l < count; l++) {
         const int64_t q = q0 + l;
-        first[l] = static_cast<double>(stops.first[q]);
-        last[l] = static_cast<double>(stops.last[q]);
-        begin = stops.first[q] < begin ? stops.first[q] : begin;
-        end = stops.last[q] > end ? stops.last[q] : end;
-        middle = stops.split[q] > middle ? stops.split[q] : middle;
-        nearest = stops.split[q] < nearest ? stops.split[q] : nearest;
+        first[l] = static_cast<double>(query_steps.first[q]);
+        last[l] = static_cast<double>(query_steps.last[q]);
+        begin = query_steps.first[q] < begin ? query_steps.first[q] : begin;
+        end = query_steps.last[q] > end ? query_steps.last[q] : end;
+        middle = query_steps.split[q] > middle ? query_steps.split[q] : middle;
+        nearest = query_steps.split[q] < nearest ? query_steps.split[q] : nearest;
     }
     const Pack from = load<W>(first), to = load<W>(last);
     // of the observation k in each lane, 0 where the query does not use it
@@ -284,30 +284,30 @@ void sweep_pack(const Observations& chain, const Stops& stops, const double* y, 
         for (int64_t i = 0; i < chain.rank[k]; i++) s.collect(chain.H.row(k) + i * d, y + k * r + i, size_k);
         for (int l = 0; l < count; l++) {
             const int64_t q = q0 + l;
-            if (stops.split[q] != k || k >= stops.last[q]) continue;
+            if (query_steps.split[q] != k || k >= query_steps.last[q]) continue;
             take_lane(s, l, own);
-            own.retreat(stops.Fn.row(q), stops.Nn.row(q));
+            own.predict_back(query_steps.Fn.row(q), query_steps.Nn.row(q));
             write_rows(own, future + l * size);
         }
-        if (k > nearest) s.retreat(chain.F.row(k), chain.N.row(k));
+        if (k > nearest) s.predict_back(chain.F.row(k), chain.N.row(k));
     }
     s.start();
     for (int64_t k = begin; k <= middle; k++) {
         for (int l = 0; l < count; l++) {
             const int64_t q = q0 + l;
-            if (stops.split[q] != k) continue;
+            if (query_steps.split[q] != k) continue;
             own.start();
-            if (k > stops.first[q]) take_lane(s, l, own);
-            finish(own, stops, q, k > stops.first[q], k < stops.last[q] ? future + l * size : nullptr, found, at + q);
+            if (k > query_steps.first[q]) take_lane(s, l, own);
+            finish(own, query_steps, q, k > query_steps.first[q], k < query_steps.last[q] ? future + l * size : nullptr, result, at + q);
         }
         if (k == middle) break;
         if (k > begin) s.predict(chain.F.row(k), chain.N.row(k));
         for (int l = 0; l < count; l++) {   // a query whose window begins here
-            if (k != stops.first[q0 + l] || k == begin) continue;
-            s.known.settle();
+            if (k != query_steps.first[q0 + l] || k == begin) continue;
+            s.equations.flush();
             for (int64_t i = 0; i < size; i++) {
                 s.x[i] = with_lane(s.x[i], l, i % (d + 2) == 0 ? 1.0 : 0.0);   // [I | 0], rows of d + 1
-                s.known.t[i] = with_lane(s.known.t[i], l, 0.0);
+                s.equations.t[i] = with_lane(s.equations.t[i], l, 0.0);
             }
             for (int64_t i = 0; i < d * d; i++) s.L[i] = with_lane(s.L[i], l, 0.0);
         }
@@ -317,9 +317,9 @@ void sweep_pack(const Observations& chain, const Stops& stops, const double* y, 
 }
 
 // Weights w (P, bundles, n, BUNDLE) of their own for every path and query; y (P, T, r).
-inline void sweep_each(Observations chain, Stops stops, In<3> y, int64_t low, In<4> w, Found found) {
+inline void sweep_each(Observations chain, QuerySteps query_steps, In<3> y, int64_t low, In<4> w, SweepResult result) {
     by_dimension(chain.H.shape[2], [&](auto D) {
-        const int64_t n = stops.split.shape[0], d = chain.H.shape[2];
+        const int64_t n = query_steps.split.shape[0], d = chain.H.shape[2];
         Sweep<decltype(D)::value, 1, Pack> s(d, 1);
         Sweep<decltype(D)::value, 1, double> own(d, 1);
         Scratch<double, 0> future(W * d * (d + 1));
@@ -327,7 +327,7 @@ inline void sweep_each(Observations chain, Stops stops, In<3> y, int64_t low, In
             for (int64_t q = 0; q < n; q += W) {
                 const double* weights = w.row(p) + (q / BUNDLE * w.shape[2]) * BUNDLE + q % BUNDLE;
                 const int count = static_cast<int>(n - q < W ? n - q : W);
-                sweep_pack(chain, stops, y.row(p), low, weights, q, count, found, p * n, s, own, &future[0]);
+                sweep_pack(chain, query_steps, y.row(p), low, weights, q, count, result, p * n, s, own, &future[0]);
             }
     });
 }

@@ -46,11 +46,11 @@ template <class T> constexpr int LANES = VECTOR_BYTES / static_cast<int>(sizeof(
 
 template <class T, int N> struct VecOf {
     typedef T type __attribute__((vector_size(N * sizeof(T))));
-    typedef T loose __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
+    typedef T unaligned __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
 template <class T> struct VecOf<T, 1> {
     typedef T type;
-    typedef T loose;
+    typedef T unaligned;
 };
 template <class T, int N> using Vec = typename VecOf<T, N>::type;
 
@@ -143,10 +143,10 @@ template <class V> AFA_INLINE V log_of(V x) {
 // ---------------------------------------------------------------- memory
 
 template <int N, class T> AFA_INLINE Vec<T, N> load(const T* p) {
-    return *reinterpret_cast<const typename VecOf<T, N>::loose*>(p);
+    return *reinterpret_cast<const typename VecOf<T, N>::unaligned*>(p);
 }
 template <int N, class T> AFA_INLINE void store(T* p, Vec<T, N> x) {
-    *reinterpret_cast<typename VecOf<T, N>::loose*>(p) = x;
+    *reinterpret_cast<typename VecOf<T, N>::unaligned*>(p) = x;
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)

@@ -41,9 +41,9 @@ VAGUE = (
 )
 
 
-def warn_of_rounding(doubts: Sequence[float], stacklevel: int = 3) -> bool:
+def warn_of_rounding(measures: Sequence[float], stacklevel: int = 3) -> bool:
     """Warn where barely, hidden or lost, the doubts of a run, are too large; whether any is."""
-    barely, hidden, lost = doubts
+    barely, hidden, lost = measures
     if not (barely > DOUBTFUL or hidden > DOUBTFUL or lost > LOST):
         return False
     said = [

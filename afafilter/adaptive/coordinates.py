@@ -3,8 +3,8 @@
 xi = W^-1 x splits the state into invariant subspaces of similar decay, the fastest first, so that
 scales which grow apart stay apart. What is fast and free of process noise is known ever better from
 its past, as e^{mu tau}, or e^{(mu - nu) tau} where the same observations show what has noise and
-decays at the rate nu: such coordinates are counted in units of e^{-kappa}, kappa = mu - nu, nu the
-largest, times the query's longest lag.
+decays at the rate nu: such coordinates are counted in units of e^{-exponent}, the exponent mu - nu
+(nu the largest) times the query's longest lag.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from afafilter.models.sde import LinearSDE
 
 EPS = float(np.finfo(np.float64).eps)
 
-QUIET_DECAY = 10.0
+SCALED_DECAY = 10.0
 """Noise-free subspaces that decay by more than e^{-10} over the data get units of their own."""
 
 SEPARATION_LIMIT = 1e6
@@ -42,8 +42,8 @@ class Coordinates:
 
     sign : +1, or -1 when time is reversed (L, Q and u are those of the reversed model).
     groups : (start, stop, c) per block of L, c its mean growth rate, ascending.
-    silenced : whether rounding of Q was taken for no noise at all.
-    quiet : (d,) -c - nu where a fast subspace has no process noise, else 0; nu >= 0 the fastest
+    zeroed : whether rounding of Q was taken for no noise at all.
+    unit_rate : (d,) -c - nu where a fast subspace has no process noise, else 0; nu >= 0 the fastest
     decay of those that have.
     """
 
@@ -54,8 +54,8 @@ class Coordinates:
     u: Array
     groups: tuple[tuple[int, int, float], ...]
     sign: float
-    quiet: Array
-    silenced: bool
+    unit_rate: Array
+    zeroed: bool
 
     @cached_property
     def rate(self) -> Array:
@@ -126,19 +126,19 @@ def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordin
     Q = W_inv @ noise @ W_inv.T
     rounding = ROUNDING * np.abs(W_inv) @ np.abs(noise) @ np.abs(W_inv).T
     silent = [bool((np.abs(Q[a:b, a:b]) <= rounding[a:b, a:b]).all()) for a, b, _ in groups]
-    silenced = any(still and Q[a:b].any() for (a, b, _), still in zip(groups, silent, strict=True))
-    if loud and silenced:
+    zeroed = any(still and Q[a:b].any() for (a, b, _), still in zip(groups, silent, strict=True))
+    if loud and zeroed:
         Q += np.diag(np.diag(rounding)) * (EPS / ROUNDING)
         silent = [not Q[a:b].any() for a, b, _ in groups]
     loudest = max(
         (-c for (*_, c), still in zip(groups, silent, strict=True) if not still), default=0.0
     )
-    quiet = np.zeros(model.dim)
+    unit_rate = np.zeros(model.dim)
     for (a, b, c), still in zip(groups, silent, strict=True):
         if still:
             Q[a:b] = Q[:, a:b] = 0.0
             excess = -c - max(loudest, 0.0)
-            quiet[a:b] = excess if excess * span > QUIET_DECAY else 0.0
+            unit_rate[a:b] = excess if excess * span > SCALED_DECAY else 0.0
     return Coordinates(
         unit[:, None] * W,
         W_inv / unit,
@@ -147,8 +147,8 @@ def coordinates(model: LinearSDE, span: float, *, loud: bool = False) -> Coordin
         W_inv @ u,
         groups,
         sign,
-        quiet,
-        silenced,
+        unit_rate,
+        zeroed,
     )
 
 

@@ -21,13 +21,13 @@ from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
     Index,
     channel,
-    make_sight,
-    make_walk,
+    join_channels,
+    make_steps,
 )
 from afafilter.adaptive.options import Spans
 from afafilter.adaptive.recursions import (
     BUNDLE,
-    Walk,
+    PairInputs,
     one_by_one,
     pair_distances,
     pair_equations,
@@ -35,7 +35,7 @@ from afafilter.adaptive.recursions import (
     side_by_side,
 )
 from afafilter.attention.pairs import TOO_FAR, TOO_FAR_APART
-from afafilter.linalg.subspaces import Unseen
+from afafilter.linalg.subspaces import Unobservable
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Weight
 
@@ -72,25 +72,25 @@ class Plan(NamedTuple):
 class Pattern(NamedTuple):
     """The observations that see something of the state, for paths that miss the same ones.
 
-    js : (n,) their indices; walk : how the queries see them, in that numbering, as are used and
-    earlier, the first and last that count as in `Plan` (the walk takes in both); y : (P, n, r)
-    whitened observations; rest : (P, n) squared length of what the redundant rows add; dim : the
-    number of observed components, (n, 1) where it differs; kappa : (Tq, d) units e^{-kappa};
+    js : (n,) their indices; inputs : of the pair recursion, in that numbering, as are used and
+    earlier, the first and last that count as in `Plan` (`inputs` covers both); y : (P, n, r)
+    whitened observations; redundant : (P, n) squared length of the redundant rows; dim : the
+    number of observed components, (n, 1) where it differs; exponent : (Tq, d) units e^{-exponent};
     seen : (n, p) components that they show; open_ : what they leave open, used and earlier, None
     where windows leave each query its own; coords : those of what is open, None: x itself.
     """
 
     plan: Plan
     js: Index
-    walk: Walk
+    inputs: PairInputs
     used: tuple[Index, Index]
     earlier: tuple[Index, Index]
     y: Array
-    rest: Array
+    redundant: Array
     dim: Dim
-    kappa: Array
+    exponent: Array
     seen: ObsMask
-    open_: tuple[Unseen | None, ...]
+    open_: tuple[Unobservable | None, ...]
     coords: Coordinates | None
 
 
@@ -108,7 +108,7 @@ class Tile(NamedTuple):
     used: ObsMask
     earlier: ObsMask
     log_det: Array | None
-    kappa: Array
+    exponent: Array
 
 
 def make_plan(
@@ -129,7 +129,7 @@ def make_plan(
     if anchor_cov is not None:
         to_state = coords.W_inv @ np.linalg.inv(model.C)
         anchor_cov = to_state @ anchor_cov @ to_state.T
-        coords = replace(coords, quiet=np.zeros(model.dim))
+        coords = replace(coords, unit_rate=np.zeros(model.dim))
     none = np.zeros_like(spans.split)
     last = spans.split if spans.causal else np.full_like(none, len(stamps))
     both = np.concatenate([stamps, times])
@@ -178,21 +178,21 @@ def make_pattern(
     if not len(js):
         return None
     n, r, row = len(js), max(int(ranks.max()), 1), np.cumsum(some) - 1
-    y, rest = np.zeros((len(z), n, r)), np.zeros((len(z), n))
+    y, redundant = np.zeros((len(z), n, r)), np.zeros((len(z), n))
     for mine, how, white in found:
         y[:, row[mine], : how.rank] = white[..., : how.rank]
-        rest[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
-    sight = make_sight(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
+        redundant[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
+    channels = join_channels(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
     used = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
     earlier = np.searchsorted(js, plan.earlier[0]), np.searchsorted(js, plan.earlier[1])
     ends = used
     if predicts:
         ends = np.minimum(used[0], earlier[0]), np.maximum(used[1], earlier[1])
-    flow, queries = make_walk(plan.coords, plan.stamps[js], plan.times, *ends, plan.anchor_cov)
-    walk = Walk(flow, sight, queries, plan.coords.sign < 0)
+    flow, queries = make_steps(plan.coords, plan.stamps[js], plan.times, *ends, plan.anchor_cov)
+    inputs = PairInputs(flow, channels, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
-    kappa = queries.reach[:, None] * plan.coords.quiet
+    exponent = queries.longest_lag[:, None] * plan.coords.unit_rate
     coords = None if chain else plan.coords
     open_ = tuple(
         None
@@ -200,13 +200,15 @@ def make_pattern(
         else left_open(plan.model, coords, plan.stamps[js], seen[js], plan.times, high)
         for low, high in [used, earlier][: 1 + predicts]
     )
-    return Pattern(plan, js, walk, used, earlier, y, rest, dim, kappa, seen[js], open_, coords)
+    return Pattern(
+        plan, js, inputs, used, earlier, y, redundant, dim, exponent, seen[js], open_, coords
+    )
 
 
 def spread_of(pattern: Pattern, paths: slice) -> float:
     """How far apart the numbers lie that become equations, in units of the noise."""
-    flow, sight, queries, _ = pattern.walk
-    shown = np.abs(sight.C).max(initial=0.0)
+    flow, channels, queries, _ = pattern.inputs
+    shown = np.abs(channels.C).max(initial=0.0)
     roots = flow.root, queries.root_past, queries.root_next
     noise = max(np.abs(root).max(initial=0.0) for root in roots)
     data = np.abs(pattern.y[paths]).max(initial=1.0)
@@ -215,10 +217,10 @@ def spread_of(pattern: Pattern, paths: slice) -> float:
 
 def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
     """Consecutive queries whose equations fit the memory bound."""
-    walk = pattern.walk
-    r, d = walk.sight.C.shape[1:]
+    inputs = pattern.inputs
+    r, d = inputs.channels.C.shape[1:]
     budget = max(TILE_NUMBERS // (BUNDLE * r * (d + r)), 1)
-    first, last = walk.queries.first, walk.queries.last
+    first, last = inputs.queries.first, inputs.queries.last
     start, n = 0, len(first)
     while start < n:
         stop = min(start + BUNDLE, n)
@@ -233,19 +235,19 @@ def tiles(pattern: Pattern, *, determinants: bool) -> Iterator[Tile]:
 
 
 def _tile(pattern: Pattern, at: slice, determinants: bool) -> Tile:
-    whole, plan = pattern.walk, pattern.plan
+    whole, plan = pattern.inputs, pattern.plan
     queries = whole.queries.at(at)
-    walk = whole._replace(queries=queries)
+    inputs = whole._replace(queries=queries)
     low = int(queries.first.min())
     n = max(int(queries.last.max()) - low, 1)
-    pairs = pair_equations(walk, low, n)
+    pairs = pair_equations(inputs, low, n)
     used, earlier = (_between(ends, at, low, n) for ends in (pattern.used, pattern.earlier))
-    kappa = pattern.kappa[at]
+    exponent = pattern.exponent[at]
     log_det = None
     if determinants:
-        unit, rank = np.exp(np.minimum(kappa, DECAY_FLOOR)), whole.sight.rank[low : low + n]
+        unit, rank = np.exp(np.minimum(exponent, DECAY_FLOOR)), whole.channels.rank[low : low + n]
         log_det = np.where(used | earlier, pair_log_dets(pairs, unit, plan.coords.W_inv, rank), 0.0)
-    return Tile(at, low, pairs, used, earlier, log_det, kappa)
+    return Tile(at, low, pairs, used, earlier, log_det, exponent)
 
 
 def _between(ends: tuple[Index, Index], at: slice, low: int, n: int) -> ObsMask:
@@ -280,11 +282,11 @@ def log_scales(
     known: ObsMask = np.asarray(~np.isnan(anchor).any(axis=-1, keepdims=True))
     lanes = side_by_side(np.asarray(np.where(known, anchor, 0.0)))
     d2 = pair_distances(
-        tile.pairs, tile_data(pattern, tile, paths), pattern.rest[paths, rows], lanes
+        tile.pairs, tile_data(pattern, tile, paths), pattern.redundant[paths, rows], lanes
     )
     lanes_known = side_by_side(known.astype(np.float64)) > 0
     d2 = np.where(lanes_known, d2, 0.0)
-    if (tile.kappa > DECAY_FLOOR).any() or not (d2 < TOO_FAR).all():
+    if (tile.exponent > DECAY_FLOOR).any() or not (d2 < TOO_FAR).all():
         raise ValueError(TOO_FAR_APART)
     dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
     log_w = np.where(lanes_known, weight.log(d2, dim), 0.0)
@@ -294,8 +296,8 @@ def log_scales(
 def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
     """Numbers (L, bundles, n, 8) of pairs as (L, nq, T), zero where there is no pair."""
     lead, n = len(values), tile.pairs.shape[1]
-    out = np.zeros((lead, len(tile.kappa), len(pattern.plan.stamps)))
-    out[..., pattern.js[tile.low : tile.low + n]] = one_by_one(values, len(tile.kappa))
+    out = np.zeros((lead, len(tile.exponent), len(pattern.plan.stamps)))
+    out[..., pattern.js[tile.low : tile.low + n]] = one_by_one(values, len(tile.exponent))
     return out
 
 
@@ -304,7 +306,7 @@ def uses(pattern: Pattern) -> ObsMask:
     first, last = (end[:, None] for end in pattern.used)
     j = np.arange(len(pattern.js))
     out: ObsMask = np.zeros((len(pattern.plan.times), len(pattern.plan.stamps)), dtype=bool)
-    out[:, pattern.js] = (j >= first) & (j < last) & (pattern.walk.sight.rank > 0)
+    out[:, pattern.js] = (j >= first) & (j < last) & (pattern.inputs.channels.rank > 0)
     return out
 
 
@@ -312,4 +314,4 @@ def to_tile(pattern: Pattern, queries: slice, x: Array) -> Array:
     """States (P, nq, d) in the coordinates and units of the queries; all NaN where one is."""
     plan = pattern.plan
     inner = (x - plan.path[queries] @ plan.coords.W.T) @ plan.coords.W_inv.T
-    return np.asarray(inner * np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR)))
+    return np.asarray(inner * np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR)))

@@ -16,7 +16,7 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask
 from afafilter.adaptive.coordinates import Coordinates
 from afafilter.adaptive.geometry import Index
-from afafilter.linalg.subspaces import DECAYED, ROUNDING, Unseen, unseen
+from afafilter.linalg.subspaces import DECAYED, ROUNDING, Unobservable, unobservable
 from afafilter.models.sde import LinearSDE
 
 
@@ -36,9 +36,9 @@ class Solved(NamedTuple):
 
 def solve_triangles(
     triangle: Array,
-    known: Unseen | None,
+    known: Unobservable | None,
     own: ObsMask,
-    look: Callable[[int, int], Unseen],
+    look: Callable[[int, int], Unobservable],
     columns: Callable[[Index, Array, Array], Array],
     unit_of_state: Array | None,
 ) -> Solved:
@@ -48,7 +48,7 @@ def solve_triangles(
     ----------
     triangle : ndarray, shape (L, n, d, d)
         Upper triangular, of n queries and L paths.
-    known : Unseen or None
+    known : Unobservable or None
         What the observations leave open of every query, unless it is a case of its own.
     own : ndarray of bool, shape (L, n)
         Queries that are.
@@ -201,20 +201,20 @@ def left_open(
     seen: ObsMask,
     times: Array,
     used: Index,
-) -> Unseen:
+) -> Unobservable:
     """What of a flat state the first `used` observations seen (n, p) leave open.
 
     coords : None where the state at the first one is flat, and forgotten as it decays. Else pairs
     know nothing but what they show, and open directions are those of the coordinates xi.
     """
     if coords is None:
-        return unseen(model.A, model.component_sizes, model.C, stamps, seen, times, used)
+        return unobservable(model.A, model.component_sizes, model.C, stamps, seen, times, used)
     C, rate = coords.shown(model.C), coords.sign * coords.rate
     turn = coords.sign * coords.L - np.diag(rate)
 
-    def walk(begin: int) -> Unseen:
+    def walk(begin: int) -> Unobservable:
         some = np.maximum(used - begin, 0)
-        return unseen(
+        return unobservable(
             turn,
             coords.sizes,
             C,
@@ -239,7 +239,7 @@ LATER = 16
 """Latest observations from which on what is open is looked up anew."""
 
 
-def _fewer(one: Unseen, other: Unseen) -> Unseen:
+def _fewer(one: Unobservable, other: Unobservable) -> Unobservable:
     """Of each query what leaves fewer directions open."""
     count = np.zeros((2, len(one.components)), np.int64)
     for k, part in enumerate((one, other)):
@@ -248,7 +248,7 @@ def _fewer(one: Unseen, other: Unseen) -> Unseen:
     here, there = ~better[one.at], better[other.at]
     at = np.concatenate([one.at[here], other.at[there]])
     order = np.argsort(at, kind="stable")
-    return Unseen(
+    return Unobservable(
         np.where(better[:, None], other.components, one.components),
         at[order],
         np.concatenate([one.here[here], other.here[there]])[order],

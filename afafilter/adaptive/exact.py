@@ -20,26 +20,26 @@ from afafilter.adaptive.dense import (
     spread_out,
 )
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index, steps
-from afafilter.adaptive.recursions import Chain, Stops, sweep_each, sweep_shared
+from afafilter.adaptive.recursions import Chain, QuerySteps, sweep_each, sweep_shared
 from afafilter.adaptive.solutions import Solution, reached, settle, weighty
 
 
 def make_chain(pattern: Pattern) -> Chain:
     """Transitions along the observations of one missing pattern, in xi."""
-    flow, sight, _, _ = pattern.walk
+    flow, channels, _, _ = pattern.inputs
     F, N = _moves(pattern.plan, np.diff(flow.stamps, prepend=flow.stamps[0]))
-    return Chain(F, N, sight.C, sight.rank)
+    return Chain(F, N, channels.C, channels.rank)
 
 
-def make_stops(pattern: Pattern, ends: tuple[Index, Index]) -> Stops:
+def make_query_steps(pattern: Pattern, ends: tuple[Index, Index]) -> QuerySteps:
     """Transitions to the queries, which use the observations first <= j < last = ends."""
-    stamps, (first, last) = pattern.walk.flow.stamps, ends
-    split = np.clip(pattern.walk.queries.split, first, last)
+    stamps, (first, last) = pattern.inputs.flow.stamps, ends
+    split = np.clip(pattern.inputs.queries.split, first, last)
     past = pattern.plan.times - stamps[np.maximum(split - 1, 0)]
     ahead = stamps[np.minimum(split, len(stamps) - 1)] - pattern.plan.times
     Fq, Nq = _moves(pattern.plan, np.where(split > first, past, 0.0))
     Fn, Nn = _moves(pattern.plan, np.where(split < last, ahead, 0.0))
-    return Stops(first, split, last, Fq, Nq, Fn, Nn)
+    return QuerySteps(first, split, last, Fq, Nq, Fn, Nn)
 
 
 def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
@@ -50,7 +50,7 @@ def _moves(plan: Plan, lag: Array) -> tuple[Array, Array]:
 def solve_exact(
     pattern: Pattern,
     along: Chain,
-    stops: Stops,
+    query_steps: QuerySteps,
     queries: slice,
     paths: slice,
     reweighted: tuple[Tile, Array] | None,
@@ -60,16 +60,16 @@ def solve_exact(
     """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
     plan = pattern.plan
     d = plan.model.dim
-    stops = stops.at(queries)
+    query_steps = query_steps.at(queries)
     weights = counted = None
     if reweighted is None:
-        a, B, L, tri = sweep_shared(along, stops, np.moveaxis(pattern.y[paths], 0, -1))
+        a, B, L, tri = sweep_shared(along, query_steps, np.moveaxis(pattern.y[paths], 0, -1))
     else:
         tile, scale = reweighted
         y = pattern.y[paths]
         w = np.ascontiguousarray(np.broadcast_to(np.exp(scale), (len(y), *scale.shape[1:])))
         weights, counted = spread_out(pattern, tile, w), weighty(tile, w)
-        a, B, L, tri = sweep_each(along, stops, y, tile.low, w)
+        a, B, L, tri = sweep_each(along, query_steps, y, tile.low, w)
 
     def columns(_at: Index, _here: Array, first: Array) -> Array:
         return np.asarray(first @ plan.coords.W_inv.T)
@@ -83,5 +83,5 @@ def solve_exact(
     with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
         root = np.concatenate([L, B @ X], axis=-1)
     mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
-    unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
+    unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
     return Solution(mean * unit, root, unknown, weights, magnified)

@@ -44,21 +44,21 @@ DECAY_FLOOR = 300.0
 class Flow(NamedTuple):
     """Observations in order of time, and the steps that lead to each from the one before.
 
-    stamps : (n,); rate, quiet : (d,) growth rate and unit rate of each coordinate; phi, root :
+    stamps : (n,); rate, unit_rate : (d,) growth rate and unit rate of each coordinate; phi, root :
     (n, d, d) e^{L s} and the lower root of V(s) over the steps s; turn, back : (n, d, d)
     E = e^{(L - rate) s}, by blocks, and its inverse.
     """
 
     stamps: Array
     rate: Array
-    quiet: Array
+    unit_rate: Array
     phi: Array
     turn: Array
     back: Array
     root: Array
 
 
-class Sight(NamedTuple):
+class Channels(NamedTuple):
     """How the observations see the state.
 
     rank : (n,); C : (n, r, d), rows beyond the rank zero; inverse : (n, d, d), C^-1 where the rank
@@ -78,12 +78,12 @@ class Sight(NamedTuple):
 class Queries(NamedTuple):
     """Queries i, which use the observations first <= j < last; those before split are the past.
 
-    reach : (Tq,) longest lag against the flow. turn, back, root : (Tq, d, d) as in `Flow`, over the
-    lag to the nearest observation of the past and of the future.
+    longest_lag : (Tq,) against the flow. turn, back, root : (Tq, d, d) as in `Flow`, over the lag
+    to the nearest observation of the past and of the future.
     """
 
     times: Array
-    reach: Array
+    longest_lag: Array
     first: Index
     split: Index
     last: Index
@@ -176,7 +176,7 @@ def _begins(C: Array) -> Index:
     return np.array(found if len(found) == r else range(r))  # else: at the border of rounding
 
 
-def make_walk(
+def make_steps(
     coords: Coordinates,
     stamps: Array,
     times: Array,
@@ -184,7 +184,7 @@ def make_walk(
     last: Index,
     anchor_cov: Array | None,
 ) -> tuple[Flow, Queries]:
-    """Steps between the observations, n >= 1, and what the walk from each query begins with.
+    """Steps between the observations, n >= 1, and from each query to the observations next to it.
 
     anchor_cov : (d, d) in xi coordinates, or None.
     """
@@ -203,13 +203,13 @@ def make_walk(
             moved = np.broadcast_to(extra, root[k].shape) if against else phi[k] @ extra
             root[k] = _joined_root(root[k], moved)
     ends = stamps[np.minimum(first, n - 1)], stamps[np.maximum(last - 1, 0)]
-    reach = np.maximum(coords.sign * (times - ends[0]), coords.sign * (times - ends[1]))
-    reach = np.where(first < last, np.maximum(reach, 0.0), 0.0)
+    longest_lag = np.maximum(coords.sign * (times - ends[0]), coords.sign * (times - ends[1]))
+    longest_lag = np.where(first < last, np.maximum(longest_lag, 0.0), 0.0)
     return (
-        Flow(stamps, coords.rate, coords.quiet, phi[0], turn[0], back[0], root[0]),
+        Flow(stamps, coords.rate, coords.unit_rate, phi[0], turn[0], back[0], root[0]),
         Queries(
             times,
-            reach,
+            longest_lag,
             first,
             split,
             last,
@@ -223,7 +223,7 @@ def make_walk(
     )
 
 
-def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: int) -> Sight:
+def join_channels(coords: Coordinates, channels: list[tuple[Index, Channel]], n: int) -> Channels:
     """The channels of the observations js, put together; the others see nothing."""
     d = len(coords.L)
     r = max((found.rank for _, found in channels), default=1)
@@ -234,9 +234,11 @@ def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: in
     if r == d:
         inverse[rank == d] = np.linalg.inv(C[rank == d])
     if r == d and (rank == d).all():
-        return Sight(rank, C, inverse, np.zeros((1, n, r, d)), np.zeros((0, n, r, r)), np.zeros(0))
-    if not coords.quiet.any():
-        return Sight(rank, C, inverse, C[None], np.zeros((0, n, r, r)), np.zeros(0))
+        return Channels(
+            rank, C, inverse, np.zeros((1, n, r, d)), np.zeros((0, n, r, r)), np.zeros(0)
+        )
+    if not coords.unit_rate.any():
+        return Channels(rank, C, inverse, C[None], np.zeros((0, n, r, r)), np.zeros(0))
     orders, change = _orders(coords)
     echelon, rotation = np.zeros((len(orders), n, r, d)), np.zeros((len(orders), n, r, r))
     for k, order in enumerate(orders):
@@ -246,7 +248,7 @@ def make_sight(coords: Coordinates, channels: list[tuple[Index, Channel]], n: in
             q, upper = _apart(coords, q, upper, order)
             echelon[k, js, : found.rank] = upper
             rotation[k, js, : found.rank, : found.rank] = np.swapaxes(q, -1, -2)
-    return Sight(rank, C, inverse, echelon, rotation, change)
+    return Channels(rank, C, inverse, echelon, rotation, change)
 
 
 def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array, Array]:
@@ -254,7 +256,7 @@ def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array
 
     Whitened from above, the first of them stay without what decays fastest.
     """
-    group = np.unique(np.stack([coords.rate, coords.quiet]), axis=1, return_inverse=True)[1]
+    group = np.unique(np.stack([coords.rate, coords.unit_rate]), axis=1, return_inverse=True)[1]
     seen = (C != 0).reshape(-1, *C.shape[-2:]).any(axis=0)[:, order]
     lead = group.ravel()[order][seen.argmax(axis=1)]
     for mine in (np.flatnonzero(lead == g) for g in np.unique(lead)):
@@ -264,18 +266,18 @@ def _apart(coords: Coordinates, q: Array, C: Array, order: Index) -> tuple[Array
 
 
 def _orders(coords: Coordinates) -> tuple[list[Index], Array]:
-    """Orders of the coordinates by the growth of C Phi(-lag) e^{-kappa}, the fastest first.
+    """Orders of the coordinates by the growth of C Phi(-lag) e^{-exponent}, the fastest first.
 
-    The growth is -(rate lag + quiet reach): the order depends on lag / reach alone.
+    The growth is -(rate lag + unit_rate longest_lag): the order depends on lag / longest_lag alone.
     """
     rate = coords.rate
-    slope, start = rate[:, None] - rate, coords.quiet - coords.quiet[:, None]
+    slope, start = rate[:, None] - rate, coords.unit_rate - coords.unit_rate[:, None]
     meet = np.divide(start, slope, out=np.full_like(slope, np.inf), where=slope != 0)
     edges = np.array([0.0, *np.unique(meet[(meet > 0) & (meet < 1)]), 1.0])
     orders: list[Index] = []
     change: list[float] = []
     for low, high in pairwise(edges):
-        order = np.argsort(rate * 0.5 * (low + high) + coords.quiet, kind="stable")
+        order = np.argsort(rate * 0.5 * (low + high) + coords.unit_rate, kind="stable")
         if orders and np.array_equal(order, orders[-1]):
             continue
         if orders:

@@ -45,7 +45,7 @@ def warn_of_lost_digits(
         With the largest move that was seen, in standard deviations.
     """
     magnified = outcome.magnified
-    if not plan.coords.silenced and magnified.max(initial=0.0) * EPS < SURE:
+    if not plan.coords.zeroed and magnified.max(initial=0.0) * EPS < SURE:
         return
     each = magnified if len(magnified) == len(z) else np.abs(np.nan_to_num(z)).max(axis=2)
     paths = _worst(each.max(axis=1))

@@ -11,17 +11,17 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._core import core
-from afafilter.adaptive.geometry import Flow, Index, Queries, Sight
+from afafilter.adaptive.geometry import Channels, Flow, Index, Queries
 
 BUNDLE = 8
 """Queries that lie side by side."""
 
 
-class Walk(NamedTuple):
+class PairInputs(NamedTuple):
     """Everything that the equations of all pairs follow from; reversed : time is, in the flow."""
 
     flow: Flow
-    sight: Sight
+    channels: Channels
     queries: Queries
     reversed: bool
 
@@ -41,7 +41,7 @@ class Chain(NamedTuple):
     rank: Index
 
 
-class Stops(NamedTuple):
+class QuerySteps(NamedTuple):
     """Queries with the past first <= k < split and the future split <= k < last.
 
     Fq, Nq : (Tq, d, d) lead from the last past observation to the query, Fn, Nn from the query to
@@ -56,12 +56,12 @@ class Stops(NamedTuple):
     Fn: Array
     Nn: Array
 
-    def at(self, some: slice) -> Stops:
+    def at(self, some: slice) -> QuerySteps:
         """Some of them."""
-        return Stops(*(part[some] for part in self))  # type: ignore[arg-type]
+        return QuerySteps(*(part[some] for part in self))  # type: ignore[arg-type]
 
 
-class Found(NamedTuple):
+class SweepResult(NamedTuple):
     """Of every query: x = a + B theta + N(0, L L^T), theta flat, and R theta = s + N(0, I).
 
     a : (., n, d, m); B, L : (., n, d, d); tri : (., n, d, d + m) = [R | s].
@@ -88,27 +88,29 @@ def one_by_one(x: Array, n: int) -> Array:
     return np.asarray(apart.reshape(len(x), -1, *apart.shape[3:])[:, :n])
 
 
-def plain_triangles(walk: Walk, y: Array) -> Array:
+def plain_triangles(inputs: PairInputs, y: Array) -> Array:
     """Rows [R | s] (nq, d, d + m) of least squares with weights 1; y (n, r, m)."""
-    d, m = len(walk.flow.rate), y.shape[-1]
-    out = np.zeros((walk.bundles(), d + m, d, BUNDLE))
-    core.plain_triangles(*walk[:3], walk.reversed, np.ascontiguousarray(y), out)
-    first: Array = _rows(out[None], len(walk.queries.times))[0]
+    d, m = len(inputs.flow.rate), y.shape[-1]
+    out = np.zeros((inputs.bundles(), d + m, d, BUNDLE))
+    core.plain_triangles(*inputs[:3], inputs.reversed, np.ascontiguousarray(y), out)
+    first: Array = _rows(out[None], len(inputs.queries.times))[0]
     return first
 
 
-def pair_equations(walk: Walk, low: int, n: int) -> Array:
+def pair_equations(inputs: PairInputs, low: int, n: int) -> Array:
     """Equations (bundles, n, r (d + r), 8) of the observations low <= j < low + n."""
-    r, d = walk.sight.C.shape[1:]
-    out = np.empty((walk.bundles(), n, r * (d + r), BUNDLE))
-    core.pair_equations(*walk[:3], walk.reversed, low, out)
+    r, d = inputs.channels.C.shape[1:]
+    out = np.empty((inputs.bundles(), n, r * (d + r), BUNDLE))
+    core.pair_equations(*inputs[:3], inputs.reversed, low, out)
     return out
 
 
-def pair_distances(pairs: Array, y: Array, rest: Array, anchor: Array) -> Array:
-    """d2 (P, bundles, n, 8) of anchors (P, bundles, d, 8); y (P, n, r), rest (P, n)."""
+def pair_distances(pairs: Array, y: Array, redundant: Array, anchor: Array) -> Array:
+    """d2 (P, bundles, n, 8) of anchors (P, bundles, d, 8); y (P, n, r), redundant (P, n)."""
     out = np.empty((len(y), *pairs.shape[:2], BUNDLE))
-    core.pair_distances(pairs, np.ascontiguousarray(y), np.ascontiguousarray(rest), anchor, out)
+    core.pair_distances(
+        pairs, np.ascontiguousarray(y), np.ascontiguousarray(redundant), anchor, out
+    )
     return out
 
 
@@ -141,22 +143,22 @@ def _rows(triangle: Array, n: int) -> Array:
     return np.ascontiguousarray(np.swapaxes(one_by_one(triangle, n), -1, -2))
 
 
-def sweep_shared(chain: Chain, stops: Stops, y: Array) -> Found:
+def sweep_shared(chain: Chain, query_steps: QuerySteps, y: Array) -> SweepResult:
     """Every query by weights 1, leading axis 1; y (T, r, m)."""
-    found = _found(1, len(stops.split), chain.H.shape[2], y.shape[2])
-    core.sweep_shared(chain, stops, np.ascontiguousarray(y), found)
+    found = _found(1, len(query_steps.split), chain.H.shape[2], y.shape[2])
+    core.sweep_shared(chain, query_steps, np.ascontiguousarray(y), found)
     return found
 
 
-def sweep_each(chain: Chain, stops: Stops, y: Array, low: int, w: Array) -> Found:
+def sweep_each(chain: Chain, query_steps: QuerySteps, y: Array, low: int, w: Array) -> SweepResult:
     """Every path's queries by weights w (P, bundles, n, 8) of the observations from `low` on.
 
     y : (P, T, r) whitened observations.
     """
-    found = _found(len(y), len(stops.split), chain.H.shape[2], 1)
-    core.sweep_each(chain, stops, np.ascontiguousarray(y), low, w, found)
+    found = _found(len(y), len(query_steps.split), chain.H.shape[2], 1)
+    core.sweep_each(chain, query_steps, np.ascontiguousarray(y), low, w, found)
     return found
 
 
-def _found(P: int, n: int, d: int, m: int) -> Found:
-    return Found(*(np.empty((P, n, d, k)) for k in (m, d, d, d + m)))
+def _found(P: int, n: int, d: int, m: int) -> SweepResult:
+    return SweepResult(*(np.empty((P, n, d, k)) for k in (m, d, d, d + m)))

@@ -23,11 +23,11 @@ from afafilter.adaptive.dense import (
     to_tile,
     uses,
 )
-from afafilter.adaptive.exact import make_chain, make_stops, solve_exact
+from afafilter.adaptive.exact import make_chain, make_query_steps, solve_exact
 from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.options import Options, Spans
-from afafilter.adaptive.recursions import Chain, Stops
+from afafilter.adaptive.recursions import Chain, QuerySteps
 from afafilter.adaptive.solutions import Solution, finish, solve_independent, solve_plain
 from afafilter.models.sde import LinearSDE
 
@@ -115,7 +115,7 @@ def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outco
     own = own_observation(plan.model, z, plan.own)
     chain = None
     if options.exact:
-        usual, early = (make_stops(pattern, ends) for ends in (pattern.used, pattern.earlier))
+        usual, early = (make_query_steps(pattern, ends) for ends in (pattern.used, pattern.earlier))
         chain = make_chain(pattern), usual, early
     for queries, tile in _tiles(pattern, options):
         for paths in _chunks(n_paths, queries.stop - queries.start, pattern, reweighted):
@@ -168,7 +168,7 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
 
 def _iterate(
     pattern: Pattern,
-    chain: tuple[Chain, Stops, Stops] | None,
+    chain: tuple[Chain, QuerySteps, QuerySteps] | None,
     queries: slice,
     tile: Tile | None,
     paths: slice,
@@ -181,8 +181,10 @@ def _iterate(
     def solve(scale: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
         if chain is not None:
             given = None if tile is None or scale is None else (tile, scale)
-            stops = chain[2] if early else chain[1]
-            solution = solve_exact(pattern, chain[0], stops, queries, paths, given, early=early)
+            query_steps = chain[2] if early else chain[1]
+            solution = solve_exact(
+                pattern, chain[0], query_steps, queries, paths, given, early=early
+            )
         elif tile is None or scale is None:
             solution = solve_plain(pattern, paths)
         else:

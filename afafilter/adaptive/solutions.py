@@ -18,7 +18,7 @@ from afafilter.adaptive.recursions import (
     plain_triangles,
     weighted_triangles,
 )
-from afafilter.linalg.subspaces import DECAYED, Unseen
+from afafilter.linalg.subspaces import DECAYED, Unobservable
 
 
 class Solution(NamedTuple):
@@ -58,7 +58,7 @@ def settle(
     if counted is not None:
         own |= np.asarray(counted[1]).sum(axis=-1) < last - first
 
-    def look(path: int, i: int) -> Unseen:
+    def look(path: int, i: int) -> Unobservable:
         js, seen = pattern.js[first[i] : last[i]], pattern.seen[first[i] : last[i]]
         if counted is not None:
             low, weighty = counted
@@ -70,7 +70,7 @@ def settle(
     some = None if known is None else known.of(queries)
     unit = None
     if pattern.coords is not None:
-        unit = np.exp(np.minimum(pattern.kappa[queries], DECAY_FLOOR))
+        unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
     return solve_triangles(triangle, some, own, look, columns, unit)
 
 
@@ -83,14 +83,14 @@ def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:
 
 def weighty(tile: Tile, w: Array) -> tuple[int, NDArray[np.bool_]]:
     """Which of the tile's pairs have weights w (L, bundles, n, 8) > 0, (L, nq, n), from low on."""
-    positive: NDArray[np.bool_] = np.asarray(one_by_one(w, len(tile.kappa)) > 0)
+    positive: NDArray[np.bool_] = np.asarray(one_by_one(w, len(tile.exponent)) > 0)
     return tile.low, positive
 
 
 def solve_plain(pattern: Pattern, paths: slice) -> Solution:
     """zbar and (sum P)^-1 of every query, all weights 1."""
     y = np.moveaxis(pattern.y[paths], 0, -1)
-    rows = plain_triangles(pattern.walk, y)
+    rows = plain_triangles(pattern.inputs, y)
     d, every = rows.shape[1], slice(None)
     found = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
     mean = np.moveaxis(found.X[0] @ rows[..., d:], -1, 0)
@@ -100,23 +100,23 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
 
 def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
     """Open directions (m, d, d) of queries (m,), in the units in which their equations are."""
-    kappa = pattern.kappa[queries]
+    exponent = pattern.exponent[queries]
 
     def columns(at: Index, here: Array, _first: Array) -> Array:
-        return np.asarray(np.exp(np.minimum(kappa[at], DECAY_FLOOR))[:, None] * here)
+        return np.asarray(np.exp(np.minimum(exponent[at], DECAY_FLOOR))[:, None] * here)
 
     return columns
 
 
 def _root(pattern: Pattern, queries: slice, solve: Array) -> Array:
     """(sum P)^{-1/2} in xi, of what is left of each coordinate."""
-    left = np.exp(-pattern.kappa[queries])[..., None]
+    left = np.exp(-pattern.exponent[queries])[..., None]
     return np.asarray(left * np.where(left > 0, solve, 0.0))
 
 
 def _unknown(pattern: Pattern, queries: slice, found: Solved) -> ObsMask:
     unknown, lost = found.unknown, found.lost
-    decay = np.exp(-pattern.kappa[queries])[..., None] * np.eye(lost.shape[-1])
+    decay = np.exp(-pattern.exponent[queries])[..., None] * np.eye(lost.shape[-1])
     return unknown | reached(pattern.plan, lost, decay) if lost.any() else unknown
 
 
@@ -124,7 +124,7 @@ def solve_independent(
     pattern: Pattern, tile: Tile, paths: slice, scale: Array, *, shares: bool, early: bool
 ) -> Solution:
     """zbar and (sum s P)^-1 of the tile's queries, the pairs counted as independent."""
-    n_queries, d = tile.kappa.shape
+    n_queries, d = tile.exponent.shape
     top = scale.max(axis=-2, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     root = np.exp(0.5 * (scale - top))
@@ -153,7 +153,7 @@ def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array,
     A component whose variance exceeds the floating-point range is not determined.
     """
     turn, root, unknown = pattern.plan.coords.W, solution.root, solution.unknown
-    W = turn * np.exp(-pattern.kappa[queries])[:, None, :]
+    W = turn * np.exp(-pattern.exponent[queries])[:, None, :]
     with np.errstate(over="ignore", invalid="ignore"):
         far = ~np.isfinite(np.sum(root**2, axis=-1))
     if far.any():

@@ -45,9 +45,9 @@ class FlatStart:
         c = len(self.M)
         if len(node) and node[0] >= c:
             return self.later[node - c], self.later_rounding[node - c]
-        unseen = np.arange(self.M.shape[1]) >= self.count[node][:, None]
-        directions = np.where(unseen[..., None], self.M[node], 0.0)
-        return directions, np.where(unseen[..., None], self.rounding[node], 0.0)
+        unobservable = np.arange(self.M.shape[1]) >= self.count[node][:, None]
+        directions = np.where(unobservable[..., None], self.M[node], 0.0)
+        return directions, np.where(unobservable[..., None], self.rounding[node], 0.0)
 
     @property
     def last(self) -> int:
@@ -98,7 +98,7 @@ class FlatBlock:
             self.counts[:kept],
             *later,
         )
-        warn_of_rounding(self.doubts)
+        warn_of_rounding(self.measures)
 
     def _filter(self, size: int, spare: float) -> int:
         group = self.group
@@ -143,7 +143,7 @@ class FlatBlock:
             facts,
         )
         self.done, integrated, singular, self.count = outcome.tolist()
-        self.integrated, (*self.doubts, self.steps) = bool(integrated), facts.tolist()
+        self.integrated, (*self.measures, self.steps) = bool(integrated), facts.tolist()
         wide = d + self.count
         self.rotation = rotation[: wide**2].reshape(wide, wide)
         return int(singular)
@@ -217,7 +217,7 @@ class FlatBlock:
         self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
 
 
-def settle(
+def add_delta(
     M: Array, T: Array, s: Array, count: Any, mean: Array, cov: Array
 ) -> tuple[Array, Array]:
     """Mean (n, k, d) and cov (k, d, d) of m + M delta + noise, with what T delta = s says of delta.
@@ -225,7 +225,7 @@ def settle(
     M (k, q, d), the first count (k,) of which count, T (k, q, q), s (n, k, q).
     """
     mean, cov = np.array(mean, order="C"), np.array(cov, order="C")
-    recursions.settle(*(np.ascontiguousarray(part) for part in (M, T, s, count)), mean, cov)
+    recursions.add_delta(*(np.ascontiguousarray(part) for part in (M, T, s, count)), mean, cov)
     return mean, cov
 
 

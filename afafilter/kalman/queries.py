@@ -16,7 +16,7 @@ from afafilter._base.checks import Array
 from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import OpenLaw, chosen
 from afafilter.kalman import recursions
-from afafilter.kalman.flat_start import FlatStart, settle
+from afafilter.kalman.flat_start import FlatStart, add_delta
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
 from afafilter.linalg import discretiser
@@ -71,7 +71,7 @@ def filtered(
         some, some_cov = mean[where], cov[g, part]
         if at[0] < len(flat.M):
             M = flat.M[at] @ np.swapaxes(Phi[part], -1, -2)
-            some, some_cov = settle(M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov)
+            some, some_cov = add_delta(M, flat.T[at], flat.s[:, at], flat.count[at], some, some_cov)
         law = OpenLaw(rows, part, some, some_cov, *carry(*moves, *flat.open_at(at)))
         mean[where], cov[g, part] = law.report()
         laws.append(law)

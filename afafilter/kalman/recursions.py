@@ -209,10 +209,10 @@ smooth_flat = core.smooth_flat
 carry_open = core.carry_open
 """(chain, times, sizes, first, start, error, peak, late, steps, directions, rounding): open
 directions (r, d) at every node from `first` on, where they are `start`."""
-settle = core.settle
+add_delta = core.add_delta
 """(M, T, s, count, mean, cov): add to x = m + M delta + noise what T delta = s says of delta."""
 report_states = core.report_states
-"""(M, touch, T, s, count, smoothed, mean, P, given, cov) -> nodes at which something is open.
+"""(M, tolerance, T, s, count, smoothed, mean, P, given, cov) -> nodes at which something is open.
 
 Laws of the first c nodes as they are reported, and as they are given gamma = 0 (core/flat_start.h).
 """

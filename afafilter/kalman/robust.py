@@ -43,7 +43,7 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
     n, T, p = z.shape
     state = start_paths(line.law, n)
     v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
-    w, rounds, loglik, doubts = np.ones((n, T)), np.zeros(1), np.empty(n), np.empty(3)
+    w, rounds, loglik, measures = np.ones((n, T)), np.zeros(1), np.empty(n), np.empty(3)
     for k, o in enumerate(chain.obs):
         if k > 0:
             stamp = max(abs(t[k]), abs(t[k - 1]))
@@ -51,12 +51,12 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
         if o < 0:
             continue
         recursions.innovations_all(chain, o, z, state, v, S, known)
-        w[:, o], taken = judge(how, v, S, chain.R[chain.cfg[o]], known & ~np.isnan(v))
+        w[:, o], taken = reweight(how, v, S, chain.R[chain.cfg[o]], known & ~np.isnan(v))
         rounds = np.maximum(rounds, taken)
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
         scale = 1.0 / np.where(dropped, 1.0, w[:, o])
-        if recursions.update_all(chain, o, z, seen, scale, state, loglik, doubts):
+        if recursions.update_all(chain, o, z, seen, scale, state, loglik, measures):
             raise_singular(chain, k)
     return w, rounds
 
@@ -75,7 +75,7 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, count)
 
 
-def judge(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:
+def reweight(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:
     """Weights of observations with innovations v (n, p), and how many reweightings they took.
 
     S (n, p, p) is the covariance of the prediction without measurement noise, R (p, p) that noise;

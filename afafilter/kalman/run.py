@@ -261,7 +261,7 @@ def _solve(group: Group, alone: bool) -> FlatStart | None:
         if bad >= 0:
             raise_singular(chain, bad)
         return _finish(group, flat, Z, y)
-    cuts = segments.borders(first, chain, group.seen, group.scale) if alone else [first, N]
+    cuts = segments.segment_bounds(first, chain, group.seen, group.scale) if alone else [first, N]
     bad = segments.filter_covariances(
         cuts,
         chain,

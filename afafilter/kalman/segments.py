@@ -31,7 +31,7 @@ RETRY = 256
 """Nodes calculated anew before the next comparison."""
 
 
-def borders(first: int, chain: recursions.Chain, seen: ObsMask, scale: Array) -> list[int]:
+def segment_bounds(first: int, chain: recursions.Chain, seen: ObsMask, scale: Array) -> list[int]:
     """Where segments of nodes first, first + 1, ... begin, and the end of the last.
 
     Series of equal steps without gaps settle, and are not cut.

@@ -26,10 +26,10 @@ from afafilter._base.doubts import LOST, warn_of_rounding
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
-from afafilter.kalman.flat_start import raise_singular, settle
+from afafilter.kalman.flat_start import add_delta, raise_singular
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.recursions import Paths
-from afafilter.kalman.robust import judge, start_paths
+from afafilter.kalman.robust import reweight, start_paths
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
@@ -146,7 +146,7 @@ class KalmanStream:
         usable = known & seen
         w = 1.0
         if self._robust.weight is not None:
-            w = float(judge(self._robust, v, S, R[0], usable)[0][0])
+            w = float(reweight(self._robust, v, S, R[0], usable)[0][0])
         loglik, scale = np.zeros(1), self._one
         used = seen
         if w != 1.0:
@@ -351,7 +351,7 @@ class KalmanStream:
         mean, cov, count = state.m.copy(), (root.T @ root)[None], int(state.rank[0])
         if count < 0:
             return mean, cov, ()
-        some, cov = settle(state.M, state.T, state.s[None], state.rank, mean[None], cov)
+        some, cov = add_delta(state.M, state.T, state.s[None], state.rank, mean[None], cov)
         directions, errors = state.M[:, count:], state.error[0, count:]
         size = np.sqrt(np.maximum(np.einsum("jii->ji", errors), 0.0))
         where = np.zeros(1, np.intp)

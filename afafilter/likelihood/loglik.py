@@ -67,10 +67,10 @@ def chain_loglik(
         padded = group.with_prior_step() if skip else group
         T, p, n = padded.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        status, (value, *doubts) = loglik_group(chain, padded, score, kept)
+        status, (value, *measures) = loglik_group(chain, padded, score, kept)
         _refuse_singular(status - skip)
         if warn:
-            warn_of_rounding(doubts, 4)
+            warn_of_rounding(measures, 4)
         total += value
         if kept is not None:
             moments.append(Moments(*(part[skip:] for part in kept)))
@@ -116,10 +116,10 @@ def evaluate(
             and prior.t0 is None
             and in_one_call(system.A, prior.flat.shape[1], data.longest)
         ):
-            status, (value, *doubts), slopes = loglik_sde(system, prior, data)
+            status, (value, *measures), slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)
             if warn:
-                warn_of_rounding(doubts)
+                warn_of_rounding(measures)
             return value, slopes
     chain, pullback = make_chain(system, data, law)
     value, grad, _ = chain_loglik(chain, data, gradient=gradient, warn=warn)

@@ -39,7 +39,7 @@ from afafilter.linalg.doubling import (
     Cluster,
     amplification,
     double_roots,
-    linked,
+    same_block,
     single_eigenvalue_blocks,
     square,
 )
@@ -48,11 +48,11 @@ from afafilter.linalg.transitions import by_columns, from_base, lower_roots, tra
 
 _EPS = float(np.finfo(np.float64).eps)
 _TERMS = 28
-_NEAR = 2.0  # ||A|| tau up to which three doublings do: compiled, error about eps
+_SHORT_NORM = 2.0  # ||A|| tau up to which three doublings do: compiled, error about eps
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
-_HARD = 1e-11  # error estimate beyond which doubling is repeated in extended precision
-_BLURRED = 1e-6  # share of a pivot of V from which its factorisation has lost six digits
+_DOUBLING_ERROR = 1e-11  # error estimate beyond which doubling is repeated in extended precision
+_PIVOT_LOSS = 1e-6  # share of a pivot of V from which its factorisation has lost six digits
 _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
@@ -144,17 +144,17 @@ class Discretiser:
         """Columns of Phi, psi, columns of the lower root of V over taus (n,), to be read only."""
 
         def find() -> tuple[Array, Array, Array]:
-            return self._sharpened(taus, self._each(taus, roots=True))
+            return self._refined_roots(taus, self._each(taus, roots=True))
 
         return remembered(self, ("roots", taus.tobytes()), find) if self._few(taus) else find()
 
-    def _sharpened(
+    def _refined_roots(
         self, taus: Array, found: tuple[Array, Array, Array]
     ) -> tuple[Array, Array, Array]:
         """`roots` where V has lost what is small beside its largest parts: doubled as roots."""
         root = found[2]
         pivots, size = np.einsum("nii->ni", root), np.einsum("nji,nji->ni", root, root)
-        lost = np.flatnonzero((pivots * pivots < _BLURRED * size).any(axis=1))
+        lost = np.flatnonzero((pivots * pivots < _PIVOT_LOSS * size).any(axis=1))
         lost = lost[self.norm * taus[lost] > _SERIES_REACH]
         if lost.size:
             halvings = self._halvings(taus[lost])
@@ -215,7 +215,7 @@ class Discretiser:
     def _exact(self, taus: Array) -> tuple[Array, Array, Array]:
         """Every interval by itself, in chunks that bound the temporaries."""
         n, d = len(taus), len(self.A)
-        if n and self.norm * taus[taus.argmax()] <= _NEAR:
+        if n and self.norm * taus[taus.argmax()] <= _SHORT_NORM:
             Phi, psi, V = transitions(self.A, self.Q, self.u, np.ascontiguousarray(taus))
         else:
             Phi, psi, V = np.empty((n, d, d)), np.empty((n, d)), np.empty((n, d, d))
@@ -265,7 +265,7 @@ class Discretiser:
                 *found, error = self._double(taus[rest], dtype)
                 for whole, part in zip(out, found):
                     whole[rest] = part
-                rest = rest[error > _HARD]
+                rest = rest[error > _DOUBLING_ERROR]
         return out
 
     def _double(self, taus: Array, dtype: type) -> tuple[Array, Array, Array, Array]:
@@ -276,7 +276,7 @@ class Discretiser:
         left, tau = halvings[order], taus[order]
         far = self.norm * tau > _DOUBLING_REACH
         clusters = [c for c in self.clusters if tau[0] < c.limit] if far.any() else []
-        counted = linked(self.A)  # entries of Phi that squaring has to get right
+        counted = same_block(self.A)  # entries of Phi that squaring has to get right
         for cluster in clusters:
             counted[np.ix_(cluster.members, cluster.members)] = False
         error = np.full(len(tau), _EPS)

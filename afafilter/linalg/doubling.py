@@ -34,7 +34,7 @@ class Cluster(NamedTuple):
         return np.asarray(np.exp(self.mu * long) * series).reshape(-1, k, k)
 
 
-def linked(A: Array) -> NDArray[np.bool_]:
+def same_block(A: Array) -> NDArray[np.bool_]:
     """(d, d), whether two components share a diagonal block of A, up to a permutation."""
     found: NDArray[np.bool_] = (A != 0) | (A.T != 0) | np.eye(len(A), dtype=bool)
     for _ in range(len(A).bit_length()):
@@ -44,7 +44,7 @@ def linked(A: Array) -> NDArray[np.bool_]:
 
 def components(A: Array) -> list[NDArray[np.intp]]:
     """Index sets of the irreducible diagonal blocks of A, in order of their first members."""
-    first = linked(A).argmax(axis=1)
+    first = same_block(A).argmax(axis=1)
     return [np.flatnonzero(first == k) for k in np.unique(first)]
 
 

@@ -105,7 +105,7 @@ def carry(
     return out
 
 
-class Unseen(NamedTuple):
+class Unobservable(NamedTuple):
     """What observations leave open of a flat state, for each of k queries.
 
     components : (k, d) which ones; at : (m,) the queries of which anything is open; here, first :
@@ -118,17 +118,17 @@ class Unseen(NamedTuple):
     here: Array
     first: Array
 
-    def of(self, queries: slice) -> Unseen:
+    def of(self, queries: slice) -> Unobservable:
         """Of some of the queries."""
         n = len(self.components)
         start, stop, _ = queries.indices(n)
         some = slice(*np.searchsorted(self.at, [start, stop]))
-        return Unseen(
+        return Unobservable(
             self.components[queries], self.at[some] - start, self.here[some], self.first[some]
         )
 
 
-def unseen(
+def unobservable(
     A: Array,
     sizes: ComponentSizes,
     C: Array,
@@ -139,7 +139,7 @@ def unseen(
     *,
     rate: Array | None = None,
     show: Array | None = None,
-) -> Unseen:
+) -> Unobservable:
     """What of a flat state at `times` the first `used` observations leave open.
 
     Parameters
@@ -161,12 +161,12 @@ def unseen(
     d, T = C.shape[1], len(stamps)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
-        return Unseen(np.ones((len(times), d), dtype=bool), np.arange(len(times)), all_, all_)
+        return Unobservable(np.ones((len(times), d), dtype=bool), np.arange(len(times)), all_, all_)
     n = min(T, 4 * d + 4)
     while True:
         F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
         M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
-        done = core.see_flat(
+        done = core.observability(
             np.ascontiguousarray(F.swapaxes(-1, -2)),
             np.array(stamps[:n]),
             sizes,
@@ -185,7 +185,7 @@ def unseen(
     open_ = np.flatnonzero((used < done) if whole else np.ones(len(used), dtype=bool))
     out = np.zeros((len(times), d), dtype=bool)
     if not len(open_):
-        return Unseen(out, open_, np.zeros((0, d, d)), np.zeros((0, d, d)))
+        return Unobservable(out, open_, np.zeros((0, d, d)), np.zeros((0, d, d)))
     node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
     base = np.maximum(node, 0)
     lag = times[open_] - stamps[base]
@@ -214,7 +214,7 @@ def unseen(
     if show is not None:
         size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
         out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
-    return Unseen(out, open_, here, first)
+    return Unobservable(out, open_, here, first)
 
 
 def _moves(A: Array, lag: Array) -> Array:

@@ -167,14 +167,14 @@ def test_missing_or_off_grid_observation_anchor_is_the_plain_estimate():
 @BOTH
 @pytest.mark.parametrize("missing", [0.0, 0.25])
 def test_without_process_noise_it_is_the_flat_prior_kalman_filter(model, t, estimator, missing):
-    quiet = replace(model, Q=np.zeros_like(model.Q), prior="diffuse")
+    unit_rate = replace(model, Q=np.zeros_like(model.Q), prior="diffuse")
     z = draw_data(model, t, missing=missing)
     z[0] = draw_data(model, t)[0]  # the oracle's flat start is the first stamp, seen or not
-    found = estimator(quiet, t, z, method="dense")
-    mean, cov = dense_posterior(quiet, t, z, causal=estimator is adaptive_filter)
+    found = estimator(unit_rate, t, z, method="dense")
+    mean, cov = dense_posterior(unit_rate, t, z, causal=estimator is adaptive_filter)
     assert_same(found.mean, mean)
     assert_same(found.cov, cov)
-    assert_same(estimator(quiet, t, z).mean, mean)
+    assert_same(estimator(unit_rate, t, z).mean, mean)
 
 
 @BOTH

@@ -62,8 +62,8 @@ def test_equations_hold_the_information_of_each_pair(d: int, p: int, grows: bool
     model = random_model(d, p, 10 * d + p, grows=grows)
     z = gaps(model, d)
     pattern = pattern_of(model, z, causal=causal)
-    assert not pattern.kappa.any()
-    r, turn = pattern.walk.sight.C.shape[1], pattern.plan.coords.W_inv
+    assert not pattern.exponent.any()
+    r, turn = pattern.inputs.channels.C.shape[1], pattern.plan.coords.W_inv
     (tile,) = tiles(pattern, determinants=False)
     pairs = recursions.one_by_one(tile.pairs[None], len(GRID))[0]
     for i, time in enumerate(GRID):
@@ -85,7 +85,7 @@ def test_equations_hold_the_information_of_each_pair(d: int, p: int, grows: bool
 def test_triangles_are_the_sums_of_the_equations(d: int, p: int, grows: bool, causal: bool):
     model = random_model(d, p, 7 * d + p, grows=grows)
     pattern = pattern_of(model, np.ones((len(GRID), p)), causal=causal)
-    n, r, rng = len(pattern.js), pattern.walk.sight.C.shape[1], np.random.default_rng(d)
+    n, r, rng = len(pattern.js), pattern.inputs.channels.C.shape[1], np.random.default_rng(d)
     y = rng.standard_normal((n, r, 3))
     (tile,) = tiles(pattern, determinants=False)
     pairs = recursions.one_by_one(tile.pairs[None], len(GRID))[0]
@@ -93,7 +93,7 @@ def test_triangles_are_the_sums_of_the_equations(d: int, p: int, grows: bool, ca
     T = pairs[..., r * d :].reshape(len(GRID), n, r, r)
     root = rng.random((2, *tile.used.shape))
     weight = recursions.one_by_one(root, len(GRID)) ** 2
-    plain = recursions.plain_triangles(pattern.walk, y)
+    plain = recursions.plain_triangles(pattern.inputs, y)
     data = np.stack([y, 2.0 * y])
     weighted = recursions.weighted_triangles(tile.pairs, data, root, d, len(GRID))
     for found, w, right in ((plain, np.ones_like(weight[0]), y), (weighted[1], weight[1], 2 * y)):
@@ -112,7 +112,7 @@ def test_distances_shares_and_determinants_pair_by_pair():
     pattern = pattern_of(model, gaps(model, 5), causal=False)
     rng = np.random.default_rng(2)
     (tile,) = tiles(pattern, determinants=True)
-    n, r = tile.pairs.shape[1], pattern.walk.sight.C.shape[1]
+    n, r = tile.pairs.shape[1], pattern.inputs.channels.C.shape[1]
     pairs = recursions.one_by_one(tile.pairs[None], len(GRID))[0]
     anchor, X = rng.standard_normal((2, len(GRID), d)), rng.standard_normal((1, len(GRID), d, d))
     y, rest = rng.standard_normal((2, n, r)), rng.random((2, n))
@@ -138,15 +138,15 @@ def test_distances_shares_and_determinants_pair_by_pair():
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 6])
 def test_sweeps_side_by_side_are_sweeps_alone(d: int):
     """Each query by weights 1 among others, against one sweep for all of them."""
-    from afafilter.adaptive.exact import make_chain, make_stops
+    from afafilter.adaptive.exact import make_chain, make_query_steps
 
     model = random_model(d, 1, 3 + d)
     pattern = pattern_of(model, gaps(model, d), causal=False)
-    chain, stops = make_chain(pattern), make_stops(pattern, pattern.used)
-    alone = recursions.sweep_shared(chain, stops, np.moveaxis(pattern.y, 0, -1))
+    chain, query_steps = make_chain(pattern), make_query_steps(pattern, pattern.used)
+    alone = recursions.sweep_shared(chain, query_steps, np.moveaxis(pattern.y, 0, -1))
     n, bundles = len(pattern.js), -(-len(GRID) // recursions.BUNDLE)
     ones = np.ones((1, bundles, n, recursions.BUNDLE))
-    beside = recursions.sweep_each(chain, stops, pattern.y, 0, ones)
+    beside = recursions.sweep_each(chain, query_steps, pattern.y, 0, ones)
     for a, b in zip(alone[:3], beside[:3], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9 * np.abs(a).max())
     R, other = alone.tri[0], beside.tri[0]

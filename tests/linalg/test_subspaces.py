@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import block_diag
 
 from afafilter.linalg.discretiser import transition
-from afafilter.linalg.subspaces import ROUNDING, carry, component_sizes, unseen
+from afafilter.linalg.subspaces import ROUNDING, carry, component_sizes, unobservable
 
 TURN = np.array([[0.0, -np.pi], [np.pi, 0.0]])
 
@@ -103,14 +103,14 @@ def test_what_observations_leave_open():
     stamps, seen = np.array([0.0, 1.0, 1.0, 3.0]), np.array([[True], [False], [True], [True]])
     C = np.array([[1.0, 0.0, 0.0]])
     times = np.array([-1.0, 0.0, 0.5, 1.0, 1.0, 4.0])
-    found = unseen(A, sizes, C, stamps, seen, times, np.array([0, 1, 1, 2, 3, 4]))
+    found = unobservable(A, sizes, C, stamps, seen, times, np.array([0, 1, 1, 2, 3, 4]))
     some = [True, True, True], [False, True, True], [True, True, True], [True, True, True]
     np.testing.assert_array_equal(
         found.components, [*some, [False, False, True], [False, False, True]]
     )
-    whole = unseen(A, sizes, C, stamps, seen, times, np.full(6, 4))
+    whole = unobservable(A, sizes, C, stamps, seen, times, np.full(6, 4))
     np.testing.assert_array_equal(whole.components, np.tile([False, False, True], (6, 1)))
-    late = unseen(
+    late = unobservable(
         A, sizes, np.ones((1, 3)), stamps, seen[:, :0] @ np.ones((0, 1), bool), times, np.full(6, 4)
     )
     assert late.components.all()
@@ -118,7 +118,7 @@ def test_what_observations_leave_open():
 
 def test_a_mode_that_explodes_backwards_is_known_of_late():
     A = -np.diag([500.0, 1.0])
-    found = unseen(
+    found = unobservable(
         A,
         component_sizes(A),
         np.eye(2),
