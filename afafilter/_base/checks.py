@@ -137,12 +137,18 @@ def fraction(value: Any, name: str) -> float:
     return x
 
 
-def positive_int(value: Any, name: str, *, low: int = 1) -> int:
-    """A whole number, at least `low`."""
+LARGEST_DIM = 1000
+"""Components of a state, and its parts, in numbers that a file may ask for: matrices are dense."""
+
+
+def positive_int(value: Any, name: str, *, low: int = 1, high: float = float("inf")) -> int:
+    """A whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be >= {low}, got {value}")
+    if value > high:
+        raise ValueError(f"{name} must be <= {high}, got {value}")
     return int(value)
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import positive_int, scalar
+from afafilter._base.checks import LARGEST_DIM, positive_int, scalar
 from afafilter.learning.constraints import LogNormal, Normal
 from afafilter.learning.family import Component, Family, Param
 from afafilter.learning.start_values import Scales
@@ -56,7 +56,7 @@ __all__ = [
 
 def noise(dim: int = 1, *, diagonal: bool = False) -> Family:
     """White measurement noise: R = obs_var I, or diagonal with obs_var[0], obs_var[1], ..."""
-    p = positive_int(dim, "dim")
+    p = positive_int(dim, "dim", high=LARGEST_DIM)
     param = Param("obs_var", "nonnegative", "noise_var", amplitude=True)
     params = _each(param, p) if diagonal and p > 1 else (param,)
     return _family("noise", params, partial(blocks.noise, dim=p), 0, affine=True, observes=p)
@@ -64,7 +64,7 @@ def noise(dim: int = 1, *, diagonal: bool = False) -> Family:
 
 def constant(dim: int = 1) -> Family:
     """A free level: the observations' offset."""
-    p = positive_int(dim, "dim")
+    p = positive_int(dim, "dim", high=LARGEST_DIM)
     names = ["offset"] if p == 1 else [f"offset[{c}]" for c in range(p)]
     params = tuple(Param(name, "real", partial(_mean, c=c)) for c, name in enumerate(names))
     return _family("constant", params, blocks.constant, 0, affine=True, observes=p)
@@ -91,7 +91,7 @@ def isotropic(dim: int = 2) -> Family:
     Stationary. `dim` = 2 n or 2 n + 1 components; all pairs share the one frequency. dim = 2 with
     `noise(2)` is the spiral.
     """
-    d = positive_int(dim, "dim")
+    d = positive_int(dim, "dim", high=LARGEST_DIM)
     params = (
         Param("decay", "positive", "decay"),
         Param("frequency", "real", "frequency"),
@@ -169,7 +169,7 @@ def seasonal(period: float, harmonics: int = 1, dim: int = 1, *, diagonal: bool 
     `.fix(process_var=0.0)` makes the pattern constant.
     """
     base = 2 * np.pi / scalar(period, "period", low=0.0, strict=True)
-    n = positive_int(harmonics, "harmonics")
+    n = positive_int(harmonics, "harmonics", high=LARGEST_DIM)
     guess = partial(_season_var, period=float(period))
     params = (Param("process_var", "nonnegative", guess, amplitude=True),)
     build = partial(_season, tuple(base * k for k in range(1, n + 1)))
@@ -204,7 +204,7 @@ def _along_axes(
     affine: bool = False,
 ) -> Family:
     """The component once for each of `dim` axes."""
-    n = positive_int(dim, "dim")
+    n = positive_int(dim, "dim", high=LARGEST_DIM)
     if n == 1:
         return _family(label, params, build, states, affine=affine)
     own = tuple(diagonal and param.amplitude for param in params)

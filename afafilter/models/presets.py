@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import choice, positive_int, scalar
+from afafilter._base.checks import LARGEST_DIM, choice, positive_int, scalar
 from afafilter.models import blocks
 from afafilter.models.priors import PriorLike
 from afafilter.models.random_systems import random_stable
@@ -65,7 +65,7 @@ def brownian(
     >>> brownian(process_var=0.5, obs_var=2.0).transition(3.0)[2].item()
     1.5
     """
-    d = positive_int(dim, "dim")
+    d = positive_int(dim, "dim", high=LARGEST_DIM)
     q, r = _variances(process_var, obs_var)
     return _model(blocks.axes([blocks.brownian(q)] * d), r, prior, "brownian")
 
@@ -184,7 +184,7 @@ def constant_velocity(
     >>> constant_velocity(process_var=1.0, obs_var=0.5).transition(2.0)[0].tolist()
     [[1.0, 2.0], [0.0, 1.0]]
     """
-    d = positive_int(dim, "dim")
+    d = positive_int(dim, "dim", high=LARGEST_DIM)
     q, r = _variances(process_var, obs_var)
     return _model(blocks.axes([blocks.trend(0.0, q)] * d), r, prior, "constant_velocity")
 
@@ -280,7 +280,7 @@ def seasonal(
     1
     """
     base = 2 * math.pi / scalar(period, "period", low=0.0, strict=True)
-    n = positive_int(harmonics, "harmonics")
+    n = positive_int(harmonics, "harmonics", high=LARGEST_DIM)
     mu = scalar(decay, "decay", low=0.0)
     q, r = _variances(process_var, obs_var)
     frequencies = [base * k for k in range(1, n + 1)]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from afafilter._base.checks import generator, positive_int, scalar
+from afafilter._base.checks import LARGEST_DIM, generator, positive_int, scalar
 from afafilter.models.priors import PriorLike
 from afafilter.models.sde import LinearSDE
 
@@ -54,8 +54,8 @@ def random_stable(
     True
     """
     rng = generator(rng)
-    d = positive_int(dim, "dim")
-    p = d if obs_dim is None else positive_int(obs_dim, "obs_dim")
+    d = positive_int(dim, "dim", high=LARGEST_DIM)
+    p = d if obs_dim is None else positive_int(obs_dim, "obs_dim", high=LARGEST_DIM)
     rate = scalar(slowest, "slowest", low=0.0, strict=True)
     q, r = scalar(process_var, "process_var", low=0.0), scalar(obs_var, "obs_var", low=0.0)
     A = rng.standard_normal((d, d)) / math.sqrt(d)
