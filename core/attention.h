@@ -359,8 +359,11 @@ template <class T> struct Remote {
     Remote(const Pairs<T>& p, const Dynamics& model) : value(p.v.shape[1]), decays(p.t.shape[0]) {
         const int64_t d = p.k.shape[1], m = p.v.shape[1], begin = p.low[0], end = p.high[p.high.shape[0] - 1];
         const double rate = model.value_decay, slower = std::min(model.decay, rate);
+        double span = 0.0;                                                   // of the keys of a row: a window may be short
+        for (int64_t i = 0; i < p.low.shape[0]; i++)
+            if (p.high[i] > p.low[i]) span = std::max(span, p.t[p.high[i] - 1] - p.t[p.low[i]]);
         there = value.entries && decays.entries && model.query_late && p.known.shape[1] == 0 && end - begin > STRIP &&
-                std::exp(-slower * (p.t[end - 1] - p.t[begin])) < EPSILON<T>;
+                std::exp(-slower * span) < EPSILON<T>;
         double total = 0.0;
         for (int64_t l = begin; there && l < end; l++) {
             const int64_t j = model.causal ? l : begin + end - 1 - l, before = model.causal ? j - 1 : j + 1;

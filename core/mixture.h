@@ -329,9 +329,9 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
         read_columns(L.data, start.work.space.A, Size<0>(d), Size<0>(d));
         int64_t done = 0;
         outcome[1] = start_mixture(chain, times, sizes, noise, z, seen, start, out, kept, done);
-        const bool diffuse = done == chain.step.shape[0];
-        outcome[0] = done + (done == kept.M.shape[0] && !diffuse && start.x.count < q ? 1 : 0);
-        if (outcome[1] >= 0 || diffuse || outcome[0] > done) return;
+        const bool still_open = done == chain.step.shape[0];
+        outcome[0] = done + (done == kept.M.shape[0] && !still_open && start.x.count < q ? 1 : 0);
+        if (outcome[1] >= 0 || still_open || outcome[0] > done) return;
         root = start.x.L, mean = start.x.m, first = done + 1;
     }
     const auto rest = [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); };

@@ -230,6 +230,6 @@ def _united(found: Any, unit: str) -> Any:
     names = getattr(type(found), "__dataclass_fields__", {})
     if unit and "time_unit" in names:
         return replace(found, time_unit=unit)
-    if unit and "model" in names and hasattr(found.model, "time_unit"):
+    if unit and "model" in names and getattr(found.model, "time_unit", unit) != unit:
         return replace(found, model=replace(found.model, time_unit=unit))
     return found

@@ -25,6 +25,8 @@ from afafilter.kalman.timeline import Timeline, initial_root, timeline
 from afafilter.models.forcing import honours_forcing
 from afafilter.results import Estimate
 
+ITERATIONS = 50
+"""Most rounds of learning rate and scale, unless told."""
 CONVERGED = 1e-4
 """Relative change of rate and scale at which learning ends."""
 LEAST_RATE = 1e-9
@@ -48,7 +50,7 @@ def mixture_filter(
     outlier_rate: float,
     outlier_scale: float,
     estimate: bool = False,
-    iterations: int = 50,
+    iterations: int = ITERATIONS,
     obs_cov: ArrayLike | None = None,
     query_times: ArrayLike | None = None,
 ) -> Estimate:
@@ -111,7 +113,7 @@ def mixture_filter(
     """
     rate, scale = _contamination(outlier_rate, outlier_scale, estimate)
     iterations = positive_int(iterations, "iterations")
-    if not estimate and iterations != 50:
+    if not estimate and iterations != ITERATIONS:
         raise ValueError(f"iterations={iterations} would change nothing without estimate=True")
     given = checked_inputs(model, t, z, obs_cov, query_times)
     grid, data, asked = given.grid, given.z, given.asked

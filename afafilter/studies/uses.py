@@ -37,8 +37,11 @@ def is_users(module: str | None) -> bool:
     """Whether a module is one that the user edits: not this package, Python or an installed one."""
     if module is None or is_own(module) or of_python(module):
         return False
-    parts = Path(getattr(sys.modules.get(module), "__file__", None) or "").parts
-    return not {"site-packages", "dist-packages"}.intersection(parts)
+    return not _is_installed(Path(getattr(sys.modules.get(module), "__file__", None) or ""))
+
+
+def _is_installed(file: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def looked_up(function: types.FunctionType) -> list[tuple[str, Any]]:
@@ -107,5 +110,6 @@ def _text_of(module: str) -> str:
         if spec is None:
             return ""
     file = Path(spec.origin or "") if spec is not None else Path()
-    installed = {"site-packages", "dist-packages"}.intersection(file.parts)
-    return "" if installed or not file.is_file() else hashlib.sha256(file.read_bytes()).hexdigest()
+    if _is_installed(file) or not file.is_file():
+        return ""
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -193,19 +193,21 @@ def test_noise_that_depends_on_the_lag(decay, amplitudes, rates):
     np.testing.assert_allclose(got.weights, A, rtol=1e-9, atol=1e-14)
 
 
+TWO_SIDED: dict[str, Any] = {
+    "decay": 0.2,
+    "process_var": 0.6,
+    "key_var": 0.3,
+    "query_var": 0.1,
+    "frequency": OMEGA,
+    "weight": Power(5.0),
+    "causal": False,
+}
+
+
 @pytest.mark.parametrize("backward", ["exact", "symmetric"])
 def test_constant_structure_is_the_lyapunov_prior(backward):
     q, k, v, t = inputs(normalised=False)
-    options = {
-        "decay": 0.2,
-        "process_var": 0.6,
-        "key_var": 0.3,
-        "query_var": 0.1,
-        "frequency": OMEGA,
-        "weight": Power(5.0),
-        "causal": False,
-        "backward": backward,
-    }
+    options = {**TWO_SIDED, "backward": backward}
     flat = isotropic_attention(
         q, k, v, t, **options, prior="structured", structure=StructuredNoise([1.0], [0.0])
     )
@@ -217,16 +219,7 @@ def test_constant_structure_is_the_lyapunov_prior(backward):
 @pytest.mark.parametrize("backward", ["exact", "symmetric"])
 def test_separate_noises_that_are_equal_change_nothing(backward):
     q, k, v, t = inputs(normalised=False)
-    options = {
-        "decay": 0.2,
-        "process_var": 0.6,
-        "key_var": 0.3,
-        "query_var": 0.1,
-        "frequency": OMEGA,
-        "weight": Power(5.0),
-        "causal": False,
-        "backward": backward,
-    }
+    options = {**TWO_SIDED, "backward": backward}
     same = isotropic_attention(
         q, k, v, t, **options, value_process_var=0.6, value_key_var=0.3, value_query_var=0.1
     )

@@ -64,25 +64,18 @@ def compare(found, q, k, v, t, options):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_isotropic_is_the_dense_formula(seed):
+@pytest.mark.parametrize("attention", [isotropic_attention, tensor_attention])
+def test_is_the_dense_formula(attention, seed):
     rng = np.random.default_rng(seed)
     for _ in range(60):
         q, k, v, t, options = draw(rng)
-        found = isotropic_attention(q, k, v, t, **options, return_weights=True)
-        compare(found, q, k, v, t, options)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_tensor_is_the_dense_formula(seed):
-    rng = np.random.default_rng(seed)
-    for _ in range(60):
-        q, k, v, t, options = draw(rng)
-        d = q.shape[1]
-        for name in ("decay", "process_var", "key_var", "query_var"):
-            options[name] = options[name] * rng.uniform(0.5, 1.5, d)
-        if rng.random() < 0.5:
-            options["prior_precision"] = rng.uniform(0.1, 1.0, d) / options["query_var"]
-        found = tensor_attention(q, k, v, t, **options, return_weights=True)
+        if attention is tensor_attention:
+            d = q.shape[1]
+            for name in ("decay", "process_var", "key_var", "query_var"):
+                options[name] = options[name] * rng.uniform(0.5, 1.5, d)
+            if rng.random() < 0.5:
+                options["prior_precision"] = rng.uniform(0.1, 1.0, d) / options["query_var"]
+        found = attention(q, k, v, t, **options, return_weights=True)
         compare(found, q, k, v, t, options)
 
 
