@@ -350,20 +350,28 @@ bool negligible(const Block<T>& b, int64_t j, int64_t end, int64_t left, double 
     return true;
 }
 
+// Whether states and values decay to rounding over the keys of some row, which a window may keep few.
+template <class T> bool decayed(const Pairs<T>& p, const Dynamics& model, int64_t keys) {
+    double span = 0.0;
+    for (int64_t i = 0; i < p.low.shape[0]; i++)
+        if (p.high[i] > p.low[i]) span = std::max(span, p.t[p.high[i] - 1] - p.t[p.low[i]]);
+    return model.query_late && p.known.shape[1] == 0 && keys > STRIP &&
+           std::exp(-std::min(model.decay, model.value_decay) * span) < EPSILON<T>;
+}
+
 // What the keys of a call have at most: |k|, and each channel of their values; and of every key, the decays to it of the values
 // of all that are farther off, itself among them, added up. There only where states and values decay to rounding.
 template <class T> struct Remote {
+    const int64_t begin, end;
     double key = 0.0;
-    Scratch<double, 0> value, decays;
     bool there;
-    Remote(const Pairs<T>& p, const Dynamics& model) : value(p.v.shape[1]), decays(p.t.shape[0]) {
-        const int64_t d = p.k.shape[1], m = p.v.shape[1], begin = p.low[0], end = p.high[p.high.shape[0] - 1];
-        const double rate = model.value_decay, slower = std::min(model.decay, rate);
-        double span = 0.0;                                                   // of the keys of a row: a window may be short
-        for (int64_t i = 0; i < p.low.shape[0]; i++)
-            if (p.high[i] > p.low[i]) span = std::max(span, p.t[p.high[i] - 1] - p.t[p.low[i]]);
-        there = value.entries && decays.entries && model.query_late && p.known.shape[1] == 0 && end - begin > STRIP &&
-                std::exp(-slower * span) < EPSILON<T>;
+    Scratch<double, 0> value, decays;
+    Remote(const Pairs<T>& p, const Dynamics& model)
+        : begin(p.low[0]), end(p.high[p.high.shape[0] - 1]), there(decayed(p, model, end - begin)), value(p.v.shape[1]),
+          decays(there ? p.t.shape[0] : 0) {
+        const int64_t d = p.k.shape[1], m = p.v.shape[1];
+        const double rate = model.value_decay;
+        there = there && value.entries && decays.entries;
         double total = 0.0;
         for (int64_t l = begin; there && l < end; l++) {
             const int64_t j = model.causal ? l : begin + end - 1 - l, before = model.causal ? j - 1 : j + 1;
