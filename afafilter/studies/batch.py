@@ -85,20 +85,32 @@ class Shell:
 
 
 def end_with(parent: int) -> None:
-    """End this process, if it is a child of `parent`, soon after the parent has gone.
+    """End this process soon after the process `parent` that started it has gone.
 
-    A parent that is killed cannot tell its workers, which would wait for work for minutes. Where a
-    process's parent is not known to change (Windows) nothing is done.
+    A parent that is killed cannot tell its workers, which would wait for work for minutes; it may
+    have gone before this one has begun. Where a process's parent is not known to change (Windows)
+    nothing is done.
     """
-    if os.name != "posix" or os.getppid() != parent:
+    if os.name != "posix" or os.getpid() == parent:
         return
+    is_child = os.getppid() == parent
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent if is_child else _lives(parent):
             time.sleep(WATCH_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def workers(n_jobs: int | None, begin: Callable[[int], None] = end_with) -> Any:

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -83,6 +85,31 @@ def test_signals_to_the_parent_lose_and_repeat_nothing_and_leave_no_workers(tmp_
     assert {path: after[path] for path in done} == done
     assert len(after) == CELLS
     assert len((tmp_path / "calls").read_text()) - calls == CELLS - len(done)
+
+
+LATE = """
+import os, time
+from afafilter.studies.batch import end_with
+parent = {parent}
+while os.getppid() == parent:
+    time.sleep(0.01)
+end_with(parent)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_that_begins_after_its_parent_has_gone_ends():
+    start_late = (
+        "import os, subprocess, sys\n"
+        f"code = {LATE!r}.format(parent=os.getpid())\n"
+        "own = {'start_new_session': True, 'stdout': subprocess.DEVNULL}\n"
+        "worker = subprocess.Popen([sys.executable, '-c', code], **own)\n"
+        "print(worker.pid)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", start_late], stdout=subprocess.PIPE, check=True)
+    worker = int(done.stdout)
+    wait_for(lambda: not members(worker), seconds=30)
 
 
 def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole):
