@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter.linalg.block_diagonal import block_diagonal
@@ -61,6 +62,11 @@ class Coordinates:
     def rate(self) -> Array:
         """(d,) growth rate c of each coordinate's block."""
         return np.repeat([c for _, _, c in self.groups], [b - a for a, b, _ in self.groups])
+
+    @cached_property
+    def begins(self) -> NDArray[np.intp]:
+        """First coordinate of each block."""
+        return np.array([a for a, _, _ in self.groups])
 
     @cached_property
     def sizes(self) -> ComponentSizes:

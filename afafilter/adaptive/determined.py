@@ -41,6 +41,7 @@ def solve_triangles(
     look: Callable[[int, int], Unobservable],
     columns: Callable[[Index, Array, Array], Array],
     unit_of_state: Array | None,
+    begins: Index,
 ) -> Solved:
     """Triangles solved for what the observations determine.
 
@@ -60,6 +61,8 @@ def solve_triangles(
     unit_of_state : ndarray, shape (n, d), optional
         Of each coordinate. Given: what an equation shows of a coordinate that open directions have
         part in, by DECAYED of what else it shows, is forgotten.
+    begins : ndarray of int
+        First coordinate of each group that grows alike.
     """
     if not np.isfinite(triangle).all():
         raise ValueError(
@@ -85,8 +88,11 @@ def solve_triangles(
             apart[p, known.at] = (open_ == 0).all(axis=-2)
             doubt[p, known.at] = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
     if own.any():
-        pivot = np.abs(np.einsum("...aa->...a", scaled))
-        for p, i in np.argwhere(own & (pivot <= LOOK_CLOSER).any(axis=-1)):
+        near = np.abs(np.einsum("...aa->...a", scaled)) <= LOOK_CLOSER
+        group = np.maximum.reduceat(largest[..., 0, :], begins, axis=-1)
+        group = np.repeat(group, np.diff(begins, append=triangle.shape[-1]), axis=-1)
+        near |= largest[..., 0, :] <= LOOK_CLOSER * group
+        for p, i in np.argwhere(own & near.any(axis=-1)):
             found = look(int(p), int(i))
             unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
             if len(found.at):
@@ -187,7 +193,8 @@ def _inverse(triangle: Array, lost: ObsMask) -> Array:
 
 
 LOOK_CLOSER = 1e-7
-"""A column that the others explain but for this part: whether by rounding is looked up.
+"""A column that the others explain but for this part, or that is so small beside those that grow
+alike: whether by rounding is looked up.
 
 Changes how much is looked up, not what is answered, where windows or weights of 0 leave each query
 observations of its own.

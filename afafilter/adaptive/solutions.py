@@ -71,7 +71,7 @@ def settle(
     unit = None
     if pattern.coords is not None:
         unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
-    return solve_triangles(triangle, some, own, look, columns, unit)
+    return solve_triangles(triangle, some, own, look, columns, unit, plan.coords.begins)
 
 
 def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:

@@ -180,6 +180,24 @@ def test_half_turns_beside_a_stiff_mode_show_nothing_new(lead, turns):
     np.testing.assert_array_equal(np.isnan(found.mean), turned)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e5])
+@pytest.mark.parametrize("row", [[1.0, 0.0], [0.0, -0.5], [1.0, 1.0]])
+@pytest.mark.parametrize(("estimator", "turns"), [(adaptive_filter, 7.0), (adaptive_smoother, 2.0)])
+def test_half_turns_in_a_window_show_one_state(estimator, turns, row, unit):
+    """The other one is open, also where its column holds nothing but rounding."""
+    A, Q = np.array([[0.0, -np.pi * unit], [np.pi / unit, 0.0]]), np.diag([unit, 1.0 / unit])
+    C = np.array([row]) / [[unit, 1.0]]
+    model = LinearSDE(A, Q=Q * unit, R=[[1e-4]], C=C, prior="diffuse")
+    t = np.array([0.0, 1.0, 1.0, 3.0, 3.0 + turns])
+    z = np.random.default_rng(0).standard_normal((5, 1))
+    found = estimator(model, t, z, window=2, method="dense")
+    for i in range(5):
+        js = range(max(i - 1, 0), i + 1 if estimator is adaptive_filter else min(i + 3, 5))
+        wanted = pulled(ExactGaussian(model, t, z), t[i], js)
+        assert np.isnan(wanted.mean).sum() == (1 if 0.0 in row else 2)
+        assert law_apart((found.mean[i], found.cov[i]), wanted, 1.0) <= TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("rates", "hidden"),
     [
