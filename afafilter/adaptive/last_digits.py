@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter._base.doubts import LostDigits
+from afafilter._base.doubts import DOUBTFUL, LostDigits
+from afafilter._base.remembered import remembered
 from afafilter.adaptive.coordinates import EPS
 from afafilter.adaptive.dense import Plan, make_plan
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, run_dense
+from afafilter.kalman.run import doubts_of_flat_start
+from afafilter.kalman.timeline import timeline
 from afafilter.weights import Dim, Floats, Weight
 
 SURE = 1e-9
@@ -42,8 +45,11 @@ def warn_of_lost_digits(
     Warns
     -----
     LostDigits
-        With the largest move that was seen, in standard deviations.
+        With the largest move that was seen, in standard deviations; with how much rounding leaves
+        of what determines states by the exact correlation.
     """
+    if options.exact and spans.window is None:
+        _warn_of_flat_start(plan, z)
     magnified = outcome.magnified
     if not plan.coords.zeroed and magnified.max(initial=0.0) * EPS < SURE:
         return
@@ -78,6 +84,25 @@ def warn_of_lost_digits(
             "apart, a window, or units and an origin that keep the data small",
             LostDigits,
             stacklevel=2,
+        )
+
+
+def _warn_of_flat_start(plan: Plan, z: Array) -> None:
+    """The exact correlation is the filter from a flat start: its doubts are those of that."""
+    model = remembered(
+        plan.model, "flat start", lambda: replace(plan.model, prior="diffuse", delay=0.0)
+    )
+    R = None if plan.uniform_noise else plan.R
+    barely, hidden = doubts_of_flat_start(timeline(model, plan.stamps, R, None), z)
+    if max(barely, hidden) > DOUBTFUL:
+        size = f"relative error about {barely:.0e}"
+        if hidden > DOUBTFUL:
+            size = f"an error of about {hidden:.0e} standard deviations"
+        warnings.warn(
+            f"rounding shows in what determines some states ({size}); give observations that tell "
+            "the states apart, or a window",
+            LostDigits,
+            stacklevel=3,
         )
 
 

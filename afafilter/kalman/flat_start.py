@@ -59,7 +59,7 @@ class FlatStart:
 class FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, *, warn: bool = True) -> None:
         (_, N, d), p = group.mean.shape, group.z.shape[2]
         self.group, self.gains = group, recursions.empty_gains(N, d, p)
         q = group.line.law.diffuse.shape[1]
@@ -98,7 +98,8 @@ class FlatBlock:
             self.counts[:kept],
             *later,
         )
-        warn_of_rounding(self.measures)
+        if warn:
+            warn_of_rounding(self.measures)
 
     def _filter(self, size: int, spare: float) -> int:
         group = self.group

@@ -16,7 +16,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, frozen
 from afafilter._base.doubts import LOST, warn_of_rounding
-from afafilter._base.patterns import group_alike
+from afafilter._base.patterns import group_alike, members
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
 from afafilter.kalman.flat_start import FlatBlock, FlatStart, raise_singular
@@ -132,6 +132,34 @@ def run(
     spread(one, range(G), n * N)
     _warn_of_lost_digits(line.chain, out.innovation_cov, scale)
     return out
+
+
+def doubts_of_flat_start(line: Timeline, z: Array) -> tuple[float, float]:
+    """By how much rounding may be off what determines the flat start of paths z (n, T, p).
+
+    Relatively, and in standard deviations: `barely` and `hidden` of `afafilter._base.doubts`.
+    """
+    seen, (T, p), (N, d) = ~np.isnan(z), z.shape[1:], (len(line.times), len(line.root))
+    barely = hidden = 0.0
+    for paths in members(seen):
+        n = len(paths)
+        mean, cov, loglik = np.empty((n, N, d)), np.empty((N, d, d)), np.empty((n, T))
+        innovation, S = np.empty((n, T, p)), np.empty((T, p, p))
+        group = Group(
+            line,
+            np.ascontiguousarray(z[paths]),
+            seen[paths[0]],
+            np.ones(T),
+            mean,
+            cov,
+            innovation,
+            S,
+            loglik,
+            smooth=False,
+        )
+        barely_here, hidden_here, _ = FlatBlock(group, warn=False).measures
+        barely, hidden = max(barely, barely_here), max(hidden, hidden_here)
+    return barely, hidden
 
 
 def _is_short(n: int, N: int, size: int) -> bool:

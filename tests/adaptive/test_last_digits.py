@@ -103,6 +103,22 @@ def test_right_or_warned(name):
         assert set(found) == {("right", False)}
 
 
+@pytest.mark.parametrize("wait", [0.0, 27.0, 30.0, 33.0])
+@pytest.mark.parametrize("rates", ["equal", "apart"])
+def test_what_rounding_leaves_of_the_start_after_a_wait_is_said(rates, wait):
+    """Half turns, which show one of two states, and modes that have decayed beside them."""
+    A = [[0.0, 1.0], [-1.69, -2.6]] if rates == "equal" else np.diag([-1.1, -1.4])
+    A, C = block_diag(A, [[0.0, -np.pi], [np.pi, 0.0]]), [[0.0, 1.0, 0.5, 1.0]]
+    if rates == "apart":
+        C[0][0] = 1.0
+    model = LinearSDE(A, Q=np.diag([0.0, 7.0, 0.1, 0.1]), R=[[1e-8]], C=C, prior="diffuse")
+    t = np.array([0.0, wait, wait + 7.0, wait + 8.0])
+    z = np.array([[np.nan], [-3.3], [3.2], [-1.1]])
+    found = list(outcomes(model, t, z, correlation="exact"))
+    assert ("wrong", False) not in found
+    assert any(said for _, said in found) == (wait > 0)
+
+
 SPIRAL = [[-0.1, -1.0], [1.0, -0.1]]
 MERGING = {
     "a spiral drives a velocity": (
