@@ -139,7 +139,8 @@ def doubts_of_flat_start(line: Timeline, z: Array) -> tuple[float, float]:
 
     Relatively, and in standard deviations: `barely` and `hidden` of `afafilter._base.doubts`.
     """
-    seen, (T, p), (N, d) = ~np.isnan(z), z.shape[1:], (len(line.times), len(line.root))
+    seen = np.ascontiguousarray(~np.isnan(z))
+    (T, p), N, d = z.shape[1:], len(line.times), len(line.root)
     barely = hidden = 0.0
     for paths in members(seen):
         n = len(paths)
