@@ -195,16 +195,11 @@ def unobservable(
         if past.any():
             Phi[past] = _moves(sign * A, np.abs(lag[past]))
     stamp = np.maximum(np.abs(times[open_]), np.abs(stamps[base]))
+    left = (np.where(early[..., None], 0.0, part[base]) for part in (M, rounding))
     with np.errstate(over="ignore", invalid="ignore"):
-        moved, zero = carry(
-            Phi,
-            np.abs(lag),
-            stamp,
-            sizes,
-            np.where(early[..., None], 0.0, M[base]),
-            np.where(early[..., None], 0.0, rounding[base]),
-            None if rate is None else lag[:, None] * rate,
-        )
+        directions, rough = left if rate is None else _separated(*left)
+        growth = None if rate is None else lag[:, None] * rate
+        moved, zero = carry(Phi, np.abs(lag), stamp, sizes, directions, rough, growth)
         here = np.where(np.abs(moved) <= zero, 0.0, moved)
     first = np.where(early[..., None] | (np.abs(M[0]) <= rounding[0]), 0.0, M[0])
     nothing = used[open_] == 0
@@ -215,6 +210,32 @@ def unobservable(
         size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
         out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
     return Unobservable(out, open_, here, first)
+
+
+def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:
+    """The same directions (k, q, d), as rows, and their rounding, each without the others' largest
+    entry.
+
+    Where sizes do not count, later nodes turn those that grow apart into each other: what they
+    have in common would hide the rest of them.
+    """
+    n, t, at = directions.copy(), rounding.copy(), np.arange(len(directions))
+    done = np.zeros(n.shape[:2], dtype=bool)
+    for _ in range(n.shape[1] if len(n) else 0):
+        size = np.abs(n).max(axis=-1)
+        row = np.where(done, 0.0, size).argmax(axis=-1)
+        column = np.abs(n[at, row]).argmax(axis=-1)
+        pivot = n[at, row, column]
+        some = (pivot != 0) & ~done[at, row]
+        factor = np.where(some[:, None], n[at, :, column] / np.where(some, pivot, 1.0)[:, None], 0)
+        factor[at, row] = 0.0
+        off = factor[..., None] * n[at, row][:, None]
+        t += np.abs(factor)[..., None] * t[at, row][:, None]
+        t += np.where(off != 0, ROUNDING * (np.abs(n) + np.abs(off)), 0.0)
+        n -= off
+        n[at, :, column] = np.where(factor == 0, n[at, :, column], 0.0)
+        done[at, row] = True
+    return n, t
 
 
 def _moves(A: Array, lag: Array) -> Array:

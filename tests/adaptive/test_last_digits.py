@@ -113,7 +113,7 @@ def test_what_rounding_leaves_of_the_start_after_a_wait_is_said(rates, wait):
         C[0][0] = 1.0
     model = LinearSDE(A, Q=np.diag([0.0, 7.0, 0.1, 0.1]), R=[[1e-8]], C=C, prior="diffuse")
     t = np.array([0.0, wait, wait + 7.0, wait + 8.0])
-    z = np.array([[np.nan, -3.3, 3.2, -1.1]] * 2).T[:, :1]  # not contiguous
+    z = np.array([[np.nan], [-3.3], [3.2], [-1.1]])
     found = list(outcomes(model, t, z, correlation="exact"))
     assert ("wrong", False) not in found
     assert any(said for _, said in found) == (wait > 0)

@@ -198,6 +198,32 @@ def test_half_turns_in_a_window_show_one_state(estimator, turns, row, unit):
         assert law_apart((found.mean[i], found.cov[i]), wanted, 1.0) <= TOLERANCE
 
 
+FADING = {
+    "equal rates": (block_diag([[0.0, 1.0], [-1.69, -2.6]], 0.0), np.diag([0.0, 7.0, 1.0])),
+    "a spiral": (block_diag([[-1.0, -2.0], [2.0, -1.0]], 0.0), np.diag([0.0, 7.0, 0.0])),
+    "two of them": (
+        block_diag([[0.0, 1.0], [-1.69, -2.6]], [[0.0, 1.0], [-0.64, -1.6]]),
+        np.diag([0.0, 7.0, 0.0, 1.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FADING)
+@pytest.mark.parametrize("gap", [200.0, 400.0, 900.0])
+@pytest.mark.parametrize("row", [[1.0, 0.5, 1.0, 0.7], [0.0, 0.5, 1.0, 0.0]])
+def test_one_row_determines_nothing_whatever_comes_later(name, gap, row):
+    """It shows a sum of states, which later rows tell apart: none of them is known before."""
+    A, Q = FADING[name]
+    for unit in (np.ones(len(A)), np.geomspace(1e-4, 1e3, len(A))):
+        S = np.diag(unit)
+        C = np.array([row[: len(A)]]) / unit
+        model = LinearSDE(S @ A / unit, Q=S @ Q @ S, R=[[1e-6]], C=C, prior="diffuse")
+        t, z = np.r_[0.0, gap, gap, gap + 30.0, gap + 31.0], np.ones((5, 1))
+        found = adaptive_filter(model, t, z, method="dense", query_times=[0.0])
+        assert np.isnan(found.mean).all()
+        assert np.isinf(np.diagonal(found.cov[0])).all()
+
+
 @pytest.mark.parametrize(
     ("rates", "hidden"),
     [
