@@ -45,8 +45,9 @@ template <int D> struct Triangle {
             exchanged[a] = !all_between(Pack(Pack(entry) * Pack(entry) - sum_squares), 0.0, HUGE_VAL);
             if (exchanged[a]) {
                 pivot_rows(own, static_cast<int>(MOST), Pack(entry), [&](int c, Pack gap, Pack sign) {
-                    for (int b = a; b < d; b++) exchange(triangle[(b * d + a) * stride], rows[b * MOST + c], gap, sign);
                     places[2 * a * MOST + c] = gap, places[(2 * a + 1) * MOST + c] = sign;
+                    if (!any_positive(gap)) return;
+                    for (int b = a; b < d; b++) exchange(triangle[(b * d + a) * stride], rows[b * MOST + c], gap, sign);
                 });
                 sum_squares = sum_of<0, Pack>(0, MOST, [&](int c) AFA_HERE { return own[c] * own[c]; });
             }

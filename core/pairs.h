@@ -82,10 +82,11 @@ AFA_INLINE Pack clip(Pack x, double low, double high) {
 // entries of row c, times sign, and of the triangle change places where gap > 0.
 template <class Number, class Rows, class Take>
 __attribute__((noinline)) void pivot_rows(const Number* row, Rows columns, Number pivot, Take&& take) {
+    Number most = pivot;
+    for (int c = 0; c < columns; c++) most = larger(most, magnitude(row[c]));
     for (int c = 0; c < columns; c++) {
-        const Number x = row[c], gap = magnitude(x) - pivot;
+        const Number x = row[c], size = magnitude(x), gap = size < most ? spread<Number>(-1.0) : Number(size - pivot);
         take(c, gap, where_positive(x, spread<Number>(1.0), spread<Number>(-1.0)));
-        pivot = larger(pivot, magnitude(x));
     }
 }
 template <class Number, class Place> AFA_INLINE void exchange(Place& kept, Number& pending, Number gap, Number sign) {
@@ -123,6 +124,7 @@ AFA_INLINE void append(Number* L, int stride, Number* X, int step, int pivots, i
         Number sigma = sum_of<COLUMNS, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });
         if (Graded && !all_between(Number(head * head - sigma), 0.0, HUGE_VAL)) {
             pivot_rows(own, columns, head, [&](int c, Number gap, Number sign) {
+                if (!any_positive(gap)) return;
                 for (int b = a; b < rows; b++) exchange(L[b * stride + a], X[b * step + c], gap, sign);
             });
             head = L[a * stride + a], sigma = sum_of<0, Number>(0, columns, [&](int c) AFA_HERE { return own[c] * own[c]; });

@@ -39,7 +39,7 @@ struct SweepResult {
 
 // Least squares R x = s: t (d + m, d) holds R^T, the m columns s below it.
 template <int D, int M, class Number> struct Equations {
-    static constexpr int MOST = 8;   // rows that wait to be rotated in together
+    static constexpr int MOST = D > 0 ? D + 2 : 8;   // rows that wait to be rotated in together
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0;
     int d_, m_, pending = 0;
     Scratch<Number, WIDTH * D> t;
@@ -50,7 +50,7 @@ template <int D, int M, class Number> struct Equations {
     AFA_INLINE int dim() const { return D ? D : d_; }
     AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
     void clear() {
-        for (int i = 0; i < width() * dim(); i++) t[i] = Number{};
+        each<WIDTH>(0, width(), [&](int k) AFA_HERE { each<D>(0, dim(), [&](int i) AFA_HERE { t[k * dim() + i] = Number{}; }); });
         pending = 0;
     }
     AFA_INLINE Number& left(int i, int k) { return t[k * dim() + i]; }   // R_ik, k >= i; from k = d on, s_i
@@ -96,10 +96,12 @@ template <int D, int M, class Number> struct Sweep {
     // x <- F x, [L | 0] <- [N | F L] Theta (Sarkka & Svensson, "Bayesian filtering and smoothing", sections 6.3, 6.4).
     void predict(const double* F, const double* N) {
         const int d = dim(), all = width();
-        fill<D, WIDTH>(&work[0], d, all, [&](int i, int j) AFA_HERE {
-            return sum_of<D, Number>(0, d, [&](int l) AFA_HERE { return F[i * d + l] * x[l * all + j]; });
+        each<WIDTH>(0, all, [&](int j) AFA_HERE {
+            each<D>(0, d, [&](int i) AFA_HERE { gain[i] = x[i * all + j]; });
+            each<D>(0, d, [&](int i) AFA_HERE {
+                x[i * all + j] = sum_of<D, Number>(0, d, [&](int l) AFA_HERE { return F[i * d + l] * gain[l]; });
+            });
         });
-        each<D * WIDTH>(0, d * all, [&](int i) AFA_HERE { x[i] = work[i]; });
         fill<D, D>(&work[0], d, d, [&](int i, int j) AFA_HERE {
             return sum_of<D, Number>(j, d, [&](int l) AFA_HERE { return F[i * d + l] * L[l * d + j]; });
         });
@@ -115,27 +117,27 @@ template <int D, int M, class Number> struct Sweep {
     void update(const double* h, const double* y, Number w) {
         const int d = dim(), all = width();
         const Number size = root(w);
-        Number f = spread<Number>(1.0), length = f;
+        Number f = spread<Number>(1.0), length = f, over = f;   // over = 1 / length
         each<D>(0, d, [&](int i) AFA_HERE { gain[i] = Number{}; });
         each<D>(0, d, [&](int before) AFA_HERE {
             const int j = d - 1 - before;
             const Number g = size * sum_of<D, Number>(j, d, [&](int i) AFA_HERE { return h[i] * L[i * d + j]; });
             f += g * g;
-            const Number longer = root(f), over = 1.0 / longer, kept = length * over, k = g * over / length;
+            const Number longer = root(f), under = 1.0 / longer, kept = length * under, k = g * under * over;
             each<D>(j, d, [&](int i) AFA_HERE {
                 const Number entry = L[i * d + j];
                 L[i * d + j] = kept * entry - k * gain[i];
                 gain[i] += g * entry;
             });
-            length = longer;
+            length = longer, over = under;
         });
-        const Number scale = size / length;                                    // S^{-1/2}; gain = w^{1/2} P h^T
+        const Number scale = size * over;                                      // S^{-1/2}; gain = w^{1/2} P h^T
         each<WIDTH>(0, all, [&](int j) AFA_HERE {
             const Number total = sum_of<D, Number>(0, d, [&](int l) AFA_HERE { return h[l] * x[l * all + j]; });
             row[j] = scale * (j < d ? total : y[j - d] - total);
         });
         each<D>(0, d, [&](int i) AFA_HERE {
-            const Number k = gain[i] / length;
+            const Number k = gain[i] * over;
             each<WIDTH>(0, all, [&](int j) AFA_HERE { x[i * all + j] += j < d ? -k * row[j] : k * row[j]; });
         });
         const int c = equations.next();
@@ -150,20 +152,18 @@ template <int D, int M, class Number> struct Sweep {
             return sum_of<D, Number>(i > j ? i : j, d, [&](int l) AFA_HERE { return N[l * d + j] * equations.left(i, l); });
         });
         append<D, D>(&root_[0], d, &work[0], d, d, d, d);                      // [root | 0] = [I | Y N] Theta
+        Number* rows = &equations.rows[0];                                     // empty since flush()
         each<D>(0, d, [&](int i) AFA_HERE {
             const Number pivot = 1.0 / root_[i * d + i];
             each<WIDTH>(0, all, [&](int j) AFA_HERE {
                 Number total = j < d ? Number{} : equations.left(i, j);
                 if (j < d) each<D>(i, d, [&](int l) AFA_HERE { total += F[l * d + j] * equations.left(i, l); });
-                each<D>(0, i, [&](int l) AFA_HERE { total -= root_[i * d + l] * work[l * all + j]; });
-                work[i * all + j] = total * pivot;
+                each<D>(0, i, [&](int l) AFA_HERE { total -= root_[i * d + l] * rows[j * MOST + l]; });
+                rows[j * MOST + i] = total * pivot;
             });
         });
         equations.clear();
-        for (int i = 0; i < d; i++) {
-            const int c = equations.next();
-            each<WIDTH>(0, all, [&](int j) AFA_HERE { equations.rows[j * MOST + c] = work[i * all + j]; });
-        }
+        equations.pending = d;
     }
     // Equations size (h x = y) join those about the future.
     void collect(const double* h, const double* y, Number size) {

@@ -106,15 +106,23 @@ template <class V> AFA_INLINE V root(V x) {
         return x;
     }
 }
+// Whether a comparison of vectors holds in every lane.
+template <class M> AFA_INLINE bool in_all_lanes(M holds) {
+#if defined(__AVX2__)
+    if constexpr (sizeof(M) == 32) return _mm256_movemask_epi8(reinterpret_cast<__m256i>(holds)) == -1;
+#endif
+    int64_t all = -1;
+    for (int l = 0; l < lanes_of<M>; l++) all &= holds[l];
+    return all != 0;
+}
 // Whether every lane lies strictly between two numbers.
 template <class V> AFA_INLINE bool all_between(V x, double low, double high) {
     if constexpr (std::is_same_v<V, double>) return x > low && x < high;
-    else {
-        const auto inside = (x > low) & (x < high);
-        int64_t all = -1;
-        for (int l = 0; l < lanes_of<V>; l++) all &= inside[l];
-        return all != 0;
-    }
+    else return in_all_lanes((x > low) & (x < high));
+}
+template <class V> AFA_INLINE bool any_positive(V x) {
+    if constexpr (std::is_same_v<V, double>) return x > 0.0;
+    else return !in_all_lanes(~(x > V{}));
 }
 // Natural logarithm of positive numbers, lane by lane, to about an ulp.
 //
