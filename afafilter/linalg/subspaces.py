@@ -213,28 +213,29 @@ def unobservable(
 
 
 def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:
-    """The same directions (k, q, d), as rows, and their rounding, each without the others' largest
-    entry.
+    """The same directions (k, q, d), as rows, and their rounding, from the largest one on each
+    without the largest entry of those before it, where that hides the rest of it.
 
-    Where sizes do not count, later nodes turn those that grow apart into each other: what they
-    have in common would hide the rest of them.
+    Where sizes do not count, later nodes turn directions that grow apart into each other.
     """
-    n, t, at = directions.copy(), rounding.copy(), np.arange(len(directions))
-    done = np.zeros(n.shape[:2], dtype=bool)
-    for _ in range(n.shape[1] if len(n) else 0):
-        size = np.abs(n).max(axis=-1)
-        row = np.where(done, 0.0, size).argmax(axis=-1)
-        column = np.abs(n[at, row]).argmax(axis=-1)
-        pivot = n[at, row, column]
-        some = (pivot != 0) & ~done[at, row]
-        factor = np.where(some[:, None], n[at, :, column] / np.where(some, pivot, 1.0)[:, None], 0)
-        factor[at, row] = 0.0
-        off = factor[..., None] * n[at, row][:, None]
-        t += np.abs(factor)[..., None] * t[at, row][:, None]
-        t += np.where(off != 0, ROUNDING * (np.abs(n) + np.abs(off)), 0.0)
-        n -= off
-        n[at, :, column] = np.where(factor == 0, n[at, :, column], 0.0)
+    n, t = directions.copy(), rounding.copy()
+    size = np.abs(n)
+    hidden = (size > t) & (size < ROUNDING * size.max(axis=-1, keepdims=True))
+    some = np.flatnonzero(hidden.any(axis=(-2, -1)))
+    at, done = np.arange(len(some)), np.zeros((len(some), n.shape[1]), dtype=bool)
+    for _ in range(n.shape[1] if len(some) else 0):
+        rows, rough = n[some], t[some]
+        row = np.where(done, -1.0, np.abs(rows).max(axis=-1)).argmax(axis=-1)
         done[at, row] = True
+        pivots, column = rows[at, row], np.abs(rows[at, row]).argmax(axis=-1)
+        pivot = np.where(pivots[at, column] != 0, pivots[at, column], 1.0)
+        factor = np.where(done, 0.0, rows[at, :, column] / pivot[:, None])[..., None]
+        off = factor * pivots[:, None]
+        rounded = ROUNDING * np.where(off != 0, np.abs(rows) + np.abs(off), 0.0)
+        t[some] = rough + np.abs(factor) * rough[at, row][:, None] + rounded
+        rows -= off
+        rows[at, :, column] = np.where(done, rows[at, :, column], 0.0)
+        n[some] = rows
     return n, t
 
 
