@@ -14,6 +14,7 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter.likelihood.data import Data, writable
 from afafilter.likelihood.inputs import InputGradient, input_shift
+from afafilter.likelihood.rounding import SAFE_NORM, core_suffices
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import lower_roots, transition_adjoint, transitions
@@ -21,13 +22,6 @@ from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing
 from afafilter.models.priors import InitialLaw, Prior, prior_time
 from afafilter.models.sde import LinearSDE
-
-LARGEST_NORM = 1e4
-"""||A|| dt above which the core's Taylor series with doubling is not used."""
-TAYLOR_ERROR = 1e-10
-"""Largest error of Phi that its doublings may accumulate."""
-SAFE_NORM = 16.0
-"""||A|| dt, or decay times per step, up to which the core's Phi - I is always exact enough."""
 
 
 class PriorArrays(NamedTuple):
@@ -188,20 +182,19 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros((d, d)))
 
 
-def core_suffices(A: Array, longest: float) -> bool:
-    """Whether the core's Taylor series is exact enough over steps up to `longest`.
+def _origin(system: System, first: float) -> float:
+    """Time at which the prior holds, or where a stationary one must do so before the inputs."""
+    if isinstance(system.prior, PriorArrays):
+        return prior_time(system.prior.t0, first)
+    if system.prior == "stationary" and system.forcing is not None and len(system.forcing.t):
+        return float(system.forcing.t[0])
+    return first
 
-    A doubling leaves in Phi^2 a rounding of |Phi| |Phi|, which is larger where these cancel: of
-    powers of t in another basis than their own. Counted by tr |Phi|^2, which no units change.
-    """
-    norm = float(np.abs(A).sum(axis=0).max()) * longest
-    if not SAFE_NORM < norm <= LARGEST_NORM:
-        return norm <= SAFE_NORM
-    halves = np.ldexp(longest, -np.arange(int(np.ceil(np.log2(norm)))))
-    with np.errstate(over="ignore"):
-        Phi = np.abs(transitions(A, np.zeros(A.shape), np.zeros(len(A)), halves)[0])
-        rounding = np.finfo(float).eps * np.einsum("kij,kji->k", Phi, Phi).max()
-    return bool(rounding <= TAYLOR_ERROR)
+
+def longest_step(system: System, data: Data) -> float:
+    """The longest interval over which transitions are needed, that from the origin included."""
+    first = float(data.t[0] - system.delay)
+    return max(data.longest, first - _origin(system, first))
 
 
 def sde_chain(
@@ -257,12 +250,7 @@ def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], InputGr
     assert system.gain is not None
     assert system.direct is not None
     states = data.t - system.delay
-    start, prior = float(states[0]), system.prior
-    if isinstance(prior, PriorArrays):
-        start = prior_time(prior.t0, start)
-    elif prior == "stationary" and len(system.forcing.t):
-        start = float(system.forcing.t[0])
-    at = states, data.t, start
+    at = states, data.t, _origin(system, float(states[0]))
     shift, pullback = input_shift(
         system.A, system.C, system.gain, system.direct, system.forcing, at
     )

@@ -19,17 +19,18 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter._base.doubts import warn_of_rounding
 from afafilter.likelihood.chain import (
-    SAFE_NORM,
     Chain,
     DiscreteSystem,
     PriorArrays,
     System,
-    core_suffices,
     discrete_chain,
+    longest_step,
     sde_chain,
 )
+from afafilter.likelihood.coordinates import in_schur_coordinates
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
+from afafilter.likelihood.rounding import SAFE_NORM, core_suffices, powers_cancel
 from afafilter.models.priors import InitialLaw
 
 
@@ -108,6 +109,7 @@ def evaluate(
     warn: of visible rounding; law: of the first state under a stationary prior, if computed.
     """
     unforced = isinstance(system, System) and system.forcing is None
+    to_own = None
     if gradient and unforced and len(data.groups) == 1 and data.obs_cov is None:
         assert isinstance(system, System)
         prior = system.prior
@@ -121,6 +123,11 @@ def evaluate(
             if warn:
                 warn_of_rounding(measures)
             return value, slopes
+    if isinstance(system, System) and powers_cancel(system.A, longest_step(system, data)):
+        (system, to_own), law = in_schur_coordinates(system), None
     chain, pullback = make_chain(system, data, law)
     value, grad, _ = chain_loglik(chain, data, gradient=gradient, warn=warn)
-    return value, pullback(grad) if gradient else None
+    if not gradient:
+        return value, None
+    slopes = pullback(grad)
+    return value, slopes if to_own is None else to_own(slopes)

@@ -12,9 +12,9 @@ series and doubling
 
     Sums of positive semidefinite terms, so V cannot lose definiteness; right for defective A and
     singular Q. Each squaring multiplies the relative error of Phi by 2 ||Phi||^2 / ||Phi^2||;
-    where that adds up to more than 1e-11 the work is done again in extended precision (where the
-    platform's long double has it). No e^{-A tau} appears, unlike in the block exponential of Van
-    Loan (1978), which overflows for stiff A or long intervals.
+    where that adds up to more than 1e-11 the work is done again in the Schur basis of each block of
+    A, in extended precision (where the platform's long double has it). No e^{-A tau} appears,
+    unlike in Van Loan's (1978) block exponential, which overflows for stiff A or long intervals.
 modal closed form
     A = S Lam S^-1, Qs = S^-1 Q S^-H, V = S [Qs_kl expm1((lam_k + conj lam_l) tau) /
     (lam_k + conj lam_l)] S^H. Its error does not grow with tau, but where terms cancel (short tau
@@ -27,6 +27,7 @@ are used, and go on from there by the semigroup laws and a short Taylor series (
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +37,21 @@ from afafilter._base.remembered import remembered
 from afafilter._base.steps import mostly_distinct
 from afafilter._base.threads import rows, spread
 from afafilter.linalg.doubling import (
+    TERMS,
     Cluster,
     amplification,
     double_roots,
     same_block,
+    schur_form,
     single_eigenvalue_blocks,
     square,
+    taylor_rows,
+    turned_root,
 )
 from afafilter.linalg.modes import Modes, modal_transition, modes
 from afafilter.linalg.transitions import by_columns, from_base, lower_roots, transitions
 
 _EPS = float(np.finfo(np.float64).eps)
-_TERMS = 28
 _SHORT_NORM = 2.0  # ||A|| tau up to which three doublings do: compiled, error about eps
 _SERIES_REACH = 0.5  # ||A|| h of the Taylor step
 _DOUBLING_REACH = 8.0  # ||A|| tau up to which doubling is not worth competing with
@@ -58,6 +62,7 @@ _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
 _SMALL = 1024  # entries (n, d, d) of the largest set of intervals whose transitions are kept
 _MOST_DOUBLINGS = 60  # of steps that decay by a rounding each
+_REFINEMENTS = 2  # of an inverse, from double to extended precision
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
 
 
@@ -164,7 +169,7 @@ class Discretiser:
                 x, P, _, V = self._series(np.ldexp(taus[lost], -halvings), np.longdouble)
                 sharp = lower_roots(V)
                 double_roots(halvings, x, P, sharp)
-            root[lost] = sharp * self.scale[1]
+                root[lost] = turned_root(self._turned[0], sharp) * self.scale[1]
         return found
 
     def _halvings(self, taus: Array) -> NDArray[np.intp]:
@@ -237,16 +242,18 @@ class Discretiser:
 
     @cached_property
     def _taylor(self) -> NDArray[np.longdouble]:
-        """Coefficients (_TERMS, 2 d^2 + d) of (||A|| tau)^k, k >= 1, in [Phi - I, psi, V]."""
-        A, u, Q = (M.astype(np.longdouble) / self.unit for M in (self.A, self.u, self.Q))
-        phi, drive, noise = A, u, Q
-        rows = []
-        for k in range(1, _TERMS + 1):
-            rows.append(np.concatenate([phi.ravel(), drive, noise.ravel()]))
-            phi, drive = A @ phi / (k + 1), A @ drive / (k + 1)
-            half = A @ noise / (k + 1)
-            noise = half + half.T
-        return np.array(rows)
+        """`taylor_rows` in units of 1 / ||A||."""
+        return taylor_rows(*(M.astype(np.longdouble) / self.unit for M in (self.A, self.Q, self.u)))
+
+    @cached_property
+    def _turned(self) -> tuple[Any, Any, NDArray[np.longdouble]]:
+        """U of `schur_form`, its inverse, and `_taylor` of U^-1 x, all of it in long double."""
+        U, one = schur_form(self.A)[1].astype(np.longdouble), np.eye(len(self.A))
+        inverse = U.T
+        for _ in range(_REFINEMENTS):
+            inverse = inverse @ (2 * one - U @ inverse)
+        turned = inverse @ self.A @ U, inverse @ self.Q @ inverse.T, inverse @ self.u
+        return U, inverse, taylor_rows(*(M / self.unit for M in turned))
 
     def _chunk(self, taus: Array) -> tuple[Array, Array, Array]:
         n, d = len(taus), len(self.A)
@@ -289,6 +296,9 @@ class Discretiser:
             x[:n], P[:n] = square(x[:n], p)
             if counted.any():
                 error[:n] = (2 * error[:n] + _EPS) * amplification(before, P[:n] * counted)
+        if dtype is np.longdouble:
+            U, inverse, _ = self._turned
+            P, psi, V = U @ P @ inverse, psi @ U.T, U @ V @ U.T
         for cluster in clusters:
             rows = np.flatnonzero(far)
             P[np.ix_(rows, cluster.members, cluster.members)] = cluster(tau[rows])
@@ -297,10 +307,13 @@ class Discretiser:
         return P[back], psi[back], V[back], error[back]
 
     def _series(self, h: Array, dtype: type) -> tuple[Array, Array, Array, Array]:
-        """diag(Phi - I), Phi, psi, V by Taylor series (||A|| h <= 1/2)."""
+        """diag(Phi - I), Phi, psi, V by Taylor series (||A|| h <= 1/2).
+
+        In double precision of the state itself, in extended precision of U^-1 x (`_turned`).
+        """
         d = len(self.A)
-        powers = (self.unit * h.astype(dtype))[:, None] ** np.arange(1, _TERMS + 1)
-        total = powers @ self._taylor.astype(dtype)
+        powers = (self.unit * h.astype(dtype))[:, None] ** np.arange(1, TERMS + 1)
+        total = powers @ (self._turned[2] if dtype is np.longdouble else self._taylor.astype(dtype))
         X, psi, V = np.split(total, [d * d, d * d + d], axis=1)
         X = X.reshape(-1, d, d)
         x = np.diagonal(X, axis1=1, axis2=2).copy()

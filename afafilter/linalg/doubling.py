@@ -6,12 +6,14 @@ defective eigenvalue, where that never stops, has its own series (`Cluster`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
+
+TERMS = 28  # of a Taylor series
 
 
 class Cluster(NamedTuple):
@@ -48,6 +50,22 @@ def components(A: Array) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(first == k) for k in np.unique(first)]
 
 
+def schur_form(A: Array) -> tuple[Array, Array]:
+    """B = U^T A U, quasi-triangular within each block of A, and the orthonormal U (d, d).
+
+    There powers of tau in e^{A tau} stand apart; in any other basis they cancel (Golub & Van Loan,
+    Matrix Computations, 2013, sec. 7.4-7.6). B is exact for an A that differs by a rounding.
+    """
+    from scipy.linalg import schur
+
+    B, U = A.copy(), np.eye(len(A))
+    for members in components(A):
+        if len(members) > 1:
+            block = np.ix_(members, members)
+            B[block], U[block] = schur(A[block])
+    return B, U
+
+
 def single_eigenvalue_blocks(A: Array) -> list[Cluster]:
     found = []
     for members in components(A):
@@ -65,6 +83,18 @@ def single_eigenvalue_blocks(A: Array) -> list[Cluster]:
             limit = 0.1 / rest if rest > 0 else np.inf
             found.append(Cluster(members, mu, np.array(powers), limit))
     return found
+
+
+def taylor_rows(A: Any, Q: Any, u: Any) -> NDArray[np.longdouble]:
+    """Coefficients (TERMS, 2 d^2 + d) of tau^k, k >= 1, in [Phi - I, psi, V]."""
+    phi, drive, noise = A, u, Q
+    rows = []
+    for k in range(1, TERMS + 1):
+        rows.append(np.concatenate([phi.ravel(), drive, noise.ravel()]))
+        phi, drive = A @ phi / (k + 1), A @ drive / (k + 1)
+        half = A @ noise / (k + 1)
+        noise = half + half.T
+    return np.array(rows)
 
 
 def square(x: Array, P: Array) -> tuple[Array, Array]:
@@ -93,11 +123,15 @@ def double_roots(count: NDArray[np.intp], x: Array, P: Array, root: Array) -> No
     """
     for done in range(int(count[0]) if len(count) else 0):
         n = int(np.searchsorted(-count, -done, side="left"))
-        Phi = P[:n].astype(np.float64)
-        rows = np.concatenate([root[:n] @ Phi.swapaxes(-1, -2), root[:n]], axis=1)
-        upper = np.linalg.qr(rows, mode="r")
-        root[:n] = upper * np.where(np.einsum("nii->ni", upper) < 0, -1.0, 1.0)[..., None]
+        root[:n] = turned_root(P[:n], root[:n], root[:n])
         x[:n], P[:n] = square(x[:n], P[:n])
+
+
+def turned_root(U: Any, root: Array, *more: Array) -> Array:
+    """Columns of the lower root of U V U^T and further terms, from columns of roots (n, d, d)."""
+    rows = (root @ U.swapaxes(-1, -2)).astype(np.float64)
+    upper = np.linalg.qr(np.concatenate([rows, *more], axis=1), mode="r")
+    return np.asarray(upper * np.where(np.einsum("nii->ni", upper) < 0, -1.0, 1.0)[..., None])
 
 
 def amplification(P: Array, squared: Array) -> Array:
