@@ -20,19 +20,12 @@ from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.fit import fit, refuse_degenerate, refuse_few
 from afafilter.learning.likelihood_each import EachObjective
-from afafilter.learning.optimise import Objective, refine
-from afafilter.learning.optimise_each import (
-    ENOUGH,
-    Stopping,
-    accurate_informations,
-    bfgs,
-    search_scales,
-    spectra,
-)
+from afafilter.learning.optimise_each import ENOUGH, Stopping
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import compare_with_filter, promising, report
+from afafilter.learning.search_each import first_of_each, search_each
+from afafilter.learning.solve import compare_with_filter, report
 from afafilter.likelihood.data import SeriesBatch
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -306,46 +299,9 @@ def _search(
 ) -> Iterator[FitResult | str]:
     """The fit of each problem, or the reason why there is none."""
     objective = EachObjective(par, batch, problems)
-    owner, start, values, grads = _starts(objective, problems)
-    typical = np.array([problem.parametrisation.typical for problem in problems])
-    bounds = [problems[s].bounds(theta) for s, theta in zip(owner, start, strict=True)]
-
-    def from_each(points: Array, which: Any) -> tuple[Array, Array]:
-        return objective(points, owner[which])
-
-    scale = search_scales(from_each, start, grads, typical[owner], par.roots)
-    limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
     coarse = stopping._replace(tolerance=ENOUGH * stopping.tolerance)
-    top = bfgs(from_each, (start, values, grads), limits, scale, coarse)
-    own = np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
-    ranked = [rows[np.argsort(-top.values[rows], kind="stable")] for rows in own]
-    best = np.array([rows[0] for rows in ranked])
-    infos = accurate_informations(objective, top.thetas[best], top.grads[best], typical)
-    eigenvalues, directions = spectra(infos, typical)
-    for s, (problem, k) in enumerate(zip(problems, best.tolist(), strict=True)):
-        if not np.isfinite(top.values[k]):
-            yield "the likelihood does not exist at the start"
-            continue
-        here = top.of(k, (infos[s], (eigenvalues[s], directions[s])))
-        single = Objective(problem.objective, here.at)
-        optimum = refine(single, here, bounds[k], problem.parametrisation, stopping)
-        optimum.n_evals = int(objective.n_evals[s]) + single.n_evals - 1
-        others = top.values[ranked[s][1:]].tolist()
-        yield report(problem, optimum, (optimum.value, *others))
-
-
-def _starts(
-    objective: EachObjective, problems: Sequence[Problem]
-) -> tuple[Any, Array, Array, Array]:
-    """Starting points as of `fit`: the problem of each, theta, value and gradient."""
-    points: list[Array] = []
-    own: list[Any] = []
-    for problem in problems:
-        par: Any = problem.parametrisation
-        some = [par.start(), *par.alternatives()]
-        own.append(len(points) + np.arange(len(some)))
-        points += some
-    which = np.repeat(np.arange(len(own)), [len(rows) for rows in own])
-    values, grads = objective(np.array(points), which)
-    kept = np.concatenate([rows[promising(values[rows])] for rows in own])
-    return which[kept], np.array(points)[kept], values[kept], grads[kept]
+    found = search_each(objective, first_of_each(objective), (coarse, stopping))
+    for problem, each in zip(problems, found, strict=True):
+        yield "the likelihood does not exist at the start" if each is None else report(
+            problem, *each
+        )

@@ -113,12 +113,17 @@ def maximise(
     """
     value, grad = objective(start)
     at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
-    batched, typical = _as_batch(objective), par.typical[None]
+    batched, typical = as_batch(objective), par.typical[None]
     scale = search_scales(batched, at[0], at[2], typical, par.roots)
-    top = bfgs(batched, at, limits, scale, stopping._replace(tolerance=NEAR * stopping.tolerance))
+    top = bfgs(batched, at, limits, scale, near(stopping))
     info = accurate_informations(batched, top.thetas, top.grads, typical)[0]
     found = top.of(0, (info, spectra(info, par.typical)))
     return refine(objective, found, bounds, par, stopping, limited)
+
+
+def near(stopping: Stopping) -> Stopping:
+    """When the Newton steps take over."""
+    return stopping._replace(tolerance=NEAR * stopping.tolerance)
 
 
 def refine(
@@ -167,7 +172,7 @@ def refine(
         at = where = better
         history.append(at.value)
         here = at.theta[None], at.grad[None], typical[None]
-        info = accurate_informations(_as_batch(objective), *here)[0]
+        info = accurate_informations(as_batch(objective), *here)[0]
         spectrum = spectra(info, typical)
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
     for unit in np.eye(n)[
@@ -255,10 +260,10 @@ def _vanished(
 
 def information(objective: Objective, theta: Array, typical: Array) -> Array:
     """Minus the Hessian, by central differences of the exact gradient."""
-    return np.asarray(informations(_as_batch(objective), theta[None], typical[None])[0])
+    return np.asarray(informations(as_batch(objective), theta[None], typical[None])[0])
 
 
-def _as_batch(objective: Objective) -> Objectives:
+def as_batch(objective: Objective) -> Objectives:
     """A single objective in the batched form of `optimise_each`."""
 
     def one_by_one(thetas: Array, which: Any) -> tuple[Array, Array]:

@@ -37,6 +37,10 @@ CURVATURE_CONDITION = 0.9
 TRIALS, EXPANSIONS = 12, 3
 """Trial points of a line search, and how many of them may fail the curvature condition alone."""
 
+NEARBY, BENT = 1.0, 0.1
+"""Points on one hill: at most half the squared distance in standard errors, and its relative error.
+"""
+
 ENOUGH = 1e-3
 """Fraction of the tolerance at which the batched search of many series stops."""
 
@@ -71,13 +75,17 @@ class SearchResult(NamedTuple):
 
 
 class SearchResults(NamedTuple):
-    """End points of S searches, iterations and histories of the objective."""
+    """End points of S searches, iterations and histories of the objective.
+
+    joined : (S,) the search that goes on from each: itself, or a higher one on whose hill it came.
+    """
 
     thetas: Array
     values: Array
     grads: Array
     n_iter: Any
     histories: list[list[float]]
+    joined: Any
 
     def of(self, s: int, curved: tuple[Array, Spectrum]) -> SearchResult:
         """Search s alone, with the information at its end and its spectrum."""
@@ -94,14 +102,14 @@ def search_scales(
     """
     sharp = np.flatnonzero(~roots)
     scale = FIRST_STEP * typical
-    if len(sharp) > SHARP_LIMIT:
+    if len(sharp) > SHARP_LIMIT or not len(sharp):
         return scale
-    every = np.arange(len(start))
-    for i in sharp:
-        rows = _rows(objective, (start, grad), every, int(i), 1e-5 * typical[:, i])
-        curvature = np.abs(rows[:, i])
-        narrow = curvature * typical[:, i] ** 2 > 100.0
-        scale[narrow, i] = 10.0 / np.sqrt(curvature[narrow])
+    which, i = np.repeat(np.arange(len(start)), len(sharp)), np.tile(sharp, len(start))
+    size = typical[which, i]
+    rows = _rows(objective, (start, grad), which, i, 1e-5 * size)
+    curvature = np.abs(rows[np.arange(len(i)), i])
+    narrow = curvature * size**2 > 100.0
+    scale[which[narrow], i[narrow]] = 10.0 / np.sqrt(curvature[narrow])
     return scale
 
 
@@ -111,12 +119,15 @@ def bfgs(
     bounds: tuple[Array, Array],
     scale: Array,
     stopping: Stopping,
+    owner: Any = None,
 ) -> SearchResults:
     """BFGS from `at`, points (S, n) with their values and gradients, each problem at its own pace.
 
     In units of `scale` the first step has length 1. A search ends when the predicted gain
-    g^T H g / 2 is at most the tolerance, or its line search fails. Nocedal & Wright (2006), secs.
-    3.1 and 6.1.
+    g^T H g / 2 is at most the tolerance, its line search fails, or it has come to the hill that a
+    higher one of the same owner climbs. Nocedal & Wright (2006), secs. 3.1 and 6.1.
+
+    owner : (S,) whose search each is, in order; None: each is alone.
     """
     thetas, values, grads = (np.array(x) for x in at)
     S, n = thetas.shape
@@ -124,6 +135,7 @@ def bfgs(
     start = np.arange(S), thetas, values, grads, scale, *bounds, *_initial_inverse(S, n)
     state = _Iterates(*start).of(np.isfinite(values))
     limited = bool(np.isfinite(bounds).any())
+    pairs, joined = _pairs(owner), np.arange(S)
     for k in range(stopping.max_iter):
         slope = state.grads * state.scale
         free = (
@@ -148,7 +160,43 @@ def bfgs(
         n_iter[state.which] += 1
         for s, value in zip(state.which.tolist(), f.tolist(), strict=True):
             histories[s].append(value)
-    return SearchResults(thetas, values, grads, n_iter, histories)
+        if len(pairs):
+            _join(pairs, (thetas, values, grads), joined, state.which)
+            state = state.of(joined[state.which] == state.which)
+    while (joined[joined] != joined).any():
+        joined = joined[joined]
+    return SearchResults(thetas, values, grads, n_iter, histories, joined)
+
+
+def _pairs(owner: Any) -> Array:
+    """Pairs (P, 2) of searches with one owner."""
+    found = [np.zeros((0, 2), np.int64)]
+    for apart in range(1, 0 if owner is None else len(owner)):
+        first = np.flatnonzero(owner[:-apart] == owner[apart:])
+        if not len(first):
+            break
+        found.append(first[:, None] + [0, apart])
+    return np.concatenate(found)
+
+
+def _join(pairs: Array, at: tuple[Array, Array, Array], joined: Any, active: Any) -> None:
+    """Where an active search is on the hill of a higher one, `joined` becomes the latter.
+
+    On a concave quadratic f the rise over a step s is (g + g')^T s / 2, of which the curvature
+    takes b = (g - g')^T s / 2 from either end: both points are on one hill where the rise is that
+    to within `BENT` b, and they are close, b <= `NEARBY`.
+    """
+    thetas, values, grads = at
+    open_ = np.isin(pairs, active)
+    alone = (joined[pairs] == pairs).all(axis=1) & np.isfinite(values[pairs]).all(axis=1)
+    i, j = pairs[alone & open_.any(axis=1)].T
+    low, high = np.where(values[i] <= values[j], (i, j), (j, i))
+    low, high = (part[np.isin(low, active)] for part in (low, high))
+    step, rise = thetas[high] - thetas[low], values[high] - values[low]
+    bend = 0.5 * _dot(grads[low] - grads[high], step)
+    off = np.abs(rise - 0.5 * _dot(grads[low] + grads[high], step))
+    one = (bend >= 0) & (bend <= NEARBY) & (off <= BENT * bend)
+    joined[low[one]] = high[one]
 
 
 class _Iterates(NamedTuple):
@@ -317,32 +365,31 @@ def informations(
     """
     S, n = thetas.shape
     H = np.zeros((S, n, n))
-    for i in range(n):
-        h = (1e-4 if grads is None else 1e-5) * typical[:, i]
-        which = np.arange(S)
-        for _ in range(4):
-            H[which, i] = _rows(objective, (thetas, grads), which, i, h[which])
-            spread = 1.0 / np.sqrt(np.maximum(np.abs(H[which, i, i]), 1e-300))
-            wide = h[which] > 0.1 * spread
-            which = which[wide]
-            if not len(which):
-                break
-            # The first step left the region where the likelihood is quadratic.
-            h[which] = 0.01 * spread[wide]
+    which, i = np.repeat(np.arange(S), n), np.tile(np.arange(n), S)
+    h = (1e-4 if grads is None else 1e-5) * typical[which, i]
+    for _ in range(4):
+        H[which, i] = _rows(objective, (thetas, grads), which, i, h)
+        spread = 1.0 / np.sqrt(np.maximum(np.abs(H[which, i, i]), 1e-300))
+        wide = h > 0.1 * spread
+        if not wide.any():
+            break
+        # The first step left the region where the likelihood is quadratic.
+        which, i, h = which[wide], i[wide], 0.01 * spread[wide]
     return np.asarray(0.5 * (H + H.swapaxes(1, 2)))
 
 
 def _rows(
-    objective: Objectives, at: tuple[Array, Array | None], which: Any, i: int, h: Array
+    objective: Objectives, at: tuple[Array, Array | None], which: Any, i: Any, h: Array
 ) -> Array:
-    """Row i of minus the Hessian of each problem in `which`, by steps h."""
+    """Row i[k] of minus the Hessian of problem which[k], by a step h[k]: (K, n)."""
     thetas, grads = at
+    each = np.arange(len(which))
 
     def end(step: Array) -> tuple[Array, Array, Any]:
         moved = thetas[which]
-        moved[:, i] += step
+        moved[each, i] += step
         value, there = objective(moved, which)
-        return moved[:, i], there, np.isfinite(value)
+        return moved[each, i], there, np.isfinite(value)
 
     x, gx, fine = end(h)
     if grads is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +10,11 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter.kalman.estimators import kalman_filter
-from afafilter.learning.optimise import Objective, Optimum, maximise
+from afafilter.learning.likelihood_each import EachObjective
+from afafilter.learning.optimise import Objective, Optimum, as_batch, maximise, near
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.learning.result import FitResult
+from afafilter.learning.search_each import Starts, promising, search_each
 from afafilter.results import Estimate
 
 GAUSSIAN_MEDIAN = 0.6744897501960817
@@ -22,23 +23,15 @@ MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
 
-def promising(values: Sequence[float] | Array) -> list[int]:
-    """Which of several starts, with log-likelihoods `values`, to search from.
-
-    The best, and the first three (largest peaks of the periodogram): with variances and widths that
-    are only guessed their likelihood may be understated.
-    """
-    return list(dict.fromkeys([int(np.argmax(values)), *range(min(3, len(values)))]))
-
-
 def first_starts(problem: Problem) -> list[Array]:
     """Starting points of the search."""
     par = problem.parametrisation
     points = [par.start(), *par.alternatives()]
     if len(points) == 1:
         return points
-    objective = Objective(problem.objective)
-    return [points[k] for k in promising([objective(theta)[0] for theta in points])]
+    objective = EachObjective.of(problem) or as_batch(Objective(problem.objective))
+    values, _ = objective(np.array(points), np.zeros(len(points), int))
+    return [points[k] for k in promising(values)]
 
 
 def solve(
@@ -49,6 +42,35 @@ def solve(
     if rng is not None:
         spread = problem.parametrisation.typical
         points += [theta + spread * rng.standard_normal(len(theta)) for _ in range(starts - 1)]
+    best, reached = _side_by_side(problem, points) or _one_by_one(problem, points)
+    filtered = compare_with_filter(problem, best.theta, best.value)
+    found = report(problem, best, reached)
+    if filtered is not None:
+        found = replace(found, outliers=count_outliers(filtered))
+    trouble = found.trouble
+    if trouble:
+        warnings.warn(trouble, FitWarning, stacklevel=3)
+    return found
+
+
+def _side_by_side(
+    problem: Problem, points: list[Array]
+) -> tuple[Optimum, tuple[float, ...]] | None:
+    """The best optimum and the value that each start reached, where all starts go in one search."""
+    objective = EachObjective.of(problem)
+    if objective is None:
+        return None
+    thetas, owner = np.array(points), np.zeros(len(points), int)
+    values, grads = objective(thetas, owner)
+    if not np.isfinite(values[0]):
+        return None
+    stopping = problem.options.stopping
+    starts = Starts(owner, thetas, values, grads)
+    return next(search_each(objective, starts, (near(stopping), stopping), every=True))
+
+
+def _one_by_one(problem: Problem, points: list[Array]) -> tuple[Optimum, tuple[float, ...]]:
+    """As `_side_by_side`, one start after the other; ValueError if the first is not feasible."""
     results = []
     for k, point in enumerate(points):
         try:
@@ -57,14 +79,7 @@ def solve(
             if k == 0:
                 raise
     results.sort(key=lambda r: (np.isfinite(r.value), r.value), reverse=True)
-    filtered = compare_with_filter(problem, results[0].theta, results[0].value)
-    found = report(problem, results[0], tuple(float(r.value) for r in results))
-    if filtered is not None:
-        found = replace(found, outliers=count_outliers(filtered))
-    trouble = found.trouble
-    if trouble:
-        warnings.warn(trouble, FitWarning, stacklevel=3)
-    return found
+    return results[0], tuple(float(r.value) for r in results)
 
 
 def _solve_one(problem: Problem, theta: Array) -> Optimum:

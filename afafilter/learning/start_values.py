@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,6 @@ class Scales:
     span: float  # last time minus first
     mean: Array  # (p,)
     longest: tuple[Array, Array] | None  # times and detrended values of the longest series
-    skipped: int = 0  # largest peaks left out, to try others
 
     @property
     def drift(self) -> float:
@@ -45,7 +44,13 @@ class Scales:
         """Frequencies of the periodogram's local maxima, radian/time, the largest first."""
         if self.longest is None:
             return np.zeros(0)
-        return _periodogram_peaks(*self.longest, self.gap)[self.skipped :]
+        return _periodogram_peaks(*self.longest, self.gap)
+
+    def skipping(self, n: int) -> Scales:
+        """As if the n largest peaks were not there."""
+        found = replace(self)
+        vars(found)["peaks"] = self.peaks[n:]
+        return found
 
     def frequency(self, rank: int) -> float:
         """Of the component of this rank among those of its kind, radian/time."""
@@ -153,9 +158,9 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     size = 1 << int(np.ceil(np.log2(OVERSAMPLING * (place[-1] + 1))))
     centred = t - t.mean()
     slope = centred / max(float(np.sqrt(centred @ centred)), sys.float_info.min)
-    level = np.full(len(t), len(t) ** -0.5)
-    columns = np.ones(len(t)), y, level, slope
-    one, value, e0, e1 = (np.fft.rfft(np.bincount(place, x, size)) for x in columns)
+    columns = np.ones(len(t)), y, slope
+    one, value, e1 = (np.fft.rfft(np.bincount(place, x, size)) for x in columns)
+    e0 = one * len(t) ** -0.5
     first = max(1, round(size * cell / span))
     highest = size // (2 * CELLS)  # of equal steps
     alias = np.abs(one[highest : 6 * highest]).max(initial=0.0)  # at what would look alike

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.threads import spread, thread_count
+from afafilter._base.threads import SERIAL_WORK, spread, thread_count
 from afafilter._core import core
 from afafilter.likelihood.chain import Chain, PriorArrays, System
 from afafilter.likelihood.data import Data, Group, SeriesBatch
@@ -153,6 +153,6 @@ def loglik_sdes(
             value[rows],
         )
 
-    turn = -(-M // (4 * thread_count()))
+    turn = M if M * len(grid.t) < SERIAL_WORK else -(-M // (4 * thread_count()))
     spread(part, [slice(k, k + turn) for k in range(0, M, turn)], M * len(grid.t))
     return value, gradient[:, :size]

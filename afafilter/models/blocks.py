@@ -80,7 +80,8 @@ def trend(level_var: Any, slope_var: Any) -> Block:
 def drift_of_pairs(mu: Any, frequencies: Sequence[Any], dim: int | None = None) -> Any:
     """A = -mu I + Omega (dim, dim): pair (2k, 2k + 1) turns by frequencies[k], radian/time."""
     d = 2 * len(frequencies) if dim is None else dim
-    A = -mu * np.eye(d) + 0.0 * sum(frequencies)
+    A = np.zeros((d, d), np.result_type(float, mu, *frequencies))
+    A.flat[:: d + 1] = -mu
     for k, w in enumerate(frequencies):
         A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -w, w
     return A
@@ -95,7 +96,7 @@ def pairs(mu: Any, frequencies: Sequence[Any], q: Any, *, damped: bool = True) -
     """
     A = drift_of_pairs(mu, frequencies)
     d, eye = len(A), np.eye(len(A))
-    C = np.tile([[1.0, 0.0]], len(frequencies))
+    C = np.array([[1.0, 0.0] * len(frequencies)])
     if damped:
         return Block(A, q * eye, C, q / (2 * mu) * eye, np.zeros((d, 0)))
     return Block(A, q * eye, C, np.zeros((d, d)), eye)

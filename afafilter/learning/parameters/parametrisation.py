@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -277,7 +276,7 @@ def family_start(
     scales = data_scales(np.asarray(t, float), z, family.obs_dim)
     others = []
     if _has_frequency(family):
-        others = [family.guess_from(replace(scales, skipped=k)) for k in range(1, TRIED_PEAKS)]
+        others = [family.guess_from(scales.skipping(k)) for k in range(1, TRIED_PEAKS)]
     return family.guess_from(scales), scales.var**0.5, others
 
 

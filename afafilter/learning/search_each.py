@@ -1,0 +1,106 @@
+"""The searches of many problems side by side, each from one or several starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter.learning.likelihood_each import EachObjective
+from afafilter.learning.optimise import Objective, Optimum, refine
+from afafilter.learning.optimise_each import (
+    Stopping,
+    accurate_informations,
+    bfgs,
+    search_scales,
+    spectra,
+)
+
+
+class Starts(NamedTuple):
+    """Starting points: the problem of each (M,), in order; theta (M, n), value, gradient (M, n)."""
+
+    owner: Any
+    thetas: Array
+    values: Array
+    grads: Array
+
+
+def promising(values: Sequence[float] | Array) -> list[int]:
+    """Which of several starts, with log-likelihoods `values`, to search from.
+
+    The best, and the first three (largest peaks of the periodogram): with variances and widths that
+    are only guessed their likelihood may be understated.
+    """
+    return list(dict.fromkeys([int(np.argmax(values)), *range(min(3, len(values)))]))
+
+
+def first_of_each(objective: EachObjective) -> Starts:
+    """The promising starts of each problem."""
+    points: list[Array] = []
+    own: list[Any] = []
+    for problem in objective.problems:
+        par = problem.parametrisation
+        some = [par.start(), *par.alternatives()]
+        own.append(len(points) + np.arange(len(some)))
+        points += some
+    which, thetas = np.repeat(np.arange(len(own)), [len(rows) for rows in own]), np.array(points)
+    values, grads = objective(thetas, which)
+    kept = np.concatenate([rows[promising(values[rows])] for rows in own])
+    return Starts(which[kept], thetas[kept], values[kept], grads[kept])
+
+
+def search_each(
+    objective: EachObjective,
+    starts: Starts,
+    stopping: tuple[Stopping, Stopping],
+    *,
+    every: bool = False,
+) -> Iterator[tuple[Optimum, tuple[float, ...]] | None]:
+    """The optimum of each problem and what its starts reached, best first; None: not feasible.
+
+    stopping : of the search side by side, and of the Newton steps that end it.
+    every : whether these go up every hill that was found, or the highest alone.
+    """
+    owner, start, values, grads = starts
+    typical = np.array([problem.parametrisation.typical for problem in objective.problems])
+    bounds = [objective.problems[s].bounds(at) for s, at in zip(owner, start, strict=True)]
+
+    def from_each(points: Array, which: Any) -> tuple[Array, Array]:
+        return objective(points, owner[which])
+
+    scale = search_scales(from_each, start, grads, typical[owner], objective.par.roots)
+    limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
+    top = bfgs(from_each, (start, values, grads), limits, scale, stopping[0], owner)
+    hills = np.flatnonzero((top.joined == np.arange(len(owner))) & np.isfinite(top.values))
+    hills = hills[np.lexsort((-top.values[hills], owner[hills]))]
+    if not every:
+        hills = hills[np.diff(owner[hills], prepend=-1) > 0]
+
+    def from_hill(points: Array, which: Any) -> tuple[Array, Array]:
+        return objective(points, owner[hills[which]])
+
+    sizes = typical[owner[hills]]
+    infos = accurate_informations(from_hill, top.thetas[hills], top.grads[hills], sizes)
+    eigenvalues, directions = spectra(infos, sizes)
+    reached = top.values.copy()
+    best: list[Optimum | None] = [None] * len(typical)
+    for h, k in enumerate(hills.tolist()):
+        s = int(owner[k])
+        here = top.of(k, (infos[h], (eigenvalues[h], directions[h])))
+        single = Objective(objective.problems[s].objective, here.at)
+        par, former = objective.problems[s].parametrisation, best[s]
+        found = refine(single, here, bounds[k], par, stopping[1])
+        reached[k] = found.value
+        objective.n_evals[s] += single.n_evals - 1
+        if former is None or found.value > former.value:
+            best[s] = found
+    reached = np.split(reached[top.joined], np.flatnonzero(np.diff(owner)) + 1)
+    for one, n_evals, values in zip(best, objective.n_evals.tolist(), reached, strict=True):
+        if one is None:
+            yield None
+            continue
+        one.n_evals = n_evals
+        yield one, tuple(np.sort(values[np.isfinite(values)])[::-1].tolist())
