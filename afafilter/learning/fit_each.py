@@ -302,6 +302,6 @@ def _search(
     coarse = stopping._replace(tolerance=ENOUGH * stopping.tolerance)
     found = search_each(objective, first_of_each(objective), (coarse, stopping))
     for problem, each in zip(problems, found, strict=True):
-        yield "the likelihood does not exist at the start" if each is None else report(
-            problem, *each
+        yield (
+            "the likelihood does not exist at the start" if each is None else report(problem, *each)
         )

@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.optimise_each import (
+from afafilter.learning.curvature import (
     Objectives,
-    Point,
-    SearchResult,
     Spectrum,
-    Stopping,
     accurate_informations,
-    bfgs,
     informations,
     search_scales,
     spectra,
 )
+from afafilter.learning.optimise_each import Point, SearchResult, Stopping, bfgs
 from afafilter.learning.parameters.base import Parametrisation
 
 NULL_EIGENVALUE = 1e-5

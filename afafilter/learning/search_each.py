@@ -8,15 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
+from afafilter.learning.curvature import accurate_informations, search_scales, spectra
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, Optimum, refine
-from afafilter.learning.optimise_each import (
-    Stopping,
-    accurate_informations,
-    bfgs,
-    search_scales,
-    spectra,
-)
+from afafilter.learning.optimise_each import Stopping, bfgs
 
 
 class Starts(NamedTuple):
@@ -97,10 +92,10 @@ def search_each(
         objective.n_evals[s] += single.n_evals - 1
         if former is None or found.value > former.value:
             best[s] = found
-    reached = np.split(reached[top.joined], np.flatnonzero(np.diff(owner)) + 1)
-    for one, n_evals, values in zip(best, objective.n_evals.tolist(), reached, strict=True):
+    ends = np.split(reached[top.joined], np.flatnonzero(np.diff(owner)) + 1)
+    for one, n_evals, some in zip(best, objective.n_evals.tolist(), ends, strict=True):
         if one is None:
             yield None
             continue
         one.n_evals = n_evals
-        yield one, tuple(np.sort(values[np.isfinite(values)])[::-1].tolist())
+        yield one, tuple(np.sort(some[np.isfinite(some)])[::-1].tolist())

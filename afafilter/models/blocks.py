@@ -80,7 +80,8 @@ def trend(level_var: Any, slope_var: Any) -> Block:
 def drift_of_pairs(mu: Any, frequencies: Sequence[Any], dim: int | None = None) -> Any:
     """A = -mu I + Omega (dim, dim): pair (2k, 2k + 1) turns by frequencies[k], radian/time."""
     d = 2 * len(frequencies) if dim is None else dim
-    A = np.zeros((d, d), np.result_type(float, mu, *frequencies))
+    kind = complex if any(isinstance(x, complex) for x in (mu, *frequencies)) else float
+    A = np.zeros((d, d), kind)
     A.flat[:: d + 1] = -mu
     for k, w in enumerate(frequencies):
         A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -w, w

@@ -11,9 +11,10 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 
 from afafilter import FitWarning, LinearSDE, brownian, fit, fit_each, loglik, simulate
 from afafilter import families as f
+from afafilter.learning.curvature import informations
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, information
-from afafilter.learning.optimise_each import Stopping, bfgs, informations
+from afafilter.learning.optimise_each import Stopping, bfgs
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.data import SeriesBatch
 
@@ -217,6 +218,29 @@ def test_bounds_hold() -> None:
     )
     np.testing.assert_allclose(top.thetas, np.tile([0.5, 0.25], (3, 1)), atol=1e-4)
     assert (top.thetas[:, 0] <= 0.5).all()
+
+
+def two_hills(thetas: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log(2 e^{-2 |x|^2} + e^{-2 |x - 3|^2}) of each problem: tops at 0 and 3, heights log 2, 0."""
+    tops = np.array([[0.0, 0.0], [3.0, 3.0]])
+    off = thetas[:, None] - tops
+    parts = np.array([2.0, 1.0]) * np.exp(-2 * (off**2).sum(axis=2))
+    total = parts.sum(axis=1)
+    return np.log(total), -4 * (parts[..., None] * off).sum(axis=1) / total[:, None]
+
+
+def test_searches_on_one_hill_become_one() -> None:
+    start = np.array([[-1.0, 0.5], [4.0, 3.5], [0.2, -1.5], [-1.0, 0.5], [2.5, 3.5]])
+    owner = np.array([0, 0, 0, 1, 1])
+    at, free = (start, *two_hills(start, owner)), np.full((5, 2), np.inf)
+    top = bfgs(two_hills, at, (-free, free), np.ones((5, 2)), Stopping(200, 1e-12), owner)
+    assert top.joined[0] == top.joined[2]
+    assert top.joined.tolist()[3:] == [3, 4]
+    assert top.joined[1] == 1
+    np.testing.assert_allclose(top.values[top.joined], np.log([2, 1, 2, 2, 1]), atol=1e-6)
+    alone = bfgs(two_hills, at, (-free, free), np.ones((5, 2)), Stopping(200, 1e-12))
+    assert alone.joined.tolist() == [0, 1, 2, 3, 4]
+    assert top.n_iter.sum() < alone.n_iter.sum()
 
 
 @pytest.mark.parametrize("central", [True, False])
