@@ -9,7 +9,7 @@ decays at the rate nu: such coordinates are counted in units of e^{-exponent}, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -93,6 +93,11 @@ class Coordinates:
     def forward(self) -> Discretiser:
         """Phi and V in the direction of time."""
         return Discretiser(self.sign * self.L, self.Q, np.zeros(len(self.L)))
+
+    @cached_property
+    def unscaled(self) -> Coordinates:
+        """The same without units."""
+        return replace(self, unit_rate=np.zeros_like(self.unit_rate))
 
     @cached_property
     def turns(self) -> tuple[Discretiser, Discretiser] | None:

@@ -8,17 +8,22 @@ number is not squared, and the rank tells which components the data determine.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.remembered import remembered
-from afafilter.adaptive.coordinates import Coordinates, coordinates, free_path
+from afafilter.adaptive.coordinates import (
+    SCALED_DECAY,
+    Coordinates,
+    coordinates,
+    free_path,
+)
 from afafilter.adaptive.determined import left_open
 from afafilter.adaptive.geometry import (
     DECAY_FLOOR,
+    Channel,
     Index,
     channel,
     join_channels,
@@ -129,7 +134,7 @@ def make_plan(
     if anchor_cov is not None:
         to_state = coords.W_inv @ np.linalg.inv(model.C)
         anchor_cov = to_state @ anchor_cov @ to_state.T
-        coords = replace(coords, unit_rate=np.zeros(model.dim))
+        coords = coords.unscaled
     none = np.zeros_like(spans.split)
     last = spans.split if spans.causal else np.full_like(none, len(stamps))
     both = np.concatenate([stamps, times])
@@ -182,12 +187,15 @@ def make_pattern(
     for mine, how, white in found:
         y[:, row[mine], : how.rank] = white[..., : how.rank]
         redundant[:, row[mine]] = np.sum(white[..., how.rank :] ** 2, axis=-1)
-    channels = join_channels(plan.coords, [(row[mine], how) for mine, how, _ in found], n)
     used = np.searchsorted(js, plan.first), np.searchsorted(js, plan.last)
     earlier = np.searchsorted(js, plan.earlier[0]), np.searchsorted(js, plan.earlier[1])
     ends = used
     if predicts:
         ends = np.minimum(used[0], earlier[0]), np.maximum(used[1], earlier[1])
+    shown = [(row[mine], how) for mine, how, _ in found]
+    if plan.coords.unit_rate.any() and _is_shown_late(plan, shown, plan.stamps[js], ends):
+        plan = plan._replace(coords=plan.coords.unscaled)
+    channels = join_channels(plan.coords, shown, n)
     flow, queries = make_steps(plan.coords, plan.stamps[js], plan.times, *ends, plan.anchor_cov)
     inputs = PairInputs(flow, channels, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
@@ -203,6 +211,33 @@ def make_pattern(
     return Pattern(
         plan, js, inputs, used, earlier, y, redundant, dim, exponent, seen[js], open_, coords
     )
+
+
+def _is_shown_late(
+    plan: Plan, shown: list[tuple[Index, Channel]], stamps: Array, ends: tuple[Index, Index]
+) -> bool:
+    """Whether some query's units follow an observation that does not show what they are of.
+
+    ends : first and last of the observations (n,) that each query uses.
+    """
+    coords, (first, last), n = plan.coords, ends, len(stamps)
+    shows: ObsMask = np.zeros((n, len(coords.rate)), dtype=bool)
+    for mine, how in shown:
+        shows[mine] = (how.C != 0).any(axis=-2)
+    for a, b, _ in coords.groups:
+        if coords.unit_rate[a] == 0.0:
+            continue
+        at = np.flatnonzero(shows[:, a:b].any(axis=1))
+        if coords.sign > 0:
+            farthest, nearest = first, np.append(at, n)[np.searchsorted(at, first)]
+            some = nearest < last
+        else:
+            farthest, nearest = last - 1, np.append(at, -1)[np.searchsorted(at, last) - 1]
+            some = nearest >= first
+        lag = np.abs(stamps[nearest[some]] - stamps[farthest[some]])
+        if (coords.unit_rate[a] * lag > SCALED_DECAY).any():
+            return True
+    return False
 
 
 def spread_of(pattern: Pattern, paths: slice) -> float:

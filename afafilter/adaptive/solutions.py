@@ -109,8 +109,17 @@ def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], A
 
 
 def _root(pattern: Pattern, queries: slice, solve: Array) -> Array:
-    """(sum P)^{-1/2} in xi, of what is left of each coordinate."""
+    """(sum P)^{-1/2} in xi, of what is left of each coordinate.
+
+    What is known as well as the largest factor lets an equation say is known better: 0.
+    """
     left = np.exp(-pattern.exponent[queries])[..., None]
+    flow, channels, times, _ = pattern.inputs
+    if flow.rate.min() * times.longest_lag.max(initial=0.0) < -DECAY_FLOOR:
+        shown = np.abs(channels.C)
+        least = np.where(shown > 0, shown, np.inf).min(axis=(0, 1), initial=np.inf)
+        size = np.abs(solve).max(axis=-1, keepdims=True)
+        left = np.where(size <= 2.0 * np.exp(-DECAY_FLOOR) / least[:, None], 0.0, left)
     return np.asarray(left * np.where(left > 0, solve, 0.0))
 
 

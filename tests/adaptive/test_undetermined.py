@@ -198,6 +198,40 @@ def test_half_turns_in_a_window_show_one_state(estimator, turns, row, unit):
         assert law_apart((found.mean[i], found.cov[i]), wanted, 1.0) <= TOLERANCE
 
 
+@pytest.mark.parametrize("late", [160.0, 400.0, 2000.0])
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e5])
+@pytest.mark.parametrize("estimator", [adaptive_filter, adaptive_smoother])
+def test_the_units_of_a_fast_mode_begin_where_it_is_shown(estimator, unit, late):
+    """Far back only a slow state is seen; the fast one, without noise, by the last two rows."""
+    A, Q = block_diag([[0.0, 1.0], [-4.0, -0.3]], -2.0), np.diag([0.0, 5e-7, 0.0])
+    C = np.array([[1.0, -1.0, 0.0], [1.0, 0.0, 1.0 / unit]])
+    model = LinearSDE(A, Q=Q, R=np.diag([0.01, 1e-4]), C=C, prior="diffuse")
+    t = np.array([0.0, 1.0, late, late, late + 0.5])
+    z = np.random.default_rng(0).standard_normal((5, 2))
+    z[:2, 1] = np.nan
+    found = estimator(model, t, z, method="dense")
+    for i in (2, 3, 4):
+        js = range(i + 1 if estimator is adaptive_filter else 5)
+        wanted = pulled(ExactGaussian(model, t, z).forgetful(), t[i], js)
+        assert law_apart((found.mean[i], found.cov[i]), wanted, 100.0) <= TOLERANCE
+
+
+@pytest.mark.parametrize("late", [40.0, 130.0, 200.0, 400.0])
+@pytest.mark.parametrize("fast", [2.0, 5.0])
+@pytest.mark.parametrize("gain", [1.0, 1e-3])
+def test_what_has_faded_beyond_the_range_of_factors_is_0(fast, late, gain):
+    """A mode without noise beside one that forgets faster: no unit follows it."""
+    model = LinearSDE(
+        -np.diag([1000.0, fast]), Q=np.diag([50.0, 0.0]), R=np.diag([1.0, 1e-6]) * gain**2,
+        C=gain * np.array([[1.0, 1.0], [0.0, 1.0]]), prior="diffuse",
+    )  # fmt: skip
+    t, z = np.array([0.0, 1.0, 1.0 + late]), gain * np.ones((3, 2))
+    found = adaptive_filter(model, t, z, method="dense")
+    wanted = pulled(ExactGaussian(model, t, z).forgetful(), t[2], range(3))
+    assert not np.isnan(wanted.mean).any()
+    assert law_apart((found.mean[2], found.cov[2]), wanted, 1.0) <= TOLERANCE
+
+
 FADING = {
     "equal rates": (block_diag([[0.0, 1.0], [-1.69, -2.6]], 0.0), np.diag([0.0, 7.0, 1.0])),
     "a spiral": (block_diag([[-1.0, -2.0], [2.0, -1.0]], 0.0), np.diag([0.0, 7.0, 0.0])),
