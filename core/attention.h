@@ -31,8 +31,8 @@ inline namespace AFA_LEVEL {
 struct Dynamics {
     double decay, value_decay, process_var, var_late, var_early, scale, exponent, beta;
     bool causal, query_late;
-    auto members() {
-        return std::tie(decay, value_decay, process_var, var_late, var_early, scale, exponent, beta, causal, query_late);
+    template <class Visit> void members(Visit&& visit) {
+        visit(decay, value_decay, process_var, var_late, var_early, scale, exponent, beta, causal, query_late);
     }
 
     // V(tau)
@@ -128,7 +128,7 @@ template <class T> struct Pairs {
     Index<1> low, high;
     In<1> lead;                        // (B,) distance that decays leave out
     Out<2> num, den;                   // (B, m), (B, max(h, 1))
-    auto members() { return std::tie(q, k, v, known, t_query, t, low, high, lead, num, den); }
+    template <class Visit> void members(Visit&& visit) { visit(q, k, v, known, t_query, t, low, high, lead, num, den); }
 };
 
 // Work space of a call with at most so many rows: one block of memory, laid out by `lay_out`.
@@ -594,7 +594,7 @@ struct Rules {
     Dynamics past, back;
     int64_t sides;
     double log_tolerance, log_peak;
-    auto members() { return std::tie(window, omega, omega_out, past, back, sides, log_tolerance, log_peak); }
+    template <class Visit> void members(Visit&& visit) { visit(window, omega, omega_out, past, back, sides, log_tolerance, log_peak); }
 };
 
 // out (B, m) and precision (B, g) of the queries q (B, d), not yet rotated, of which row i sees seen_i keys as its past.

@@ -1,6 +1,9 @@
 // The module that Python imports, and the checks at its border.
 #include "bind.h"
 
+#include <cstdlib>
+#include <cstring>
+
 #define AFA_TEXT_(x) #x
 #define AFA_TEXT(x) AFA_TEXT_(x)
 #define AFA_JOIN_(a, b) a##b
@@ -8,13 +11,59 @@
 
 namespace afa {
 
-bool Call::check_axis(const Wanted& wanted, int axis, int64_t given) {
-    const int dimension = wanted.dimension[axis];
+int Signature::letter_number(const char* name, size_t size) {
+    for (int i = 0; i < letters; i++)
+        if (std::strlen(letter[i]) == size && std::strncmp(letter[i], name, size) == 0) return i;
+    std::memcpy(letter[letters], name, size);
+    return letters++;
+}
+int Signature::dimension(const char* at, size_t size) {
+    if (*at == '*') return Wanted::ANY;
+    return *at >= '0' && *at <= '9' ? -1 - std::atoi(at) : letter_number(at, size);
+}
+void Signature::read(const char* at) {
+    std::strncat(text, at, LONGEST_TEXT - 1 - std::strlen(text));
+    while (*at) {
+        while (*at == ' ') at++;
+        if (!*at) break;
+        Wanted& wanted = arguments[count++];
+        const size_t length = std::strcspn(at, " (<");
+        std::memcpy(wanted.name, at, length < LONGEST_NAME ? length : LONGEST_NAME - 1);
+        at += length;
+        if (*at == '(') {
+            for (at++; *at != ')'; at += *at == ',') {
+                const size_t size = std::strcspn(at, ",)");
+                wanted.dimension[wanted.axes++] = dimension(at, size);
+                at += size;
+            }
+            at++;
+        }
+        if (*at != '<') continue;
+        at++;
+        wanted.closed = *at == '=';
+        at += wanted.closed;
+        const size_t size = std::strcspn(at, "? ");
+        wanted.bound = dimension(at, size);
+        at += size;
+        wanted.optional = *at == '?';
+        at += wanted.optional;
+    }
+}
+
+PyMethodDef entry(const char* name, std::initializer_list<const char*> parts, Signature& signature, _PyCFunctionFast call) {
+    signature = Signature();
+    signature.function = name;
+    for (const char* part : parts) signature.read(part);
+    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)), METH_FASTCALL, signature.text};
+}
+
+bool Call::check_axis(const Wanted& argument, int axis, int64_t given) {
+    const int dimension = argument.dimension[axis];
     if (dimension == Wanted::ANY) return true;
     if (dimension < 0) {
         if (given == -1 - dimension) return true;
         PyErr_Format(PyExc_ValueError, "%s: axis %d of %s has length %lld, wanted %d", signature.function, axis,
-                     wanted.name, static_cast<long long>(given), -1 - dimension);
+                     argument.name, static_cast<long long>(given), -1 - dimension);
         return false;
     }
     if (length[dimension] < 0) {
@@ -24,7 +73,7 @@ bool Call::check_axis(const Wanted& wanted, int axis, int64_t given) {
     }
     if (length[dimension] == given) return true;
     PyErr_Format(PyExc_ValueError, "%s: axis %d of %s has length %lld, wanted %s = %lld as in %s", signature.function,
-                 axis, wanted.name, static_cast<long long>(given), signature.letter[dimension],
+                 axis, argument.name, static_cast<long long>(given), signature.letter[dimension],
                  static_cast<long long>(length[dimension]), signature.arguments[first_user[dimension]].name);
     return false;
 }
@@ -63,9 +112,55 @@ static bool is_type(const char* format, Py_ssize_t size, const char* type, size_
     }
 }
 
-bool Call::take(PyObject* object, const char* type, size_t item, size_t alignment, bool writable, int axes,
-                int64_t* shape, void** data) {
+bool Call::read(PyObject* const* objects, Py_ssize_t given, Py_ssize_t all) {
+    if (given != all) {
+        PyErr_Format(PyExc_TypeError, "%s takes %zd arguments, %zd given", signature.function, all, given);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < given; i++)
+        if (!read_next(objects[i])) return false;
+    return check_indices();
+}
+
+// The next target and, where it is a tuple, its members.
+bool Call::read_next(PyObject* object) {
+    const Target next = target[taken++];
+    const Kind& kind = *next.kind;
+    if (kind.type == nullptr) {
+        if (PyTuple_Check(object) == 0 || PyTuple_Size(object) != kind.axes) {
+            PyErr_Format(PyExc_TypeError, "%s: wanted a tuple of %d arrays beginning with %s", signature.function, kind.axes,
+                         signature.arguments[at].name);
+            return false;
+        }
+        for (Py_ssize_t i = 0; i < kind.axes; i++)
+            if (!read_next(PyTuple_GetItem(object, i))) return false;
+        return true;
+    }
+    if (kind.axes != Kind::NUMBER) return read_array(object, kind, next.to);
+    const int argument = at++;
+    switch (*kind.type) {
+    case 'f': {
+        const double x = PyFloat_AsDouble(object);
+        *static_cast<double*>(next.to) = x;
+        return x != -1.0 || PyErr_Occurred() == nullptr;
+    }
+    case 'i': {
+        int64_t* to = static_cast<int64_t*>(next.to);
+        *to = PyLong_AsLongLong(object);
+        if (signature.arguments[argument].bound != Wanted::ANY) check[checks++] = {argument, to, 1};
+        return *to != -1 || PyErr_Occurred() == nullptr;
+    }
+    default: {
+        const int truth = PyObject_IsTrue(object);
+        *static_cast<bool*>(next.to) = truth == 1;
+        return truth >= 0;
+    }
+    }
+}
+
+bool Call::read_array(PyObject* object, const Kind& kind, void* view) {
     const Wanted& wanted = signature.arguments[at];
+    const auto [type, axes, item, alignment, writable] = kind;
     Py_buffer& buffer = buffers[held];
     const int flags = PyBUF_FORMAT | PyBUF_STRIDES | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object, &buffer, flags) != 0) {
@@ -84,6 +179,7 @@ bool Call::take(PyObject* object, const char* type, size_t item, size_t alignmen
         PyErr_Format(PyExc_ValueError, "%s: %s has %d axes, wanted %d", signature.function, wanted.name, buffer.ndim, axes);
         return false;
     }
+    int64_t* const shape = reinterpret_cast<int64_t*>(static_cast<char*>(view) + sizeof(void*));   // behind `data` in every View
     Py_ssize_t stride = static_cast<Py_ssize_t>(item);
     bool packed = true, empty = false;
     for (int axis = axes - 1; axis >= 0; axis--) {
@@ -104,7 +200,9 @@ bool Call::take(PyObject* object, const char* type, size_t item, size_t alignmen
     }
     for (int axis = 0; axis < axes; axis++)
         if (!check_axis(wanted, axis, shape[axis])) return false;
-    *data = buffer.buf;
+    std::memcpy(view, &buffer.buf, sizeof buffer.buf);
+    if (type[0] == 'i' && item == sizeof(int64_t) && wanted.bound != Wanted::ANY)
+        check[checks++] = {at, static_cast<const int64_t*>(buffer.buf), empty ? 0 : buffer.len / static_cast<Py_ssize_t>(item)};
     at++;
     return true;
 }

@@ -6,11 +6,11 @@
 namespace afa {
 
 PyMethodDef* mixture_methods() {
-    static constexpr Text filter = Text(CHAIN) + "times(N) " + SIZES +
-                                      "rate scale L(d,d) m(d) D(q,d) z(T,p) seen(T,p) " + MIXTURE_OUTPUT + MIXTURE_KEPT + "outcome(2)";
     static PyMethodDef table[] = {
-        bind<&filter_mixture>("filter_mixture", filter.c_str()),
-        bind<&step_filter>("step_filter", "moved F(d,d) b(d) root(d,d) H(p,d) off(p) R(p,p) z(p) L(d,d) m(d) cov(d,d) v(p) S(p,p) lost(1)"),
+        bind<&filter_mixture>("filter_mixture", {CHAIN, "times(N) ", SIZES, "rate scale L(d,d) m(d) D(q,d) z(T,p) "
+            "seen(T,p) ", MIXTURE_OUTPUT, MIXTURE_KEPT, "outcome(2)"}),
+        bind<&step_filter>("step_filter", "moved F(d,d) b(d) root(d,d) H(p,d) off(p) R(p,p) z(p) L(d,d) m(d) cov(d,d) v(p) "
+            "S(p,p) lost(1)"),
         {nullptr, nullptr, 0, nullptr},
     };
     return table;

@@ -15,7 +15,7 @@ struct FlatKept {
     Out<3> M, tolerance, T, s, E;            // E (T, p, q)
     View<int64_t, 1> count;
     Out<2> turned;                       // (q, q): the columns D in terms of the final directions' delta and gamma
-    auto members() { return std::tie(M, tolerance, T, s, E, count, turned); }
+    template <class Visit> void members(Visit&& visit) { visit(M, tolerance, T, s, E, count, turned); }
 };
 constexpr const char* KEPT = "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(paths,c,q) E(T,p,q) count(c) turned(q,q) ";
 

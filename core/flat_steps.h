@@ -18,7 +18,7 @@ struct FlatPaths {
     Out<1> steps;
     Out<3> doubt;
     View<int64_t, 1> count;
-    auto members() { return std::tie(L, m, M, T, s, error, peak, late, steps, doubt, count); }
+    template <class Visit> void members(Visit&& visit) { visit(L, m, M, T, s, error, peak, late, steps, doubt, count); }
 };
 constexpr const char* PATHS =
     "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";

@@ -40,7 +40,7 @@ struct Chain {
     In<3> H;
     In<2> off;
     In<3> R;
-    auto members() { return std::tie(step, F, b, root, obs, cfg, H, off, R); }
+    template <class Visit> void members(Visit&& visit) { visit(step, F, b, root, obs, cfg, H, off, R); }
 };
 constexpr const char* CHAIN = "step(N)<U F(U,d,d) b(U,d) root(U,d,d) obs(N)<T? cfg(T)<C H(C,p,d) off(C,p) R(C,p,p) ";
 
@@ -52,7 +52,7 @@ struct Gains {
     Out<3> W, K;
     Out<1> half;
     Out<3> root, T, V, D;
-    auto members() { return std::tie(slot, W, K, half, root, T, V, D); }
+    template <class Visit> void members(Visit&& visit) { visit(slot, W, K, half, root, T, V, D); }
 };
 constexpr const char* GAINS = "slot(*) W(n,p,d) K(n,p,p) half(n) root(n,d,d) T(n,d,d) V(n,p,d) D(n,d,d) ";
 

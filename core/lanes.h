@@ -21,7 +21,7 @@ inline int64_t lanes() { return LANES<double>; }
 struct LaneMemory {
     Out<3> mean, e;
     Out<4> L, T, D, V;
-    auto members() { return std::tie(mean, e, L, T, D, V); }
+    template <class Visit> void members(Visit&& visit) { visit(mean, e, L, T, D, V); }
 };
 // The same of node k alone.
 struct LaneNode {

@@ -46,14 +46,14 @@ struct LinearChain {
     In<1> times;
     ComponentSizes sizes;
     In<3> root;
-    auto members() { return std::tie(F, b, V, index, H, off, R, cfg, mean, cov, flat, times, sizes, root); }
+    template <class Visit> void members(Visit&& visit) { visit(F, b, V, index, H, off, R, cfg, mean, cov, flat, times, sizes, root); }
 };
 // Paths: z (T, p, n), 0 where missing; seen (T, p); R_t is scale[t] R.
 struct PathData {
     In<3> z;
     Flags<2> seen;
     In<1> scale;
-    auto members() { return std::tie(z, seen, scale); }
+    template <class Visit> void members(Visit&& visit) { visit(z, seen, scale); }
 };
 // What gradients are added to, by the arrays of the chain.
 struct Slopes {
@@ -64,13 +64,13 @@ struct Slopes {
     Out<3> R;
     Out<1> mean;
     Out<2> cov, flat;
-    auto members() { return std::tie(F, b, V, H, off, R, mean, cov, flat); }
+    template <class Visit> void members(Visit&& visit) { visit(F, b, V, H, off, R, mean, cov, flat); }
 };
 // Smoothed quantities, where they have rows: u (T, p, n), M (T, p, p), states (T, d, n) with covariances P (T, d, d) and
 // lag (T, d, d) = Cov(x_t, x_t-1 | z).
 struct SmoothedMoments {
     Out<3> u, M, x, P, lag;
-    auto members() { return std::tie(u, M, x, P, lag); }
+    template <class Visit> void members(Visit&& visit) { visit(u, M, x, P, lag); }
 };
 
 // What the forward pass leaves, per node: gains and root L by columns, e (p, n), m (d, n).

@@ -543,7 +543,7 @@ struct ContinuousModel {
     In<3> R;
     In<1> mean;
     In<2> cov, flat;
-    auto members() { return std::tie(A, Q, u, C, off, R, mean, cov, flat); }
+    template <class Visit> void members(Visit&& visit) { visit(A, Q, u, C, off, R, mean, cov, flat); }
 };
 // S of them side by side; flat is common.
 struct ContinuousModels {
@@ -555,7 +555,7 @@ struct ContinuousModels {
     In<2> mean;
     In<3> cov;
     In<2> flat;
-    auto members() { return std::tie(A, Q, u, C, off, R, mean, cov, flat); }
+    template <class Visit> void members(Visit&& visit) { visit(A, Q, u, C, off, R, mean, cov, flat); }
     ContinuousModel operator[](int64_t s) const {
         const int64_t d = u.shape[1], p = off.shape[1];
         return {{A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}}, {off.row(s), {1, p}},
@@ -567,7 +567,7 @@ struct TimeGrid {
     In<1> steps;
     Index<1> index, cfg;
     In<1> times;
-    auto members() { return std::tie(steps, index, cfg, times); }
+    template <class Visit> void members(Visit&& visit) { visit(steps, index, cfg, times); }
 };
 
 // Everything of a continuous-time model in one call, for short series: transitions over `steps`, `loglik_group` and the

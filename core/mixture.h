@@ -30,7 +30,7 @@ struct MixtureOutput {
     Out<2> innovation;
     Out<3> S;
     Out<1> loglik, outlier, distance;
-    auto members() { return std::tie(mean, cov, innovation, S, loglik, outlier, distance); }
+    template <class Visit> void members(Visit&& visit) { visit(mean, cov, innovation, S, loglik, outlier, distance); }
 };
 constexpr const char* MIXTURE_OUTPUT =
     "mean(N,d) cov(N,d,d) innovation(T,p) S(T,p,p) loglik(T) outlier(T) distance(T) ";
@@ -40,7 +40,7 @@ struct MixtureKept {
     Out<3> M, tolerance, T;
     Out<2> s;
     View<int64_t, 1> count;
-    auto members() { return std::tie(M, tolerance, T, s, count); }
+    template <class Visit> void members(Visit&& visit) { visit(M, tolerance, T, s, count); }
 };
 constexpr const char* MIXTURE_KEPT = "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(c,q) count(c) ";
 

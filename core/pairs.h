@@ -34,7 +34,7 @@ inline const double LEAST = std::exp(-FLOOR);
 struct Flow {
     In<1> stamps, rate, unit_rate;
     In<3> phi, turn, back, root;
-    auto members() { return std::tie(stamps, rate, unit_rate, phi, turn, back, root); }
+    template <class Visit> void members(Visit&& visit) { visit(stamps, rate, unit_rate, phi, turn, back, root); }
 };
 // Observations y = C xi + N(0, I): C (rows beyond the rank are zero), and C^-1 where the rank is d. echelon: rotation^T C,
 // whose later rows do not see what grows fastest, one for every order of growth; the order at a lag is how many
@@ -44,7 +44,7 @@ struct Channels {
     In<3> C, inverse;
     In<4> echelon, rotation;
     In<1> change;
-    auto members() { return std::tie(rank, C, inverse, echelon, rotation, change); }
+    template <class Visit> void members(Visit&& visit) { visit(rank, C, inverse, echelon, rotation, change); }
 };
 // Queries, and E, its inverse and the root of V over the lag to their nearest observation in the past
 // (split - 1) and in the future (split). Query i uses the observations first <= j < last; longest_lag: its longest lag.
@@ -52,9 +52,8 @@ struct Queries {
     In<1> times, longest_lag;
     Index<1> first, split, last;
     In<3> turn_past, back_past, root_past, turn_next, back_next, root_next;
-    auto members() {
-        return std::tie(times, longest_lag, first, split, last, turn_past, back_past, root_past, turn_next, back_next,
-                        root_next);
+    template <class Visit> void members(Visit&& visit) {
+        visit(times, longest_lag, first, split, last, turn_past, back_past, root_past, turn_next, back_next, root_next);
     }
 };
 

@@ -42,7 +42,7 @@ struct ComponentSizes {
     Index<1> block;
     In<1> unit, rate;
     In<2> A;
-    auto members() { return std::tie(block, unit, rate, A); }
+    template <class Visit> void members(Visit&& visit) { visit(block, unit, rate, A); }
 };
 constexpr const char* SIZES = "block(d)<d unit(d) rate(d) A(d,d) ";
 

@@ -22,19 +22,19 @@ inline namespace AFA_LEVEL {
 struct Observations {
     In<3> F, N, H;
     Index<1> rank;
-    auto members() { return std::tie(F, N, H, rank); }
+    template <class Visit> void members(Visit&& visit) { visit(F, N, H, rank); }
 };
 // Queries use the observations first <= k < last, their past ends at split. Fq, Nq lead from the last past
 // observation to the query, Fn, Nn from the query to the first future one.
 struct QuerySteps {
     Index<1> first, split, last;
     In<3> Fq, Nq, Fn, Nn;
-    auto members() { return std::tie(first, split, last, Fq, Nq, Fn, Nn); }
+    template <class Visit> void members(Visit&& visit) { visit(first, split, last, Fq, Nq, Fn, Nn); }
 };
 // Of every query: a (P, n, d, m), B and L (P, n, d, d), and [R | s] (P, n, d, d + m).
 struct SweepResult {
     Out<4> a, B, L, tri;
-    auto members() { return std::tie(a, B, L, tri); }
+    template <class Visit> void members(Visit&& visit) { visit(a, B, L, tri); }
 };
 
 // Least squares R x = s: t (d + m, d) holds R^T, the m columns s below it.
