@@ -148,33 +148,43 @@ def _nudged(
 
 
 class _Misfit:
-    """A weight that keeps how far the data are from the anchors, in standard deviations."""
+    """A weight that keeps how far the data are from each query's anchor, in standard deviations.
+
+    As they count: by the square root of their weight; in the round where that is least.
+    """
 
     def __init__(self, weight: Weight | None) -> None:
-        self.weight, self.largest = weight, 1.0
+        self.weight, self.rounds = weight, list[Array]()
 
     def log(self, d2: ArrayLike, dim: Dim) -> Floats:
         far = np.asarray(d2) / np.maximum(dim, 1)
-        square = far.sum(axis=-2) / np.maximum((far > 0).sum(axis=-2), 1)
-        self.largest = max(self.largest, float(square.max(initial=0.0)) ** 0.5)
-        return np.zeros_like(far) if self.weight is None else self.weight.log(d2, dim)
+        log = np.zeros_like(far) if self.weight is None else self.weight.log(d2, dim)
+        square = (far * np.exp(log)).sum(axis=-2) / np.maximum((far > 0).sum(axis=-2), 1)
+        self.rounds.append(np.sqrt(square).reshape(-1))
+        return log
+
+    def of(self, n: int) -> Array:
+        """Of n queries (n,), at least 1; the largest for all where they are not solved together."""
+        if len({len(found) for found in self.rounds}) != 1 or len(self.rounds[0]) < n:
+            return np.full(n, max((found.max() for found in self.rounds), default=1.0)).clip(1.0)
+        return np.asarray(np.min(self.rounds, axis=0)[:n].clip(1.0))
 
 
-def _answer(plan: Plan, z: Array, spans: Spans, options: Options) -> tuple[Outcome, float]:
-    """The estimates, and by how many standard deviations the data are off them, at least 1."""
-    misfit = _Misfit(options.weight)
+def _answer(plan: Plan, z: Array, spans: Spans, options: Options) -> tuple[Outcome, Array]:
+    """The estimates, and by how many standard deviations (n,) the data are off them."""
+    misfit, n = _Misfit(options.weight), len(spans.times)
     anchor = options.anchor if options.weight is not None else "estimate"
     watched = replace(options, weight=cast("Weight", misfit), anchor=anchor, return_weights=False)
     try:
-        return run_dense(plan, z, spans, watched), misfit.largest
+        return run_dense(plan, z, spans, watched), misfit.of(n)
     except ValueError:  # distances beyond the floating-point range
-        return run_dense(plan, z, spans, replace(options, return_weights=False)), 1.0
+        return run_dense(plan, z, spans, replace(options, return_weights=False)), np.ones(n)
 
 
-def _apart(mean: Array, cov: Array, other: Outcome, misfit: float) -> Array:
+def _apart(mean: Array, cov: Array, other: Outcome, misfit: Array) -> Array:
     """Largest move (P, n), of mean or covariance, in standard deviations; inf where gaps differ.
 
-    That of the mean in as many of them as the data are off the estimates.
+    That of the mean in as many of them as the data are off the estimates, misfit (n,).
     """
     here, there = np.isnan(mean), np.isnan(other.mean)
     known: ObsMask = ~(here | there)
@@ -183,7 +193,7 @@ def _apart(mean: Array, cov: Array, other: Outcome, misfit: float) -> Array:
     sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
     both = known[..., :, None] & known[..., None, :]
     with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range
-        off = np.abs(mean - other.mean) / sd / misfit
+        off = np.abs(mean - other.mean) / sd / misfit[:, None]
         spread = np.abs(cov - other.cov) / sd[..., :, None] / sd[..., None, :]
     off = np.where(known & (mean != other.mean), off, 0.0)
     spread = np.where(both & (cov != other.cov), spread, 0.0)

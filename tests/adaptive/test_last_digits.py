@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from afafilter import LinearSDE, Power, adaptive_filter, adaptive_smoother
+from afafilter import Huber, LinearSDE, Power, adaptive_filter, adaptive_smoother
 from afafilter._base.doubts import LostDigits
 from afafilter.adaptive import last_digits
 from tests.conftest import MODELS
-from tests.exact_adaptive import pulled
+from tests.exact_adaptive import Robust, pulled, reweighted
 from tests.exact_oracle import ExactGaussian
 from tests.fuzz.cases import Case
 from tests.fuzz.truth import TOLERANCE, Truth, law_apart
@@ -304,6 +304,31 @@ def test_each_path_is_judged_by_its_own_misfit(gain, other):
 
     assert said(z[:1])
     assert said(z)
+
+
+@pytest.mark.parametrize("weight", [Huber(2.0), Power(4.0)])
+@pytest.mark.parametrize("anchor", ["prediction", "observation"])
+@pytest.mark.parametrize("gain", [1e6, 1e7])
+def test_an_outlier_of_another_round_or_query_does_not_hide_rounding(gain, anchor, weight):
+    model, t = far_from_zero(gain)
+    z = model.transition(t)[0] @ np.array([1e3 / gain, 1e3]) @ model.C.T
+    z[0] += 1e6
+    truth, options = Truth(Case(model, t, z, None, None), 0), {"window": 2, "tolerance": 0.0}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = adaptive_filter(
+            model, t, z, weight=weight, anchor=anchor, iterations=2, method="dense", **options
+        )
+    assert {warning.category for warning in said} <= {LostDigits}
+    errors = []
+    for i in range(2, len(t)):
+        js = [i - 1, i]
+        start = [i - 2, i - 1] if anchor == "prediction" else [i]
+        how = Robust(js, start, weight, 2)
+        wanted = truth.ask(lambda e, i=i, how=how: reweighted(e, t[i], how))
+        errors.append(law_apart((found.mean[i], found.cov[i]), wanted, 1.0))
+    assert max(errors) > TOLERANCE
+    assert said
 
 
 @pytest.mark.parametrize("method", ["dense", "isotropic"])
