@@ -95,10 +95,10 @@ $(BENCH)/.ready: setup.cfg pyproject.toml
 	done
 	touch $@
 
-# make bench TASKS="smoothing attention" runs some of them.
+# make bench TASKS="smoothing attention" runs some of them; OPTIONS="--before CHECKOUT" beside an earlier commit.
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.threads
-	$(BENCH)/bin/python -m benchmarks $(TASKS)
+	$(BENCH)/bin/python -m benchmarks $(TASKS) $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) $(BENCH) $(LOWEST) build afafilter/_core/*.so dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

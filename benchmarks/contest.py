@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +24,14 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 Run = Callable[[], Arrays]
 OURS = "afafilter"
+BEFORE = ", before"
+"""Ends the name of a library of ours that an earlier commit provides."""
+LACKS = ("AttributeError", "ImportError", "ModuleNotFoundError", "TypeError")
+"""What calls end with that a commit does not have."""
 ROUNDS = 5
 """Fewest rounds; every round holds at least one timed run of each library."""
 SLOW = 2.0
-"""Seconds: a library that takes longer is timed in two rounds."""
+"""Seconds: a peer that takes longer is timed in one round, ours in two."""
 
 
 def estimates(call: Callable[[], Any]) -> Run:
@@ -64,6 +68,15 @@ class Library:
         if importlib.util.find_spec(self.module) is None:
             return None
         return metadata.version(self.module.replace("_", "-"))
+
+
+@dataclass(frozen=True)
+class Before:
+    """A checkout of an earlier commit, and the interpreter that has what it needs."""
+
+    path: Path
+    python: str
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -125,20 +138,30 @@ class Outcome:
 
 
 class Worker:
-    """A library's process: load, first call, timed calls, memory."""
+    """A library's process: load, first call, timed calls, memory.
 
-    def __init__(self, task: str, library: str, threads: int) -> None:
+    With `before` it is that of the earlier commit: `home` gets these benchmarks, without the
+    package that lies beside them.
+    """
+
+    def __init__(self, task: str, library: str, threads: int, home: Path, before: Before | None):
         env = {**os.environ, "PYTHONUNBUFFERED": "1"}
         for name in ("OPENBLAS", "OMP", "MKL", "AFAFILTER"):
             env[f"{name}_NUM_THREADS"] = str(threads)
+        tree, python = Path(__file__).parent.parent, sys.executable
+        if before is not None:
+            env["PYTHONPATH"] = str(before.path.resolve())
+            tree, python = home, before.python
+            if not (home / __package__).exists():
+                (home / __package__).symlink_to(Path(__file__).parent)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", task, library, str(threads)],
+            [python, "-m", "benchmarks.worker", task, library, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env=env,
-            cwd=Path(__file__).parent.parent,
+            cwd=tree,
         )
 
     def ask(self, what: str, **options: Any) -> dict[str, Any]:
@@ -183,11 +206,26 @@ def difference(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     return float(np.max(errors))
 
 
+def entrants(task: Task, case: Case, before: Before | None) -> Iterator[tuple[Library, Outcome]]:
+    """The libraries of a case, each of ours followed by what it was before."""
+    for library in map(task.library, case.libraries):
+        told: dict[str, Any] = {"note": library.note, "tolerance": library.tolerance}
+        yield library, Outcome(library.name, library.version, **told)
+        if library.module is None and before is not None:
+            yield library, Outcome(library.name + BEFORE, before.commit, **told)
+
+
 def run_case(
-    task: Task, case: Case, seconds: float, say: Callable[[str], None], rounds: int = ROUNDS
+    task: Task,
+    case: Case,
+    seconds: float,
+    say: Callable[[str], None],
+    rounds: int = ROUNDS,
+    before: Before | None = None,
 ) -> dict[str, Any]:
     """All libraries on one case: agreement, then timed rounds in turn, then memory."""
     outcomes: dict[str, Outcome] = {}
+    ours: set[str] = set()
     workers: dict[str, Worker] = {}
     reference: Arrays | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -196,15 +234,15 @@ def run_case(
         np.savez(data, **inputs)  # type: ignore[arg-type]
         if task.expected is not None:
             reference = task.expected(inputs, case.params)
-        for name in case.libraries:
-            library = task.library(name)
-            out = outcomes[name] = Outcome(
-                name, library.version, note=library.note, tolerance=library.tolerance
-            )
+        for library, out in entrants(task, case, before):
+            name = out.library
+            outcomes[name] = out
+            ours |= {name} if library.module is None else set()
             if out.version is None:
                 out.status = "absent"
                 continue
-            worker = Worker(task.name, name, case.threads)
+            earlier = before if name != library.name else None
+            worker = Worker(task.name, library.name, case.threads, Path(folder), earlier)
             saved = Path(folder, f"{len(workers)}.npz")
             try:
                 worker.ask("load", inputs=str(data), params=dict(case.params))
@@ -219,14 +257,15 @@ def run_case(
                     if not out.error <= library.tolerance:
                         out.status = "differs"
             except (RuntimeError, ValueError) as failure:
-                out.status, out.note = "failed", str(failure)
+                lacks = earlier is not None and str(failure).startswith(LACKS)
+                out.status, out.note = "absent" if lacks else "failed", str(failure)
             saved.unlink(missing_ok=True)
             if out.status == "ok":
                 workers[name] = worker
             else:
                 worker.close()
             say(f"  {case.name}: {name}: {out.status}, first {out.first}, error {out.error}")
-        _time(workers, outcomes, seconds, min(case.rounds, rounds))
+        _time(workers, outcomes, ours, seconds, min(case.rounds, rounds))
         for name, worker in workers.items():
             if case.memory and outcomes[name].status == "ok":
                 outcomes[name].memory = worker.ask("memory")["bytes"]
@@ -244,7 +283,11 @@ def run_case(
 
 
 def _time(
-    workers: Mapping[str, Worker], outcomes: Mapping[str, Outcome], seconds: float, least: int
+    workers: Mapping[str, Worker],
+    outcomes: Mapping[str, Outcome],
+    ours: Collection[str],
+    seconds: float,
+    least: int,
 ) -> None:
     """Rounds over the libraries until `seconds` each are used, from `least` to four times that."""
     share = seconds / least
@@ -253,7 +296,8 @@ def _time(
         start = time.perf_counter()
         for name, worker in workers.items():
             out = outcomes[name]
-            if out.status != "ok" or (rounds >= 2 and min(out.times) > SLOW):
+            enough = 2 if name in ours else 1
+            if out.status != "ok" or (rounds >= enough and min(out.times) > SLOW):
                 continue
             try:
                 answer = worker.ask("time", seconds=min(share, 0.2))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contest import OURS
+from benchmarks.contest import BEFORE, OURS
 from benchmarks.targets import MIB, TARGETS, Results, growth, median
 from benchmarks.tasks import TASKS
 
@@ -69,6 +69,7 @@ def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
     yield "| task | against | wanted | measured | met |"
     yield "|---|---|---|---|---|"
     yield from _judged(results)
+    yield from _against_before(results)
     for name, entries in results.items():
         yield ""
         yield f"## {TASKS[name].title}"
@@ -117,6 +118,7 @@ def _judged(results: Results) -> Iterator[str]:
         "time ratio": "x its time",
         "MiB": " MiB",
         "seconds": " s",
+        "ms": " ms",
         "seconds beyond": " s more",
     }
     for target in TARGETS:
@@ -132,6 +134,47 @@ def _judged(results: Results) -> Iterator[str]:
         yield f"| plain AFA, 1e4..1e6: exponent of time in N | | about 1 | {slope:.2f} | {met} |"
 
 
+def _against_before(results: Results) -> Iterator[str]:
+    """Every library of ours beside what it was; nothing if no earlier commit took part."""
+    rows, commits = [], set()
+    for task, entries in results.items():
+        for case, entry in entries.items():
+            found = {x["library"]: x for x in entry["outcomes"]}
+            for name, old in found.items():
+                if not name.endswith(BEFORE):
+                    continue
+                commits.add(old["version"])
+                now = found[name.removesuffix(BEFORE)]
+                what = f"| {task} | {case} | {now['library']} |"
+                if not (old["times"] and now["times"]):
+                    absent, note = old["status"] == "absent", _note(old if now["times"] else now)
+                    rows.append(f"{what} | | {'not there' if absent else note} |")
+                    continue
+                ratio = median(old) / median(now)
+                told = f"{ratio:.3g}" if ratio >= 1 else f"**{ratio:.3g}**"
+                rows.append(f"{what} {1e3 * median(old):.3g} | {1e3 * median(now):.3g} | {told} |")
+    if rows:
+        yield ""
+        yield "## Against the commit before"
+        yield ""
+        yield (
+            f"{', '.join(sorted(commits))}, a process of its own in every round. Median times, ms; "
+            "before over now, bold where this version is slower."
+        )
+        yield ""
+        yield "| task | case | library | before | now | ratio |"
+        yield "|---|---|---|---|---|---|"
+        yield from rows
+
+
+def _note(x: Mapping[str, Any]) -> str:
+    """What is said of an outcome beside its numbers."""
+    if x["status"] == "absent" and x["version"] is None:
+        return "not installed"
+    note = "" if x["status"] == "ok" else "not there" if x["status"] == "absent" else x["status"]
+    return ": ".join(part for part in (note, x["note"]) if part).replace("|", "/")
+
+
 def _table(entry: Mapping[str, Any]) -> Iterator[str]:
     plural = "s" if entry["threads"] > 1 else ""
     yield f"**{entry['case']}** ({entry['threads']} thread{plural})"
@@ -142,9 +185,7 @@ def _table(entry: Mapping[str, Any]) -> Iterator[str]:
     for x in entry["outcomes"]:
         name = f"**{x['library']}**" if x["library"] == OURS else x["library"]
         version = x["version"] or ""
-        note = "not installed" if x["status"] == "absent" else x["note"]
-        if x["status"] in ("failed", "differs"):
-            note = f"{x['status']}: {note}".rstrip(": ")
+        note = _note(x)
         error = "" if x["error"] is None else "-" if x["error"] == 0 else f"{x['error']:.1e}"
         if not x["times"]:
             yield f"| {name} | {version} | | | | | | | {error} | {note} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -12,7 +13,7 @@ import pytest
 
 from afafilter import __version__
 from benchmarks import report, targets
-from benchmarks.contest import Library, difference
+from benchmarks.contest import Before, Library, difference, run_case
 from benchmarks.tasks import TASKS
 from benchmarks.threads import measured, scheduled, simulated
 from benchmarks.worker import peak_of, timed_runs
@@ -86,6 +87,37 @@ def test_runs_fill_their_time():
     assert len(walls) == len(cpus) > 5
 
 
+EARLIER = """
+from types import SimpleNamespace
+import numpy as np
+__version__ = "0.0"
+LinearSDE, adaptive_filter = dict, None
+
+def kalman_filter(model, t, z):
+    return SimpleNamespace(mean=np.zeros((len(t), 2)), cov=np.ones((len(t), 2, 2)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "note"),
+    [("kalman_filter", "differs", ""), ("adaptive_filter", "absent", "TypeError: 'NoneType'")],
+)
+def test_an_earlier_commit_is_run_beside_this_one(tmp_path, case, status, note):
+    """Its package, in its process, with these benchmarks; what it lacks is told apart."""
+    (tmp_path / "afafilter").mkdir()
+    (tmp_path / "afafilter" / "__init__.py").write_text(EARLIER)
+    (tmp_path / "benchmarks.py").write_text("raise SystemExit('not these')")
+    task = TASKS["small_calls"]
+    setting = next(x for x in task.cases if x.name == case)
+    tiny = replace(setting, params={**setting.params, **task.tiny}, libraries=("afafilter",))
+    earlier = Before(tmp_path, sys.executable, "abc")
+    now, old = run_case(task, tiny, 0.0, lambda line: None, 1, earlier)["outcomes"]
+    assert (now["library"], now["status"], len(now["times"])) == ("afafilter", "ok", 1)
+    assert (old["library"], old["version"]) == ("afafilter, before", "abc")
+    assert (old["status"], old["times"]) == (status, [])
+    assert old["note"].startswith(note)
+
+
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
     """Raw results of one case, in which ours takes a quarter of the peer's time."""
@@ -107,7 +139,8 @@ def raw(tmp_path, monkeypatch):
         "outcomes": [
             outcome("statsmodels", 0.4),
             outcome("afafilter", 0.1),
-            outcome("dynamax", 0.0, status="absent", times=[], cpu=[], memory=None),
+            outcome("afafilter, before", 0.08, version="abc"),
+            outcome("dynamax", 0.0, version=None, status="absent", times=[], cpu=[], memory=None),
         ],
     }
     machine = {
@@ -137,13 +170,15 @@ def test_report_is_written(raw):
     assert "| statsmodels | 1 | 1e+03 | 400 | 400 | 400 | 4 |" in page
     assert "not installed" in page
     assert "| statsmodels | >= 3x faster | 4 | yes |" in page
+    assert "| smoothing | regular d=2 N=1000 | afafilter | 80 | 100 | **0.8** |" in page
 
 
 def test_targets_are_judged_by_medians(raw):
     """Faster, time ratio, seconds, seconds beyond, memory."""
     case = next(iter(raw["smoothing"]))
     base = targets.Target("", "smoothing", case, ">= 4", peer="statsmodels")
-    values = {"faster": 4.0, "time ratio": 0.25, "seconds": 0.1, "seconds beyond": -0.3, "MiB": 1.0}
+    values = {"faster": 4.0, "time ratio": 0.25, "seconds": 0.1, "ms": 100.0, "MiB": 1.0}
+    values["seconds beyond"] = -0.3
     for measure, value in values.items():
         assert replace(base, measure=measure).value(raw) == pytest.approx(value)
     assert base.met(4.0)

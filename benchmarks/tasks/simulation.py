@@ -177,8 +177,8 @@ TASK = Task(
     "Errors are those of moments, in standard errors.",
     (
         Library(OURS, ours, None, LAW_ERROR),
-        Library("normals only (SFC64)", normals, None, None, "the bound"),
-        Library("normals only (NumPy default)", default_normals, None, None, "the bound"),
+        Library("normals only (SFC64)", normals, "numpy", None, "the bound"),
+        Library("normals only (NumPy default)", default_normals, "numpy", None, "the bound"),
         Library("torchsde SRK", torchsde, "torchsde", LAW_ERROR, "approximate"),
         Library("diffrax ShARK", diffrax, "diffrax", LAW_ERROR, "approximate"),
     ),

@@ -118,7 +118,7 @@ TASK = Task(
     "d = 2, 50 regular observations, one call on arrays, warm: checks, results and all.",
     (
         Library(OURS, ours, None, 1e-5),
-        Library(WRITTEN_OUT, written_out, None, 1e-5, "no checks, no likelihood"),
+        Library(WRITTEN_OUT, written_out, "numpy", 1e-5, "no checks, no likelihood"),
     ),
     tuple(Case(name, 50, {"T": 50, "seed": 2, **case}, _BOTH) for name, case in _CASES.items()),
     inputs,

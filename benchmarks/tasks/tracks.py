@@ -162,7 +162,7 @@ TASK = Task(
     "equations of the whole path.",
     (
         Library(OURS, ours, None, 1e-7),
-        Library(WRITTEN_OUT, written_out, None, 1e-7, "no checks"),
+        Library(WRITTEN_OUT, written_out, "numpy", 1e-7, "no checks"),
     ),
     (
         _case("plain N=2000"),
