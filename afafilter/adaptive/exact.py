@@ -55,9 +55,10 @@ def solve_exact(
     paths: slice,
     reweighted: tuple[Tile, Array] | None,
     *,
+    shares: bool,
     early: bool,
 ) -> Solution:
-    """Estimates of these queries; reweighted : their tile and log robust weights, None = all 1."""
+    """Estimates of these queries; reweighted : their tile and robust weights, None = all 1."""
     plan = pattern.plan
     d = plan.model.dim
     query_steps = query_steps.at(queries)
@@ -65,11 +66,9 @@ def solve_exact(
     if reweighted is None:
         a, B, L, tri = sweep_shared(along, query_steps, np.moveaxis(pattern.y[paths], 0, -1))
     else:
-        tile, scale = reweighted
-        y = pattern.y[paths]
-        w = np.ascontiguousarray(np.broadcast_to(np.exp(scale), (len(y), *scale.shape[1:])))
-        weights, counted = spread_out(pattern, tile, w), weighty(tile, w)
-        a, B, L, tri = sweep_each(along, query_steps, y, tile.low, w)
+        tile, w = reweighted
+        weights, counted = spread_out(pattern, tile, w) if shares else None, weighty(tile, w)
+        a, B, L, tri = sweep_each(along, query_steps, pattern.y[paths], tile.low, w)
 
     def columns(_at: Index, _here: Array, first: Array) -> Array:
         return np.asarray(first @ plan.coords.W_inv.T)
@@ -82,6 +81,6 @@ def solve_exact(
     mean = a + B @ (X @ tri[..., d:])
     with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
         root = np.concatenate([L, B @ X], axis=-1)
-    mean = np.moveaxis(mean[0], -1, 0) if weights is None else mean[..., 0]
+    mean = np.moveaxis(mean[0], -1, 0) if reweighted is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
     return Solution(mean * unit, root, unknown, weights, magnified)

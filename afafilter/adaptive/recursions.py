@@ -60,6 +60,11 @@ class QuerySteps(NamedTuple):
         """Some of them."""
         return QuerySteps(*(part[some] for part in self))  # type: ignore[arg-type]
 
+    def share(self) -> bool:
+        """Whether one sweep serves all: they use the same observations, or have none ahead."""
+        alike = (self.last == self.last[0]).all() or (self.split >= self.last).all()
+        return bool(alike and (self.first == self.first[0]).all())
+
 
 class SweepResult(NamedTuple):
     """Of every query: x = a + B theta + N(0, L L^T), theta flat, and R theta = s + N(0, I).

@@ -18,6 +18,7 @@ from afafilter.adaptive.dense import (
     log_scales,
     make_pattern,
     plain_scales,
+    robust_weights,
     spread_of,
     tiles,
     to_tile,
@@ -178,36 +179,44 @@ def _iterate(
     """The solution of a tile of queries, in its coordinates, and the largest move of each round."""
     weight, beta = options.weight, options.inverse_temperature
 
-    def solve(scale: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
+    def solve(factors: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
+        """factors : of the pairs, weights if exact, else the logarithms that they multiply by."""
+        shares = options.return_weights
         if chain is not None:
-            given = None if tile is None or scale is None else (tile, scale)
-            query_steps = chain[2] if early else chain[1]
+            given = None if tile is None or factors is None else (tile, factors)
+            steps = chain[2] if early else chain[1]
             solution = solve_exact(
-                pattern, chain[0], query_steps, queries, paths, given, early=early
+                pattern, chain[0], steps, queries, paths, given, shares=shares, early=early
             )
-        elif tile is None or scale is None:
+        elif tile is None or factors is None:
             solution = solve_plain(pattern, paths)
         else:
-            solution = solve_independent(
-                pattern, tile, paths, scale, shares=options.return_weights, early=early
-            )
+            solution = solve_independent(pattern, tile, paths, factors, shares=shares, early=early)
         unknown = solution.unknown.any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
-    def unweighted(counts: str, *, early: bool = False) -> tuple[Solution, Array]:
-        scale = None if tile is None else plain_scales(tile, getattr(tile, counts), beta)
-        return solve(scale, early=early)
+    def unweighted(*, early: bool = False) -> tuple[Solution, Array]:
+        steps = None if chain is None else chain[2] if early else chain[1]
+        if tile is None or (steps is not None and steps.at(queries).share()):
+            return solve(None, early=early)
+        counts = tile.earlier if early else tile.used
+        if steps is None:
+            return solve(plain_scales(tile, counts, beta), early=early)
+        n_paths = paths.stop - paths.start
+        return solve(np.tile(counts.astype(np.float64), (n_paths, 1, 1, 1)), early=early)
 
     def weighted(anchor: Array) -> tuple[Solution, Array]:
         if tile is None:
             return solve(None)
-        return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
+        if chain is None or weight is None:
+            return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
+        return solve(robust_weights(pattern, tile, paths, anchor, weight))
 
     solution, a, change = anchored(
         own,
         options,
-        plain=lambda: unweighted("used"),
-        earlier=lambda: unweighted("earlier", early=True),
+        plain=unweighted,
+        earlier=lambda: unweighted(early=True),
         weighted=weighted,
     )
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
