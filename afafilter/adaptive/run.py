@@ -263,8 +263,11 @@ def move_anchor(
         with np.errstate(invalid="ignore"):  # beyond the floating-point range
             move, size = _largest(new - a), _largest(new)
         change.append(float(move.max(initial=0.0)))
+        rests = _rests(move, size, options.tolerance)
+        if rests and not (all_finite(a) and all_finite(new)):  # what is open now has plain weights
+            rests = bool((np.isnan(a).any(axis=-1) == np.isnan(new).any(axis=-1)).all())
         previous, a = a, new
-        if _rests(move, size, options.tolerance):
+        if rests:
             break
     return result, a, change
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from afafilter import (
+    Huber,
     LinearSDE,
     Power,
     RadialTangentialSDE,
@@ -18,6 +19,9 @@ from afafilter import (
     adaptive_smoother,
 )
 from tests.adaptive.test_estimators import BOTH, assert_same
+from tests.exact_adaptive import Robust, reweighted
+from tests.exact_oracle import ExactGaussian
+from tests.fuzz.truth import TOLERANCE, law_apart
 
 GRID = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.7, 3.0, 3.4, 4.0, 5.0])
 
@@ -259,3 +263,23 @@ def test_forms_are_remembered_by_threads_alike():
         found = list(pool.map(lambda _: adaptive_filter(model, GRID, z).mean, range(16)))
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 6])
+@pytest.mark.parametrize("turns", [1.0, 2.0, 7.0])
+@pytest.mark.parametrize("weight", [Huber(2.0), Power(4.0)])
+def test_rounds_go_on_where_what_was_known_before_is_open_now(weight, turns, rounds):
+    """Half turns show one state; the prediction, from rows that are no half turn apart, knows both.
+
+    From the second round on no anchor is known, and all weights are 1.
+    """
+    A, Q = np.array([[0.0, -np.pi], [np.pi, 0.0]]), 0.1 * np.eye(2)
+    model = LinearSDE(A, Q=Q, R=[[0.01]], C=[[1.0, 0.0]], prior="diffuse")
+    t, z = np.array([0.0, 0.3, 0.3 + turns]), np.array([[1.0], [2.0], [-3.0]])
+    found = adaptive_filter(
+        model, t, z, window=2, weight=weight, anchor="prediction", iterations=rounds,
+        tolerance=0.0, method="dense", query_times=t[2:],
+    )  # fmt: skip
+    wanted = reweighted(ExactGaussian(model, t, z), t[2], Robust([1, 2], [0, 1], weight, rounds))
+    np.testing.assert_array_equal(np.isnan(wanted.mean), [False, True])
+    assert law_apart((found.mean[0], found.cov[0]), wanted, 1.0) <= TOLERANCE
