@@ -85,7 +85,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m pytest -q tests/docs
 
 BENCH := .venv-bench
-# torch first: its pinned build is the one without CUDA. A peer that cannot be had is reported absent.
+# torch first: its pinned build is the one without CUDA. A peer that cannot be had has no row.
 $(BENCH)/.ready: setup.cfg pyproject.toml
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	-$(BENCH)/bin/python $(INSTALL) torch==2.13.0

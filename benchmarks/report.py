@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
         + ", ".join(f"{name} {m['load']:.1f} ({m['date']})" for name, m in machines.items())
         + "."
     )
+    outcomes = [x for cases in results.values() for e in cases.values() for x in e["outcomes"]]
+    missing = sorted({x["library"] for x in outcomes if _missing(x)})
+    if missing:
+        yield f"Not installed, so without a row: {', '.join(missing)}."
     yield ""
     yield "![time against size](results.png)"
     yield ""
@@ -167,10 +172,13 @@ def _against_before(results: Results) -> Iterator[str]:
         yield from rows
 
 
+def _missing(x: Mapping[str, Any]) -> bool:
+    """Whether a peer was not installed."""
+    return x["status"] == "absent" and x["version"] is None
+
+
 def _note(x: Mapping[str, Any]) -> str:
     """What is said of an outcome beside its numbers."""
-    if x["status"] == "absent" and x["version"] is None:
-        return "not installed"
     note = "" if x["status"] == "ok" else "not there" if x["status"] == "absent" else x["status"]
     return ": ".join(part for part in (note, x["note"]) if part).replace("|", "/")
 
@@ -183,6 +191,8 @@ def _table(entry: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|---|---|"
     ours = next((x for x in entry["outcomes"] if x["library"] == OURS and x["times"]), None)
     for x in entry["outcomes"]:
+        if _missing(x):
+            continue
         name = f"**{x['library']}**" if x["library"] == OURS else x["library"]
         version = x["version"] or ""
         note = _note(x)
@@ -204,27 +214,31 @@ def draw(results: Results) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    fig, axes = plt.subplots(2, 3, figsize=(10.5, 6.4), layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(11.5, 7.5), layout="constrained")
+    styles = zip(cycle("svD^<>Px*"), cycle(f"C{k}" for k in range(10)))
+    looks: dict[str, tuple[str, str]] = {}  # one library, one look
     for ax, (title, task, accept, highlighted) in zip(axes.flat, _panels(), strict=True):
         lines: dict[str, list[tuple[int, float]]] = {}
         for name, entry in results.get(task, {}).items():
             if accept(name):
                 for x in entry["outcomes"]:
-                    if x["times"]:
+                    if x["times"] and not x["library"].endswith(BEFORE):
                         lines.setdefault(x["library"], []).append((entry["size"], median(x)))
-        markers = iter("svD^<>Px*")
         for name, points in lines.items():
             size, seconds = np.array(sorted(points)).T
             bold = name in highlighted
+            if not bold and name not in looks:
+                looks[name] = next(styles)
+            marker, color = ("o", "black") if bold else looks[name]
             ax.loglog(
                 size,
                 1e3 * seconds,
-                marker="o" if bold else next(markers),
+                marker=marker,
                 ms=5 if bold else 4,
                 lw=2.4 if bold else 1.0,
                 zorder=3 if bold else 2,
                 label=name,
-                color="black" if bold else None,
+                color=color,
             )
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("N", fontsize=8)
@@ -232,9 +246,12 @@ def draw(results: Results) -> None:
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)
         if lines:
-            low, high = ax.get_ylim()
-            ax.set_ylim(low, high * 8.0 ** (1 + len(lines) // 4))  # room for the legend
-            ax.legend(fontsize=6, ncols=2, loc="upper left")
+            low, high = (f(y for points in lines.values() for _, y in points) for f in (min, max))
+            ax.xaxis.set_minor_formatter("")
+            ax.yaxis.set_minor_formatter("")
+            rows = -(-len(lines) // 2)
+            ax.set_ylim(600 * low, 1.6e3 * high * (high / low) ** (0.09 * rows))  # and the legend
+            ax.legend(fontsize=6.5, ncols=2, loc="upper left", columnspacing=1.0, handlelength=1.6)
     fig.savefig(FIGURE, dpi=110)
     plt.close(fig)
 
