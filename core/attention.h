@@ -53,7 +53,7 @@ struct Dynamics {
 template <class T> constexpr double LOST = sizeof(T) == 8 ? 1e-11 : 5e-5;
 template <class T> constexpr double REACH = 0.4 * (sizeof(T) == 8 ? 709.0 : 88.0);
 template <class T> constexpr double EPSILON = sizeof(T) == 8 ? DBL_EPSILON : static_cast<double>(FLT_EPSILON);
-template <class T> constexpr double LEAST = sizeof(T) == 8 ? DBL_MIN : static_cast<double>(FLT_MIN);
+template <class T> constexpr double SMALLEST = sizeof(T) == 8 ? DBL_MIN : static_cast<double>(FLT_MIN);
 
 constexpr size_t CACHE_LINE = 64;
 constexpr int64_t STRIP = 256;    // keys of a strip: the caches hold them, their values and their weights
@@ -193,7 +193,7 @@ template <class T> void prepare_queries(Block<T>& b) {
         b.longest = std::max(b.longest, s.distance[i]);
     }
     const double* lead = model.query_late ? nullptr : b.p.lead.data + b.first;
-    make_factors(model, s.distance, lead, b.rows, LEAST<T>, s.row);
+    make_factors(model, s.distance, lead, b.rows, SMALLEST<T>, s.row);
     squared_lengths(b.p.q.data + b.first * d, b.rows, d, s.queries);
     for (int64_t i = 0; i < b.rows; i++) {
         const Factors f = s.row[i];
@@ -225,7 +225,7 @@ template <class T> bool prepare_keys(Block<T>& b, int64_t begin, int64_t end) {
         s.distance[j] = b.gap(begin + j);
         nearest = std::min(nearest, s.distance[j]), farthest = std::max(farthest, s.distance[j]);
     }
-    make_factors(model, s.distance, nullptr, n, LEAST<T>, s.key);
+    make_factors(model, s.distance, nullptr, n, SMALLEST<T>, s.key);
     squared_lengths(k, n, d, s.lengths);
     const double over = 1.0 / model.scale;
     for (int64_t j = 0; j < n; j++) {
@@ -520,7 +520,7 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
             }
             T* out = d2.row(first + r);
             for (int64_t j = 0; model.exponent == 0.0 && j < K; j++) {
-                const double squares = static_cast<double>(E[j]) / std::max(variance[j], LEAST<T>);
+                const double squares = static_cast<double>(E[j]) / std::max(variance[j], SMALLEST<T>);
                 out[j] = static_cast<T>(std::min(static_cast<double>(out[j]) + squares, most));
             }
             for (int64_t j = 0; model.exponent != 0.0 && j < K; j += N) {

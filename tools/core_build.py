@@ -40,12 +40,16 @@ NO_RUNTIME = (
 )
 GROUPS = {
     "series": ("bind_flat", "bind_likelihood", "bind_mixture"),
-    "kalman": ("bind_kalman", "bind_models"),
-    "adaptive": ("bind_adaptive",),
     "lanes": ("bind_lanes",),
+    "adaptive": ("bind_adaptive",),
+    "kalman": ("bind_kalman", "bind_models"),
     "attention": ("bind_attention", "bind"),
 }
 """Sources that are compiled as one: what they share is read and compiled once. Long ones first."""
+PLAIN = "v2"
+"""The level of processors of before 2013: all its sources as one, without instances of small
+dimensions and at -Og, half as fast as at -O1 and compiled in half the time."""
+WHOLE = {"whole": tuple(member for members in GROUPS.values() for member in members)}
 LENT = {("v4", "series"): "v3", ("v4", "kalman"): "v3"}
 """Groups that a level takes from another, so that they are not compiled once more: small states, a
 series at a time, leave registers of 512 bits half empty."""
@@ -147,11 +151,12 @@ def _is_zig() -> bool:
 def compile_modules(targets: dict[str, Path]) -> None:
     """Build each level's module, and the probe, into its target; all objects side by side."""
     parts = {
-        level: [(LENT.get((level, group), level), group) for group in GROUPS] for level in targets
+        level: [(LENT.get((level, group), level), group) for group in _groups(level)]
+        for level in targets
     }
     if "probe" in targets:
         parts["probe"] = [("probe", "probe")]
-    names = ("probe", *GROUPS)
+    names = ("probe", *WHOLE, *GROUPS)
     jobs = sorted({job for of in parts.values() for job in of}, key=lambda job: names.index(job[1]))
     made = {level for level, _ in jobs}
     for level in made:
@@ -168,9 +173,15 @@ def compile_modules(targets: dict[str, Path]) -> None:
         os.replace(scratch, target)
 
 
+def _groups(level: str) -> dict[str, tuple[str, ...]]:
+    return WHOLE if level == PLAIN else GROUPS
+
+
 def _optimisation(level: str, group: str) -> str:
-    if level in SANITIZERS or level == "v2":  # processors of before 2013: few will ever run it
+    if level in SANITIZERS:
         return "-O1"
+    if level == PLAIN:
+        return "-Og"
     return "-O3" if group in PAYS else "-O2"
 
 
@@ -183,7 +194,9 @@ def _command(level: str) -> list[str]:
 
 
 def _said(level: str) -> str:
-    return shlex.join([*_command(level), *[_optimisation(level, group) for group in GROUPS]])
+    return shlex.join(
+        [*_command(level), *[_optimisation(level, group) for group in _groups(level)]]
+    )
 
 
 def _object(level: str, name: str) -> Path:
@@ -206,7 +219,7 @@ def _compile(level: str, name: str) -> None:
     source = SOURCES / f"{name}.cpp"
     if level != "probe":
         source = out.with_suffix(".cpp")
-        source.write_text("".join(f'#include "{member}.cpp"\n' for member in GROUPS[name]))
+        source.write_text("".join(f'#include "{member}.cpp"\n' for member in _groups(level)[name]))
     _run([*_command(level), _optimisation(level, name), "-MMD", "-c", str(source), "-o", str(out)])
 
 
