@@ -188,10 +188,20 @@ class Study(ShownByFields, Grid):
 
 
 def _warn_of_failures(result: StudyResult) -> None:
-    """A RuntimeWarning with the first error of those that failed in every cell."""
-    outcomes = [(name, content["error"]) for _, name, content in result.outcomes()]
-    worked = {name for name, error in outcomes if not error}
-    lost = {name: error for name, error in reversed(outcomes) if name not in worked}
+    """A RuntimeWarning with the first error of those that failed in every cell.
+
+    Cells are read until everybody has been seen to work: mostly one.
+    """
+    worked: set[str] = set()
+    errors: dict[str, str] = {}
+    for _, name, content in result.outcomes():
+        if content["error"]:
+            errors.setdefault(name, content["error"])
+            continue
+        worked.add(name)
+        if len(worked) == len(result.study.estimators):
+            return
+    lost = {name: error for name, error in errors.items() if name not in worked}
     if lost:
         names = [name for name in result.study.estimators if name in lost]
         warnings.warn(
