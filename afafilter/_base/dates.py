@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _ISO = re.compile(
     r"\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:?\d{2}(?::?\d{2}(?:[.,]\d+)?)?"
-    r"(?:\s?(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?))?)?)?$"
+    r"(?:\s?(?:Z|z|UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?)?$"
 )
 _ZONE = re.compile(r"\s?(?:(Z|z|UTC)|([+-])(\d{2}):?(\d{2})?)$")
 _NO_NANOSECONDS = "dates with nanoseconds must lie in the years 1678 to 2262"
@@ -180,6 +180,9 @@ def _by_pattern(
         _parsed("", pattern)
     except re.error as error:  # a directive that stands twice
         raise ValueError(f"{pattern!r} is no pattern of dates: {error.msg}") from None
+    said = {directive.lstrip("%-#") for directive in re.findall(r"%[-#]?.", pattern)}
+    if said & set("dmbBj") and not said & set("yYGcx"):
+        raise ValueError(f"{pattern!r} has days or months but no year (%Y), which steps depend on")
     if len(cells) > MANY and "%z" not in pattern and "%Z" not in pattern:
         return _many_by_pattern(cells, pattern), None
     dates, extra, east = _each_by_pattern(cells, pattern)

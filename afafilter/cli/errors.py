@@ -94,6 +94,8 @@ def _one_line(error: BaseException) -> str:
         return str(error).replace("force overwrites it", "--force overwrites it")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, UnicodeEncodeError):
+        return f"not text that {error.encoding} can write: {error.object[:40]!r}"
     if isinstance(error, RecursionError):
         return "the input is nested too deeply"
     if isinstance(error, MemoryError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ def prepare(
     outputs = [path for path in more if path is not None]
     if target != STDOUT:
         outputs = [target, sidecar_path(target), *outputs]
-    read = {path.resolve() for path in inputs if path is not None and path != STDOUT}
+    read = {realpath(path) for path in inputs if path is not None and path != STDOUT}
     for path in outputs:
-        if path.resolve() in read:
+        if realpath(path) in read:
             raise ValueError(f"{path} is read as input and would be overwritten: choose another -o")
     refuse_existing([path for path in outputs if not path.is_dir()], force=force)
     foresee(outputs)
-    if len({path.resolve() for path in outputs}) < len(outputs):
+    if len({realpath(path) for path in outputs}) < len(outputs):
         raise ValueError(
             f"two results would be written to one file: {', '.join(map(str, outputs))}"
         )

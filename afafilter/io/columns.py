@@ -12,7 +12,7 @@ from pathlib import Path
 from afafilter._base.masks import refuse_swapped
 from afafilter._base.tables import TIME_NAMES
 from afafilter.io.dialect import DATE, Dialect
-from afafilter.io.source import Table, read_table
+from afafilter.io.source import SparseColumns, Table, read_table
 
 ELAPSED = ("t", "elapsed")
 """Names of the elapsed time that `afafilter estimate` writes beside dates."""
@@ -68,6 +68,8 @@ def opened(
             f"errors (--errors) must name one column per value, got {len(sd)} for {len(chosen)}"
         )
     asked = [*times, *listed(by), *chosen, *sd, *known]
+    if isinstance(table.columns, SparseColumns):
+        table.columns.refuse_blank(asked, table.path)
     for name, count in Counter(asked).items():
         table.require(name)
         if count > 1:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import secrets
+import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +49,22 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_file(path: Path | str) -> bytes:
+    """All of a file; what may never end is refused.
+
+    Raises
+    ------
+    ValueError
+        No regular file, such as a pipe or a device.
+    OSError
+        If it cannot be read.
+    """
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ValueError(f"{path}: not a regular file; what a pipe holds is read from stdin (-)")
+    return Path(path).read_bytes()
+
+
 def write_text(path: str | Path, text: str, *, force: bool = True) -> None:
     """Write a whole text file or, where that fails, nothing; errors as of `atomic_path`."""
     with atomic_path(path, force=force) as temporary:
@@ -68,8 +86,8 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        often = Counter(name for name, _ in pairs)
+        twice = next(name for name, times in often.items() if times > 1)
         raise TwiceError(f"key {twice!r} stands twice in one object: keep one of them")
     return found
 

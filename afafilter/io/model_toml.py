@@ -40,6 +40,7 @@ import functools
 import inspect
 import json
 import operator
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from afafilter.io.files import write_text
+from afafilter.io.files import read_file, write_text
 from afafilter.models import presets
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing
@@ -61,6 +62,8 @@ PRESETS = tuple(presets.__all__)
 MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit", "forcing")
 DISCRETE = ("F", "Q", "H", "R", "b", "d", "prior", "time_varying")
 EXTRAS = ("drift", "offset", "delay", "prior", "time_unit", "forcing")
+_DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){100}")
+"""A key of a hundred parts."""
 
 
 def read_model(path: str | Path) -> LinearSDE | DiscreteModel:
@@ -233,13 +236,16 @@ def _toml_value(value: Any) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; ValueError names the file when it is none."""
-    with path.open("rb") as file:
-        try:
-            return tomllib.load(file)
-        except RecursionError:
-            raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
-        except ValueError as error:  # of the decoder, or a number of more digits than Python takes
-            raise ValueError(f"{path}: not valid TOML: {error}") from None
+    raw = read_file(path)
+    try:
+        text = raw.decode()
+        if _DEEP.search(text):  # which tomllib takes apart in quadratic time and memory
+            raise RecursionError
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # of the decoder, or a number of more digits than Python takes
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
 
 
 def known_keys(table: Mapping[str, Any], allowed: Iterable[str]) -> None:

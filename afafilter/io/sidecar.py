@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._version import __version__
-from afafilter.io.files import TwiceError, atomic_path, parse_json
+from afafilter.io.files import TwiceError, atomic_path, parse_json, read_file
 from afafilter.io.model_toml import model_table
 from afafilter.models.sde import LinearSDE
 
@@ -39,7 +39,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         It says one key twice.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path).decode())
     except TwiceError as error:
         raise ValueError(f"{path}: {error}") from None
     except (OSError, ValueError):

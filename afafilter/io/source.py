@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,19 @@ from numpy.typing import NDArray
 from afafilter._base.masks import refuse_same_name
 from afafilter._base.tables import numbers_rows
 from afafilter.io.dialect import HEAD_LINES, MISSING, Dialect, Found, find, number
-from afafilter.io.files import parse_json
+from afafilter.io.files import parse_json, read_file
+from afafilter.io.text import read_text, refuse_bomb
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 DATA_SUFFIXES = CSV_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}
-MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 MANY_BYTES, MANY_ROWS = 500_000, 5_000
 """Size from which a fast reader is worth its import."""
 PLAIN_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?)?$")
+BLANK = 10_000_000, 50
+"""Cells that JSON lines may leave blank: so many, or so many times those that they fill."""
 SHOWN = 12
 """Names of columns that a message lists."""
 
@@ -93,9 +94,9 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
     if suffix in PARQUET_SUFFIXES:
         table = _read_parquet(Path(path))
     elif suffix in JSON_SUFFIXES:
-        table = _read_json_lines(name, _text(path, name, given.encoding))
+        table = _read_json_lines(name, read_text(path, name, given.encoding))
     elif suffix in CSV_SUFFIXES:
-        table = _read_csv(name, _text(path, name, given.encoding), given, wanted)
+        table = _read_csv(name, read_text(path, name, given.encoding), given, wanted)
     else:
         known = ", ".join(DATA_SUFFIXES)
         raise ValueError(f"{path}: the file name must end in one of {known}")
@@ -103,39 +104,6 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
     if not table.rows:
         raise ValueError(f"{name}: no rows of data")
     return table
-
-
-def _text(path: Path | str, name: Path | str, encoding: str) -> str:
-    raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
-    for magic, module in MAGIC.items():
-        if raw.startswith(magic):
-            import importlib
-            import zlib
-
-            packer = importlib.import_module(module)
-            damage = (OSError, EOFError, ValueError, zlib.error)
-            try:
-                raw = packer.decompress(raw)
-            except (*damage, getattr(packer, "LZMAError", OSError)) as error:
-                raise ValueError(f"{name}: damaged {module} file: {error}") from None
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif b"\0" in raw and encoding == "utf-8":
-        raise ValueError(
-            f"{name}: holds NUL bytes, so it is no text (or UTF-16 without its mark: "
-            "--encoding utf-16-le reads that)"
-        )
-    try:
-        text = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-        return text if "\n" in text else text.replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name}: not {encoding} text ({error.reason}); --encoding cp1252 reads most others"
-        ) from None
-    except LookupError:
-        raise ValueError(
-            f"encoding must be a text encoding such as cp1252, got {encoding!r}"
-        ) from None
 
 
 # --------------------------------------------------------------------------------------------- CSV
@@ -158,8 +126,8 @@ def _first_lines(text: str, count: int) -> list[str]:
     for _ in range(count):
         end = text.find("\n", end) + 1
         if not end:
-            return text.splitlines()
-    return text[:end].splitlines()
+            return text.removesuffix("\n").split("\n") if text else []
+    return text[: end - 1].split("\n")
 
 
 def _table(
@@ -299,10 +267,38 @@ def _kind(cell: str, decimal: str) -> str:
 # ------------------------------------------------------------------------------ JSON lines, Parquet
 
 
+class SparseColumns(Mapping[str, list[str]]):
+    """Columns of which many cells are blank: name -> row -> cell, lists where asked for."""
+
+    def __init__(self, cells: dict[str, dict[int, str]], rows: int) -> None:
+        self.cells, self.rows = cells, rows
+
+    def __getitem__(self, name: str) -> list[str]:
+        column = [""] * self.rows
+        for row, cell in self.cells[name].items():
+            column[row] = cell
+        return column
+
+    def refuse_blank(self, names: Sequence[str], path: Path | str) -> None:
+        """ValueError where these columns are many cells, nearly all of them blank."""
+        filled = sum(len(self.cells.get(name, ())) for name in names)
+        if len(names) * self.rows > max(BLANK[0], BLANK[1] * filled):
+            raise ValueError(
+                f"{path}: {len(names)} columns of {self.rows} rows hold {filled} values only: "
+                "--values (values) names those that are wanted"
+            )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
 def _read_json_lines(path: Path | str, text: str) -> Table:
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, dict[int, str]] = {}
     lines: list[int] = []
-    for k, line in enumerate(text.splitlines(), 1):
+    for k, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -313,28 +309,29 @@ def _read_json_lines(path: Path | str, text: str) -> Table:
             raise ValueError(f"{path}, line {k}: {error}") from None
         if not isinstance(record, dict):
             raise ValueError(f"{path}, line {k}: an object {{...}} is wanted, got {line[:40]!r}")
-        for name in record:
-            if name not in columns:
-                columns[name] = [""] * len(lines)
-        for name, cells in columns.items():
-            value = record.get(name)
-            cells.append("" if value is None else value if isinstance(value, str) else repr(value))
+        for name, value in record.items():
+            cells = columns.setdefault(name, {})
+            if value is not None:
+                cells[len(lines)] = value if isinstance(value, str) else repr(value)
         lines.append(k)
-    return Table(path, columns, len(lines), lines)
+    return Table(path, SparseColumns(columns, len(lines)), len(lines), lines)
 
 
 def _read_parquet(path: Path) -> Table:
     import pandas as pd
 
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: No such file or directory")
+    raw = read_file(path)
     try:
-        frame = pd.read_parquet(path)
+        from pyarrow import parquet
+
+        about = parquet.ParquetFile(io.BytesIO(raw)).metadata
+        refuse_bomb(path, 8 * about.num_rows * about.num_columns, len(raw))
+        frame = pd.read_parquet(io.BytesIO(raw))
     except ImportError:
         raise ValueError(
             f"{path}: Parquet needs pyarrow: pip install 'afafilter[parquet]'"
         ) from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not readable as Parquet: {error}") from None
     index: tuple[str, ...] = ()
     kinds = {str(name): str(frame[name].dtype.kind) for name in frame.columns}
@@ -370,8 +367,10 @@ def _plain_column(column: Any) -> Any:
 
     if pd.api.types.is_datetime64_any_dtype(column):
         return column.to_numpy() if column.dt.tz is None else column
-    if pd.api.types.is_integer_dtype(column) and not column.isna().any():
+    whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
+    if whole and not column.max() > np.iinfo(np.int64).max:
         return column.to_numpy(dtype=np.int64)
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(dtype=float, na_value=np.nan)
-    return ["" if pd.isna(cell) else str(cell) for cell in column]
+    blank = column.isna()
+    return ["" if none else str(cell) for none, cell in zip(blank, column)]
