@@ -22,6 +22,7 @@ from afafilter.adaptive.dense import (
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index, steps
 from afafilter.adaptive.recursions import Chain, QuerySteps, sweep_each, sweep_shared
 from afafilter.adaptive.solutions import Solution, reached, settle, weighty
+from afafilter.linalg.subspaces import DECAYED
 
 
 def make_chain(pattern: Pattern) -> Chain:
@@ -78,9 +79,25 @@ def solve_exact(
     )
     if lost.any():
         unknown = unknown | reached(plan, lost, np.abs(B))
+    if magnified.max(initial=0.0) > MOST:
+        known = _magnified(tri[..., :d], X, B)
+        magnified = np.where(np.isinf(magnified), magnified, known)
     mean = a + B @ (X @ tri[..., d:])
     with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
         root = np.concatenate([L, B @ X], axis=-1)
     mean = np.moveaxis(mean[0], -1, 0) if reweighted is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
     return Solution(mean * unit, root, unknown, weights, magnified)
+
+
+MOST = 1.0 / (64 * np.finfo(np.float64).eps)
+"""A column of the triangle that the others explain but for less than 1 / MOST: is it forgotten."""
+
+
+def _magnified(triangle: Array, X: Array, B: Array) -> Array:
+    """By how much R^-1 = X magnifies roundings, but for directions that x = B theta forgets."""
+    size = np.abs(triangle).max(axis=-2)[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        left = np.abs(B @ X).max(axis=-2) > DECAYED * np.abs(X).max(axis=-2)
+        columns = np.where(left, (np.abs(X) * size).max(axis=-2), 0.0)
+    return np.asarray(columns.max(axis=-1))

@@ -30,6 +30,8 @@ SURE = 1e-9
 """Roundings that are magnified to less, in standard deviations, are not looked for."""
 LOST = 5e-7
 """A move by more than this, in standard deviations, and more than a few roundings of the mean."""
+ROUNDED = 1.0 / 64
+"""Part of what tells a direction from others that may be rounding."""
 GONE = 1e-140
 """Standard deviation below which a state has decayed to nothing."""
 PARTS = 16
@@ -61,9 +63,10 @@ def warn_of_lost_digits(
     )
     some = spans._replace(times=times, split=split, before=before, own=own, on_grid=False)
     z = z[paths]
+    magnified = magnified[paths if len(magnified) > 1 else slice(None)][:, queries]
     mean = outcome.mean[paths][:, queries]
     cov = outcome.cov[paths if len(outcome.cov) > 1 else slice(None)][:, queries]
-    moved = np.where(np.isinf(magnified[:, queries]), np.inf, np.zeros(mean.shape[:2]))
+    moved = np.where(np.isinf(magnified), np.inf, np.zeros(mean.shape[:2]))
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         unit, row_unit = rng.uniform(1.0, 2.0, plan.model.dim), rng.uniform(1.0, 2.0)
@@ -73,6 +76,10 @@ def warn_of_lost_digits(
             again = replace(again, mean=again.mean / unit, cov=again.cov / np.outer(unit, unit))
             own = _apart(mean[p : p + 1], cov[min(p, len(cov) - 1)][None], again, misfit)
             moved[p] = np.maximum(moved[p], own[0])
+    if options.exact:
+        moved = np.where(
+            _rests_on_rounding(plan, some, gamma, z, magnified, options), np.inf, moved
+        )
     if (moved > LOST).any():
         at = times[moved.max(axis=0).argmax()]
         what = "what is determined changes"
@@ -85,6 +92,22 @@ def warn_of_lost_digits(
             LostDigits,
             stacklevel=2,
         )
+
+
+def _rests_on_rounding(
+    plan: Plan, some: Spans, gamma: Array | None, z: Array, magnified: Array, options: Options
+) -> ObsMask:
+    """Whether (P, n) what magnifies roundings most is itself rounding, and so may be far larger."""
+    found: ObsMask = np.zeros((len(z), magnified.shape[1]), dtype=bool)
+    if not magnified.max(initial=0.0) * EPS > ROUNDED:
+        return found
+    one = np.ones(plan.model.dim)
+    other = _nudged(plan, some, gamma, one, 1.0, np.random.default_rng(SEEDS[0]))
+    for p in range(len(z)):
+        here = magnified[min(p, len(magnified) - 1)]
+        again = _answer(other, z[p : p + 1], some, options)[0].magnified[0]
+        found[p] = (here * EPS > ROUNDED) & ~(np.abs(again - here) <= ROUNDED * here)
+    return found
 
 
 def _warn_of_flat_start(plan: Plan, z: Array) -> None:

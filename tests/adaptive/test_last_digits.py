@@ -119,6 +119,23 @@ def test_what_rounding_leaves_of_the_start_after_a_wait_is_said(rates, wait):
     assert any(said for _, said in found) == (wait > 0)
 
 
+@pytest.mark.parametrize("gap", [3.0, 400.0])
+@pytest.mark.parametrize("drive", [0.5, -1.0])
+def test_what_is_left_over_a_gap_of_a_sum_that_rows_before_it_do_not_show(drive, gap):
+    """Its column of the triangle is known to a rounding of what they show, which is larger."""
+    A = block_diag(-1.0, -5.0, [[0.0, 1.0], [-4.0, -0.3]])
+    A[0, 3] = drive
+    Q = np.diag([1e-6, 1e-6, 0.0, 5e-7])
+    Q[0, 1] = Q[1, 0] = 1e-6
+    C, R = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], [[1e-8, -0.999e-8], [-0.999e-8, 1e-8]]
+    model = LinearSDE(A, Q=Q, R=R, C=C, prior="diffuse")
+    t = np.array([0.0, 1.0, 1.0, 1.0 + gap])
+    z = np.random.default_rng(0).standard_normal((4, 2))
+    found = list(outcomes(model, t, z, correlation="exact"))
+    assert ("wrong", False) not in found
+    assert gap > 3.0 or set(found) == {("right", False)}
+
+
 SPIRAL = [[-0.1, -1.0], [1.0, -0.1]]
 MERGING = {
     "a spiral drives a velocity": (
