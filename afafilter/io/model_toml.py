@@ -62,8 +62,8 @@ PRESETS = tuple(presets.__all__)
 MATRICES = ("A", "Q", "R", "C", "drift", "offset", "delay", "prior", "time_unit", "forcing")
 DISCRETE = ("F", "Q", "H", "R", "b", "d", "prior", "time_varying")
 EXTRAS = ("drift", "offset", "delay", "prior", "time_unit", "forcing")
-_DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){100}")
-"""A key of a hundred parts."""
+_DEEP = re.compile(r"(?<![\w\"'.-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){10000}")
+"""A key of ten thousand parts."""
 
 
 def read_model(path: str | Path) -> LinearSDE | DiscreteModel:
