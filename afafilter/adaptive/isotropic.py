@@ -39,6 +39,7 @@ def run_isotropic(
 
     silent = options.weight is not None and at.process_var + form.anchor_var == 0.0
     far = _decayed(at.decay, spans, z) if silent else np.zeros(len(spans.times), dtype=bool)
+    some = bool(far.any())
     keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
     numbers = (
@@ -54,11 +55,17 @@ def run_isotropic(
     parameters = {name: np.asarray(value, float) for name, value in numbers}
     law = law_of(options.weight, model.dim)
     sources = Sources.of(keys, spans, parameters, law, options.return_weights)
+    made: list[Request] = []  # of the first round: the others differ in q alone
 
     def attend(q: Array | None, past: Index, causal: bool) -> AttentionResult:
-        if q is not None and (np.abs(q).max(axis=-1)[..., far] < NOTHING).any():
+        if some and q is not None and (np.abs(q).max(axis=-1)[..., far] < NOTHING).any():
             raise ValueError(TOO_FAR_APART)
-        return isotropic(sources.request(q, past, causal))
+        if q is not None and made:
+            return isotropic(made[0], q)
+        request = sources.request(q, past, causal)
+        if q is not None:
+            made.append(request)
+        return isotropic(request)
 
     if here or options.plain:
         own = keys

@@ -261,9 +261,10 @@ def move_anchor(
         if not all_finite(a):
             new = np.where(np.isnan(a), target, new)
         with np.errstate(invalid="ignore"):  # beyond the floating-point range
-            move, size = _largest(new - a), _largest(new)
-        change.append(float(move.max(initial=0.0)))
-        rests = _rests(move, size, options.tolerance)
+            move = np.subtract(new, a)
+        np.abs(move, out=move)
+        change.append(float(_largest(move)))
+        rests = _rests(move, new, options.tolerance)
         if rests and not (all_finite(a) and all_finite(new)):  # what is open now has plain weights
             rests = bool((np.isnan(a).any(axis=-1) == np.isnan(new).any(axis=-1)).all())
         previous, a = a, new
@@ -272,25 +273,25 @@ def move_anchor(
     return result, a, change
 
 
-def _largest(x: Array) -> Array:
-    """The largest |x| (...) of rows (..., d), NaN apart."""
-    size = np.abs(x)
-    most = np.asarray(size.max(axis=-1))
-    return (
-        most if all_finite(most) else np.asarray(np.where(np.isnan(size), 0.0, size).max(axis=-1))
-    )
+LARGEST = float(np.finfo(np.float64).max)
 
 
-def _rests(move: Array, size: Array, tolerance: float) -> bool:
-    """Whether no anchor moves by more than tolerance times its size, or that of most of them.
+def _largest(x: Array, axis: int | None = None) -> Array:
+    """The largest |x| along an axis, or of all, NaN apart."""
+    most: Array = np.fmax.reduce(np.abs(x), axis=axis, initial=0.0)
+    return most
+
+
+def _rests(move: Array, a: Array, tolerance: float) -> bool:
+    """Whether no anchor a moved by more than tolerance times its size, or that of most of them.
 
     One that knows a state to 1e100 only does not end the rounds of the others.
     """
-    size = np.minimum(size, np.finfo(np.float64).max)
-    if not move.max(initial=0.0) <= tolerance * size.max(initial=0.0):
+    if not _largest(move) <= tolerance * min(float(_largest(a)), LARGEST):
         return False
+    size = np.minimum(_largest(a, -1), LARGEST)
     usual = np.sort(size, axis=None)[size.size // 2] if size.size else 0.0
-    return bool((move <= tolerance * np.maximum(size, usual)).all())
+    return bool((_largest(move, -1) <= tolerance * np.maximum(size, usual)).all())
 
 
 def without_covariance(outcome: Outcome) -> Outcome:

@@ -246,21 +246,27 @@ class _Bank:
         lag = np.array([seen - bank.origin])
         y = row - self._model.offset - p.drift_path(self._model.drift, lag)
         y = p.to_planes(np.where(valid[:, None], y, 0.0))
-        bank.run(np.array([seen]), valid, y[None], np.array([seen]), np.ones(1, np.int64))
+        now, one = np.array([stamp]), np.ones(1, np.int64)
+        sums = bank.run(np.array([seen]), valid, y[None], now, one)
         self._known |= bool(valid[0])
-        return self.predict(stamp)
+        return self._estimate(bank, stamp, sums)
 
     def predict(self, stamp: float) -> tuple[Array, Array]:
-        d = self._model.dim
         if self._bank is None or not self._known:
+            return _nothing(self._model.dim)
+        bank = self._within(stamp)
+        return self._estimate(bank, stamp, bank.peek(stamp))
+
+    def _estimate(
+        self, bank: core.Bank, stamp: float, sums: tuple[Array, Array, Array]
+    ) -> tuple[Array, Array]:
+        d, p = self._model.dim, self._parameters
+        if not self._known:
             return _nothing(d)
-        bank, p = self._within(stamp), self._parameters
-        num, den, scale = bank.peek(stamp)
-        mean, variance = core.ratio(num, den, scale, np.ones(1, bool))
+        mean, variance = core.ratio(*sums, np.ones(1, bool))
         lag = np.array([stamp - bank.origin])
-        return p.from_planes(mean[0, 0]) + p.drift_path(self._model.drift, lag)[0], np.eye(
-            d
-        ) * variance[0]
+        path = p.drift_path(self._model.drift, lag)[0]
+        return p.from_planes(mean[0, 0]) + path, np.eye(d) * variance[0]
 
     def state(self) -> dict[str, Array]:
         blank = self._started(0.0)

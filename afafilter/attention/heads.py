@@ -78,8 +78,8 @@ class Request(NamedTuple):
     kept: dict[tuple[int, ...], Head] | None = None
 
 
-def isotropic(request: Request) -> AttentionResult:
-    """Isotropic attention of all heads."""
+def isotropic(request: Request, q: Numbers | None = None) -> AttentionResult:
+    """Isotropic attention of all heads; q: queries without gaps instead of the request's."""
     inputs, lead = request.inputs, request.lead
     n, dtype = len(inputs.t_query), inputs.v.dtype
     result = AttentionResult(
@@ -91,7 +91,7 @@ def isotropic(request: Request) -> AttentionResult:
     heads = (
         _stacked(request, result)
         if together
-        else _single(request, result, product(*map(range, lead)))
+        else _single(request, result, product(*map(range, lead)), q)
     )
     _run(
         (
@@ -164,12 +164,16 @@ def _without_missing(request: Request, index: tuple[int, ...]) -> tuple[Array, I
     return inputs.t, inputs.n_visible, None
 
 
-def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator[Head]:
-    """One head per leading index."""
+def _single(
+    request: Request, result: AttentionResult, indices: Any, anchors: Numbers | None = None
+) -> Iterator[Head]:
+    """One head per leading index; anchors: queries instead of the request's."""
     inputs, law, kept = request.inputs, request.law, request.kept
     for index in indices:
         q = None
-        if law.kind != "plain":
+        if anchors is not None:
+            q = _rows(anchors, index)
+        elif law.kind != "plain":
             assert inputs.q is not None
             q = _rows(inputs.q, index)
             if not inputs.q_complete:

@@ -11,11 +11,12 @@ def rotate(y: Array, cos: Array, sin: Array) -> Array:
     """Rotate plane k of y (..., d) by the angle whose cosine and sine (..., n) are given."""
     n = cos.shape[-1]
     even, odd = y[..., 0 : 2 * n : 2], y[..., 1 : 2 * n : 2]
-    shape = np.broadcast_shapes(y.shape[:-1], cos.shape[:-1]) + y.shape[-1:]
-    out = np.empty(shape, np.result_type(y, cos))
-    out[..., 0 : 2 * n : 2] = cos * even - sin * odd
+    turned = cos * even - sin * odd
+    out = np.empty((*turned.shape[:-1], y.shape[-1]), turned.dtype)
+    out[..., 0 : 2 * n : 2] = turned
     out[..., 1 : 2 * n : 2] = sin * even + cos * odd
-    out[..., 2 * n :] = y[..., 2 * n :]
+    if 2 * n < y.shape[-1]:
+        out[..., 2 * n :] = y[..., 2 * n :]
     return out
 
 
