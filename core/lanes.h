@@ -34,20 +34,17 @@ struct LaneNode {
 constexpr const char* LANE_MEMORY =
     "kept_mean(n,d,lanes) e(n,p,lanes) L(n,d,d,lanes) T(n,d,d,lanes) D(n,d,d,lanes) V(n,p,d,lanes) ";
 
-// Row k of an array (paths, rows, n) <- the n numbers x of each path l of active (bit l); x has room for a whole
-// number of vectors.
+// Row k of an array (paths, rows, n) <- the n numbers x of each path l of active (bit l).
 AFA_INLINE void write_paths(const LaneVector* x, double* array, int64_t rows, int64_t k, int n, unsigned active) {
     constexpr int L = LANES<double>;
     for (int e = 0; e < n; e += L) {
-        const int some = n - e < L ? n - e : L;
+        LaneVector t[L];
         AFA_UNROLL
-        for (int l = 0; l < L; l++) {
-            if (!(active >> l & 1u)) continue;
-            LaneVector t = {};
-            AFA_UNROLL
-            for (int i = 0; i < L; i++) t[i] = i < some ? x[e + i][l] : 0.0;
-            store_some<L>(array + (l * rows + k) * n + e, t, some);
-        }
+        for (int i = 0; i < L; i++) t[i] = e + i < n ? x[e + i] : LaneVector{};
+        transpose(t);
+        AFA_UNROLL
+        for (int l = 0; l < L; l++)
+            if (active >> l & 1u) store_some<L>(array + (l * rows + k) * n + e, t[l], n - e);
     }
 }
 
@@ -90,11 +87,15 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
     Scratch<LaneVector, ROOM> written(p * p + LANES<double>);   // what is written of an observation
     unsigned active = 0;                                    // bit l: path l has set out
     LaneVector share = zero;                                 // 1 for those paths
-    int64_t start = N;
-    for (int l = 0; l < paths; l++) start = first[l] < start ? first[l] : start;
-    int64_t set_row = -1;
+    const auto next_start = [&](int64_t k) {                 // the first node from k on at which a path sets out
+        int64_t next = N;
+        for (int l = 0; l < paths; l++)
+            if (first[l] >= k && first[l] < next) next = first[l];
+        return next;
+    };
+    int64_t set_row = -1, start = next_start(0);
     for (int64_t k = start; k < N; k++) {
-        for (int l = 0; l < paths; l++) {   // path l sets out
+        for (int l = 0; l < paths && k == start; l++) {      // path l sets out
             if (first[l] != k) continue;
             share[l] = 1.0, active |= 1u << l;
             for (int i = 0; i < d; i++) {
@@ -108,13 +109,14 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                 for (int j = 0; j < d; j++) node.L[j * d + i][l] = A(j, i)[l];
             }
         }
+        if (k == start) start = next_start(k + 1);
         const LaneNode node(kept, SMOOTH ? k : 0);
         if (k > 0) {
             const double *F = chain.F.row(chain.step[k]), *b = chain.b.row(chain.step[k]);
             predict_root(F, chain.root.row(chain.step[k]), space, d_);
             for (int i = 0; i < d; i++) before[i] = x[i];
             for (int i = 0; i < d; i++) {                                      // m <- F m + b
-                LaneVector t = zero + b[i];
+                LaneVector t = spread<LaneVector>(b[i]);
                 for (int j = 0; j < d; j++) t += F[j * d + i] * before[j];
                 x[i] = t;
             }
@@ -151,7 +153,7 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                     for (int b = 0; b < a; b++) rest[a] -= observed.low[a * p + b] * rest[b];
             }
             LaneVector total = zero, worst = one;
-            each<P>(0, p, [&](int a) {
+            each<P>(0, p, [&](int a) AFA_HERE {
                 const LaneVector there = observed.seen[a], f = innovation_variance(observed, a, d_), width = root(f);
                 const LaneVector scaled = where_positive(there, LaneVector(1.0 / width), zero);
                 const LaneVector shrink = where_positive(there, LaneVector(1.0 / (f + width * root(observed.noise[a]))), zero);
@@ -214,15 +216,20 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
     const int d = d_, p = p_, paths = static_cast<int>(mean.shape[0]);
     const int64_t N = mean.shape[1];
     Columns<2 * D, D, LaneVector> A(2 * d, d);
-    Columns<D, D, LaneVector> Z(d, d), LZ(d, d);
+    Columns<D, D, LaneVector> LZ(d, d);
     Scratch<LaneVector, 2 * D> scratch(2 * d);
     Scratch<LaneVector, D> y(d), before(d), x(d);
     LaneLaw<D> law(d);
     unsigned active = (1u << paths) - 1u;   // bit l: path l goes on
-    for (int i = 0; i < d; i++) Z(i, i) += 1.0;
-    int64_t least = N - 1;
-    for (int l = 0; l < paths; l++) least = last[l] < least ? last[l] : least;
-    for (int64_t k = N - 1; k >= least; k--) {
+    for (int i = 0; i < d; i++) A(i, i) += 1.0;
+    const auto next_end = [&](int64_t k) {   // the first node from k on, backwards, at which a path ends
+        int64_t next = -1;
+        for (int l = 0; l < paths; l++)
+            if (last[l] <= k && last[l] > next) next = last[l];
+        return next;
+    };
+    int64_t end = next_end(N - 1);
+    for (int64_t k = N - 1; k >= 0 && active != 0; k--) {
         if (k < N - 1) {
             const LaneNode node(kept, k), later(kept, k + 1);
             for (int i = 0; i < d; i++) before[i] = y[i];
@@ -235,33 +242,34 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
             each<D>(0, d, [&](int c) {
                 each<D>(0, d, [&](int i) {                                  // Z Z^T <- T Z Z^T T^T + D D^T
                     LaneVector t = {};
-                    each<D>(c, d, [&](int j) { t += later.T[j * d + i] * Z(c, j); });
-                    A(c, i) = t;
+                    each<D>(c, d, [&](int j) { t += later.T[j * d + i] * A(c, j); });
+                    x[i] = t;
                     A(d + c, i) = later.D[c * d + i];
                 });
+                each<D>(0, d, [&](int i) { A(c, i) = x[i]; });
             });
             triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
-            each<D>(0, d, [&](int c) { each<D>(0, d, [&](int i) { Z(c, i) = A(c, i); }); });
             each<D>(0, d, [&](int i) {
                 LaneVector t = node.mean[i];
                 each<D>(0, d, [&](int j) { t += node.L[j * d + i] * y[j]; });     // m + L xi
                 x[i] = t;
                 each<D>(0, d, [&](int c) {
                     LaneVector s = {};
-                    each<D>(c, d, [&](int j) { s += node.L[j * d + i] * Z(c, j); });
+                    each<D>(c, d, [&](int j) { s += node.L[j * d + i] * A(c, j); });
                     LZ(c, i) = s;
                 });
             });
             law.write(N, k, active, &x[0], LZ, mean.data, cov.data, d_);
         }
-        for (int l = 0; l < paths; l++) {
+        for (int l = 0; l < paths && k == end; l++) {
             if (k != last[l]) continue;
             active &= ~(1u << l);
             for (int i = 0; i < d; i++) {
                 y0.row(l)[i] = y[i][l];
-                for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = Z(j, i)[l];
+                for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = A(j, i)[l];
             }
         }
+        if (k == end) end = next_end(k - 1);
     }
 }
 

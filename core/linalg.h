@@ -69,10 +69,60 @@ template <int BLOCKS, class F> AFA_INLINE void in_groups(int begin, int end, F&&
 // Sums of squares beyond this range have lost digits, or all of them.
 constexpr double LEAST_SQUARE = 0x1p-900, LARGEST_SQUARE = 0x1p+900;
 
-// Row j again in units of a power of two, its largest entry: v (row j from column j on), done and rest.
-template <class C, class S>
-__attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j, int end, typename C::Number& done,
-                                                         typename C::Number& sigma) {
+// One reflection of `triangularise`, which makes row j = (done | v) of A lower triangular, in units of a power of two. BLOCKS: as
+// the columns have, where loops shall be unrolled, else 0. With CHECKED nothing is done, and false said, where squares lose digits.
+template <int BLOCKS, bool CHECKED, class C, class S>
+AFA_INLINE bool reflect(C& A, S& v, int j, int end, double tiny, typename C::Number unit) {
+    using Number = typename C::Number;
+    using Pack = typename C::Pack;
+    constexpr int W = C::W;
+    const Number zero = spread<Number>(0.0), one = spread<Number>(1.0);
+    const auto squares = [&](int begin, int stop) AFA_HERE {
+        Number total = zero;
+        each<BLOCKS>(begin, stop, [&](int c) AFA_HERE {
+            v[c] = A.at(c, j) / unit;
+            total += v[c] * v[c];
+        });
+        return total;
+    };
+    const int middle = (j + end) / 2;                               // neither half waits for the other
+    const Number done = squares(0, j), sigma = squares(j, middle) + squares(middle, end);
+    if (CHECKED && __builtin_expect(!all_between(Number(done + sigma), LEAST_SQUARE, LARGEST_SQUARE), 0)) return false;
+    const Number pivot = sigma - (tiny * tiny) * (done + sigma);
+    const Number norm = where_positive(pivot, root(sigma), zero);
+    const Number flip = where_positive(Number(v[j]), one, -one);
+    const Number first = v[j] + flip * norm;                        // u_j
+    const Number beta = where_positive(pivot, 1.0 / (sigma + norm * magnitude(Number(v[j]))), zero);
+    in_groups<BLOCKS>(j / W, A.blocks(), [&](auto group, int b) AFA_HERE {   // rows above are zero from column j on
+        constexpr int G = decltype(group)::COUNT;
+        Pack head[G], dots[G];
+        AFA_UNROLL
+        for (int g = 0; g < G; g++) {
+            head[g] = A(j, b + g);
+            dots[g] = Pack{};
+        }
+        each<BLOCKS>(j + 1, end, [&](int c) AFA_HERE {
+            AFA_UNROLL
+            for (int g = 0; g < G; g++) dots[g] += v[c] * A(c, b + g);
+        });
+        AFA_UNROLL
+        for (int g = 0; g < G; g++) {
+            dots[g] = beta * (dots[g] + first * head[g]);
+            if (b + g == j / W) {                                   // row j: exactly (norm, 0, 0, ...)
+                if constexpr (W == 1) dots[g] = unit;
+                else dots[g] = with_lane(dots[g], j % W, unit);
+            }
+            A(j, b + g) = flip * (first * dots[g] - head[g]);
+        }
+        each<BLOCKS>(j + 1, end, [&](int c) AFA_HERE {
+            AFA_UNROLL
+            for (int g = 0; g < G; g++) A(c, b + g) -= v[c] * dots[g];
+        });
+    });
+    return true;
+}
+// The same where squares lose digits: in units of the row's largest entry.
+template <class C, class S> __attribute__((noinline)) void reflect_in_units(C& A, S& v, int j, int end, double tiny) {
     using Number = typename C::Number;
     Number largest = spread<Number>(0x1p-1022);
     for (int c = 0; c < end; c++) largest = larger(largest, magnitude(A.at(c, j)));
@@ -81,14 +131,7 @@ __attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j
         const double x = lane(largest, l);
         power[l] = x < 0x1p+1000 ? std::ldexp(1.0, std::ilogb(x)) : 0x1p+1000;
     }
-    const Number unit = load<lanes_of<Number>>(power);
-    done = sigma = spread<Number>(0.0);
-    for (int c = 0; c < end; c++) {
-        const Number x = A.at(c, j) / unit;
-        if (c < j) done += x * x;
-        else v[c] = x, sigma += x * x;
-    }
-    return unit;
+    reflect<0, false>(A, v, j, end, tiny, load<lanes_of<Number>>(power));
 }
 
 // A <- A Theta, Theta orthogonal, so that the first `rows` rows are lower triangular with pivots >= 0.
@@ -101,55 +144,13 @@ __attribute__((noinline)) typename C::Number rescale_row(const C& A, S& v, int j
 template <class C, class S, class Rows, class Width, class Bandwidth>
 AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Bandwidth bandwidth_) {
     using Number = typename C::Number;
-    using Pack = typename C::Pack;
-    constexpr int W = C::W;
-    const int rows = rows_, width = width_, bandwidth = bandwidth_, blocks = A.blocks();
+    const int rows = rows_, width = width_, bandwidth = bandwidth_;
     const double tiny = 8 * width * EPS;
-    const Number zero = spread<Number>(0.0), one = spread<Number>(1.0);
-    each<C::BLOCKS>(0, rows, [&](int j) {
+    each<C::BLOCKS>(0, rows, [&](int j) AFA_HERE {
         const int end = width < bandwidth + j + 1 ? width : bandwidth + j + 1;
-        Number done = zero, sigma = zero, unit = one;
-        each<C::BLOCKS>(0, j, [&](int c) {
-            const Number x = A.at(c, j);
-            done += x * x;
-        });
-        each<C::BLOCKS>(j, end, [&](int c) {
-            v[c] = A.at(c, j);
-            sigma += v[c] * v[c];
-        });
-        if (__builtin_expect(!all_between(Number(done + sigma), LEAST_SQUARE, LARGEST_SQUARE), 0))
-            unit = rescale_row(A, v, j, end, done, sigma);
-        const Number pivot = sigma - (tiny * tiny) * (done + sigma);
-        const Number norm = where_positive(pivot, root(sigma), zero);
-        const Number flip = where_positive(Number(v[j]), one, -one);
-        const Number first = v[j] + flip * norm;                        // u_j
-        const Number beta = where_positive(pivot, 1.0 / (sigma + norm * magnitude(Number(v[j]))), zero);
-        in_groups<C::BLOCKS>(j / W, blocks, [&](auto group, int b) {    // rows above are zero from column j on
-            constexpr int G = decltype(group)::COUNT;
-            Pack head[G], dots[G];
-            AFA_UNROLL
-            for (int g = 0; g < G; g++) {
-                head[g] = A(j, b + g);
-                dots[g] = first * head[g];
-            }
-            each<C::BLOCKS>(j + 1, end, [&](int c) {
-                AFA_UNROLL
-                for (int g = 0; g < G; g++) dots[g] += v[c] * A(c, b + g);
-            });
-            AFA_UNROLL
-            for (int g = 0; g < G; g++) {
-                dots[g] *= beta;
-                if (b + g == j / W) {                                   // row j: exactly (norm, 0, 0, ...)
-                    if constexpr (W == 1) dots[g] = unit;
-                    else dots[g] = with_lane(dots[g], j % W, unit);
-                }
-                A(j, b + g) = flip * (first * dots[g] - head[g]);
-            }
-            each<C::BLOCKS>(j + 1, end, [&](int c) {
-                AFA_UNROLL
-                for (int g = 0; g < G; g++) A(c, b + g) -= v[c] * dots[g];
-            });
-        });
+        std::conditional_t<(C::BLOCKS > 0), S, S&> row(v);   // in registers, where it can be
+        const bool regular = reflect<C::BLOCKS, true>(A, row, j, end, tiny, spread<Number>(1.0));
+        if (__builtin_expect(!regular, 0)) reflect_in_units(A, v, j, end, tiny);
     });
 }
 

@@ -207,6 +207,29 @@ template <int N, class T> AFA_INLINE void store_some(T* p, Vec<T, N> x, int n) {
     }
 }
 
+// x[l][i] <- x[i][l], as many vectors as they have lanes.
+template <class V, int N> AFA_INLINE void transpose(V (&x)[N]) {
+#if defined(__AVX__)
+    if constexpr (sizeof(V) == 32 && N == 4) {
+        const auto packed = [&](int i) AFA_HERE { return reinterpret_cast<__m256d>(x[i]); };
+        const __m256d a = _mm256_unpacklo_pd(packed(0), packed(1)), b = _mm256_unpackhi_pd(packed(0), packed(1));
+        const __m256d c = _mm256_unpacklo_pd(packed(2), packed(3)), d = _mm256_unpackhi_pd(packed(2), packed(3));
+        x[0] = reinterpret_cast<V>(_mm256_permute2f128_pd(a, c, 0x20));
+        x[1] = reinterpret_cast<V>(_mm256_permute2f128_pd(b, d, 0x20));
+        x[2] = reinterpret_cast<V>(_mm256_permute2f128_pd(a, c, 0x31));
+        x[3] = reinterpret_cast<V>(_mm256_permute2f128_pd(b, d, 0x31));
+        return;
+    }
+#endif
+    V turned[N];
+    AFA_UNROLL
+    for (int l = 0; l < N; l++)
+        AFA_UNROLL
+        for (int i = 0; i < N; i++) turned[l][i] = x[i][l];
+    AFA_UNROLL
+    for (int l = 0; l < N; l++) x[l] = turned[l];
+}
+
 // ---------------------------------------------------------------- dimensions and work space
 
 // A dimension: N where it is known when compiled, else (N = 0) what it is given.

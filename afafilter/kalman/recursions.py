@@ -110,6 +110,8 @@ LANES: int = core.lanes()
 """Paths with covariances of their own that `filter_lanes` takes at a time."""
 ONE_BLOCK = range(1 << 17, 1 << 22)
 """Numbers that are allocated together."""
+LINE = 8
+"""Numbers of a line of the cache."""
 
 
 def _rooms(*shapes: tuple[int, ...]) -> list[NDArray[np.float64]]:
@@ -117,12 +119,13 @@ def _rooms(*shapes: tuple[int, ...]) -> list[NDArray[np.float64]]:
 
     From 1 MiB to 32 MiB they lie in one block: given back one by one they would return to the
     system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
-    stays with the process, what is larger never does).
+    stays with the process, what is larger never does). The block begins with a line of the cache.
     """
     sizes = [math.prod(shape) for shape in shapes]
     if (whole := sum(sizes)) not in ONE_BLOCK:
         return [np.empty(shape) for shape in shapes]
-    block, ends = np.empty(whole), accumulate(sizes, initial=0)
+    block = np.empty(whole + LINE)
+    ends = accumulate(sizes, initial=-block.ctypes.data // block.itemsize % LINE)
     return [block[a:b].reshape(x) for (a, b), x in zip(pairwise(ends), shapes, strict=True)]
 
 
