@@ -110,6 +110,9 @@ def chosen_unit(model: Any, time_unit: str | None) -> str:
 
 def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
     """Times and observations as arrays, and the stamps that the times stand for (or None)."""
+    if z is not None or library(t) != "xarray":  # a Dataset is a table with its times
+        _refuse_unread(t, "t")
+        _refuse_unread(z, "z")
     if z is None:
         if library(t) not in TABLES:
             return Taken(t, None, None)
@@ -124,6 +127,18 @@ def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
     if stamps is None:
         return Taken(t if labels is None else index_stamps(labels, unit, "t").values, z, None)
     return Taken(stamps.numbers, z, stamps)
+
+
+def _refuse_unread(value: Any, name: str) -> None:
+    """TypeError for an object of a library of tables that holds no one array, or none yet."""
+    held = hasattr(value, "to_numpy") or hasattr(value, "column_names")
+    if library(value) in TABLES and not held:
+        remedies = {"LazyFrame": ": collect() it", "Dataset": ": take one of its variables"}
+        kind = type(value).__name__
+        raise TypeError(
+            f"{name} must be an array or a table of numbers, got a {library(value)} {kind}"
+            + remedies.get(kind, "")
+        )
 
 
 def refuse_other_times(noise: Any, t: Any, z: Any) -> None:

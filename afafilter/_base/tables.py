@@ -263,7 +263,8 @@ def values_of(table: Any) -> NDArray[np.float64]:
                 for k, name in enumerate(table.columns)
             ]
             return np.stack(columns, axis=-1) if columns else np.empty((len(table), 0))
-        return real_array(_column(table), f"column {table.name!r}", allow_nan=True)
+        name = "z" if table.name is None else f"column {table.name!r}"
+        return real_array(_column(table), name, allow_nan=True)
     if library(table) == "xarray":
         refuse_disorder(table, "z")
         return real_array(table.to_numpy(), "z", allow_nan=True)
@@ -286,7 +287,7 @@ def _column(series: Any) -> Any:
 
 def _filled(series: Any) -> Any:
     """A polars column, whose nulls become NaN."""
-    if hasattr(series, "null_count") and series.null_count() and series.dtype.is_numeric():
+    if library(series) == "polars" and series.null_count() and series.dtype.is_numeric():
         return series.cast(float).to_numpy()
     return series.to_numpy()
 

@@ -399,3 +399,32 @@ def test_an_index_called_as_a_column_is_refused():
     frame = pd.DataFrame({"t": np.arange(4.0), "z": 1.0}, index=pd.Index(range(4), name="t"))
     with pytest.raises(ValueError, match="index and a column are both called 't'"):
         kalman_filter(TWO, frame)
+
+
+def test_what_holds_no_numbers_yet():
+    polars, xarray = pytest.importorskip("polars"), pytest.importorskip("xarray")
+    model, t = brownian(1.0, 1.0), np.arange(3.0)
+    for value, said in (
+        (polars.LazyFrame({"z": t}), "got a polars LazyFrame: collect() it"),
+        (polars.col("z"), "got a polars Expr"),
+        (xarray.Dataset({"z": ("time", t)}), "got a xarray Dataset: take one of its variables"),
+        (pd.DataFrame({"z": t}).groupby("z"), "got a pandas DataFrameGroupBy"),
+    ):
+        for name, given in (("z", (t, value)), ("t", (value, t))):
+            with pytest.raises(TypeError) as caught:
+                kalman_filter(model, *given)
+            wanted = f"{name} must be an array or a table of numbers, {said}"
+            assert str(caught.value) == wanted
+
+
+def test_tables_of_arrow():
+    arrow = pytest.importorskip("pyarrow")
+    model, t, z = brownian(1.0, 1.0), np.arange(3.0), np.array([1.0, np.nan, 3.0])
+    given = arrow.table({"z": arrow.array([1.0, None, 3.0])})
+    want = kalman_filter(model, t, z).mean
+    np.testing.assert_array_equal(kalman_filter(model, t, given).mean, want)
+
+
+def test_a_column_without_a_name_is_z():
+    with pytest.raises(TypeError, match=r"^z must be numbers, got objects"):
+        kalman_filter(brownian(1.0, 1.0), np.arange(2.0), pd.Series(["a", "b"], dtype="category"))
