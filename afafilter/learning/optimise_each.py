@@ -24,7 +24,7 @@ CURVATURE_CONDITION = 0.9
 TRIALS, EXPANSIONS = 12, 3
 """Trial points of a line search, and how many of them may fail the curvature condition alone."""
 
-NEARBY, BENT = 1.0, 0.1
+NEARBY, BENT = 0.01, 0.1
 """Points on one hill: at most half the squared distance in standard errors, and its relative error.
 """
 
