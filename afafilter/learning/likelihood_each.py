@@ -48,21 +48,23 @@ class EachObjective:
     def __call__(self, thetas: Array, which: Any) -> tuple[Array, Array]:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
         self.n_evals += np.bincount(which, minlength=len(self.n_evals))
-        values, grads = np.full(len(thetas), -np.inf), np.zeros(thetas.shape)
         try:
             arrays = self.par.arrays(thetas)
         except (np.linalg.LinAlgError, ValueError, OverflowError):
             together = np.zeros(len(thetas), bool)
         else:
-            q = self.par.flat.shape[1]
-            together = in_one_call(arrays[0], q, self._batch.grid.longest)
-        if together.any():
-            some = tuple(np.ascontiguousarray(array[together]) for array in arrays)
-            found, slopes = loglik_sdes(some, self.par.flat, self._batch, which[together])
-            values[together] = found
-            grads[together] = self.par.pullbacks(thetas[together], slopes)
-        for k in np.flatnonzero(~together):
-            values[k], grads[k] = Objective(self.problems[which[k]].objective)(thetas[k])
-        fine = np.isfinite(values + (grads**2).sum(axis=1))
-        values[~fine], grads[~fine] = -np.inf, 0.0
+            together = in_one_call(arrays[0], self.par.flat.shape[1], self._batch.grid.longest)
+        if together.all():
+            values, slopes = loglik_sdes(arrays, self.par.flat, self._batch, which)
+            grads = self.par.pullbacks(thetas, slopes)
+        else:
+            values, grads = np.empty(len(thetas)), np.empty(thetas.shape)
+            if together.any():
+                values[together], grads[together] = self(thetas[together], which[together])
+                self.n_evals -= np.bincount(which[together], minlength=len(self.n_evals))
+            for k in np.flatnonzero(~together):
+                values[k], grads[k] = Objective(self.problems[which[k]].objective)(thetas[k])
+        fine = np.isfinite(values + (grads * grads).sum(axis=1))
+        if not fine.all():
+            values[~fine], grads[~fine] = -np.inf, 0.0
         return values, grads

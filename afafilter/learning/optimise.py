@@ -172,10 +172,8 @@ def refine(
         info = accurate_informations(as_batch(objective), *here)[0]
         spectrum = spectra(info, typical)
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
-    for unit in np.eye(n)[
-        list(boundary)
-    ]:  # the gradient by a square root is 0 at 0, even where the objective rises farther out
-        trials = [at.theta + share * typical * unit for share in OFF_ZERO]
+    for i in boundary:  # a square root's gradient is 0 at 0, also where the objective rises farther
+        trials = [at.theta + share * typical * np.eye(n)[i] for share in OFF_ZERO]
         off = _first_increase(objective, at, trials, bounds)
         if off is not None and off.value > at.value + tolerance:
             return maximise(objective, off.theta, bounds, par, stopping, limited)
@@ -291,7 +289,7 @@ def _newton(spectrum: Spectrum, grad: Array, typical: Array) -> tuple[Array, Arr
     values, directions = spectrum
     informative = np.abs(values) > NULL_EIGENVALUE
     slope = directions.T @ grad
-    coefficient = np.where(informative, slope / np.where(informative, np.abs(values), 1.0), 0.0)
+    coefficient = informative * slope / np.where(informative, np.abs(values), 1.0)
     gain = 0.5 * float(slope @ coefficient)
     saddle = values < -1e-3
     if saddle.any():

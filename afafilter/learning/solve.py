@@ -162,7 +162,8 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
         largest = np.abs(best.null_space / par.typical[:, None]).max(initial=1.0)
         undetermined = sensitivity.max(axis=1) > 1e-3 * largest
     undetermined[list(best.boundary)] = True
-    cov[undetermined, :] = cov[:, undetermined] = np.nan
+    if undetermined.any():
+        cov[undetermined, :] = cov[:, undetermined] = np.nan
     names = par.names
     unidentified = tuple(_described(column / par.typical, names) for column in best.null_space.T)
     k, n_obs = len(theta), problem.data.n_obs
@@ -197,11 +198,14 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
 def _inverse(information: Array, identified: Array) -> Array:
     """Inverse of the information on the identified subspace; eigenvalues <= 0 are left out."""
     inner = identified.T @ information @ identified
-    size = np.sqrt(np.maximum(np.diagonal(inner), 0.0))
-    inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0] / size[size > 0]
-    size = size[size > 0]
+    size = np.sqrt(np.maximum(inner.diagonal(), 0.0))
+    if not size.all():
+        inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0]
+        size = size[size > 0]
     values, vectors = np.linalg.eigh(inner / size / size[:, None])
-    root = identified @ vectors[:, values > 0] / np.sqrt(values[values > 0])
+    if len(values) and values[0] <= 0:
+        values, vectors = values[values > 0], vectors[:, values > 0]
+    root = (identified / size) @ (vectors / np.sqrt(values))
     return np.asarray(root @ root.T)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,8 +80,7 @@ def trend(level_var: Any, slope_var: Any) -> Block:
 def drift_of_pairs(mu: Any, frequencies: Sequence[Any], dim: int | None = None) -> Any:
     """A = -mu I + Omega (dim, dim): pair (2k, 2k + 1) turns by frequencies[k], radian/time."""
     d = 2 * len(frequencies) if dim is None else dim
-    kind = complex if any(isinstance(x, complex) for x in (mu, *frequencies)) else float
-    A = np.zeros((d, d), kind)
+    A = np.zeros((d, d), complex if isinstance(mu + sum(frequencies), complex) else float)
     A.flat[:: d + 1] = -mu
     for k, w in enumerate(frequencies):
         A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -w, w
@@ -96,11 +95,19 @@ def pairs(mu: Any, frequencies: Sequence[Any], q: Any, *, damped: bool = True) -
     sec. 2.3.4; harmonics of one frequency: his trigonometric seasonal.
     """
     A = drift_of_pairs(mu, frequencies)
-    d, eye = len(A), np.eye(len(A))
-    C = np.array([[1.0, 0.0] * len(frequencies)])
+    eye, C, none = _constants_of_pairs(len(frequencies))
     if damped:
-        return Block(A, q * eye, C, q / (2 * mu) * eye, np.zeros((d, 0)))
-    return Block(A, q * eye, C, np.zeros((d, d)), eye)
+        return Block(A, q * eye, C, q / (2 * mu) * eye, none)
+    return Block(A, q * eye, C, np.zeros(A.shape), eye)
+
+
+@lru_cache(8)
+def _constants_of_pairs(n: int) -> tuple[Any, Any, Any]:
+    """I, C and no flat direction of n pairs, read-only."""
+    found = np.eye(2 * n), np.array([[1.0, 0.0] * n]), np.zeros((2 * n, 0))
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
 def isotropic(mu: Any, w: Any, q: Any, *, dim: int = 2) -> Block:
