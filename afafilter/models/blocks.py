@@ -5,14 +5,15 @@
 Each function returns the matrices of one model, a `Block`, by plain arithmetic from its
 parameters. They may be complex numbers: the tiny imaginary part of one carries the derivative by it
 (Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Rev. 40,
-1998). Ranges of parameters are checked by those who call.
+1998). Those of blocks that are not affine in them may be arrays (K,): matrices that depend on them
+then have a leading axis. Ranges of parameters are checked by those who call.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,10 @@ class Block(NamedTuple):
     flat: Any  # (d, q)
     R: Any = None  # (p, p)
     offset: Any = None  # (p,)
+
+
+times = np.multiply.outer
+"""x M, with the axes of x first."""
 
 
 def stateless(p: int) -> Block:
@@ -63,7 +68,7 @@ def brownian(q: Any) -> Block:
 def ornstein_uhlenbeck(rate: Any, q: Any) -> Block:
     """dx = -rate x dt + sqrt(q) dw, autocovariance q / (2 rate) e^{-rate |tau|}."""
     one, none = np.ones((1, 1)), np.zeros((1, 0))
-    return Block(-rate * one, q * one, one, q / (2 * rate) * one, none)
+    return Block(times(-rate, one), times(q, one), one, times(q / (2 * rate), one), none)
 
 
 def trend(level_var: Any, slope_var: Any) -> Block:
@@ -80,10 +85,9 @@ def trend(level_var: Any, slope_var: Any) -> Block:
 def drift_of_pairs(mu: Any, frequencies: Sequence[Any], dim: int | None = None) -> Any:
     """A = -mu I + Omega (dim, dim): pair (2k, 2k + 1) turns by frequencies[k], radian/time."""
     d = 2 * len(frequencies) if dim is None else dim
-    A = np.zeros((d, d), complex if isinstance(mu + sum(frequencies), complex) else float)
-    A.flat[:: d + 1] = -mu
+    A = times(-mu + 0.0 * sum(frequencies), np.eye(d))
     for k, w in enumerate(frequencies):
-        A[2 * k, 2 * k + 1], A[2 * k + 1, 2 * k] = -w, w
+        A[..., 2 * k, 2 * k + 1], A[..., 2 * k + 1, 2 * k] = -w, w
     return A
 
 
@@ -95,19 +99,11 @@ def pairs(mu: Any, frequencies: Sequence[Any], q: Any, *, damped: bool = True) -
     sec. 2.3.4; harmonics of one frequency: his trigonometric seasonal.
     """
     A = drift_of_pairs(mu, frequencies)
-    eye, C, none = _constants_of_pairs(len(frequencies))
+    d, eye = 2 * len(frequencies), np.eye(2 * len(frequencies))
+    C = np.array([[1.0, 0.0] * len(frequencies)])
     if damped:
-        return Block(A, q * eye, C, q / (2 * mu) * eye, none)
-    return Block(A, q * eye, C, np.zeros(A.shape), eye)
-
-
-@lru_cache(8)
-def _constants_of_pairs(n: int) -> tuple[Any, Any, Any]:
-    """I, C and no flat direction of n pairs, read-only."""
-    found = np.eye(2 * n), np.array([[1.0, 0.0] * n]), np.zeros((2 * n, 0))
-    for array in found:
-        array.flags.writeable = False
-    return found
+        return Block(A, times(q, eye), C, times(q / (2 * mu), eye), np.zeros((d, 0)))
+    return Block(A, times(q, eye), C, np.zeros((d, d)), eye)
 
 
 def isotropic(mu: Any, w: Any, q: Any, *, dim: int = 2) -> Block:
@@ -117,7 +113,7 @@ def isotropic(mu: Any, w: Any, q: Any, *, dim: int = 2) -> Block:
     """
     eye = np.eye(dim)
     A = drift_of_pairs(mu, [w] * (dim // 2), dim)
-    return Block(A, q * eye, eye, q / (2 * mu) * eye, np.zeros((dim, 0)))
+    return Block(A, times(q, eye), eye, times(q / (2 * mu), eye), np.zeros((dim, 0)))
 
 
 def damped_oscillator(mu: Any, w: Any, q: Any) -> Block:
@@ -127,11 +123,13 @@ def damped_oscillator(mu: Any, w: Any, q: Any) -> Block:
     mu = 0 there is no stationary law, and the start is flat.
     """
     stiffness = mu**2 + w**2
-    A = np.array([[0.0, 1.0], [-stiffness, -2 * mu]])
-    Q, C = np.array([[0.0, 0.0], [0.0, q]]), np.array([[1.0, 0.0]])
-    if mu == 0:
+    first, last = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+    A = np.eye(2, k=1) - times(stiffness, np.eye(2, k=-1)) - times(2 * mu, last)
+    Q, C = times(q, last), np.array([[1.0, 0.0]])
+    if np.ndim(mu) == 0 and mu == 0:
         return Block(A, Q, C, np.zeros((2, 2)), np.eye(2))
-    cov = np.array([[q / (4 * mu * stiffness), 0.0], [0.0, q / (4 * mu)]])
+    speed = q / (4 * mu)
+    cov = times(speed / stiffness, first) + times(speed, last)
     return Block(A, Q, C, cov, np.zeros((2, 0)))
 
 
@@ -145,18 +143,18 @@ def matern(length: Any, var: Any, *, nu: float) -> Block:
     order = int(nu - 0.5)
     d = order + 1
     lam = math.sqrt(2 * nu) / length
-    A = np.eye(d, k=1) + 0.0 * lam
-    A[-1] = [-math.comb(d, k) * lam ** (d - k) for k in range(d)]
-    Q, P = np.zeros_like(A * var), np.zeros_like(A * var)
+    A = np.eye(d, k=1) + times(0.0 * lam, np.ones((d, d)))
+    for k in range(d):
+        A[..., -1, k] = -math.comb(d, k) * lam ** (d - k)
+    Q, P = (times(0.0 * lam * var, np.ones((d, d))) for _ in range(2))
     ratio = math.factorial(order) ** 2 / math.factorial(2 * order)
-    Q[-1, -1] = var * ratio * (2 * lam) ** (2 * order + 1)
-    if d == 1:
-        P[0, 0] = var
-    elif d == 2:
-        P[0, 0], P[1, 1] = var, lam**2 * var
-    else:
-        P[0, 0], P[1, 1], P[2, 2] = var, lam**2 / 3 * var, lam**4 * var
-        P[0, 2] = P[2, 0] = -(lam**2) / 3 * var
+    Q[..., -1, -1] = var * ratio * (2 * lam) ** (2 * order + 1)
+    P[..., 0, 0] = var
+    if d == 2:
+        P[..., 1, 1] = lam**2 * var
+    elif d == 3:
+        P[..., 1, 1], P[..., 2, 2] = lam**2 / 3 * var, lam**4 * var
+        P[..., 0, 2] = P[..., 2, 0] = -(lam**2) / 3 * var
     return Block(A, Q, np.eye(1, d), P, np.zeros((d, 0)))
 
 

@@ -221,12 +221,12 @@ def test_bounds_hold() -> None:
 
 
 def two_hills(thetas: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log(2 e^{-2 |x|^2} + e^{-2 |x - 3|^2}) of each problem: tops at 0 and 3, heights log 2, 0."""
-    tops = np.array([[0.0, 0.0], [3.0, 3.0]])
-    off = thetas[:, None] - tops
-    parts = np.array([2.0, 1.0]) * np.exp(-2 * (off**2).sum(axis=2))
+    """log(2 e^{-|x|^2} + e^{-|x - 3|^2}), |x|^2 = x^2 + 25 y^2: tops log 2 at 0, and 0 at (3, 3)."""
+    sharp = np.array([1.0, 25.0])
+    off = thetas[:, None] - np.array([[0.0, 0.0], [3.0, 3.0]])
+    parts = np.array([2.0, 1.0]) * np.exp(-(sharp * off**2).sum(axis=2))
     total = parts.sum(axis=1)
-    return np.log(total), -4 * (parts[..., None] * off).sum(axis=1) / total[:, None]
+    return np.log(total), -2 * sharp * (parts[..., None] * off).sum(axis=1) / total[:, None]
 
 
 def test_searches_on_one_hill_become_one() -> None:

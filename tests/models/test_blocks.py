@@ -41,6 +41,18 @@ def test_complex_numbers_carry_derivatives(name):
             np.testing.assert_allclose(slope, difference / (2e-6 * value), atol=1e-7 * scale)
 
 
+@pytest.mark.parametrize("name", DAMPED)
+@pytest.mark.parametrize("axes", [1, 2])
+def test_arrays_of_parameters_make_blocks_side_by_side(name, axes):
+    build, values = DAMPED[name]
+    many = np.array(values) * np.array([[1.0], [1.7], [0.4]])
+    found = blocks.axes([build(*many.T)] * axes)
+    for k, each in enumerate(many.tolist()):
+        one = blocks.axes([build(*each)] * axes)
+        for part in ("A", "Q", "cov"):
+            np.testing.assert_allclose(getattr(found, part)[k], getattr(one, part), rtol=1e-14)
+
+
 def test_undamped_oscillator_starts_flat():
     block = blocks.damped_oscillator(0.0, 2.0, 0.3)
     np.testing.assert_array_equal(block.flat, np.eye(2))

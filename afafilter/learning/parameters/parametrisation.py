@@ -146,7 +146,8 @@ class FamilyParameters(Parametrisation):
         self._mean, flat = np.zeros(d), np.zeros((d, d))
         row = column = 0
         for component, sources in self._layout:
-            moving = 0.0 if component.affine else 1.0
+            affine = component.affine or all(k < 0 for k, _ in sources)
+            moving = 0.0 if affine else 1.0
             given = [moving * self._start[k] if k >= 0 else fixed for k, fixed in sources]
             block = component.build(*given)
             own = slice(row, row + component.dim)
@@ -154,7 +155,7 @@ class FamilyParameters(Parametrisation):
             flat[own, column : column + width] = block.flat
             row, column = row + component.dim, column + width
             where = _end_to_end(_of_block(arrays, own, block))
-            if component.affine:
+            if affine:
                 self._constant[where] += _vector(block)
                 for k, slope in _derivatives(component, sources, given):
                     self._affine[k, where] += slope
@@ -163,45 +164,39 @@ class FamilyParameters(Parametrisation):
         self.flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
-        values = self._natural(theta)
-        flat = self._constant + np.array(values) @ self._affine
-        self._add_curved(flat, values)
-        A, Q, cov, C, R, offset = [flat[part].reshape(shape) for part, shape in self._parts]
+        A, Q, cov, C, R, offset = (array[0] for array in self.arrays(theta[None]))
         return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self.flat))
 
     def arrays(self, thetas: Array) -> tuple[Array, ...]:
         """A, Q, prior cov, C, R and offset of many theta (M, n), each with a leading axis M."""
         values = self._naturals(thetas)
         flat = self._constant + values @ self._affine
-        if self._curved:
-            for row, own in zip(flat, values.tolist(), strict=True):
-                self._add_curved(row, own)
+        for component, sources, where in self._curved:
+            with np.errstate(all="ignore"):
+                block = component.build(*_arguments(sources, values))
+            flat[:, where] += _vectors(block, len(values))
         return tuple(
             np.ascontiguousarray(flat[:, part]).reshape(-1, *shape) for part, shape in self._parts
         )
 
     def pullbacks(self, thetas: Array, slopes: Array) -> Array:
         """Gradients (M, n) by theta from those by the arrays, end to end (M, ...)."""
+        values = self._naturals(thetas)
+        inner = np.where(self.logs, values, np.where(self.roots, 2 * thetas, 1.0))
+        return np.asarray(self._by_naturals(values, slopes) * inner)
+
+    def _by_naturals(self, values: Array, slopes: Array) -> Array:
+        """Gradients (M, n) by the natural parameters (M, n)."""
         out = slopes @ self._affine.T
-        if self._curved:
-            values = self._naturals(thetas).tolist()
-            for row, own, slope in zip(out, values, slopes, strict=True):
-                self._add_curved_slopes(row, own, slope)
-        inner = np.where(self.logs, self._naturals(thetas), np.where(self.roots, 2 * thetas, 1.0))
-        return np.asarray(out * inner)
+        for component, sources, where in self._curved:
+            free, by = _all_derivatives(component, sources, values)
+            for k, slope in zip(free, (by @ slopes[:, where, None])[..., 0].T, strict=True):
+                out[:, k] += slope
+        return np.asarray(out)
 
     def _naturals(self, thetas: Array) -> Array:
         logs = np.exp(np.where(self.logs, thetas, 0.0))
         return np.where(self.logs, logs, np.where(self.roots, thetas**2, thetas))
-
-    def _add_curved(self, flat: Array, values: list[float]) -> None:
-        for component, sources, where in self._curved:
-            flat[where] += _vector(component.build(*_arguments(sources, values)))
-
-    def _add_curved_slopes(self, out: Array, values: list[float], slope: Array) -> None:
-        for component, sources, where in self._curved:
-            for k, own in _derivatives(component, sources, _arguments(sources, values)):
-                out[k] += own @ slope[where]
 
     def pullback(self, theta: Array, grad: System) -> Array:
         return np.asarray(self.slopes(theta, grad) * self._slopes(theta))
@@ -212,10 +207,7 @@ class FamilyParameters(Parametrisation):
         slope = grad.vector
         if slope is None:
             slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
-        out = self._affine @ slope
-        if self._curved:
-            self._add_curved_slopes(out, self._natural(theta), slope)
-        return np.asarray(out)
+        return np.asarray(self._by_naturals(self._naturals(theta[None]), slope[None])[0])
 
     def model(self, theta: Array) -> LinearSDE:
         values = dict(zip(self.names, self._natural(theta), strict=True))
@@ -237,8 +229,8 @@ def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, lis
     return out
 
 
-def _arguments(sources: list[Any], values: list[float]) -> list[float]:
-    return [values[k] if k >= 0 else fixed for k, fixed in sources]
+def _arguments(sources: list[Any], values: Array) -> list[Any]:
+    return [values[:, k] if k >= 0 else fixed for k, fixed in sources]
 
 
 def _end_to_end(arrays: Any) -> Array:
@@ -256,6 +248,28 @@ def _vector(block: Block) -> Any:
     """The arrays of a component's block, end to end in the order of `_of_block`."""
     arrays = (block.A, block.Q, block.cov, block.C, block.R, block.offset)
     return _end_to_end([x for x in arrays if x is not None])
+
+
+def _vectors(block: Block, K: int) -> Any:
+    """As `_vector` of K blocks with a leading axis, which arrays alike in all do not have."""
+    arrays = (block.A, block.Q, block.cov, block.C)
+    rows = (x.reshape(K, -1) if x.ndim > 2 else np.tile(x.ravel(), (K, 1)) for x in arrays)
+    return np.concatenate(list(rows), axis=1)
+
+
+def _all_derivatives(
+    component: Component, sources: list[Any], values: Array
+) -> tuple[list[int], Array]:
+    """The free parameters that a component uses (m), and its derivatives by them (M, m, size)."""
+    free = [k for k, _ in sources if k >= 0]
+    M, m = len(values), len(free)
+    given = _arguments(sources, np.repeat(values, m, axis=0))
+    for step, place in enumerate([i for i, (k, _) in enumerate(sources) if k >= 0]):
+        given[place] = given[place].astype(complex)
+        given[place][step::m] += TINY * 1j
+    with np.errstate(all="ignore"):
+        found = _vectors(component.build(*given), M * m)
+    return free, found.imag.reshape(M, m, -1) / TINY
 
 
 def _derivatives(
