@@ -221,7 +221,7 @@ def test_bounds_hold() -> None:
 
 
 def two_hills(thetas: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log(2 e^{-|x|^2} + e^{-|x - 3|^2}), |x|^2 = x^2 + 25 y^2: tops log 2 at 0, and 0 at (3, 3)."""
+    """log(2 e^{-|x|^2} + e^{-|x - 3|^2}), |x|^2 = x^2 + 25 y^2: tops at 0 and (3, 3)."""
     sharp = np.array([1.0, 25.0])
     off = thetas[:, None] - np.array([[0.0, 0.0], [3.0, 3.0]])
     parts = np.array([2.0, 1.0]) * np.exp(-(sharp * off**2).sum(axis=2))
