@@ -126,7 +126,9 @@ class Sources(NamedTuple):
         """What is looked for in the keys is looked for once."""
         known = None if all_finite(keys) else known_keys(None, keys)
         first = spans.stamps[0]
-        t = spans.stamps - first, spans.times - first
+        t = spans.stamps, spans.times
+        if first != 0.0:
+            t = spans.stamps - first, spans.times - first
         threads = available_threads()
         return Sources(keys, known, *t, spans, parameters, law, return_weights, threads, {})
 

@@ -122,7 +122,8 @@ def make_spans(grid: Array, queries: Array | None, delay: float, options: Option
     since = grid - grid[0]
     stamps = since - delay if delay else since
     if queries is None:
-        split, before, own, asked = np.arange(1, n + 1), np.arange(n), np.arange(n), since
+        before = own = np.arange(n)
+        split, asked = np.arange(1, n + 1), since
     else:
         split = np.searchsorted(grid, queries, side="right")
         before = np.searchsorted(grid, queries, side="left")
