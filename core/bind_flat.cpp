@@ -21,7 +21,7 @@ PyMethodDef* flat_methods() {
         bind<&report_innovations>("report_innovations", "obs(N)<T? stop<=N E(T,p,q) T(c,q,q) s(paths,c,q) count(k)<=q "
             "v(paths,T,p) "
                                                         "S(T,p,p)"),
-        bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d)"),
+        bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d) growth(d)"),
         bind<&observability>("observability", {"F(k,d,d) times(k) ", SIZES, "H(p,d) seen(k,p) M(k,d,d) tolerance(k,d,d) "
             "count(k) rate(d) scaled"}),
         bind<&rank_rounding>("rank_rounding", ""),
@@ -31,7 +31,7 @@ PyMethodDef* flat_methods() {
         bind<&predict_all>("predict_all", {CHAIN, "k<N tau stamp ", SIZES, PATHS}),
         bind<&innovations_all>("innovations_all", {CHAIN, "o<T z(paths,T,p) ", PATHS, "v(paths,p) S(paths,p,p) "
             "known(paths,p)"}),
-        bind<&update_all>("update_all", {CHAIN, "o<T z(paths,T,p) seen(paths,p) scale(paths) ", PATHS, "loglik(paths) "
+        bind<&update_all>("update_all", {CHAIN, "o<T z(paths,T,p) seen(paths,p) scale(paths) ", SIZES, PATHS, "loglik(paths) "
             "facts(3)"}),
         {nullptr, nullptr, 0, nullptr},
     };

@@ -11,6 +11,9 @@
 // made big, and the origin of gamma is moved to where the observation that first sees it wants it, so that the
 // data's level does not cancel.
 //
+// Where directions have been told apart by more than rotations, what is left open is not orthogonal to delta, whose measure on the
+// orthogonal complement is then 1 / |open ones| of d delta: `log_volume`.
+//
 // Likelihood: -(n log 2 pi + log|S| + log|T|^2 + residuals^2) / 2, the flat measure being that of the orthonormal
 // columns D of the prior (Durbin & Koopman 2012, section 7.2). Directions that the data leave open are left out.
 //
@@ -29,7 +32,8 @@ constexpr double COLLAPSE_COND = 1e3, COLLAPSE_GAIN = 1e6;
 constexpr int PATIENCE = 4;
 // What rounding hides is counted in standard deviations, or in this share of the data, of which 1e-5 is RANK roundings.
 constexpr double DATA_RESOLUTION = RANK * EPS / 1e-5;
-// An origin is moved where the observation sees the direction by more than this much of its size.
+// An origin is moved where the observation sees the direction by more than this much of its size, and not by what has decayed alone:
+// what makes up for the data there would be beyond all data elsewhere.
 constexpr double ORIGIN = 1e-3;
 
 // What is known at a node: count of delta; directions (q, d), delta's first; T (q, q), s (n, q); waited: observations since
@@ -50,6 +54,7 @@ struct FlatWork {
     ObservationSpace<0, 0> observed;
     Scratch<double, 0> row, left, pivot_error, row_error, inverse, column;
     Scratch<int64_t, 0> pivot_of;
+    double opening = 0.0;                    // log of the volume (`log_volume`) that directions spanned before the observation
     RoundingMeasures measures;
     FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
         : diffuse(d, q), ahead(d, q), space(d), observed(d, p), row(q), left(n), pivot_error(q), row_error(q), inverse(q * q), column(d), pivot_of(p) {}
@@ -94,6 +99,7 @@ inline void close_observed(const double* H, const double* off, const uint8_t* se
         for (int j = diffuse.first; !sees && j < diffuse.q; j++)                   // else it is pivot_of out of them with what is seen
             if (diffuse.below[j] > 0.0) diffuse.hidden[j] = larger(diffuse.hidden[j], diffuse.below[j] / resolution);
         if (sees) {
+            if (x.count == before) work.opening = log_volume(diffuse);
             int best = diffuse.first;
             double clearest = 0.0, noise = 0.0;
             for (int j = diffuse.first; j < diffuse.q; j++) {
@@ -101,12 +107,14 @@ inline void close_observed(const double* H, const double* off, const uint8_t* se
                 if (std::fabs(diffuse.w[j]) / diffuse.noise[j] > clearest)
                     best = j, clearest = std::fabs(diffuse.w[j]) / diffuse.noise[j];
             }
-            for (int64_t path = 0; (clearest > ORIGIN || diffuse.hidden[best] > 0.0) && path < x.paths; path++) {
+            const bool move_origin =
+                clearest > ORIGIN && !sees_decayed(h, diffuse.direction(best), &diffuse.peak[best * d], d);
+            for (int64_t path = 0; (move_origin || diffuse.hidden[best] > 0.0) && path < x.paths; path++) {
                 double* m = x.m + path * d;
                 const double shows = z[path * stride + a], by = residual(shows, off[a], h, m, d) / diffuse.w[best];
                 if (std::isnan(by)) continue;
                 work.measures.hidden = larger(work.measures.hidden, std::fabs(by) * diffuse.hidden[best]);
-                if (!(clearest > ORIGIN)) continue;
+                if (!move_origin) continue;
                 for (int i = 0; i < d; i++) m[i] += diffuse.direction(best)[i] * by;
                 shift(path, best, by);
             }
@@ -243,6 +251,7 @@ inline double update_flat(const double* H, const double* off, const double* R, d
             for (int64_t path = 0; path < x.paths; path++) loglik[path * every] -= 0.5 * left[path] * left[path];
         }
     }
+    if (count > before) volume += work.opening - log_volume(work.diffuse);
     x.waited = count > before ? 0 : x.waited + 1;
     work.measures.barely = 0.0;
     for (int j = 0; j < count; j++) {

@@ -23,13 +23,6 @@ inline double stamp_at(const In<1>& times, int64_t k) {
     return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
 }
 
-// (u, v) <- (c u + back v, c v - s u), n numbers each: a rotation where back = s.
-inline void move_pair(double* u, double* v, int n, double c, double back, double s) {
-    for (int i = 0; i < n; i++) {
-        const double x = u[i], y = v[i];
-        u[i] = c * x + back * y, v[i] = c * y - s * x;
-    }
-}
 // The change of directions a and b (see `close_direction`) at the first `nodes` nodes too.
 inline void turn_kept(const Out<3>& M, const Out<3>& tolerance, int64_t nodes, int a, int b, double c, double back, double s,
                       double angle_error) {
@@ -143,14 +136,13 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     FlatWork work(d, p, q, n);
     DiffuseDirections& diffuse = work.diffuse;
     auto& A = work.space.A;
+    tell_apart(diffuse, sizes);
     begin_diffuse(M.data, diffuse);
-    for (int64_t i = 0; i < q * q; i++) kept.turned[i] = i % (q + 1) == 0 ? 1.0 : 0.0;
     read_columns(L.data, A, D, D);
     outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;
     int64_t k = 0, next_node = -1;
     for (; k < nodes && k < room; k++) {
         auto turn = [&](int a, int b, double c, double back, double s_, double angle_error) {
-            move_pair(kept.turned.row(a), kept.turned.row(b), q, c, back, s_);
             turn_kept(kept.M, kept.tolerance, k, a, b, c, back, s_, angle_error);
         };
         auto shift = [&](int64_t path, int j, double by) {
@@ -208,6 +200,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     outcome[0] = k, outcome[3] = x.count;
     work.measures.write(facts.data);
     facts[3] = diffuse.steps;
+    std::memcpy(kept.turned.data, &diffuse.start[0], sizeof(double) * static_cast<size_t>(q * q));
     std::memcpy(error.data, &diffuse.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
     std::memcpy(peak.data, &diffuse.peak[0], sizeof(double) * static_cast<size_t>(q * d));
     std::memcpy(late.data, &diffuse.late[0], sizeof(double) * static_cast<size_t>(q * d));

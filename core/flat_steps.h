@@ -7,7 +7,7 @@ inline namespace AFA_LEVEL {
 
 // Of each path: L (n, d, d) and directions M (n, q, d) by columns, means m (n, d), T (n, q, q), s (n, q), error (n, q, d, d), peak
 // and late (n, q, d) of open directions after so many steps (n), and count (n) of those seen; -1 once delta is integrated out. doubt (n, q, 3):
-// pivot_error, row_error and hidden of each direction (flat.h, rank.h).
+// pivot_error, row_error and hidden of each direction (flat.h, rank.h), start (n, q, q): see rank.h.
 struct FlatPaths {
     Out<3> L;
     Out<2> m;
@@ -16,12 +16,12 @@ struct FlatPaths {
     Out<4> error;
     Out<3> peak, late;
     Out<1> steps;
-    Out<3> doubt;
+    Out<3> doubt, start;
     View<int64_t, 1> count;
-    template <class Visit> void members(Visit&& visit) { visit(L, m, M, T, s, error, peak, late, steps, doubt, count); }
+    template <class Visit> void members(Visit&& visit) { visit(L, m, M, T, s, error, peak, late, steps, doubt, start, count); }
 };
 constexpr const char* PATHS =
-    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) count(paths) ";
+    "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) start(paths,q,q) count(paths) ";
 
 // One path, with what `work` needs of it; a path without open directions needs none of it.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
@@ -39,6 +39,7 @@ inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) 
         std::memcpy(&diffuse.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
         std::memcpy(&diffuse.late[j * d], all.late.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
     }
+    std::memcpy(&diffuse.start[0], all.start.row(path), sizeof(double) * static_cast<size_t>(q * q));
     read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
     return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
 }
@@ -56,6 +57,7 @@ inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
         std::memcpy(all.peak.row(path) + j * d, &diffuse.peak[j * d], sizeof(double) * static_cast<size_t>(d));
         std::memcpy(all.late.row(path) + j * d, &diffuse.late[j * d], sizeof(double) * static_cast<size_t>(d));
     }
+    std::memcpy(all.start.row(path), &diffuse.start[0], sizeof(double) * static_cast<size_t>(q * q));
     write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
 }
 
@@ -88,10 +90,11 @@ inline void innovations_all(Chain chain, int64_t o, In<3> z, FlatPaths all, Out<
 
 // Condition every path on observation o, noise covariance times scale (n); seen (n, p). Fills loglik (n), that of the
 // observation given those before it; facts: doubts. Whether an innovation was known exactly.
-inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, FlatPaths all, Out<1> loglik, Out<1> facts) {
+inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> scale, ComponentSizes sizes, FlatPaths all, Out<1> loglik, Out<1> facts) {
     const int64_t d = all.m.shape[1], p = z.shape[2], q = all.s.shape[1];
     const int64_t c = chain.cfg[o];
     FlatWork work(d, p, q, 1);
+    tell_apart(work.diffuse, sizes);
     Scratch<double, 0> S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), rotation((d + q) * (d + q));
     for (int64_t path = 0; path < z.shape[0]; path++) {
         FlatState x = take_path(all, path, static_cast<int>(p), work);

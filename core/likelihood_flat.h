@@ -56,8 +56,8 @@ struct FlatPart {
                 for (int64_t j = 0; j < n; j++) z[(j * T + t) * p + a] = data.seen.row(t)[a] ? data.z.row(t)[a * n + j] : NAN;
         }
     }
-    // spare = 1: N(0, D D^T) is added to the first state's law, which is flat there anyway.
-    void run(const LinearChain& chain, const PathData& data, Filtered& kept, double spare) {
+    // spare = 1: N(0, D D^T) is added to the first state's law, which is flat there anyway. alike: whether directions are only rotated.
+    void run(const LinearChain& chain, const PathData& data, Filtered& kept, double spare, bool alike) {
         Room cov(d * d), lower(d * d);
         for (int i = 0; i < d * d; i++) cov[i] = chain.cov[i];
         for (int j = 0; j < q; j++)
@@ -75,7 +75,9 @@ struct FlatPart {
                     {&kept.root[0], {t, d, d}}, {&T_[0], {room, d, d}}, {&V[0], {room, p, d}}, {&D[0], {room, d, d}}};
         FlatKept store{{&Ms[0], {room, q, d}}, {&tolerance[0], {room, q, d}}, {&Ts[0], {room, q, q}}, {&ss[0], {n, room, q}},
                        {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
-        filter_flat(along, gains, chain.times, chain.sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
+        ComponentSizes sizes = chain.sizes;
+        if (alike) sizes.growth.data = nullptr;
+        filter_flat(along, gains, chain.times, sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
                     {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, true, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
                     {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
                     {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
@@ -488,14 +490,19 @@ struct Beginning {
 
     Beginning(const LinearChain& chain, const PathData& data, Filtered& kept, double& value) : L(kept.d * kept.d), m(kept.d * kept.n) {
         const int64_t T = data.z.shape[0], q = chain.flat.shape[0], d = kept.d, n = kept.n;
+        const double* growth = chain.sizes.growth.data;
+        bool alike = false;
+        const bool differ = std::any_of(growth, growth + d, [&](double x) { return x != *growth; });
         if (q > 0)
             for (int64_t room = std::min<int64_t>(T, 8 * q + 24);;) {
                 flat.emplace(chain, data, kept, room);
-                flat->run(chain, data, kept, spare);
+                flat->run(chain, data, kept, spare, alike);
                 if (flat->outcome[2] >= 0) {
                     bad = flat->outcome[2];
                     if (spare > 0.0) return;
                     spare = 1.0;                                             // without measurement noise: keeps S definite
+                } else if (flat->outcome[3] < q && differ && !alike && (flat->integrated() || room == T)) {
+                    alike = true;                                            // the gradient wants delta orthogonal to what is left open
                 } else if (flat->integrated() || room == T) break;
                 else room = std::min<int64_t>(T, 4 * room);
             }
@@ -576,7 +583,7 @@ inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, O
     const auto& [A, Q, u, C, off, R, mean, cov, flat] = model;
     const auto& [steps, index, cfg, times] = grid;
     const int64_t U = steps.shape[0], d = u.shape[0], p = off.shape[1], q = flat.shape[0], none = 0;
-    Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d);
+    Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d), growth(d);
     Scratch<int64_t, 0> block(d);
     auto views = [&](double* at) {
         return std::make_tuple(Out<3>{at, {U, d, d}}, Out<2>{at + U * d * d, {U, d}}, Out<3>{at + U * (d * d + d), {U, d, d}});
@@ -584,7 +591,7 @@ inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, O
     auto [F, b, V] = views(&moves[0]);
     auto [gF, gb, gV] = views(&gmoves[0]);
     transitions(A, Q, u, steps, F, b, V);
-    component_sizes(A, false, {&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}});
+    component_sizes(A, false, {&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}});
     double* end = gradient.data;
     auto take = [&](int64_t size) { return end += size, end - size; };
     const Out<2> gA{take(d * d), {d, d}}, gQ{take(d * d), {d, d}}, gcov{take(d * d), {d, d}};
@@ -593,7 +600,7 @@ inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, O
     const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
     const Out<2> gflat{take(q * d), {q, d}};
     const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
-                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, A}, {nullptr, {none, d, d}}};
+                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}}, A}, {nullptr, {none, d, d}}};
     const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
     const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
     const int64_t bad = loglik_group(chain, data, true, slopes, out, value);

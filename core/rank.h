@@ -31,24 +31,29 @@ inline namespace AFA_LEVEL {
 
 // Roundings by which h n may differ from 0 before it counts as seen, beyond the bound itself.
 constexpr double RANK = 32.0;
+// What is seen by this many times the unit in which its rounding is counted is seen clearly: nine digits stand.
+constexpr double CLEAR = 1e-9;
+// What has decayed to this share of others is left to them.
+constexpr double UNDECAYED = 1e-3;
 inline double rank_rounding() { return RANK * EPS; }
 // A block along which a direction has decayed by this much, by fifty decades, has forgotten it.
 constexpr double DECAYED = 1e-50;
 inline double rank_decayed() { return DECAYED; }
 
 // Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
-// rate, 1/time: the norm of A in these units; A (d, d) itself (both 0 for steps F that are given as they are).
+// rate, 1/time: the norm of A in these units; growth, 1/time: the largest of the mean growth rates, tr A / size, of its block and of those
+// that it drives; A (d, d) itself (the last three 0 for steps F that are given as they are).
 struct ComponentSizes {
     Index<1> block;
-    In<1> unit, rate;
+    In<1> unit, rate, growth;
     In<2> A;
-    template <class Visit> void members(Visit&& visit) { visit(block, unit, rate, A); }
+    template <class Visit> void members(Visit&& visit) { visit(block, unit, rate, growth, A); }
 };
-constexpr const char* SIZES = "block(d)<d unit(d) rate(d) A(d,d) ";
+constexpr const char* SIZES = "block(d)<d unit(d) rate(d) growth(d) A(d,d) ";
 
 // `ComponentSizes` of dynamics A (d, d), or of transitions that are given: blocks by reachability, units by balancing
 // each block (Osborne, J. ACM 7 (1960) 338-345, all components at once by half a step each).
-inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> unit, Out<1> rate) {
+inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> unit, Out<1> rate, Out<1> growth) {
     const int d = static_cast<int>(A.shape[0]);
     Scratch<double, 0> size(d * d), reachable(d * d), factor(d);
     for (int i = 0; i < d; i++)
@@ -60,7 +65,7 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
         for (int i = 0; i < d; i++)
             for (int j = 0; j < d; j++) reachable[i * d + j] = larger(reachable[i * d + j], reachable[i * d + k] * reachable[k * d + j]);
     for (int i = 0; i < d; i++) {
-        unit[i] = 1.0, rate[i] = 0.0;
+        unit[i] = 1.0, rate[i] = growth[i] = 0.0;
         int64_t first = 0;
         while (reachable[i * d + first] == 0.0 || reachable[first * d + i] == 0.0) first++;
         block[i] = first;
@@ -89,6 +94,17 @@ inline void component_sizes(In<2> A, bool given, View<int64_t, 1> block, Out<1> 
                 if (block[k] == block[i]) row += size[j * d + k];
             rate[i] = larger(rate[i], row);
         }
+    for (int i = 0; i < d; i++) {                                            // work space: of the block alone
+        double trace = 0.0, members = 0.0;
+        for (int j = 0; j < d; j++)
+            if (block[j] == block[i]) trace += A.row(j)[j], members += 1.0;
+        factor[i] = trace / members;
+    }
+    for (int i = 0; i < d; i++) {
+        growth[i] = factor[i];
+        for (int j = 0; j < d; j++)
+            if (reachable[j * d + i] != 0.0) growth[i] = larger(growth[i], factor[j]);
+    }
 }
 
 // What rounding may have done to an answer: barely, the largest relative rounding of what determines a direction; hidden, by how
@@ -103,8 +119,11 @@ struct RoundingMeasures {
 struct DiffuseDirections {
     int d, q, first = 0;
     bool scaled = false;                     // only the direction counts, never its size: see `forget`
+    const double* growth = nullptr;          // (d): see `ComponentSizes`; where nobody says, directions are all alike
+    bool oblique = false;                    // whether they need not stay orthonormal in terms of those they have come from
     double steps = 0;                        // k
     Scratch<double, 0> N, Omega, peak, late; // (q, d), (q, d, d), (q, d): the largest that an entry of N has been, and (q, d)
+    Scratch<double, 0> start;                // (q, q): directions, as rows, in terms of those they have come from
     Scratch<double, 0> w, noise, below;      // (q): h n, its rounding in EPS, and |h n| where that is all it shows
     Scratch<double, 0> own;                  // (q): the rounding without that of stamps
     Scratch<double, 0> hidden;               // (q): the largest |h n| that counted as 0, in standard deviations of the observation
@@ -114,7 +133,7 @@ struct DiffuseDirections {
     Scratch<double, 0> grown;                // (q): where directions are scaled, the logarithm of what a step has made of their size
 
     DiffuseDirections(int64_t d_, int64_t q_)
-        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), late(q_ * d_), w(q_), noise(q_), below(q_), own(q_), hidden(q_),
+        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), late(q_ * d_), start(q_ * q_), w(q_), noise(q_), below(q_), own(q_), hidden(q_),
           added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_), grown(q_) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
@@ -124,6 +143,7 @@ struct DiffuseDirections {
         std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
         std::memcpy(&peak[0], &from.peak[0], sizeof(double) * static_cast<size_t>(q * d));
         std::memcpy(&late[0], &from.late[0], sizeof(double) * static_cast<size_t>(q * d));
+        std::memcpy(&start[0], &from.start[0], sizeof(double) * static_cast<size_t>(q * q));
         std::memcpy(&hidden[0], &from.hidden[0], sizeof(double) * static_cast<size_t>(q));
     }
 };
@@ -132,6 +152,7 @@ struct DiffuseDirections {
 inline void begin_diffuse(const double* D, DiffuseDirections& diffuse) {
     const int d = diffuse.d;
     diffuse.first = 0, diffuse.steps = 0;
+    for (int j = 0; j < diffuse.q * diffuse.q; j++) diffuse.start[j] = j % (diffuse.q + 1) == 0 ? 1.0 : 0.0;
     for (int j = 0; j < diffuse.q; j++) {
         diffuse.hidden[j] = 0.0;
         for (int i = 0; i < d; i++) {
@@ -141,6 +162,13 @@ inline void begin_diffuse(const double* D, DiffuseDirections& diffuse) {
             for (int l = 0; l < d; l++) diffuse.error(j)[i * d + l] = i == l ? x * x : 0.0;
         }
     }
+}
+
+// Tell open directions apart by how fast they grow, where not all do so alike; growth without data: they do not, and are not told apart.
+inline void tell_apart(DiffuseDirections& diffuse, const ComponentSizes& sizes) {
+    diffuse.growth = nullptr, diffuse.oblique = sizes.growth.data == nullptr;
+    for (int64_t i = 1; !diffuse.oblique && i < sizes.growth.shape[0]; i++)
+        if (sizes.growth[i] != sizes.growth[0]) diffuse.growth = sizes.growth.data, diffuse.oblique = true;
 }
 
 inline bool is_identity(const double* F, int d) {
@@ -201,6 +229,17 @@ inline double most_left(const ComponentSizes& sizes, const double* n, const doub
         if (before > 0.0) most = larger(most, now / before);
     }
     return most < 1.0 ? most : 1.0;
+}
+
+// Whether h sees of a direction n hardly any but components that have decayed beside others.
+inline bool sees_decayed(const double* h, const double* n, const double* peak, int d) {
+    double shown = 0.0, most = 0.0;
+    for (int i = 0; i < d; i++) {
+        const double left = peak[i] > 0.0 ? std::fabs(n[i]) / peak[i] : 0.0;
+        most = larger(most, left);
+        if (h[i] != 0.0) shown = larger(shown, left);
+    }
+    return shown < UNDECAYED * most;
 }
 
 // Set to 0 the blocks along which a direction n has decayed to nothing, counted in the components' units: within a block what was
@@ -389,16 +428,82 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
     }
 }
 
+// (u, v) <- (c u + back v, c v - s u), n numbers each: a rotation where back = s.
+inline void move_pair(double* u, double* v, int n, double c, double back, double s) {
+    for (int i = 0; i < n; i++) {
+        const double x = u[i], y = v[i];
+        u[i] = c * x + back * y, v[i] = c * y - s * x;
+    }
+}
+
+// log of the volume that the directions from `first` on span in those that they have come from, which are orthonormal: 0 as long as
+// all turns were rotations. With C = L U by complete pivoting, L of unit diagonal: |U_11| |I, Y|, Y = U_11^-1 U_12 of moderate size.
+inline double log_volume(const DiffuseDirections& diffuse) {
+    const int q = diffuse.q, r = q - diffuse.first;
+    if (!diffuse.oblique) return 0.0;
+    Scratch<double, 0> C(r * q), square(r * r);
+    std::memcpy(&C[0], &diffuse.start[diffuse.first * q], sizeof(double) * static_cast<size_t>(r * q));
+    double sum = 0.0;
+    for (int k = 0; k < r; k++) {
+        int row = k, column = k;
+        for (int i = k; i < r; i++)
+            for (int j = k; j < q; j++)
+                if (std::fabs(C[i * q + j]) > std::fabs(C[row * q + column])) row = i, column = j;
+        for (int j = 0; j < q; j++) std::swap(C[k * q + j], C[row * q + j]);
+        for (int i = 0; i < r; i++) std::swap(C[i * q + k], C[i * q + column]);
+        const double pivot = C[k * q + k];
+        sum += std::log(std::fabs(pivot));
+        for (int j = k; j < q; j++) C[k * q + j] /= pivot;
+        for (int i = 0; i < r; i++) {                                        // Gauss-Jordan: rows above too
+            const double share = C[i * q + k];
+            for (int j = k; i != k && j < q; j++) C[i * q + j] -= share * C[k * q + j];
+        }
+    }
+    for (int i = 0; i < r * r; i++) square[i] = 0.0;
+    add_product_t(&C[0], &C[0], 1.0, &square[0], r, q, r);                   // I + Y Y^T
+    return r > 0 ? sum + 0.5 * cholesky(&square[0], 0.0, &square[0], r) : 0.0;
+}
+
+// How fast direction j may grow: the largest growth of a component in which it is more than rounding.
+inline double growth_of(DiffuseDirections& diffuse, int j) {
+    if (diffuse.growth == nullptr) return 0.0;
+    double most = -HUGE_VAL;
+    for (int i = 0; i < diffuse.d; i++)
+        if (std::fabs(diffuse.direction(j)[i]) > rounding(diffuse, j, i)) most = larger(most, diffuse.growth[i]);
+    return most;
+}
+// The direction that h closes: of those that are seen clearly and have not decayed much more than others, those that decay fastest, so that
+// nothing slower is left in what decays as they do, where it would hide it soon; of these, or if there are none, the clearest one.
+inline int direction_to_close(const double* h, DiffuseDirections& diffuse) {
+    const int first = diffuse.first;
+    int best = first;
+    double least = HUGE_VAL, most = -1.0, largest = 0.0;
+    double* share = &diffuse.grown[0];                                       // of h n before anything decayed
+    for (int j = first; j < diffuse.q; j++) {
+        double whole = 0.0;
+        for (int i = 0; i < diffuse.d; i++) whole += std::fabs(h[i]) * diffuse.peak[j * diffuse.d + i];
+        share[j] = whole > 0.0 ? std::fabs(diffuse.w[j]) / whole : 0.0;
+        largest = larger(largest, share[j]);
+    }
+    for (int j = first; j < diffuse.q; j++) {
+        const double clear = std::fabs(diffuse.w[j]) / diffuse.noise[j];
+        const double growth = clear > CLEAR && share[j] > UNDECAYED * largest ? growth_of(diffuse, j) : HUGE_VAL;
+        if (diffuse.w[j] == 0.0 || growth > least || (growth == least && !(clear > most))) continue;
+        best = j, least = growth, most = clear;
+    }
+    return best;
+}
+
 // After `observes` saw something: turn the open directions so that the first one alone is seen by h, and close it.
 //
 // turn(j, l, cos, back, sin, angle_error) is called for every change (n_j, n_l) <- (cos n_j + back n_l, cos n_l - sin n_j), so that what
-// else is counted along these directions follows: rotations, back = sin, and then a shear of each other direction, back = 0, by what h
-// still shows of it, which is only rounding and small beside n_1, but may not be beside n_l (where directions are scaled, of those
-// alone that no rotation has turned). angle_error: how far rounding may have turned it.
+// else is counted along these directions follows: rotations of those that grow alike, back = sin, and then a shear of each other
+// direction, back = 0, by what h shows of it: of one turned only rounding, which is small beside n_1 but may not be beside n_l (where
+// directions are scaled, of those alone that no rotation has turned). angle_error: how far rounding may have turned it.
 // What h would show of the errors of the others has been turned away: n -> Pi n, Pi = I - n_1 h / (h n_1). Returns h n_1.
 template <class Turn> inline double close_direction(const double* h, DiffuseDirections& diffuse, Turn turn) {
     const int d = diffuse.d, first = diffuse.first;
-    double *w = &diffuse.w[0], *noise = &diffuse.noise[0], *own = &diffuse.own[0];
+    double *w = &diffuse.w[0], *own = &diffuse.own[0];
     for (int i = first * d; i < diffuse.q * d; i++) diffuse.turned[i] = 0.0;
     auto move = [&](int j, double c, double back, double s, double angle_error) {
         double *a = diffuse.direction(first), *b = diffuse.direction(j), *p = &diffuse.peak[first * d], *r = &diffuse.peak[j * d];
@@ -418,18 +523,18 @@ template <class Turn> inline double close_direction(const double* h, DiffuseDire
         const double most = diffuse.hidden[first];
         diffuse.hidden[first] = std::fabs(c) * most + std::fabs(back) * diffuse.hidden[j];
         diffuse.hidden[j] = std::fabs(c) * diffuse.hidden[j] + std::fabs(s) * most;
+        move_pair(&diffuse.start[first * diffuse.q], &diffuse.start[j * diffuse.q], diffuse.q, c, back, s);
         turn(first, j, c, back, s, angle_error);
     };
-    int clearest = first;
-    for (int j = first + 1; j < diffuse.q; j++)
-        if (std::fabs(w[j]) * noise[clearest] > std::fabs(w[clearest]) * noise[j]) clearest = j;
+    const int clearest = direction_to_close(h, diffuse);
     if (clearest != first) {                                                 // the clearest one first: angles are exact
         move(clearest, 0.0, 1.0, 1.0, 0.0);
         std::swap(w[first], w[clearest]);
         std::swap(own[first], own[clearest]);
     }
+    const double growth = growth_of(diffuse, first);
     for (int j = first + 1; j < diffuse.q; j++) {
-        if (w[j] == 0.0) continue;
+        if (w[j] == 0.0 || growth_of(diffuse, j) != growth) continue;
         const double x = j == clearest ? -w[j] : w[j];                       // an exchange changed its sign
         const double length = std::hypot(w[first], x), c = w[first] / length, s = x / length;
         const double angle_error = RANK * EPS * (std::fabs(c) * own[j] + std::fabs(s) * own[first]) / length;

@@ -89,8 +89,8 @@ class Paths(NamedTuple):
 
     Of each: root L (n, d, d) and flat directions M (n, q, d) by columns, mean m (n, d),
     T (n, q, q), s (n, q), error (n, q, d, d), peak and late (n, q, d) of open directions after so
-    many steps (n,), doubt (n, q, 3), what rounding may do to each, and rank (n,) of the directions
-    seen, -1 once none is left.
+    many steps (n,), doubt (n, q, 3), what rounding may do to each, start (n, q, q), what they have
+    come from, and rank (n,) of the directions seen, -1 once none is left.
     """
 
     L: NDArray[np.float64]
@@ -103,6 +103,7 @@ class Paths(NamedTuple):
     late: NDArray[np.float64]
     steps: NDArray[np.float64]
     doubt: NDArray[np.float64]
+    start: NDArray[np.float64]
     rank: NDArray[np.int64]
 
 

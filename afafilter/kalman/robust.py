@@ -56,7 +56,7 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
         dropped = w[:, o] == 0
         seen = ~np.isnan(z[:, o]) & ~dropped[:, None]
         scale = 1.0 / np.where(dropped, 1.0, w[:, o])
-        if recursions.update_all(chain, o, z, seen, scale, state, loglik, measures):
+        if recursions.update_all(chain, o, z, seen, scale, line.sizes, state, loglik, measures):
             raise_singular(chain, k)
     return w, rounds
 
@@ -67,12 +67,13 @@ def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     d, q = D.shape
     error = np.zeros((q, d, d))
     np.einsum("qii->qi", error)[:] = D.T**2
-    parts = (initial_root(cov0), mean0, D.T, np.zeros((q, q)), np.zeros(q), error, np.abs(D.T))
+    T, s, start = np.zeros((q, q)), np.zeros(q), np.eye(q)
+    parts = (initial_root(cov0), mean0, D.T, T, s, error, np.abs(D.T), start)
     copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
-    L, m, M, T, s, error, peak = copies
+    L, m, M, T, s, error, peak, start = copies
     late, steps, count = np.zeros(peak.shape), np.zeros(n), np.full(n, 0 if q else -1, np.int64)
     doubt = np.zeros((n, q, 3))
-    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, count)
+    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, start, count)
 
 
 def reweight(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:

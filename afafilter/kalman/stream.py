@@ -153,7 +153,7 @@ class KalmanStream:
             used = seen & (w > 0)
             scale = np.array([1.0 / w if w > 0 else 1.0])
         if used.any() and recursions.update_all(
-            chain, 0, row, used, scale, state, loglik, self._doubts
+            chain, 0, row, used, scale, self._sizes, state, loglik, self._doubts
         ):
             raise_singular(chain, 0)
         self._warn()
@@ -279,7 +279,7 @@ class KalmanStream:
         """
         stream = cls(model, **options)
         own = stream.state()
-        younger = {name: own[name] for name in ("doubt", "late")}
+        younger = {name: own[name] for name in ("doubt", "late", "start")}
         found = restored(younger | dict(state), own, {"times": (0, 2)})
         if len(found["times"]):
             stream.t, stream._node = (float(x) for x in found["times"])

@@ -179,7 +179,9 @@ def _sizes(A: Array, q: int, *, given: bool = False) -> ComponentSizes:
     if q:
         return component_sizes(A, given=given)
     d = A.shape[-1]
-    return ComponentSizes(np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros((d, d)))
+    return ComponentSizes(
+        np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros(d), np.zeros((d, d))
+    )
 
 
 def _origin(system: System, first: float) -> float:

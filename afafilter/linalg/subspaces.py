@@ -31,13 +31,15 @@ class ComponentSizes(NamedTuple):
     """How exact a transition is, by component of the state.
 
     block (d,) number of the strongly connected block; unit (d,) scale of the component at which its
-    block of A is balanced; rate (d,) norm of that balanced block, 1/time, and A (d, d) itself, 0
-    where transitions are given and not computed.
+    block of A is balanced; rate (d,) norm of that balanced block, growth (d,) largest mean growth
+    rate of the block and what it drives, both 1/time, and A (d, d) itself; these three are 0 where
+    transitions are given and not computed.
     """
 
     block: NDArray[np.int64]
     unit: Array
     rate: Array
+    growth: Array
     A: Array
 
 
@@ -46,11 +48,12 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
 
     A stack (k, d, d) counts with the largest size of each entry.
     """
-    size = np.ascontiguousarray(np.abs(A).reshape(-1, *A.shape[-2:]).max(axis=0))
-    d = len(size)
-    block, unit, rate = np.empty(d, np.int64), np.empty(d), np.empty(d)
-    core.component_sizes(size, given, block, unit, rate)
-    return ComponentSizes(block, unit, rate, np.zeros((d, d)) if given else np.array(A, order="C"))
+    stack = np.asarray(A).reshape(-1, *A.shape[-2:])
+    A = np.abs(stack).max(axis=0) if given else np.array(stack[0], order="C")
+    d = len(A)
+    block, unit, rate, growth = np.empty(d, np.int64), np.empty(d), np.empty(d), np.empty(d)
+    core.component_sizes(A, given, block, unit, rate, growth)
+    return ComponentSizes(block, unit, rate, growth, np.zeros((d, d)) if given else A)
 
 
 def balanced_units(sizes: ComponentSizes, C: Array, R: Array) -> Array:
