@@ -26,12 +26,14 @@ Run = Callable[[], Arrays]
 OURS = "afafilter"
 BEFORE = ", before"
 """Ends the name of a library of ours that an earlier commit provides."""
+ROUNDING = 1e-10
+"""What an earlier commit may differ by where libraries must agree exactly."""
 LACKS = ("AttributeError", "ImportError", "ModuleNotFoundError", "TypeError")
 """What calls end with that a commit does not have."""
 ROUNDS = 5
 """Fewest rounds; every round holds at least one timed run of each library."""
 SLOW = 2.0
-"""Seconds: a peer that takes longer is timed in one round, ours in two."""
+"""Seconds: what takes longer is timed in one round, this version of ours in two."""
 
 
 def estimates(call: Callable[[], Any]) -> Run:
@@ -212,10 +214,13 @@ def difference(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
 def entrants(task: Task, case: Case, before: Before | None) -> Iterator[tuple[Library, Outcome]]:
     """The libraries of a case, each of ours followed by what it was before."""
     for library in map(task.library, case.libraries):
-        told: dict[str, Any] = {"note": library.note, "tolerance": library.tolerance}
-        yield library, Outcome(library.name, library.version, **told)
+        note, tolerance = library.note, library.tolerance
+        yield library, Outcome(library.name, library.version, note=note, tolerance=tolerance)
         if library.module is None and before is not None:
-            yield library, Outcome(library.name + BEFORE, before.commit, **told)
+            if tolerance is not None:
+                tolerance = max(tolerance, ROUNDING)
+            name = library.name + BEFORE
+            yield library, Outcome(name, before.commit, note=note, tolerance=tolerance)
 
 
 def run_case(
@@ -240,7 +245,7 @@ def run_case(
         for library, out in entrants(task, case, before):
             name = out.library
             outcomes[name] = out
-            ours |= {name} if library.module is None else set()
+            ours |= {name} if library.module is None and name == library.name else set()
             if out.version is None:
                 out.status = "absent"
                 continue
@@ -256,10 +261,10 @@ def run_case(
                 got = dict(np.load(saved))
                 if task.reduce is not None:
                     got = task.reduce(got, inputs, case.params)
-                if library.tolerance is not None:
+                if out.tolerance is not None:
                     reference = got if reference is None else reference
                     out.error = difference(got, reference)
-                    if not out.error <= library.tolerance:
+                    if not out.error <= out.tolerance:
                         out.status = "differs"
             except (RuntimeError, ValueError) as failure:
                 lacks = earlier is not None and str(failure).startswith(LACKS)
@@ -273,8 +278,10 @@ def run_case(
         if case.rounds:
             _time(workers, outcomes, ours, seconds, min(case.rounds, rounds))
         for name, worker in workers.items():
-            if case.memory and outcomes[name].status == "ok":
-                outcomes[name].memory = worker.ask("memory")["bytes"]
+            out = outcomes[name]
+            slow = name.endswith(BEFORE) and min(out.times, default=0.0) > SLOW
+            if case.memory and out.status == "ok" and not slow:
+                out.memory = worker.ask("memory")["bytes"]
             worker.close()
     for name, out in outcomes.items():
         if out.times:

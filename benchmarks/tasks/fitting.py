@@ -38,9 +38,11 @@ def inputs(params: Params) -> Arrays:
 
 def ours(inputs: Arrays, params: Params) -> Run:
     """fit with the family of the series, fit_each for many."""
-    from afafilter import families, fit, fit_each
+    from afafilter import families, fit
 
     def run_each() -> Arrays:
+        from afafilter import fit_each
+
         found = fit_each(families.brownian() + families.noise(), inputs["t"], inputs["z"])
         return {"loglik": found.loglik, "params": found.params, "std_errors": found.std_errors}
 
