@@ -36,6 +36,7 @@ from afafilter._base.tables import (
     library,
     read_table,
     stamps_of,
+    time_column,
     values_of,
 )
 from afafilter._base.time_scales import warn_if_apart
@@ -73,7 +74,8 @@ def takes_tables(function: F) -> F:
     ) -> Any:
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
-        refuse_other_times(options.get("obs_cov"), t, z)
+        refuse_other_times(options.get("obs_cov"), t, z, "obs_cov")
+        refuse_other_times(None if t is None else z, t, z, "z")
         said = str(time_unit or getattr(model, "time_unit", ""))
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
             return _united(function(model, t, z, *more, **options), said)
@@ -141,19 +143,30 @@ def _refuse_unread(value: Any, name: str) -> None:
         )
 
 
-def refuse_other_times(noise: Any, t: Any, z: Any) -> None:
-    """ValueError where measurement covariances are labelled by other times than the data."""
-    if library(noise) != "xarray" or not noise.dims or noise.dims[0] not in noise.indexes:
+def refuse_other_times(value: Any, t: Any, z: Any, name: str) -> None:
+    """ValueError where an xarray object beside the times t is labelled by others.
+
+    Labels are an index of dates where t holds dates, of numbers where t holds numbers: of any
+    dimension that is the time by its kind or name, else of the first (an array of one dimension,
+    covariances (T, p, p)).
+    """
+    if value is None or library(value) != "xarray" or not getattr(value, "indexes", None):
         return
-    own = noise.indexes[noise.dims[0]]
+    kinds = {str(d): value.indexes[d].dtype.kind if d in value.indexes else "" for d in value.dims}
+    place = time_column(kinds)
+    alone = place is None and (len(kinds) == 1 or name != "z")
+    own = value.indexes.get(value.dims[0 if alone else place or 0])
+    ordered = name != "z" or (own is not None and own.is_monotonic_increasing)
+    if own is None or (place is None and not alone) or not ordered:
+        return  # z in disorder is refused where it is read
     labels = next(iter(t.indexes.values()), own) if hasattr(t, "indexes") else t
     labels = np.asarray(t.index if z is None and library(t) == "pandas" else labels)
-    kinds = own.dtype.kind, labels.dtype.kind
-    alike = kinds == ("M", "M") or all(kind in "iuf" for kind in kinds)
+    of = own.dtype.kind, labels.dtype.kind
+    alike = of == ("M", "M") or all(kind in "iuf" for kind in of)
     if alike and labels.shape == own.shape and not (labels == own.to_numpy()).all():
         raise ValueError(
-            "obs_cov is labelled by other times than the data: give it in the order of the "
-            "data, or pass obs_cov.to_numpy() to take it row by row"
+            f"{name} is labelled by other times than the data: give it in the order of the "
+            f"data, or pass {name}.to_numpy() to take it row by row"
         )
 
 

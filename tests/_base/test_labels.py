@@ -95,3 +95,24 @@ def test_noise_labelled_by_other_times_is_refused() -> None:
         assert a.kalman_filter(MODEL, t, z, obs_cov=own).loglik == wanted
         with pytest.raises(ValueError, match="labelled by other times"):
             a.kalman_filter(MODEL, t, z, obs_cov=other)
+
+
+def test_observations_labelled_by_other_times_are_refused() -> None:
+    plain = a.kalman_filter(MODEL, T, Z).loglik
+    dates = np.datetime64("2024-01-01") + np.arange(N) * np.timedelta64(1, "D")
+    wanted = a.kalman_filter(MODEL, dates, Z).loglik
+    paths = np.stack([Z, Z])
+    for t in (dates, pd.DatetimeIndex(dates), T):
+        later = t + np.timedelta64(366, "D") if np.asarray(t).dtype.kind == "M" else t + 5
+        for z, dims in ((Z, ("time",)), (Z, ("row",)), (paths[..., None], ("path", "time", "c"))):
+            place = dims.index("time") if "time" in dims else 0
+            own, other = (
+                xr.DataArray(z, coords={dims[place]: np.asarray(s)}, dims=dims) for s in (t, later)
+            )
+            assert np.allclose(
+                a.kalman_filter(MODEL, t, own).loglik, wanted if t is not T else plain
+            )
+            with pytest.raises(ValueError, match="z is labelled by other times"):
+                a.kalman_filter(MODEL, t, other)
+    free = xr.DataArray(Z, coords={"time": dates}, dims="time")  # dates beside numbers say nothing
+    assert a.kalman_filter(MODEL, T, free).loglik == plain
