@@ -69,10 +69,13 @@ def filtered(
     z: ArrayLike | None,
     query_times: ArrayLike | None,
     spread: Callable[[Cloud], Prediction],
-    keep: Callable[[Cloud, int], Cloud],
+    keep: Callable[[Cloud], Cloud],
     label: str,
 ) -> Estimate:
-    """Filter: `spread` before a step and `keep` after it make the difference between filters."""
+    """Filter: `spread` over the modes before a step and what to `keep` make the difference.
+
+    Queries move the whole cloud: what `keep` drops is missing from the next step alone.
+    """
     first = model.models[0]
     inputs = checked_inputs(first, t, z, None, query_times)
     grid, asked, paths, lead = inputs.grid, inputs.asked, inputs.paths, inputs.z.shape[:-2]
@@ -108,12 +111,12 @@ def filtered(
         )
     for k in range(start, T):
         here = between[used[between] == k]
-        if k + 1 < T or len(here):
-            moved = spread(keep(now, k + 1))
-        for q in here:
-            ahead[q] = _moved(model, moved, float(asked[q] - grid[k]))
+        if len(here):
+            moved = spread(now)
+            for q in here:
+                ahead[q] = _moved(model, moved, float(asked[q] - grid[k]))
         if k + 1 < T:
-            prior = _predict(modes, k + 1, moved)
+            prior = _predict(modes, k + 1, spread(keep(now)))
             now = report(k + 1, *_update(modes, k + 1, prior, paths[:, k + 1]))
     if query_times is not None:
         laws = [ahead.get(q, (mean[:, k], cov[:, k])) for q, k in enumerate(used)]

@@ -78,14 +78,7 @@ def imm_filter(
     switching = _switching(model, outlier_rate, outlier_scale, outlier_length)
     logP, M = log_of(switching.switching), len(switching.models)
 
-    def mix(now: Cloud) -> Prediction:
-        # c_j = sum_i p_ij mu_i;  mu_{i|j} = p_ij mu_i / c_j
-        joint = now.logw[:, None, :] + logP.T  # (n, j, i)
-        logc, share = normalised(joint)
-        mean, cov = collapse(share, now.mean[:, None], now.cov[:, None])
-        return logc[:, None], mean[:, None], cov[:, None]
-
-    def keep(cloud: Cloud, k: int) -> Cloud:
+    def merged(cloud: Cloud) -> Cloud:
         """One Gaussian for each last mode."""
         if cloud.logw.shape[1] == M:
             return cloud
@@ -94,7 +87,15 @@ def imm_filter(
         mean, cov = collapse(share, cloud.mean[:, None], cloud.cov[:, None])
         return Cloud(logw, mean, cov, np.broadcast_to(np.arange(M), logw.shape))
 
-    return filtered(switching, t, z, query_times, mix, keep, "IMM")
+    def mix(cloud: Cloud) -> Prediction:
+        # c_j = sum_i p_ij mu_i;  mu_{i|j} = p_ij mu_i / c_j
+        now = merged(cloud)
+        joint = now.logw[:, None, :] + logP.T  # (n, j, i)
+        logc, share = normalised(joint)
+        mean, cov = collapse(share, now.mean[:, None], now.cov[:, None])
+        return logc[:, None], mean[:, None], cov[:, None]
+
+    return filtered(switching, t, z, query_times, mix, lambda cloud: cloud, "IMM")
 
 
 @takes_tables
@@ -159,7 +160,7 @@ def particle_filter(
     def branch(now: Cloud) -> Prediction:
         return now.logw[:, :, None] + logP[now.mode], now.mean[:, :, None], now.cov[:, :, None]
 
-    def keep(cloud: Cloud, k: int) -> Cloud:
+    def keep(cloud: Cloud) -> Cloud:
         return _survivors(cloud, size, stream.random(len(cloud.logw)))
 
     return filtered(switching, t, z, query_times, branch, keep, "particles")

@@ -99,7 +99,7 @@ def chain_arguments(T=3, d=1, q=1):
         tables,
         one,  # obs, cfg, H, off, R
     )
-    sizes = np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros((d, d))
+    sizes = np.zeros(d, np.int64), np.ones(d), np.zeros(d), np.zeros(d), np.zeros((d, d))
     return [
         chain,
         np.arange(3.0),
