@@ -13,9 +13,8 @@
 namespace afa {
 inline namespace AFA_LEVEL {
 
-// e^{-x}; e^-300 of a state is dropped: its successors would be subnormal.
-inline double fading(double x) { return x < 300.0 ? std::exp(-x) : 0.0; }
-inline std::complex<double> fading(std::complex<double> x) { return x.real() < 300.0 ? std::exp(-x) : 0.0; }
+// e^-300 of a state is dropped: its successors would be subnormal.
+constexpr double FADED = 300.0;
 
 // States (D, K) and factors (K,), real and imaginary parts apart, padded by zeros to whole registers.
 template <class C> struct Lines {
@@ -34,9 +33,26 @@ template <class C> struct Lines {
         if constexpr (COMPLEX) return {re[row * padded + k], im[row * padded + k]};
         else return re[row * padded + k];
     }
-    // e^{-(rates + rate) dt}, both exponents together: either may be out of range by itself
-    void set_fading(View<const C, 1> rates, double rate, double dt) {
-        for (int64_t k = 0; k < K; k++) set(0, k, fading((rates[k] + rate) * dt));
+    // e^{-i Im(rates) dt}; nothing where rates are real
+    void set_turns(const Lines& rates, double dt) {
+        for (int64_t k = 0; COMPLEX && k < K; k++) re[k] = std::cos(rates.im[k] * dt), im[k] = -std::sin(rates.im[k] * dt);
+    }
+    // e^{-(rates + rate) dt}, both exponents together: either may be out of range by itself; 0 where they exceed `faded`
+    void set_decays(const Lines& rates, const Lines& turns, double rate, double dt, double faded) {
+        constexpr int N = LANES<double>;
+        using V = Vec<double, N>;
+        for (int64_t k = 0; k < padded; k += N) {
+            const V x = (load<N>(&rates.re[k]) + rate) * dt, size = where_positive(V(faded - x), exp_of(V(-x)), V{});
+            if constexpr (COMPLEX) {
+                store<N>(&re[k], V(size * load<N>(&turns.re[k])));
+                store<N>(&im[k], V(size * load<N>(&turns.im[k])));
+            } else store<N>(&re[k], size);
+        }
+        for (int64_t k = K; k < padded; k++) set(0, k, 0.0);
+    }
+    // row 0 times that of others
+    void multiply(const Lines& other) {
+        for (int64_t k = 0; k < padded; k++) set(0, k, get(0, k) * other.get(0, k));
     }
     // row = factor row + entry
     void advance(int64_t row, const Lines& factor, double entry) {
@@ -73,33 +89,41 @@ double sweep(View<const C, 1> rates, View<const C, 1> coefs, double num_rate, do
              In<2> signal, In<1> t_query, Index<1> visible, double clock, View<C, 2> num, View<C, 1> den, Out<2> num_out,
              Out<1> den_out) {
     const int64_t K = rates.shape[0], D = num.shape[0];
-    Lines<C> states(D + 1, K), num_step(1, K), den_step(1, K), ahead(1, K);   // last state: the denominator's
-    if (!states.is_there() || !num_step.is_there() || !den_step.is_there() || !ahead.is_there()) return NAN;
-    for (int64_t c = 0; c <= D; c++)
-        for (int64_t k = 0; k < K; k++) states.set(c, k, c < D ? num.row(c)[k] : den[k]);
+    Lines<C> states(D + 1, K), s(1, K), c(1, K), turns(1, K);   // the last state is the denominator's
+    Lines<C> num_step(1, K), den_step(1, K), ahead(1, K);
+    for (const Lines<C>* of : {&states, &s, &c, &turns, &num_step, &den_step, &ahead})
+        if (!of->is_there()) return NAN;
+    for (int64_t k = 0; k < K; k++) s.set(0, k, rates[k]), c.set(0, k, coefs[k]);
+    for (int64_t i = 0; i <= D; i++)
+        for (int64_t k = 0; k < K; k++) states.set(i, k, i < D ? num.row(i)[k] : den[k]);
     double known = -1.0;
     int64_t o = 0;
     for (int64_t q = 0; q < t_query.shape[0]; q++) {
         for (; o < visible[q]; o++) {
             const double dt = t[o] - clock;
-            if (dt != known) num_step.set_fading(rates, num_rate, dt), den_step.set_fading(rates, den_rate, dt);
+            if (dt != known) {
+                turns.set_turns(s, dt);
+                num_step.set_decays(s, turns, num_rate, dt, FADED);
+                den_step.set_decays(s, turns, den_rate, dt, FADED);
+            }
             known = dt;
-            for (int64_t c = 0; c < D; c++) states.advance(c, num_step, weight[o] * signal.row(o)[c]);
+            for (int64_t i = 0; i < D; i++) states.advance(i, num_step, weight[o] * signal.row(o)[i]);
             states.advance(D, den_step, weight[o]);
             clock = t[o];
         }
         // before the first observation nothing has come in, and factors would grow without bound
         const double dt = std::max(t_query[q] - clock, 0.0);
-        for (const bool of_num : {true, false}) {
-            const double rate = of_num ? num_rate : den_rate;
-            for (int64_t k = 0; k < K; k++) ahead.set(0, k, coefs[k] * (dt == 0.0 ? C(1) : std::exp(-(rates[k] + rate) * dt)));
-            if (!of_num) den_out[q] = states.answer(D, ahead);
+        if (dt != 0.0) turns.set_turns(s, dt);
+        for (const bool of_num : {true, false}) {   // Re sum_k c_k e^{-(s_k + rate) dt} state_k
+            if (dt != 0.0) ahead.set_decays(s, turns, of_num ? num_rate : den_rate, dt, HUGE_VAL), ahead.multiply(c);
+            const Lines<C>& now = dt == 0.0 ? c : ahead;
+            if (!of_num) den_out[q] = states.answer(D, now);
             else
-                for (int64_t c = 0; c < D; c++) num_out.row(q)[c] = states.answer(c, ahead);
+                for (int64_t i = 0; i < D; i++) num_out.row(q)[i] = states.answer(i, now);
         }
     }
-    for (int64_t c = 0; c <= D; c++)
-        for (int64_t k = 0; k < K; k++) (c < D ? num.row(c)[k] : den[k]) = states.get(c, k);
+    for (int64_t i = 0; i <= D; i++)
+        for (int64_t k = 0; k < K; k++) (i < D ? num.row(i)[k] : den[k]) = states.get(i, k);
     return clock;
 }
 

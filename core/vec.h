@@ -148,6 +148,26 @@ template <class V> AFA_INLINE V log_of(V x) {
     }
 }
 
+// e^x, lane by lane, to about an ulp.
+//
+// x = n log 2 + r, |r| <= log(2) / 2: e^x = 2^n (1 + r + r^2 / 2! + ... + r^13 / 13!). 2^n is added to the exponent's bits.
+template <class V> AFA_INLINE V exp_of(V x) {
+    if constexpr (std::is_same_v<V, double>) return std::exp(x);
+    else {
+        using Bits = Vec<uint64_t, lanes_of<V>>;
+        constexpr double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45, WHOLE = 0x1.8p52;
+        const V shifted = x * 1.4426950408889634 + WHOLE, n = shifted - WHOLE, r = (x - n * LN2_HIGH) - n * LN2_LOW;
+        V sum = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+        for (const double c : {39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0})
+            sum = sum * r + 1.0 / c;
+        const V y = 1.0 + (r + r * r * sum);
+        if (__builtin_expect(all_between(x, -700.0, 700.0), 1))
+            return reinterpret_cast<V>(reinterpret_cast<Bits>(y) + (reinterpret_cast<Bits>(shifted) << 52));
+        for (int l = 0; l < lanes_of<V>; l++) x[l] = std::exp(x[l]);
+        return x;
+    }
+}
+
 // ---------------------------------------------------------------- memory
 
 template <int N, class T> AFA_INLINE Vec<T, N> load(const T* p) {
