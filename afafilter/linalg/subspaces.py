@@ -49,7 +49,7 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
     A stack (k, d, d) counts with the largest size of each entry.
     """
     stack = np.asarray(A).reshape(-1, *A.shape[-2:])
-    A = np.ascontiguousarray(np.abs(stack).max(axis=0) if given else stack[0])
+    A = np.array(np.abs(stack).max(axis=0) if given else stack[0], order="C")  # aligned, too
     d = len(A)
     block, unit, rate, growth = np.empty(d, np.int64), np.empty(d), np.empty(d), np.empty(d)
     core.component_sizes(A, given, block, unit, rate, growth)

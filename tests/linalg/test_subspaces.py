@@ -128,3 +128,15 @@ def test_a_mode_that_explodes_backwards_is_known_of_late():
         np.full(3, 2),
     )
     assert not found.components.any()
+
+
+def test_dynamics_at_odd_addresses_and_by_columns_are_read() -> None:
+    """Arrays that a worker unpacks lie anywhere; statsmodels stores by columns."""
+    A = np.array([[-1.0, 0.2], [0.1, -3.0]])
+    odd = np.frombuffer(b"x" + A.tobytes(), dtype=float, offset=1).reshape(2, 2)
+    assert not odd.flags.aligned
+    for given in (False, True):
+        wanted = component_sizes(A, given=given)
+        for other in (odd, np.asfortranarray(A), np.asfortranarray(A)[None]):
+            found = component_sizes(other, given=given)
+            assert all(np.array_equal(x, y) for x, y in zip(found, wanted, strict=True))
