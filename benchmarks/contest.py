@@ -256,8 +256,6 @@ def run_case(
                 worker.ask("load", inputs=str(data), params=dict(case.params))
                 answer = worker.ask("first", save=str(saved))
                 out.first = answer["seconds"]
-                if not case.rounds:
-                    out.times, out.cpu = [answer["seconds"]], [answer["cpu"]]
                 got = dict(np.load(saved))
                 if task.reduce is not None:
                     got = task.reduce(got, inputs, case.params)
@@ -272,6 +270,8 @@ def run_case(
             saved.unlink(missing_ok=True)
             if out.status == "ok":
                 workers[name] = worker
+                if not case.rounds:
+                    out.times, out.cpu = [answer["seconds"]], [answer["cpu"]]
             else:
                 worker.close()
             say(f"  {case.name}: {name}: {out.status}, first {out.first}, error {out.error}")

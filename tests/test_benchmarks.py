@@ -102,14 +102,16 @@ def kalman_filter(model, t, z):
     ("case", "status", "note"),
     [("kalman_filter", "differs", ""), ("adaptive_filter", "absent", "TypeError: 'NoneType'")],
 )
-def test_an_earlier_commit_is_run_beside_this_one(tmp_path, case, status, note):
+@pytest.mark.parametrize("rounds", [0, 1])  # 0: the first call is the one that is timed
+def test_an_earlier_commit_is_run_beside_this_one(tmp_path, case, status, note, rounds):
     """Its package, in its process, with these benchmarks; what it lacks is told apart."""
     (tmp_path / "afafilter").mkdir()
     (tmp_path / "afafilter" / "__init__.py").write_text(EARLIER)
     (tmp_path / "benchmarks.py").write_text("raise SystemExit('not these')")
     task = TASKS["small_calls"]
     setting = next(x for x in task.cases if x.name == case)
-    tiny = replace(setting, params={**setting.params, **task.tiny}, libraries=("afafilter",))
+    params = {**setting.params, **task.tiny}
+    tiny = replace(setting, params=params, libraries=("afafilter",), rounds=rounds)
     earlier = Before(tmp_path, sys.executable, "abc")
     now, old = run_case(task, tiny, 0.0, lambda line: None, 1, earlier)["outcomes"]
     assert (now["library"], now["status"], len(now["times"])) == ("afafilter", "ok", 1)
