@@ -146,23 +146,24 @@ def _refuse_unread(value: Any, name: str) -> None:
 def refuse_other_times(value: Any, t: Any, z: Any, name: str) -> None:
     """ValueError where an xarray object beside the times t is labelled by others.
 
-    Labels are an index of dates where t holds dates, of numbers where t holds numbers: of any
-    dimension that is the time by its kind or name, else of the first (an array of one dimension,
-    covariances (T, p, p)).
+    Labels are an index of dates where t holds dates, of numbers where t holds numbers: that of the
+    dimension which is the time by its kind or name, else of the first, if it can only be rows (an
+    array of one dimension, covariances (T, p, p)). An index of z in disorder is refused elsewhere.
     """
-    if value is None or library(value) != "xarray" or not getattr(value, "indexes", None):
+    dims = tuple(getattr(value, "dims", ())) if library(value) == "xarray" else ()
+    if not dims:
         return
-    kinds = {str(d): value.indexes[d].dtype.kind if d in value.indexes else "" for d in value.dims}
+    kinds = {str(d): value.indexes[d].dtype.kind if d in value.indexes else "" for d in dims}
     place = time_column(kinds)
-    alone = place is None and (len(kinds) == 1 or name != "z")
-    own = value.indexes.get(value.dims[0 if alone else place or 0])
-    ordered = name != "z" or (own is not None and own.is_monotonic_increasing)
-    if own is None or (place is None and not alone) or not ordered:
-        return  # z in disorder is refused where it is read
+    if place is None and (len(kinds) == 1 or name == "obs_cov"):
+        place = 0
+    own = None if place is None else value.indexes.get(dims[place])
+    if own is None or (name == "z" and not own.is_monotonic_increasing):
+        return
     labels = next(iter(t.indexes.values()), own) if hasattr(t, "indexes") else t
     labels = np.asarray(t.index if z is None and library(t) == "pandas" else labels)
-    of = own.dtype.kind, labels.dtype.kind
-    alike = of == ("M", "M") or all(kind in "iuf" for kind in of)
+    both = own.dtype.kind, labels.dtype.kind
+    alike = both == ("M", "M") or all(kind in "iuf" for kind in both)
     if alike and labels.shape == own.shape and not (labels == own.to_numpy()).all():
         raise ValueError(
             f"{name} is labelled by other times than the data: give it in the order of the "

@@ -57,6 +57,17 @@ def assert_law(found, wanted, tol=1e-6):
     assert law_apart(found, wanted, 1.0) <= tol
 
 
+def assert_all_laws(model, t, z, exact, loglik, tol):
+    """Filter and smoother, without a warning: the likelihood, and the law at every time."""
+    for estimator in (kalman_filter, rts_smoother):
+        found, kinds = said(estimator, model, t, z)
+        assert kinds == set()
+        assert found.loglik == loglik
+        for k in range(len(t)):
+            wanted = exact.law(t[k], k + 1 if estimator is kalman_filter else None)
+            assert_law((found.mean[k], found.cov[k]), wanted, tol)
+
+
 # ------------------------------------------------------------------- every way gives the warning
 
 
@@ -277,13 +288,7 @@ BESIDE_FAST = {
 def test_what_decays_fast_keeps_its_digits_beside_what_does_not(case):
     model, t, z = BESIDE_FAST[case]()
     exact = ExactGaussian(model, t, z).with_rounding(1e-45)
-    for estimator in (kalman_filter, rts_smoother):
-        found, kinds = said(estimator, model, t, z)
-        assert kinds == set()
-        assert found.loglik == pytest.approx(exact.loglik(), rel=1e-8)
-        for k in range(len(t)):
-            wanted = exact.law(t[k], k + 1 if estimator is kalman_filter else None)
-            assert_law((found.mean[k], found.cov[k]), wanted, 1e-6)
+    assert_all_laws(model, t, z, exact, pytest.approx(exact.loglik(), rel=1e-8), 1e-6)
 
 
 def test_a_stream_says_it_once_and_old_states_go_on():
@@ -557,13 +562,8 @@ def test_stamps_blur_a_row_and_not_what_all_rows_share(kind, size, start):
     model, t, z = kind(((0.01, 0.02, 0.1) if kind is slow else (0.5, 1.0, 2.0))[size], start)
     ahead = t[-1] + 0.4
     exact = ExactGaussian(model, t, z, queries=[ahead])
-    for estimator in (kalman_filter, rts_smoother):
-        found, kinds = said(estimator, model, t, z)
-        assert kinds == set()
-        assert found.loglik == pytest.approx(exact.loglik(), abs=1e-6)
-        for k in range(len(t)):
-            wanted = exact.law(t[k], k + 1 if estimator is kalman_filter else None)
-            assert_law((found.mean[k], found.cov[k]), wanted, 1e-3)  # of sums of large numbers
+    loglik = pytest.approx(exact.loglik(), abs=1e-6)
+    assert_all_laws(model, t, z, exact, loglik, 1e-3)  # of sums of large numbers
     found = forecast(model, t, z, horizon_times=[ahead]).info
     assert np.isnan(found["observation_mean"]).all() == np.isnan(exact.law(ahead, H=model.C).mean)
 
