@@ -2,8 +2,7 @@
 
 Roundings are magnified where observations tell the states barely apart, where the data are far
 larger than the noise, and where modes lie close together. There the queries that are worst are
-answered again by models that differ in the last digit of every number; an answer that moves is
-uncertain by as much (Higham, "Accuracy and Stability of Numerical Algorithms", section 26).
+answered again by models that differ in the last digit of every number.
 """
 
 from __future__ import annotations
@@ -18,22 +17,19 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.doubts import DOUBTFUL, LostDigits
 from afafilter._base.remembered import remembered
-from afafilter.adaptive.coordinates import EPS
 from afafilter.adaptive.dense import Plan, make_plan
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, run_dense
 from afafilter.kalman.run import doubts_of_flat_start
 from afafilter.kalman.timeline import timeline
+from afafilter.models.nudged import EPS, LOST, Nudged, moves, nudged
+from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Floats, Weight
 
 SURE = 1e-9
 """Roundings that are magnified to less, in standard deviations, are not looked for."""
-LOST = 5e-7
-"""A move by more than this, in standard deviations, and more than a few roundings of the mean."""
 ROUNDED = 1.0 / 64
 """Part of what tells a direction from others that may be rounding."""
-GONE = 1e-140
-"""Standard deviation below which a state has decayed to nothing."""
 PARTS = 16
 """Queries, and paths, that are answered again: the worst ones."""
 SEEDS = (1, 2)
@@ -67,15 +63,14 @@ def warn_of_lost_digits(
     mean = outcome.mean[paths][:, queries]
     cov = outcome.cov[paths if len(outcome.cov) > 1 else slice(None)][:, queries]
     moved = np.where(np.isinf(magnified), np.inf, np.zeros(mean.shape[:2]))
+    model = replace(plan.model, prior="diffuse")
     for seed in SEEDS:
-        rng = np.random.default_rng(seed)
-        unit, row_unit = rng.uniform(1.0, 2.0, plan.model.dim), rng.uniform(1.0, 2.0)
-        other = _nudged(plan, some, gamma, unit, row_unit, rng)
+        other = nudged(model, plan.R, seed)
+        again = _plan(other, some, plan, gamma)
         for p in range(len(z)):  # each beside its own misfit
-            again, misfit = _answer(other, row_unit * z[p : p + 1], some, options)
-            again = replace(again, mean=again.mean / unit, cov=again.cov / np.outer(unit, unit))
-            own = _apart(mean[p : p + 1], cov[min(p, len(cov) - 1)][None], again, misfit)
-            moved[p] = np.maximum(moved[p], own[0])
+            answer, misfit = _answer(again, other.row_unit * z[p : p + 1], some, options)
+            law = other.told(answer.mean[0], answer.cov[0])
+            moved[p] = np.maximum(moved[p], moves(mean[p], cov[min(p, len(cov) - 1)], law, misfit))
     if options.exact:
         moved = np.where(
             _rests_on_rounding(plan, some, gamma, z, magnified, options), np.inf, moved
@@ -101,8 +96,8 @@ def _rests_on_rounding(
     found: ObsMask = np.zeros((len(z), magnified.shape[1]), dtype=bool)
     if not magnified.max(initial=0.0) * EPS > ROUNDED:
         return found
-    one = np.ones(plan.model.dim)
-    other = _nudged(plan, some, gamma, one, 1.0, np.random.default_rng(SEEDS[0]))
+    model = replace(plan.model, prior="diffuse")
+    other = _plan(nudged(model, plan.R, SEEDS[0], units=False), some, plan, gamma)
     for p in range(len(z)):
         here = magnified[min(p, len(magnified) - 1)]
         again = _answer(other, z[p : p + 1], some, options)[0].magnified[0]
@@ -136,40 +131,10 @@ def _worst(magnified: Array) -> Array:
     return np.sort(np.argsort(-magnified, kind="stable")[:PARTS])
 
 
-def _nudged(
-    plan: Plan,
-    some: Spans,
-    gamma: Array | None,
-    unit: Array,
-    row_unit: float,
-    rng: np.random.Generator,
-) -> Plan:
-    """The plan for some queries and a model that differs by roundings.
-
-    In other units of states (d,) and data, so that all that is computed is rounded anew.
-    """
-    model, R = plan.model, plan.R
-
-    def entries(M: Array) -> Array:
-        return np.asarray(M * (1.0 + EPS * rng.uniform(-1.0, 1.0, M.shape)))
-
-    def law(M: Array, size: Array | float) -> Array:
-        scale = size * entries(np.ones(M.shape[-1]))
-        return np.asarray(M * (scale * scale[:, None]))
-
-    other = replace(
-        model,
-        A=entries(model.A * unit[:, None] / unit),
-        C=entries(row_unit * model.C / unit),
-        R=law(model.R, row_unit),
-        Q=law(model.Q, unit),
-        drift=model.drift * unit,
-        offset=model.offset * row_unit,
-        prior="diffuse",
-    )
-    R = np.broadcast_to(other.R, R.shape) if plan.uniform_noise else law(R, row_unit)
-    gamma = None if gamma is None else gamma * row_unit**2
-    return make_plan(other, some, R, gamma, plan.uniform_noise, loud=True)
+def _plan(other: Nudged[LinearSDE], some: Spans, plan: Plan, gamma: Array | None) -> Plan:
+    """The plan for some queries and a model that differs by roundings."""
+    gamma = None if gamma is None else gamma * other.row_unit**2
+    return make_plan(other.model, some, other.R, gamma, plan.uniform_noise, loud=True)
 
 
 class _Misfit:
@@ -207,24 +172,3 @@ def _answer(plan: Plan, z: Array, spans: Spans, options: Options) -> tuple[Outco
         return run_dense(plan, z, spans, watched), misfit.of(n)
     except ValueError:  # distances beyond the floating-point range
         return run_dense(plan, z, spans, replace(options, return_weights=False)), np.ones(n)
-
-
-def _apart(mean: Array, cov: Array, other: Outcome, misfit: Array) -> Array:
-    """Largest move (P, n), of mean or covariance, in standard deviations; inf where gaps differ.
-
-    That of the mean in as many of them as the data are off the estimates, misfit (n,).
-    """
-    here, there = np.isnan(mean), np.isnan(other.mean)
-    known: ObsMask = ~(here | there)
-    variance = np.where(known, np.einsum("...aa->...a", cov), 1.0)
-    small = np.abs(np.where(known, mean, 0.0)) * 32 * EPS
-    sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
-    both = known[..., :, None] & known[..., None, :]
-    with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range
-        off = np.abs(mean - other.mean) / sd / misfit[:, None]
-        spread = np.abs(cov - other.cov) / sd[..., :, None] / sd[..., None, :]
-    off = np.where(known & (mean != other.mean), off, 0.0)
-    spread = np.where(both & (cov != other.cov), spread, 0.0)
-    moved = np.maximum(off.max(axis=-1), spread.max(axis=(-2, -1)))
-    sure = (here == there).all(axis=-1) & ~np.isnan(moved)
-    return np.asarray(np.where(sure, moved, np.inf))
