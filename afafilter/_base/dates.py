@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ISO = re.compile(
-    r"\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:?\d{2}(?::?\d{2}(?:[.,]\d+)?)?"
-    r"(?:\s?(?:Z|z|UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?)?$"
+    r"(\d{4}-\d\d(?:-\d\d)?)"
+    r"(?:(?<=-\d\d-\d\d)([T ]\d\d:?\d\d(?::?\d\d(?:[.,]\d+)?)?)"
+    r"(?:\s?(Z|z|UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?"
 )
-_ZONE = re.compile(r"\s?(?:(Z|z|UTC)|([+-])(\d{2}):?(\d{2})?)$")
+"""Date, time of day, time zone."""
 _NO_NANOSECONDS = "dates with nanoseconds must lie in the years 1678 to 2262"
 _FLOAT_WIDTH = len("1706695200.1234567")
 LOST = 1e-3
@@ -50,23 +51,13 @@ def parse_dates(
 def _plain_iso(text: NDArray[np.str_]) -> bool:
     """Whether numpy reads all cells as they stand: ISO 8601 with dashes and without zones."""
     width = text.dtype.itemsize // 4
-    if width < 7:
-        return False
     codes = np.ascontiguousarray(text).view(np.uint32).reshape(len(text), width)
-    digit = (codes >= 48) & (codes <= 57)
-    if not (digit[:, :4].all() and (codes[:, 4] == 45).all()):
+    kinds = np.where((codes >= ord("0")) & (codes <= ord("9")), ord("0"), codes)
+    day, between, clock = (np.array([*map(ord, x)]) for x in ("0000-00-00", "T \0", "0:.\0"))
+    if width not in (7, 10) and width < 16:
         return False
-    if width == 7:
-        return bool(digit[:, 5:7].all())
-    ok = digit[:, 5:7].all() and digit[:, 8:10].all() and (codes[:, 7] == 45).all()
-    if not ok or width == 10:
-        return bool(ok)
-    if width < 16:
-        return False
-    ends = (codes[:, 10] == 84) | (codes[:, 10] == 32) | (codes[:, 10] == 0)
-    rest = codes[:, 11:]
-    allowed = ((rest >= 48) & (rest <= 58)) | (rest == 46) | (rest == 0)
-    return bool(ends.all() and allowed.all())
+    ok = (kinds[:, :10] == day[:width]).all() and np.isin(kinds[:, 10:11], between).all()
+    return bool(ok and np.isin(kinds[:, 11:], clock).all())
 
 
 def _without_zones(
@@ -141,29 +132,25 @@ def lost_step(cells: Sequence[str], values: NDArray[np.float64]) -> int | None:
 def _one_by_one(
     cells: Sequence[str],
 ) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
-    bare: list[str] = []
-    east = np.zeros(len(cells), dtype=np.int16)
-    zoned = np.zeros(len(cells), dtype=bool)
-    for k, cell in enumerate(cells):
-        text = cell.strip().replace("/", "-")
-        if not _ISO.match(text):
-            bare.append("NaT")
-            continue
-        zone = _ZONE.search(text) if len(text) > 10 else None
-        if zone is not None:
-            zoned[k] = True
-            text = text[: zone.start()]
-            if zone[2]:
-                minutes = 60 * int(zone[3]) + int(zone[4] or 0)
-                east[k] = -minutes if zone[2] == "-" else minutes
-        bare.append(text.replace(",", "."))
-    out = _moments(np.array([text if _is_moment(text) else "NaT" for text in bare], dtype=np.str_))
+    found = [_ISO.fullmatch(cell.strip().replace("/", "-")) for cell in cells]
+    text = [f"{m[1]}{m[2] or ''}".replace(",", ".") if m else "NaT" for m in found]
+    out = _moments(np.array([x if _is_moment(x) else "NaT" for x in text], dtype=np.str_))
+    zones = [m[3] if m else None for m in found]
+    zoned = np.array([zone is not None for zone in zones], dtype=bool)
     if not zoned.any():
         return out, None
-    out = np.where(zoned, out - east.astype("timedelta64[m]"), out)
     if not zoned[~np.isnat(out)].all():
         raise ValueError("some dates have a time zone and some have none: write it on all or none")
-    return out, east
+    east = np.array([_minutes_east(zone) for zone in zones], dtype=np.int16)
+    return out - east.astype("timedelta64[m]"), east
+
+
+def _minutes_east(zone: str | None) -> int:
+    """Minutes of "+02:00", "-0330" or "+02"; 0 of UTC and where there is none."""
+    if zone is None or zone in ("Z", "z", "UTC"):
+        return 0
+    minutes = 60 * int(zone[1:3]) + int(zone[3:].lstrip(":") or 0)
+    return -minutes if zone[0] == "-" else minutes
 
 
 def _is_moment(text: str) -> bool:
