@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
 from afafilter._base.containers import takes_tables
+from afafilter._base.unknown import mark
 from afafilter.linalg.subspaces import rank_of
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import honours_forcing
@@ -123,10 +124,8 @@ def raw_observation(
     """
     grid, data, R = _checked(model, t, z, obs_cov)
     T, d = len(grid), model.dim
-    if isinstance(model, DiscreteModel):
-        H, b = _rows(model.H, T, 2), _rows(model.d, T, 1)
-    else:
-        H, b = _rows(model.C, T, 2), _rows(model.offset, T, 1)
+    H = _rows(model.H if isinstance(model, DiscreteModel) else model.C, T, 2)
+    b = _rows(model.d if isinstance(model, DiscreteModel) else model.offset, T, 1)
     if model.obs_dim != d or any(rank_of(part) < d for part in np.unique(H, axis=0)):
         raise ValueError(
             "raw_observation needs an invertible observation matrix, got "
@@ -144,9 +143,7 @@ def raw_observation(
     cov = np.broadcast_to(cov, (*mean.shape, d))
     if missing.any():
         open_ = np.asarray(((np.abs(root) > 0) & missing[..., None, :]).any(axis=-1))
-        mean = np.where(open_, np.nan, mean)
-        cov = np.where(open_[..., :, None] | open_[..., None, :], 0.0, cov)
-        cov = cov + np.where(open_[..., None] & np.eye(d, dtype=bool), np.inf, 0.0)
+        mean, cov = mark(mean, cov, open_)
     return Estimate(grid, mean, cov, label="raw")
 
 

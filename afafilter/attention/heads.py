@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import product
 from math import log, prod
 from typing import Any, NamedTuple
 
@@ -87,19 +86,15 @@ def isotropic(request: Request, q: Numbers | None = None) -> AttentionResult:
         np.zeros((*lead, n, len(inputs.t)), dtype) if request.return_weights else None,
         np.empty((*lead, n), dtype),
     )
-    together = _shares_weights(request)
-    heads = (
-        _stacked(request, result)
-        if together
-        else _single(request, result, product(*map(range, lead)), q)
+    if _shares_weights(request):
+        heads = _stacked(request, result)
+    else:
+        heads = _single(request, result, np.ndindex(lead), q)
+    summable = (
+        head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
+        for head in heads
     )
-    _run(
-        (
-            head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
-            for head in heads
-        ),
-        request.threads,
-    )
+    _run(summable, request.threads)
     return result
 
 

@@ -200,15 +200,12 @@ def _exponents(
         log_p[...] = head.log_prior(np.abs(t_query[:, None] - t), exact)
     common = (head.beta - 1.0) * np.tensordot(head.share, log_p, 1)
     if head.log_weight is not None:
-        if inside is not None and _out_of_range(head, d2[inside]):
+        far = head.scale is None and d2.dtype == np.float64 and inside is not None
+        if far and (d2[inside] >= TOO_FAR).any():
             raise ValueError(TOO_FAR_APART)
         common += head.beta * head.log_weight(d2)
     log_p += common.astype(dtype)
     return log_p
-
-
-def _out_of_range(head: ModeHead, d2: Floats) -> bool:
-    return head.scale is None and d2.dtype == np.float64 and bool((d2 >= TOO_FAR).any())
 
 
 def _pull(head: ModeHead, block: slice, keys: Any, exact: bool) -> Floats:

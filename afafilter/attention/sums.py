@@ -17,13 +17,7 @@ import numpy as np
 from afafilter.attention.inputs import Index
 from afafilter.attention.law import Law
 from afafilter.attention.prior import LogPrior
-from afafilter.attention.recursions import (
-    F64,
-    Dynamics,
-    Floats,
-    Rules,
-    output_rows,
-)
+from afafilter.attention.recursions import F64, Dynamics, Floats, Rules, output_rows
 from afafilter.attention.threads import Task
 from afafilter.linalg.integrals import exponential_integral
 
@@ -169,12 +163,9 @@ class Head:
     @property
     def even_scale(self) -> bool:
         """Whether sums over any part of the keys stay in range under one common scale."""
-        growth = (
-            2.0 * self.model.beta * self.model.decay * self.longest
-            if self.backward == "exact"
-            else 0.0
-        )
-        return self.stays_in_range and growth < 0.2 * LARGEST[self.v.dtype]
+        growth = 2.0 * self.model.beta * self.model.decay * self.longest
+        few = self.backward != "exact" or growth < 0.2 * LARGEST[self.v.dtype]
+        return self.stays_in_range and few
 
     @property
     def is_summable(self) -> bool:

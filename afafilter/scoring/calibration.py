@@ -9,7 +9,7 @@ intervals respect that the times of one path are not independent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from afafilter._base.checks import Array
 from afafilter._base.frames import data_frame
@@ -25,9 +25,8 @@ def pit_frame(pit: Array) -> pd.DataFrame:
     rows = []
     for component, counts in _components(pit):
         for k in range(BINS):
-            edges = {"lower": k / BINS, "upper": (k + 1) / BINS}
-            row = {"component": component, **edges}
-            rows.append(row | _share("share", counts[:, k], counts))
+            bin_ = {"component": component, "lower": k / BINS, "upper": (k + 1) / BINS}
+            rows.append(bin_ | Ratio(counts[:, k], counts.sum(axis=1)).row("share"))
     return data_frame(rows)
 
 
@@ -37,17 +36,11 @@ def reliability_frame(pit: Array) -> pd.DataFrame:
     for component, counts in _components(pit):
         for k in range(1, BINS // 2 + 1):
             inside = counts[:, BINS // 2 - k : BINS // 2 + k].sum(axis=1)
-            row = {"component": component, "level": 2 * k / BINS}
-            rows.append(row | _share("coverage", inside, counts))
+            level = {"component": component, "level": 2 * k / BINS}
+            rows.append(level | Ratio(inside, counts.sum(axis=1)).row("coverage"))
     return data_frame(rows)
 
 
 def _components(pit: Array) -> list[tuple[str, Array]]:
     """Counts (n, BINS) of all components together and of each."""
     return [("all", pit.sum(axis=1)), *((f"x{i}", pit[:, i]) for i in range(pit.shape[1]))]
-
-
-def _share(name: str, part: Array, counts: Array) -> dict[str, Any]:
-    ratio = Ratio(part, counts.sum(axis=1))
-    _, low, high = ratio.interval()
-    return {name: ratio.value, "low": low, "high": high}

@@ -175,8 +175,7 @@ def breakdown_curve(
         known = np.isfinite(square)
         sums = np.where(known, square, 0.0).sum(axis=(1, 2))
         ratio = Ratio(sums, known.sum(axis=(1, 2)).astype(np.float64), root=True)
-        _, low, high = ratio.interval()
-        rows.append({"rate": float(rate), "rmse": ratio.value, "low": low, "high": high})
+        rows.append({"rate": float(rate), **ratio.row("rmse")})
     return data_frame(rows)
 
 

@@ -139,10 +139,7 @@ def ranks(metric: str, ratios: Mapping[str, Ratio]) -> list[dict[str, Any]]:
     first = places == places.min(axis=0, initial=np.inf)
     rows = []
     for name, own, leads in zip(ratios, places, first):
-        ratio = Ratio(own, np.ones(len(own)))
-        _, low, high = ratio.interval()
+        rank = Ratio(own, np.ones(len(own))).row("rank")
         best = float(leads.mean()) if len(leads) else np.nan
-        rows.append(
-            {"estimator": name, "rank": ratio.value, "low": low, "high": high, "first": best}
-        )
+        rows.append({"estimator": name, **rank, "first": best})
     return rows

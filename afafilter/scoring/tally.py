@@ -70,6 +70,11 @@ class Ratio:
         se, low, high = (float(x) for x in found)
         return se, low, high
 
+    def row(self, name: str) -> dict[str, float]:
+        """The value under this name, and the ends of its interval as low and high."""
+        _, low, high = self.interval()
+        return {name: self.value, "low": low, "high": high}
+
 
 def _metric(total: Any, count: Any, root: Any) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -230,10 +235,9 @@ def _tally(values: Array, used: ObsMask) -> Tally:
 
 
 def _joint_tally(values: Array, count: Array) -> Tally:
-    kept = np.where((count > 0) | np.isinf(values), values, 0.0)
-    return Tally(
-        kept.sum(1)[:, None], count.sum(1)[:, None], kept.sum(0)[:, None], count.sum(0)[:, None]
-    )
+    kept = np.where((count > 0) | np.isinf(values), values, 0.0)[..., None]
+    count = count[..., None]
+    return Tally(kept.sum(1), count.sum(1), kept.sum(0), count.sum(0))
 
 
 def level_name(metric: str, level: float) -> str:
