@@ -11,7 +11,7 @@ import numpy as np
 from afafilter._base.checks import Array, scalar
 from afafilter.catalog import estimator_from_spec
 from afafilter.cli.estimate import estimator_options
-from afafilter.cli.reading import Task, one_path, read, with_components
+from afafilter.cli.reading import Task, one_path, read
 from afafilter.cli.shared import prepare
 from afafilter.io.model_toml import model_from_table, read_model
 from afafilter.io.sidecar import write_record
@@ -46,7 +46,7 @@ def animate_command(task: Task) -> Iterator[str]:
     prepare(target, force, inputs=(task.data, model))
     if (model is None) == (preset is None):
         raise ValueError("give either --model or --preset")
-    system: Any = read_model(model) if model is not None else _preset(str(preset))
+    system: Any = read_model(model) if model else model_from_table({"preset": preset}, "--preset")
     if not isinstance(system, LinearSDE):
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
     spec = estimator_options("afa", options)
@@ -82,12 +82,6 @@ def animate_command(task: Task) -> Iterator[str]:
     yield f"wrote {target} ({min(options['frames'], len(shown.t))} frames) and {sidecar}"
 
 
-def _preset(name: str) -> LinearSDE:
-    """A preset with its default arguments."""
-    found = model_from_table({"preset": name}, "--preset")
-    return found  # type: ignore[return-value]  # presets are never discrete
-
-
 def _read(system: LinearSDE, task: Task) -> _Shown:
     """One path of the data."""
     reading, path = task.reading, task.options["path"]
@@ -95,7 +89,7 @@ def _read(system: LinearSDE, task: Task) -> _Shown:
         if task.options[name] is not None:
             option = OPTION_OF.get(name, f"--{name}")
             raise ValueError(f"{option} is for simulated data: leave it out, or leave out DATA")
-    panel = with_components(read(reading, system), system.obs_dim, reading)
+    panel = read(reading, system)
     series = one_path(panel, path, "a film is about")
     if series.inputs is not None or series.obs_cov is not None:
         raise ValueError("animate takes no --input and no --errors")

@@ -17,7 +17,7 @@ from afafilter._base.progress import waiting
 from afafilter._base.steps import filled_in
 from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
-from afafilter.cli.reading import Task, forced, read, together, with_components
+from afafilter.cli.reading import Task, forced, read, together
 from afafilter.cli.rows import Rows, observed, rows_of
 from afafilter.cli.shared import finish, importing, prepare
 from afafilter.io.model_toml import read_model
@@ -46,7 +46,7 @@ def estimate_command(task: Task) -> Iterator[str]:
     resolved = _resolved(function, options)
     system = read_model(model)
     with waiting(f"reading {reading.data}"):
-        panel = with_components(read(reading, system), system.obs_dim, reading)
+        panel = read(reading, system)
     total = sum(len(series.t) for series in panel.series)
     pieces: dict[int, Rows] = {}
     loglik, label = None, ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.cli.reading import Task, forced, read, shared, with_components
+from afafilter.cli.reading import Task, forced, read, shared
 from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model, write_model
 from afafilter.io.output import table_path, write_table
@@ -166,7 +166,7 @@ def _begin(task: Task) -> Begin:
     if (model is None) == (family is None):
         raise ValueError("give either --model or --family")
     start: Any = read_model(model) if model is not None else parse_family(str(family))
-    panel = with_components(read(task.reading, start), start.obs_dim, task.reading)
+    panel = read(task.reading, start)
     t, z, noise = shared(panel)
     inputs = panel.series[0].inputs
     if inputs is not None and getattr(start, "forcing", None) is not None:

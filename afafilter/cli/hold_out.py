@@ -9,15 +9,7 @@ from typing import Any
 
 from afafilter._base.progress import waiting
 from afafilter.catalog import estimator_from_spec
-from afafilter.cli.reading import (
-    Reading,
-    Task,
-    forced,
-    named_inputs,
-    one_path,
-    read,
-    with_components,
-)
+from afafilter.cli.reading import Reading, Task, forced, named_inputs, one_path, read
 from afafilter.cli.shared import finish, importing, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.output import table_path
@@ -42,8 +34,7 @@ def hold_out_command(task: Task) -> Generator[str, None, bool]:
     with importing(allow_import):
         estimators = {name: estimator_from_spec(name, allow_import=allow_import) for name in names}
     first = _agreed(models, reading)
-    panel = with_components(read(reading, first), first.obs_dim, reading)
-    series = one_path(panel, options["path"], "--hold-out compares on")
+    series = one_path(read(reading, first), options["path"], "--hold-out compares on")
     named = {}
     for name, system in models.items():
         others = series.inputs is not None and not (reading.inputs or named_inputs(system))

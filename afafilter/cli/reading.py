@@ -88,13 +88,9 @@ def taken(data: Path, options: dict[str, Any]) -> Reading:
 
 def read(reading: Reading, model: Any = None) -> Panel:
     """The measurements as paths, in the model's unit of time; one path where nothing tells them."""
-    own = getattr(model, "time_unit", "")
-    inputs = reading.inputs or named_inputs(model)
     unit = reading.time_unit
-    if unit is not None and own and unit != own:
-        raise ValueError(
-            f"--time-unit must be {own}, the unit that the model counts time in, got {unit}"
-        )
+    own = models_unit(model, unit)
+    inputs = reading.inputs or named_inputs(model)
     panel = read_panel(
         reading.data,
         reading.by,
@@ -113,7 +109,19 @@ def read(reading: Reading, model: Any = None) -> Panel:
     _say_missing(reading, panel)
     if hasattr(model, "A"):
         warn_if_apart(model, first.t, unit_of(first.stamps), "--time-unit")
+    if model is not None:
+        _refuse_other_width(panel, model.obs_dim)
     return panel
+
+
+def models_unit(model: Any, asked: str | None) -> str:
+    """The unit that a model counts time in, which --time-unit may not contradict; "" for none."""
+    own: str = getattr(model, "time_unit", "")
+    if asked is not None and own and asked != own:
+        raise ValueError(
+            f"--time-unit must be {own}, the unit that the model counts time in, got {asked}"
+        )
+    return own
 
 
 def refuse_other_unit(data: Path, stamps: Stamps | None, own: str, unit: str | None) -> str:
@@ -184,17 +192,16 @@ def forced(model: Any, series: Series) -> Any:
     return replace(model, forcing=replace(forcing.at(known.t, known.u), names=known.names))
 
 
-def with_components(panel: Panel, p: int, reading: Reading) -> Panel:
-    """The panel, if it has as many value columns as the model observes."""
-    if len(panel.columns) != p:
-        shown = ", ".join(panel.columns[:8]) + (", ..." if panel.columns[8:] else "")
-        n = len(panel.columns)
+def _refuse_other_width(panel: Panel, p: int) -> None:
+    """ValueError where there are not as many value columns as the model observes components."""
+    n = len(panel.columns)
+    if n != p:
+        shown = ", ".join(panel.columns[:8]) + (", ..." if n > 8 else "")
         there = f"are {n} value columns" if n > 1 else "is one value column"
         raise ValueError(
             f"the model observes {p} component{'s' * (p > 1)}, but there {there} ({shown}): choose "
             "with --values, or give the model as many"
         )
-    return panel
 
 
 def one_path(panel: Panel, path: str | None, what: str) -> Series:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from afafilter._base.progress import waiting
-from afafilter.cli.reading import Task, forced, one_path, read, with_components
+from afafilter.cli.reading import Task, forced, one_path, read
 from afafilter.cli.shared import prepare
 from afafilter.io.files import write_text
 from afafilter.io.model_toml import read_model
@@ -29,10 +29,7 @@ def report_command(task: Task) -> Iterator[str]:
     if model is not None and family is not None:
         raise ValueError("give either --model or --family, or neither")
     system: Any = None if model is None else read_model(model)
-    panel = read(reading, system)
-    if system is not None:
-        with_components(panel, system.obs_dim, reading)
-    series = one_path(panel, path, "a report is about")
+    series = one_path(read(reading, system), path, "a report is about")
     if system is not None:
         system = forced(system, series)
     with waiting("fitting, smoothing, comparing"):

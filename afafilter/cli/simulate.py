@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.checks import scalar
-from afafilter.cli.reading import Task, refuse_other_unit
+from afafilter.cli.reading import Task, models_unit, refuse_other_unit
 from afafilter.cli.shared import finish, prepare
 from afafilter.io.model_toml import read_model
 from afafilter.io.output import table_path
@@ -26,12 +26,8 @@ def simulate_command(task: Task) -> Iterator[str]:
     times = options["times"]
     prepare(table_path(task.target), task.force, inputs=(model, times))
     system = read_model(model)
-    own = getattr(system, "time_unit", "")
+    own = models_unit(system, options["time_unit"])
     unit = options["time_unit"] or own or None
-    if own and unit != own:
-        raise ValueError(
-            f"--time-unit must be {own}, the unit that the model counts time in, got {unit}"
-        )
     if (options["count"] is None) == (times is None):
         raise ValueError("give either --n (and --dt) or --times")
     if times is not None:

@@ -144,12 +144,3 @@ def markdown_table(
     ]
     note = _explained(rows, digits)
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + (note and f"\n{note}\n")
-
-
-def mark_best(values: Sequence[float], loss: Sequence[float], texts: Sequence[str]) -> list[bool]:
-    """Which entries have the least loss, or are printed like the one that has."""
-    usable = [i for i, x in enumerate(loss) if np.isfinite(x) and np.isfinite(values[i])]
-    if len(usable) < 2:
-        return [False] * len(values)
-    winner = min(usable, key=lambda i: loss[i])
-    return [i in usable and texts[i] == texts[winner] for i in range(len(values))]

@@ -100,6 +100,8 @@ def report_page(found: Analysis, title: str) -> str:
         f"Outliers lie beyond 99.9 % of the noise about the robust estimate"
         f"{many if found.robust else '.'}"
     )
+    held_out, tests = found.compared.frame.drop(columns="model"), found.checks.to_pandas()
+    error, names = held_out["standard_error"], dict(enumerate(series.columns)) | {-1: "all"}
     checks = [
         f"{kind}{i}" for i in range(len(series.columns)) for kind in ("residual", "quantile", "acf")
     ]
@@ -114,7 +116,7 @@ def report_page(found: Analysis, title: str) -> str:
             "Checks of the model",
             "One-step errors of a right model are independent and standard normal. Small p values "
             "speak against it.",
-            _grid(checks) + _table(_checks(found)),
+            _grid(checks) + _table(tests.assign(component=tests["component"].map(names))),
         ),
         _section(
             "Estimators on values that they did not see",
@@ -122,7 +124,7 @@ def report_page(found: Analysis, title: str) -> str:
             "negative log density (smaller is better), the last columns the paired difference to "
             "the best and its standard error.",
             _box("holdout")
-            + _table(_held_out(found))
+            + _table(held_out.assign(standard_error=error.mask(error.abs() < 1e-12, 0.0)))
             + _notes(
                 f"{name} failed: {error}" for (_, name), error in found.compared.errors.items()
             ),
@@ -237,20 +239,6 @@ def _model(found: Analysis) -> str:
     )
     frame = fitted.to_pandas().reset_index()
     return _section("Model", said, _table(frame))
-
-
-def _held_out(found: Analysis) -> Any:
-    frame = found.compared.frame
-    small = frame["standard_error"].abs() < 1e-12
-    return frame.drop(columns="model").assign(
-        standard_error=frame["standard_error"].where(~small, 0.0)
-    )
-
-
-def _checks(found: Analysis) -> Any:
-    frame = found.checks.to_pandas()
-    names = dict(enumerate(found.series.columns)) | {-1: "all"}
-    return frame.assign(component=frame["component"].map(names))
 
 
 def _section(title: str, note: str, inner: str) -> str:

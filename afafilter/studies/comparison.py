@@ -213,10 +213,9 @@ class Comparison(ShownAsText):
         self, metrics: Sequence[str] | None = None, *, component: str = "all"
     ) -> pd.DataFrame:
         """One row per estimator, one column per metric (values only); "time" is ms per path."""
-        metrics = self._table_metrics(metrics)
-        rows = self._cells(metrics, component, False, 3)
+        names, rows = self._cells(metrics, component, False, 3)
         values = [[cell.value for cell in cells] for _, cells in rows]
-        return data_frame(values, columns=metrics, index=self.names).rename_axis("estimator")
+        return data_frame(values, columns=names, index=self.names).rename_axis("estimator")
 
     def to_latex(
         self,
@@ -234,15 +233,9 @@ class Comparison(ShownAsText):
         ljung_box, nearest to the level for coverage, nearest to 0 for bias. `uncertainty` adds the
         standard error over paths. The caption is LaTeX, names are escaped.
         """
-        metrics = self._table_metrics(metrics)
-        return latex_table(
-            [metric_title(m) for m in metrics],
-            self._cells(metrics, component, uncertainty, digits),
-            corner="Estimator",
-            digits=digits,
-            caption=caption,
-            label=label,
-        )
+        names, rows = self._cells(metrics, component, uncertainty, digits)
+        look: dict[str, Any] = {"corner": "Estimator", "digits": digits}
+        return latex_table([*map(metric_title, names)], rows, **look, caption=caption, label=label)
 
     def to_markdown(
         self,
@@ -253,34 +246,25 @@ class Comparison(ShownAsText):
         digits: int = 3,
     ) -> str:
         """The same table for a README."""
-        metrics = self._table_metrics(metrics)
-        return markdown_table(
-            [metric_title(m) for m in metrics],
-            self._cells(metrics, component, uncertainty, digits),
-            corner="Estimator",
-            digits=digits,
-        )
+        names, rows = self._cells(metrics, component, uncertainty, digits)
+        return markdown_table([*map(metric_title, names)], rows, corner="Estimator", digits=digits)
 
     def __str__(self) -> str:
         return f"{len(self.names)} estimators, {self.n_paths} paths\n{self.to_markdown()}"
 
-    def _having(self, metric: str, component: str) -> dict[str, Score]:
-        """The scores that have a component of a metric."""
+    def _ratios(self, metric: str, component: str) -> dict[str, Ratio]:
+        """The sums of a metric, of the estimators that have this component of it."""
         known = tuple(dict.fromkeys(m for s in self.results.values() for m in s.metrics))
         if metric not in known:
             raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
         have = {
-            name: score
+            name: score.ratio(metric, component)
             for name, score in self.results.items()
             if metric in score.metrics and component in score.components(metric)
         }
         if not have:
             raise ValueError(f"component {component!r} does not exist for {metric}")
         return have
-
-    def _ratios(self, metric: str, component: str) -> dict[str, Ratio]:
-        have = self._having(metric, component)
-        return {name: score.ratio(metric, component) for name, score in have.items()}
 
     def _table_metrics(self, metrics: Sequence[str] | None) -> list[str]:
         known = {m for s in self.results.values() for m in s.metrics} | {"time"}
@@ -292,10 +276,11 @@ class Comparison(ShownAsText):
         return asked
 
     def _cells(
-        self, metrics: Sequence[str], component: str, uncertainty: bool, digits: int
-    ) -> list[tuple[str, list[Cell]]]:
-        columns = []
-        for metric in metrics:
+        self, metrics: Sequence[str] | None, component: str, uncertainty: bool, digits: int
+    ) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+        """Metrics of a table, and its rows: estimator, and a cell of each metric."""
+        names, columns = self._table_metrics(metrics), []
+        for metric in names:
             found = {} if metric == "time" else self._ratios(metric, component)
             column = []
             for name in self.names:
@@ -310,4 +295,4 @@ class Comparison(ShownAsText):
                 column.append(cell)
             columns.append(marked(column, metric, digits))
         rows = zip(*columns) if columns else ((),) * len(self.names)
-        return [(name, list(row)) for name, row in zip(self.names, rows)]
+        return names, [(name, list(row)) for name, row in zip(self.names, rows)]

@@ -8,9 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from afafilter._base.shown import load
 from afafilter.io.files import write_text
-from afafilter.io.tables import Cell, latex_table, mark_best, plain
+from afafilter.io.tables import Cell, latex_table, plain
 from afafilter.scoring.paired import loss
 
 if TYPE_CHECKING:
@@ -77,9 +79,10 @@ def page_method(page: str) -> Callable[..., str]:
 def marked(cells: Sequence[Cell], metric: str, digits: int = 3) -> list[Cell]:
     """Cells of a column, the best marked: that of least loss, and what is printed like it."""
     texts = [plain(cell, digits).partition(" ")[0] for cell in cells]
-    values = [cell.value for cell in cells]
-    best = mark_best(values, [loss(metric, value) for value in values], texts)
-    return [replace(cell, best=flag) for cell, flag in zip(cells, best)]
+    losses = [loss(metric, cell.value) for cell in cells]
+    known = {k for k, cell in enumerate(cells) if np.isfinite([cell.value, losses[k]]).all()}
+    best = texts[min(known, key=losses.__getitem__)] if len(known) > 1 else None
+    return [replace(cell, best=k in known and texts[k] == best) for k, cell in enumerate(cells)]
 
 
 def study_table(

@@ -79,7 +79,9 @@ class Configured:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, model: Any, t: Any, z: Any) -> Estimate:
-        options = {k: model.R if _is_word(v, "R") else v for k, v in self.options.items()}
+        options = {
+            k: model.R if isinstance(v, str) and v == "R" else v for k, v in self.options.items()
+        }
         return self.function(model, t, z, **options)
 
 
@@ -218,7 +220,3 @@ def _table(value: Any) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_word(value: Any, word: str) -> bool:
-    return isinstance(value, str) and value == word
