@@ -176,6 +176,7 @@ template <class T> struct Block {
     int64_t first, rows;
     double reference, longest;   // greatest distance of a query
     double far;                  // greatest |q|^2
+    int64_t from, to;            // rows that still want keys
 
     double gap(int64_t j) const { return model.causal ? reference - p.t[j] : p.t[j] - reference; }
 };
@@ -286,8 +287,8 @@ template <class T> void add_strip(Block<T>& b, int64_t begin, int64_t end, bool 
     const Law law = exponent == T(1) && beta == T(1)  ? Law::INVERSE
                     : beta == T(1) && exponent > T(1) ? Law::STEEP
                                                       : Law::GENERAL;
-    for (int64_t above = 0; above < b.rows; above += CHUNK) {
-        const int64_t count = std::min(CHUNK, b.rows - above), at = b.first + above;
+    for (int64_t above = b.from; above < b.to; above += CHUNK) {
+        const int64_t count = std::min(CHUNK, b.to - above), at = b.first + above;
         // limits do not decrease: the first row sees the earliest keys, the last one the latest
         int64_t start = std::max(b.p.low[at], begin) - begin;
         const int64_t stop = std::min(b.p.high[at + count - 1], end) - begin;
@@ -340,7 +341,7 @@ bool negligible(const Block<T>& b, int64_t j, int64_t end, int64_t left, double 
     const Dynamics& model = b.model;
     const double edge = b.p.t[j], last = b.p.t[end], rate = model.weight_rate();
     const double slowest = model.query_late ? 0.0 : std::min(rate, model.value_rate());
-    for (int64_t i = b.first; i < b.first + b.rows; i++) {
+    for (int64_t i = b.first + b.from; i < b.first + b.to; i++) {
         const double near = std::fabs(b.p.t_query[i] - edge), far = std::fabs(b.p.t_query[i] - last);
         const double fading = model.query_late ? 0.0 : slowest * (slowest > 0.0 ? near : far) - rate * b.p.lead[i];
         const double bound = std::log(static_cast<double>(left)) - model.beta * std::log(model.least(near, far)) - fading;
@@ -350,76 +351,90 @@ bool negligible(const Block<T>& b, int64_t j, int64_t end, int64_t left, double 
     return true;
 }
 
-// Whether states and values decay to rounding over the keys of some row, which a window may keep few.
-template <class T> bool decayed(const Pairs<T>& p, const Dynamics& model, int64_t keys) {
-    double span = 0.0;
-    for (int64_t i = 0; i < p.low.shape[0]; i++)
-        if (p.high[i] > p.low[i]) span = std::max(span, p.t[p.high[i] - 1] - p.t[p.low[i]]);
-    return model.query_late && p.known.shape[1] == 0 && keys > STRIP &&
-           std::exp(-std::min(model.decay, model.value_decay) * span) < EPSILON<T>;
+// How many keys of a call, the farthest ones, are so far from its farthest row that the squares of their decays are rounding.
+template <class T> int64_t far_keys(const Pairs<T>& p, const Dynamics& model) {
+    const int64_t B = p.t_query.shape[0], begin = p.low[0], keys = p.high[B - 1] - begin;
+    if (!model.query_late || p.known.shape[1] > 0 || keys <= STRIP) return 0;
+    const double at = p.t_query[model.causal ? B - 1 : 0], slower = std::min(model.decay, model.value_decay);
+    int64_t far = 0;
+    while (far < keys) {
+        const double lag = std::fabs(at - p.t[model.causal ? begin + far : begin + keys - 1 - far]);
+        if (!(std::exp(-2.0 * slower * lag) < EPSILON<T>)) break;
+        far++;
+    }
+    return far;
 }
 
-// What the keys of a call have at most: |k|, and each channel of their values; and of every key, the decays to it of the values
-// of all that are farther off, itself among them, added up. There only where states and values decay to rounding.
+// What the far keys of a call have at most, |k| and each channel of their values; and, at each edge of strips among them,
+// e^{-nu tau}, e^{-mu tau} k and e^{-nu tau} v of all keys beyond it added up, tau from the nearest of them (nu: decay of values).
 template <class T> struct Remote {
-    const int64_t begin, end;
+    const bool causal;
+    const int64_t begin, end, d, m, size;
+    int64_t count;
     double key = 0.0;
-    bool there;
-    Scratch<double, 0> value, decays;
+    Scratch<double, 0> value, total, edges;
     Remote(const Pairs<T>& p, const Dynamics& model)
-        : begin(p.low[0]), end(p.high[p.high.shape[0] - 1]), there(decayed(p, model, end - begin)), value(p.v.shape[1]),
-          decays(there ? p.t.shape[0] : 0) {
-        const int64_t d = p.k.shape[1], m = p.v.shape[1];
-        const double rate = model.value_decay;
-        there = there && value.entries && decays.entries;
-        double total = 0.0;
-        for (int64_t l = begin; there && l < end; l++) {
-            const int64_t j = model.causal ? l : begin + end - 1 - l, before = model.causal ? j - 1 : j + 1;
-            decays[j] = total = 1.0 + (l > begin ? total * std::exp(-rate * std::fabs(p.t[j] - p.t[before])) : 0.0);
-            const double length = std::sqrt(static_cast<double>(dot(p.k.row(j), p.k.row(j), d)));
-            key = std::max(key, length), there = length < HUGE_VAL;
+        : causal(model.causal), begin(p.low[0]), end(p.high[p.high.shape[0] - 1]), d(p.k.shape[1]), m(p.v.shape[1]),
+          size(1 + m + d), count(far_keys(p, model)), value(m), total(size),
+          edges(count > 0 ? (end / STRIP - begin / STRIP + 1) * size : 0) {
+        if (!value.entries || !total.entries || !edges.entries) count = 0;
+        double before = count > 0 ? p.t[causal ? begin : end - 1] : 0.0;
+        for (int64_t l = 0; l < count; l++) {
+            const int64_t j = causal ? begin + l : end - 1 - l;
+            const double lag = std::fabs(p.t[j] - before), fade = std::exp(-model.value_decay * lag);
+            const double E = std::exp(-model.decay * lag), length = std::sqrt(static_cast<double>(dot(p.k.row(j), p.k.row(j), d)));
+            before = p.t[j], key = std::max(key, length), total[0] = fade * total[0] + 1.0;
+            bool finite = length < HUGE_VAL;
             for (int64_t c = 0; c < m; c++) {
-                const double size = std::fabs(static_cast<double>(p.v.row(j)[c]));
-                value[c] = std::max(value[c], size), there = there && size < HUGE_VAL;   // NaN reaches who sees it
+                const double v = static_cast<double>(p.v.row(j)[c]);
+                total[1 + c] = fade * total[1 + c] + v, value[c] = std::max(value[c], std::fabs(v));
+                finite = finite && std::fabs(v) < HUGE_VAL;
             }
+            for (int64_t c = 0; c < d; c++) total[1 + m + c] = E * total[1 + m + c] + static_cast<double>(p.k.row(j)[c]);
+            if (!finite) count = 0;   // NaN reaches who sees it
+            if ((causal ? j + 1 : j) % STRIP == 0) std::copy_n(total.entries, size, &edges[place(j)]);
         }
     }
+    // Whether key `next` and all beyond it are far, and where their sums are.
+    bool reaches(int64_t next) const { return (causal ? next - begin : end - 1 - next) < count; }
+    int64_t place(int64_t next) const { return ((causal ? next + 1 : next) / STRIP - begin / STRIP) * size; }
 };
 
-// Keys so far off that E x_early is only rounding of x_late weigh alike, W = (S^{exponent - 1} / X^exponent)^beta with
-// S = V(inf) + var_late and X = S + |q|^2 / nu; where the decay of their values, too, makes them only rounding of the sums, all
-// they do is to add W each to den. Whether that holds in every row of all keys beyond a strip, key `next` the first of them;
-// if so they are added.
+// Add the far keys of row i of a block, key `next` and all beyond it, to its sums; returns whether that could be done.
 //
-// X changes by at most a + a^2 + E^2 |var_early - V| / S of itself, a = E |k| / sqrt(nu S), since 2 |q| <= sqrt(nu / S) X.
-template <class T> bool add_remote(Block<T>& b, int64_t next, const Remote<T>& remote) {
+// Where E x_early is small, with S = V(inf) + var_late, X = S + |q|^2 / nu and exponent kappa,
+//
+//     W = (S^{kappa - 1} / X^kappa)^beta (1 + 2 beta kappa E <q, k> / (nu X) + rest),
+//
+// |rest| <= p (1 + p) (a^2 + E^2 |var_early - V| / S), p = beta (2 kappa + 1), a = E |k| / sqrt(nu S), as 2 |q| <= sqrt(nu / S) X.
+// Rounding, if need be: then den takes the first two terms, num, whose values decay as well, the first. A row that does not see
+// all those keys waits until the second is rounding, too, and the values are.
+template <class T> bool add_remote(Block<T>& b, int64_t i, int64_t next, const Remote<T>& remote) {
     const Dynamics& model = b.model;
-    const double V = model.process_var / (2.0 * model.decay), S = V + model.var_late;
-    const double exponent = b.p.q.shape[1] ? model.exponent : 1.0, steep = model.beta * (2.0 * exponent + 1.0);
-    double* W = b.space.distance;
-    for (int64_t i = 0; i < b.rows; i++) {
-        const int64_t at = b.first + i;
-        W[i] = 0.0;
-        if (model.causal ? b.p.low[at] > next : b.p.high[at] <= next) continue;
-        const double lag = std::fabs(b.p.t_query[at] - b.p.t[next]), E = std::exp(-model.decay * lag);
-        const double a = E * remote.key / std::sqrt(model.scale * S);
-        if (!(steep * (a + a * a + E * E * std::fabs(model.var_early - V) / S) <= EPSILON<T>)) return false;
-        const double X = S + static_cast<double>(b.space.queries[i]) / model.scale;
-        W[i] = std::exp(model.beta * ((exponent - 1.0) * std::log(S) - exponent * std::log(X)));
-        double most = 0.0, share = 0.0;
-        for (int64_t c = 0; c < b.space.m; c++) {
-            most = std::max(most, remote.value[c]);
-            if (remote.value[c] > 0.0) share = std::max(share, std::fabs(b.p.num.row(at)[c]) / remote.value[c]);
-        }
-        const double rest = W[i] * remote.decays[next] * std::exp(-model.value_decay * lag);
-        if (most > 0.0 && !(rest <= EPSILON<T> * share)) return false;
+    const int64_t at = b.first + i, d = remote.d, m = remote.m;
+    const int64_t low = model.causal ? b.p.low[at] : std::max(b.p.low[at], next);
+    const int64_t count = (model.causal ? std::min(b.p.high[at], next + 1) : b.p.high[at]) - low;
+    if (count <= 0) return true;
+    const bool whole = count == (model.causal ? next + 1 - remote.begin : remote.end - next);
+    const double V = model.process_var / (2.0 * model.decay), S = V + model.var_late, over = 1.0 / model.scale;
+    const double exponent = d ? model.exponent : 1.0, p = model.beta * (2.0 * exponent + 1.0);
+    const double lag = std::fabs(b.p.t_query[at] - b.p.t[next]), E = std::exp(-model.decay * lag);
+    const double a = E * remote.key * std::sqrt(over / S), second = a * a + E * E * std::fabs(model.var_early - V) / S;
+    if (!(p * (whole ? (1.0 + p) * second : a + second) <= EPSILON<T>)) return false;
+    const double X = S + static_cast<double>(b.space.queries[i]) * over;
+    const double W = std::exp(model.beta * ((exponent - 1.0) * std::log(S) - exponent * std::log(X)));
+    const double fade = W * std::exp(-model.value_decay * lag), *sums = &remote.edges[remote.place(next)];
+    const double *v = sums + 1, *k = v + m, lost = fade * sums[0] * (whole ? p * (a + second) : 1.0);
+    double *num = b.p.num.row(at), most = 0.0, share = 0.0;
+    for (int64_t c = 0; c < m; c++) {
+        most = std::max(most, remote.value[c]);
+        if (remote.value[c] > 0.0) share = std::max(share, std::fabs(num[c]) / remote.value[c]);
     }
-    for (int64_t i = 0; i < b.rows; i++) {
-        const int64_t at = b.first + i;
-        const int64_t low = model.causal ? b.p.low[at] : std::max(b.p.low[at], next);
-        const int64_t count = (model.causal ? std::min(b.p.high[at], next + 1) : b.p.high[at]) - low;
-        if (count > 0) b.p.den.row(at)[0] += W[i] * static_cast<double>(count);
-    }
+    if (most > 0.0 && !(lost <= EPSILON<T> * share)) return false;
+    double along = 0.0;
+    for (int64_t c = 0; whole && c < d; c++) along += k[c] * static_cast<double>(b.p.q.row(at)[c]);
+    for (int64_t c = 0; whole && c < m; c++) num[c] += fade * v[c];
+    b.p.den.row(at)[0] += W * (static_cast<double>(count) + 2.0 * model.beta * exponent * over / X * E * along);
     return true;
 }
 
@@ -450,24 +465,22 @@ template <class T> int64_t attend(Pairs<T> p, Dynamics model, double log_toleran
         rows = rows_together(p, model, first);
         const int64_t low = p.low[first], high = p.high[first + rows - 1];
         if (low >= high) continue;
-        Block<T> b{p, model, space, first, rows, 0.0, 0.0, 0.0};
+        Block<T> b{p, model, space, first, rows, 0.0, 0.0, 0.0, 0, rows};
         b.reference = model.causal ? p.t_query[first] : std::max(p.t_query[first + rows - 1], p.t[0]);
         prepare_queries(b);
-        int64_t since = 0;
-        for (int64_t done = 0; done < high - low; done += STRIP) {
-            const int64_t n = std::min(STRIP, high - low - done);
-            const int64_t begin = model.causal ? high - done - n : low + done;
-            add_strip(b, begin, begin + n, prepare_keys(b, begin, begin + n));
+        for (int64_t begin = low, end = high, since = 0, n; begin < end && b.from < b.to;
+             (model.causal ? end : begin) += model.causal ? -n : n) {   // strips end where those of all rows do
+            n = model.causal ? end - std::max(begin, (end - 1) / STRIP * STRIP) : std::min(end, (begin / STRIP + 1) * STRIP) - begin;
+            const int64_t start = model.causal ? end - n : begin, left = end - begin - n;
+            add_strip(b, start, start + n, prepare_keys(b, start, start + n));
             since += n;
-            const int64_t left = high - low - done - n, next = model.causal ? begin - 1 : begin + n;
-            const bool far = left > 0 && remote.there &&
-                             std::exp(-model.value_decay * std::fabs(b.reference - p.t[next])) < EPSILON<T>;
-            if (!far && since < SUMMED) continue;
+            const int64_t next = model.causal ? start - 1 : start + n;
+            const bool far = left > 0 && remote.reaches(next);
+            if (left == 0 || (!far && since < SUMMED)) continue;
             take_sums(b), since = 0;
-            if (far && add_remote(b, next, remote)) break;
-            if (left > 0 && log_tolerance > -HUGE_VAL &&
-                negligible(b, next, model.causal ? low : high - 1, left, log_tolerance))
-                break;
+            while (far && b.from < b.to && add_remote(b, model.causal ? b.to - 1 : b.from, next, remote))
+                model.causal ? b.to-- : b.from++;
+            if (log_tolerance > -HUGE_VAL && negligible(b, next, model.causal ? low : high - 1, left, log_tolerance)) break;
         }
         take_sums(b);
     }
