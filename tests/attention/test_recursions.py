@@ -161,6 +161,29 @@ def test_keys_whose_states_have_decayed_to_rounding(kind, exponent, beta, value_
         check_sums(rows, side, TOLERANCE[kind])
 
 
+@pytest.mark.parametrize(("exponent", "beta"), [(1.0, 1.0), (2.5, 1.0), (1.7, 0.6)])
+@pytest.mark.parametrize("side", [PAST, SYMMETRIC], ids=["past", "symmetric"])
+def test_keys_whose_squared_decays_are_rounding_count_in_the_first_order(exponent, beta, side):
+    side = side._replace(decay=1.0, value_decay=1.2, exponent=exponent, beta=beta)
+    rng, N = np.random.default_rng(3), 1300
+    t = np.append(np.sort(rng.uniform(-24.0, -22.0, N - 1)), 0.0)  # one key beside the query
+    q, k = np.array([[1.0, 2.0]]), np.array([1.0, 2.0]) + 0.1 * rng.standard_normal((N, 2))
+    k[:, 1] *= rng.uniform(0.5, 1.5, N)
+    sees = np.zeros(1, np.int64), np.full(1, N)
+    sums = np.zeros((1, 3)), np.zeros((1, 1))
+    v, none, zero = rng.standard_normal((N, 3)), np.empty((N, 0)), np.zeros(1)
+    if not side.causal:
+        t = -t[::-1]
+        k = k[::-1].copy()
+    rows = Rows(q, k, v, none, zero, t, *sees, zero, *sums)
+    num, den, _ = twins.attend(rows, side)
+    attend(rows, side)
+    np.testing.assert_allclose(rows.num, num, rtol=1e-14)
+    np.testing.assert_allclose(rows.den, den, rtol=3e-14)
+    flat = twins.attend(rows._replace(k=np.where(np.abs(t)[:, None] > 1, 0.0, k)), side)[1]
+    assert np.abs(flat - den)[0, 0] > 1e-12 * den[0, 0]  # without it that would be seen
+
+
 def test_a_missing_number_among_decayed_keys_reaches_who_sees_it():
     side = PAST._replace(decay=1.0, value_decay=1.0)
     for part, sums in (("k", "den"), ("v", "num")):
