@@ -87,7 +87,8 @@ def estimator_from_spec(
     function, own = _named(name, what, allow_import)
     merged = {**own, **(options or {})}
     with place(f"estimator {name!r}"):
-        if not _takes_any(function):
+        kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
             known_keys(merged, options_of(function))
         required(merged, function, ("model", "t", "z"))
     weight = merged.get("weight")
@@ -137,12 +138,6 @@ def _imported(path: str, what: str, allow_import: bool) -> Callable[..., Estimat
     if not callable(function):
         raise TypeError(f"{what} {path!r} must be a function f(model, t, z), got {function!r}")
     return function
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    """Whether a function has **options, so that none can be refused."""
-    found = inspect.signature(function).parameters.values()
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in found)
 
 
 def functions() -> dict[str, Callable[..., Estimate]]:

@@ -60,9 +60,7 @@ def _plain_iso(text: NDArray[np.str_]) -> bool:
     return bool(ok and np.isin(kinds[:, 11:], clock).all())
 
 
-def _without_zones(
-    text: NDArray[np.str_],
-) -> tuple[NDArray[np.str_], NDArray[np.int16] | None]:
+def _without_zones(text: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.int16] | None]:
     """The cells without their ends, where all end in Z or all in +hh:mm, and minutes east."""
     width = text.dtype.itemsize // 4
     codes = np.ascontiguousarray(text).view(np.uint32).reshape(len(text), width)
@@ -129,9 +127,7 @@ def lost_step(cells: Sequence[str], values: NDArray[np.float64]) -> int | None:
     return int(wrong[0]) if wrong.size else None
 
 
-def _one_by_one(
-    cells: Sequence[str],
-) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
+def _one_by_one(cells: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int16] | None]:
     found = [_ISO.fullmatch(cell.strip().replace("/", "-")) for cell in cells]
     text = [f"{m[1]}{m[2] or ''}".replace(",", ".") if m else "NaT" for m in found]
     out = _moments(np.array([x if _is_moment(x) else "NaT" for x in text], dtype=np.str_))

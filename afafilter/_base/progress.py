@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 PATIENCE = 1.5
 """Seconds before anything is said."""
@@ -48,17 +49,13 @@ def waiting(words: str, hint: str = "") -> Iterator[None]:
         pause, said = PATIENCE, False
         while not over.wait(pause):
             pause, said = PULSE, True
-            print(
-                f"\r{words} ... {time.monotonic() - began:.0f} s",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"\r{words} ... {time.monotonic() - began:.0f} s", end="")
         if said:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            say("\r\033[K", end="")
 
+    say = partial(print, file=sys.stderr, flush=True)
     if hint:
-        print(hint, file=sys.stderr, flush=True)
+        say(hint)
     voice = threading.Thread(target=speak, daemon=True)
     voice.start()
     try:

@@ -64,6 +64,12 @@ def filled_in(stamps: Array, points: int) -> Array:
     return np.union1d(stamps, fine[wide])
 
 
+def usual_step(stamps: Array) -> float:
+    """The median step between distinct stamps; 0 where all are one."""
+    gaps = np.diff(np.unique(stamps))
+    return float(np.median(gaps)) if gaps.size else 0.0
+
+
 def regular_step(stamps: Array) -> float | None:
     """The spacing of an equally spaced grid (to the rounding of the stamps), else None."""
     if len(stamps) < 2 or stamps[-1] == stamps[0]:

@@ -253,42 +253,36 @@ def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
 
 def values_of(table: Any) -> NDArray[np.float64]:
     """The numbers (T, p) or (T,) of a table, missing entries as NaN."""
-    if library(table) == "pandas":
-        import pandas as pd
-
-        if isinstance(table, pd.DataFrame):
-            refuse_swapped(table.columns, "z")
-            columns = [
-                real_array(_column(table.iloc[:, k]), f"column {name!r}", allow_nan=True)
-                for k, name in enumerate(table.columns)
-            ]
-            return np.stack(columns, axis=-1) if columns else np.empty((len(table), 0))
-        name = "z" if table.name is None else f"column {table.name!r}"
-        return real_array(_column(table), name, allow_nan=True)
-    if library(table) == "xarray":
+    kind = library(table)
+    if kind == "xarray":
         refuse_disorder(table, "z")
         return real_array(table.to_numpy(), "z", allow_nan=True)
-    if library(table) == "pyarrow" and not hasattr(table, "column_names"):
+    if kind == "pyarrow" and not hasattr(table, "column_names"):
         return real_array(table.to_pandas(), "z", allow_nan=True)
-    frame = table.to_frame() if hasattr(table, "to_frame") else table
-    names = frame.columns if library(table) == "polars" else frame.column_names
+    if kind == "pandas" and table.ndim == 1:
+        name = "z" if table.name is None else f"column {table.name!r}"
+        return real_array(_column(table), name, allow_nan=True)
+    frame = table.to_frame() if kind == "polars" and hasattr(table, "to_frame") else table
+    names = frame.column_names if kind == "pyarrow" else frame.columns
     refuse_swapped(names, "z")
     columns = [
-        real_array(_filled(frame[name]), f"column {name!r}", allow_nan=True) for name in names
+        real_array(
+            _column(frame.iloc[:, k] if kind == "pandas" else frame[name]),
+            f"column {name!r}",
+            allow_nan=True,
+        )
+        for k, name in enumerate(names)
     ]
-    return np.stack(columns, axis=-1)
+    return np.stack(columns, axis=-1) if columns else np.empty((len(frame), 0))
 
 
 def _column(series: Any) -> Any:
-    if series.dtype.kind in "biuf" and not isinstance(series.dtype, np.dtype):
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return series.to_numpy()
-
-
-def _filled(series: Any) -> Any:
-    """A polars column, whose nulls become NaN."""
-    if library(series) == "polars" and series.null_count() and series.dtype.is_numeric():
+    """A column, missing numbers as NaN."""
+    kind = library(series)
+    if kind == "polars" and series.null_count() and series.dtype.is_numeric():
         return series.cast(float).to_numpy()
+    if kind == "pandas" and series.dtype.kind in "biuf" and not isinstance(series.dtype, np.dtype):
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
     return series.to_numpy()
 
 

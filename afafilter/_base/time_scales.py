@@ -9,6 +9,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._base.stamps import UNIT_WORDS
+from afafilter._base.steps import usual_step
 
 APART = 1e4
 """Sampling and time scale of a model that differ by more than this factor are hardly meant."""
@@ -21,13 +22,11 @@ def apart(A: Array, t: Array) -> str | None:
     model has forgotten everything at the next observation. All longer than the whole record by as
     much: nothing of its motion can be seen. A without eigenvalues other than 0 has no time scale.
     """
-    gaps = np.diff(t)
-    gaps = gaps[gaps > 0]
     rates = np.abs(np.linalg.eigvals(A))
     rates = rates[rates > 1e-12 * max(float(np.abs(A).max()), 1e-300)]
-    if not gaps.size or not rates.size:
+    step, span = usual_step(t), float(t[-1] - t[0])
+    if not step or not rates.size:
         return None
-    step, span = float(np.median(gaps)), float(t[-1] - t[0])
     if rates.min() * step > APART:
         return (
             f"the model's slowest time scale is {1 / rates.min():.3g}, the usual step of the data "

@@ -49,10 +49,7 @@ def animate_command(task: Task) -> Iterator[str]:
     system: Any = read_model(model) if model else model_from_table({"preset": preset}, "--preset")
     if not isinstance(system, LinearSDE):
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
-    spec = estimator_options("afa", options)
-    if "weight" in spec:
-        spec.setdefault("anchor", "estimate")
-    function = estimator_from_spec("afa", spec)
+    function = estimator_from_spec("afa", estimator_options("afa", options))
     shown = _drawn(system, options) if task.data is None else _read(system, task)
     names: dict[str, Any] = {}
     if options["components"] is not None:

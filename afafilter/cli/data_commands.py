@@ -152,11 +152,7 @@ def estimate(data: Path, **options: Any) -> None:
 )
 @click.option("--frames", default=120, show_default=True, type=click.IntRange(2), help="At most.")
 @click.option(
-    "--fps",
-    default=12,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Frames per second.",
+    "--fps", default=12, show_default=True, type=click.IntRange(1), help="Frames per second."
 )
 @reading_options
 @robust_options

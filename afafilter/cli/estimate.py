@@ -7,7 +7,6 @@ import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from afafilter._base.checks import Array, observations
 from afafilter._base.progress import waiting
 from afafilter._base.steps import filled_in
 from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec, options_of
+from afafilter.cli.draw import draw_series
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
 from afafilter.cli.reading import Task, forced, read, together
 from afafilter.cli.rows import Rows, observed, rows_of
@@ -38,8 +38,6 @@ def estimate_command(task: Task) -> Iterator[str]:
     if figure is not None and figure.suffix.lower() not in FIGURE_SUFFIXES:
         raise ValueError(f"{figure}: the figure's name must end in {', '.join(FIGURE_SUFFIXES)}")
     spec = estimator_options(estimator, options)
-    if "weight" in spec and estimator.startswith("afa"):
-        spec.setdefault("anchor", "estimate")
     allowed = options["allow_import"]
     with importing(allowed):
         function = estimator_from_spec(estimator, spec, allow_import=allowed)
@@ -59,7 +57,8 @@ def estimate_command(task: Task) -> Iterator[str]:
             loglik = (loglik or 0.0) + float(np.sum(found.loglik))
         weight = function.keywords.get("weight")
         if figure is not None and not pieces:
-            _figure(figure, force, function, own, series, asked, found)
+            seen = _dense(function, own, series, asked, found, estimator)
+            draw_series(figure, seen, series, force)
         pieces |= zip(members, rows_of(found, own, series, beside, options["levels"], weight))
     table = _joined(panel, [pieces[k] for k in sorted(pieces)])
     told = zip(panel.columns, panel.series[0].value_units)
@@ -195,6 +194,8 @@ def estimator_options(estimator: str, options: Mapping[str, Any]) -> dict[str, A
             spec[key.strip()] = tomllib.loads(f"value = {text}")["value"]
         except (ValueError, RecursionError):
             spec[key.strip()] = text
+    if "weight" in spec and estimator.startswith("afa"):
+        spec.setdefault("anchor", "estimate")
     return spec
 
 
@@ -211,27 +212,18 @@ def _resolved(function: partial[Estimate], options: Mapping[str, Any]) -> dict[s
     return defaults | found
 
 
-# ------------------------------------------------------------------------------------------- figure
-
-
-def _figure(
-    path: Path,
-    force: bool,
+def _dense(
     function: partial[Estimate],
     system: LinearSDE | DiscreteModel,
     series: Series,
     asked: Array | None,
     found: Estimate,
-) -> None:
-    """Draw data and estimate; between distant observations by the model, not by straight lines."""
-    from afafilter.cli.draw import draw_series
-
-    seen = observed(found, system)
+    name: str,
+) -> Estimate:
+    """What is drawn: between distant observations by the model, not by straight lines."""
     shown = series.t if asked is None else np.union1d(series.t, asked)
     dense = filled_in(shown, 400)
     plain = function.keywords.get("anchor") != "observation"
     if len(dense) > len(np.unique(shown)) and plain and "query_times" in options_of(function.func):
-        extra = {} if series.obs_cov is None else {"obs_cov": series.obs_cov}
-        z = observations(series.z, len(series.t), system.obs_dim)
-        seen = observed(function(system, series.t, z, query_times=dense, **extra), system)
-    draw_series(path, seen, series, force)
+        found = _called(function, system, series, dense, name)
+    return observed(found, system)

@@ -99,14 +99,7 @@ class _Outcome(NamedTuple):
     trace: str = ""
 
 
-def _run(
-    experiment: Experiment,
-    output: Path,
-    look: Look,
-    *,
-    full: bool,
-    jobs: int,
-) -> _Outcome:
+def _run(experiment: Experiment, output: Path, look: Look, *, full: bool, jobs: int) -> _Outcome:
     root = str(experiment.path.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)

@@ -163,9 +163,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 
 robust_options = together(
     click.option(
-        "--weight",
-        shell_complete=known(WEIGHTS),
-        help=f"Robust weight: {listed(WEIGHTS)}.",
+        "--weight", shell_complete=known(WEIGHTS), help=f"Robust weight: {listed(WEIGHTS)}."
     ),
     click.option("--nu", type=float, help="Parameter of exponential, power, student_t."),
     click.option("--kappa", type=float, help="Parameter of power."),

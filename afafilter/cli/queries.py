@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from afafilter._base.checks import Array, observations, scalar
+from afafilter._base.steps import usual_step
 from afafilter.io.series import Series
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -46,7 +47,7 @@ def _range(series: Series, text: str) -> Array:
 
 
 def _ahead(series: Series, forecast: float) -> Array:
-    gap = _gap(series) or forecast
+    gap = usual_step(series.t) or forecast
     ahead = series.t[-1] + gap * np.arange(1, _steps(forecast / gap, "--forecast") + 1)
     if not ahead.size:
         raise ValueError(f"--forecast must reach one step ({gap:g}), got {forecast:g}")
@@ -69,7 +70,7 @@ def in_steps(series: Series, ahead: Array) -> Array:
     """Times of all steps up to the last one asked for: a model in steps goes on row by row."""
     if not ahead.size:
         return ahead
-    gap = _gap(series) or float(ahead[0] - series.t[-1])
+    gap = usual_step(series.t) or float(ahead[0] - series.t[-1])
     count = _steps(float(ahead[-1] - series.t[-1]) / gap, "--query-times")
     return np.asarray(series.t[-1] + gap * np.arange(1, count + 1))
 
@@ -89,12 +90,6 @@ def rows_at(found: Estimate, asked: Array) -> Estimate:
         )
     mean, cov = found.mean[..., near, :], found.cov[..., near, :, :]
     return replace(found, t=asked, mean=mean, cov=cov, open_laws=())
-
-
-def _gap(series: Series) -> float:
-    """The median step of a series; 0 where all times are one."""
-    gaps = np.diff(np.unique(series.t))
-    return float(np.median(gaps)) if gaps.size else 0.0
 
 
 def _steps(count: float, option: str) -> int:

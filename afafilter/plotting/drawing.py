@@ -38,7 +38,9 @@ def band(
         Where to draw; default the current axes. Further options are passed to `Axes.plot`.
     """
     ax = plt.gca() if ax is None else ax
-    _check_component(component, estimate.mean.shape[-1])
+    d = estimate.mean.shape[-1]
+    if not -d <= component < d:
+        raise ValueError(f"component must be one of the {d} (0 to {d - 1}), got {component}")
     lower, upper = (one_path(bound, path)[:, component] for bound in estimate.interval(level))
     mean = one_path(estimate.mean, path)[:, component]
     line = {"label": estimate.label or None, **line}
@@ -280,11 +282,6 @@ def decimal_ticks(ax: Axes, axis: str = "y") -> None:
     chosen.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if even else LogLocator(subs=subs))
     chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     chosen.set_minor_formatter(NullFormatter())
-
-
-def _check_component(component: int, d: int) -> None:
-    if not -d <= component < d:
-        raise ValueError(f"component must be one of the {d} (0 to {d - 1}), got {component}")
 
 
 def one_path(values: Array, path: int) -> Array:

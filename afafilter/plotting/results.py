@@ -90,14 +90,13 @@ def trajectories(
     d, p = data.x.shape[-1], data.z.shape[-1]
     shown = min(d, MOST_PANELS)
     panels = _panels(shown, axes)
-    x = data.x.reshape(-1, *data.x.shape[-2:])[path]
+    x, z = one_path(data.x, path), one_path(data.z, path)
     for k, ax in enumerate(panels):
         ax.plot(data.t, x[:, k], color=COLOURS["truth"], label="state")
         if p == d:
-            observations(data.t, data.z, k, path=path, ax=ax)
+            observations(data.t, z, k, ax=ax)
             if data.outliers is not None:
                 struck = data.outliers.reshape(-1, len(data.t))[path]
-                z = data.z.reshape(-1, len(data.t), p)[path]
                 ring: dict[str, Any] = {"mfc": "none", "color": COLOURS["outlier"]}
                 ax.plot(data.t[struck], z[struck, k], "o", label="outlier", **ring)
         ax.set_ylabel(_with_units(f"x{k}" if names is None else names[k], units))

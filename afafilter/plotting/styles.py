@@ -181,12 +181,7 @@ def paper_style() -> Iterator[None]:
 
 
 def figure(
-    rows: int = 1,
-    columns: int = 1,
-    *,
-    width: Width = "column",
-    height: float = 2.4,
-    **options: Any,
+    rows: int = 1, columns: int = 1, *, width: Width = "column", height: float = 2.4, **options: Any
 ) -> tuple[Any, Any]:
     """A figure and its axes, as `matplotlib.pyplot.subplots`.
 

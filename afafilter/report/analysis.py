@@ -11,7 +11,7 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._base.frames import data_frame
-from afafilter._base.steps import filled_in
+from afafilter._base.steps import filled_in, usual_step
 from afafilter.adaptive.estimators import adaptive_filter, adaptive_smoother
 from afafilter.io.series import Series
 from afafilter.kalman.estimators import kalman_filter, rts_smoother
@@ -114,7 +114,8 @@ def _smoothed(
     model: LinearSDE | DiscreteModel, t: Array, z: Array, extra: dict[str, Any]
 ) -> Estimate:
     """The smoother at the data, between them where the model knows of it, and ahead."""
-    ahead = _ahead(t)
+    count = int(np.clip(AHEAD * len(t), 3, 400))
+    ahead = t[-1] + (usual_step(t) or 1.0) * np.arange(1, count + 1)
     if isinstance(model, LinearSDE):
         return rts_smoother(model, t, z, query_times=np.union1d(filled_in(t, 250), ahead), **extra)
     if model.time_varying:
@@ -163,14 +164,6 @@ def _estimators(rows: int) -> Mapping[str, Callable[..., Estimate]]:
         "AFA smoother": adaptive_smoother,
         "AFA smoother, exact": functools.partial(adaptive_smoother, correlation="exact"),
     }
-
-
-def _ahead(t: Array) -> Array:
-    gaps = np.diff(t)
-    gaps = gaps[gaps > 0]
-    step = float(np.median(gaps)) if gaps.size else 1.0
-    count = int(np.clip(AHEAD * len(t), 3, 400))
-    return np.asarray(t[-1] + step * np.arange(1, count + 1))
 
 
 def weight_maps(

@@ -133,7 +133,8 @@ def simulate(
     n = positive_int(n_paths, "n_paths")
     if not isinstance(model, (LinearSDE, DiscreteModel)):
         more = (obs_cov, forcing, jumps, coloured, fine_times, outliers, shifts or None)
-        plain = all(x is None for x in more) and not clock_jitter and not _any(missing)
+        plain = all(x is None for x in more) and not clock_jitter
+        plain &= not isinstance(missing, Gaps) and not np.any(missing)
         return _radial(model, t, n, rng, x0, plain=plain)
     _check(model, outliers, forcing, jumps, coloured)
     if forcing is not None and isinstance(model, LinearSDE):
@@ -182,17 +183,8 @@ def _check(model: Any, outliers: Any, forcing: Any, jumps: Any, coloured: Any) -
         )
 
 
-def _any(missing: Any) -> bool:
-    return isinstance(missing, Gaps) or bool(np.any(missing))
-
-
 def _setting(
-    model: Any,
-    t: Any,
-    obs_cov: Any,
-    clock_jitter: float,
-    fine_times: Any,
-    seeds: NDArray[np.int64],
+    model: Any, t: Any, obs_cov: Any, clock_jitter: float, fine_times: Any, seeds: NDArray[np.int64]
 ) -> Setting:
     jitter = scalar(clock_jitter, "clock_jitter", low=0.0)
     if jitter == 0 and fine_times is None:

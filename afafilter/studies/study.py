@@ -148,11 +148,7 @@ class Study(ShownByFields, Grid):
         return result
 
     def plan(
-        self,
-        directory: str | Path | None = None,
-        *,
-        cells: int = 12,
-        progress: bool | None = None,
+        self, directory: str | Path | None = None, *, cells: int = 12, progress: bool | None = None
     ) -> StudyPlan:
         """What the study will cost: a cost model from a few of its cells, measured in this process.
 
