@@ -85,7 +85,7 @@ def refuse_disorder(value: Any, name: str, words: bool = False) -> None:
 
 def refuse_differing(given: Mapping[str, Any]) -> None:
     """ValueError where two axes have the same labels in different orders."""
-    every = {name: _labels(value) for name, value in given.items()}
+    every = {name: _labels(value) for name, value in given.items() if type(value) is not np.ndarray}
     axes = [(name, axis) for name, (rows, columns) in every.items() for axis in (*rows, columns)]
     for (name, labels), (other, more) in combinations(axes, 2):
         if len(labels) == len(more) and {*labels} == {*more} and list(labels) != list(more):

@@ -34,7 +34,7 @@ from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.parametrisation import parametrisation
 from afafilter.learning.problem import Options, Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.solve import first_starts, solve
+from afafilter.learning.solve import solve
 from afafilter.likelihood.data import Data, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -167,11 +167,10 @@ def fit(
             raise ValueError("bounds are for methods 'ml' and 'student_t', priors for 'ml'")
         constraints = Constraints(par, bounds or {}, priors or {})
     problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
-    with waiting("looking for a start"):
-        points = first_starts(problem)
-    refuse_few(data, len(points[0]), _flat_count(par.system(points[0])))
-    with waiting(f"fitting {len(points[0])} parameters to {data.n_obs} values"):
-        return solve(problem, points, starts, drawn)
+    n = len(par.names)
+    refuse_few(data, n, _flat_count(par.system(par.start())))
+    with waiting(f"fitting {n} parameters to {data.n_obs} values"):
+        return solve(problem, par.starts(), starts, drawn)
 
 
 def _parameters(

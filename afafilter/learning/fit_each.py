@@ -24,7 +24,7 @@ from afafilter.learning.optimise_each import ENOUGH, Stopping
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
-from afafilter.learning.search_each import first_of_each, search_each
+from afafilter.learning.search_each import promising, search_each
 from afafilter.learning.solve import compare_with_filter, report
 from afafilter.likelihood.data import SeriesBatch
 from afafilter.models.discrete import DiscreteModel
@@ -300,7 +300,8 @@ def _search(
     """The fit of each problem, or the reason why there is none."""
     objective = EachObjective(par, batch, problems)
     coarse = stopping._replace(tolerance=ENOUGH * stopping.tolerance)
-    found = search_each(objective, first_of_each(objective), (coarse, stopping))
+    starts = promising(objective, [problem.parametrisation.starts() for problem in problems])
+    found = search_each(objective, starts, (coarse, stopping))
     for problem, each in zip(problems, found, strict=True):
         yield (
             "the likelihood does not exist at the start" if each is None else report(problem, *each)

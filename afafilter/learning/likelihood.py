@@ -133,4 +133,4 @@ def _of_family(
     value, grad = evaluate(system, data, gradient=gradient, warn=True)
     if not gradient:
         return value
-    return value, dict(zip(par.names, par.slopes(theta, grad).tolist(), strict=True))
+    return value, dict(zip(par.names, par.by_naturals(theta, grad).tolist(), strict=True))

@@ -49,14 +49,14 @@ class EachObjective:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
         self.n_evals += np.bincount(which, minlength=len(self.n_evals))
         try:
-            arrays = self.par.arrays(thetas)
+            arrays, pullback = self.par.at(thetas)
         except (np.linalg.LinAlgError, ValueError, OverflowError):
             together = np.zeros(len(thetas), bool)
         else:
             together = in_one_call(arrays[0], self.par.flat.shape[1], self._batch.grid.longest)
         if together.all():
             values, slopes = loglik_sdes(arrays, self.par.flat, self._batch, which)
-            grads = self.par.pullbacks(thetas, slopes)
+            grads = pullback(slopes) * self.par.slope(thetas)
         else:
             values, grads = np.empty(len(thetas)), np.empty(thetas.shape)
             if together.any():

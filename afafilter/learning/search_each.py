@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.curvature import accurate_informations, search_scales, spectra
+from afafilter.learning.curvature import (
+    Objectives,
+    accurate_informations,
+    search_scales,
+    spectra,
+)
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, Optimum, refine
 from afafilter.learning.optimise_each import Stopping, bfgs
@@ -23,27 +28,19 @@ class Starts(NamedTuple):
     grads: Array
 
 
-def promising(values: Sequence[float] | Array) -> list[int]:
-    """Which of several starts, with log-likelihoods `values`, to search from.
+def promising(objective: Objectives, points: Sequence[Sequence[Array]]) -> Starts:
+    """Of several starting points of each problem, those to search from, the best one first.
 
     The best, and the first three (largest peaks of the periodogram): with variances and widths that
     are only guessed their likelihood may be understated.
     """
-    return list(dict.fromkeys([int(np.argmax(values)), *range(min(3, len(values)))]))
-
-
-def first_of_each(objective: EachObjective) -> Starts:
-    """The promising starts of each problem."""
-    points: list[Array] = []
-    own: list[Any] = []
-    for problem in objective.problems:
-        par = problem.parametrisation
-        some = [par.start(), *par.alternatives()]
-        own.append(len(points) + np.arange(len(some)))
-        points += some
-    which, thetas = np.repeat(np.arange(len(own)), [len(rows) for rows in own]), np.array(points)
+    which = np.repeat(np.arange(len(points)), [len(some) for some in points])
+    thetas = np.array([theta for some in points for theta in some])
     values, grads = objective(thetas, which)
-    kept = np.concatenate([rows[promising(values[rows])] for rows in own])
+    kept: list[int] = []
+    for s in range(len(points)):
+        rows = np.flatnonzero(which == s).tolist()
+        kept += dict.fromkeys([max(rows, key=values.__getitem__), *rows[:3]])
     return Starts(which[kept], thetas[kept], values[kept], grads[kept])
 
 
@@ -85,11 +82,14 @@ def search_each(
     for h, k in enumerate(hills.tolist()):
         s = int(owner[k])
         here = top.of(k, (infos[h], (eigenvalues[h], directions[h])))
-        single = Objective(objective.problems[s].objective, here.at)
+
+        def alone(theta: Array, s: int = s) -> tuple[float, Array]:
+            value, grad = objective(theta[None], np.array([s]))
+            return float(value[0]), grad[0]
+
         par, former = objective.problems[s].parametrisation, best[s]
-        found = refine(single, here, bounds[k], par, stopping[1])
+        found = refine(Objective(alone, here.at), here, bounds[k], par, stopping[1])
         reached[k] = found.value
-        objective.n_evals[s] += single.n_evals - 1
         if former is None or found.value > former.value:
             best[s] = found
     ends = np.split(reached[top.joined], np.flatnonzero(np.diff(owner)) + 1)

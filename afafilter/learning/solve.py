@@ -23,54 +23,40 @@ MISMATCH = 1e-6
 """Relative difference from the filter's log-likelihood at which a fit is an error."""
 
 
-def first_starts(problem: Problem) -> list[Array]:
-    """Starting points of the search."""
-    par = problem.parametrisation
-    points = [par.start(), *par.alternatives()]
-    if len(points) == 1:
-        return points
-    objective = EachObjective.of(problem) or as_batch(Objective(problem.objective))
-    values, _ = objective(np.array(points), np.zeros(len(points), int))
-    return [points[k] for k in promising(values)]
-
-
 def solve(
     problem: Problem, points: list[Array], starts: int = 1, rng: np.random.Generator | None = None
 ) -> FitResult:
-    """Run the chosen method from one or several starts and report the best."""
-    theta, points = points[0], list(points)
-    if rng is not None:
-        spread = problem.parametrisation.typical
-        points += [theta + spread * rng.standard_normal(len(theta)) for _ in range(starts - 1)]
-    best, reached = _side_by_side(problem, points) or _one_by_one(problem, points)
-    filtered = compare_with_filter(problem, best.theta, best.value)
-    found = report(problem, best, reached)
-    if filtered is not None:
-        found = replace(found, outliers=count_outliers(filtered))
-    trouble = found.trouble
-    if trouble:
-        warnings.warn(trouble, FitWarning, stacklevel=3)
-    return found
+    """Run the chosen method from the promising ones of `points`, and report the best optimum.
 
-
-def _side_by_side(
-    problem: Problem, points: list[Array]
-) -> tuple[Optimum, tuple[float, ...]] | None:
-    """The best optimum and the value that each start reached, where all starts go in one search."""
-    objective = EachObjective.of(problem)
-    if objective is None:
-        return None
-    thetas, owner = np.array(points), np.zeros(len(points), int)
-    values, grads = objective(thetas, owner)
-    if not np.isfinite(values[0]):
-        return None
+    rng : draws `starts` - 1 further ones around the first.
+    """
+    objective, found = EachObjective.of(problem), None
     stopping = problem.options.stopping
-    starts = Starts(owner, thetas, values, grads)
-    return next(search_each(objective, starts, (near(stopping), stopping), every=True))
+    if objective is not None or len(points) > 1:
+        begin = promising(objective or as_batch(Objective(problem.objective)), [points])
+        points = list(begin.thetas)
+    if rng is not None:
+        shape = starts - 1, len(points[0])
+        drawn = points[0] + problem.parametrisation.typical * rng.standard_normal(shape)
+        points = [*points, *drawn]
+    if objective is not None and np.isfinite(begin.values[0]):
+        if rng is not None:
+            none = np.zeros(len(drawn), int)
+            more = none, drawn, *objective(drawn, none)
+            begin = Starts(*(np.concatenate(pair) for pair in zip(begin, more, strict=True)))
+        found = next(search_each(objective, begin, (near(stopping), stopping), every=True))
+    best, reached = found or _one_by_one(problem, points)
+    filtered = compare_with_filter(problem, best.theta, best.value)
+    result = report(problem, best, reached)
+    if filtered is not None:
+        result = replace(result, outliers=count_outliers(filtered))
+    if result.trouble:
+        warnings.warn(result.trouble, FitWarning, stacklevel=3)
+    return result
 
 
 def _one_by_one(problem: Problem, points: list[Array]) -> tuple[Optimum, tuple[float, ...]]:
-    """As `_side_by_side`, one start after the other; ValueError if the first is not feasible."""
+    """As `search_each` of one problem; ValueError if the first start is not feasible."""
     results = []
     for k, point in enumerate(points):
         try:

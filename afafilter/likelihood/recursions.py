@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, lis
 
 
 def loglik_sdes(
-    arrays: tuple[Array, ...], flat: Array, batch: SeriesBatch, which: Array
+    arrays: Sequence[Array], flat: Array, batch: SeriesBatch, which: Array
 ) -> tuple[Array, Array]:
     """As `loglik_sde` for M models, model m on series which[m]; in threads.
 

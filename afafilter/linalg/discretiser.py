@@ -61,6 +61,7 @@ _CELL_REACH = 0.0625  # ||A|| times the distance from a base point, at most
 _CELL_TERMS = 12
 _MANY = 256  # intervals from which base points are worth trying
 _SMALL = 1024  # entries (n, d, d) of the largest set of intervals whose transitions are kept
+_SUMMED = 64.0  # ||A|| over the slowest decay up to which a sum of steps loses no digits
 _MOST_DOUBLINGS = 60  # of steps that decay by a rounding each
 _REFINEMENTS = 2  # of an inverse, from double to extended precision
 _CHUNK = 1 << 21  # entries of one (n, d, d) temporary
@@ -232,6 +233,11 @@ class Discretiser:
             value *= scale
         return Phi, psi, 0.5 * (V + V.swapaxes(-1, -2))
 
+    def summed(self) -> Array:
+        """V over an endless interval of a stable A, the sum over steps of 1/||A|| each."""
+        F, _, V = transitions(self.A, self.Q, self.u, np.array([1 / self.unit]))
+        return np.asarray(stationary_steps_covariance(F[0], V[0]) * self.scale[2])
+
     @cached_property
     def modes(self) -> Modes:
         return modes(self.A, self.Q)
@@ -334,10 +340,9 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
 
 def balanced(A: Array) -> tuple[Array, Array]:
     """Scales s (d,), powers of two, and A_ij s_j / s_i, rows and columns of about equal sums."""
-    from scipy.linalg import matrix_balance
+    from scipy.linalg.lapack import dgebal
 
-    with np.errstate(invalid="ignore"):  # SciPy casts scales to int where it takes them for places
-        turned, (scale, _) = matrix_balance(A, permute=False, separate=True)
+    turned, _, _, scale, _ = dgebal(A, scale=1, permute=0)
     return scale, np.ascontiguousarray(turned)
 
 
@@ -357,10 +362,13 @@ def stationary_covariance(A: Array, Q: Array) -> Array:
     """P with A P + P A^T + Q = 0 (A stable, Q symmetric): V after 50 decays of the slowest mode.
 
     Like `transition`, and unlike a Schur solver, semidefinite by construction where Q is, and
-    accurate for each block of a block-diagonal model.
+    accurate for each block of a block-diagonal model. Where no mode is much slower than others,
+    the sum over steps of 1/||A|| each is as exact.
     """
-    slowest = -float(np.linalg.eigvals(A).real.max())
-    return transition(A, Q, np.zeros(len(A)), np.asarray(50 / slowest))[2]
+    slowest, flow = -float(np.linalg.eigvals(A).real.max()), Discretiser(A, Q, np.zeros(len(A)))
+    if flow.norm <= _SUMMED * slowest:
+        return flow.summed()
+    return flow(np.asarray(50 / slowest))[2]
 
 
 def stationary_adjoint(A: Array, G: Array) -> Array:
@@ -368,9 +376,7 @@ def stationary_adjoint(A: Array, G: Array) -> Array:
 
     G (d, d) symmetric, of any sign: the sum over steps of 1/||A|| each.
     """
-    short = Discretiser(A.T, G, np.zeros(len(A)))
-    F, _, V = transitions(short.A, short.Q, short.u, np.array([1 / short.unit]))
-    return np.asarray(stationary_steps_covariance(F[0], V[0]) * short.scale[2])
+    return Discretiser(A.T, G, np.zeros(len(A))).summed()
 
 
 def stationary_steps_covariance(F: Array, Q: Array) -> Array:

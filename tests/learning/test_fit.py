@@ -23,6 +23,7 @@ from afafilter import (
     simulate,
 )
 from afafilter import families as f
+from afafilter.learning import likelihood_each, problem
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.parametrisation import FamilyParameters
@@ -513,17 +514,21 @@ def test_stamps_that_resolve_their_steps_keep_the_elapsed_time() -> None:
     assert found.loglik == pytest.approx(float(kalman_filter(found.model, t, z).loglik), rel=1e-9)
 
 
-def test_a_likelihood_that_is_not_the_filters_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from afafilter.learning import problem
+@pytest.mark.parametrize("bounds", [None, {"obs_var": (0.0, 9.0)}], ids=["batched", "alone"])
+def test_a_likelihood_that_is_not_the_filters_is_an_error(
+    bounds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name = (problem, "evaluate") if bounds else (likelihood_each, "loglik_sdes")
+    right = getattr(module, name)
 
     def shifted(*args: Any, **options: Any) -> Any:
-        value, grad = evaluate(*args, **options)
+        value, grad = right(*args, **options)
         return value + 1.0, grad
 
-    monkeypatch.setattr(problem, "evaluate", shifted)
+    monkeypatch.setattr(module, name, shifted)
     t, z = np.arange(30.0), np.cumsum(np.random.default_rng(0).standard_normal(30))
     with pytest.raises(ArithmeticError, match="the Kalman filter's at the same parameters"):
-        fit(LOCAL_LEVEL, t, z)
+        fit(LOCAL_LEVEL, t, z, bounds=bounds)
 
 
 def test_outliers_are_told_and_plain_data_are_not_accused():

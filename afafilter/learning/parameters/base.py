@@ -31,6 +31,10 @@ class Parametrisation(ABC):
         """Other starts."""
         return []
 
+    def starts(self) -> list[Array]:
+        """All starts, the first one first."""
+        return [self.start(), *self.alternatives()]
+
     def bounds(self, theta: Array) -> tuple[Array, Array]:
         """Lower and upper bounds around a starting theta."""
         return np.full(len(theta), -np.inf), np.full(len(theta), np.inf)

@@ -7,7 +7,7 @@ and the chain rule from gradients by those arrays to the gradient by theta.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import accumulate, pairwise
 from typing import Any
@@ -58,7 +58,6 @@ class FamilyParameters(Parametrisation):
         self.roots = np.array([domain == "nonnegative" for domain in domains])
         self.positive = self.logs | self.roots
         self._level = np.array(["offset" in name for name in self.names])
-        self._kinds = [2 if log else int(sq) for log, sq in zip(self.logs, self.roots)]
         self._set_start(start, size, others)
         self._layout = _layout(family, self.names)
         self._dims = family.dim, family.obs_dim
@@ -107,22 +106,17 @@ class FamilyParameters(Parametrisation):
         return theta - reach, theta + reach
 
     def natural(self, theta: Array) -> Array:
-        return np.array(self._natural(theta))
+        """Of one theta (n,), or of many (M, n)."""
+        logs = np.exp(np.where(self.logs, theta, 0.0))
+        return np.where(self.logs, logs, np.where(self.roots, theta**2, theta))
 
-    def _natural(self, theta: Array) -> list[float]:
-        return [
-            x if kind == 0 else x * x if kind == 1 else math.exp(x)
-            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
-        ]
-
-    def _slopes(self, theta: Array) -> list[float]:
-        return [
-            1.0 if kind == 0 else 2 * x if kind == 1 else math.exp(x)
-            for x, kind in zip(theta.tolist(), self._kinds, strict=True)
-        ]
+    def slope(self, theta: Array) -> Array:
+        """d natural / d theta, each by its own, of one theta (n,) or of many (M, n)."""
+        logs = np.exp(np.where(self.logs, theta, 0.0))
+        return np.where(self.roots, 2 * theta, logs)
 
     def jacobian(self, theta: Array) -> Array:
-        return np.diag(self._slopes(theta))
+        return np.diag(self.slope(theta))
 
     def vanishing(self, theta: Array) -> list[int]:
         """Coordinates that may be exactly 0: nonnegative parameters that are nearly so."""
@@ -164,53 +158,47 @@ class FamilyParameters(Parametrisation):
         self.flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
-        A, Q, cov, C, R, offset = (array[0] for array in self.arrays(theta[None]))
+        A, Q, cov, C, R, offset = (array[0] for array in self.at(theta[None])[0])
         return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self.flat))
 
-    def arrays(self, thetas: Array) -> tuple[Array, ...]:
-        """A, Q, prior cov, C, R and offset of many theta (M, n), each with a leading axis M."""
-        values = self._naturals(thetas)
+    def at(self, thetas: Array) -> tuple[list[Array], Callable[[Array], Array]]:
+        """A, Q, prior cov, C, R and offset of many theta (M, n), each with a leading axis M.
+
+        Beside them the map from gradients by these arrays, end to end (M, ...), to those by the
+        natural parameters (M, n).
+        """
+        values = self.natural(thetas)
         flat = self._constant + values @ self._affine
+        curved = []
         for component, sources, where in self._curved:
-            with np.errstate(all="ignore"):
-                block = component.build(*_arguments(sources, values))
-            flat[:, where] += _vectors(block, len(values))
-        return tuple(
-            np.ascontiguousarray(flat[:, part]).reshape(-1, *shape) for part, shape in self._parts
-        )
+            free, vectors, slopes = _linearised(component, sources, values)
+            flat[:, where] += vectors
+            curved.append((free, where, slopes))
 
-    def pullbacks(self, thetas: Array, slopes: Array) -> Array:
-        """Gradients (M, n) by theta from those by the arrays, end to end (M, ...)."""
-        values = self._naturals(thetas)
-        inner = np.where(self.logs, values, np.where(self.roots, 2 * thetas, 1.0))
-        return np.asarray(self._by_naturals(values, slopes) * inner)
+        def pullback(grads: Array) -> Array:
+            out = grads @ self._affine.T
+            for free, where, slopes in curved:
+                by = (slopes @ grads[:, where, None])[..., 0]
+                for k, slope in zip(free, by.T, strict=True):
+                    out[:, k] += slope
+            return np.asarray(out)
 
-    def _by_naturals(self, values: Array, slopes: Array) -> Array:
-        """Gradients (M, n) by the natural parameters (M, n)."""
-        out = slopes @ self._affine.T
-        for component, sources, where in self._curved:
-            free, by = _all_derivatives(component, sources, values)
-            for k, slope in zip(free, (by @ slopes[:, where, None])[..., 0].T, strict=True):
-                out[:, k] += slope
-        return np.asarray(out)
-
-    def _naturals(self, thetas: Array) -> Array:
-        logs = np.exp(np.where(self.logs, thetas, 0.0))
-        return np.where(self.logs, logs, np.where(self.roots, thetas**2, thetas))
+        pieces = ((np.ascontiguousarray(flat[:, part]), shape) for part, shape in self._parts)
+        return [piece.reshape(-1, *shape) for piece, shape in pieces], pullback
 
     def pullback(self, theta: Array, grad: System) -> Array:
-        return np.asarray(self.slopes(theta, grad) * self._slopes(theta))
+        return np.asarray(self.by_naturals(theta, grad) * self.slope(theta))
 
-    def slopes(self, theta: Array, grad: System) -> Array:
+    def by_naturals(self, theta: Array, grad: System) -> Array:
         """Gradient by the natural parameters."""
         assert isinstance(grad.prior, PriorArrays)
         slope = grad.vector
         if slope is None:
             slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
-        return np.asarray(self._by_naturals(self._naturals(theta[None]), slope[None])[0])
+        return np.asarray(self.at(theta[None])[1](slope[None])[0])
 
     def model(self, theta: Array) -> LinearSDE:
-        values = dict(zip(self.names, self._natural(theta), strict=True))
+        values = dict(zip(self.names, self.natural(theta).tolist(), strict=True))
         return self.family.model(self.family.complete(values))
 
 
@@ -227,10 +215,6 @@ def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, lis
             sources.append((names.index(name) if free else -1, family.fixed.get(name)))
         out.append((component, sources))
     return out
-
-
-def _arguments(sources: list[Any], values: Array) -> list[Any]:
-    return [values[:, k] if k >= 0 else fixed for k, fixed in sources]
 
 
 def _end_to_end(arrays: Any) -> Array:
@@ -257,19 +241,21 @@ def _vectors(block: Block, K: int) -> Any:
     return np.concatenate(list(rows), axis=1)
 
 
-def _all_derivatives(
+def _linearised(
     component: Component, sources: list[Any], values: Array
-) -> tuple[list[int], Array]:
-    """The free parameters that a component uses (m), and its derivatives by them (M, m, size)."""
-    free = [k for k, _ in sources if k >= 0]
+) -> tuple[list[int], Array, Array]:
+    """The free parameters that a component uses (m), its arrays (M, size) and their derivatives by
+    them (M, m, size), from one building: complex steps leave the real part as it is.
+    """
+    free = list(dict.fromkeys(k for k, _ in sources if k >= 0))
     M, m = len(values), len(free)
-    given = _arguments(sources, np.repeat(values, m, axis=0))
-    for step, place in enumerate([i for i, (k, _) in enumerate(sources) if k >= 0]):
-        given[place] = given[place].astype(complex)
-        given[place][step::m] += TINY * 1j
+    stepped = np.repeat(values.astype(complex), m, axis=0)
+    for step, k in enumerate(free):
+        stepped[step::m, k] += TINY * 1j
     with np.errstate(all="ignore"):
-        found = _vectors(component.build(*given), M * m)
-    return free, found.imag.reshape(M, m, -1) / TINY
+        block = component.build(*(stepped[:, k] if k >= 0 else fixed for k, fixed in sources))
+    found = _vectors(block, M * m).reshape(M, m, -1)
+    return free, found[:, 0].real, found.imag / TINY
 
 
 def _derivatives(
