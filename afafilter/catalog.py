@@ -24,19 +24,19 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+_STUDENT: dict[str, Any] = {"weight": ("student_t", {"nu": 4.0})}
+_TOLD = {"outlier_rate": 0.05, "outlier_scale": 100.0}
 CATALOG: dict[str, Entry] = {
     "kalman": Entry("kalman_filter"),
     "rts": Entry("rts_smoother"),
     "wolf": Entry("kalman_filter", {"weight": ("imq", {"c": 2.0}), "anchor": "prediction"}),
-    "irkf": Entry("kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
-    "irks": Entry("rts_smoother", {"weight": ("student_t", {"nu": 4.0}), "anchor": "estimate"}),
+    "irkf": Entry("kalman_filter", _STUDENT | {"anchor": "estimate"}),
+    "irks": Entry("rts_smoother", _STUDENT | {"anchor": "estimate"}),
     "huber": Entry("kalman_filter", {"weight": ("huber", {"c": 2.0}), "anchor": "estimate"}),
-    "variational": Entry(
-        "kalman_filter", {"weight": ("student_t", {"nu": 4.0}), "anchor": "variational"}
-    ),
-    "imm": Entry("imm_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
-    "particles": Entry("particle_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
-    "mixture": Entry("mixture_filter", {"outlier_rate": 0.05, "outlier_scale": 100.0}),
+    "variational": Entry("kalman_filter", _STUDENT | {"anchor": "variational"}),
+    "imm": Entry("imm_filter", _TOLD),
+    "particles": Entry("particle_filter", _TOLD),
+    "mixture": Entry("mixture_filter", _TOLD),
     "afa": Entry("adaptive_filter"),
     "afa-smoother": Entry("adaptive_smoother"),
     "afa-exact": Entry("adaptive_filter", {"correlation": "exact"}),

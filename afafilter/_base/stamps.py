@@ -28,17 +28,8 @@ SECONDS = {
     "Y": 365.25 * 86400.0,
 }
 """Seconds per unit of time; "Y" is the Julian year."""
-UNIT_WORDS = {
-    "ns": "nanoseconds",
-    "us": "microseconds",
-    "ms": "milliseconds",
-    "s": "seconds",
-    "min": "minutes",
-    "h": "hours",
-    "D": "days",
-    "W": "weeks",
-    "Y": "years",
-}
+_WORDS = "nanoseconds microseconds milliseconds seconds minutes hours days weeks years"
+UNIT_WORDS = dict(zip(SECONDS, _WORDS.split(), strict=True))
 FARTHEST = 1e12
 """Seconds since 1970 that a Unix time may tell."""
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

@@ -30,8 +30,7 @@ from afafilter.attention.inputs import (
     times_matrix,
     value_rotation,
 )
-from afafilter.attention.law import law_of
-from afafilter.attention.prior import PRIORS
+from afafilter.attention.law import PRIORS, law_of
 from afafilter.models.structured_noise import StructuredNoise
 from afafilter.weights import Weight, as_weight
 

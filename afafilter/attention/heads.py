@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter.attention.inputs import Inputs, Numbers
-from afafilter.attention.law import Law
+from afafilter.attention.law import Law, Noise, log_prior
 from afafilter.attention.pairs import ModeHead
-from afafilter.attention.prior import Noise, log_prior
 from afafilter.attention.recursions import Floats, Index, rotated
 from afafilter.attention.sums import Head, Model
 from afafilter.attention.threads import Task, run
@@ -57,7 +56,7 @@ class Request(NamedTuple):
         one or one per leading index, for tensor attention with a last axis of modes, which also
         has prior_precision; beta one or one per leading index; omega, omega_value (..., n).
     lead : leading axes of the result.
-    prior : "dle", or another of `prior.PRIORS`; then, and where their noises differ from those of
+    prior : "dle", or another of `law.PRIORS`; then, and where their noises differ from those of
         queries and keys, value_process_var, value_key_var, value_query_var are parameters too.
     structure : the course of process noise over the lag, for "structured".
     kept : where requests that differ in q alone keep the head that they share.

@@ -198,12 +198,16 @@ def per_head(value: ArrayLike, name: str, *, strict: bool = False) -> Array:
 
 def per_mode(value: ArrayLike, name: str, n: int) -> Array:
     """A parameter >= 0 as (..., n), one per mode."""
-    out = per_head(value, name)
-    if out.ndim == 0:
-        return np.full(n, out)
-    if out.shape[-1] != n:
-        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
-    return out
+    return _each(per_head(value, name), name, n)
+
+
+def _each(given: Array, name: str, n: int) -> Array:
+    """(..., n) of one number for all, or one for each of n modes or pairs."""
+    if given.ndim == 0:
+        return np.full(n, given)
+    if given.shape[-1] != n:
+        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {given.shape}")
+    return given
 
 
 def check_noise(key_var: Array, query_var: Array, prefix: str = "") -> None:
@@ -253,13 +257,9 @@ def rotation(value: ArrayLike, name: str, data: Numbers | None) -> Array:
     if data is None:
         return out if out.ndim else out[None]
     n = data.shape[-1] // 2
-    if out.ndim == 0:
-        if n == 0 and out != 0:
-            raise ValueError(f"{name} must be 0 for one real channel: there is no pair to rotate")
-        return np.full(n, out)
-    if out.shape[-1] != n:
-        raise ValueError(f"{name} must be a scalar or have shape (..., {n}), got {out.shape}")
-    return out
+    if out.ndim == 0 and n == 0 and out != 0:
+        raise ValueError(f"{name} must be 0 for one real channel: there is no pair to rotate")
+    return _each(out, name, n)
 
 
 def value_rotation(

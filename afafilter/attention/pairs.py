@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter.attention.inputs import Index
-from afafilter.attention.prior import LogPrior
+from afafilter.attention.law import LogPrior
 from afafilter.attention.recursions import F64, Dynamics, Floats, pair_up, rotated
 from afafilter.attention.threads import Task
 
@@ -65,7 +65,7 @@ class ModeHead:
     scale: float | None
     """Of a power law, which one mode only may have."""
     log_prior: LogPrior | None
-    """log P of lags (`prior.log_prior`), in place of the model's; None: the model's."""
+    """log P of lags (`law.log_prior`), in place of the model's; None: the model's."""
     backward: str | None
     window: int | None
     tolerance: float

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from afafilter.attention.inputs import Index
-from afafilter.attention.law import Law
-from afafilter.attention.prior import LogPrior
+from afafilter.attention.law import Law, LogPrior
 from afafilter.attention.recursions import F64, Dynamics, Floats, Rules, output_rows
 from afafilter.attention.threads import Task
 from afafilter.linalg.integrals import exponential_integral

@@ -176,10 +176,9 @@ def radial_range(
 
 
 def _default_substep(model: RadialTangentialSDE, x: Array) -> float:
-    if model.radial_var == model.tangential_var and model.radius is None:
-        return np.inf
     largest = max(model.radial_var, model.tangential_var)
-    if largest == 0:
+    exact = model.radial_var == model.tangential_var and model.radius is None
+    if exact or largest == 0:
         return np.inf
     room = float((x**2).sum(-1).min())
     if model.decay > 0:
