@@ -34,23 +34,18 @@ from afafilter.cli.options import (
 @main.command(cls=ShowsFormat, shows="afafilter.io.model_toml")
 @click.argument("model", type=FILE)
 @click.option("--n", "count", type=click.IntRange(1), help="Number of times.")
-@click.option("--dt", default=1.0, show_default=True, help="Step between times.")
-@click.option("--start", default=0.0, show_default=True, help="First time.")
+@click.option("--dt", default=1.0, help="Step between times.")
+@click.option("--start", default=0.0, help="First time.")
 @click.option("--times", type=FILE, help="Take the times from this CSV or Parquet file instead.")
 @click.option("--time", help="Name of its time column (default: the first column).")
 @click.option("--time-unit", help="Unit that dates are turned into. Default: the model's, or D.")
-@click.option("--paths", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--paths", default=1, type=click.IntRange(1))
 @click.option("--seed", type=click.IntRange(0), help="Default: a new one, noted in the result.")
 @click.option("--x0", help='Start: numbers "20,0", or "stationary". Default: the model\'s prior.')
-@click.option("--missing", default=0.0, show_default=True, help="Probability per component.")
+@click.option("--missing", default=0.0, help="Probability per component.")
 @click.option("--outlier-rate", type=float, help="Probability that an observation is an outlier.")
 @click.option("--outlier-scale", type=float, help="Size in units of the noise. Default: 10.")
-@click.option(
-    "--outlier-law",
-    default="gaussian",
-    show_default=True,
-    help="gaussian, student_t or mean_doubling.",
-)
+@click.option("--outlier-law", default="gaussian", help="gaussian, student_t or mean_doubling.")
 @click.option("--outlier-df", type=float, help="Degrees of freedom of student_t. Default: 3.")
 @OUTPUT
 @FORMAT
@@ -79,20 +74,15 @@ def simulate(model: Path, **options: Any) -> None:
 @click.argument("data", type=FILE)
 @click.option("--model", type=FILE, required=True, help="TOML file with a table [model].")
 @click.option(
-    "--estimator",
-    default="kalman",
-    show_default=True,
-    shell_complete=known(ESTIMATORS),
-    help=f"{listed(ESTIMATORS)}.",
+    "--estimator", default="kalman", shell_complete=known(ESTIMATORS), help=f"{listed(ESTIMATORS)}."
 )
 @ALLOW_IMPORT
 @reading_options
 @robust_options
 @click.option(
     "--query-times",
-    help="Estimate at these times instead: T,T,.. or START:STOP:STEP. "
-    "Of dated data T, START and STOP are dates or, like STEP, "
-    "numbers of --time-unit since the first.",
+    help="Estimate at these times instead: T,T,.. or START:STOP:STEP. Of dated data T, START and "
+    "STOP are dates or, like STEP, numbers of --time-unit since the first.",
 )
 @click.option(
     "--forecast",
@@ -150,10 +140,8 @@ def estimate(data: Path, **options: Any) -> None:
     callback=names,
     help="The two states of the plane, or the observed value over time. Default: 0,1.",
 )
-@click.option("--frames", default=120, show_default=True, type=click.IntRange(2), help="At most.")
-@click.option(
-    "--fps", default=12, show_default=True, type=click.IntRange(1), help="Frames per second."
-)
+@click.option("--frames", default=120, type=click.IntRange(2), help="At most.")
+@click.option("--fps", default=12, type=click.IntRange(1), help="Frames per second.")
 @reading_options
 @robust_options
 @output("Film to write (.gif, or .mp4 with ffmpeg). Default: DATA-attention.gif.")
@@ -204,25 +192,13 @@ def animate(data: Path | None, **options: Any) -> None:
 @click.option(
     "--free",
     callback=names,
-    help="What may move: of a model A, Q, R, C, drift, offset "
-    "(default A,Q,R,drift; of presets and sums the "
-    "noise levels), of a family its parameters "
-    "(default: all).",
+    help="What may move: of a model A, Q, R, C, drift, offset (default A,Q,R,drift; of presets and "
+    "sums the noise levels), of a family its parameters (default: all).",
 )
-@click.option("--method", default="ml", show_default=True, help="ml, em or student_t.")
+@click.option("--method", default="ml", help="ml, em or student_t.")
+@click.option("--starts", default=1, type=click.IntRange(1), help="Number of starting points.")
 @click.option(
-    "--starts",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Number of starting points.",
-)
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Seed of the further starting points.",
+    "--seed", default=0, type=click.IntRange(0), help="Seed of the further starting points."
 )
 @click.option(
     "--each",

@@ -33,7 +33,11 @@ def _cite(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 
 @click.group(
     cls=OneLineErrors,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.option(
     "--version",

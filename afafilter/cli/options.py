@@ -85,9 +85,8 @@ reading_options = together(
     ),
     click.option(
         "--time-format",
-        help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, '
-        "unix-ms, unix-ns (since 1970); number (20240131 is no date). Default: ISO "
-        "dates or numbers.",
+        help='How times are written, e.g. "%d.%m.%Y %H:%M"; unix, unix-ms, unix-ns (since 1970); '
+        "number (20240131 is no date). Default: ISO dates or numbers.",
     ),
     click.option("--sort", is_flag=True, help="Put the rows in the order of their times."),
     click.option(
@@ -101,9 +100,7 @@ reading_options = together(
         "0: there is none, they are called 0, 1, .... Default: found.",
     ),
     click.option("--na", callback=names, help="Further words that mean missing, e.g. -9999."),
-    click.option(
-        "--encoding", default="utf-8", show_default=True, help="Of the text, e.g. cp1252."
-    ),
+    click.option("--encoding", default="utf-8", help="Of the text, e.g. cp1252."),
 )
 """By which every command reads measurements."""
 
@@ -187,9 +184,7 @@ robust_options = together(
 """Weight, anchor and any other option of an estimator."""
 
 
-JOBS = click.option(
-    "--jobs", default=1, show_default=True, callback=some, help="Workers; -1 = all cores."
-)
+JOBS = click.option("--jobs", default=1, callback=some, help="Workers; -1 = all cores.")
 ALLOW_IMPORT = click.option(
     "--allow-import",
     is_flag=True,
@@ -216,17 +211,12 @@ FORMAT = click.option(
 
 style_options = together(
     click.option(
-        "--style",
-        type=click.Choice(STYLES),
-        default="plain",
-        show_default=True,
-        help="Widths and type of a journal.",
+        "--style", type=click.Choice(STYLES), default="plain", help="Widths and type of a journal."
     ),
     click.option(
         "--formats",
         callback=names,
         default="png,pdf",
-        show_default=True,
         help="Of figures: png, pdf, svg, pgf (pgf needs xelatex).",
     ),
     click.option("--tex", is_flag=True, help="Figures' text set by TeX (needs latex, dvipng)."),

@@ -72,7 +72,6 @@ OF_BOTH = {"study", "output", "hold_out", "allow_import", "force"}
     "--pieces",
     type=click.IntRange(1),
     default=5,
-    show_default=True,
     help="With --hold-out: how often something is hidden.",
 )
 @click.option(
@@ -81,11 +80,7 @@ OF_BOTH = {"study", "output", "hold_out", "allow_import", "force"}
     help="With --hold-out: times that forecasts reach. Default: a twentieth of them.",
 )
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="With --hold-out: of what is hidden.",
+    "--seed", type=click.IntRange(0), default=0, help="With --hold-out: of what is hidden."
 )
 @ALLOW_IMPORT
 @reading_options
@@ -133,7 +128,7 @@ def compare(study: Path, **options: Any) -> None:
 @main.command()
 @click.argument("chosen", metavar="[NAMES]...", nargs=-1)
 @click.option("--list", "list_only", is_flag=True, help="List the experiments and stop.")
-@output("Directory for figures and tables.", default=Path("figures"), show_default=True)
+@output("Directory for figures and tables.", default=Path("figures"))
 @click.option("--full", is_flag=True, help="Full size instead of the quick one.")
 @style_options
 @JOBS
