@@ -5,7 +5,6 @@ Checks run once, at the public door; inner loops trust their input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
 from math import isfinite
 from typing import Any, TypeAlias
@@ -32,15 +31,24 @@ ROUNDING_SQUARED = 1e-28
 
 
 def real_array(
-    value: ArrayLike, name: str, *, allow_nan: bool = False, copy: bool = True, check: bool = True
+    value: ArrayLike,
+    name: str,
+    *,
+    allow_nan: bool = False,
+    booleans: bool | None = None,
+    copy: bool = True,
+    check: bool = True,
 ) -> Array:
     """`value` as a float64 array; TypeError if it is not real numbers, ValueError if not finite.
 
+    booleans: whether these count as 1 and 0. None: of data, where numbers may be missing; a matrix,
+    a variance or a time of booleans is a mistake.
     copy=False: for callers that only read; still contiguous and writable, so that compiled code
     meets one type only. check=False: for callers that look for missing numbers themselves.
     """
     plain = type(value) is np.ndarray and value.dtype is FLOAT64
-    raw: Any = value if plain else _real(value, name, allow_nan)
+    booleans = allow_nan if booleans is None else booleans
+    raw: Any = value if plain else _real(value, name, allow_nan, booleans)
     if copy:
         out = np.array(raw, dtype=np.float64)
     elif plain and raw.flags.carray:
@@ -54,12 +62,14 @@ def real_array(
     return out
 
 
-def _real(value: ArrayLike, name: str, allow_nan: bool) -> NDArray[Any]:
+def _real(value: ArrayLike, name: str, allow_nan: bool, booleans: bool) -> NDArray[Any]:
     """`value` as an array of numbers that a float64 array can hold."""
     raw = unmasked(value, name, allow_nan)
     if raw.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got complex numbers (dtype {raw.dtype})")
     first = raw.flat[0] if raw.dtype.kind == "O" and raw.size else None
+    if not booleans and (raw.dtype.kind == "b" or isinstance(first, bool)):
+        raise TypeError(f"{name} must be numbers, got booleans")
     if raw.dtype.kind in "mM" or isinstance(first, (date, np.datetime64)):
         raise TypeError(
             f"{name} must be numbers, got dates; count them in one unit first, e.g. "
@@ -141,9 +151,15 @@ LARGEST_DIM = 1000
 """Components of a state, and its parts, in numbers that a file may ask for: matrices are dense."""
 
 
+def is_whole(value: Any) -> bool:
+    """Whether this is one whole number: no boolean, and no span of time, which numpy counts so."""
+    kinds = (int, np.integer)
+    return isinstance(value, kinds) and not isinstance(value, (bool, np.timedelta64))
+
+
 def positive_int(value: Any, name: str, *, low: int = 1, high: float = float("inf")) -> int:
     """A whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_whole(value):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be >= {low}, got {value}")
@@ -289,7 +305,7 @@ def _refuse_lost_steps(value: ArrayLike, out: Array, name: str) -> None:
 
 def stamp(value: Any, name: str = "t") -> float:
     """One finite time, no whole number that floats do not hold."""
-    if isinstance(value, (int, np.integer)) and abs(int(value)) > EXACT:
+    if is_whole(value) and abs(int(value)) > EXACT:
         raise ValueError(
             f"{name} must be a number that floats hold, got the whole number {value} beyond 2^53: "
             "count from the first stamp, t - t_first"
@@ -341,7 +357,7 @@ def observation_covariances(
     if obs_cov is None:
         return np.broadcast_to(default, (n_times, obs_dim, obs_dim))
     shape = (n_times, obs_dim, obs_dim)
-    given = real_array(obs_cov, "obs_cov", allow_nan=True)
+    given = real_array(obs_cov, "obs_cov", allow_nan=True, booleans=False)
     unknown = np.isnan(given)
     if given.shape == shape and data is not None and unknown.any():
         missing: ObsMask = np.asarray(np.isnan(data).all(axis=tuple(range(data.ndim - 2))))
@@ -361,7 +377,7 @@ def generator(rng: Any) -> np.random.Generator:
     """A generator: `rng` itself, or a fresh one from it where it is a whole number, the seed."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+    if is_whole(rng):
         if rng < 0:
             raise ValueError(f"rng must be a seed >= 0 or a numpy Generator, got {rng}")
         return np.random.default_rng(int(rng))
@@ -377,23 +393,5 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def refuse_idle(weight: object, options: Mapping[str, tuple[Any, Any]]) -> None:
-    """ValueError where options (name -> given, usual) of a robust weight come without one."""
-    idle = [f"{name}={given!r}" for name, (given, usual) in options.items() if given != usual]
-    if weight is None and idle:
-        raise ValueError(
-            f"{' and '.join(idle)} would change nothing without a robust weight, got weight=None; "
-            "give one, for instance weight=StudentT(4.0), or leave the rest out"
-        )
-
-
 def _given(array: Array) -> str:
     return f"the scalar {float(array):g}" if array.ndim == 0 else f"shape {array.shape}"
-
-
-def told_type(value: Any) -> str:
-    """What was given in place of a model, and what to do about it."""
-    if isinstance(value, type):
-        return f"the class {value.__name__} (make one: {value.__name__}(...))"
-    name = type(value).__name__
-    return f"{name} (its .model is one)" if hasattr(value, "model") else name

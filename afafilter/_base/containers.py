@@ -23,20 +23,18 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import EXACT, FLOAT64, choice, real_array
 from afafilter._base.dates import parse_dates
+from afafilter._base.labels import aligned, inputs_beside, refuse_other_times
 from afafilter._base.masks import unmasked
 from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.tables import (
     TABLES,
-    aligned,
     checked_dates,
     if_counted,
     index_stamps,
-    inputs_beside,
     labels_of,
     library,
     read_table,
     stamps_of,
-    time_column,
     values_of,
 )
 from afafilter._base.time_scales import warn_if_apart
@@ -121,11 +119,12 @@ def take(t: Any, z: Any, unit: str, *, obs_dim: int | None = None) -> Taken:
         values, read = read_table(t, unit, obs_dim)
         return Taken(read.numbers, values, if_counted(read))
     labels = labels_of(t) if library(t) == "pandas" else None
-    if library(z) == "pandas":
-        z = aligned(z, t, labels)
+    stamps = stamps_of(t, unit)
+    if library(z) == "pandas" and (labels is not None or np.ndim(t) == 1):
+        moments = np.asarray(t) if stamps is None else stamps.values
+        z = aligned(z, t, moments if labels is None else labels)
     if library(z) in TABLES:
         z = values_of(z)
-    stamps = stamps_of(t, unit)
     if stamps is None:
         return Taken(t if labels is None else index_stamps(labels, unit, "t").values, z, None)
     return Taken(stamps.numbers, z, stamps)
@@ -140,34 +139,6 @@ def _refuse_unread(value: Any, name: str) -> None:
         raise TypeError(
             f"{name} must be an array or a table of numbers, got a {library(value)} {kind}"
             + remedies.get(kind, "")
-        )
-
-
-def refuse_other_times(value: Any, t: Any, z: Any, name: str) -> None:
-    """ValueError where an xarray object beside the times t is labelled by others.
-
-    Labels are an index of dates where t holds dates, of numbers where t holds numbers: that of the
-    dimension which is the time by its kind or name, else of the first, if it can only be rows (an
-    array of one dimension, covariances (T, p, p)). An index of z in disorder is refused elsewhere.
-    """
-    dims = tuple(getattr(value, "dims", ())) if library(value) == "xarray" else ()
-    if not dims:
-        return
-    kinds = {str(d): value.indexes[d].dtype.kind if d in value.indexes else "" for d in dims}
-    place = time_column(kinds)
-    if place is None and (len(kinds) == 1 or name == "obs_cov"):
-        place = 0
-    own = None if place is None else value.indexes.get(dims[place])
-    if own is None or (name == "z" and not own.is_monotonic_increasing):
-        return
-    labels = next(iter(t.indexes.values()), own) if hasattr(t, "indexes") else t
-    labels = np.asarray(t.index if z is None and library(t) == "pandas" else labels)
-    both = own.dtype.kind, labels.dtype.kind
-    alike = both == ("M", "M") or all(kind in "iuf" for kind in both)
-    if alike and labels.shape == own.shape and not (labels == own.to_numpy()).all():
-        raise ValueError(
-            f"{name} is labelled by other times than the data: give it in the order of the "
-            f"data, or pass {name}.to_numpy() to take it row by row"
         )
 
 

@@ -35,7 +35,9 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
                 return np.asarray(hidden.filled(np.nan))
             if value.dtype.kind in "bui":
                 return np.asarray(hidden.astype(np.float64).filled(np.nan))
-            return np.asarray(hidden.astype(object).filled(None))
+            plain: NDArray[Any] = hidden.data.astype(object)
+            plain[np.ma.getmaskarray(value)] = None
+            return plain
         return np.asarray(value.data)
     refuse_disorder(value, name)
     try:

@@ -1,8 +1,9 @@
-"""Dataclasses that are called in the habit of other tools, and how frozen ones are filled in."""
+"""Calls in the habit of other tools, options that would do nothing, and how frozen dataclasses are
+filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -40,3 +41,21 @@ def assign(instance: Any, **values: Any) -> None:
     for name, value in values.items():
         kept = frozen(value) if isinstance(value, np.ndarray) else value
         object.__setattr__(instance, name, kept)
+
+
+def refuse_idle(weight: object, options: Mapping[str, tuple[Any, Any]]) -> None:
+    """ValueError where options (name -> given, usual) of a robust weight come without one."""
+    idle = [f"{name}={given!r}" for name, (given, usual) in options.items() if given != usual]
+    if weight is None and idle:
+        raise ValueError(
+            f"{' and '.join(idle)} would change nothing without a robust weight, got weight=None; "
+            "give one, for instance weight=StudentT(4.0), or leave the rest out"
+        )
+
+
+def told_type(value: Any) -> str:
+    """What was given in place of a model, and what to do about it."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (make one: {value.__name__}(...))"
+    name = type(value).__name__
+    return f"{name} (its .model is one)" if hasattr(value, "model") else name

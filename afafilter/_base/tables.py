@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -100,51 +99,6 @@ def labels_of(value: Any) -> Any:
             raise ValueError(f"t must be one column, got a frame of {value.shape[1]}")
         value = value.iloc[:, 0]
     return value if isinstance(value, pd.Index) else pd.Index(value)
-
-
-def aligned(z: Any, t: Any, labels: Any) -> Any:
-    """z with its rows in the order of the times t, by labels where they are needed."""
-    import pandas as pd
-
-    if not isinstance(z, (pd.Series, pd.DataFrame)):  # an index, or an array of pandas'
-        return pd.Series(z).reset_index(drop=True)
-    index = z.index
-    if isinstance(t, (pd.Series, pd.DataFrame)):
-        if index.equals(t.index):
-            return z
-        if t.index.is_unique and index.is_unique and set(index) == set(t.index):
-            return z.reindex(t.index)
-        raise ValueError("z and t must have the same index; pass arrays to join rows as they are")
-    dated = labels is not None and index.dtype.kind == labels.dtype.kind == "M"
-    counted = isinstance(index, pd.RangeIndex) and index.step > 0
-    if (counted or index.is_monotonic_increasing) and (not dated or index.equals(labels)):
-        return z
-    stamps = pd.Index(np.asarray(t)) if labels is None else labels
-    if index.is_unique and len(index) == len(stamps) and index.isin(stamps).all():
-        return z.reindex(stamps)
-    raise ValueError(
-        "the index of z is neither in order nor that of the times t: sort it (z.sort_index()), or "
-        "pass z.to_numpy() if its rows are meant in their order"
-    )
-
-
-def inputs_beside(inputs: Any, t: Any, z: Any) -> Any:
-    """Known inputs with their rows in the order of the data's, by labels where both have them."""
-    if isinstance(inputs, Mapping):
-        return {name: inputs_beside(column, t, z) for name, column in inputs.items()}
-    data = t if library(t) == "pandas" and hasattr(t, "index") else z
-    if library(inputs) != "pandas" or library(data) != "pandas":
-        refuse_disorder(inputs, "inputs", words=True)
-        return inputs
-    own, wanted = inputs.index, data.index
-    if own.equals(wanted) or type(own).__name__ == "RangeIndex" or wanted.nlevels > 1:
-        return inputs
-    if own.is_unique and wanted.is_unique and set(own) == set(wanted):
-        return inputs.reindex(wanted)
-    raise ValueError(
-        "inputs must have the index of the data, or none: inputs.reindex(data.index) fits one to "
-        "the other, .to_numpy() takes rows as they are"
-    )
 
 
 def read_table(table: Any, unit: str, obs_dim: int | None) -> tuple[NDArray[np.float64], Stamps]:

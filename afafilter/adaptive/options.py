@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, choice, positive_int, refuse_idle, scalar
+from afafilter._base.checks import Array, choice, positive_int, scalar
+from afafilter._base.signatures import refuse_idle
 from afafilter.adaptive.geometry import Index
 from afafilter.weights import Weight
 

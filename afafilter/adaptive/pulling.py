@@ -17,16 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    observation_covariances,
-    observations,
-    scalar,
-    times,
-    told_type,
-)
+from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
 from afafilter._base.containers import takes_tables
 from afafilter._base.patterns import require_whole_rows
+from afafilter._base.signatures import told_type
 from afafilter.adaptive.forms import is_invertible
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import rank_of

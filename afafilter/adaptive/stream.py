@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observations, scalar, stamp, told_type
+from afafilter._base.checks import Array, observations, scalar, stamp
+from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import is_definite, observations, times, told_type
+from afafilter._base.checks import is_definite, observations, times
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
+from afafilter._base.signatures import told_type
 from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE

@@ -36,10 +36,8 @@ prior may be given beside it and replace the model's own.
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 import json
-import operator
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,6 +48,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from afafilter._base.checks import LARGEST_DIM
 from afafilter.io.files import read_file, write_text
 from afafilter.models import presets
 from afafilter.models.discrete import DiscreteModel
@@ -95,6 +94,7 @@ def model_from_table(table: Any, where: str = "[model]") -> LinearSDE | Discrete
         if not isinstance(table, Mapping):
             raise TypeError(f"a table is wanted, got {table!r}")
         options = dict(table)
+        _refuse_booleans(options)
         if isinstance(options.get("prior"), Mapping):
             with place("prior"):
                 options["prior"] = built(Prior, options["prior"])
@@ -107,6 +107,19 @@ def model_from_table(table: Any, where: str = "[model]") -> LinearSDE | Discrete
         if "F" in options:
             return built(DiscreteModel, options, DISCRETE)
         return built(LinearSDE, options, (*MATRICES, "preset", "sum", "F", "H"))
+
+
+def _refuse_booleans(options: Mapping[str, Any]) -> None:
+    """TypeError where a number of a model (not of the parts of its sum) is a boolean."""
+    rest = [(key, value) for key, value in options.items() if key != "sum"]
+    while rest:
+        key, value = rest.pop()
+        if isinstance(value, bool):
+            raise TypeError(f"{key} must be numbers, got {str(value).lower()}")
+        if isinstance(value, Mapping):
+            rest += value.items()
+        elif isinstance(value, list):
+            rest += [(key, x) for x in value]
 
 
 def _forcing(table: Any) -> Forcing:
@@ -129,13 +142,18 @@ def _sum(options: dict[str, Any], where: str) -> LinearSDE:
     known_keys(options, ("sum", *EXTRAS))
     if not isinstance(parts, list) or not parts:
         raise ValueError("sum must be one or more tables [[model.sum]]")
-    models = []
+    models: list[LinearSDE] = []
     for k, part in enumerate(parts, 1):
         model = model_from_table(part, f"sum, model {k}")
+        if max(k, model.dim + sum(one.dim for one in models)) > LARGEST_DIM:
+            raise ValueError(f"sum must have at most {LARGEST_DIM} models and components of states")
         if not isinstance(model, LinearSDE):
             raise ValueError(f"sum, model {k}: a DiscreteModel (F) cannot be part of a sum")
         models.append(model)
-    return replace(functools.reduce(operator.add, models), **options)
+    while len(models) > 1:  # neighbours in pairs: a sum costs what its last addition costs
+        pairs = [one + other for one, other in zip(models[::2], models[1::2], strict=False)]
+        models = pairs + models[2 * len(pairs) :]
+    return replace(models[0], **options)
 
 
 def _preset(options: dict[str, Any]) -> LinearSDE:

@@ -16,10 +16,9 @@ from afafilter._base.checks import (
     observation_covariances,
     observations,
     positive_int,
-    refuse_idle,
     times,
-    told_type,
 )
+from afafilter._base.signatures import refuse_idle, told_type
 from afafilter._base.steps import asked_times
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE

@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    is_definite,
-    observation_covariances,
-    real_array,
-    stamp,
-    told_type,
-)
+from afafilter._base.checks import Array, is_definite, observation_covariances, real_array, stamp
 from afafilter._base.doubts import LOST, warn_of_rounding
+from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
 from afafilter.kalman import recursions
@@ -132,7 +126,7 @@ class KalmanStream:
         now, row = self._time(t), self._row(z)
         R = self._noise
         if obs_cov is not None:
-            given = real_array(obs_cov, "obs_cov", allow_nan=True)[None]
+            given = real_array(obs_cov, "obs_cov", allow_nan=True, booleans=False)[None]
             R = observation_covariances(given, 1, row.shape[2], self._noise[0], row[0]).copy()
         node = now - self.model.delay
         if self._node is not None and self._robust.weight is None and self._state.rank[0] < 0:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, given, observations, positive_int, told_type
+from afafilter._base.checks import Array, given, observations, positive_int
 from afafilter._base.containers import takes_tables
 from afafilter._base.frames import data_frame
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownByFields
+from afafilter._base.signatures import told_type
 from afafilter.learning.result import FitResult
 from afafilter.likelihood.data import prepare
 from afafilter.models.discrete import DiscreteModel

@@ -73,7 +73,7 @@ def fit(
     t : array_like, shape (T,), optional
         Non-decreasing times; None for a `DiscreteModel`.
     z : array_like, shape (..., T, p), optional
-        Observations, NaN = missing; leading axes are independent paths.
+        Observations, NaN = missing, booleans 0 and 1; leading axes are independent paths.
     free : sequence of str or mapping, optional
         What may move. Of a family: parameter names. Of a `LinearSDE`: any of "A", "Q", "R",
         "C", "drift", "offset", "prior mean", "prior cov"; of a `DiscreteModel` "F", "Q", "H", "R",

@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    choice,
-    observations,
-    positive_int,
-    refuse_idle,
-    scalar,
-    times,
-)
+from afafilter._base.checks import Array, choice, observations, positive_int, scalar, times
 from afafilter._base.containers import takes_tables
 from afafilter._base.shown import ShownByFields
+from afafilter._base.signatures import refuse_idle
 from afafilter.learning.family import Family
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.parametrisation import parametrisation

@@ -33,12 +33,15 @@ def regressors(inputs: Any, t: Array) -> Forcing:
         m = inputs.u.shape[1]
         return inputs if inputs.names else replace(inputs, names=_numbered(m))
     names: tuple[str, ...] = ()
-    if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
-        names = tuple(map(str, inputs))
+    keys: Any = getattr(inputs, "column_names", None) or getattr(inputs, "columns", None)
+    keys = inputs if isinstance(inputs, Mapping) else keys
+    if keys is not None:
+        names = tuple(map(str, keys))
         if not names:
             raise ValueError("inputs must hold at least one column, got none")
-        inputs = np.stack([real_array(inputs[key], f"inputs {key!r}") for key in inputs], axis=-1)
-    u = real_array(inputs, "inputs")
+        columns = [real_array(inputs[key], f"inputs {key!r}", booleans=True) for key in keys]
+        inputs = np.stack(columns, axis=-1)
+    u = real_array(inputs, "inputs", booleans=True)
     if u.ndim == 1:
         u = u[:, None]
     if u.ndim != 2 or len(u) != len(t):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,8 +164,13 @@ def axes(blocks: Sequence[Block]) -> Block:
     n = len(blocks)
 
     def each(name: str) -> Any:
-        parts = [getattr(block, name) for block in blocks]
-        return reduce(np.add, (np.kron(x, np.diag(np.eye(n)[i])) for i, x in enumerate(parts)))
+        parts = np.broadcast_arrays(*(getattr(block, name) for block in blocks))
+        rows, columns = parts[0].shape[-2:]
+        shape = *parts[0].shape[:-2], rows * n, columns * n
+        whole = np.zeros(shape, np.result_type(float, *parts))
+        for i, part in enumerate(parts):
+            whole[..., i::n, i::n] = part
+        return whole
 
     flat = np.kron(blocks[0].flat, np.eye(n))
     return Block(each("A"), each("Q"), each("C"), each("cov"), flat)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observations, real_array, times
+from afafilter._base.labels import refuse_other_times
 from afafilter._base.signatures import assign
 from afafilter._base.steps import distinct_steps, on_stamps
 from afafilter.linalg import discretiser
@@ -80,7 +81,8 @@ class Forcing:
     def __post_init__(self) -> None:
         given: Any = self.names
         names = (given,) if isinstance(given, str) else tuple(map(str, given))
-        u = real_array(_named(self.u, names), "forcing u")
+        refuse_other_times(self.u, self.t, self.u, "forcing u")
+        u = real_array(_named(self.u, names), "forcing u", booleans=True)
         if u.ndim == 1:
             u = u[:, None]
         grid = np.zeros(0) if u.ndim == 2 and len(u) == 0 else times(self.t, "forcing t")
@@ -165,7 +167,8 @@ def _named(u: Any, names: tuple[str, ...]) -> Any:
     columns = getattr(u, "column_names", None) or getattr(u, "columns", u)
     if (columns is u and not isinstance(u, Mapping)) or {*columns} != {*names}:
         return u
-    return np.stack([real_array(u[name], f"forcing u {name!r}") for name in names], axis=-1)
+    each = [real_array(u[name], f"forcing u {name!r}", booleans=True) for name in names]
+    return np.stack(each, axis=-1)
 
 
 def joined_input(first: Any, second: Any) -> Forcing | None:

@@ -79,7 +79,8 @@ def influence_curve(
     10.0
     """
     t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=getattr(model, "obs_dim", None))
-    grid, data, moves = times(t), real_array(given(z), "z"), real_array(sizes, "sizes")
+    grid, moves = times(t), real_array(sizes, "sizes")
+    data = real_array(given(z), "z", booleans=True)
     data = data[:, None] if data.ndim == 1 else data
     T, p = _shape(data, grid)
     if moves.ndim != 1:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, fraction, positive_int, real_array
+from afafilter._base.labels import refuse_other_times
 from afafilter._base.masks import refuse_disorder
 from afafilter.results import Estimate, Trajectories
 
@@ -37,6 +38,8 @@ def true_states(truth: Trajectories | ArrayLike, estimate: Estimate) -> Array:
         x = real_array(truth.x, "truth", allow_nan=True, copy=False)
     else:
         refuse_disorder(truth, "truth", words=True)
+        moments = estimate.t if estimate.index is None else estimate.index.values
+        refuse_other_times(truth, moments, truth, "truth")
         x = real_array(truth, "truth")
     if x.shape != estimate.mean.shape:
         raise ValueError(

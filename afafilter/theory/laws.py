@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import (
-    Array,
-    ObsMask,
-    positive_int,
-    real_array,
-    scalar,
-    times,
-    told_type,
-)
+from afafilter._base.checks import Array, ObsMask, positive_int, real_array, scalar, times
 from afafilter._base.shown import ShownByFields
+from afafilter._base.signatures import told_type
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
 from afafilter.adaptive.record_length import LongRecordWarning

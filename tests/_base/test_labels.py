@@ -116,3 +116,87 @@ def test_observations_labelled_by_other_times_are_refused() -> None:
                 a.kalman_filter(MODEL, t, other)
     free = xr.DataArray(Z, coords={"time": dates}, dims="time")  # dates beside numbers say nothing
     assert a.kalman_filter(MODEL, T, free).loglik == plain
+
+
+DAYS = pd.date_range("2024-01-01", periods=N)
+OTHER = {
+    "numbers": (T, pd.Index(T + 5)),
+    "whole numbers with a name": (T, pd.RangeIndex(1900, 1900 + N, name="year")),
+    "a list": (T.tolist(), pd.Index(T + 0.01)),
+    "polars": (pl.Series(T), pd.Index(T + 5)),
+    "dates of numpy": (DAYS.to_numpy(), DAYS + pd.Timedelta("1D")),
+    "dates of Python": ([x.date() for x in DAYS], DAYS + pd.Timedelta("1D")),
+    "periods": (DAYS, (DAYS + pd.Timedelta("1D")).to_period("D")),
+    "spans": (DAYS - DAYS[0], DAYS - DAYS[0] + pd.Timedelta("1D")),
+    "another zone": (DAYS.tz_localize("Europe/Berlin"), DAYS.tz_localize("UTC")),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_rows_of_pandas_labelled_by_other_times_are_refused(kind) -> None:
+    t, index = OTHER[kind]
+    for z in (pd.Series(Z, index=index), pd.DataFrame({"z": Z}, index=index)):
+        for use in (a.kalman_filter, a.adaptive_smoother, a.loglik, a.diagnose):
+            with pytest.raises(ValueError, match="z is labelled by other times than the data"):
+                use(MODEL, t, z)
+    with pytest.raises(ValueError, match="inputs is labelled by other times"):
+        a.fit("brownian + noise", t, Z, inputs=pd.Series(np.sin(T), index=index))
+
+
+SAME = {
+    "none": (T + 10, None),
+    "places": (T + 10, [*range(N)]),
+    "rounded": (0.1 * T, pd.Index((0.1 * T).astype(np.float32))),
+    "dates in seconds": (DAYS.to_numpy().astype("M8[s]"), DAYS),
+    "periods": (DAYS, DAYS.to_period("D")),
+    "instants": (
+        DAYS.tz_localize("Europe/Berlin"),
+        DAYS.tz_localize("Europe/Berlin").tz_convert(0),
+    ),
+    "dates beside numbers": (T, DAYS),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_rows_of_pandas_labelled_by_the_same_times_are_taken(kind, recwarn) -> None:
+    t, index = SAME[kind]
+    wanted = a.kalman_filter(MODEL, t, Z).loglik
+    assert a.kalman_filter(MODEL, t, pd.Series(Z, index=index)).loglik == wanted
+    assert not recwarn.list
+
+
+def test_whole_numbers_that_may_number_rows_are_warned_of() -> None:
+    chosen = pd.DataFrame({"t": T, "z": Z})[Z.min() < Z]
+    wanted = a.kalman_filter(MODEL, chosen["t"], chosen["z"]).loglik
+    for index in (chosen.index, pd.Index(chosen.index, dtype="Int64"), range(1900, 1899 + N)):
+        rows = pd.Series(chosen["z"].to_numpy(), index=index)
+        with pytest.warns(UserWarning, match="labelled by other times.*taken row by row"):
+            found = a.kalman_filter(MODEL, chosen["t"].to_numpy() + 0.5, rows)
+        assert found.loglik == pytest.approx(wanted, rel=1e-12)
+
+
+def test_truths_and_inputs_labelled_by_other_times_are_refused() -> None:
+    numbered, dated = a.kalman_filter(MODEL, T, Z), a.kalman_filter(MODEL, pd.Series(Z, index=DAYS))
+    for estimate, index in ((numbered, pd.Index(T)), (dated, DAYS)):
+        one = pd.Timedelta("1D") if estimate is dated else 0.5
+        right, wrong = (pd.DataFrame({"x": Z}, index=x) for x in (index, index + one))
+        wanted = float(np.sqrt(np.mean((estimate.mean[:, 0] - Z) ** 2)))
+        assert a.score(estimate, right).value("rmse") == pytest.approx(wanted)
+        for truth in (wrong, xr.DataArray(wrong, dims=("time", "state"))):
+            with pytest.raises(ValueError, match="truth is labelled by other times"):
+                a.score(estimate, truth)
+    with pytest.raises(ValueError, match="forcing u is labelled by other times"):
+        a.Forcing(T, pd.Series(Z, index=T + 0.5))
+    shown = xr.DataArray(Z, coords={"time": T + 0.5}, dims="time")
+    with pytest.raises(ValueError, match="inputs is labelled by other times"):
+        a.fit("brownian + noise", T, Z, inputs=shown)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow", "pandas"])
+def test_inputs_of_any_library_keep_their_names(kind) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    columns = {"u": np.sin(T), "v": T >= 4}
+    table = {"polars": pl.DataFrame, "pyarrow": arrow.table, "pandas": pd.DataFrame}[kind]
+    wanted, found = (a.fit("brownian + noise", T, Z, inputs=x) for x in (columns, table(columns)))
+    assert {"u", "v"} <= {*found.params}
+    assert found.params == wanted.params

@@ -77,3 +77,11 @@ def test_series_side_by_side_in_one_masked_array() -> None:
     found = a.fit_each(MODEL, T, np.ma.stack([masked(Z)] * 2), free=["Q"]).loglik
     wanted = a.fit(MODEL, T, np.where(HIDDEN, np.nan, Z), free=["Q"]).loglik
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_masked_objects_are_missing() -> None:
+    z = masked(Z)
+    wanted = a.kalman_filter(MODEL, T, z).loglik
+    assert (
+        a.kalman_filter(MODEL, T, np.ma.array(z.data.astype(object), mask=z.mask)).loglik == wanted
+    )

@@ -154,3 +154,40 @@ def test_keys_of_many_parts(tmp_path, text):
     with pytest.raises(ValueError, match="not valid TOML: nested too deeply"):
         read_model(path)
     assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("part", "n"), [('preset = "brownian"', 20_000), ('preset = "brownian"\ndim = 400', 3)]
+)
+def test_sums_of_more_than_can_be_held(tmp_path, part, n):
+    path = tmp_path / "m.toml"
+    path.write_text(f"[[model.sum]]\n{part}\n" * n)
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="at most 1000 models and components"):
+        read_model(path)
+    assert time.process_time() - begin < 20
+
+
+def test_sums_in_pairs_are_sums_in_order(tmp_path):
+    path, n = tmp_path / "m.toml", 7
+    parts = [f'[[model.sum]]\npreset = "brownian"\nprocess_var = {k + 1}.0\n' for k in range(n)]
+    path.write_text("".join(parts))
+    model = read_model(path)
+    assert np.diag(model.Q).tolist() == [*range(1, n + 1)]
+    assert len(model.parts) == n
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('preset = "brownian"\nprocess_var = true', "process_var"),
+        ("A = [[-1.0, true], [0, -1]]\nQ = [[1, 0], [0, 1]]\nR = [[1, 0], [0, 1]]", "A"),
+        ('preset = "brownian"\nprior = { mean = [0], cov = [[true]] }', "cov"),
+        ('[[model.sum]]\npreset = "brownian"\nobs_var = false', "obs_var"),
+    ],
+)
+def test_booleans_are_no_numbers_of_a_model(tmp_path, text, key):
+    path = tmp_path / "m.toml"
+    path.write_text(text if text.startswith("[[") else f"[model]\n{text}\n")
+    with pytest.raises(TypeError, match=f"{key} must be numbers, got (true|false)"):
+        read_model(path)

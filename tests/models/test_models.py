@@ -8,9 +8,10 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from afafilter import DiscreteModel, LinearSDE, Prior, spiral
+from afafilter import DiscreteModel, LinearSDE, Prior, brownian, fit, kalman_filter, spiral
 from tests.conftest import MODELS, draw_data, irregular_times
 from tests.oracles import dense_loglik, dense_posterior, joint_gaussian, mp_transition
 
@@ -95,7 +96,7 @@ def test_bad_priors_are_refused_by_name(arguments, message):
         Prior(**arguments)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float32, object])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float32, object])
 def test_other_number_types_are_cast(dtype):
     """An int8 A would overflow in A @ A, an unsigned one in -A."""
     one = np.array([[1, 0], [0, 1]]).astype(dtype)
@@ -103,6 +104,38 @@ def test_other_number_types_are_cast(dtype):
     for array in (model.A, model.Q, model.R, model.C, model.drift, model.offset):
         assert array.dtype == np.float64
     np.testing.assert_allclose(model.transition(2)[0], np.exp(2.0) * I2, rtol=1e-14)
+
+
+BOOLEANS = {
+    "A": lambda: LinearSDE(np.eye(2) > 0, Q=I2, R=I2),
+    "Q": lambda: LinearSDE(I2, Q=[[True, False], [False, True]], R=I2),
+    "R": lambda: LinearSDE(I2, Q=I2, R=(np.eye(2) > 0).astype(object)),
+    "prior cov": lambda: Prior([0.0], [[True]]),
+    "F": lambda: DiscreteModel(np.eye(2) > 0, Q=I2, H=I2, R=I2),
+    "process_var": lambda: brownian(process_var=True),
+    "t": lambda: kalman_filter(brownian(), [False, True], [1.0, 2.0]),
+    "obs_cov": lambda: kalman_filter(brownian(), [0.0], [1.0], obs_cov=[[[True]]]),
+}
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
+def test_booleans_are_no_values_of_matrices_variances_and_times(name):
+    with pytest.raises(TypeError, match=f"{name} must be numbers, got booleans"):
+        BOOLEANS[name]()
+
+
+def test_booleans_of_data_are_one_and_zero():
+    t, z = np.arange(6.0), np.array([1.0, 0, 0, 1, 1, 0])
+    wanted = kalman_filter(brownian(), t, z).loglik
+    for given in (z > 0, (z > 0).astype(object), pd.Series(z > 0, dtype="boolean")):
+        assert kalman_filter(brownian(), t, given).loglik == wanted
+    later = np.arange(20.0) >= 12
+    data = np.sin(np.arange(20.0)) + 5 * later
+    step, number = (
+        fit("brownian + noise", np.arange(20.0), data, inputs=u).loglik
+        for u in (later, 1.0 * later)
+    )
+    assert step == number
 
 
 def test_rounding_asymmetry_is_accepted_and_removed():

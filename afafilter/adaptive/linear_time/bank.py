@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, told_type
+from afafilter._base.checks import Array
 from afafilter._base.patterns import members, require_whole_rows
+from afafilter._base.signatures import told_type
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
 from afafilter.linalg.integrals import exponential_integral
