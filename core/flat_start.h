@@ -64,6 +64,7 @@ inline int64_t observability(In<3> F, In<1> times, ComponentSizes sizes, In<2> H
     Scratch<double, 0> start(d * d);
     for (int i = 0; i < d; i++) start[i * d + i] = 1.0;
     begin_diffuse(&start[0], diffuse);
+    if (!scaled) tell_apart(diffuse, sizes);
     int64_t k = 0;
     for (; k < F.shape[0] && diffuse.first < d; k++) {
         if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse, scaled ? rate.row(0) : nullptr);

@@ -559,7 +559,7 @@ template <class Turn> inline double close_direction(const double* h, DiffuseDire
                 for (int l = 0; l < d; l++) Omega[i * d + l] += late / RANK * n[i] * (late / RANK * n[l]);
             turn(first, j, 1.0, 0.0, 0.0, EPS * late);
         };
-        if (!turned && left == 0.0) {
+        if (!turned && own[j] == 0.0) {
             add_late_error();
             continue;
         }

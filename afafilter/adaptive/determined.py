@@ -86,7 +86,8 @@ def solve_triangles(
             open_ = columns(known.at, known.here, known.first)
             fixed[p, known.at] = _one_each(open_)
             apart[p, known.at] = (open_ == 0).all(axis=-2)
-            doubt[p, known.at] = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
+            shown = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
+            doubt[p, known.at] = known.doubtful | shown
     if own.any():
         near = np.abs(np.einsum("...aa->...a", scaled)) <= LOOK_CLOSER
         group = np.maximum.reduceat(largest[..., 0, :], begins, axis=-1)
@@ -99,7 +100,8 @@ def solve_triangles(
                 open_ = columns(np.array([i]), found.here, found.first)
                 fixed[p, i] = _one_each(open_)[0]
                 apart[p, i] = (open_[0] == 0).all(axis=0)
-                doubt[p, i] = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])[0]
+                shown = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])
+                doubt[p, i] = (found.doubtful | shown).item()
     turn = None
     fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
     some: ObsMask = np.asarray(fixed.any(axis=-1))
@@ -260,4 +262,5 @@ def _fewer(one: Unobservable, other: Unobservable) -> Unobservable:
         at[order],
         np.concatenate([one.here[here], other.here[there]])[order],
         np.concatenate([one.first[here], other.first[there]])[order],
+        np.concatenate([one.doubtful[here], other.doubtful[there]])[order],
     )

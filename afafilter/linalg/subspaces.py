@@ -113,13 +113,15 @@ class Unobservable(NamedTuple):
 
     components : (k, d) which ones; at : (m,) the queries of which anything is open; here, first :
     (m, d, d) their open directions, as rows, at the query and at the first observation: rows of
-    zeros for what is determined, zeros also where there is only rounding.
+    zeros for what is determined, zeros also where there is only rounding; doubtful : (m,) whether
+    rounding may have decided which ones.
     """
 
     components: ObsMask
     at: NDArray[np.int64]
     here: Array
     first: Array
+    doubtful: ObsMask
 
     def of(self, queries: slice) -> Unobservable:
         """Of some of the queries."""
@@ -127,7 +129,11 @@ class Unobservable(NamedTuple):
         start, stop, _ = queries.indices(n)
         some = slice(*np.searchsorted(self.at, [start, stop]))
         return Unobservable(
-            self.components[queries], self.at[some] - start, self.here[some], self.first[some]
+            self.components[queries],
+            self.at[some] - start,
+            self.here[some],
+            self.first[some],
+            self.doubtful[some],
         )
 
 
@@ -164,7 +170,8 @@ def unobservable(
     d, T = C.shape[1], len(stamps)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
-        return Unobservable(np.ones((len(times), d), dtype=bool), np.arange(len(times)), all_, all_)
+        sure, every = np.zeros(len(times), dtype=bool), np.arange(len(times))
+        return Unobservable(np.ones((len(times), d), dtype=bool), every, all_, all_, sure)
     n = min(T, 4 * d + 4)
     while True:
         F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
@@ -188,7 +195,8 @@ def unobservable(
     open_ = np.flatnonzero((used < done) if whole else np.ones(len(used), dtype=bool))
     out = np.zeros((len(times), d), dtype=bool)
     if not len(open_):
-        return Unobservable(out, open_, np.zeros((0, d, d)), np.zeros((0, d, d)))
+        none = np.zeros((0, d, d))
+        return Unobservable(out, open_, none, none, np.zeros(0, dtype=bool))
     node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
     base = np.maximum(node, 0)
     lag = times[open_] - stamps[base]
@@ -212,7 +220,26 @@ def unobservable(
     if show is not None:
         size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
         out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
-    return Unobservable(out, open_, here, first)
+    doubtful = _decided_by_rounding(here, zero, balanced_units(sizes, C, np.eye(len(C))))
+    return Unobservable(out, open_, here, first, doubtful)
+
+
+CLEAR = 8.0
+"""Times the size that counts as zero: what is larger is no doubt there."""
+
+
+def _decided_by_rounding(here: Array, zero: Array, unit: Array) -> ObsMask:
+    """Whether (m,) rounding may have decided which components directions here (m, q, d) open.
+
+    By entries hardly larger than what counts as zero (m, q, d); or by this, where it hides as much
+    of other components as a direction has, in units (d,) in which they compare.
+    """
+    size = np.abs(here)
+    opens: ObsMask = (size > 0).any(axis=1)
+    hardly = opens & ~(size > CLEAR * zero).any(axis=1)
+    largest = (size / unit).max(axis=-1, keepdims=True)
+    hides = ((zero / unit > largest) & (largest > 0)).any(axis=1)
+    return np.asarray((hardly | np.where(opens, False, hides)).any(axis=-1))
 
 
 def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:

@@ -360,3 +360,69 @@ def test_one_huge_anchor_does_not_end_the_rounds_of_the_others(method, far):
     z[:1] *= far
     found = adaptive_filter(model, t, z, iterations=30, tolerance=1e-8, **options)
     np.testing.assert_allclose(found.mean[8:], wanted.mean[8:], atol=1e-6)
+
+
+def in_units(model, unit):
+    """States in other units (d,)."""
+    pair = np.outer(unit, unit)
+    A = model.A * unit[:, None] / unit
+    return LinearSDE(A, Q=model.Q * pair, R=model.R, C=model.C / unit, prior="diffuse")
+
+
+HALF_TURN = [[0.0, -np.pi], [np.pi, 0.0]]
+
+
+@pytest.mark.parametrize("scale", [(0, 0, 0), (-7, 24, 30), (20, -3, 11), (-15, -20, 9)])
+@pytest.mark.parametrize(
+    "A",
+    [block_diag(-2.0, HALF_TURN), block_diag(HALF_TURN, 0.4), block_diag(0.0, HALF_TURN)],
+    ids=["decay", "growth", "walk"],
+)
+@pytest.mark.parametrize("rows", [[[1.0, 1.0, -1.0], [1.0, 0.0, -1.0]], np.eye(3)[:2]])
+def test_a_sum_that_cancels_hides_no_state_in_any_units(rows, A, scale):
+    """Rows that show one state by their difference, and the sum of the others only."""
+    Q, R = np.diag([0.0, 1e-7, 1e-7]), np.diag([1e-9, 1e-11])
+    model = in_units(LinearSDE(A, Q=Q, R=R, C=rows, prior="diffuse"), 2.0 ** np.array(scale))
+    found = list(outcomes(model, np.zeros(1), np.array([[0.4, 1.6]]), correlation="exact"))
+    assert set(found) == {("right", False)}
+
+
+@pytest.mark.parametrize("rate", [4.0, 5.0, 5.5])
+@pytest.mark.parametrize("wait", [66.0, 69.7, 69.9])
+def test_what_has_decayed_is_told_from_what_has_not(rate, wait):
+    """Of what one row leaves open, what decays most leaves the rest to later rows."""
+    Q = 1e-6 * block_diag(np.ones((2, 2)), 0.0)
+    A, C = np.diag([-1.0, -rate, 0.0]), 1e-6 * np.array([[1.0, -1.0, 0.5]])
+    model = LinearSDE(A, Q=Q, R=[[1e-12]], C=C, prior="diffuse")
+    t, z = np.array([0.0, wait, wait + 1.16e-4]), 1e-6 * np.array([[2.8], [-3.6], [-5.7]])
+    found = list(outcomes(model, t, z, correlation="exact"))
+    assert "wrong" not in {outcome for outcome, _ in found}
+
+
+def driven(rate):
+    A = np.array([[-rate, -10.0, 0, -0.01], [0.1, -rate, 0, 0], [0, 0, 0, 0.001], [0, 0, 0, 0]])
+    Q, R = np.diag([3.0, 0.03, 0.0, 1e5]), np.diag([1e-2, 1e-6])
+    return LinearSDE(A, Q=Q, R=R, C=[[1, 1, 1, 0], [-1, -1, 1, -1]], prior="diffuse")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.097, 0.101])
+def test_a_state_that_counts_as_open_by_hardly_more_than_rounding_is_doubted(rate):
+    t = np.array([0.0, 400.0, 401.0])
+    z = np.array([[-6.4, -3.1], [-1053.6, 7734.4], [-1065.8, 7760.9]])
+    found = list(outcomes(driven(rate), t, z, correlation="exact"))
+    assert ("wrong", False) not in found
+    assert ("wrong", True) in found
+    assert set(outcomes(driven(rate), t / 100, z, correlation="exact")) == {("right", False)}
+
+
+@pytest.mark.parametrize("turn", [np.pi, 3.0, 1.0])
+def test_a_state_that_counts_as_known_where_rounding_hides_it_is_doubted(turn):
+    """What is left after long waits of a fast mode, seen with a turning one."""
+    A = block_diag([[0.0, -turn], [turn, 0.0]], -1.0, -5.0)
+    Q = block_diag(0.1 * np.eye(2), np.ones((2, 2)))
+    model = LinearSDE(A, Q=Q, R=[[1e-8]], C=[[0.5, 0.0, 1.0, 1.0]], prior="diffuse")
+    t = np.array([0.0, 14.82, 79.66, 81.81])
+    z = np.array([[np.nan], [212.8], [-96.2], [-205.4]])
+    found = list(outcomes(model, t, z, correlation="exact"))
+    assert ("wrong", False) not in found
+    assert any(said for _, said in found)
