@@ -235,7 +235,7 @@ def _decided_by_rounding(here: Array, zero: Array, unit: Array) -> ObsMask:
     of other components as a direction has, in units (d,) in which they compare.
     """
     size = np.abs(here)
-    opens: ObsMask = (size > 0).any(axis=1)
+    opens = np.asarray((size > 0).any(axis=1))
     hardly = opens & ~(size > CLEAR * zero).any(axis=1)
     largest = (size / unit).max(axis=-1, keepdims=True)
     hides = ((zero / unit > largest) & (largest > 0)).any(axis=1)
