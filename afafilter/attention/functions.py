@@ -347,9 +347,8 @@ def tensor_attention(
         law_of(robust, d),
         future(backward, causal),
         None if window is None else positive_int(window, "window"),
-        0.0,
-        return_weights,
-        _threads(threads),
+        return_weights=return_weights,
+        threads=_threads(threads),
     )
     step = _checked_step(residual_step, inputs, t_query)
     return _completed(tensor(request), inputs, step, projections, robust is not None)

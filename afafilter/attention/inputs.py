@@ -113,17 +113,10 @@ def prepare(
             + ", ".join(str(x.shape[:-2]) for x in given)
         ) from None
     since = grid - grid[0]
-    return Inputs(
-        anchors,
-        keys,
-        values,
-        known,
-        q_complete,
-        np.iscomplexobj(v),
-        since,
-        since if queries is grid else queries - grid[0],
-        visible(n_visible, grid, queries, t_query is None, causal),
-    )
+    asked = since if queries is grid else queries - grid[0]
+    seen = visible(n_visible, grid, queries, t_query is None, causal)
+    channels = anchors, keys, values, known, q_complete, np.iscomplexobj(v)
+    return Inputs(*channels, since, asked, seen)
 
 
 def known_keys(keys: Numbers | None, values: Numbers) -> NDArray[np.bool_] | None:

@@ -183,18 +183,9 @@ def _exponents(
     for m in range(n):
         q, k = (head.q[m, block], head.k[m, keys]) if apart else nothing  # type: ignore[index]
         late, early = (head.key_var, head.query_var) if exact else (head.query_var, head.key_var)
-        dynamics = Dynamics(
-            head.decay[m],
-            0.0,
-            head.process_var[m],
-            late[m],
-            early[m],
-            head.scale or 1.0,
-            0.0 if head.scale is None else 1.0,
-            1.0,
-            not exact,
-            not exact,
-        )
+        noise = head.process_var[m], late[m], early[m]
+        law = head.scale or 1.0, 0.0 if head.scale is None else 1.0, 1.0
+        dynamics = Dynamics(head.decay[m], 0.0, *noise, *law, not exact, not exact)
         pair_up(log_p[m], d2, q, k, t_query, t, dynamics)
     if head.log_prior is not None:
         log_p[...] = head.log_prior(np.abs(t_query[:, None] - t), exact)

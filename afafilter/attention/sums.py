@@ -102,16 +102,9 @@ class Head:
         if self.tolerance > 0:
             log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
         omega, omega_out = (x if x.any() else x[:0] for x in (self.omega, self.omega_out))
-        return Rules(
-            -1 if self.window is None else self.window,
-            omega,
-            omega_out,
-            self.sides[0],
-            self.sides[-1],
-            len(self.sides),
-            log_tolerance,
-            log(self.law.peak),
-        )
+        window = -1 if self.window is None else self.window
+        sides = self.sides[0], self.sides[-1], len(self.sides)
+        return Rules(window, omega, omega_out, *sides, log_tolerance, log(self.law.peak))
 
     @cached_property
     def variances(self) -> tuple[tuple[float, float], ...]:

@@ -41,7 +41,7 @@ def animate_command(task: Task) -> Iterator[str]:
     from afafilter.plotting.film import film_path
 
     target, force, options = task.target, task.force, task.options
-    model, preset, fps = options["model"], options["preset"], options["fps"]
+    model, preset = options["model"], options["preset"]
     film_path(target)
     prepare(target, force, inputs=(task.data, model))
     if (model is None) == (preset is None):
@@ -51,30 +51,13 @@ def animate_command(task: Task) -> Iterator[str]:
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
     function = estimator_from_spec("afa", estimator_options("afa", options))
     shown = _drawn(system, options) if task.data is None else _read(system, task)
-    names: dict[str, Any] = {}
+    look: dict[str, Any] = {name: options[name] for name in ("frames", "fps")}
     if options["components"] is not None:
-        names["components"] = _numbers(options["components"])
-    animate(
-        target,
-        system,
-        shown.t,
-        shown.z,
-        truth=shown.truth,
-        frames=options["frames"],
-        fps=fps,
-        force=force,
-        **names,
-        **function.keywords,
-    )
-    config = {
-        "command": "animate",
-        "model": system,
-        "options": function.keywords,
-        "frames": options["frames"],
-        "fps": fps,
-        **names,
-        **shown.record,
-    }
+        look["components"] = _numbers(options["components"])
+    given: dict[str, Any] = {"truth": shown.truth, "force": force, **look, **function.keywords}
+    animate(target, system, shown.t, shown.z, **given)
+    config = {"command": "animate", "model": system, "options": function.keywords}
+    config |= look | dict(shown.record)
     sidecar = write_record(target, config, force)
     yield f"wrote {target} ({min(options['frames'], len(shown.t))} frames) and {sidecar}"
 
@@ -108,14 +91,8 @@ def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> _Shown:
     else:
         start = np.array(_numbers(chosen["x0"].split(","), float, "--x0"))
     rate = chosen["outlier_rate"]
-    data = simulate(
-        system,
-        t,
-        1,
-        rng=chosen["seed"],
-        x0=start,
-        outliers=None if rate is None else Outliers(rate, 10.0),
-    )
+    struck = None if rate is None else Outliers(rate, 10.0)
+    data = simulate(system, t, 1, rng=chosen["seed"], x0=start, outliers=struck)
     return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start.tolist()}})
 
 

@@ -36,19 +36,7 @@ def fit_command(task: Task) -> Generator[str, None, bool]:
     table = target.with_suffix(".csv")
     prepare(target, force, table, inputs=(reading.data, options["model"]))
     begun = _begin(task)
-    found = fit(
-        begun.start,
-        begun.t,
-        begun.z,
-        free=begun.moving,
-        method=options["method"],
-        starts=options["starts"],
-        rng=None if options["starts"] == 1 else np.random.default_rng(options["seed"]),
-        obs_cov=begun.noise,
-        inputs=begun.inputs,
-        bounds=options["bounds"],
-        priors=_densities(options["priors"]),
-    )
+    found = fit(begun.start, begun.t, begun.z, obs_cov=begun.noise, **begun.asked(options))
     found = replace(found, time_unit=begun.panel.series[0].time_unit)
     begun.warn()
     follow, comment = "", ""
@@ -88,19 +76,8 @@ def fit_each_command(task: Task) -> Generator[str, None, bool]:
     folder = table_path(target).with_suffix("")
     prepare(target, task.force, folder, inputs=(reading.data, options["model"]))
     begun = _begin(task)
-    method, starts = options["method"], options["starts"]
-    special = {
-        "free": begun.moving,
-        "method": None if method == "ml" else method,
-        "starts": None if starts == 1 else starts,
-        "rng": None if starts == 1 else np.random.default_rng(options["seed"]),
-        "inputs": begun.inputs,
-        "bounds": options["bounds"] or None,
-        "priors": _densities(options["priors"]) or None,
-    }
-    asked = {name: value for name, value in special.items() if value is not None}
     labels = begun.panel.labels
-    found = fit_each(begun.start, begun.t, begun.z, labels=labels, **asked)
+    found = fit_each(begun.start, begun.t, begun.z, labels=labels, **begun.asked(options))
     found = replace(found, time_unit=begun.panel.series[0].time_unit)
     begun.warn()
     names = _file_names(labels)
@@ -148,6 +125,20 @@ class Begin:
     moving: Any
     by_levels: Path | None
     """The model file whose noise levels alone move, because nothing else was asked for."""
+
+    def asked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of `fit` and `fit_each`: what is not their default."""
+        several, method = options["starts"] > 1, options["method"]
+        special = {
+            "free": self.moving,
+            "method": None if method == "ml" else method,
+            "starts": options["starts"] if several else None,
+            "rng": np.random.default_rng(options["seed"]) if several else None,
+            "inputs": self.inputs,
+            "bounds": options["bounds"] or None,
+            "priors": _densities(options["priors"]) or None,
+        }
+        return {name: value for name, value in special.items() if value is not None}
 
     def warn(self) -> None:
         """Say after a fit that only noise levels were fitted."""

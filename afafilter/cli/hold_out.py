@@ -39,18 +39,10 @@ def hold_out_command(task: Task) -> Generator[str, None, bool]:
     for name, system in models.items():
         others = series.inputs is not None and not (reading.inputs or named_inputs(system))
         named[name] = system if others else forced(system, series)
+    how: dict[str, Any] = {name: options[name] for name in ("pieces", "horizon")}
+    how |= {"kinds": options["kinds"] or KINDS, "obs_cov": series.obs_cov, "rng": options["seed"]}
     with waiting("comparing"):
-        found = hold_out(
-            estimators,
-            named,
-            series.t,
-            series.z,
-            kinds=options["kinds"] or KINDS,
-            pieces=options["pieces"],
-            horizon=options["horizon"],
-            obs_cov=series.obs_cov,
-            rng=options["seed"],
-        )
+        found = hold_out(estimators, named, series.t, series.z, **how)
     for (model, name), error in found.errors.items():
         yield f"FAILED: {name} with {model}: {error}"
     if not len(found.frame):

@@ -91,17 +91,9 @@ def read(reading: Reading, model: Any = None) -> Panel:
     unit = reading.time_unit
     own = models_unit(model, unit)
     inputs = reading.inputs or named_inputs(model)
-    panel = read_panel(
-        reading.data,
-        reading.by,
-        reading.time,
-        reading.values,
-        errors=reading.errors,
-        inputs=inputs,
-        time_unit=unit or own or None,
-        sort=reading.sort,
-        dialect=reading.dialect,
-    )
+    columns = reading.data, reading.by, reading.time, reading.values
+    how: dict[str, Any] = {name: getattr(reading, name) for name in ("errors", "sort", "dialect")}
+    panel = read_panel(*columns, inputs=inputs, time_unit=unit or own or None, **how)
     said = refuse_other_unit(reading.data, panel.series[0].stamps, own, unit)
     if said and not (unit or own):
         panel = replace(panel, series=tuple(replace(s, time_unit=said) for s in panel.series))

@@ -40,15 +40,7 @@ def simulate_command(task: Task) -> Iterator[str]:
     outliers = _outliers(options)
     paths, seed, x0, missing = (options[name] for name in ("paths", "seed", "x0", "missing"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    drawn = simulate(
-        system,
-        t,
-        paths,
-        rng=np.random.default_rng(seed),
-        x0=_start(x0),
-        outliers=outliers,
-        missing=missing,
-    )
+    drawn = simulate(system, t, paths, rng=seed, x0=_start(x0), outliers=outliers, missing=missing)
     columns: dict[str, Any] = {}
     if paths > 1:
         columns["path"] = np.repeat(np.arange(paths), len(t))

@@ -176,18 +176,10 @@ def unobservable(
     while True:
         F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
         M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
-        done = core.observability(
-            np.ascontiguousarray(F.swapaxes(-1, -2)),
-            np.array(stamps[:n]),
-            sizes,
-            np.array(C),
-            np.array(seen[:n]),
-            M,
-            rounding,
-            count,
-            np.zeros(d) if rate is None else np.array(rate),
-            rate is not None,
-        )
+        columns = np.ascontiguousarray(F.swapaxes(-1, -2))
+        data = np.array(stamps[:n]), sizes, np.array(C), np.array(seen[:n])
+        rates = np.zeros(d) if rate is None else np.array(rate)
+        done = core.observability(columns, *data, M, rounding, count, rates, rate is not None)
         whole = done > 0 and count[done - 1] == d
         if whole or n == T:
             break

@@ -46,14 +46,9 @@ def band(
     line = {"label": estimate.label or None, **line}
     (drawn,) = ax.plot(estimate.t, scale * mean, **line)
     known = np.isfinite(lower)
-    ax.fill_between(
-        estimate.t[known],
-        scale * lower[known],
-        scale * upper[known],
-        color=drawn.get_color(),
-        alpha=0.22,
-        linewidth=0,
-    )
+    edges = scale * lower[known], scale * upper[known]
+    shade: dict[str, Any] = {"color": drawn.get_color(), "alpha": 0.22, "linewidth": 0}
+    ax.fill_between(estimate.t[known], *edges, **shade)
     return ax
 
 

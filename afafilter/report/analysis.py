@@ -94,20 +94,10 @@ def analyse(
     followed = outliers.sum() <= MANY * np.isfinite(z).sum()
     smooth = _smoothed(model, t, z, extra if followed else extra | weights)
     signal, var = _seen(model, smooth)
-    return Analysis(
-        series,
-        model,
-        fitted,
-        smooth.t,
-        signal,
-        np.sqrt(var),
-        np.sqrt(var + late),
-        outliers,
-        not followed,
-        diagnose(fitted or model, t, z, obs_cov=noise),
-        hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4),
-        *weight_maps(model, series),
-    )
+    shown = smooth.t, signal, np.sqrt(var), np.sqrt(var + late), outliers, not followed
+    checks = diagnose(fitted or model, t, z, obs_cov=noise)
+    compared = hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4)
+    return Analysis(series, model, fitted, *shown, checks, compared, *weight_maps(model, series))
 
 
 def _smoothed(

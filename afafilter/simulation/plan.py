@@ -79,16 +79,9 @@ def make_plan(model: LinearSDE | DiscreteModel, t: ArrayLike | None, setting: Se
         which = every if varying else np.zeros_like(every)
         return Tables(table(mean), table(shift), covariance_root(table(cov)), which)
 
-    return Plan(
-        grid,
-        tables("F", "b", "Q"),
-        _own_noise(tables("H", "d", "R"), setting, model),
-        every,
-        every,
-        every[:0],
-        float(grid[0]),
-        grid,
-    )
+    observation = _own_noise(tables("H", "d", "R"), setting, model)
+    places = every, every, every[:0]
+    return Plan(grid, tables("F", "b", "Q"), observation, *places, float(grid[0]), grid)
 
 
 def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan:
@@ -108,17 +101,10 @@ def _continuous(model: LinearSDE, t: ArrayLike | None, setting: Setting) -> Plan
     Phi, psi, V = model.transition(steps)
     constant = np.zeros(T, dtype=np.intp)
     noise = covariance_root(model.R)[None]
-    observation = Tables(model.C[None], model.offset[None], noise, constant)
-    return Plan(
-        grid,
-        Tables(Phi, psi, covariance_root(V), which),
-        _own_noise(observation, setting, model),
-        seen,
-        state_at,
-        extra,
-        float(states[0]),
-        states,
-    )
+    step = Tables(Phi, psi, covariance_root(V), which)
+    table = Tables(model.C[None], model.offset[None], noise, constant)
+    observation, places = _own_noise(table, setting, model), (seen, state_at, extra)
+    return Plan(grid, step, observation, *places, float(states[0]), states)
 
 
 def _own_noise(observation: Tables, setting: Setting, model: LinearSDE | DiscreteModel) -> Tables:

@@ -318,31 +318,15 @@ def tune(
     hot = free.index("inverse_temperature") if "inverse_temperature" in free else 0
     starts = list({float(theta[hot]): theta for theta in reversed(ranked)}.values())
     budget = max(20, (max_evaluations - 12) // len(starts))
-    found = min(
-        (
-            minimize(
-                loss,
-                start,
-                method="Nelder-Mead",
-                bounds=[bounds[name] for name in free],
-                options={"maxfev": budget, "xatol": 1e-3, "fatol": 1e-6},
-            )
-            for start in starts
-        ),
-        key=lambda result: float(result.fun),
-    )
+    how: dict[str, Any] = {"method": "Nelder-Mead", "bounds": [bounds[name] for name in free]}
+    how["options"] = {"maxfev": budget, "xatol": 1e-3, "fatol": 1e-6}
+    found = min((minimize(loss, x, **how) for x in starts), key=lambda result: float(result.fun))
     used, options, scale = build(found.x)
     best = _trace(error_covariance(model, grid, kalman_filter).mse)
     tuned = _trace(error_covariance(used, grid, adaptive_filter, truth=model, **options).mse)
     plain = quietly(model)
-    return TunedAFA(
-        used,
-        options.get("anchor_cov"),
-        options.get("inverse_temperature", 1.0),
-        scale,
-        best / tuned,
-        best / plain,
-    )
+    knobs = options.get("anchor_cov"), options.get("inverse_temperature", 1.0), scale
+    return TunedAFA(used, *knobs, best / tuned, best / plain)
 
 
 def isotropic_mse(
