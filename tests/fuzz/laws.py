@@ -169,11 +169,15 @@ def _innovation(view: View, found: Any, k: int) -> Iterator[Any]:
 
     def apart(found: Any, wanted: Law, stretch: float) -> float:
         """Of a difference z - H m, which is known to the rounding of both."""
-        off = found[0] - wanted.mean
-        beyond = np.sign(off) * np.maximum(np.abs(off) - rounding, 0.0)
-        return law_apart((wanted.mean + beyond, found[1]), wanted, stretch)
+        return law_apart((_beyond(found[0], wanted.mean, rounding), found[1]), wanted, stretch)
 
     yield law, (v[seen], S[np.ix_(seen, seen)]), apart
+
+
+def _beyond(found: Any, wanted: Any, room: Any) -> Any:
+    """The mean that is found, nearer to the one that is wanted by this much."""
+    off = found - wanted
+    return wanted + np.sign(off) * np.maximum(np.abs(off) - room, 0.0)
 
 
 def _rounding(e: ExactGaussian, k: int, H: Any) -> Any:
@@ -379,12 +383,18 @@ def _afa(view: View, pick: Pick, method: str = "dense") -> Iterator[Any]:
     two = pick.choice([False, True])
     run = adaptive_smoother if two else adaptive_filter
     found = run(c.model, c.t, c.z, obs_cov=c.obs_cov, method=method)
+    bound = found.info.get("error_bound", 0.0)  # of linear time, relative to the estimates
+
+    def apart(found: Any, wanted: Law, stretch: float) -> float:
+        near = _beyond(found[0], wanted.mean, bound * np.abs(wanted.mean))
+        return law_apart((near, found[1]), wanted, stretch)
+
     for k in _some(T, pick):
         t, js = _time(view, k), range(T if two else k + 1)
         yield (
             lambda e, t=t, js=js: pulled(e.flat(), t, js),
             _own(view, found, view.at[k]),
-            law_apart,
+            apart,
         )
 
 
