@@ -260,30 +260,35 @@ constexpr double PRECISE = 1e-8;
 //     L' <- L' - k (h L' - s phi^T),   Y = H L'
 //
 // precise: 1 where this is wanted, else 0.
-template <int D, int P, class C, class Number>
-__attribute__((noinline)) void restore(C& A, ObservationSpace<D, P, Number>& observed, int a, Number s, Number precise, int d, int p) {
-    auto [h, mix, Y] = std::tie(observed.row, observed.mix, observed.Y);
+template <class Number>
+__attribute__((noinline, noclone)) void restore_row(Entries<Number> A, Entries<Number> Y, Entries<double> across, const Number* phi, const Number* gain,
+                                           const Number* mix, Number* h, int a, Number s, Number precise, int d, int p) {
     const auto take_row = [&](int b) {                                       // row b of low^-1 H
         for (int i = 0; i < d; i++) {
             h[i] = Number{};
-            for (int c = 0; c <= b; c++) h[i] += mix[b * p + c] * observed.across.at(i, c);
+            for (int c = 0; c <= b; c++) h[i] += mix[b * p + c] * across.at(i, c);
         }
     };
     take_row(a);
     for (int j = 0; j < d; j++) {
-        Number off = -s * observed.phi[j];
+        Number off = -s * phi[j];
         for (int i = 0; i < d; i++) off += h[i] * A.at(j, i);
         off *= precise;
-        for (int i = 0; i < d; i++) A.set(j, i, A.at(j, i) - observed.gain[i] * off);
+        for (int i = 0; i < d; i++) A(j, i) -= gain[i] * off;
     }
     for (int b = a + 1; b < p; b++) {
         take_row(b);
         for (int j = 0; j < d; j++) {
             Number y = Number{};
             for (int i = 0; i < d; i++) y += h[i] * A.at(j, i);
-            Y.set(j, b, where_positive(precise, y, Y.at(j, b)));
+            Y(j, b) = where_positive(precise, y, Y.at(j, b));
         }
     }
+}
+template <int D, int P, class C, class Number>
+AFA_INLINE void restore(C& A, ObservationSpace<D, P, Number>& observed, int a, Number s, Number precise, int d, int p) {
+    restore_row(Entries<Number>(A), Entries<Number>(observed.Y), Entries<double>(observed.across), &observed.phi[0], &observed.gain[0],
+                &observed.mix[0], &observed.row[0], a, s, precise, d, p);
 }
 
 // A variance below this share of the whole counts as none: the innovation is known exactly.

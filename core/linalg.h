@@ -50,6 +50,21 @@ template <int COLUMNS, int ROWS, class Number_ = double, int W_ = pack_width<Num
     static AFA_INLINE Shared read(const double* p, int b, int n) { return load_some<W>(p + b * W, n - b * W); }
 };
 
+// The same columns entry by entry, however they are packed: what happens rarely is compiled once for all shapes.
+template <class Number_> struct Entries {
+    using Number = Number_;
+    using Pack = Number;
+    static constexpr int W = 1, BLOCKS = 0;
+    typedef Number Plain __attribute__((may_alias));
+
+    Plain* first;
+    int rows;
+    template <class C> explicit Entries(C& A) : first(reinterpret_cast<Plain*>(&A.packs[0])), rows(A.blocks() * C::W) {}
+    AFA_INLINE int blocks() const { return rows; }
+    AFA_INLINE Plain& operator()(int c, int i) const { return first[c * rows + i]; }
+    AFA_INLINE Number at(int c, int i) const { return first[c * rows + i]; }
+};
+
 // f(Group<G>, b) for the blocks b = begin, ..., end - 1 of columns, G of them at a time: sums of several blocks do not
 // wait for each other, and what multiplies them is fetched once. BLOCKS: their number where it is known, else 0.
 template <int G> struct Group {
@@ -122,8 +137,7 @@ AFA_INLINE bool reflect(C& A, S& v, int j, int end, double tiny, typename C::Num
     return true;
 }
 // The same where squares lose digits: in units of the row's largest entry.
-template <class C, class S> __attribute__((noinline)) void reflect_in_units(C& A, S& v, int j, int end, double tiny) {
-    using Number = typename C::Number;
+template <class Number> __attribute__((noinline, cold)) void reflect_in_units(Entries<Number> A, Number* v, int j, int end, double tiny) {
     Number largest = spread<Number>(0x1p-1022);
     for (int c = 0; c < end; c++) largest = larger(largest, magnitude(A.at(c, j)));
     double power[lanes_of<Number>];
@@ -150,7 +164,7 @@ AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Bandwidth ba
         const int end = width < bandwidth + j + 1 ? width : bandwidth + j + 1;
         std::conditional_t<(C::BLOCKS > 0), S, S&> row(v);   // in registers, where it can be
         const bool regular = reflect<C::BLOCKS, true>(A, row, j, end, tiny, spread<Number>(1.0));
-        if (__builtin_expect(!regular, 0)) reflect_in_units(A, v, j, end, tiny);
+        if (__builtin_expect(!regular, 0)) reflect_in_units(Entries<Number>(A), &v[0], j, end, tiny);
     });
 }
 

@@ -198,25 +198,25 @@ template <int D> struct PairRecursion {
     // Past and future, each from the query outwards; reversed: time is, so that the past lies along the flow.
     template <class F> void sides(bool reversed, F&& equation) {
         if (reversed) {
-            side<true, false>(equation);
-            side<false, true>(equation);
+            side<false>(true, equation);
+            side<true>(false, equation);
         } else {
-            side<true, true>(equation);
-            side<false, false>(equation);
+            side<true>(true, equation);
+            side<false>(false, equation);
         }
     }
     // Observations of one side, nearest first: equation(j) sees G and T, zero in lanes that do not use j.
-    template <bool PAST, bool AGAINST, class F> void side(F&& equation) {
+    template <bool AGAINST, class F> void side(bool past, F&& equation) {
         const int d = dim();
         int64_t low = INT64_MAX, high = 0, begins[W];
         double first[W], stop[W];
         for (int l = 0; l < W; l++) {
             const int64_t q = query[l];
-            const int64_t a = q < 0 ? 0 : PAST ? queries.first[q] : queries.split[q];
-            const int64_t b = q < 0 ? 0 : PAST ? queries.split[q] : queries.last[q];
+            const int64_t a = q < 0 ? 0 : past ? queries.first[q] : queries.split[q];
+            const int64_t b = q < 0 ? 0 : past ? queries.split[q] : queries.last[q];
             first[l] = static_cast<double>(a);
             stop[l] = static_cast<double>(b);
-            begins[l] = a < b ? (PAST ? b - 1 : a) : -1;
+            begins[l] = a < b ? (past ? b - 1 : a) : -1;
             if (a < b) low = a < low ? a : low, high = b > high ? b : high;
         }
         if (low >= high) return;
@@ -224,22 +224,22 @@ template <int D> struct PairRecursion {
         to = load<W>(stop);
         for (int i = 0; i < d * d; i++) turn[i] = back[i] = noise[i] = Pack{};
         for (int64_t k = 0; k < high - low; k++) {
-            const int64_t j = PAST ? high - 1 - k : low + k;
+            const int64_t j = past ? high - 1 - k : low + k;
             for (int l = 0; l < W; l++)
-                if (begins[l] == j) begin<PAST>(l);
+                if (begins[l] == j) begin(past, l);
             const Pack apart = time - flow.stamps[j];
             form_equation<AGAINST>(j, magnitude(apart));
             equation(j);
-            if (k + 1 < high - low) advance<AGAINST>(PAST ? j : j + 1);
+            if (k + 1 < high - low) advance<AGAINST>(past ? j : j + 1);
         }
     }
 
-    template <bool PAST> void begin(int l) {
+    void begin(bool past, int l) {
         const int d = dim();
         const int64_t at = query[l] * d * d;
-        const double *E = (PAST ? queries.turn_past : queries.turn_next).data + at;
-        const double *B = (PAST ? queries.back_past : queries.back_next).data + at;
-        const double *N = (PAST ? queries.root_past : queries.root_next).data + at;
+        const double *E = (past ? queries.turn_past : queries.turn_next).data + at;
+        const double *B = (past ? queries.back_past : queries.back_next).data + at;
+        const double *N = (past ? queries.root_past : queries.root_next).data + at;
         for (int i = 0; i < d * d; i++) {
             turn[i] = with_lane(turn[i], l, E[i]);
             back[i] = with_lane(back[i], l, B[i]);
@@ -280,7 +280,7 @@ template <int D> struct PairRecursion {
     }
 
     // G and T of observation j at these lags.
-    template <bool AGAINST> void form_equation(int64_t j, Pack lag) {
+    template <bool AGAINST> __attribute__((noinline)) void form_equation(int64_t j, Pack lag) {
         const int d = dim();
         const int rank = static_cast<int>(channels.rank[j]);
         grow(lag, AGAINST ? 1.0 : -1.0, AGAINST ? -FLOOR : -2 * FLOOR);

@@ -34,7 +34,7 @@ def test_unknown_name_is_an_attribute_error():
         _ = afafilter.no_such_name
 
 
-HEAVY = {"pandas", "matplotlib", "scipy", "filterpy", "joblib", "tqdm", "click", "jinja2", "html"}
+HEAVY = {"pandas", "matplotlib", "scipy", "filterpy", "joblib", "tqdm", "click", "html"}
 
 
 @pytest.mark.parametrize(
