@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -273,10 +274,15 @@ def weight_from_name(name: str, **parameters: float) -> Weight:
     return kind(**parameters)
 
 
+@cache
+def _usual(word: str) -> Weight:
+    return weight_from_name(word, **USUAL.get(_CLASS_NAMES.get(word, word), {}))
+
+
 def as_weight(weight: Weight | str | None) -> Weight | None:
     """A weight as it is; that of a word, with its parameters in `USUAL` where there are some."""
     if isinstance(weight, str):
-        return weight_from_name(weight, **USUAL.get(_CLASS_NAMES.get(weight, weight), {}))
+        return _usual(weight)
     if weight is not None and (isinstance(weight, type) or not isinstance(weight, Weight)):
         raise TypeError(
             "weight must be None, a word such as 'student_t' or a weight such as Power(nu=4.0), "

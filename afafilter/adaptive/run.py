@@ -257,14 +257,15 @@ def move_anchor(
     previous, change = a, []
     for _ in range(options.iterations):
         result, target = zbar(a)
-        new = target if options.rests else (1.0 + g - s) * a - g * previous + s * target
-        if not all_finite(a):
+        new = target
+        if not options.rests:
+            new = (1.0 + g - s) * a - g * previous + s * target
             new = np.where(np.isnan(a), target, new)
         with np.errstate(invalid="ignore"):  # beyond the floating-point range
             move = np.subtract(new, a)
         np.abs(move, out=move)
         change.append(float(_largest(move)))
-        rests = _rests(move, new, options.tolerance)
+        rests = _rests(move, change[-1], new, options.tolerance)
         if rests and not (all_finite(a) and all_finite(new)):  # what is open now has plain weights
             rests = bool((np.isnan(a).any(axis=-1) == np.isnan(new).any(axis=-1)).all())
         previous, a = a, new
@@ -282,12 +283,12 @@ def _largest(x: Array, axis: int | None = None) -> Array:
     return most
 
 
-def _rests(move: Array, a: Array, tolerance: float) -> bool:
+def _rests(move: Array, largest: float, a: Array, tolerance: float) -> bool:
     """Whether no anchor a moved by more than tolerance times its size, or that of most of them.
 
     One that knows a state to 1e100 only does not end the rounds of the others.
     """
-    if not _largest(move) <= tolerance * min(float(_largest(a)), LARGEST):
+    if not largest <= tolerance * min(float(_largest(a)), LARGEST):
         return False
     size = np.minimum(_largest(a, -1), LARGEST)
     usual = np.sort(size, axis=None)[size.size // 2] if size.size else 0.0

@@ -127,30 +127,37 @@ class Head:
     ) -> Head:
         """The same keys and times for other queries: what is known of them is kept."""
         head = object.__new__(Head)
-        own = {"q": q, "out": out, "precision": precision, "weights": weights}
-        head.__dict__.update(self.__dict__ | own)
-        head.__dict__.pop("stays_in_range", None)
+        head.__dict__.update(self.__dict__, q=q, out=out, precision=precision, weights=weights)
         return head
 
     @cached_property
-    def stays_in_range(self) -> bool:
-        """Whether no weight of a power law can leave the range of the floating point type."""
-        law, limit = self.law, 0.75 * LARGEST[self.v.dtype]
-        reach = 0.0
-        if law.kind == "power":
-            reach = (_longest_row(self.q) + self.longest_key) ** 2 / law.scale
-        for least, most in self.variances:
-            if least <= 0.0 or not most + reach < inf:
-                return False
-            size = log_s = max(abs(log(least)), abs(log(most)))
-            if law.kind == "power":
-                log_x = max(abs(log(least)), abs(log(most + reach)))
-                size = abs(law.exponent - 1.0) * log_s + law.exponent * log_x
-            if self.model.beta * size > limit:
-                return False
+    def widest(self) -> float:
+        """Largest |q - k|^2 / scale with which no weight leaves the floating point range, or -1.
+
+        With X = S + |R|^2 / scale a power law's weight is (S^(exponent - 1) / X^exponent)^beta.
+        """
+        limit, widest = 0.75 * LARGEST[self.v.dtype], inf
         # pulled back, values may grow faster than their weights fall
         growing = self.model.value_decay - 2.0 * self.model.beta * self.model.decay
-        return self.backward != "exact" or growing * self.longest < 0.4 * LARGEST[self.v.dtype]
+        if self.backward == "exact" and not growing * self.longest < 0.4 * LARGEST[self.v.dtype]:
+            return -1.0
+        for least, most in self.variances:
+            if least <= 0.0 or not most < inf:
+                return -1.0
+            log_s = max(abs(log(least)), abs(log(most)))
+            exponent = self.law.exponent
+            room = (limit / self.model.beta - abs(exponent - 1.0) * log_s) / exponent
+            if abs(log(least)) > room:
+                return -1.0
+            widest = min(widest, exp(min(room, 700.0)) - most)
+        return widest
+
+    @property
+    def stays_in_range(self) -> bool:
+        """Whether no weight can leave it."""
+        if self.law.kind != "power":
+            return self.widest >= 0.0
+        return (_longest_row(self.q) + self.longest_key) ** 2 <= self.widest * self.law.scale
 
     @property
     def even_scale(self) -> bool:
