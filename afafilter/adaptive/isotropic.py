@@ -180,10 +180,12 @@ def anchored_attention(
 
 def weights_are_shared(z: Array, options: Options) -> bool:
     """Whether all paths z (P, T, p) have the same weights."""
-    if options.weight is not None or len(z) == 1:
-        return options.weight is None
-    missing = np.isnan(z)
-    return bool((missing == missing[:1]).all())
+    return options.weight is None and miss_alike(z)
+
+
+def miss_alike(z: Array) -> bool:
+    """Whether all paths z (P, T, p) miss the same components."""
+    return len(z) == 1 or bool((np.isnan(z) == np.isnan(z[:1])).all())
 
 
 def inverse(precision: Array) -> Array:
@@ -206,7 +208,7 @@ def run_linear(
         method=method,
     )
     variance = found.variance
-    if (np.isnan(z) == np.isnan(z[:1])).all():
+    if miss_alike(z):
         variance = variance[:1]
     outcome = Outcome(
         found.mean @ form.from_form.T, isotropic_covariance(variance, form.from_form), None

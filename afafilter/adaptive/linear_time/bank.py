@@ -16,6 +16,7 @@ from afafilter._base.patterns import members, require_whole_rows
 from afafilter._base.signatures import told_type
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
 from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
+from afafilter.attention.recursions import rotated
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import invariant_planes, plane_rates, rotate
 from afafilter.models.blocks import drift_of_pairs
@@ -24,6 +25,9 @@ from afafilter.models.sde import LinearSDE
 
 BLOCK = 4096
 """Rows rotated into a common frame at a time; phases are exact to BLOCK intervals' rounding."""
+
+DIAGONAL_FROM = 8
+"""Dimension from which of a multiple of the identity the diagonal alone is written (measured)."""
 
 FFT_SPREAD = 1e4
 """Largest ratio between weights for which the FFT's absolute rounding is harmless."""
@@ -60,7 +64,7 @@ class IsotropicParameters(NamedTuple):
     def drift_path(self, drift: Array, tau: Array) -> Array:
         """psi(tau) (T, d) = int_0^tau e^{A s} drift ds, in the original components."""
         if not drift.any():
-            return np.zeros((len(tau), len(drift)))
+            return np.broadcast_to(0.0, (len(tau), len(drift)))
         u, n = self.to_planes(drift), len(self.frequency)
         rate = np.append(-self.decay + 1j * self.frequency, np.full(len(u) - 2 * n, -self.decay))
         inflow = np.append(u[0 : 2 * n : 2] + 1j * u[1 : 2 * n : 2], u[2 * n :])
@@ -188,10 +192,10 @@ class Bank:
         paths, dim, n_terms = self.num.shape
         last = float(t[-1]) if len(t) else self.clock
         self._reframe(self.clock)
-        angle = (t - self.frame)[:, None] * self.frequency
-        cos, sin = np.cos(angle), np.sin(angle)
-        signal = rotate(y, cos, -sin)
-        entry = np.exp(-self.growth * (t - self.origin), where=valid, out=np.zeros(len(t)))
+        signal = rotated(y, t - self.frame, self.frequency, -1.0)
+        entry = valid.astype(np.float64)
+        if self.growth != 0.0:
+            np.exp(-self.growth * (t - self.origin), where=valid, out=entry)
         if len(queries) == 0:  # observations only: one silent query makes the kernel consume them
             asked, seen = np.array([last]), np.array([len(t)])
         else:
@@ -205,10 +209,7 @@ class Bank:
             self.den,
         )
         out = num.reshape(-1, paths, dim).swapaxes(0, 1)[:, : len(queries)]
-        if not np.array_equal(queries, t):
-            angle = (queries - self.frame)[:, None] * self.frequency
-            cos, sin = np.cos(angle), np.sin(angle)
-        return rotate(out, cos, sin), den[: len(queries)]
+        return rotated(out, queries - self.frame, self.frequency, 1.0), den[: len(queries)]
 
     def _reframe(self, frame: float) -> None:
         angle = (frame - self.frame) * self.frequency
@@ -266,11 +267,10 @@ def by_fft(
         back = E * exact[1]
         kernels[:, size - n_times + 1 :] = back[:0:-1], (E * back)[:0:-1]
     num_spectrum, den_spectrum = fft.rfft(kernels)
-    angle = (tau - tau[n_times // 2])[:, None] * frequency
-    cos, sin = np.cos(angle), np.sin(angle)
-    signal = np.ascontiguousarray(rotate(y, cos, -sin).swapaxes(-1, -2))
+    frame = tau - tau[n_times // 2]
+    signal = np.ascontiguousarray(rotated(y, frame, frequency, -1.0).swapaxes(-1, -2))
     num = fft.irfft(num_spectrum * fft.rfft(signal, size), size)[..., :n_times]
-    out = rotate(num.swapaxes(-1, -2), cos, sin)
+    out = rotated(num.swapaxes(-1, -2), frame, frequency, 1.0)
     den = fft.irfft(den_spectrum * fft.rfft(valid.astype(float), size), size)[:n_times]
     known = np.cumsum(valid) > 0 if len(exact) == 1 else np.full(n_times, valid.any())
     smallest = den[known].min() if known.any() else 1.0
@@ -279,21 +279,30 @@ def by_fft(
 
 
 def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Array]:
-    """Mean and variance from the sums; NaN and inf where nothing is known.
+    """Mean, which takes the place of num, and variance from the sums; NaN and inf: nothing known.
 
     Nothing is where all weights are below the smallest number, or the variance above the largest.
     """
     known = known & (den > 0)
     safe = np.where(known, den, 1.0)
     with np.errstate(over="ignore"):
-        variance = np.where(known, np.exp(-np.where(known, scale, 0.0)) / safe, np.inf)
-    return np.where(np.isinf(variance)[:, None], np.nan, num / safe[:, None]), variance
+        variance = np.exp(-np.where(known, scale, 0.0)) / safe
+    variance[~known] = np.inf
+    num /= safe[:, None]
+    num[:, np.isinf(variance)] = np.nan
+    return num, variance
 
 
 def isotropic_covariance(variance: Array, root: Array) -> Array:
     """Covariances variance root root^T (..., d, d) for variances (...); inf: nothing is known."""
-    known = np.isfinite(variance)
-    cov = np.where(known, variance, 0.0)[..., None, None] * (root @ root.T)
+    known, square = np.isfinite(variance), root @ root.T
+    cov = np.where(known, variance, 0.0)[..., None, None]
+    diagonal = np.diagonal(square)
+    if len(root) >= DIAGONAL_FROM and not (square - np.diag(diagonal)).any():
+        scale, cov = cov[..., 0], np.zeros((*variance.shape, *square.shape))
+        np.einsum("...aa->...a", cov)[...] = scale * diagonal
+    else:
+        cov = cov * square
     if not known.all():
         cov[~known] = np.diag(np.full(len(root), np.inf))
     return np.asarray(cov)

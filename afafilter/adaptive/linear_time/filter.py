@@ -148,7 +148,9 @@ def linear_time_estimate(
     mean = np.empty((len(paths), len(queries), model.dim))
     variance = np.empty((len(paths), len(queries)))
     for members, valid in groups:
-        y = parameters.to_planes(np.where(valid[:, None], paths[members] - drifted, 0.0))
+        rows = paths[members] - drifted
+        rows[:, ~valid] = 0.0
+        y = parameters.to_planes(rows)
         if method == "fft":
             assert step is not None
             x, var, bound = core.by_fft(
