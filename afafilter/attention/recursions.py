@@ -6,7 +6,7 @@ float64.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from afafilter._core import core
 Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
+Kind = TypeVar("Kind", bound=np.floating[Any])
 
 _KERNELS = {
     np.dtype(kind): {
@@ -97,7 +98,7 @@ def pair_up(
     _require(_KERNELS[log_p.dtype]["pair_up"](log_p, d2, q, k, t_query, t, dynamics))
 
 
-def rotated(x: Floats, t: F64, omega: F64, sign: float) -> Floats:
+def rotated(x: NDArray[Kind], t: F64, omega: F64, sign: float) -> NDArray[Kind]:
     """A copy of x (..., N, d), channel pairs turned by the angles sign omega t (x if those are 0).
 
     Channels beyond twice len(omega) stay. Angles are formed in double precision.
