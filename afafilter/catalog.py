@@ -149,16 +149,8 @@ def functions() -> dict[str, Callable[..., Estimate]]:
     from afafilter.kalman.switching import imm_filter, particle_filter
 
     every: tuple[Callable[..., Estimate], ...] = (
-        adaptive_filter,
-        adaptive_smoother,
-        kalman_filter,
-        rts_smoother,
-        mixture_filter,
-        imm_filter,
-        particle_filter,
-        filterpy_filter,
-        filterpy_smoother,
-        raw_observation,
+        *(adaptive_filter, adaptive_smoother, kalman_filter, rts_smoother, mixture_filter),
+        *(imm_filter, particle_filter, filterpy_filter, filterpy_smoother, raw_observation),
     )
     return {function.__name__: function for function in every}
 

@@ -17,6 +17,8 @@ BAD_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
+OF_INPUT = (ValueError, TypeError, OSError, OverflowError, MemoryError, RecursionError)
+"""What bad input ends with; anything else is a fault of the program."""
 ISSUES = "Please report it with the traceback that --debug shows (afafilter --debug ...)."
 
 
@@ -56,14 +58,7 @@ class OneLineErrors(click.Group):
         except BrokenPipeError:
             sys.stdout = None
             status = FAILED
-        except (
-            ValueError,
-            TypeError,
-            OSError,
-            OverflowError,
-            MemoryError,
-            RecursionError,
-        ) as error:
+        except OF_INPUT as error:
             if debug:
                 raise
             status = _fail(_one_line(error))

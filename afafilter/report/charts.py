@@ -179,14 +179,9 @@ def interval_chart(names: Sequence[str], values: Array, title: str) -> dict[str,
     """A dot with its interval per name: values (n, 3) are value, low, high."""
     middle, low, high = values.T
     ends = {"array": _plain(high - middle), "arrayminus": _plain(middle - low)}
-    data = {
-        "x": _plain(middle),
-        "y": list(names),
-        "mode": "markers",
-        "marker": {"color": BLUE, "size": 9},
-        "error_x": {"type": "data", "symmetric": False, **ends},
-        "name": title,
-    }
+    bars = {"type": "data", "symmetric": False, **ends}
+    look = {"mode": "markers", "marker": {"color": BLUE, "size": 9}, "error_x": bars}
+    data = {"x": _plain(middle), "y": list(names), "name": title, **look}
     down = {"autorange": "reversed", "automargin": True}
     return _chart([data], title, yaxis=down, showlegend=False)
 

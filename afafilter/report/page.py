@@ -186,11 +186,8 @@ def plan_page(plan: StudyPlan, title: str = "Plan of a study") -> str:
         ),
         _section("Models and scenarios", "", _table(plan.places)),
     ]
-    drawn = {
-        "duration": charts.duration_chart(plan),
-        "shares": charts.share_chart(plan),
-        "law": charts.law_chart(plan),
-    }
+    drawn = {"duration": charts.duration_chart(plan), "shares": charts.share_chart(plan)}
+    drawn["law"] = charts.law_chart(plan)
     files = {"durations": plan.table(), "costs": plan.costs}
     files |= {"places": plan.places, "measured": plan.fitted}
     measured = len(plan.measured[["model", "scenario", "seed"]].drop_duplicates())

@@ -192,11 +192,8 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
 
     words: dict[str, tuple[str, ...]] = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
-        words = {
-            "anchor": allowed.ANCHORS,
-            "correlation": allowed.CORRELATIONS,
-            "method": allowed.METHODS,
-        }
+        words = {"anchor": allowed.ANCHORS, "correlation": allowed.CORRELATIONS}
+        words["method"] = allowed.METHODS
     for key, value in options.items():
         if key in words:
             if value not in words[key]:

@@ -117,12 +117,8 @@ def _competitors(
 def compared_with(best: str, ratios: Mapping[str, Ratio]) -> list[dict[str, Any]]:
     """Rows estimator, best, ratio_high and p of everybody, as in `against_best`."""
     high = {row["estimator"]: row["ratio_high"] for row in paired_differences(ratios, best)}
-    return [
-        {
-            "estimator": name,
-            "best": best,
-            "ratio_high": high.get(name, 1.0),
-            "p": 1.0 if name == best else worse_p_value(ratios[best], ratio),
-        }
-        for name, ratio in ratios.items()
-    ]
+    rows = []
+    for name, ratio in ratios.items():
+        p = 1.0 if name == best else worse_p_value(ratios[best], ratio)
+        rows.append({"estimator": name, "best": best, "ratio_high": high.get(name, 1.0), "p": p})
+    return rows
