@@ -238,10 +238,11 @@ def anchored(
     """
     if options.weight is None and options.rests:
         return *plain(), []
-    a = own if options.anchor == "observation" else np.full_like(own, np.nan)
-    if options.anchor == "prediction":
-        a = np.broadcast_to(earlier()[1], own.shape)
-    if not all_finite(a):
+    a = own
+    if options.anchor != "observation":
+        first = earlier if options.anchor == "prediction" else plain
+        a = np.broadcast_to(first()[1], own.shape)
+    if options.anchor != "estimate" and not all_finite(a):
         a = np.where(np.isnan(a).any(axis=-1, keepdims=True), plain()[1], a)
     return move_anchor(a, weighted, options)
 

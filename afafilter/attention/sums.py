@@ -101,7 +101,8 @@ class Head:
         log_tolerance = -inf
         if self.tolerance > 0:
             log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
-        omega, omega_out = (x if x.any() else x[:0] for x in (self.omega, self.omega_out))
+        turns = self.omega, self.omega_out
+        omega, omega_out = (x if np.count_nonzero(x) else x[:0] for x in turns)
         window = -1 if self.window is None else self.window
         sides = self.sides[0], self.sides[-1], len(self.sides)
         return Rules(window, omega, omega_out, *sides, log_tolerance, log(self.law.peak))
