@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from afafilter._base.masks import refuse_swapped
+from afafilter._base.stamps import unit_in_name
 from afafilter._base.tables import TIME_NAMES
 from afafilter.io.dialect import DATE, Dialect
 from afafilter.io.source import SparseColumns, Table, read_table
@@ -70,6 +72,8 @@ def opened(
     asked = [*times, *listed(by), *chosen, *sd, *known]
     if isinstance(table.columns, SparseColumns):
         table.columns.refuse_blank(asked, table.path)
+    if time is None and own is None and not table.index:
+        _warn_of_times(table, times[0], {*asked, by} if values is not None else {by})
     for name, count in Counter(asked).items():
         table.require(name)
         if count > 1:
@@ -121,6 +125,18 @@ def time_names(
     if first is None:
         raise ValueError(f"{table.path}: no time column beside {by!r}")
     return (first,)
+
+
+def _warn_of_times(table: Table, first: str, aside: set[str | None]) -> None:
+    """Warn where the first column is taken for the time though another one is called so."""
+    named = [name for name in table.names if name.strip().lower() in TIME_NAMES]
+    others = [name for name in named if name not in aside]
+    if others and first not in named and unit_in_name(first) is None:
+        warnings.warn(
+            f"{table.path}: the first column, {first!r}, is taken for the time, and {others[0]!r} "
+            f"is not: --time {others[0]} (time) takes that one, --time {first} means it",
+            stacklevel=3,
+        )
 
 
 def _row_numbers(table: Table) -> list[str]:

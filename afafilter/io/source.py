@@ -367,6 +367,8 @@ def _plain_column(column: Any) -> Any:
 
     if pd.api.types.is_datetime64_any_dtype(column):
         return column.to_numpy() if column.dt.tz is None else column
+    if column.dtype == bool:
+        return column.to_numpy()
     whole = pd.api.types.is_integer_dtype(column) and not column.isna().any()
     if whole and not column.max() > np.iinfo(np.int64).max:
         return column.to_numpy(dtype=np.int64)

@@ -38,6 +38,8 @@ def read_times_of(table: Table, names: Sequence[str], unit: str | None, dialect:
     column = table.columns[name]
     if getattr(getattr(column, "dtype", None), "kind", "") == "M":
         return _of_dates(table, name, column, unit)
+    if getattr(getattr(column, "dtype", None), "kind", "") == "b":
+        raise ValueError(f"{table.path}: {name} (the time) must be numbers or dates, got booleans")
     if dialect.time_format not in (None, "number", *UNIX):
         return _dated(table, names, [str(cell) for cell in column], unit, dialect)
     if not isinstance(column, np.ndarray) and _is_text(table, column):

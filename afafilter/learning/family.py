@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import scalar
+from afafilter._base.checks import observations, scalar, times
+from afafilter._base.containers import take
 from afafilter.learning.start_values import GUESSES, Scales, data_scales
 from afafilter.likelihood.chain import PriorArrays, System
 from afafilter.linalg.block_diagonal import block_diagonal
@@ -229,8 +230,10 @@ class Family:
 
     def guess(self, t: ArrayLike, z: ArrayLike) -> dict[str, float]:
         """Starting values: those of `start`, the others guessed from the data."""
-        scales = data_scales(np.asarray(t, float), np.asarray(z, float), self.obs_dim)
-        return self.guess_from(scales)
+        t, z, _ = take(t, z, "D", obs_dim=self.obs_dim)
+        grid = times(t)
+        values = observations(z, len(grid), self.obs_dim)
+        return self.guess_from(data_scales(grid, values, self.obs_dim))
 
     def guess_from(self, scales: Scales) -> dict[str, float]:
         """As `guess`, from the sizes found in the data."""

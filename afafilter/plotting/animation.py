@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, observations, positive_int, times
+from afafilter._base.checks import Array, observations, positive_int, real_array, times
+from afafilter._base.containers import chosen_unit, take
 from afafilter._base.normal import half_width
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.forms import is_invertible
@@ -145,11 +146,14 @@ def _scene(
     """The estimates and normalised weights of the frames."""
     if not isinstance(model, LinearSDE):
         raise TypeError(f"model must be a LinearSDE, got {type(model).__name__}")
+    t, z, _ = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
     grid = times(t)
     if len(grid) < 2:
         raise ValueError(f"t must hold at least two times, got {len(grid)}")
     seen = one_path(observations(z, len(grid), model.obs_dim), path)
-    known = None if truth is None else one_path(np.asarray(truth, dtype=np.float64), path)
+    if np.isnan(seen).all():
+        raise ValueError("z holds no observation: every value is missing")
+    known = None if truth is None else one_path(real_array(truth, "truth", allow_nan=True), path)
     if known is not None and known.shape != (len(grid), model.dim):
         raise ValueError(
             f"truth must have shape {(len(grid), model.dim)}, one row a time, got {known.shape}"

@@ -386,3 +386,42 @@ def test_damage_is_one_clear_line(
 ) -> None:
     with pytest.raises(ValueError, match=rf"d\.csv.*: .*{message}"):
         read_series(put(tmp_path, content, name), dialect=Dialect(**dialect))
+
+
+@pytest.mark.parametrize(
+    ("head", "values"), [("level,t", None), ("a,b,time", "b"), ("a,Date,b", "b")]
+)
+def test_a_column_called_as_the_time_is_not_passed_over(tmp_path, head, values):
+    """The first column is the time: whoever calls another one so is told."""
+    path, names = tmp_path / "d.csv", head.split(",")
+    rows = "".join(",".join(str(k + j) for j in range(len(names))) + "\n" for k in range(3))
+    path.write_text(f"{head}\n{rows}")
+    with pytest.warns(UserWarning, match=f"first column, '{names[0]}', is taken for the time"):
+        assert read_series(path, values=values).t.tolist() == [0, 1, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_series(path, time=names[0], values=names[1]).t.tolist() == [0, 1, 2]
+        if values is None:
+            assert read_series(path, time="t").z[:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("head", ["t,temp", "date,time,z", "time [s],t", "x,t"])
+def test_no_column_is_passed_over(tmp_path, head):
+    path = tmp_path / "d.csv"
+    names = head.split(",")
+    path.write_text(
+        f"{head}\n" + "".join(",".join("012"[k] for _ in names) + "\n" for k in range(3))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_series(path, values=names[-1])
+
+
+def test_booleans_are_values_but_no_times(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "d.parquet"
+    pd.DataFrame({"t": [0.0, 1, 2], "z": [True, False, True]}).to_parquet(path)
+    assert read_series(path).z[:, 0].tolist() == [1, 0, 1]
+    pd.DataFrame({"t": [False, True, True], "z": [0.0, 1, 2]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"t \(the time\) must be numbers or dates, got booleans"):
+        read_series(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from afafilter import constant_velocity, fit, matern, simulate
@@ -97,3 +98,15 @@ def test_what_is_fitted_to_a_family_pickles(method):
             again.bootstrap(2, np.random.default_rng(0)),
             found.bootstrap(2, np.random.default_rng(0)),
         )
+
+
+def test_guesses_see_masks_labels_and_dates() -> None:
+    t = np.arange(30.0)
+    z = np.sin(0.7 * t) + 0.1 * t
+    hidden = t % 7 == 3
+    family = f.brownian() + f.cycle() + f.noise()
+    wanted = family.guess(t, np.where(hidden, np.nan, z))
+    masked = np.ma.array(np.where(hidden, -9999.0, z), mask=hidden)
+    dates = pd.date_range("2024-01-01", periods=30)
+    for given in ((t, masked), (dates, pd.Series(masked.filled(np.nan), index=dates)[::-1])):
+        assert family.guess(*given) == pytest.approx(wanted)

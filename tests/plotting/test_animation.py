@@ -9,11 +9,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from afafilter import StudentT, brownian, constant_velocity, datasets, plotting, simulate, spiral
 from afafilter.cli import main
+from afafilter.plotting.animation import _scene
 from tests.cli import runner
 
 mpl.use("Agg")
@@ -200,3 +202,22 @@ def test_the_command_films_a_preset(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "wrote spiral-attention.gif (4 frames) and spiral-attention.config.json\n"
     assert len(frames_of(tmp_path / "spiral-attention.gif")) == 4
+
+
+def test_films_of_nothing_and_of_labels_are_refused(tmp_path) -> None:
+    model, t = brownian(1.0, 1.0), np.arange(6.0)
+    for z, said in (
+        (np.full(6, np.nan), "every value is missing"),
+        (np.ma.masked_all(6), "every value is missing"),
+        (pd.Series(t, index=t + 3), "labelled by other times"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            plotting.animate(tmp_path / "a.gif", model, t, z)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_mask_hides_of_the_truth_is_not_drawn() -> None:
+    t, hidden = np.arange(6.0), np.arange(6) == 2
+    x = np.ma.array(np.where(hidden, -9999.0, t), mask=hidden)[:, None]
+    scene = _scene(brownian(1.0, 1.0), t, t, x, 0, 3, {})
+    np.testing.assert_array_equal(scene.truth[:, 0], np.where(hidden, np.nan, t))
