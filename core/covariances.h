@@ -221,19 +221,35 @@ inline void smooth_covariances(int64_t last, Gains gains, Out<3> cov, Out<2> Z) 
     with_size(Z.shape[0], [&](auto d) { smooth_covariances_of(last, gains, cov, Z.data, d); });
 }
 
-// The greatest variance S_aa of a prediction over that of its observation's noise, where it is more than `least`; 0 if none is.
-// S (G, T, p, p), noise R of the row cfg times scale (G or 1, T).
-inline double least_certain(In<4> S, Index<1> cfg, In<3> R, In<2> scale, double least) {
+// How much roundings are magnified. doubts[0]: the greatest variance S_aa of a prediction over that of its observation's noise;
+// doubts[1]: the greatest square of a number that is observed over that variance (unscaled) and, of a sensor without noise, the greatest
+// variance of a prediction over the least. S (G, T, p, p), noise R of the row cfg times scale (G or 1, T; G = n), z (n, T, p).
+inline void magnification(In<4> S, Index<1> cfg, In<3> R, In<2> scale, In<3> z, Out<1> doubts) {
     const int64_t T = S.shape[1], p = S.shape[2];
-    double worst = least;
+    const auto noise = [&](int64_t g, int64_t o, int64_t a) {
+        return R.row(cfg[o])[a * p + a] * scale.row(scale.shape[0] > 1 ? g : 0)[o];
+    };
+    double lost = 0.0, far = 0.0;
+    Scratch<double, 0> least(p), most(p);                                    // of sensors without noise
+    for (int64_t a = 0; a < p; a++) least[a] = HUGE_VAL;
     for (int64_t g = 0; g < S.shape[0]; g++)
         for (int64_t o = 0; o < T; o++)
             for (int64_t a = 0; a < p; a++) {
-                const double variance = S.row(g)[(o * p + a) * p + a];
-                const double noise = R.row(cfg[o])[a * p + a] * scale.row(scale.shape[0] > 1 ? g : 0)[o];
-                if (variance > worst * noise && variance < HUGE_VAL && noise > 0.0) worst = variance / noise;
+                const double variance = S.row(g)[(o * p + a) * p + a], own = noise(g, o, a);
+                if (!(variance < HUGE_VAL)) continue;
+                if (own > 0.0 && variance > lost * own) lost = variance / own;
+                if (own > 0.0 || !(variance > 0.0)) continue;
+                least[a] = variance < least[a] ? variance : least[a], most[a] = larger(most[a], variance);
             }
-    return worst > least ? worst : 0.0;
+    for (int64_t path = 0; path < z.shape[0]; path++)
+        for (int64_t o = 0; o < T; o++)
+            for (int64_t a = 0; a < p; a++) {
+                const double value = z.row(path)[o * p + a], own = R.row(cfg[o])[a * p + a];
+                if (own > 0.0 && value * value > far * own) far = value * value / own;
+            }
+    for (int64_t a = 0; a < p; a++)
+        if (most[a] > far * least[a]) far = most[a] / least[a];
+    doubts[0] = lost, doubts[1] = far;
 }
 
 }

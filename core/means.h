@@ -201,9 +201,9 @@ inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Fla
 }
 
 // `filter_series` of a series without gaps from node 0 on, where root (d, d), by columns, and start (d) are known of the state.
-// What lies between filter and smoother has room here. lost: as `least_certain` says it.
+// What lies between filter and smoother has room here. doubts: as `magnification` says them.
 inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Out<3> cov, Out<3> S, Out<3> mean,
-                            Out<3> innovation, Out<2> loglik, double least, Out<1> lost) {
+                            Out<3> innovation, Out<2> loglik, Out<1> doubts) {
     const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = cov.shape[0], d = cov.shape[1];
     const int64_t W = N * p * d, K = N * p * p, L = N * d * d;
     Scratch<double, 0> space(W + K + N + L + (smooth ? 2 * L + W : 0) + T + 2 * d * d + 2 * n * d);
@@ -226,7 +226,7 @@ inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, I
     for (int64_t i = 0; i < d; i++) Z[i * (d + 1)] = 1.0;
     const int64_t bad = filter_series(chain, 0, now, m, {&seen[0], {T, p}}, {scale, {T}}, smooth, z, cov, S, mean, innovation,
                                       loglik, gains, Z, y);
-    lost[0] = bad < 0 ? least_certain({S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, least) : 0.0;
+    if (bad < 0) magnification({S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, z, doubts);
     return bad;
 }
 

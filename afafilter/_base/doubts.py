@@ -3,18 +3,30 @@
 Of a run (core/rank.h): barely, the largest relative rounding of what determines a flat direction;
 hidden, by how many standard deviations an observation is off that counted as showing nothing of
 one, or by which rows that determine directions cancel; lost, the largest variance of a
-prediction over that of its observation.
+prediction over that of its observation; far, the largest square of a number that is observed over
+that variance.
+
+Where they are not small the answer is taken again with other last digits of all inputs, and the
+two are compared.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 DOUBTFUL = 1e-5
 """Relative rounding, or standard deviations, from which flat directions are barely determined."""
 LOST = 1e20
 """Variance of a prediction over that of its observation from which an update keeps six digits."""
+UNSURE = 1e-12
+"""Relative rounding of what determines flat directions from which an answer is taken again."""
+HIDES = 1e-10
+"""Standard deviations, likewise."""
+MAGNIFIED = 5e16
+"""Variance of a prediction, or square of a number, over that of its observation, likewise."""
 
 
 class BarelyDetermined(RuntimeWarning):
@@ -23,6 +35,38 @@ class BarelyDetermined(RuntimeWarning):
 
 class LostDigits(BarelyDetermined):
     """Predictions are so much less certain than observations that rounding shows in the result."""
+
+
+class Doubts(NamedTuple):
+    """What rounding may have done to an answer."""
+
+    barely: float = 0.0
+    hidden: float = 0.0
+    lost: float = 0.0
+    far: float = 0.0
+
+    def unsure(self) -> bool:
+        """Whether the answer had better be taken again."""
+        barely, hidden, lost, far = self
+        return barely > UNSURE or hidden > HIDES or lost > MAGNIFIED or far > MAGNIFIED
+
+    def warn(self, stacklevel: int = 3) -> bool:
+        """Warn where it is too much; whether it is."""
+        barely, hidden, lost, _ = self
+        if not (barely > DOUBTFUL or hidden > DOUBTFUL or lost > LOST):
+            return False
+        said = [
+            (text.format(size), kind)
+            for text, kind, size, limit in (
+                (BARELY, BarelyDetermined, barely, DOUBTFUL),
+                (HIDDEN, BarelyDetermined, hidden, DOUBTFUL),
+                (VAGUE, LostDigits, lost**0.5, LOST**0.5),
+            )
+            if size > limit
+        ]
+        for text, kind in said:
+            warnings.warn(text, kind, stacklevel=stacklevel)
+        return bool(said)
 
 
 BARELY = (
@@ -39,22 +83,20 @@ VAGUE = (
     "after it; give a flat start in place of a vague prior, or split the record where a state "
     "grows without data"
 )
+MOVES = (
+    "{} with the last digit of the model's numbers{}: rounding shows in the result; give "
+    "observations that tell the states apart, {}, or units and an origin that keep the data small"
+)
 
 
-def warn_of_rounding(measures: Sequence[float], stacklevel: int = 3) -> bool:
-    """Warn where barely, hidden or lost, the doubts of a run, are too large; whether any is."""
-    barely, hidden, lost = measures
-    if not (barely > DOUBTFUL or hidden > DOUBTFUL or lost > LOST):
-        return False
-    said = [
-        (text.format(size), kind)
-        for text, kind, size, limit in (
-            (BARELY, BarelyDetermined, barely, DOUBTFUL),
-            (HIDDEN, BarelyDetermined, hidden, DOUBTFUL),
-            (VAGUE, LostDigits, lost**0.5, LOST**0.5),
-        )
-        if size > limit
-    ]
-    for text, kind in said:
-        warnings.warn(text, kind, stacklevel=stacklevel)
-    return bool(said)
+def largest(doubts: list[Doubts]) -> Doubts:
+    """The largest of each."""
+    return Doubts(*map(max, *doubts)) if len(doubts) > 1 else doubts[0]
+
+
+def warn_of_move(moved: float, where: str, remedy: str, stacklevel: int) -> None:
+    """Say by how many standard deviations an answer moves; inf: what is determined changes."""
+    what = "what is determined changes"
+    if np.isfinite(moved):
+        what = f"the estimate moves by {moved:.0e} standard deviations"
+    warnings.warn(MOVES.format(what, where, remedy), LostDigits, stacklevel=stacklevel)

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter._base.doubts import DOUBTFUL, LostDigits
+from afafilter._base.doubts import DOUBTFUL, LostDigits, warn_of_move
 from afafilter._base.remembered import remembered
 from afafilter.adaptive.dense import Plan, make_plan
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, run_dense
 from afafilter.kalman.run import doubts_of_flat_start
 from afafilter.kalman.timeline import timeline
-from afafilter.models.nudged import EPS, LOST, Nudged, moves, nudged
+from afafilter.models.nudged import EPS, LOST, SEEDS, Nudged, moves, nudged
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Floats, Weight
 
@@ -32,7 +32,6 @@ ROUNDED = 1.0 / 64
 """Part of what tells a direction from others that may be rounding."""
 PARTS = 16
 """Queries, and paths, that are answered again: the worst ones."""
-SEEDS = (1, 2)
 
 
 def warn_of_lost_digits(
@@ -77,16 +76,7 @@ def warn_of_lost_digits(
         )
     if (moved > LOST).any():
         at = times[moved.max(axis=0).argmax()]
-        what = "what is determined changes"
-        if np.isfinite(moved.max()):
-            what = f"the estimate moves by {moved.max():.0e} standard deviations"
-        warnings.warn(
-            f"{what} with the last digit of the model's numbers (at {at:g} after the first "
-            "observation): rounding shows in the result; give observations that tell the states "
-            "apart, a window, or units and an origin that keep the data small",
-            LostDigits,
-            stacklevel=2,
-        )
+        warn_of_move(moved.max(), f" (at {at:g} after the first observation)", "a window", 3)
 
 
 def _rests_on_rounding(
@@ -113,7 +103,7 @@ def _warn_of_flat_start(plan: Plan, z: Array) -> None:
         plan.model, "flat start", lambda: replace(plan.model, prior="diffuse", delay=0.0)
     )
     R = None if plan.uniform_noise else plan.R
-    barely, hidden = doubts_of_flat_start(timeline(model, plan.stamps, R, None), z)
+    barely, hidden, *_ = doubts_of_flat_start(timeline(model, plan.stamps, R, None), z)
     if max(barely, hidden) > DOUBTFUL:
         size = f"relative error about {barely:.0e}"
         if hidden > DOUBTFUL:

@@ -28,6 +28,7 @@ from afafilter._base.unknown import chosen, image, mark
 from afafilter.kalman import queries as ask
 from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
+    Inputs,
     Model,
     Reweighting,
     checked_inputs,
@@ -35,6 +36,7 @@ from afafilter.kalman.inputs import (
     rows_of,
     shortened,
 )
+from afafilter.kalman.last_digits import Found, warn_of_lost_digits
 from afafilter.kalman.robust import find_weights
 from afafilter.kalman.run import run
 from afafilter.kalman.timeline import timeline
@@ -288,6 +290,31 @@ def _source(
     return Source(H, offset, own if R is None else R, (), draw)
 
 
+def _off_nodes(model: Model, given: Inputs) -> bool:
+    """Whether estimates are wanted elsewhere than where observations show the state."""
+    return given.asked is not given.grid or getattr(model, "delay", 0.0) > 0
+
+
+def _solve(model: Model, given: Inputs, smooth: bool, robust: Reweighting) -> Found:
+    """The recursions for the data and, with their help, the law at the times asked for."""
+    grid, asked, z = given.grid, given.asked, given.paths
+    moved = smooth and _off_nodes(model, given)
+    line = timeline(model, grid, given.R, asked if moved else None)
+    info: dict[str, Any] = {}
+    scale = None
+    if robust.weight is not None:
+        w, info = find_weights(line, z, robust, smooth)
+        info = {**info, "robust_weights": w, "weight": type(robust.weight).__name__}
+        with np.errstate(divide="ignore"):
+            scale = 1.0 / w
+    found = run(line, z, smooth, scale, given.complete)
+    if moved:
+        answer = ask.smoothed(model, line, found, asked)
+    else:
+        answer = ask.filtered(model, line, found, grid, asked)
+    return Found(line, scale, found, *answer, info)
+
+
 def _estimate(
     label: str,
     smooth: bool,
@@ -299,24 +326,13 @@ def _estimate(
     robust: Reweighting,
 ) -> Estimate:
     given = checked_inputs(model, t, z, obs_cov, query_times)
-    grid, asked, flat, R = given.grid, given.asked, given.paths, given.R
-    lead = given.z.shape[:-2]
-    robust = robust.checked()
-    moved = asked is not grid or getattr(model, "delay", 0.0) > 0
-    line = timeline(model, grid, R, asked if smooth and moved else None)
-    info: dict[str, Any] = {}
-    scale = None
-    if robust.weight is not None:
-        w, info = find_weights(line, flat, robust, smooth)
-        info = {**info, "robust_weights": w.reshape(*lead, len(grid))}
-        info["weight"] = type(robust.weight).__name__
-        with np.errstate(divide="ignore"):
-            scale = 1.0 / w
-    found = run(line, flat, smooth, scale, given.complete)
-    if smooth and moved:
-        mean, cov, open_laws = ask.smoothed(model, line, found, asked)
-    else:
-        mean, cov, open_laws = ask.filtered(model, line, found, grid, asked)
+    grid, asked, flat, lead = given.grid, given.asked, given.paths, given.z.shape[:-2]
+    solve = partial(_solve, smooth=smooth, robust=robust.checked())
+    line, scale, found, mean, cov, open_laws, info = whole = solve(model, given)
+    if found.doubts.unsure():
+        warn_of_lost_digits(model, given, whole, solve)
+    if scale is not None:
+        info["robust_weights"] = info["robust_weights"].reshape(*lead, len(grid))
 
     def per_path(value: Array) -> Array:
         """(G, ...) covariances as (..., ...): a view where all paths share one."""
@@ -330,7 +346,7 @@ def _estimate(
     steps = found.loglik.reshape(*lead, len(grid))
     mean, draw = mean.reshape(lead + mean.shape[1:]), None
     if smooth:
-        where = asked if moved else None
+        where = asked if _off_nodes(model, given) else None
         draw = partial(draw_paths, model, line, flat, scale, where, mean)
     return Estimate(
         asked,
@@ -343,5 +359,5 @@ def _estimate(
         label=label,
         info=info,
         open_laws=open_laws,
-        source=_source(model, R, len(grid), asked is grid, draw),
+        source=_source(model, given.R, len(grid), asked is grid, draw),
     )

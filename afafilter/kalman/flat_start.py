@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.doubts import warn_of_rounding
+from afafilter._base.doubts import Doubts
 from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
@@ -59,7 +59,7 @@ class FlatStart:
 class FlatBlock:
     """The start of a group, while flat directions are open; afterwards L, m go on from `done`."""
 
-    def __init__(self, group: Group, *, warn: bool = True) -> None:
+    def __init__(self, group: Group) -> None:
         (_, N, d), p = group.mean.shape, group.z.shape[2]
         self.group, self.gains = group, recursions.empty_gains(N, d, p)
         q = group.line.law.diffuse.shape[1]
@@ -98,8 +98,6 @@ class FlatBlock:
             self.counts[:kept],
             *later,
         )
-        if warn:
-            warn_of_rounding(self.measures)
 
     def _filter(self, size: int, spare: float) -> int:
         group = self.group
@@ -144,7 +142,8 @@ class FlatBlock:
             facts,
         )
         self.done, integrated, singular, self.count = outcome.tolist()
-        self.integrated, (*self.measures, self.steps) = bool(integrated), facts.tolist()
+        *measures, self.steps = facts.tolist()
+        self.integrated, self.doubts = bool(integrated), Doubts(*measures)
         wide = d + self.count
         self.rotation = rotation[: wide**2].reshape(wide, wide)
         return int(singular)

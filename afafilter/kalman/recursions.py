@@ -178,15 +178,15 @@ The four above, one after the other: Z (d, d) and y (n, d) become root and mean 
 first - 1 (at first = 0: node 0). -> -1 or a singular node.
 """
 filter_whole = core.filter_whole
-"""(chain, root, start, smooth, z, cov, S, mean, innovation, loglik, least, lost) -> -1 or a node.
+"""(chain, root, start, smooth, z, cov, S, mean, innovation, loglik, doubts) -> -1 or a node.
 
 `filter_series` of series without gaps from a proper start, which makes its own room for gains, and
-`least_certain`, lost (1,).
+`magnification`.
 """
-least_certain = core.least_certain
-"""(S, cfg, R, scale, least) -> variance of a prediction over that of its noise: the greatest.
+magnification = core.magnification
+"""(S, cfg, R, scale, z, doubts): lost and far of `_base.doubts`, doubts (2,).
 
-S (G, T, p, p), scale (G or 1, T); 0 where none is greater than `least`.
+S (G, T, p, p), scale (G or 1, T), z (n, T, p).
 """
 filter_lanes = core.filter_lanes
 """(chain, first, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept) -> node.

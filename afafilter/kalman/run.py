@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, frozen
-from afafilter._base.doubts import LOST, warn_of_rounding
+from afafilter._base.doubts import Doubts, largest
 from afafilter._base.patterns import group_alike, members
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
@@ -28,6 +28,7 @@ SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
+NONE = Doubts()
 _FIRST = frozen(np.zeros(1, np.int64))
 
 
@@ -36,7 +37,8 @@ class Run:
     """Laws at the nodes. In flat starts mean and cov are given delta = 0 until reported.
 
     mean (n, N, d); cov (G, N, d, d); innovation (n, T, p); innovation_cov (G, T, p, p);
-    loglik (n, T); group (n,) row of cov that a path uses; flat: per group, None if proper.
+    loglik (n, T); group (n,) row of cov that a path uses; flat: per group, None if proper; doubts:
+    what rounding may have done to all this.
     """
 
     mean: Array
@@ -46,6 +48,7 @@ class Run:
     loglik: Array
     group: Index
     flat: list[FlatStart | None] = field(default_factory=list)
+    doubts: Doubts = NONE
 
 
 def run(
@@ -86,6 +89,7 @@ def run(
         group,
         [None] * G,
     )
+    doubts: list[Doubts] = []  # of flat starts
     if n == G >= SIDE_BY_SIDE:
         room = threading.local()
 
@@ -104,11 +108,10 @@ def run(
                 out.loglik[rows],
                 smooth,
             )
-            out.flat[rows] = _side_by_side(lanes, room.kept)
+            out.flat[rows] = _side_by_side(lanes, room.kept, doubts)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
-        _warn_of_lost_digits(line.chain, out.innovation_cov, scale)
-        return out
+        return _doubted(out, line, z, scale, doubts)
 
     def one(g: int) -> None:
         paths: Any = slice(None) if G == 1 else slice(g, g + 1) if n == G else group == g
@@ -124,24 +127,20 @@ def run(
             out.loglik[paths],
             smooth,
         )
-        out.flat[g] = _solve(part, alone=G == 1)
+        out.flat[g] = _solve(part, doubts, alone=G == 1)
         if not isinstance(paths, slice):  # what was picked is a copy
             out.mean[paths], out.innovation[paths] = part.mean, part.innovation
             out.loglik[paths] = part.loglik
 
     spread(one, range(G), n * N)
-    _warn_of_lost_digits(line.chain, out.innovation_cov, scale)
-    return out
+    return _doubted(out, line, z, scale, doubts)
 
 
-def doubts_of_flat_start(line: Timeline, z: Array) -> tuple[float, float]:
-    """By how much rounding may be off what determines the flat start of paths z (n, T, p).
-
-    Relatively, and in standard deviations: `barely` and `hidden` of `afafilter._base.doubts`.
-    """
+def doubts_of_flat_start(line: Timeline, z: Array) -> Doubts:
+    """By how much rounding may be off what determines the flat start of paths z (n, T, p)."""
     seen = np.ascontiguousarray(~np.isnan(z))
     (T, p), N, d = z.shape[1:], len(line.times), len(line.root)
-    barely = hidden = 0.0
+    doubts = NONE
     for paths in members(seen):
         n = len(paths)
         mean, cov, loglik = np.empty((n, N, d)), np.empty((N, d, d)), np.empty((n, T))
@@ -158,9 +157,8 @@ def doubts_of_flat_start(line: Timeline, z: Array) -> tuple[float, float]:
             loglik,
             smooth=False,
         )
-        barely_here, hidden_here, _ = FlatBlock(group, warn=False).measures
-        barely, hidden = max(barely, barely_here), max(hidden, hidden_here)
-    return barely, hidden
+        doubts = largest([doubts, FlatBlock(group).doubts])
+    return doubts
 
 
 def _is_short(n: int, N: int, size: int) -> bool:
@@ -171,25 +169,22 @@ def _is_short(n: int, N: int, size: int) -> bool:
 def _whole(line: Timeline, z: Array, smooth: bool) -> Run:
     """Short paths without gaps, from a proper start."""
     (n, T, p), N, d = z.shape, len(line.times), len(line.root)
-    S, innovation, lost = np.empty((1, T, p, p)), np.empty((n, T, p)), np.empty(1)
+    S, innovation, last = np.empty((1, T, p, p)), np.empty((n, T, p)), np.empty(2)
     mean, cov, loglik = np.empty((n, N, d)), np.empty((1, N, d, d)), np.empty((n, T))
     into = cov[0], S[0], mean, innovation, loglik
-    bad = recursions.filter_whole(
-        line.chain, line.root, line.law.mean, smooth, z, *into, LOST, lost
-    )
+    bad = recursions.filter_whole(line.chain, line.root, line.law.mean, smooth, z, *into, last)
     if bad >= 0:
         raise_singular(line.chain, bad)
-    if worst := lost.item():
-        warn_of_rounding((0.0, 0.0, worst))
-    return Run(mean, cov, innovation, S, loglik, np.zeros(n, np.int64), [None])
+    doubts = Doubts(0.0, 0.0, *last.tolist())
+    return Run(mean, cov, innovation, S, loglik, np.zeros(n, np.int64), [None], doubts)
 
 
-def _warn_of_lost_digits(chain: recursions.Chain, S: Array, scale: Array) -> None:
-    """Where predictions S (G, T, p, p) are so uncertain that rounding of them hides what an
-    observation says; scale (1 or G, T) of its noise."""
-    worst = recursions.least_certain(S, chain.cfg, chain.R, scale, LOST)
-    if worst:
-        warn_of_rounding((0.0, 0.0, worst))
+def _doubted(out: Run, line: Timeline, z: Array, scale: Array, flat: list[Doubts]) -> Run:
+    """The run of paths z with its doubts; scale (1 or G, T) of the noise, flat: of flat starts."""
+    last, chain = np.empty(2), line.chain
+    recursions.magnification(out.innovation_cov, chain.cfg, chain.R, scale, z, last)
+    out.doubts = largest([Doubts(0.0, 0.0, *last.tolist()), *flat])
+    return out
 
 
 class Start(NamedTuple):
@@ -201,11 +196,12 @@ class Start(NamedTuple):
     flat: FlatBlock | None
 
 
-def _begin(group: Group) -> Start:
+def _begin(group: Group, doubts: list[Doubts]) -> Start:
     """The law before node 0, or after the flat start."""
     law = group.line.law
     if law.diffuse.shape[1]:
         flat = FlatBlock(group)
+        doubts.append(flat.doubts)
         return Start(flat.L, flat.m, flat.done, flat)
     m = np.empty((len(group.mean), len(law.mean)))
     m[:] = law.mean
@@ -222,7 +218,9 @@ def _finish(group: Group, flat: FlatBlock | None, Z: Array, y: Array) -> FlatSta
     return flat.start
 
 
-def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart | None]:
+def _side_by_side(
+    lanes: Group, kept: recursions.LaneMemory, doubts: list[Doubts]
+) -> list[FlatStart | None]:
     """Up to LANES paths, each with gaps and covariances of its own."""
     chain = lanes.line.chain
     n, _, d = lanes.mean.shape
@@ -231,6 +229,7 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
     first, L, m = np.zeros(n, np.int64), np.empty((n, d, d)), np.empty((n, d))
     if law.diffuse.shape[1]:
         flats = [FlatBlock(lanes.path(l)) for l in range(n)]
+        doubts += [flat.doubts for flat in flats]
         for l, flat in enumerate(flats):
             L[l], m[l], first[l] = flat.L, flat.m[0], flat.done
     else:
@@ -260,9 +259,9 @@ def _side_by_side(lanes: Group, kept: recursions.LaneMemory) -> list[FlatStart |
     return ends or [None] * n
 
 
-def _solve(group: Group, alone: bool) -> FlatStart | None:
+def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
     """Covariances of a group once, then the means of its paths; alone: threads are free."""
-    chain, (L, m, first, flat) = group.line.chain, _begin(group)
+    chain, (L, m, first, flat) = group.line.chain, _begin(group, doubts)
     n, N, d = group.mean.shape
     p = group.z.shape[2]
     gains = recursions.empty_gains(N, d, p, group.smooth) if flat is None else flat.gains

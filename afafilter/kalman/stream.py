@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, is_definite, observation_covariances, real_array, stamp
-from afafilter._base.doubts import LOST, warn_of_rounding
+from afafilter._base.doubts import LOST, Doubts
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
@@ -224,7 +224,7 @@ class KalmanStream:
 
     def _warn(self) -> None:
         """Say once where rounding shows."""
-        self._said = self._said or warn_of_rounding(self._doubts.tolist(), 4)
+        self._said = self._said or Doubts(*self._doubts.tolist()).warn(4)
 
     def predict(self, t: float) -> Estimate:
         """The state at a time t >= the last one, from the observations so far.

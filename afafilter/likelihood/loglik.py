@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter._base.doubts import warn_of_rounding
+from afafilter._base.doubts import Doubts, largest
 from afafilter.likelihood.chain import (
     Chain,
     DiscreteSystem,
@@ -29,6 +29,7 @@ from afafilter.likelihood.chain import (
 )
 from afafilter.likelihood.coordinates import in_schur_coordinates
 from afafilter.likelihood.data import Data
+from afafilter.likelihood.last_digits import is_unsure, warn_of_lost_digits
 from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
 from afafilter.likelihood.rounding import SAFE_NORM, core_suffices, powers_cancel
 from afafilter.models.priors import InitialLaw
@@ -47,7 +48,12 @@ def make_chain(
 
 
 def chain_loglik(
-    chain: Chain, data: Data, *, gradient: bool = True, keep: bool = False, warn: bool = False
+    chain: Chain,
+    data: Data,
+    *,
+    gradient: bool = True,
+    keep: bool = False,
+    doubts: list[Doubts] | None = None,
 ) -> tuple[float, Chain, list[Moments]]:
     """Log-likelihood, its gradient by every array of the chain, and smoothed moments if asked.
 
@@ -56,7 +62,7 @@ def chain_loglik(
 
     Every observed component counts log 2 pi; flat directions are integrated out with respect to
     an orthonormal basis at the prior's time; unobservable ones are left out.
-    warn: of visible rounding (`_base.doubts`).
+    doubts: those of rounding are added to it.
 
     LinAlgError: If an innovation covariance is not positive definite; the message names the time.
     """
@@ -70,8 +76,8 @@ def chain_loglik(
         kept = Moments.empty(T, d, p, n) if keep else None
         status, (value, *measures) = loglik_group(chain, padded, score, kept)
         _refuse_singular(status - skip)
-        if warn:
-            warn_of_rounding(measures, 4)
+        if doubts is not None:
+            doubts.append(Doubts(*measures))
         total += value
         if kept is not None:
             moments.append(Moments(*(part[skip:] for part in kept)))
@@ -108,6 +114,18 @@ def evaluate(
 
     warn: of visible rounding; law: of the first state under a stationary prior, if computed.
     """
+    if not warn:
+        return _evaluate(system, data, gradient, law)[0]
+    answer, doubts, turned = _evaluate(system, data, gradient, law)
+    if not doubts.warn(4) and (turned or is_unsure(system, data, doubts)):
+        warn_of_lost_digits(system, answer, lambda s: _evaluate(s, data, gradient)[0])
+    return answer
+
+
+def _evaluate(
+    system: System | DiscreteSystem, data: Data, gradient: bool, law: InitialLaw | None = None
+) -> tuple[tuple[float, Any], Doubts, bool]:
+    """`evaluate`, what rounding may have done, and whether powers of time were turned for it."""
     unforced = isinstance(system, System) and system.forcing is None
     to_own = None
     if gradient and unforced and len(data.groups) == 1 and data.obs_cov is None:
@@ -120,14 +138,14 @@ def evaluate(
         ):
             status, (value, *measures), slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)
-            if warn:
-                warn_of_rounding(measures)
-            return value, slopes
+            return (value, slopes), Doubts(*measures), False
     if isinstance(system, System) and powers_cancel(system.A, longest_step(system, data)):
         (system, to_own), law = in_schur_coordinates(system), None
     chain, pullback = make_chain(system, data, law)
-    value, grad, _ = chain_loglik(chain, data, gradient=gradient, warn=warn)
+    found = [Doubts()]
+    value, grad, _ = chain_loglik(chain, data, gradient=gradient, doubts=found)
+    doubts, turned = largest(found), to_own is not None
     if not gradient:
-        return value, None
+        return (value, None), doubts, turned
     slopes = pullback(grad)
-    return value, slopes if to_own is None else to_own(slopes)
+    return (value, slopes if to_own is None else to_own(slopes)), doubts, turned

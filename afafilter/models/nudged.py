@@ -22,7 +22,11 @@ LOST = 5e-7
 GONE = 1e-140
 """Standard deviation below which a state has decayed to nothing."""
 
-AnyModel = TypeVar("AnyModel", LinearSDE, DiscreteModel)
+SHORT = 1024.0
+SEEDS = (1, 2)
+"""Of the last digits with which answers are taken again."""
+
+AnyModel = TypeVar("AnyModel", bound=LinearSDE | DiscreteModel)
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,22 @@ class Nudged(Generic[AnyModel]):
         return mean / self.unit, cov / np.outer(self.unit, self.unit)
 
 
-def nudged(model: AnyModel, R: Array, seed: int, *, units: bool = True) -> Nudged[AnyModel]:
+def nudged(
+    model: AnyModel, R: Array, seed: int, *, units: bool = True, alike: bool = False
+) -> Nudged[AnyModel]:
     """The model, without forcing, and noise R with every number moved by up to a rounding.
 
     units : in other units of the states and the data, so that all that is computed is rounded anew.
+    alike : in one unit of all states, which only scales a flat measure, and for the data as they
+        are; what observations show by short numbers, as 1 or 0.5, they show exactly.
     """
     rng = np.random.default_rng(seed)
     d, p = model.dim, model.obs_dim
     unit, row_unit = np.ones(d), 1.0
     if units:
         unit, row_unit = rng.uniform(1.0, 2.0, d), float(rng.uniform(1.0, 2.0))
+    if alike:
+        unit, row_unit = np.full(d, unit[0]), 1.0
     rows = np.full(p, row_unit)
 
     def moved(M: Array) -> Array:
@@ -73,20 +83,30 @@ def nudged(model: AnyModel, R: Array, seed: int, *, units: bool = True) -> Nudge
         drift: moved(getattr(model, drift) * unit),
         offset: moved(getattr(model, offset) * row_unit),
     }
+    if alike:
+        short = np.rint(SHORT * getattr(model, shown)) == SHORT * getattr(model, shown)
+        fields[shown] = np.where(short, getattr(model, shown) / unit, fields[shown])
     other = replace(model, **fields, Q=law(model.Q, unit), R=law(model.R, rows), prior=prior)
     return Nudged(other, law(R, rows), unit, row_unit)
 
 
-def moves(mean: Array, cov: Array, other: tuple[Array, Array], misfit: Array | float = 1) -> Array:
+def moves(
+    mean: Array,
+    cov: Array,
+    other: tuple[Array, Array],
+    misfit: Array | float = 1,
+    sizes: Array | None = None,
+) -> Array:
     """Largest move (...) of laws (..., d), (..., d, d) to others, in standard deviations.
 
     inf where one leaves open what the other does not. That of the mean in as many of them as the
-    data are off the estimates, misfit (...).
+    data are off the estimates, misfit (...). sizes (..., d): what a mean is a difference of, by
+    default itself.
     """
     here, there = np.isnan(mean), np.isnan(other[0])
     known: ObsMask = ~(here | there)
     variance = np.where(known, np.einsum("...aa->...a", cov), 1.0)
-    small = np.abs(np.where(known, mean, 0.0)) * 32 * EPS
+    small = np.where(known, np.abs(mean if sizes is None else sizes), 0.0) * 32 * EPS
     sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
     both = known[..., :, None] & known[..., None, :]
     with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range
@@ -97,3 +117,10 @@ def moves(mean: Array, cov: Array, other: tuple[Array, Array], misfit: Array | f
     moved = np.maximum(off.max(axis=-1), spread.max(axis=(-2, -1)))
     sure = (here == there).all(axis=-1) & ~np.isnan(moved)
     return np.asarray(np.where(sure, moved, np.inf))
+
+
+def nats(loglik: Array, other: Array, unit: float, misfit: Array | float = 1) -> Array:
+    """Move of a log-likelihood, up to log unit for each flat direction; in misfit^2 nats."""
+    off = other - loglik
+    off = off - np.round(off / np.log(unit)) * np.log(unit)
+    return np.asarray(np.abs(off) / (misfit**2 + 32 * EPS / LOST * np.abs(loglik)))

@@ -26,6 +26,8 @@ from tests.exact_oracle import ExactGaussian
 from tests.fuzz.truth import law_apart
 
 TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
+MAGNIFIED = pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")
+"""Of data so large that last digits of the model's numbers, exact here, would show."""
 
 
 def stream(model, t, z):
@@ -94,7 +96,10 @@ def test_a_growing_direction_is_said_by_all(way, rate):
     model = LinearSDE(A, Q=np.zeros((3, 3)), R=[[1.0]], C=[[1.0, 1.0, 1.0]], prior="diffuse")
     t, z = np.array([0, 1, 1.5, 2, 2.5]), np.array([[np.nan], [1.0], [2.0], [1.5], [0.5]])
     value, kinds = said(WAYS[way], model, t, z)
-    assert kinds == ({BarelyDetermined} if rate >= 30 else set())
+    if rate >= 30:
+        assert kinds == {BarelyDetermined}
+    else:
+        assert kinds <= {LostDigits}
     assert np.isfinite(value)
     if rate < 30:
         assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-6)
@@ -122,10 +127,10 @@ def hidden(start):
 def test_what_the_stamps_hide_is_said_by_all(way, start):
     given = hidden(start)
     value, kinds = said(WAYS[way], *given)
-    if kinds:
-        assert kinds == {BarelyDetermined}
+    if BarelyDetermined in kinds:
         assert start > 0
     else:
+        assert kinds <= {LostDigits}  # data of 24 with sd 1e-9
         exact = ExactGaussian(*given)
         # Data of 24 with sd 1e-9 are known to 4e-6 of it, and stamps of 1e5 to their rounding.
         assert value == pytest.approx(exact.loglik(), abs=1e-3 if start else 1e-4)
@@ -167,7 +172,10 @@ def test_what_a_seen_direction_leaves_in_the_others(way, unit):
     """A direction of 1e3 is taken out of one of which a later row sees 1e-12."""
     given = two_lines(unit)
     value, kinds = said(WAYS[way], *given)
-    assert kinds == ({BarelyDetermined} if unit == 1e7 else set())
+    if unit == 1e5:
+        assert kinds <= {LostDigits}
+    else:
+        assert kinds == ({BarelyDetermined} if unit == 1e7 else set())
     if unit < 1e7:
         assert value == pytest.approx(ExactGaussian(*given).loglik(), abs=1e-5)
 
@@ -232,7 +240,7 @@ def test_open_directions_beside_growth_and_decay(last):
     t = np.array([0.0, last - 0.01, last])
     z = -1e10 * np.array([[np.nan, np.nan], [np.nan, 40.839], [100.0, 40.988]])
     found, kinds = said(kalman_filter, model, t, z)
-    assert kinds == set()
+    assert kinds == {LostDigits}
     assert_law((found.mean[-1], found.cov[-1]), ExactGaussian(model, t, z).law(last), 2e-4)
 
 
@@ -332,6 +340,7 @@ def test_forecasts_of_sums_whose_parts_are_vague(spread, steps):
         np.testing.assert_allclose(cov, variance + R, rtol=1e-6)
 
 
+@MAGNIFIED
 def test_forecasts_of_a_constant_beside_a_long_line():
     """A direction that grows with time cancels in what the sensor shows of two others."""
     A = np.zeros((3, 3))
@@ -486,6 +495,7 @@ def test_precise_observations_of_vague_states_keep_their_digits(given, run, batc
             assert law_apart((own[0][k], own[1][k]), law, exact.stretch()) <= 1e-9
 
 
+@MAGNIFIED
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 @pytest.mark.parametrize("sd", [1e-2, 1e-1, 1.0])
 def test_flat_directions_that_a_precise_sensor_sees_keep_their_digits(order, sd):

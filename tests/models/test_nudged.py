@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afafilter import DiscreteModel, LinearSDE, Prior, kalman_filter
-from afafilter.models.nudged import EPS, moves, nudged
+from afafilter.models.nudged import EPS, moves, nats, nudged
 
 A = np.array([[-0.3, 1.0], [-0.2, -0.5]])
 LAWS = {
@@ -63,3 +63,31 @@ def test_moves_count_standard_deviations_and_gaps():
     np.testing.assert_allclose(moves(mean, cov, other), [0.1, 0.1])
     other = np.array([[2.0, 5.0], [np.nan, 4.0]]), cov
     np.testing.assert_array_equal(moves(mean, cov, other), [np.inf, np.inf])
+
+
+def test_differences_of_large_numbers_move_by_their_rounding():
+    law = np.array([1e-3]), np.array([[1e-18]])
+    other = law[0] + 1e-10, law[1]
+    assert moves(*law, other) > 1e-3
+    assert moves(*law, other, 1, np.array([1e6])) < 1e-8
+
+
+def test_log_likelihoods_move_beside_the_unit_of_flat_directions():
+    here = np.array([-3.0, -3.0])
+    there = here + np.array([2 * np.log(1.5) + 1e-4, -1e-4])
+    np.testing.assert_allclose(nats(here, there, 1.5), 1e-4, rtol=1e-6)
+    np.testing.assert_allclose(nats(here, there, 1.5, np.array([1.0, 10.0])), [1e-4, 1e-6], 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_alike_data_and_what_short_numbers_show_stay(kind):
+    mine = model(kind, "diffuse")
+    other = nudged(mine, mine.R, 1, alike=True)
+    unit = other.unit[0]
+    assert other.row_unit == 1.0
+    assert (other.unit == unit).all()
+    shown = other.model.C if kind == "continuous" else other.model.H
+    np.testing.assert_array_equal(shown, [[1.0 / unit, 2.0 / unit]])
+    t = np.arange(4.0) if kind == "discrete" else T
+    here, there = kalman_filter(mine, t, Z).loglik, kalman_filter(other.model, t, Z).loglik
+    assert there - here == pytest.approx(2 * np.log(unit), abs=1e-12)

@@ -1,0 +1,96 @@
+"""Whether an answer hangs on the last digits of its inputs: it is taken again with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from afafilter._base.checks import Array
+from afafilter._base.doubts import warn_of_move
+from afafilter._base.unknown import OpenLaw
+from afafilter.kalman.inputs import Inputs, Model
+from afafilter.kalman.run import Run
+from afafilter.kalman.timeline import Index, Timeline
+from afafilter.models.nudged import LOST, SEEDS, moves, nats, nudged
+
+PATHS = 16
+"""Paths that are answered again: those with the largest numbers."""
+
+
+class Found(NamedTuple):
+    """What recursions along a timeline find: scale (n, T) of the noise; mean (n, Tq, d) and cov
+    (G, Tq, d, d) at the times asked for; info of a weight."""
+
+    line: Timeline
+    scale: Array | None
+    run: Run
+    mean: Array
+    cov: Array
+    open_laws: tuple[OpenLaw, ...]
+    info: dict[str, Any]
+
+
+def warn_of_lost_digits(
+    model: Model, given: Inputs, found: Found, solve: Callable[[Model, Inputs], Found]
+) -> None:
+    """Warn where rounding may show in what `solve` found for a model and its data.
+
+    Warns
+    -----
+    BarelyDetermined, LostDigits
+        By the doubts of the recursions, or where the answers to nudged inputs differ.
+    """
+    if found.run.doubts.warn(6):
+        return
+    z = given.paths
+    paths = np.argsort(np.nan_to_num(np.abs(z)).max(axis=(1, 2)), kind="stable")[-PATHS:]
+    here, z = _laws(found, paths), z[paths]
+    misfit = _misfit(*here[1])
+    # a sensor without noise leaves a state no variance but rounding
+    exact = (np.einsum("caa->ca", found.line.chain.R) == 0).any()
+    sizes = _sizes(here[0][0]) if exact else None
+    moved = 0.0
+    for seed in SEEDS:
+        other = nudged(model, model.R if given.R is None else given.R, seed, alike=True)
+        R = None if given.R is None else other.R
+        try:
+            again = solve(other.model, given._replace(z=z, R=R))
+        except ValueError:  # no likelihood, no stationary law
+            moved = np.inf
+            break
+        state, shown = _laws(again, np.arange(len(z)))
+        value, more = found.run.loglik[paths].sum(axis=1), again.run.loglik.sum(axis=1)
+        apart = (
+            moves(*here[0], other.told(*state), misfit[:, None], sizes),
+            moves(*here[1], shown, misfit[:, None], np.nan_to_num(np.abs(z))),
+            nats(value, more, float(other.unit[0]), misfit),
+        )
+        moved = max(moved, *(float(move.max(initial=0.0)) for move in apart))
+    if moved > LOST:
+        warn_of_move(moved, "", "a shorter record", 6)
+
+
+def _laws(found: Found, paths: Index) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Mean and covariance of states and of innovations of some paths, covariances shared or not."""
+    run, which = found.run, found.run.group[paths]
+    if len(run.innovation_cov) == 1:
+        which = which[:1]
+    return (found.mean[paths], found.cov[which]), (run.innovation[paths], run.innovation_cov[which])
+
+
+def _sizes(mean: Array) -> Array:
+    """Of means (n, k, d) as they have just been and will be, 0 where undetermined."""
+    size = np.abs(np.nan_to_num(mean))
+    around = np.pad(size, ((0, 0), (1, 1), (0, 0)))
+    return np.asarray(np.maximum(np.maximum(around[:, :-2], around[:, 2:]), size))
+
+
+def _misfit(v: Array, S: Array) -> Array:
+    """By how many standard deviations (n,) innovations are off zero, at least one."""
+    variance = np.einsum("...aa->...a", S)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        square = np.where(np.isfinite(v) & (variance > 0), v * v / variance, 0.0)
+    count = np.isfinite(v).sum(axis=(1, 2)).clip(1)
+    return np.asarray(np.sqrt(square.sum(axis=(1, 2)) / count).clip(1.0))
