@@ -94,11 +94,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1_000_000, help="observations")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    from afafilter.kalman.segments import MOST, WARM_UP
+    from afafilter.kalman.segments import WARM_UPS, pieces
 
     table = simulated(options.size, options.rounds)
     RAW.mkdir(exist_ok=True)
-    kept = {"size": options.size, "most": MOST, "warm_up": WARM_UP, "table": table}
+    warm_up = WARM_UPS[1]  # what this model needs
+    most = len(pieces(0, options.size, warm_up)[0].row)
+    kept = {"size": options.size, "most": most, "warm_up": warm_up, "table": table}
     (RAW / THREADS).write_text(json.dumps(kept, indent=1))
     for row in table:
         print(row["threads"], *(np.round(row[name], 3) for name in ("filter", "smoother")))

@@ -15,8 +15,10 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-WARM_BELOW = 0.05
-"""Runs shorter than this (seconds) get an untimed one before: other processes cooled the cache."""
+WARM_BELOW = 2.0
+"""Runs shorter than this (seconds) get an untimed one before: other processes cooled the cache, and
+a virtual machine's host took back the memory that was free meanwhile, which costs up to ten times a
+page fault of its own to have again (200 MB: .3 s instead of .03)."""
 
 
 def limit_threads(threads: int) -> None:
@@ -59,15 +61,14 @@ def timed_runs(call: Any, seconds: float) -> tuple[list[float], list[float]]:
     """Wall times, and processor times of all threads, of runs that fill `seconds`, at least one."""
     walls: list[float] = []
     cpus: list[float] = []
-    begin = time.perf_counter()
-    while not walls or time.perf_counter() - begin < seconds:
+    begin, least = time.perf_counter(), 1
+    while len(walls) < least or time.perf_counter() - begin < seconds:
         cpu, wall = _processor_time(), time.perf_counter()
         call()
         walls.append(time.perf_counter() - wall)
         cpus.append(_processor_time() - cpu)
-    if len(walls) > 1 and walls[0] < WARM_BELOW:
-        walls, cpus = walls[1:], cpus[1:]
-    return walls, cpus
+        least = 2 if walls[0] < WARM_BELOW else 1
+    return walls[least - 1 :], cpus[least - 1 :]
 
 
 def _processor_time() -> float:

@@ -6,11 +6,11 @@ namespace afa {
 
 PyMethodDef* lane_methods() {
     static PyMethodDef table[] = {
-        bind<&filter_lanes>("filter_lanes", {CHAIN, "first(paths)<=N L0(paths,d,d) m0(paths,d) seen(paths,T,p) "
-            "scale(paths,T) smooth z(paths,T,p) mean(paths,N,d) cov(paths,N,d,d) innovation(paths,T,p) S(paths,T,p,p) "
-            "loglik(paths,T) ", LANE_MEMORY}),
-        bind<&smooth_lanes>("smooth_lanes", {LANE_MEMORY, "last(paths)<=N mean(paths,N,d) cov(paths,N,d,d) Z0(paths,d,d) "
-            "y0(paths,d)"}),
+        bind<&filter_lanes>("filter_lanes", {CHAIN, TRACKS, "nodes L0(paths,d,d) m0(paths,d) seen(all,T,p) "
+            "scale(all,T) smooth z(all,T,p) mean(all,N,d) cov(all,N,d,d) innovation(all,T,p) S(all,T,p,p) "
+            "loglik(all,T) ", LANE_MEMORY, "roots(paths,2,d,d) means(paths,2,d)"}),
+        bind<&smooth_lanes>("smooth_lanes", {LANE_MEMORY, TRACKS, "nodes mean(all,N,d) cov(all,N,d,d) roots(paths,2,d,d) "
+            "means(paths,2,d)"}),
         bind<&lanes>("lanes", ""),
         {nullptr, nullptr, 0, nullptr},
     };

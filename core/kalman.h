@@ -85,12 +85,13 @@ template <int D, int P, class Number = double> struct ObservationSpace {
 
 // ---------------------------------------------------------------- predict
 
-// L <- root of F P F^T + V = [F L, V^1/2] [F L, V^1/2]^T; F and root = V^1/2 (lower triangular) by columns.
+// L <- root of F P F^T + V = [F L, V^1/2] [F L, V^1/2]^T; F and root = V^1/2 (lower triangular) by columns (M: double, or
+// side by side a number for each lane).
 //
 // With SMOOTH the later rows become [B, D]: the present state's noise in terms of the next one's and of what
 // is independent of it (Kaminski, Bryson & Schmidt 1971, eq. 24; rows [I, 0] carried along).
-template <int D, bool SMOOTH, class Number>
-AFA_INLINE void predict_root(const double* F, const double* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d_) {
+template <int D, bool SMOOTH, class Number, class M>
+AFA_INLINE void predict_root(const M* F, const M* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d_) {
     return apart_unless_known<D>([&] {
         const int d = d_, blocks = space.A.blocks();
         using Cols = Columns<2 * D, StateSpace<D, SMOOTH, Number>::ROWS, Number>;

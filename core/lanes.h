@@ -1,9 +1,11 @@
-// Filter and smoother of several paths side by side, each with covariances and gaps of its own.
+// Filter and smoother of several paths side by side, each with covariances and gaps of its own: paths along the whole of
+// a chain, or pieces of a chain that one path goes along.
 //
 // The recursions of kalman.h with a vector for every number: what one path skips (a missing component, a row
-// without a pivot) is multiplied by 0 instead. The chain of nodes is the same for all. Means go along, so that
-// no gains need be kept but what the smoother wants.
+// without a pivot) is multiplied by 0 instead. Means go along, so that no gains need be kept but what the smoother wants.
 #pragma once
+#include <algorithm>
+
 #include "kalman.h"
 
 namespace afa {
@@ -34,8 +36,43 @@ struct LaneNode {
 constexpr const char* LANE_MEMORY =
     "kept_mean(n,d,lanes) e(n,p,lanes) L(n,d,d,lanes) T(n,d,d,lanes) D(n,d,d,lanes) V(n,p,d,lanes) ";
 
-// Row k of an array (paths, rows, n) <- the n numbers x of each path l of active (bit l).
-AFA_INLINE void write_paths(const LaneVector* x, double* array, int64_t rows, int64_t k, int n, unsigned active) {
+// What goes along in lane l: path row[l] of the arrays, from node begin[l] of the chain, its node 0, on. It sets out at
+// its node start[l], and of its nodes those from first[l] to stop[l] - 1 are wanted.
+struct Tracks {
+    Index<1> row, begin, start, first, stop;
+    template <class Visit> void members(Visit&& visit) { visit(row, begin, start, first, stop); }
+    // The nodes that all of them have in a chain of N nodes, at most so many.
+    int64_t within(int64_t N, int64_t most) const {
+        for (int l = 0; l < row.shape[0]; l++) most = std::min(most, N - begin[l]);
+        return most;
+    }
+    // Bit l: node k of lane l is wanted.
+    AFA_INLINE unsigned wanted(int64_t k) const {
+        unsigned bits = 0;
+        for (int l = 0; l < row.shape[0]; l++) bits |= static_cast<unsigned>(k >= first[l] && k < stop[l]) << l;
+        return bits;
+    }
+};
+constexpr const char* TRACKS = "row(paths)<all begin(paths)<N start(paths) first(paths) stop(paths) ";
+
+// The rows of an array that belong to the lanes: lane l's is row at[l], of n numbers.
+using Rows = int64_t[LANES<double>];
+
+// The n numbers x of each lane <- its row.
+AFA_INLINE void read_rows(const double* array, const Rows& at, int n, LaneVector* x) {
+    constexpr int L = LANES<double>;
+    for (int e = 0; e < n; e += L) {
+        LaneVector t[L];
+        AFA_UNROLL
+        for (int l = 0; l < L; l++) t[l] = load_some<L>(array + at[l] * n + e, n - e);
+        transpose(t);
+        AFA_UNROLL
+        for (int i = 0; i < L; i++)
+            if (e + i < n) x[e + i] = t[i];
+    }
+}
+// Row at[l] <- the n numbers x of each lane l of active (bit l).
+AFA_INLINE void write_rows(const LaneVector* x, double* array, const Rows& at, int n, unsigned active) {
     constexpr int L = LANES<double>;
     for (int e = 0; e < n; e += L) {
         LaneVector t[L];
@@ -44,7 +81,7 @@ AFA_INLINE void write_paths(const LaneVector* x, double* array, int64_t rows, in
         transpose(t);
         AFA_UNROLL
         for (int l = 0; l < L; l++)
-            if (active >> l & 1u) store_some<L>(array + (l * rows + k) * n + e, t[l], n - e);
+            if (active >> l & 1u) store_some<L>(array + at[l] * n + e, t[l], n - e);
     }
 }
 
@@ -53,8 +90,7 @@ template <int D> struct LaneLaw {
     Scratch<LaneVector, D * D> square;
     explicit LaneLaw(int64_t d) : square(d * d) {}
     template <class C, class N>
-    AFA_INLINE void write(int64_t rows, int64_t k, unsigned active, const LaneVector* x, const C& X, double* mean, double* cov,
-                          N d_) {
+    AFA_INLINE void write(const Rows& at, unsigned active, const LaneVector* x, const C& X, double* mean, double* cov, N d_) {
         const int d = d_;
         each<D>(0, d, [&](int i) {
             each<D>(0, i + 1, [&](int j) {
@@ -63,22 +99,53 @@ template <int D> struct LaneLaw {
                 square[i * d + j] = square[j * d + i] = t;
             });
         });
-        write_paths(x, mean, rows, k, d, active);
-        write_paths(&square[0], cov, rows, k, d * d, active);
+        write_rows(x, mean, at, d, active);
+        write_rows(&square[0], cov, at, d * d, active);
+    }
+};
+
+// Mean x and, by columns, root X of lane l -> law `which` of its two, mean (lanes, 2, d) and root (lanes, 2, d, d).
+template <class S, class C> void record(const S& x, const C& X, int l, int which, const Out<3>& mean, const Out<4>& root, int d) {
+    for (int i = 0; i < d; i++) {
+        mean.row(l)[which * d + i] = x[i][l];
+        for (int j = 0; j < d; j++) root.row(l)[(which * d + j) * d + i] = X.at(j, i)[l];
+    }
+}
+
+// F, b and V^1/2 of the steps that the lanes make, F and V^1/2 by columns.
+template <int D> struct LaneStep {
+    Scratch<LaneVector, D * D> F, root;
+    Scratch<LaneVector, D> b;
+    Rows step;
+    explicit LaneStep(int64_t d) : F(d * d), root(d * d), b(d) {
+        for (int64_t& each : step) each = -1;
+    }
+    // Take up the steps into the nodes at.
+    template <class N> AFA_INLINE void take(const Chain& chain, const Rows& at, N d_) {
+        const int d = d_;
+        bool same = true;
+        for (int l = 0; l < LANES<double>; l++) same &= step[l] == chain.step[at[l]];
+        if (same) return;
+        for (int l = 0; l < LANES<double>; l++) step[l] = chain.step[at[l]];
+        read_rows(chain.F.data, step, d * d, &F[0]);
+        read_rows(chain.b.data, step, d, &b[0]);
+        read_rows(chain.root.data, step, d * d, &root[0]);
     }
 };
 
 template <bool SMOOTH, int D, int P>
-int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& L0, const In<2>& m0,
+int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes, const In<3>& L0, const In<2>& m0,
                         const Flags<3>& seen, const In<2>& scale, const In<3>& z, const Out<3>& mean, const Out<4>& cov,
                         const Out<3>& innovation, const Out<4>& S, const Out<2>& loglik, const LaneMemory& kept,
-                        Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_, paths = static_cast<int>(z.shape[0]);
+                        const Out<4>& roots, const Out<3>& means, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_, paths = static_cast<int>(tracks.row.shape[0]);
     const int64_t N = mean.shape[1], T = z.shape[1];
     const LaneVector zero = {}, one = zero + 1.0;
     StateSpace<D, SMOOTH, LaneVector> space(d);
     ObservationSpace<D, P, LaneVector> observed(d, p);
     LaneLaw<D> law(d);
+    LaneStep<D> move(d);
+    Rows at, obs, filled, shown;   // of each lane at work: in the chain; rows of the arrays that they fill
     auto& A = space.A;
     auto& Y = observed.Y;
     constexpr int ROOM = P == 0 ? 0 : (P * P + LANES<double>) / LANES<double> * LANES<double>;
@@ -88,15 +155,24 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
     unsigned active = 0;                                    // bit l: path l has set out
     LaneVector share = zero;                                 // 1 for those paths
     const auto next_start = [&](int64_t k) {                 // the first node from k on at which a path sets out
-        int64_t next = N;
+        int64_t next = nodes;
         for (int l = 0; l < paths; l++)
-            if (first[l] >= k && first[l] < next) next = first[l];
+            if (tracks.start[l] >= k && tracks.start[l] < next) next = tracks.start[l];
         return next;
     };
     int64_t set_row = -1, start = next_start(0);
-    for (int64_t k = start; k < N; k++) {
+    for (int64_t k = start; k < nodes; k++) {
+        int64_t o = -1;                                      // an observation that is shown now
+        unsigned shows = 0;
+        for (int l = 0; l < LANES<double>; l++) {            // lanes without a path repeat the first
+            const int lane = l < paths ? l : 0;
+            at[l] = tracks.begin[lane] + k, obs[l] = chain.obs[at[l]];
+            filled[l] = tracks.row[lane] * N + at[l], shown[l] = tracks.row[lane] * T + obs[l];
+            if (obs[l] < 0) continue;
+            o = obs[l], shows |= 1u << l;
+        }
         for (int l = 0; l < paths && k == start; l++) {      // path l sets out
-            if (first[l] != k) continue;
+            if (tracks.start[l] != k) continue;
             share[l] = 1.0, active |= 1u << l;
             for (int i = 0; i < d; i++) {
                 x[i][l] = m0.row(l)[i];
@@ -112,19 +188,18 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
         if (k == start) start = next_start(k + 1);
         const LaneNode node(kept, SMOOTH ? k : 0);
         if (k > 0) {
-            const double *F = chain.F.row(chain.step[k]), *b = chain.b.row(chain.step[k]);
-            predict_root(F, chain.root.row(chain.step[k]), space, d_);
+            move.take(chain, at, d_);
+            predict_root(&move.F[0], &move.root[0], space, d_);
             for (int i = 0; i < d; i++) before[i] = x[i];
             for (int i = 0; i < d; i++) {                                      // m <- F m + b
-                LaneVector t = spread<LaneVector>(b[i]);
-                for (int j = 0; j < d; j++) t += F[j * d + i] * before[j];
+                LaneVector t = move.b[i];
+                for (int j = 0; j < d; j++) t += move.F[j * d + i] * before[j];
                 x[i] = t;
             }
         }
         if (SMOOTH)
             for (int c = 0; c < d; c++)
                 for (int i = 0; i < d; i++) node.D[c * d + i] = A(d + c, d + i);
-        const int64_t o = chain.obs[k];
         if (o < 0 && SMOOTH)
             for (int a = 0; a < p; a++) {
                 node.e[a] = zero;
@@ -136,10 +211,12 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
             if (c != set_row) set_observation(H, observed, d_, p_);
             set_row = c;
             LaneVector strength = one;
-            for (int l = 0; l < paths; l++) strength[l] = scale[l * T + o];
+            for (int l = 0; l < paths; l++)
+                if (shows >> l & 1u) strength[l] = scale[shown[l]];
             for (int a = 0; a < p; a++) {                                      // v = z - off - H m
                 LaneVector t = zero, there = zero;
-                for (int l = 0; l < paths; l++) there[l] = seen[(l * T + o) * p + a], t[l] = z[(l * T + o) * p + a];
+                for (int l = 0; l < paths; l++)
+                    if (shows >> l & 1u) there[l] = seen[shown[l] * p + a], t[l] = z[shown[l] * p + a];
                 there *= share;
                 t -= off[a];
                 for (int i = 0; i < d; i++) t -= H[a * d + i] * x[i];
@@ -174,13 +251,14 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
             });
             worst = where_positive(share, worst, one);
             if (!all_between(worst, 0.0, HUGE_VAL)) return k;
+            const unsigned wanted = active & shows & tracks.wanted(k);
             for (int a = 0; a < p; a++) written[a] = where_positive(observed.seen[a], v[a], zero + NAN);
-            write_paths(&written[0], innovation.data, T, o, p, active);
+            write_rows(&written[0], innovation.data, shown, p, wanted);
             for (int a = 0; a < p; a++)
                 for (int b = 0; b < p; b++) written[a * p + b] = observed.cov(a, b);
-            write_paths(&written[0], S.data, T, o, p * p, active);
+            write_rows(&written[0], S.data, shown, p * p, wanted);
             for (int l = 0; l < paths; l++)
-                if (active >> l & 1u) loglik[l * T + o] = -0.5 * total[l];
+                if (wanted >> l & 1u) loglik[shown[l]] = -0.5 * total[l];
         }
         if (SMOOTH)
             for (int i = 0; i < d; i++) {
@@ -190,47 +268,49 @@ int64_t filter_lanes_of(const Chain& chain, const Index<1>& first, const In<3>& 
                     node.T[c * d + i] = A(c, d + i);
                 }
             }
-        if (k == N - 1 || !SMOOTH) law.write(N, k, active, &x[0], A, mean.data, cov.data, d_);
+        if (k == nodes - 1 || !SMOOTH) law.write(filled, active & tracks.wanted(k), &x[0], A, mean.data, cov.data, d_);
+        for (int l = 0; l < paths; l++) {
+            if (k == tracks.first[l] - 1) record(x, A, l, 0, means, roots, d);
+            if (k == tracks.stop[l] - 1) record(x, A, l, 1, means, roots, d);
+        }
     }
     return -1;
 }
 
-// Filter paths z (n, T, p), n at most LANES; path l from node first[l] on.
+// Filter `nodes` nodes of each track, at most LANES of them, of paths z (n, T, p); where they show something at the same time,
+// it is the same row of H, off and R.
 //
-// L0 (n, d, d), by columns, m0 (n, d): root and mean at node first - 1 (at first = 0: before the first observation).
-// seen (n, T, p); scale (n, T) of the noise covariance. Fills the means (n, N, d) and cov (n, N, d, d), with
-// `smooth` of the last node only, innovations (n, T, p), S (n, T, p, p), loglik (n, T) and, with `smooth`, what is
-// kept. Returns -1, or a node at which an innovation covariance is singular.
-inline int64_t filter_lanes(Chain chain, Index<1> first, In<3> L0, In<2> m0, Flags<3> seen, In<2> scale, bool smooth,
-                            In<3> z, Out<3> mean, Out<4> cov, Out<3> innovation, Out<4> S, Out<2> loglik,
-                            LaneMemory kept) {
+// L0 (tracks, d, d), by columns, m0 (tracks, d): root and mean one node before a track's start (at its node 0: there, before its
+// observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills what is wanted of the means (n, N, d) and cov
+// (n, N, d, d), with `smooth` of the last node only, of innovations (n, T, p), S (n, T, p, p) and loglik (n, T) and, with `smooth`,
+// what is kept; roots (tracks, 2, d, d) and means (tracks, 2, d): the laws at nodes first - 1 and stop - 1. Returns -1, or a node
+// of tracks at which an innovation covariance is singular.
+inline int64_t filter_lanes(Chain chain, Tracks tracks, int64_t nodes, In<3> L0, In<2> m0, Flags<3> seen, In<2> scale, bool smooth,
+                            In<3> z, Out<3> mean, Out<4> cov, Out<3> innovation, Out<4> S, Out<2> loglik, LaneMemory kept,
+                            Out<4> roots, Out<3> means) {
+    nodes = tracks.within(mean.shape[1], smooth ? std::min(nodes, kept.mean.shape[0]) : nodes);
     return with_sizes(mean.shape[2], z.shape[2], [&](auto d, auto p) {
-        return smooth ? filter_lanes_of<true>(chain, first, L0, m0, seen, scale, z, mean, cov, innovation, S, loglik, kept, d, p)
-                      : filter_lanes_of<false>(chain, first, L0, m0, seen, scale, z, mean, cov, innovation, S, loglik, kept, d, p);
+        const auto filter = [&](auto smoothed) {
+            return filter_lanes_of<decltype(smoothed)::value>(chain, tracks, nodes, L0, m0, seen, scale, z, mean, cov, innovation, S,
+                                                              loglik, kept, roots, means, d, p);
+        };
+        return smooth ? filter(std::true_type()) : filter(std::false_type());
     });
 }
 
 template <int D, int P>
-void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>& mean, const Out<4>& cov, const Out<3>& Z0,
-                     const Out<2>& y0, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_, paths = static_cast<int>(mean.shape[0]);
-    const int64_t N = mean.shape[1];
+void smooth_lanes_of(const LaneMemory& kept, const Tracks& tracks, int64_t nodes, const Out<3>& mean, const Out<4>& cov,
+                     const Out<4>& roots, const Out<3>& means, Size<D> d_, Size<P> p_) {
+    const int d = d_, p = p_, paths = static_cast<int>(tracks.row.shape[0]);
+    const int64_t N = mean.shape[1], last = *std::min_element(tracks.first.data, tracks.first.data + paths);
     Columns<2 * D, D, LaneVector> A(2 * d, d);
     Columns<D, D, LaneVector> LZ(d, d);
     Scratch<LaneVector, 2 * D> scratch(2 * d);
     Scratch<LaneVector, D> y(d), before(d), x(d);
     LaneLaw<D> law(d);
-    unsigned active = (1u << paths) - 1u;   // bit l: path l goes on
     for (int i = 0; i < d; i++) A(i, i) += 1.0;
-    const auto next_end = [&](int64_t k) {   // the first node from k on, backwards, at which a path ends
-        int64_t next = -1;
-        for (int l = 0; l < paths; l++)
-            if (last[l] <= k && last[l] > next) next = last[l];
-        return next;
-    };
-    int64_t end = next_end(N - 1);
-    for (int64_t k = N - 1; k >= 0 && active != 0; k--) {
-        if (k < N - 1) {
+    for (int64_t k = nodes - 1; k >= last; k--) {
+        if (k < nodes - 1) {
             const LaneNode node(kept, k), later(kept, k + 1);
             for (int i = 0; i < d; i++) before[i] = y[i];
             each<D>(0, d, [&](int i) {
@@ -259,26 +339,25 @@ void smooth_lanes_of(const LaneMemory& kept, const Index<1>& last, const Out<3>&
                     LZ(c, i) = s;
                 });
             });
-            law.write(N, k, active, &x[0], LZ, mean.data, cov.data, d_);
+            Rows filled;
+            for (int l = 0; l < paths; l++) filled[l] = tracks.row[l] * N + tracks.begin[l] + k;
+            law.write(filled, tracks.wanted(k), &x[0], LZ, mean.data, cov.data, d_);
         }
-        for (int l = 0; l < paths && k == end; l++) {
-            if (k != last[l]) continue;
-            active &= ~(1u << l);
-            for (int i = 0; i < d; i++) {
-                y0.row(l)[i] = y[i][l];
-                for (int j = 0; j < d; j++) Z0.row(l)[j * d + i] = A(j, i)[l];
-            }
+        for (int l = 0; l < paths; l++) {
+            if (k == tracks.first[l]) record(y, A, l, 0, means, roots, d);
+            if (k == tracks.stop[l]) record(x, LZ, l, 1, means, roots, d);
         }
-        if (k == end) end = next_end(k - 1);
     }
 }
 
-// Means (n, N, d) and cov (n, N, d, d) of nodes N - 2, ..., last[l] of path l.
+// What is wanted of the means (n, N, d) and cov (n, N, d, d) of every track's nodes but the last, smoothed by all of them.
 //
-// Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
-inline void smooth_lanes(LaneMemory kept, Index<1> last, Out<3> mean, Out<4> cov, Out<3> Z0, Out<2> y0) {
+// roots (tracks, 2, d, d), by columns, and means (tracks, 2, d) get root and mean of xi at node `first`, and those of the state
+// at node `stop`, where there is one.
+inline void smooth_lanes(LaneMemory kept, Tracks tracks, int64_t nodes, Out<3> mean, Out<4> cov, Out<4> roots, Out<3> means) {
     const Size<0> p(kept.e.shape[1]);   // of little weight here: one instance for all
-    with_size(mean.shape[2], [&](auto d) { smooth_lanes_of(kept, last, mean, cov, Z0, y0, d, p); });
+    nodes = tracks.within(mean.shape[1], std::min(nodes, kept.mean.shape[0]));
+    with_size(mean.shape[2], [&](auto d) { smooth_lanes_of(kept, tracks, nodes, mean, cov, roots, means, d, p); });
 }
 
 }

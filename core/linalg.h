@@ -46,8 +46,11 @@ template <int COLUMNS, int ROWS, class Number_ = double, int W_ = pack_width<Num
         else if constexpr (BLOCKS == 0) reinterpret_cast<Plain*>(&packs[0])[c * blocks() * W + i] = x;
         else packs[c * blocks() + i / W][i % W] = x;
     }
-    // Block b of n entries that lie in memory side by side, the same for all lanes.
-    static AFA_INLINE Shared read(const double* p, int b, int n) { return load_some<W>(p + b * W, n - b * W); }
+    // Block b of n entries that lie in memory side by side: numbers that all lanes share, or (W = 1) one for each lane.
+    template <class T> static AFA_INLINE auto read(const T* p, int b, int n) {
+        if constexpr (std::is_same_v<T, double>) return load_some<W>(p + b * W, n - b * W);
+        else return b < n ? p[b] : T{};
+    }
 };
 
 // The same columns entry by entry, however they are packed: what happens rarely is compiled once for all shapes.
@@ -199,14 +202,14 @@ template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P,
 }
 
 // t, G blocks of a column from block b on, += M x, M by columns (columns, rows) in memory; x(j) for j >= begin.
-template <int G, class C, class X>
-AFA_INLINE void add_columns(typename C::Pack (&t)[G], const double* matrix, int b, int rows, int begin, int columns, X&& x) {
+template <int G, class C, class M, class X>
+AFA_INLINE void add_columns(typename C::Pack (&t)[G], const M* matrix, int b, int rows, int begin, int columns, X&& x) {
     if (C::BLOCKS == 0 && (b + G) * C::W <= rows) {   // whole blocks: nothing to be masked
-        const double* from = matrix + b * C::W;
+        const M* from = matrix + b * C::W;
         for (int j = begin; j < columns; j++)
             AFA_UNROLL
             for (int g = 0; g < G; g++) {
-                const typename C::Shared whole = load<C::W>(from + j * rows + g * C::W);
+                const auto whole = load<C::W>(from + j * rows + g * C::W);
                 t[g] += x(j) * whole;
             }
         return;

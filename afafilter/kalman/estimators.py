@@ -119,10 +119,10 @@ def kalman_filter(
     (G = n under a weight), less where steps are regular and the covariance settles; memory
     O(G T d^2 + n T d).
 
-    Threads share the paths, and one path of 40 000 times or more that does not settle: up to eight
-    segments begin with a warm-up of 1024 nodes, and where two of them meet and covariances differ
-    by more than 1e-13 the later one is calculated anew. Results do not depend on the number of
-    threads; AFAFILTER_NUM_THREADS limits it.
+    Threads share the paths, and one path of 16 000 times or more that does not settle: pieces of it
+    begin with a warm-up of 512 to 2048 nodes, and where they meet and differ by more than 1e-13
+    standard deviations they are left for longer ones that are corrected where they meet. Results do
+    not depend on the number of threads; AFAFILTER_NUM_THREADS limits it.
 
     Examples
     --------

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array, ObsMask
 from afafilter._core import core
 
 
@@ -55,19 +54,6 @@ class Gains(NamedTuple):
     D: NDArray[np.float64]
 
 
-class Data(NamedTuple):
-    """Paths that share gains, and what the recursions of means fill.
-
-    z (n, T, p), seen (T, p), mean (n, N, d), innovation (n, T, p), loglik (n, T).
-    """
-
-    z: Array
-    seen: ObsMask
-    mean: Array
-    innovation: Array
-    loglik: Array
-
-
 class LaneMemory(NamedTuple):
     """What the filter of several paths leaves for the smoother, per node; lanes last.
 
@@ -82,6 +68,20 @@ class LaneMemory(NamedTuple):
     T: NDArray[np.float64]
     D: NDArray[np.float64]
     V: NDArray[np.float64]
+
+
+class Tracks(NamedTuple):
+    """What goes along side by side, at most LANES of them, all (n,).
+
+    Path `row` of the arrays, from node `begin` of the chain, its node 0, on. It sets out at its
+    node `start`; of its nodes those from `first` to `stop` - 1 are wanted.
+    """
+
+    row: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    start: NDArray[np.int64]
+    first: NDArray[np.int64]
+    stop: NDArray[np.int64]
 
 
 class Paths(NamedTuple):
@@ -189,18 +189,23 @@ magnification = core.magnification
 S (G, T, p, p), scale (G or 1, T), z (n, T, p).
 """
 filter_lanes = core.filter_lanes
-"""(chain, first, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept) -> node.
+"""(chain, tracks, nodes, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept,
+roots, means) -> node.
 
-At most LANES paths z (n, T, p) with gaps seen (n, T, p) and scale (n, T) of their own, path l from
-node first[l] on, where L0 (n, d, d), by columns, and m0 (n, d) are root and mean one node before.
-Fills mean (n, N, d) and cov (n, N, d, d) (with `smooth` of the last node only),
-innovation (n, T, p), S (n, T, p, p), loglik (n, T) and, with `smooth`, kept. Returns -1, or a node
-at which an innovation covariance is singular.
+So many nodes of each track, of paths z (n, T, p) with gaps seen (n, T, p) and scale (n, T) of their
+own. L0 (tracks, d, d), by columns, and m0 (tracks, d): root and mean one node before a track's
+start (at its node 0: there, before its observation). Where tracks show something at the same time
+it is the same row of H, off and R. Fills what is wanted of mean (n, N, d) and cov (n, N, d, d)
+(with `smooth` of the last node only), innovation (n, T, p), S (n, T, p, p), loglik (n, T) and, with
+`smooth`, kept; roots (tracks, 2, d, d) and means (tracks, 2, d) get the laws at a track's nodes
+first - 1 and stop - 1. Returns -1, or a node of tracks at which an innovation covariance is
+singular.
 """
 smooth_lanes = core.smooth_lanes
-"""(kept, last, mean, cov, Z0, y0): nodes N - 2, ..., last[l] of path l, smoothed.
+"""(kept, tracks, nodes, mean, cov, roots, means): what is wanted but the last node, smoothed.
 
-Z0 (n, d, d), by columns, and y0 (n, d) get root and mean of xi at node last[l].
+roots (tracks, 2, d, d), by columns, and means (tracks, 2, d) get root and mean of xi at node
+`first`, and those of the state at node `stop`, where a track has one.
 """
 filter_flat = core.filter_flat
 """(chain, gains, times, sizes, L, m, M, T, s, seen, scale, z, P, S, mean, innovation, loglik, kept,

@@ -62,7 +62,9 @@ def run(
     z = np.ascontiguousarray(z)
     n, T, p = z.shape
     N, d = len(line.times), len(line.root)
-    if complete and scale is None and not line.law.diffuse.shape[1] and _is_short(n, N, d + p):
+    cut = n == 1 and N >= segments.SHORTEST and segments.never_settles(line.chain, None, None)
+    proper, short = not line.law.diffuse.shape[1], not cut and _is_short(n, N, d + p)
+    if complete and scale is None and proper and short:
         return _whole(line, z, smooth)
     if complete:
         seen = np.empty((1, T, p), bool)
@@ -223,7 +225,7 @@ def _side_by_side(
 ) -> list[FlatStart | None]:
     """Up to LANES paths, each with gaps and covariances of its own."""
     chain = lanes.line.chain
-    n, _, d = lanes.mean.shape
+    n, N, d = lanes.mean.shape
     law = lanes.line.law
     flats: list[FlatBlock] = []
     first, L, m = np.zeros(n, np.int64), np.empty((n, d, d)), np.empty((n, d))
@@ -234,9 +236,13 @@ def _side_by_side(
             L[l], m[l], first[l] = flat.L, flat.m[0], flat.done
     else:
         L[:], m[:] = lanes.line.root, law.mean
+    last = np.maximum(first - 1, 0)
+    tracks = recursions.Tracks(np.arange(n), np.zeros(n, np.int64), first, last, np.full(n, N))
+    Z, y = np.empty((n, 2, d, d)), np.empty((n, 2, d))
     bad = recursions.filter_lanes(
         chain,
-        first,
+        tracks,
+        N,
         L,
         m,
         lanes.seen,
@@ -249,14 +255,15 @@ def _side_by_side(
         lanes.innovation_cov,
         lanes.loglik,
         kept,
+        Z,
+        y,
     )
     if bad >= 0:
         raise_singular(chain, bad)
-    Z, y = np.empty((n, d, d)), np.empty((n, d))
     if lanes.smooth:
-        recursions.smooth_lanes(kept, np.maximum(first - 1, 0), lanes.mean, lanes.cov, Z, y)
-    ends = [_finish(flat.group, flat, Z[l], y[l : l + 1]) for l, flat in enumerate(flats)]
-    return ends or [None] * n
+        recursions.smooth_lanes(kept, tracks, N, lanes.mean, lanes.cov, Z, y)
+    starts = [_finish(flat.group, flat, Z[l, 0], y[l, :1]) for l, flat in enumerate(flats)]
+    return starts or [None] * n
 
 
 def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
@@ -264,6 +271,8 @@ def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
     chain, (L, m, first, flat) = group.line.chain, _begin(group, doubts)
     n, N, d = group.mean.shape
     p = group.z.shape[2]
+    if n == 1 and (end := segments.side_by_side(group, first, L, m, alone)) is not None:
+        return _finish(group, flat, *end)
     gains = recursions.empty_gains(N, d, p, group.smooth) if flat is None else flat.gains
     y = np.zeros((n, d))
     if _is_short(n, N, d + p):
@@ -305,13 +314,6 @@ def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
         raise_singular(chain, bad)
     last = max(first - 1, 0)
     Z = y
-    if n == 1 and len(cuts) > 2:
-        data = recursions.Data(group.z, group.seen, group.mean, group.innovation, group.loglik)
-        segments.filter_means(cuts, chain, m, gains, group.cov, data)
-        if group.smooth:
-            Z = segments.smooth_covariances(cuts, last, gains, group.cov)
-            y = segments.smooth_means(cuts, chain, last, gains, data)
-        return _finish(group, flat, Z, y)
     if group.smooth:
         Z = segments.smooth_covariances(cuts, last, gains, group.cov)
 

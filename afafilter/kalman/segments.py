@@ -2,15 +2,17 @@
 
 A filter forgets where it started: after a warm-up on the nodes before it, a segment that began with
 any root at all continues as the whole series would. So every segment warms up by itself, and where
-two of them meet, what the earlier one found decides whether that was enough: if not, the later one
-is calculated anew until it meets what it had. A smoother forgets the future in the same way, and
-means do once there are gains. Where a segment of smoothed means began wrong by delta, the mean of
-xi, which moves the means linearly, is carried on by itself: xi = T xi+, m + L xi.
-Segments do not depend on the number of threads, so results do not either.
+two of them meet, what the earlier one found decides whether that was enough. A smoother forgets the
+future in the same way. Pieces of one path go side by side in vector registers, means with
+covariances (`side_by_side`). Covariances of several paths, and of one whose pieces do not agree,
+are cut into longer segments, of which one that began wrong is calculated anew until it meets what
+it had. Segments do not depend on the number of threads or on the registers, so results do not
+either.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +20,22 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions
+from afafilter.kalman.group import Group
+from afafilter.kalman.recursions import LANES
 
+WARM_UPS = (512, 1024, 2048)
+"""Nodes of a piece's warm-ups: one where those before it did not do."""
+PIECE = 4096
+"""Nodes of a piece that goes side by side with others: what lies between filter and smoother stays
+in a cache."""
+AT_ONCE = 8
+"""Pieces come in multiples of it, whatever the registers hold."""
+LENGTHS = 4
+"""A piece's nodes over its warm-up's, at least."""
+SHORTEST = AT_ONCE * LENGTHS * WARM_UPS[0]
+"""Nodes of the shortest path that is cut into pieces."""
+RESTS = 64
+"""Equal nodes on which covariances come to rest."""
 WARM_UP = 1024
 """Nodes on which a segment forgets its start."""
 SEGMENT = 20_000
@@ -182,137 +199,116 @@ def smooth_covariances(cuts: list[int], last: int, gains: recursions.Gains, P: A
     return reached[0]
 
 
+def side_by_side(
+    group: Group, first: int, L: Array, m: Array, alone: bool
+) -> tuple[Array, Array] | None:
+    """One path cut into pieces, LANES of them side by side, between warm-ups at both ends.
+
+    Fills the group's rows of nodes first, first + 1, ...; L (d, d), by columns, m (1, d) are root
+    and mean at node first - 1 (at first = 0: before the first observation). Returns root and mean
+    (1, d) of xi at node max(first - 1, 0) (`group.smooth`), or None where nothing is gained: the
+    path is short, its covariances settle, or pieces do not agree where they meet.
+    """
+    chain, N, at = group.line.chain, len(group.line.times), max(first - 1, 0)
+    if len(chain.R) > 1 or not never_settles(chain, group.seen, group.scale):
+        return None
+    before = group.mean[0, at].copy(), group.cov[at].copy()
+    for warm_up in WARM_UPS:
+        if N - first < AT_ONCE * LENGTHS * warm_up:
+            break
+        if (end := _tracks(group, first, L, m, warm_up, alone)) is not None:
+            return end
+        group.mean[0, at], group.cov[at] = before
+    return None
+
+
+def never_settles(chain: recursions.Chain, seen: ObsMask | None, scale: Array | None) -> bool:
+    """Whether nodes differ from those before them so often that covariances do not come to rest."""
+    wanted = len(chain.step) // RESTS
+    changes = np.count_nonzero(chain.step[2:] != chain.step[1:-1])
+    for rows in (chain.obs < 0, seen, scale):
+        if changes <= wanted and rows is not None:
+            changes += np.count_nonzero(rows[1:] != rows[:-1])
+    return bool(changes > wanted)
+
+
+def pieces(first: int, N: int, warm_up: int) -> tuple[recursions.Tracks, int]:
+    """Tracks of all pieces, and the nodes of each: a warm-up, the piece, and a warm-up back."""
+    length, at = max(PIECE, LENGTHS * warm_up), max(first - 1, 0)
+    count = AT_ONCE * max(1, (N - first) // (AT_ONCE * length))
+    cuts = first + (N - first) * np.arange(count + 1) // count
+    nodes = int(np.diff(cuts).max()) + 2 * warm_up
+    begin = np.clip(cuts[:-1] - warm_up, at, N - nodes)
+    start, wanted = np.zeros(count, np.int64), cuts[:-1] - begin
+    start[0], wanted[0] = first - at, 0
+    return recursions.Tracks(0 * begin, begin, start, wanted, cuts[1:] - begin), nodes
+
+
+def _tracks(
+    group: Group, first: int, L: Array, m: Array, warm_up: int, alone: bool
+) -> tuple[Array, Array] | None:
+    """`side_by_side` with so many nodes of warm-up."""
+    tracks, nodes = pieces(first, len(group.line.times), warm_up)
+    count, (d, p) = len(tracks.row), (len(L), group.z.shape[2])
+    starts, means = np.broadcast_to(L, (count, d, d)).copy(), np.zeros((count, d))
+    means[0] = m[0]
+    laws, smoothed = ((np.empty((count, 2, d, d)), np.empty((count, 2, d))) for _ in range(2))
+    given = group.seen[None], group.scale[None], group.smooth, group.z
+    mean, cov = group.mean, group.cov[None]
+    filled = mean, cov, group.innovation, group.innovation_cov[None], group.loglik
+    room = threading.local()
+    apart: list[int] = []
+
+    def go(begin: int) -> None:
+        if apart:
+            return
+        rows = slice(begin, begin + LANES)
+        part = recursions.Tracks(*(column[rows] for column in tracks))
+        if not hasattr(room, "kept"):
+            room.kept = recursions.lane_memory(nodes if group.smooth else 1, d, p)
+        at, (roots, ends) = (starts[rows], means[rows]), (x[rows] for x in laws)
+        bad = recursions.filter_lanes(
+            group.line.chain, part, nodes, *at, *given, *filled, room.kept, roots, ends
+        )
+        if bad >= 0 or not _meet((roots[1:, 0], ends[1:, 0]), (roots[:-1, 1], ends[:-1, 1])):
+            apart.append(begin)
+        elif group.smooth:
+            back = (x[rows] for x in smoothed)
+            recursions.smooth_lanes(room.kept, part, nodes, mean, cov, *back)
+
+    spread(go, range(0, count, LANES), len(group.line.times) if alone else 0)
+    roots, ends = laws
+    if apart or not _meet((roots[1:, 0], ends[1:, 0]), (roots[:-1, 1], ends[:-1, 1])):
+        return None
+    roots, ends = smoothed
+    if group.smooth:
+        later = (tracks.begin + tracks.first)[1:]
+        P = _cov(roots[:-1, 1])
+        if not _agree(P, group.cov[later]) or not _agree_means(ends[:-1, 1], mean[0, later], P):
+            return None
+    return roots[0, 0], ends[0, :1]
+
+
+def _meet(laws: tuple[Array, Array], wanted: tuple[Array, Array]) -> bool:
+    """Whether laws, roots (., d, d) by columns and means (., d), agree with those they meet."""
+    P = _cov(wanted[0])
+    return _agree(_cov(laws[0]), P) and _agree_means(laws[1], wanted[1], P)
+
+
 def _cov(L: Array) -> Array:
-    """L L^T of a root by columns."""
-    return np.asarray(L.T @ L)
+    """L L^T of roots (..., d, d) by columns."""
+    return np.asarray(np.swapaxes(L, -1, -2) @ L)
 
 
 def _agree(P: Array, wanted: Array) -> bool:
-    scale = np.sqrt(np.diagonal(wanted))
-    return bool((np.abs(P - wanted) <= AGREEMENT * np.outer(scale, scale)).all())
-
-
-def filter_means(
-    cuts: list[int],
-    chain: recursions.Chain,
-    m: Array,
-    gains: recursions.Gains,
-    cov: Array,
-    data: recursions.Data,
-) -> None:
-    """`recursions.filter_means` of one path from node cuts[0] on, m (1, d); cov (N, d, d)."""
-
-    def go(begin: int, end: int, m: Array) -> Array:
-        """Nodes begin, ..., end - 1 from m (1, d) at node begin - 1; the mean at the last one."""
-        recursions.filter_means(
-            chain._replace(step=chain.step[:end], obs=chain.obs[:end]),
-            begin,
-            m,
-            gains._replace(slot=gains.slot[:end]),
-            data.z,
-            data.seen,
-            data.mean[:, :end],
-            data.innovation,
-            data.loglik,
-        )
-        return data.mean[:, end - 1]
-
-    starts = [m] + [np.zeros_like(m) for _ in cuts[2:]]
-
-    def segment(i: int) -> None:
-        if i > 0:
-            starts[i] = _warm_mean(cuts[i], chain, gains, data)
-        go(cuts[i], cuts[i + 1], starts[i])
-
-    spread(segment, range(len(starts)), cuts[-1])
-    for i in range(1, len(starts)):
-        begin, end = cuts[i], cuts[i + 1]
-        before = starts[i]
-        while begin < end and not _agree_means(data.mean[:, begin - 1], before, cov[begin - 1]):
-            upto = min(begin + RETRY, end)
-            before = data.mean[:, upto - 1].copy()
-            go(begin, upto, data.mean[:, begin - 1].copy())
-            begin = upto
-
-
-def _warm_mean(
-    end: int, chain: recursions.Chain, gains: recursions.Gains, data: recursions.Data
-) -> Array:
-    """The mean (1, d) at node end - 1, from WARM_UP nodes that begin with 0."""
-    nodes = slice(end - WARM_UP, end)
-    part, rows = _part(chain, nodes)
-    z = data.z[:, rows]
-    mean = np.empty((1, WARM_UP, data.mean.shape[2]))
-    recursions.filter_means(
-        part,
-        0,
-        np.zeros_like(mean[:, 0]),
-        gains._replace(slot=gains.slot[nodes]),
-        z,
-        data.seen[rows],
-        mean,
-        np.empty_like(z),
-        np.empty(z.shape[:2]),
-    )
-    return mean[:, -1]
-
-
-def smooth_means(
-    cuts: list[int],
-    chain: recursions.Chain,
-    last: int,
-    gains: recursions.Gains,
-    data: recursions.Data,
-) -> Array:
-    """`recursions.smooth_means` of one path; returns the mean of xi (1, d) at node `last`."""
-    ends = [last, *cuts[1:-1], len(chain.step) - 1]
-    starts = [np.zeros((1, data.mean.shape[2])) for _ in ends[1:]]
-    reached = list(starts)
-    unseen = np.zeros_like(data.seen)
-
-    def go(begin: int, end: int, y: Array, mean: Array, seen: ObsMask) -> Array:
-        """Nodes end - 1, ..., begin; the mean of xi, y (1, d) at node `end`, at node `begin`."""
-        nodes = slice(begin, end + 1)
-        y = y.copy()
-        recursions.smooth_means(
-            chain._replace(step=chain.step[nodes], obs=chain.obs[nodes]),
-            0,
-            gains._replace(slot=gains.slot[nodes]),
-            data.innovation,
-            seen,
-            mean,
-            y,
-        )
-        return y
-
-    def segment(i: int) -> None:
-        begin, end = ends[i], ends[i + 1]
-        if end < ends[-1]:
-            upto = min(end + WARM_UP, ends[-1])
-            room = np.zeros((1, upto - end + 1, data.mean.shape[2]))
-            starts[i] = go(end, upto, starts[i], room, data.seen)
-        reached[i] = go(begin, end, starts[i], data.mean[:, begin : end + 1], data.seen)
-
-    spread(segment, range(len(starts)), len(chain.step))
-    for i in range(len(starts) - 2, -1, -1):
-        delta = reached[i + 1] - starts[i]
-        begin = end = ends[i + 1]
-        while begin > ends[i] and not _negligible(delta, starts[i]):
-            end, begin = begin, max(begin - RETRY, ends[i])
-            delta = go(begin, end, delta, data.mean[:, begin : end + 1], unseen)
-        if begin == ends[i]:
-            reached[i] = reached[i] + delta
-    return reached[0]
+    scale = np.sqrt(np.diagonal(wanted, axis1=-2, axis2=-1))
+    slack = AGREEMENT * scale[..., :, None] * scale[..., None, :]
+    return bool((np.abs(P - wanted) <= slack).all())
 
 
 def _agree_means(m: Array, wanted: Array, cov: Array) -> bool:
-    """Whether means (1, d) agree, far within their standard deviations, as well as they can."""
-    sd = np.sqrt(np.diagonal(cov))
+    """Whether means (., d) agree, far within their standard deviations, as well as they can."""
+    sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
     rounding = 4 * np.finfo(float).eps * np.abs(wanted)
     slack = np.clip(rounding, AGREEMENT * sd, 10 * AGREEMENT * sd)
     return bool((np.abs(m - wanted) <= slack).all())
-
-
-def _negligible(delta: Array, xi: Array) -> bool:
-    """Whether a change of xi, of unit covariance, says nothing."""
-    return bool((np.abs(delta) <= AGREEMENT * np.maximum(1.0, np.abs(xi))).all())

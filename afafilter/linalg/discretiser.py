@@ -158,9 +158,15 @@ class Discretiser:
         self, taus: Array, found: tuple[Array, Array, Array]
     ) -> tuple[Array, Array, Array]:
         """`roots` where V has lost what is small beside its largest parts: doubled as roots."""
-        root = found[2]
-        pivots, size = np.einsum("nii->ni", root), np.einsum("nji,nji->ni", root, root)
-        lost = np.flatnonzero((pivots * pivots < _PIVOT_LOSS * size).any(axis=1))
+        root, small = found[2], np.empty(len(taus), bool)
+
+        def look(part: slice) -> None:
+            x = root[part]
+            pivots, size = np.einsum("nii->ni", x), np.einsum("nji,nji->ni", x, x)
+            small[part] = (pivots * pivots < _PIVOT_LOSS * size).any(axis=1)
+
+        spread(look, rows(len(taus)), len(taus))
+        lost = np.flatnonzero(small)
         lost = lost[self.norm * taus[lost] > _SERIES_REACH]
         if lost.size:
             halvings = self._halvings(taus[lost])

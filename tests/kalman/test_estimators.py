@@ -338,23 +338,118 @@ def test_segments_report_the_same_singular_observation(causal, warm_up, cut):
         estimator(causal)(model, t, np.zeros((650, 1)))
 
 
+@pytest.fixture
+def pieces(monkeypatch):
+    """Pieces of 40 nodes or more, side by side, with such warm-ups; what came of each is kept."""
+
+    def use(*warm_ups):
+        settings = {"WARM_UPS": warm_ups, "PIECE": 40, "LENGTHS": 1, "SHORTEST": 0}
+        for name, value in settings.items():
+            monkeypatch.setattr(segments, name, value)
+        agreed, tracks = [], segments._tracks
+
+        def noted(*given):
+            end = tracks(*given)
+            agreed.append(end is not None)
+            return end
+
+        monkeypatch.setattr(segments, "_tracks", noted)
+        return agreed
+
+    return use
+
+
 @BOTH
-@pytest.mark.parametrize(("warm_up", "far"), [(140, False), (2, True)])
-def test_segments_of_means_are_checked_by_themselves(causal, warm_up, far, cut, monkeypatch):
-    """Means that a short warm-up leaves apart, by how much the data say, are made up for."""
+@pytest.mark.parametrize("warm_ups", [(1,), (20,), (2, 38)])
+def test_pieces_of_a_long_series(model, causal, warm_ups, pieces):
+    """Side by side or one after the other: the same, on every model, whether they agree or not."""
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    t[300:303] = t[300]
+    z = draw_data(model, t)
+    z[np.random.default_rng(9).random(z.shape) < 0.2] = np.nan
+    z[400:440] = np.nan
+    whole, cut, agreed = whole_and_cut(model, t, z, causal, lambda w: pieces(*w), warm_ups)
+    assert agreed == [False] * (len(agreed) - 1) + agreed[-1:]
+    assert_same(cut, whole, 2e-11)
+
+
+@BOTH
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_pieces_that_forget_agree_at_once(causal, flat, missing, pieces):
+    """Also where flat directions are determined first, and between the observations."""
+    model = MODELS["oscillator"]
+    model = replace(model, prior="diffuse") if flat else model
+    t = np.cumsum(np.random.default_rng(8).exponential(1.0, 900))
+    z = draw_data(model, t)
+    z[5:][np.random.default_rng(9).random(z[5:].shape) < missing] = np.nan
+    asked = np.random.default_rng(7).uniform(t[0], t[-1] + 2.0, 40)
+    estimate = estimator(causal)
+    whole = [estimate(model, t, z), estimate(model, t, z, query_times=np.sort(asked))]
+    agreed = pieces(110)
+    assert_same(estimate(model, t, z), whole[0], 1e-12)
+    assert_same(estimate(model, t, z, query_times=np.sort(asked)), whole[1], 1e-12)
+    assert agreed == [True, True]
+
+
+@BOTH
+@pytest.mark.parametrize(("warm_ups", "agree"), [((80,), [True]), ((2, 80), [False, True])])
+def test_pieces_are_found_apart_by_their_means(causal, warm_ups, agree, pieces):
+    """A mean far from 0, where warm-ups begin, is forgotten later than covariances are."""
     model = replace(MODELS["ou"], prior=Prior(mean=[1e3], cov=[[1e-6]]))
     t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
     z = 5.0 + draw_data(model, t)
-    verdicts = []
-    for name in ("_agree_means", "_negligible"):
-        ask = getattr(segments, name)
-        monkeypatch.setattr(
-            segments, name, lambda *given, ask=ask: verdicts.append(ask(*given)) or verdicts[-1]
-        )
-    whole, pieces, _ = whole_and_cut(model, t, z, causal, cut, warm_up)
-    assert len(verdicts) >= (3 if causal else 6)
-    assert (False in verdicts) == far
-    assert_same(pieces, whole, 1e-12)
+    whole, cut, agreed = whole_and_cut(model, t, z, causal, lambda w: pieces(*w), warm_ups)
+    assert agreed == agree
+    assert_same(cut, whole, 1e-12)
+
+
+def test_pieces_of_a_series_that_never_forgets_do_not_agree(pieces):
+    model = LinearSDE([[0.0]], Q=[[0.0]], R=[[1.0]], prior=Prior(mean=[0.0], cov=[[1e6]]))
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    z = np.random.default_rng(9).standard_normal((650, 1))
+    whole, cut, agreed = whole_and_cut(model, t, z, False, lambda w: pieces(*w), (10, 30))
+    assert agreed == [False, False]
+    assert_same(cut, whole, 1e-15)
+
+
+@BOTH
+def test_pieces_do_not_depend_on_threads(causal, pieces, monkeypatch):
+    model = MODELS["oscillator"]
+    t = np.cumsum(np.random.default_rng(8).exponential(1.0, 1700))
+    z = draw_data(model, t)
+    agreed = pieces(110)
+    monkeypatch.setattr(threads, "SERIAL_WORK", 0)
+    found = []
+    for n in (3, 1):
+        monkeypatch.setattr(threads, "thread_count", lambda n=n: n)
+        found.append(estimator(causal)(model, t, z))
+    assert agreed == [True, True]
+    np.testing.assert_array_equal(found[0].mean, found[1].mean)
+    np.testing.assert_array_equal(found[0].cov, found[1].cov)
+
+
+@BOTH
+def test_pieces_report_the_same_singular_observation(causal, pieces):
+    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
+    t[500] = t[499]
+    agreed = pieces(10)
+    model = LinearSDE([[-1.0]], Q=[[2.0]], R=[[0.0]])
+    with pytest.raises(ValueError, match="R is singular and observation 500"):
+        estimator(causal)(model, t, np.zeros((650, 1)))
+    assert agreed == [False]
+
+
+def test_series_that_settle_are_not_cut_into_pieces(pieces):
+    model, agreed = MODELS["oscillator"], pieces(10)
+    t = 0.5 * np.arange(900)
+    z = draw_data(model, t)
+    z[400] = np.nan
+    rts_smoother(model, t, z)
+    assert not agreed
+    z[::30] = np.nan
+    rts_smoother(model, t, z)
+    assert agreed
 
 
 def test_regular_series_without_gaps_are_not_cut(cut):

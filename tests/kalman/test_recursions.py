@@ -211,32 +211,40 @@ def test_a_chain_filtered_in_pieces_is_the_whole(d, p):
     close(Z.T @ Z, whole["Z"].T @ whole["Z"], 1e-12)
 
 
+def whole_chain(first, N):
+    """Tracks of paths that go along all nodes, from node `first` on."""
+    n = len(first)
+    zeros, last = np.zeros(n, np.int64), np.maximum(first - 1, 0)
+    return np.arange(n), zeros, first, last, np.full(n, N)
+
+
 def run_lanes(case, first, smooth):
     n, N, d = len(case.z), len(case.chain[0]), len(case.L)
     T, p = case.z.shape[1:]
     mean, cov = np.full((n, N, d), np.nan), np.full((n, N, d, d), np.nan)
     innovation, S, loglik = (np.full((n, T, *s), np.nan) for s in ((p,), (p, p), ()))
-    Z, xi = np.empty((n, d, d)), np.empty((n, d))
+    Z, xi = np.empty((n, 2, d, d)), np.empty((n, 2, d))
     shapes = (d,), (p,), (d, d), (d, d), (d, d), (p, d)
     kept = tuple(np.full((N if smooth else 1, *s, LANES), np.nan) for s in shapes)
     for begin in range(0, n, LANES):
         rows = slice(begin, begin + LANES)
         L0 = np.tile(case.L, (len(mean[rows]), 1, 1))
+        tracks = whole_chain(first[rows], N)
         assert core.filter_lanes(
-            case.chain, first[rows], L0, case.m[rows], case.seen[rows], case.scale[rows], smooth,
+            case.chain, tracks, N, L0, case.m[rows], case.seen[rows], case.scale[rows], smooth,
             case.z[rows], mean[rows], cov[rows], innovation[rows], S[rows], loglik[rows], kept,
+            Z[rows], xi[rows],
         ) == -1  # fmt: skip
         if smooth:
-            last = np.maximum(first[rows] - 1, 0)
-            core.smooth_lanes(kept, last, mean[rows], cov[rows], Z[rows], xi[rows])
+            core.smooth_lanes(kept, tracks, N, mean[rows], cov[rows], Z[rows], xi[rows])
     return {
         "mean": mean,
         "cov": cov,
         "innovation": innovation,
         "S": S,
         "loglik": loglik,
-        "Z": Z,
-        "xi": xi,
+        "Z": Z[:, 0],
+        "xi": xi[:, 0],
     }
 
 
@@ -332,9 +340,9 @@ def test_an_innovation_that_is_known_exactly_is_reported_with_its_node(d):
     assert bad == 7
     kept = tuple(np.empty((40, *s, LANES)) for s in ((d,), (2,), (d, d), (d, d), (d, d), (2, d)))
     bad = core.filter_lanes(
-        tuple(chain), np.zeros(1, np.int64), case.L[None], case.m, case.seen, case.scale, True,
-        case.z, np.empty((1, 40, d)), cov[None], np.empty((1, 40, 2)), S[None], np.empty((1, 40)),
-        kept,
+        tuple(chain), whole_chain(np.zeros(1, np.int64), 40), 40, case.L[None], case.m, case.seen,
+        case.scale, True, case.z, np.empty((1, 40, d)), cov[None], np.empty((1, 40, 2)), S[None],
+        np.empty((1, 40)), kept, np.empty((1, 2, d, d)), np.empty((1, 2, d)),
     )  # fmt: skip
     assert bad == 7
 
