@@ -219,14 +219,10 @@ def values_of(table: Any) -> NDArray[np.float64]:
     frame = table.to_frame() if kind == "polars" and hasattr(table, "to_frame") else table
     names = frame.column_names if kind == "pyarrow" else frame.columns
     refuse_swapped(names, "z")
-    columns = [
-        real_array(
-            _column(frame.iloc[:, k] if kind == "pandas" else frame[name]),
-            f"column {name!r}",
-            allow_nan=True,
-        )
-        for k, name in enumerate(names)
-    ]
+    columns = []
+    for k, name in enumerate(names):
+        column = _column(frame.iloc[:, k] if kind == "pandas" else frame[name])
+        columns.append(real_array(column, f"column {name!r}", allow_nan=True))
     return np.stack(columns, axis=-1) if columns else np.empty((len(frame), 0))
 
 

@@ -238,13 +238,8 @@ def _as_mode(head: Head) -> ModeHead:
     data = head.t_query, head.t, head.n_visible, q, k, head.v[None]
     decays = one(model.decay), one(model.value_decay)
     noise = one(model.process_var), one(model.key_var), one(model.query_var), one(0.0), one(1.0)
-    rules: Any = (
-        head.omega_out,
-        model.beta,
-        log_weight,
-        law.scale if power else None,
-        head.log_prior,
-    )
+    scale = law.scale if power else None
+    rules: Any = head.omega_out, model.beta, log_weight, scale, head.log_prior
     limits: Any = head.backward, head.window, head.tolerance
     weights = None if head.weights is None else head.weights[None]
     into: Any = head.out[:, 0], head.precision, weights, head.columns
@@ -261,19 +256,11 @@ def _log_power(log_peak: float, exponent: float, log_ratio: Floats) -> Floats:
 
 def _shares_weights(request: Request) -> bool:
     """Whether all paths have the same weights, up to missing keys."""
-    return (
-        request.law.kind == "plain"
-        and len(request.lead) > 0
-        and not request.return_weights
-        and request.prior == "dle"
-        and "value_key_var" not in request.parameters
-        and request.window is None
-        and request.tolerance == 0
-        and all(
-            x.ndim == (1 if name.startswith("omega") else 0)
-            for name, x in request.parameters.items()
-        )
-    )
+    p, usual = request.parameters, request.prior == "dle"
+    plain = request.law.kind == "plain" and usual and "value_key_var" not in p
+    whole = request.window is None and request.tolerance == 0 and not request.return_weights
+    shared = all(x.ndim == (1 if name.startswith("omega") else 0) for name, x in p.items())
+    return len(request.lead) > 0 and plain and whole and shared
 
 
 def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:

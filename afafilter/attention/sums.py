@@ -170,12 +170,8 @@ class Head:
     @property
     def is_summable(self) -> bool:
         """Whether running sums do."""
-        return (
-            self.law.kind != "general"
-            and self.weights is None
-            and self.log_prior is None
-            and self.stays_in_range
-        )
+        special = self.law.kind == "general" or self.log_prior is not None
+        return not special and self.weights is None and self.stays_in_range
 
     def tasks(self, threads: int) -> Iterator[Task]:
         """Blocks of rows."""

@@ -128,13 +128,8 @@ class Unobservable(NamedTuple):
         n = len(self.components)
         start, stop, _ = queries.indices(n)
         some = slice(*np.searchsorted(self.at, [start, stop]))
-        return Unobservable(
-            self.components[queries],
-            self.at[some] - start,
-            self.here[some],
-            self.first[some],
-            self.doubtful[some],
-        )
+        directions = self.here[some], self.first[some], self.doubtful[some]
+        return Unobservable(self.components[queries], self.at[some] - start, *directions)
 
 
 def unobservable(

@@ -236,18 +236,10 @@ def category_map(
     every = -(-len(y) // 6)
     ax.set_yticks(range(0, len(y), every), [f"{v:.3g}" for v in y[::every]])
     told = letters or [""] * len(names)
+    labels = [f"{letter}: {name}" if letter else name for letter, name in zip(told, names)]
     used = [i for i in range(len(names)) if np.any(codes == i)]
-    ax.legend(
-        handles=[
-            Patch(
-                color=1 - 0.6 * (1 - palette[i]),
-                label=f"{told[i]}: {names[i]}" if told[i] else names[i],
-            )
-            for i in used
-        ],
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-    )
+    shown = [Patch(color=1 - 0.6 * (1 - palette[i]), label=labels[i]) for i in used]
+    ax.legend(handles=shown, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 

@@ -247,9 +247,6 @@ def level_name(metric: str, level: float) -> str:
 
 def join_tallies(parts: Sequence[Tally]) -> Tally:
     """The tally of all paths, in this order."""
-    return Tally(
-        np.concatenate([x.path_sum for x in parts]),
-        np.concatenate([x.path_count for x in parts]),
-        np.sum([x.step_sum for x in parts], axis=0),
-        np.sum([x.step_count for x in parts], axis=0),
-    )
+    paths = (np.concatenate(x) for x in zip(*((p.path_sum, p.path_count) for p in parts)))
+    steps = (np.sum(x, axis=0) for x in zip(*((p.step_sum, p.step_count) for p in parts)))
+    return Tally(*paths, *steps)
