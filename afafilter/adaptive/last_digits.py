@@ -62,10 +62,8 @@ def warn_of_lost_digits(
     mean = outcome.mean[paths][:, queries]
     cov = outcome.cov[paths if len(outcome.cov) > 1 else slice(None)][:, queries]
     moved = np.where(np.isinf(magnified), np.inf, np.zeros(mean.shape[:2]))
-    model = replace(plan.model, prior="diffuse")
     for seed in SEEDS:
-        other = nudged(model, plan.R, seed)
-        again = _plan(other, some, plan, gamma)
+        other, again = _again(plan, some, gamma, seed)
         for p in range(len(z)):  # each beside its own misfit
             answer, misfit = _answer(again, other.row_unit * z[p : p + 1], some, options)
             law = other.told(answer.mean[0], answer.cov[0])
@@ -86,13 +84,12 @@ def _rests_on_rounding(
     found: ObsMask = np.zeros((len(z), magnified.shape[1]), dtype=bool)
     if not magnified.max(initial=0.0) * EPS > ROUNDED:
         return found
-    model = replace(plan.model, prior="diffuse")
-    other = _plan(nudged(model, plan.R, SEEDS[0], units=False), some, plan, gamma)
+    _, again = _again(plan, some, gamma, SEEDS[0], units=False)
     for p in range(len(z)):
         here = magnified[min(p, len(magnified) - 1)]
-        again = _answer(other, z[p : p + 1], some, options)[0].magnified[0]
+        there = _answer(again, z[p : p + 1], some, options)[0].magnified[0]
         with np.errstate(invalid="ignore"):  # infinite in both rests on rounding too
-            agree = np.abs(again - here) <= ROUNDED * here
+            agree = np.abs(there - here) <= ROUNDED * here
         found[p] = (here * EPS > ROUNDED) & ~agree
     return found
 
@@ -121,10 +118,13 @@ def _worst(magnified: Array) -> Array:
     return np.sort(np.argsort(-magnified, kind="stable")[:PARTS])
 
 
-def _plan(other: Nudged[LinearSDE], some: Spans, plan: Plan, gamma: Array | None) -> Plan:
-    """The plan for some queries and a model that differs by roundings."""
+def _again(
+    plan: Plan, some: Spans, gamma: Array | None, seed: int, *, units: bool = True
+) -> tuple[Nudged[LinearSDE], Plan]:
+    """A model that differs by roundings, and the plan for some queries with it."""
+    other = nudged(replace(plan.model, prior="diffuse"), plan.R, seed, units=units)
     gamma = None if gamma is None else gamma * other.row_unit**2
-    return make_plan(other.model, some, other.R, gamma, plan.uniform_noise, loud=True)
+    return other, make_plan(other.model, some, other.R, gamma, plan.uniform_noise, loud=True)
 
 
 class _Misfit:

@@ -187,4 +187,4 @@ def _prior_laws(model: LinearSDE, line: Timeline, asked: Array, paths: Index) ->
 
 def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array]:
     """The model run backwards over gaps >= 0: Phi^-1, its drift and VB; NaN beyond their range."""
-    return discretiser.transition_or_nan(-model.A, model.Q, -model.drift, gap)
+    return discretiser.Discretiser(-model.A, model.Q, -model.drift).or_nan(gap)

@@ -97,18 +97,6 @@ def transition(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, A
     return Discretiser(A, Q, u)(dt)
 
 
-def transition_or_nan(A: Array, Q: Array, u: Array, dt: Array) -> tuple[Array, Array, Array]:
-    """`transition`, NaN over the intervals whose transition leaves the floating-point range."""
-    try:
-        return transition(A, Q, u, dt)
-    except ValueError:
-        n, d = len(dt), len(A)
-        if n == 1:
-            return tuple(np.full((1, *shape), np.nan) for shape in ((d, d), (d,), (d, d)))  # type: ignore[return-value]
-        one_by_one = [transition_or_nan(A, Q, u, dt[k : k + 1]) for k in range(n)]
-        return tuple(np.concatenate(part) for part in zip(*one_by_one))  # type: ignore[return-value]
-
-
 class Discretiser:
     """`transition` for one model: what does not depend on the intervals is computed once."""
 
@@ -133,6 +121,18 @@ class Discretiser:
         d = len(self.A)
         shape = (*dt.shape, d, d)
         return Phi.reshape(shape), psi.reshape(shape[:-1]), V.reshape(shape)
+
+    def or_nan(self, dt: Array) -> tuple[Array, Array, Array]:
+        """The same over dt (n,), NaN where it leaves the floating-point range."""
+        try:
+            return self(dt)
+        except ValueError:
+            if len(dt) == 1:
+                Phi, psi, V = self(0.0 * dt)
+                return Phi * np.nan, psi * np.nan, V * np.nan
+            each = zip(*(self.or_nan(one) for one in dt[:, None]))
+            Phi, psi, V = (np.concatenate(part) for part in each)
+            return Phi, psi, V
 
     def _few(self, taus: Array) -> bool:
         """Whether the transitions over these intervals are kept: of one, or not large."""

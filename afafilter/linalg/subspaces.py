@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
 from afafilter._core import core
-from afafilter.linalg.discretiser import transition_or_nan
+from afafilter.linalg.discretiser import Discretiser
 
 ROUNDING: float = core.rank_rounding()
 """Relative size up to which what should cancel counts as zero."""
@@ -162,14 +162,14 @@ def unobservable(
     show : ndarray, shape (d, d), optional
         `components` are those of show x. None: of x.
     """
-    d, T = C.shape[1], len(stamps)
+    d, T, flow = C.shape[1], len(stamps), _flow(A)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
         sure, every = np.zeros(len(times), dtype=bool), np.arange(len(times))
         return Unobservable(np.ones((len(times), d), dtype=bool), every, all_, all_, sure)
     n = min(T, 4 * d + 4)
     while True:
-        F = _moves(A, np.diff(stamps[:n], prepend=stamps[0]))
+        F = flow.or_nan(np.diff(stamps[:n], prepend=stamps[0]))[0]
         M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
         columns = np.ascontiguousarray(F.swapaxes(-1, -2))
         data = np.array(stamps[:n]), sizes, np.array(C), np.array(seen[:n])
@@ -189,9 +189,9 @@ def unobservable(
     lag = times[open_] - stamps[base]
     early = np.arange(d) < count[np.maximum(used[open_] - 1, 0)][:, None]
     Phi = np.empty((len(open_), d, d))
-    for past, sign in ((lag < 0, -1.0), (lag >= 0, 1.0)):
-        if past.any():
-            Phi[past] = _moves(sign * A, np.abs(lag[past]))
+    for part, way in ((lag >= 0, flow), (lag < 0, None)):
+        if part.any():
+            Phi[part] = (way or _flow(-A)).or_nan(np.abs(lag[part]))[0]
     stamp = np.maximum(np.abs(times[open_]), np.abs(stamps[base]))
     left = (np.where(early[..., None], 0.0, part[base]) for part in (M, rounding))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -207,7 +207,7 @@ def unobservable(
     if show is not None:
         size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
         out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
-    doubtful = _decided_by_rounding(here, zero, balanced_units(sizes, C, np.eye(len(C))))
+    doubtful = _decided_by_rounding(here, zero, sizes, C)
     return Unobservable(out, open_, here, first, doubtful)
 
 
@@ -215,18 +215,21 @@ CLEAR = 8.0
 """Times the size that counts as zero: what is larger is no doubt there."""
 
 
-def _decided_by_rounding(here: Array, zero: Array, unit: Array) -> ObsMask:
+def _decided_by_rounding(here: Array, zero: Array, sizes: ComponentSizes, C: Array) -> ObsMask:
     """Whether (m,) rounding may have decided which components directions here (m, q, d) open.
 
     By entries hardly larger than what counts as zero (m, q, d); or by this, where it hides as much
-    of other components as a direction has, in units (d,) in which they compare.
+    of other components as a direction has, in units in which they compare.
     """
     size = np.abs(here)
     opens = np.asarray((size > 0).any(axis=1))
-    hardly = opens & ~(size > CLEAR * zero).any(axis=1)
-    largest = (size / unit).max(axis=-1, keepdims=True)
-    hides = ((zero / unit > largest) & (largest > 0)).any(axis=1)
-    return np.asarray((hardly | np.where(opens, False, hides)).any(axis=-1))
+    found = opens & ~(size > CLEAR * zero).any(axis=1)
+    hiding = np.where(opens[:, None], 0.0, zero)
+    if hiding.any():
+        unit = balanced_units(sizes, C, np.eye(len(C)))
+        largest = (size / unit).max(axis=-1, keepdims=True)
+        found |= ((hiding / unit > largest) & (largest > 0)).any(axis=1)
+    return np.asarray(found.any(axis=-1))
 
 
 def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:
@@ -256,6 +259,6 @@ def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:
     return n, t
 
 
-def _moves(A: Array, lag: Array) -> Array:
-    """e^{A lag} (k, d, d), NaN beyond the floating-point range."""
-    return transition_or_nan(A, np.zeros_like(A), np.zeros(len(A)), lag)[0]
+def _flow(A: Array) -> Discretiser:
+    """e^{A lag} of any lag, without noise."""
+    return Discretiser(A, np.zeros_like(A), np.zeros(len(A)))
