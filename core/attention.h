@@ -39,6 +39,9 @@ struct Dynamics {
     double growth(double tau) const {
         return decay < 1e-200 ? process_var * tau : process_var * (-std::expm1(-2.0 * decay * tau) / (2.0 * decay));
     }
+    Wide<double> growth(Wide<double> tau) const {
+        return decay < 1e-200 ? process_var * tau : one_minus_exp(2.0 * decay * tau) * (process_var / (2.0 * decay));
+    }
     // S(tau)
     double variance(double tau) const { return growth(tau) + var_late + var_early * std::exp(-2.0 * decay * tau); }
     // The least S of some lags: it is monotone, so at an end.
@@ -75,8 +78,7 @@ inline void make_factors(const Dynamics& model, const double* s, const double* l
         const Wide<double> at = load_some<N>(s + i, left), rest = lead ? at - load_some<N>(lead + i, left) : at;
         const Wide<double> one = spread<Wide<double>>(1.0), e_raw = mu == 0.0 ? one : exp(-mu * at);
         const Wide<double> e = e_raw < spread<Wide<double>>(tiny) ? Wide<double>{} : e_raw;
-        const Wide<double> growth = mu < 1e-200 ? model.process_var * at
-                                                : one_minus_exp(2.0 * mu * at) * (model.process_var / (2.0 * mu));
+        const Wide<double> growth = model.growth(at);
         const Wide<double> w = weight == 0.0 ? one : exp(-weight * rest), v = value == 0.0 ? one : exp(-value * rest);
         for (int l = 0; l < left; l++) out[i + l] = {e[l], e[l] * e[l], growth[l], w[l], v[l]};
     }
@@ -515,10 +517,7 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
             for (int64_t j = 0; j < K; j += N) {
                 const int left = static_cast<int>(std::min<int64_t>(N, K - j));
                 const Wide<double> tau = load_some<N>(&lag[j], left), x = model.decay * tau, e = exp(-x);
-                const Wide<double> growth = model.decay < 1e-200
-                                                ? model.process_var * tau
-                                                : one_minus_exp(2.0 * x) * (model.process_var / (2.0 * model.decay));
-                const Wide<double> S = growth + model.var_late + model.var_early * e * e;
+                const Wide<double> S = model.growth(tau) + model.var_late + model.var_early * e * e;
                 const Wide<double> log_s = degenerate ? log_early - 2.0 * x : log2<double>(S) * LN_2;
                 const Wide<double> log_weight = model.query_late ? -log_s : -log_s - 2.0 * x;
                 store_some<N>(&variance[j], S, left), store_some<N>(&log_variance[j], log_s, left);
