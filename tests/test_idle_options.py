@@ -27,6 +27,10 @@ IDLE = {
     "rng": lambda: a.fit(LEVEL, T, LEVELS, free=["Q"], rng=0),
     "stable": lambda: a.fit("brownian + noise", T, LEVELS, stable=True),
     "iterations": lambda: a.kalman_filter(MODEL, T, Z, weight=WEIGHT, iterations=3),
+    "tolerance": lambda: a.adaptive_filter(MODEL, T, Z, tolerance=1e-3),
+    "anchor.* and tolerance": lambda: a.adaptive_smoother(
+        MODEL, T, Z, anchor="estimate", tolerance=1e-3
+    ),
     "max_inverse_temperature": lambda: theory.tune(
         MODEL, T, free=("gamma",), max_inverse_temperature=4.0
     ),

@@ -76,6 +76,7 @@ class Options:
             given = {
                 "anchor": (self.anchor, "observation"),
                 "iterations": (self.iterations, 1),
+                "tolerance": (self.tolerance, 1e-10),
             }
             refuse_idle(self.weight, given)
 

@@ -172,7 +172,7 @@ def hold_out(
         )
     draw = generator(rng)
     R = {
-        name: observation_covariances(obs_cov, len(grid), p, model.R)
+        name: observation_covariances(obs_cov, len(grid), p, model.R, data)
         for name, model in named.items()
     }
     extra = {} if obs_cov is None else {"obs_cov": obs_cov}

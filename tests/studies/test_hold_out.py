@@ -133,3 +133,13 @@ def test_tables_go_in_by_their_labels():
     pd.testing.assert_frame_equal(hold_out(BOTH, MODEL, frame).frame, want)
     shuffled = frame.sample(frac=1.0, random_state=0)
     pd.testing.assert_frame_equal(hold_out(BOTH, MODEL, T, shuffled).frame, want)
+
+
+def test_noise_beside_a_missing_value_may_be_unknown():
+    z = np.where((T % 11 == 4)[:, None], np.nan, Z)
+    noise = np.full((len(T), 1, 1), 0.2)
+    unknown = np.where(np.isnan(z)[..., None], np.nan, noise)
+    want, found = (hold_out(BOTH, MODEL, T, z, rng=2, obs_cov=R).frame for R in (noise, unknown))
+    pd.testing.assert_frame_equal(found, want)
+    with pytest.raises(ValueError, match="beside an observation"):
+        hold_out(BOTH, MODEL, T, Z, rng=2, obs_cov=unknown)
