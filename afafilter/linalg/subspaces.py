@@ -27,13 +27,17 @@ DECAYED: float = core.rank_decayed()
 """A direction that has decayed by more than this is forgotten."""
 
 
+NOTHING_KEPT = -1e3
+"""Logarithm of what a step keeps of states of which it keeps nothing."""
+
+
 class ComponentSizes(NamedTuple):
     """How exact a transition is, by component of the state.
 
     block (d,) number of the strongly connected block; unit (d,) scale of the component at which its
     block of A is balanced; rate (d,) norm of that balanced block, growth (d,) largest mean growth
-    rate of the block and what it drives, both 1/time, and A (d, d) itself; these three are 0 where
-    transitions are given and not computed.
+    rate of the block and what it drives, both 1/time (1/step where transitions are given), and A
+    (d, d) itself; rate and A are 0 where transitions are given and not computed.
     """
 
     block: NDArray[np.int64]
@@ -53,7 +57,21 @@ def component_sizes(A: Array, *, given: bool = False) -> ComponentSizes:
     d = len(A)
     block, unit, rate, growth = np.empty(d, np.int64), np.empty(d), np.empty(d), np.empty(d)
     core.component_sizes(A, given, block, unit, rate, growth)
+    if given:
+        growth = _growth_of_steps(stack, A, block)
     return ComponentSizes(block, unit, rate, growth, np.zeros((d, d)) if given else A)
+
+
+def _growth_of_steps(F: Array, size: Array, block: NDArray[np.int64]) -> Array:
+    """Growth (d,) per step of steps F (k, d, d), entries up to size (d, d): log |det| by blocks."""
+    d = len(block)
+    own = np.empty(d)
+    for b in np.unique(block):
+        mine = np.flatnonzero(block == b)
+        logs = np.linalg.slogdet(F[:, mine[:, None], mine])[1]
+        own[mine] = np.round(np.maximum(logs, NOTHING_KEPT).mean() / len(mine), 10)  # 0 of a turn
+    drives = np.linalg.matrix_power((size > 0) | np.eye(d, dtype=bool), d)  # [j, i]: i drives j
+    return np.asarray(np.where(drives, own[:, None], -np.inf).max(axis=0))
 
 
 def balanced_units(sizes: ComponentSizes, C: Array, R: Array) -> Array:

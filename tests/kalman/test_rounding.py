@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -262,6 +263,35 @@ def test_rows_that_show_what_has_decayed_beside_what_has_not(way, rate):
     value, kinds = said(WAYS[way], *decayed(rate))
     assert kinds == set()
     assert value == pytest.approx(ExactGaussian(*decayed(rate)).loglik(), rel=1e-9)
+
+
+def in_steps(parts, model, t, z):
+    """The model given by its steps, and data with so many steps from one row to the next."""
+    at = np.concatenate([t[:1], *(np.linspace(a, b, parts + 1)[1:] for a, b in pairwise(t))])
+    rows = np.full((len(at), z.shape[1]), np.nan)
+    rows[::parts] = z
+    F, _, V = model.transition(np.diff(at, prepend=at[0]))
+    varying = ("F", "Q")
+    steps = DiscreteModel(F, H=model.C, Q=V, R=model.R, prior=model.prior, time_varying=varying)
+    return steps, rows
+
+
+@pytest.mark.parametrize("parts", [1, 30])
+@pytest.mark.parametrize("rate", [0.1, 1.3, 1.5])
+def test_steps_that_decay_keep_their_digits_beside_those_that_do_not(rate, parts):
+    """What F tells of the decay of each block decides which direction is determined first."""
+    model, z = in_steps(parts, *decayed(rate))
+    exact = ExactGaussian(model, np.arange(float(len(z))), z).with_rounding(1e-45)
+    for estimator in (kalman_filter, rts_smoother):
+        found, kinds = said(estimator, model, z)
+        assert kinds == set()
+        assert found.loglik == pytest.approx(exact.loglik(), rel=1e-9)
+        for k in range(0, len(z), parts):
+            wanted = exact.law(float(k), k + 1 if estimator is kalman_filter else None)
+            assert_law((found.mean[k], found.cov[k]), wanted)
+    value, slopes = loglik(model, None, z, gradient=True)
+    assert value == pytest.approx(exact.loglik(), rel=1e-9)
+    assert all(np.isfinite(np.asarray(slope)).all() for slope in slopes.values())
 
 
 def walk_beside_a_spiral(gap, rate, sd):
