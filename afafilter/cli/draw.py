@@ -36,25 +36,36 @@ class Look(NamedTuple):
         return plotting.style(self.style, formats=self.formats, tex=self.tex)
 
 
-def draw_series(path: Path, seen: Estimate, series: Series, force: bool) -> None:
-    """One panel per value: observations and the band of the signal, over dates where there are."""
+def draw_series(path: Path, seen: Estimate, noise: Array, series: Series, force: bool) -> None:
+    """One panel per value: observations and the band of the signal, over dates where there are.
+
+    Past the data also the band of measurements, whose noise is R (p, p), of steps the last one.
+    """
     os.environ.setdefault("MPLBACKEND", "Agg")
     import afafilter.plotting as plotting
     from afafilter.plotting.drawing import date_axis
     from afafilter.plotting.results import title as words
 
     p, t = len(series.columns), series.t
+    past = seen.t > t[-1]
+    ahead = Estimate(seen.t[past], seen.mean[past], seen.cov[past] + noise.reshape(-1, p, p)[-1])
+    held = "band: 95 % of the signal" + ("\nahead, wider: of measurements" if past.any() else "")
     stamps = series.stamps
     if stamps is not None and stamps.dated:
-        t, seen = clocks(stamps, t), replace(seen, t=clocks(stamps, seen.t))
+        t, seen, ahead = (
+            clocks(stamps, t),
+            *(replace(one, t=clocks(stamps, one.t)) for one in (seen, ahead)),
+        )
     units = series.value_units or ("",) * p
     with plotting.paper_style():
         fig, axes = plotting.figure(p, 1, height=0.6 + 1.6 * p, squeeze=False, sharex=True)
         for i, (ax, name) in enumerate(zip(axes[:, 0], series.columns)):
             plotting.observations(t, series.z, i, ax=ax)
             plotting.band(seen, i, ax=ax, label=words(seen))
+            if past.any():
+                plotting.band(ahead, i, ax=ax, label="_", color=ax.lines[-1].get_color())
             ax.set_ylabel(f"{name} ({units[i]})" if units[i] else name)
-        axes[0, 0].legend()
+        axes[0, 0].legend(title=held, title_fontsize="small")
         if series.paths:
             title = f"{series.path_name} = {series.paths[0]}"
             count = len(series.paths)

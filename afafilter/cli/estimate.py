@@ -58,7 +58,7 @@ def estimate_command(task: Task) -> Iterator[str]:
         weight = function.keywords.get("weight")
         if figure is not None and not pieces:
             seen = _dense(function, own, series, asked, found, estimator)
-            draw_series(figure, seen, series, force)
+            draw_series(figure, seen, own.R, series, force)
         pieces |= zip(members, rows_of(found, own, series, beside, options["levels"], weight))
     table = _joined(panel, [pieces[k] for k in sorted(pieces)])
     told = zip(panel.columns, panel.series[0].value_units)
@@ -223,7 +223,7 @@ def _dense(
     """What is drawn: between distant observations by the model, not by straight lines."""
     shown = series.t if asked is None else np.union1d(series.t, asked)
     dense = filled_in(shown, 400)
-    plain = function.keywords.get("anchor") != "observation"
+    plain = isinstance(system, LinearSDE) and function.keywords.get("anchor") != "observation"
     if len(dense) > len(np.unique(shown)) and plain and "query_times" in options_of(function.func):
         found = _called(function, system, series, dense, name)
     return observed(found, system)

@@ -228,6 +228,37 @@ def test_figures_follow_the_estimate_into_gaps(run: Run, monkeypatch: pytest.Mon
     assert len(pd.read_csv("d-rts.csv")) == 5
 
 
+def test_bands_of_figures_are_named_and_forecasts_show_measurements(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nile: one year ahead sd 74 of the signal, 144 of a measurement (published steady state)."""
+    from afafilter import plotting
+
+    drawn, original = [], plotting.band
+    monkeypatch.setattr(
+        plotting, "band", lambda seen, *a, **k: (drawn.append(seen), original(seen, *a, **k))[1]
+    )
+    given = ("estimate", DATA / "nile.csv", "--model", DATA / "nile.toml", "-o", "e.csv", "--force")
+    run(*given, "--figure", "e.svg")
+    assert len(drawn) == 1
+    assert "95 % of the signal" in Path("e.svg").read_text()
+    assert "of measurements" not in Path("e.svg").read_text()
+    run(*given, "--figure", "f.svg", "--forecast", 1)
+    _, signal, measured = drawn
+    assert signal.std[-1, 0] == pytest.approx(np.sqrt(4032.16 + 1469.1), abs=0.01)
+    assert measured.std[-1, 0] == pytest.approx(np.hypot(signal.std[-1, 0], np.sqrt(15099.0)))
+    assert (measured.t > 1970).all()
+    assert "wider: of measurements" in Path("f.svg").read_text()
+
+
+def test_models_in_steps_are_drawn_at_their_steps(run: Run) -> None:
+    Path("d.csv").write_text("t,x\n0,1\n1,2\n2,0\n")
+    for k, R in enumerate(("[[1.0]]", '[[[1.0]], [[2.0]], [[1.0]]]\ntime_varying = ["R"]')):
+        Path("m.toml").write_text(f"[model]\nF = [[0.9]]\nQ = [[1.0]]\nH = [[1.0]]\nR = {R}\n")
+        run("estimate", "d.csv", "--model", "m.toml", "-o", f"e{k}.csv", "--figure", f"e{k}.svg")
+        assert "95 % of the signal" in Path(f"e{k}.svg").read_text()
+
+
 def test_robust_afa_judges_by_its_estimate_unless_told(run: Run) -> None:
     Path("d.csv").write_text("t,x\n0,1\n1,2\n2,900\n3,0\n")
     Path("m.toml").write_text('[model]\npreset = "brownian"\n')
