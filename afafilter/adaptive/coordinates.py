@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from afafilter._base.checks import Array
 from afafilter.linalg.block_diagonal import block_diagonal
-from afafilter.linalg.discretiser import Discretiser, balanced, transition
-from afafilter.linalg.doubling import components
+from afafilter.linalg.discretiser import Discretiser, transition
+from afafilter.linalg.doubling import balanced, components
 from afafilter.linalg.subspaces import (
     ROUNDING,
     ComponentSizes,

@@ -40,6 +40,7 @@ from afafilter.linalg.doubling import (
     TERMS,
     Cluster,
     amplification,
+    balanced,
     double_roots,
     same_block,
     schur_form,
@@ -342,14 +343,6 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     used = np.zeros(int(top) + 1, bool)
     used[number] = True
     return np.flatnonzero(used).astype(np.float64), (np.cumsum(used) - 1)[number]
-
-
-def balanced(A: Array) -> tuple[Array, Array]:
-    """Scales s (d,), powers of two, and A_ij s_j / s_i, rows and columns of about equal sums."""
-    from scipy.linalg.lapack import dgebal
-
-    turned, _, _, scale, _ = dgebal(A, scale=1, permute=0)
-    return scale, np.ascontiguousarray(turned)
 
 
 def is_stable(A: Array) -> bool:

@@ -36,6 +36,14 @@ class Cluster(NamedTuple):
         return np.asarray(np.exp(self.mu * long) * series).reshape(-1, k, k)
 
 
+def balanced(A: Array) -> tuple[Array, Array]:
+    """Scales s (d,), powers of two, and A_ij s_j / s_i, rows and columns of about equal sums."""
+    from scipy.linalg.lapack import dgebal
+
+    turned, _, _, scale, _ = dgebal(A, scale=1, permute=0)
+    return scale, np.ascontiguousarray(turned)
+
+
 def same_block(A: Array) -> NDArray[np.bool_]:
     """(d, d), whether two components share a diagonal block of A, up to a permutation."""
     found: NDArray[np.bool_] = (A != 0) | (A.T != 0) | np.eye(len(A), dtype=bool)
