@@ -541,33 +541,20 @@ inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slo
     return bad;
 }
 
-// dx = (A x + u) dt + dw, Cov(dw) = Q dt;  z = C x + off + N(0, R);  x_0 ~ N(mean, cov) + flat (q, d).
-struct ContinuousModel {
-    In<2> A, Q;
-    In<1> u;
-    In<3> C;
-    In<2> off;
-    In<3> R;
-    In<1> mean;
-    In<2> cov, flat;
-    template <class Visit> void members(Visit&& visit) { visit(A, Q, u, C, off, R, mean, cov, flat); }
-};
-// S of them side by side; flat is common.
-struct ContinuousModels {
-    In<3> A, Q;
-    In<2> u;
-    In<3> C;
-    In<2> off;
-    In<3> R;
-    In<2> mean;
-    In<3> cov;
-    In<2> flat;
-    template <class Visit> void members(Visit&& visit) { visit(A, Q, u, C, off, R, mean, cov, flat); }
-    ContinuousModel operator[](int64_t s) const {
-        const int64_t d = u.shape[1], p = off.shape[1];
-        return {{A.row(s), {d, d}}, {Q.row(s), {d, d}}, {u.row(s), {d}}, {C.row(s), {1, p, d}}, {off.row(s), {1, p}},
-                {R.row(s), {1, p, p}}, {mean.row(s), {d}}, {cov.row(s), {d, d}}, flat};
+// A model's arrays, or the gradient by them, end to end: A, Q, cov, C, R, off, u, mean, and of the gradient flat (q, d).
+template <class T> struct EndToEnd {
+    View<T, 2> A, Q, cov;
+    View<T, 3> C, R;
+    View<T, 2> off;
+    View<T, 1> u, mean;
+    View<T, 2> flat;
+    EndToEnd(T* at, int64_t d, int64_t p, int64_t q) {
+        const auto take = [&](int64_t size) { return at += size, at - size; };
+        A = {take(d * d), {d, d}}, Q = {take(d * d), {d, d}}, cov = {take(d * d), {d, d}};
+        C = {take(p * d), {1, p, d}}, R = {take(p * p), {1, p, p}}, off = {take(p), {1, p}};
+        u = {take(d), {d}}, mean = {take(d), {d}}, flat = {take(q * d), {q, d}};
     }
+    static int64_t size(int64_t d, int64_t p) { return 3 * d * d + p * d + p * p + p + 2 * d; }
 };
 // The times of the observations: distinct intervals, the one that ends at each time, and the row of C, off, R there.
 struct TimeGrid {
@@ -577,12 +564,13 @@ struct TimeGrid {
     template <class Visit> void members(Visit&& visit) { visit(steps, index, cfg, times); }
 };
 
-// Everything of a continuous-time model in one call, for short series: transitions over `steps`, `loglik_group` and the
-// gradient by A, Q, prior cov, C, R, offset, u, prior mean and flat (q, d), end to end.
-inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, Out<1> gradient, Out<1> value) {
-    const auto& [A, Q, u, C, off, R, mean, cov, flat] = model;
+// Everything of a continuous-time model, dx = (A x + u) dt + dw, Cov(dw) = Q dt; z = C x + off + N(0, R);
+// x_0 ~ N(mean, cov) + flat (q, d), for short series: transitions over `steps`, `loglik_group` and the gradient, which is 0
+// at first. found: value and doubts (4), then the node whose innovation is known exactly, or -1.
+inline void loglik_sde(const EndToEnd<const double>& model, In<2> flat, TimeGrid grid, PathData data,
+                       const EndToEnd<double>& g, double* found) {
     const auto& [steps, index, cfg, times] = grid;
-    const int64_t U = steps.shape[0], d = u.shape[0], p = off.shape[1], q = flat.shape[0], none = 0;
+    const int64_t U = steps.shape[0], d = model.u.shape[0], none = 0;
     Scratch<double, 0> moves(U * (2 * d * d + d)), gmoves(U * (2 * d * d + d)), unit(d), rate(d), growth(d);
     Scratch<int64_t, 0> block(d);
     auto views = [&](double* at) {
@@ -590,36 +578,33 @@ inline int64_t loglik_sde(ContinuousModel model, TimeGrid grid, PathData data, O
     };
     auto [F, b, V] = views(&moves[0]);
     auto [gF, gb, gV] = views(&gmoves[0]);
-    transitions(A, Q, u, steps, F, b, V);
-    component_sizes(A, false, {&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}});
-    double* end = gradient.data;
-    auto take = [&](int64_t size) { return end += size, end - size; };
-    const Out<2> gA{take(d * d), {d, d}}, gQ{take(d * d), {d, d}}, gcov{take(d * d), {d, d}};
-    const Out<3> gC{take(p * d), {1, p, d}}, gR{take(p * p), {1, p, p}};
-    const Out<2> goff{take(p), {1, p}};
-    const Out<1> gu{take(d), {d}}, gmean{take(d), {d}};
-    const Out<2> gflat{take(q * d), {q, d}};
-    const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, C, off, R, cfg, mean, cov, flat,
-                            times, {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}}, A}, {nullptr, {none, d, d}}};
-    const Slopes slopes{gF, gb, gV, gC, goff, gR, gmean, gcov, gflat};
+    transitions(model.A, model.Q, model.u, steps, F, b, V);
+    component_sizes(model.A, false, {&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}});
+    const LinearChain chain{{F.data, {U, d, d}}, {b.data, {U, d}}, {V.data, {U, d, d}}, index, model.C, model.off, model.R, cfg,
+                            model.mean, model.cov, flat, times,
+                            {{&block[0], {d}}, {&unit[0], {d}}, {&rate[0], {d}}, {&growth[0], {d}}, model.A},
+                            {nullptr, {none, d, d}}};
+    const Slopes slopes{gF, gb, gV, g.C, g.off, g.R, g.mean, g.cov, g.flat};
     const SmoothedMoments out{{nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}, {nullptr, {none}}};
-    const int64_t bad = loglik_group(chain, data, true, slopes, out, value);
+    const int64_t bad = loglik_group(chain, data, true, slopes, out, {found, {4}});
     if (bad < 0)
-        transition_adjoint(A, Q, u, steps, {gF.data, {U, d, d}}, {gb.data, {U, d}}, {gV.data, {U, d, d}}, gA, gQ, gu);
-    return bad;
+        transition_adjoint(model.A, model.Q, model.u, steps, {gF.data, {U, d, d}}, {gb.data, {U, d}}, {gV.data, {U, d, d}},
+                           g.A, g.Q, g.u);
+    found[4] = static_cast<double>(bad);
 }
 
-// `loglik_sde` of many models, each with a series of its own, (which) of those on one grid: z (K, T, p). The gradients go
-// to the rows of `gradient`, which are 0 at first; value NaN where an innovation is known exactly.
-inline void loglik_sdes(ContinuousModels models, TimeGrid grid, Index<1> which, In<3> z, Flags<3> seen, In<1> scale,
-                        Out<2> gradient, Out<1> value) {
-    const int64_t p = z.shape[2], T = z.shape[1], G = gradient.shape[1];
+// `loglik_sde` of many models (S, W), each with a series of its own, (which) of those on one grid: z (K, T, p, paths). The
+// flat directions are common. Returns whether the rows are as long as `EndToEnd` has them.
+inline bool loglik_sdes(In<2> models, In<2> flat, TimeGrid grid, Index<1> which, In<4> z, Flags<3> seen, In<1> scale,
+                        Out<2> gradient, Out<2> found) {
+    const int64_t T = z.shape[1], p = z.shape[2], n = z.shape[3], q = flat.shape[0], d = flat.shape[1];
+    const int64_t size = EndToEnd<double>::size(d, p);
+    if (models.shape[1] != size || gradient.shape[1] != size + q * d) return false;
     for (int64_t s = 0; s < which.shape[0]; s++) {
-        const PathData data{{z.row(which[s]), {T, p, 1}}, {seen.row(which[s]), {T, p}}, scale};
-        double found[4];
-        const int64_t bad = loglik_sde(models[s], grid, data, {gradient.row(s), {G}}, {found, {4}});
-        value[s] = bad >= 0 ? NAN : found[0];
+        const PathData data{{z.row(which[s]), {T, p, n}}, {seen.row(which[s]), {T, p}}, scale};
+        loglik_sde({models.row(s), d, p, 0}, flat, grid, data, {gradient.row(s), d, p, q}, found.row(s));
     }
+    return true;
 }
 
 }

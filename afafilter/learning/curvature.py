@@ -46,33 +46,33 @@ def search_scales(
     return scale
 
 
-def accurate_informations(
+def curvatures(
     objective: Objectives, thetas: Array, grads: Array, typical: Array
-) -> Array:
-    """As `informations`, by central differences where the sign of an eigenvalue is uncertain."""
+) -> tuple[Array, Spectrum]:
+    """`informations` and their `spectra`, by central differences where the sign of an eigenvalue is
+    uncertain.
+    """
     info = informations(objective, thetas, typical, grads)
-    lowest = np.abs(np.linalg.eigvalsh(scaled(info, typical)[0])).min(axis=1)
-    doubtful = np.flatnonzero(lowest < DOUBTFUL_EIGENVALUE)
+    values, vectors = spectra(info, typical)
+    doubtful = np.flatnonzero(np.abs(values).min(axis=1) < DOUBTFUL_EIGENVALUE)
     if len(doubtful):
 
         def those(points: Array, which: Any) -> tuple[Array, Array]:
             return objective(points, doubtful[which])
 
         info[doubtful] = informations(those, thetas[doubtful], typical[doubtful])
-    return info
-
-
-def scaled(info: Array, typical: Array) -> tuple[Array, Array]:
-    """Information (..., n, n) scaled to a unit diagonal (or by typical sizes), and the scales."""
-    diagonal = np.abs(np.diagonal(info, axis1=-2, axis2=-1))
-    size = np.sqrt(np.maximum(diagonal, 10.0 / typical**2))
-    return info / size[..., None, :] / size[..., :, None], size
+        values[doubtful], vectors[doubtful] = spectra(info[doubtful], typical[doubtful])
+    return info, (values, vectors)
 
 
 def spectra(info: Array, typical: Array) -> Spectrum:
-    """Eigenvalues of scaled information matrices (..., n, n), eigenvectors in units of theta."""
-    relative, size = scaled(info, typical)
-    values, vectors = np.linalg.eigh(relative)
+    """Eigenvalues of information matrices (..., n, n), eigenvectors in units of theta.
+
+    Scaled to a unit diagonal, or by typical sizes.
+    """
+    diagonal = np.abs(np.diagonal(info, axis1=-2, axis2=-1))
+    size = np.sqrt(np.maximum(diagonal, 10.0 / typical**2))
+    values, vectors = np.linalg.eigh(info / size[..., None, :] / size[..., :, None])
     return values, vectors / size[..., None]
 
 

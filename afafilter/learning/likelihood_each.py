@@ -35,28 +35,29 @@ class EachObjective:
 
     @classmethod
     def of(cls, problem: Problem) -> EachObjective | None:
-        """Of one problem, if it is the likelihood of a family on one path alone."""
+        """Of one problem, if it is the likelihood of a family on paths with the same gaps."""
         par, data = problem.parametrisation, problem.data
         plain = problem.options.method == "ml" and problem.constraints is None
-        single = len(data.groups) == data.n_paths == 1 and data.obs_cov is None
-        if not (plain and single and isinstance(par, FamilyParameters)):
+        alike = len(data.groups) == 1 and data.obs_cov is None
+        if not (plain and alike and isinstance(par, FamilyParameters)):
             return None
-        (group,) = data.groups
-        batch = SeriesBatch(data, group.z[None, :, :, 0], group.mask[None], group.scale)
-        return cls(par, batch, [problem])
+        return cls(par, SeriesBatch.of_group(data), [problem])
 
     def __call__(self, thetas: Array, which: Any) -> tuple[Array, Array]:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
         self.n_evals += np.bincount(which, minlength=len(self.n_evals))
         try:
-            arrays, pullback = self.par.at(thetas)
+            models, pullback = self.par.at(thetas)
         except (np.linalg.LinAlgError, ValueError, OverflowError):
             together = np.zeros(len(thetas), bool)
         else:
-            together = in_one_call(arrays[0], self.par.flat.shape[1], self._batch.grid.longest)
+            flat, longest = self.par.flat, self._batch.grid.longest
+            d, q = flat.shape
+            together = in_one_call(models[:, : d * d].reshape(-1, d, d), q, longest)
         if together.all():
-            values, slopes = loglik_sdes(arrays, self.par.flat, self._batch, which)
-            grads = pullback(slopes) * self.par.slope(thetas)
+            found, slopes = loglik_sdes(models, flat, self._batch, which)
+            values, grads = found[:, 0], pullback(slopes) * self.par.slope(thetas)
+            values[found[:, 4] >= 0] = -np.inf
         else:
             values, grads = np.empty(len(thetas)), np.empty(thetas.shape)
             if together.any():

@@ -18,7 +18,7 @@ from afafilter._base.checks import Array
 from afafilter.learning.curvature import (
     Objectives,
     Spectrum,
-    accurate_informations,
+    curvatures,
     informations,
     search_scales,
     spectra,
@@ -113,8 +113,7 @@ def maximise(
     batched, typical = as_batch(objective), par.typical[None]
     scale = search_scales(batched, at[0], at[2], typical, par.roots)
     top = bfgs(batched, at, limits, scale, near(stopping))
-    info = accurate_informations(batched, top.thetas, top.grads, typical)[0]
-    found = top.of(0, (info, spectra(info, par.typical)))
+    found = top.of(0, curvatures(batched, top.thetas, top.grads, typical), 0)
     return refine(objective, found, bounds, par, stopping, limited)
 
 
@@ -169,8 +168,8 @@ def refine(
         at = where = better
         history.append(at.value)
         here = at.theta[None], at.grad[None], typical[None]
-        info = accurate_informations(as_batch(objective), *here)[0]
-        spectrum = spectra(info, typical)
+        (info,), ((values,), (vectors,)) = curvatures(as_batch(objective), *here)
+        spectrum = values, vectors
     at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
     for i in boundary:  # a square root's gradient is 0 at 0, also where the objective rises farther
         trials = [at.theta + share * typical * np.eye(n)[i] for share in OFF_ZERO]

@@ -72,10 +72,12 @@ class SearchResults(NamedTuple):
     histories: list[list[float]]
     joined: Any
 
-    def of(self, s: int, curved: tuple[Array, Spectrum]) -> SearchResult:
-        """Search s alone, with the information at its end and its spectrum."""
+    def of(self, s: int, curved: tuple[Array, Spectrum], h: int) -> SearchResult:
+        """Search s alone, with the information at its end and its spectrum, the h-th of several."""
         at = Point(self.thetas[s], float(self.values[s]), self.grads[s])
-        return SearchResult(at, int(self.n_iter[s]), self.histories[s], curved)
+        info, (values, vectors) = curved
+        own = info[h], (values[h], vectors[h])
+        return SearchResult(at, int(self.n_iter[s]), self.histories[s], own)
 
 
 def bfgs(
@@ -190,7 +192,7 @@ class _Iterates(NamedTuple):
 
 def _dot(a: Array, b: Array) -> Array:
     """Scalar products of rows."""
-    return np.asarray((a * b).sum(axis=1))
+    return np.asarray(np.add.reduce(a * b, axis=1))
 
 
 def _initial_inverse(S: int, n: int) -> tuple[Array, Array, Array]:

@@ -10,9 +10,8 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter.learning.curvature import (
     Objectives,
-    accurate_informations,
+    curvatures,
     search_scales,
-    spectra,
 )
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise import Objective, Optimum, refine
@@ -75,13 +74,12 @@ def search_each(
         return objective(points, owner[hills[which]])
 
     sizes = typical[owner[hills]]
-    infos = accurate_informations(from_hill, top.thetas[hills], top.grads[hills], sizes)
-    eigenvalues, directions = spectra(infos, sizes)
+    curved = curvatures(from_hill, top.thetas[hills], top.grads[hills], sizes)
     reached = top.values.copy()
     best: list[Optimum | None] = [None] * len(typical)
     for h, k in enumerate(hills.tolist()):
         s = int(owner[k])
-        here = top.of(k, (infos[h], (eigenvalues[h], directions[h])))
+        here = top.of(k, curved, h)
 
         def alone(theta: Array, s: int = s) -> tuple[float, Array]:
             value, grad = objective(theta[None], np.array([s]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,9 +46,7 @@ def solve(
         found = next(search_each(objective, begin, (near(stopping), stopping), every=True))
     best, reached = found or _one_by_one(problem, points)
     filtered = compare_with_filter(problem, best.theta, best.value)
-    result = report(problem, best, reached)
-    if filtered is not None:
-        result = replace(result, outliers=count_outliers(filtered))
+    result = report(problem, best, reached, count_outliers(filtered))
     if result.trouble:
         warnings.warn(result.trouble, FitWarning, stacklevel=3)
     return result
@@ -117,25 +114,27 @@ def compare_with_filter(problem: Problem, theta: Array, maximum: float) -> Estim
     return found
 
 
-def count_outliers(filtered: Estimate) -> int:
+def count_outliers(filtered: Estimate | None) -> int:
     """Number of innovations beyond about 5 robust standard deviations.
 
     The scale is the median absolute standardised innovation, which outliers do not inflate as they
     do the fitted variances. Threshold 5 (1 + 4 / sqrt(n)): the median of a small sample is noisy.
     """
-    assert filtered.innovation is not None
+    if filtered is None or filtered.innovation is None:
+        return 0
     assert filtered.innovation_cov is not None
     variance = np.diagonal(filtered.innovation_cov, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.abs(filtered.innovation) / np.sqrt(variance)
-    size = size[np.isfinite(size)]
-    if not size.size:
-        return 0
-    sd = float(np.median(size)) / GAUSSIAN_MEDIAN
-    return int((size > 5 * (1 + 4 / np.sqrt(len(size))) * sd).sum()) if sd > 0 else 0
+    size = np.sort(size[np.isfinite(size)])
+    n = len(size)
+    sd = float(size[(n - 1) // 2] + size[n // 2]) / (2 * GAUSSIAN_MEDIAN) if n else 0.0
+    return int((size > 5 * (1 + 4 / n**0.5) * sd).sum()) if sd > 0 else 0
 
 
-def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitResult:
+def report(
+    problem: Problem, best: Optimum, starts: tuple[float, ...], outliers: int = 0
+) -> FitResult:
     """Natural parameters, their uncertainty and criteria."""
     par = problem.parametrisation
     theta = best.theta
@@ -173,6 +172,7 @@ def report(problem: Problem, best: Optimum, starts: tuple[float, ...]) -> FitRes
         boundary=tuple(names[i] for i in best.boundary),
         history=tuple(best.history),
         starts=starts,
+        outliers=outliers,
         method=problem.options.method,
         problem=problem,
         theta=theta,

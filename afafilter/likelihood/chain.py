@@ -6,6 +6,7 @@ the model: through the exact discretisation in reverse mode, and through the law
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,8 +48,6 @@ class System(NamedTuple):
     R: Array
     prior: PriorSpec
     delay: float = 0.0
-    vector: Array | None = None
-    """A, Q, prior cov, C, R and offset end to end, where a gradient holds them so."""
     gain: Array | None = None
     """M (d, m), how known inputs drive the state."""
     direct: Array | None = None
@@ -64,6 +63,33 @@ class System(NamedTuple):
         )
         system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
         return system if model.forcing is None else system.driven(model.forcing)
+
+    @classmethod
+    def of_vector(cls, vector: Array, d: int, p: int) -> System:
+        """The arrays (views) in what `vector` gives, and flat directions by rows behind them."""
+        end = 0
+
+        def take(*shape: int) -> Array:
+            nonlocal end
+            end += math.prod(shape)
+            return vector[end - math.prod(shape) : end].reshape(shape)
+
+        A, Q, cov, C, R, offset = (
+            take(d, d),
+            take(d, d),
+            take(d, d),
+            take(p, d),
+            take(p, p),
+            take(p),
+        )
+        drift, mean, flat = take(d), take(d), vector[end:]
+        return cls(A, Q, drift, C, offset, R, PriorArrays(mean, cov, flat.reshape(-1, d).T))
+
+    def vector(self) -> Array:
+        """A, Q, prior cov, C, R, offset, drift, prior mean end to end (core/likelihood_flat.h)."""
+        assert isinstance(self.prior, PriorArrays)
+        parts = self.A, self.Q, self.prior.cov, self.C, self.R, self.offset, self.drift
+        return np.concatenate([part.ravel() for part in (*parts, self.prior.mean)])
 
     def driven(self, forcing: Forcing) -> System:
         """The system under these inputs."""

@@ -56,10 +56,10 @@ class Data:
 
 @dataclass(frozen=True)
 class SeriesBatch:
-    """K series on one time grid, each with a model of its own."""
+    """K series, of n paths each, on one time grid, each with a model of its own."""
 
     grid: Data  # without observations
-    z: Array  # (K, T, p), 0 where missing
+    z: Array  # (K, T, p, n), 0 where missing
     observed: ObsMask  # (K, T, p)
     scale: Array  # (T,) ones
 
@@ -71,7 +71,13 @@ class SeriesBatch:
         steps, index = steps_of(grid)
         row = np.zeros(len(grid), np.int64)
         empty = Data(grid, steps, index, (), 0, 1, None, float(steps.max()), row)
-        return cls(empty, np.where(observed, z, 0.0), observed, np.ones(len(grid)))
+        return cls(empty, np.where(observed, z, 0.0)[..., None], observed, np.ones(len(grid)))
+
+    @classmethod
+    def of_group(cls, data: Data) -> SeriesBatch:
+        """The paths of data that have one pattern of gaps, as one series."""
+        (group,) = data.groups
+        return cls(data, group.z[None], group.mask[None], group.scale)
 
     def subset(self, which: Any) -> SeriesBatch:
         """The series `which` alone."""
@@ -80,7 +86,7 @@ class SeriesBatch:
     def data(self, k: int) -> Data:
         """Series k alone, as of `prepare`."""
         observed = self.observed[k]
-        group = Group(self.z[k, :, :, None], observed, self.scale, np.zeros(1, np.int64))
+        group = Group(self.z[k], observed, self.scale, np.zeros(1, np.int64))
         n_obs = int(np.count_nonzero(observed))
         return replace(self.grid, groups=(group,) if n_obs else (), n_obs=n_obs)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,63 +96,39 @@ def loglik_sde(system: System, prior: PriorArrays, data: Data) -> tuple[int, lis
 
     For data of one group with R as noise, and a prior at the first time.
     """
-    A, Q, u, C, offset, R = system[:6]
-    (group,) = data.groups
-    parts = A, Q, prior.cov, C, R, offset, u, prior.mean, prior.flat
-    vector, value = np.zeros(sum([part.size for part in parts])), np.zeros(4)
-    law = prior.mean, prior.cov, np.ascontiguousarray(prior.flat.T)
-    status = core.loglik_sde(
-        (A, Q, u, C[None], offset[None], R[None], *law),
-        (data.steps, data.index, data.row, data.t),
-        (group.z, group.mask, group.scale),
-        vector,
-        value,
-    )
-    slopes, end = [], 0
-    for part in parts:
-        slopes.append(vector[end : end + part.size].reshape(part.shape))
-        end += part.size
-    gA, gQ, gP, gC, gR, g_offset, gu, gm, gD = slopes
-    gD = vector[end - gD.size : end].reshape(gD.shape[::-1]).T
-    shared = vector[: end - u.size - prior.mean.size - prior.flat.size]
-    first = PriorArrays(gm, gP, gD)
-    return status, value.tolist(), System(gA, gQ, gu, gC, g_offset, gR, first, vector=shared)
+    model, which = system.vector()[None], np.zeros(1, np.int64)
+    found, slopes = loglik_sdes(model, prior.flat, SeriesBatch.of_group(data), which)
+    value, status = found[0, :4].tolist(), int(found[0, 4])
+    return status, value, System.of_vector(slopes[0], *system.C.shape[::-1])
 
 
-def loglik_sdes(
-    arrays: Sequence[Array], flat: Array, batch: SeriesBatch, which: Array
-) -> tuple[Array, Array]:
+def loglik_sdes(models: Array, flat: Array, batch: SeriesBatch, which: Any) -> tuple[Array, Array]:
     """As `loglik_sde` for M models, model m on series which[m]; in threads.
 
-    arrays : A, Q, prior cov, C, R, offset, each with a leading axis M; no drift, prior mean 0.
+    models : (M, W), each the arrays of a `System`, end to end (`System.vector`).
     flat : (d, q), common to all.
 
-    Returns the log-likelihoods (M,), NaN where an innovation covariance is singular, and the
-    gradients by the arrays (M, G), end to end.
+    Returns (M, 5) the log-likelihood, the three doubts and the time index of a singular innovation
+    covariance, or -1, and the gradients by the arrays (M, W + q d), end to end, flat last.
     """
-    A, Q, cov, C, R, offset = arrays
-    M, d = A.shape[:2]
-    size = sum([array[0].size for array in arrays])
-    gradient, value, mean = (
-        np.zeros((M, size + d * (2 + flat.shape[1]))),
-        np.zeros(M),
-        np.zeros((M, d)),
-    )
-    along, grid = np.ascontiguousarray(flat.T), batch.grid
+    M, along, grid = len(models), np.ascontiguousarray(flat.T), batch.grid
+    gradient, found = np.zeros((M, models.shape[1] + flat.size)), np.zeros((M, 5))
+    times = grid.steps, grid.index, grid.row, grid.t
 
     def part(rows: slice) -> None:
-        model = (array[rows] for array in (A, Q, mean, C, offset, R, mean, cov))
-        core.loglik_sdes(
-            (*model, along),
-            (grid.steps, grid.index, grid.row, grid.t),
+        fits = core.loglik_sdes(
+            models[rows],
+            along,
+            times,
             which[rows],
             batch.z,
             batch.observed,
             batch.scale,
             gradient[rows],
-            value[rows],
+            found[rows],
         )
+        assert fits, "models have other sizes than data and flat directions"
 
     turn = M if M * len(grid.t) < SERIAL_WORK else -(-M // (4 * thread_count()))
     spread(part, [slice(k, k + turn) for k in range(0, M, turn)], M * len(grid.t))
-    return value, gradient[:, :size]
+    return found, gradient

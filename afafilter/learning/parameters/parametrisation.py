@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -129,15 +128,12 @@ class FamilyParameters(Parametrisation):
         cost one product with a constant matrix, however many there are.
         """
         d, p = self._dims
-        shapes = ((d, d), (d, d), (d, d), (p, d), (p, p), (p,))  # A, Q, cov, C, R, offset
-        ends = list(accumulate((math.prod(shape) for shape in shapes), initial=0))
-        self._parts = [(slice(*span), shape) for span, shape in zip(pairwise(ends), shapes)]
-        places = np.arange(ends[-1])
-        arrays = [places[part].reshape(shape) for part, shape in self._parts]
-        self._constant = np.zeros(ends[-1])
-        self._affine = np.zeros((len(self.names), ends[-1]))
+        size = 3 * d * d + p * d + p * p + p + 2 * d
+        numbers: Any = np.arange(size)
+        places = System.of_vector(numbers, d, p)
+        self._constant, self._affine = np.zeros(size), np.zeros((len(self.names), size))
         self._curved: list[tuple[Component, list[Any], Any]] = []
-        self._mean, flat = np.zeros(d), np.zeros((d, d))
+        flat = np.zeros((d, d))
         row = column = 0
         for component, sources in self._layout:
             affine = component.affine or all(k < 0 for k, _ in sources)
@@ -148,7 +144,7 @@ class FamilyParameters(Parametrisation):
             width = block.flat.shape[1]
             flat[own, column : column + width] = block.flat
             row, column = row + component.dim, column + width
-            where = _end_to_end(_of_block(arrays, own, block))
+            where = _end_to_end(_of_block(places, own, block))
             if affine:
                 self._constant[where] += _vector(block)
                 for k, slope in _derivatives(component, sources, given):
@@ -158,14 +154,14 @@ class FamilyParameters(Parametrisation):
         self.flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
-        A, Q, cov, C, R, offset = (array[0] for array in self.at(theta[None])[0])
-        return System(A, Q, self._mean, C, offset, R, PriorArrays(self._mean, cov, self.flat))
+        (vector,), _ = self.at(theta[None])
+        return System.of_vector(np.append(vector, self.flat.T), *self._dims)
 
-    def at(self, thetas: Array) -> tuple[list[Array], Callable[[Array], Array]]:
-        """A, Q, prior cov, C, R and offset of many theta (M, n), each with a leading axis M.
+    def at(self, thetas: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """The arrays of the models at many theta (M, n), end to end as `System.vector` has them.
 
-        Beside them the map from gradients by these arrays, end to end (M, ...), to those by the
-        natural parameters (M, n).
+        Beside them the map from gradients by these arrays (M, ...) to those by the natural
+        parameters (M, n).
         """
         values = self.natural(thetas)
         flat = self._constant + values @ self._affine
@@ -176,26 +172,21 @@ class FamilyParameters(Parametrisation):
             curved.append((free, where, slopes))
 
         def pullback(grads: Array) -> Array:
-            out = grads @ self._affine.T
+            out = grads[:, : len(self._constant)] @ self._affine.T
             for free, where, slopes in curved:
                 by = (slopes @ grads[:, where, None])[..., 0]
                 for k, slope in zip(free, by.T, strict=True):
                     out[:, k] += slope
             return np.asarray(out)
 
-        pieces = ((np.ascontiguousarray(flat[:, part]), shape) for part, shape in self._parts)
-        return [piece.reshape(-1, *shape) for piece, shape in pieces], pullback
+        return flat, pullback
 
     def pullback(self, theta: Array, grad: System) -> Array:
         return np.asarray(self.by_naturals(theta, grad) * self.slope(theta))
 
     def by_naturals(self, theta: Array, grad: System) -> Array:
         """Gradient by the natural parameters."""
-        assert isinstance(grad.prior, PriorArrays)
-        slope = grad.vector
-        if slope is None:
-            slope = _end_to_end((grad.A, grad.Q, grad.prior.cov, grad.C, grad.R, grad.offset))
-        return np.asarray(self.at(theta[None])[1](slope[None])[0])
+        return np.asarray(self.at(theta[None])[1](grad.vector()[None])[0])
 
     def model(self, theta: Array) -> LinearSDE:
         values = dict(zip(self.names, self.natural(theta).tolist(), strict=True))
@@ -221,24 +212,18 @@ def _end_to_end(arrays: Any) -> Array:
     return np.concatenate([array.ravel() for array in arrays])
 
 
-def _of_block(arrays: list[Any], own: slice, block: Block) -> list[Any]:
-    """The parts of the system's A, Q, cov, C, R, offset that a component's block fills."""
-    A, Q, cov, C, R, offset = arrays
-    parts = [A[own, own], Q[own, own], cov[own, own], C[:, own]]
-    return parts + [x for x, y in ((R, block.R), (offset, block.offset)) if y is not None]
+def _of_block(places: System, own: slice, block: Block) -> list[Any]:
+    """The places of the system's A, Q, cov, C, R, offset that a component's block fills."""
+    assert isinstance(places.prior, PriorArrays)
+    parts = [places.A[own, own], places.Q[own, own], places.prior.cov[own, own], places.C[:, own]]
+    more = (places.R, block.R), (places.offset, block.offset)
+    return parts + [x for x, y in more if y is not None]
 
 
 def _vector(block: Block) -> Any:
     """The arrays of a component's block, end to end in the order of `_of_block`."""
     arrays = (block.A, block.Q, block.cov, block.C, block.R, block.offset)
     return _end_to_end([x for x in arrays if x is not None])
-
-
-def _vectors(block: Block, K: int) -> Any:
-    """As `_vector` of K blocks with a leading axis, which arrays alike in all do not have."""
-    arrays = (block.A, block.Q, block.cov, block.C)
-    rows = (x.reshape(K, -1) if x.ndim > 2 else np.tile(x.ravel(), (K, 1)) for x in arrays)
-    return np.concatenate(list(rows), axis=1)
 
 
 def _linearised(
@@ -254,7 +239,10 @@ def _linearised(
         stepped[step::m, k] += TINY * 1j
     with np.errstate(all="ignore"):
         block = component.build(*(stepped[:, k] if k >= 0 else fixed for k, fixed in sources))
-    found = _vectors(block, M * m).reshape(M, m, -1)
+    arrays = block.A, block.Q, block.cov, block.C  # with a leading axis where they depend on them
+    rows = [x.reshape(-1, x.shape[-2] * x.shape[-1]) for x in arrays]
+    found = np.concatenate([x if len(x) > 1 else x.repeat(M * m, 0) for x in rows], 1)
+    found = found.reshape(M, m, -1)
     return free, found[:, 0].real, found.imag / TINY
 
 
