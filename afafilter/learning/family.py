@@ -208,9 +208,12 @@ class Family:
         ValueError
             If a value is missing, unknown or outside its domain, or no component has a state.
         """
+        return self.model_of(self.system(self.at_values({**(values or {}), **more})))
+
+    def model_of(self, system: System) -> LinearSDE:
+        """The model with these arrays."""
         if self.dim == 0:
             raise ValueError(NO_STATE)
-        system = self.system(self.at_values({**(values or {}), **more}))
         assert isinstance(system.prior, PriorArrays)
         d, q = system.prior.flat.shape
         prior: Any

@@ -71,8 +71,8 @@ class System(NamedTuple):
 
         def take(*shape: int) -> Array:
             nonlocal end
-            end += math.prod(shape)
-            return vector[end - math.prod(shape) : end].reshape(shape)
+            begin, end = end, end + math.prod(shape)
+            return vector[begin:end].reshape(shape)
 
         A, Q, cov, C, R, offset = (
             take(d, d),

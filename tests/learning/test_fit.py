@@ -498,6 +498,8 @@ def test_refusals_of_matrices_and_families() -> None:
 def test_families_without_state_make_no_model() -> None:
     with pytest.raises(ValueError, match="no state that moves: add a component"):
         (f.constant() + f.noise()).model(offset=1.0, obs_var=2.0)
+    with pytest.raises(ValueError, match="no state that moves: add a component"):
+        fit(f.noise() + f.constant(), np.arange(9.0), np.sin(np.arange(9.0)))
 
 
 def test_stamps_that_resolve_their_steps_keep_the_elapsed_time() -> None:

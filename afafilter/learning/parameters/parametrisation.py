@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
-from afafilter.learning.family import Component, Family
+from afafilter.learning.family import NO_STATE, Component, Family
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.matrices import MatrixParameters
 from afafilter.learning.parameters.noise_levels import NoiseLevels
@@ -47,6 +47,8 @@ class FamilyParameters(Parametrisation):
         size: float,
         others: Sequence[Mapping[str, float]] = (),
     ) -> None:
+        if family.dim == 0:
+            raise ValueError(NO_STATE)
         self.family = family
         self.names = family.free
         if not self.names:
@@ -189,8 +191,7 @@ class FamilyParameters(Parametrisation):
         return np.asarray(self.at(theta[None])[1](grad.vector()[None])[0])
 
     def model(self, theta: Array) -> LinearSDE:
-        values = dict(zip(self.names, self.natural(theta).tolist(), strict=True))
-        return self.family.model(self.family.complete(values))
+        return self.family.model_of(self.system(theta))
 
 
 def _layout(family: Family, names: tuple[str, ...]) -> list[tuple[Component, list[Any]]]:
