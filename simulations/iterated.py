@@ -51,7 +51,7 @@ def main(out_dir: Path, *, full: bool = False, n_jobs: int = 1) -> list[Path]:
         runs = [
             adaptive_filter(
                 model, t, data.z, weight=StudentT(4.0), anchor="estimate", iterations=int(k),
-                step=step, momentum=momentum, tolerance=0.0,
+                step=step, momentum=momentum if k > 1 else 0.0, tolerance=0.0,
             )
             for k in layers
         ]  # fmt: skip

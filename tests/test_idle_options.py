@@ -26,10 +26,18 @@ IDLE = {
     "share": lambda: HIDE(kinds="forecast", share=0.3),
     "rng": lambda: a.fit(LEVEL, T, LEVELS, free=["Q"], rng=0),
     "stable": lambda: a.fit("brownian + noise", T, LEVELS, stable=True),
+    "stable=True": lambda: a.fit(MODEL, T, Z, free=["Q"], stable=True),
+    "stable=False": lambda: a.fit(MODEL, T, Z, free={"R": None}, stable=False),
     "iterations": lambda: a.kalman_filter(MODEL, T, Z, weight=WEIGHT, iterations=3),
     "tolerance": lambda: a.adaptive_filter(MODEL, T, Z, tolerance=1e-3),
     "anchor.* and tolerance": lambda: a.adaptive_smoother(
         MODEL, T, Z, anchor="estimate", tolerance=1e-3
+    ),
+    "momentum": lambda: a.adaptive_filter(MODEL, T, Z, weight=WEIGHT, momentum=0.1),
+    "momentum=0.2": lambda: a.adaptive_smoother(MODEL, T, Z, step=0.5, momentum=0.2),
+    "step=0.5": lambda: a.adaptive_filter(MODEL, T, Z, anchor="estimate", step=0.5),
+    "iterations=3 and step": lambda: a.adaptive_smoother(
+        MODEL, T, Z, anchor="estimate", iterations=3, step=0.5, inverse_temperature=2.0
     ),
     "max_inverse_temperature": lambda: theory.tune(
         MODEL, T, free=("gamma",), max_inverse_temperature=4.0
@@ -48,6 +56,13 @@ def test_options_that_would_change_nothing_are_refused(name: str) -> None:
 
 def test_the_same_options_count_where_they_do_something() -> None:
     assert HIDE(kinds=["random", "forecast"], horizon=3, share=0.3).frame.shape[0] == 2
+    still = {"weight": WEIGHT, "anchor": "estimate", "step": 0.5, "iterations": 2}
+    slow, pushed = (a.adaptive_filter(MODEL, T, Z, momentum=g, **still).mean for g in (0, 0.2))
+    start = a.adaptive_filter(MODEL, T, Z).mean
+    first = a.adaptive_filter(MODEL, T, Z, **{**still, "iterations": 1}).mean
+    np.testing.assert_allclose(pushed - slow, 0.2 * (first - start), atol=1e-12)
+    halfway = a.adaptive_filter(MODEL, T, Z, step=0.5).mean  # from the observation
+    np.testing.assert_allclose(halfway, (Z + start) / 2, atol=1e-12)
     plain = ATTEND(causal=False).output
     assert not np.allclose(ATTEND(causal=False, backward="symmetric").output, plain)
     free = {"weight": WEIGHT, "anchor": "estimate"}

@@ -48,7 +48,7 @@ def refuse_other_labels(index: Any, times: Any, name: str) -> None:
     """
     import pandas as pd
 
-    index, beside = pd.Index(index), pd.Index(times)
+    index, beside = _time_level(index), pd.Index(times)
     own, wanted = _instants(index), _instants(beside)
     kinds = own.dtype.kind + wanted.dtype.kind
     alike = kinds in ("MM", "mm") or kinds.strip("iuf") == ""
@@ -62,6 +62,15 @@ def refuse_other_labels(index: Any, times: Any, name: str) -> None:
         raise ValueError(f"{said}; pass {name}.to_numpy() to take it row by row")
     if (own != np.arange(len(own))).any():
         warnings.warn(f"{said}, and is taken row by row, as {name}.to_numpy() is", stacklevel=5)
+
+
+def _time_level(index: Any) -> Any:
+    """Of labels of several levels, that which is the time by its kind or name, else the last."""
+    if index.nlevels == 1:
+        return index
+    levels = {str(name or k): index.get_level_values(k) for k, name in enumerate(index.names)}
+    place = time_column({name: _instants(level[:1]).dtype.kind for name, level in levels.items()})
+    return index.get_level_values(-1).rename(None) if place is None else [*levels.values()][place]
 
 
 def same_times(own: NDArray[Any], wanted: NDArray[Any]) -> bool:
@@ -96,8 +105,10 @@ def inputs_beside(inputs: Any, t: Any, z: Any) -> Any:
         refuse_other_times(inputs, t, z, "inputs")
         return inputs
     own, wanted = inputs.index, data.index
-    if own.equals(wanted) or type(own).__name__ == "RangeIndex" or wanted.nlevels > 1:
+    if own.equals(wanted) or type(own).__name__ == "RangeIndex":
         return inputs
+    if wanted.nlevels > 1:  # paths with common times
+        wanted = _time_level(wanted).unique()
     if own.is_unique and wanted.is_unique and set(own) == set(wanted):
         return inputs.reindex(wanted)
     raise ValueError(

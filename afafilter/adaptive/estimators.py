@@ -74,7 +74,7 @@ def adaptive_filter(
     t : array_like, shape (T,)
         Non-decreasing times.
     z : array_like, shape (..., T, p), optional
-        Observations, NaN = missing component, leading axes = paths.
+        Observations, NaN = missing component, booleans 0 and 1, leading axes = paths.
     weight : Weight or str, optional
         Robust weight w(d2, dim) of the squared Mahalanobis distance between a pulled
         observation and the query's anchor; None = plain.

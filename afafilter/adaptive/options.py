@@ -71,14 +71,22 @@ class Options:
             raise ValueError(f"correlation='exact' has no method {self.method!r}; use 'auto'")
 
     def require_use(self) -> None:
-        """ValueError where what is asked for would change nothing: anchors of plain weights."""
-        if self.rests:
+        """ValueError where what is asked for would change nothing: anchors that nothing moves."""
+        still = self.anchor == "estimate"  # of plain weights: the plain estimate from the start
+        if self.rests or (still and self.weight is None):
             given = {
-                "anchor": (self.anchor, "observation"),
+                "anchor": (self.anchor, "observation" if self.rests else self.anchor),
                 "iterations": (self.iterations, 1),
+                "step": (self.step, 1.0),
+                "momentum": (self.momentum, 0.0),
                 "tolerance": (self.tolerance, 1e-10),
             }
             refuse_idle(self.weight, given)
+        if self.momentum and self.iterations == 1:
+            raise ValueError(
+                f"momentum={self.momentum:g} would change nothing with iterations=1: it counts "
+                "from the second round on; give iterations=50, for instance"
+            )
 
     @property
     def exact(self) -> bool:

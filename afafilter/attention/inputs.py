@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, choice, is_complete, real_array, times
+from afafilter._base.labels import refuse_other_times
 from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
 from afafilter.models.structured_noise import StructuredNoise
@@ -79,6 +80,8 @@ def prepare(
 ) -> Inputs:
     grid = times(t)
     queries = asked_times(t_query, grid, "t_query")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        refuse_other_times(x, t if name != "q" or t_query is None else t_query, x, name)
     if not plain and (q is None or k is None):
         raise ValueError(
             "q and k must be given with a robust weight; only weight=None can do without"

@@ -69,7 +69,7 @@ def kalman_filter(
         Times, non-decreasing; equal stamps are processed in order. A `DiscreteModel` may leave
         it out, `kalman_filter(model, z)`, or give it as labels.
     z : array_like, shape (..., T, p), optional
-        Observations, NaN = missing component; leading axes are paths.
+        Observations, NaN = missing component, booleans 0 and 1; leading axes are paths.
     obs_cov : array_like, shape (T, p, p), optional
         Noise covariance of each observation instead of the model's R.
     query_times : array_like, shape (Tq,), optional

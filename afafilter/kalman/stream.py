@@ -106,7 +106,7 @@ class KalmanStream:
         t : float
             Time, not before the last one.
         z : array_like, shape (p,)
-            Observation, or a number for p = 1; NaN = missing component.
+            Observation, or a number for p = 1; NaN = missing component, booleans 0 and 1.
         obs_cov : array_like, shape (p, p), optional
             Noise covariance of this observation instead of the model's R.
 

@@ -159,7 +159,7 @@ def fit_each(
         Times, common to all series; what a series does not have is NaN. None for a
         `DiscreteModel`.
     z : array_like, shape (S, T, p) or (S, T) where p = 1
-        Observations, NaN = missing.
+        Observations, NaN = missing, booleans 0 and 1.
     labels : sequence, optional
         S names of the series, for the table.
     max_iter, tolerance

@@ -42,7 +42,8 @@ def loglik(
     t : array_like, shape (T,), optional
         Non-decreasing times; None for a `DiscreteModel`.
     z : array_like, shape (..., T, p), optional
-        Observations, NaN = missing; leading axes are independent paths, which add up.
+        Observations, NaN = missing, booleans 0 and 1; leading axes are independent paths, which
+        add up.
     params : mapping, optional
         Name -> value of the free parameters of a family (others: its `start`).
     obs_cov : array_like, shape (T, p, p), optional

@@ -192,6 +192,58 @@ def test_truths_and_inputs_labelled_by_other_times_are_refused() -> None:
         a.fit("brownian + noise", T, Z, inputs=shown)
 
 
+def test_levels_of_labels_are_compared_with_the_times(recwarn) -> None:
+    wanted = a.kalman_filter(MODEL, T, Z).loglik
+    names = ["x"] * N
+    right = {
+        "last": pd.MultiIndex.from_arrays([names, T]),
+        "first": pd.MultiIndex.from_arrays([T, names], names=["t", None]),
+        "numbered": pd.MultiIndex.from_arrays([names, range(N)]),
+        "dates": pd.MultiIndex.from_arrays([DAYS, range(N)]),
+    }
+    for index in right.values():
+        assert a.kalman_filter(MODEL, T, pd.Series(Z, index=index)).loglik == wanted
+    assert not recwarn.list
+    later = {
+        "last": (T, pd.MultiIndex.from_arrays([names, T + 5])),
+        "first": (T, pd.MultiIndex.from_arrays([T + 5, names], names=["t", None])),
+        "dates": (DAYS, pd.MultiIndex.from_arrays([DAYS + pd.Timedelta("1D"), range(N)])),
+    }
+    for t, index in later.values():
+        for use in (a.kalman_filter, a.adaptive_filter, a.loglik):
+            with pytest.raises(ValueError, match="z is labelled by other times than the data"):
+                use(MODEL, t, pd.Series(Z, index=index))
+    station = pd.Series(Z, index=pd.MultiIndex.from_arrays([names, range(7, 7 + N)]))
+    with pytest.warns(UserWarning, match="labelled by other times.*taken row by row"):
+        assert a.kalman_filter(MODEL, T, station).loglik == wanted
+
+
+def test_inputs_beside_paths_go_by_their_common_times() -> None:
+    paths = pd.MultiIndex.from_product([["a", "b"], T], names=["path", "t"])
+    frame = pd.DataFrame({"z": np.r_[Z, Z[::-1]]}, index=paths)
+    u = pd.Series(np.sin(T), index=T)
+    fitted = (a.fit("brownian + noise", frame, inputs=x) for x in (u.to_numpy(), u, u[::-1]))
+    plain, own, turned = (found.params for found in fitted)
+    assert own == plain and turned == plain
+    with pytest.raises(ValueError, match="inputs must have the index of the data"):
+        a.fit("brownian + noise", frame, inputs=pd.Series(np.sin(T), index=T + 0.5))
+
+
+def test_rows_of_attention_labelled_by_other_times_are_refused() -> None:
+    rows = np.stack([Z, Z[::-1]], axis=-1)
+    law = {"decay": 0.1, "process_var": 0.3, "key_var": 0.5}
+    for attend in (a.isotropic_attention, a.tensor_attention):
+        wanted = attend(rows, rows, rows, T, **law).output
+        own, other = (pd.DataFrame(rows, index=x) for x in (T, T + 5))
+        assert (attend(own, own, own, T, **law).output == wanted).all()
+        for k, name in enumerate("qkv"):
+            given = [other if i == k else rows for i in range(3)]
+            with pytest.raises(ValueError, match=f"{name} is labelled by other times"):
+                attend(*given, T, **law)
+        asked = attend(rows, rows, rows, T, t_query=T + 5, **law).output
+        assert (attend(other, rows, own, T, t_query=T + 5, **law).output == asked).all()
+
+
 @pytest.mark.parametrize("kind", ["polars", "pyarrow", "pandas"])
 def test_inputs_of_any_library_keep_their_names(kind) -> None:
     arrow = pytest.importorskip("pyarrow")

@@ -66,6 +66,8 @@ class MatrixParameters(Parametrisation):
             raise ValueError("stable=True is for LinearSDE")
         self.base: Any = System.of(model) if continuous else DiscreteSystem.of(model)  # type: ignore[arg-type]
         masks = dict(free) if isinstance(free, Mapping) else dict.fromkeys(free)
+        if stable is not None and continuous and "A" not in masks:
+            raise ValueError(f"stable={stable} would change nothing where A is not free")
         if stable is None:
             stable = continuous and self.base.prior == "stationary" and masks.get("A", 0) is None
         allowed = [*(SDE_FIELDS if continuous else DISCRETE_FIELDS), "prior mean", "prior cov"]
