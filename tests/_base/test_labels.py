@@ -224,7 +224,7 @@ def test_inputs_beside_paths_go_by_their_common_times() -> None:
     u = pd.Series(np.sin(T), index=T)
     fitted = (a.fit("brownian + noise", frame, inputs=x) for x in (u.to_numpy(), u, u[::-1]))
     plain, own, turned = (found.params for found in fitted)
-    assert own == plain and turned == plain
+    assert own == turned == plain
     with pytest.raises(ValueError, match="inputs must have the index of the data"):
         a.fit("brownian + noise", frame, inputs=pd.Series(np.sin(T), index=T + 0.5))
 
