@@ -13,7 +13,7 @@ from afafilter._base.unknown import OpenLaw
 from afafilter.kalman.inputs import Inputs, Model
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
-from afafilter.models.nudged import LOST, SEEDS, moves, nats, nudged
+from afafilter.models.nudged import LOST, SEEDS, Nudged, moves, nats, nudged
 
 PATHS = 16
 """Paths that are answered again: those with the largest numbers."""
@@ -32,6 +32,17 @@ class Found(NamedTuple):
     info: dict[str, Any]
 
 
+class Answers(NamedTuple):
+    """Means (n, k, d) and innovations (n, T, p) of paths, their covariances, one for all or each,
+    and loglik (n,)."""
+
+    mean: Array
+    cov: Array
+    innovation: Array
+    innovation_cov: Array
+    loglik: Array
+
+
 def warn_of_lost_digits(
     model: Model, given: Inputs, found: Found, solve: Callable[[Model, Inputs], Found]
 ) -> None:
@@ -46,11 +57,10 @@ def warn_of_lost_digits(
         return
     z = given.paths
     paths = np.argsort(np.nan_to_num(np.abs(z)).max(axis=(1, 2)), kind="stable")[-PATHS:]
-    here, z = _laws(found, paths), z[paths]
-    misfit = _misfit(*here[1])
+    here, z = _answers(found, paths), z[paths]
     # a sensor without noise leaves a state no variance but rounding
     exact = (np.einsum("caa->ca", found.line.chain.R) == 0).any()
-    sizes = _sizes(here[0][0]) if exact else None
+    sizes = _sizes(here.mean) if exact else None
     moved = 0.0
     for seed in SEEDS:
         other = nudged(model, model.R if given.R is None else given.R, seed, alike=True)
@@ -60,24 +70,38 @@ def warn_of_lost_digits(
         except ValueError:  # no likelihood, no stationary law
             moved = np.inf
             break
-        state, shown = _laws(again, np.arange(len(z)))
-        value, more = found.run.loglik[paths].sum(axis=1), again.run.loglik.sum(axis=1)
-        apart = (
-            moves(*here[0], other.told(*state), misfit[:, None], sizes),
-            moves(*here[1], shown, misfit[:, None], np.nan_to_num(np.abs(z))),
-            nats(value, more, float(other.unit[0]), misfit),
-        )
-        moved = max(moved, *(float(move.max(initial=0.0)) for move in apart))
+        there = _answers(again, np.arange(len(z)))
+        moved = max(moved, apart(here, there, other, z, sizes))
     if moved > LOST:
         warn_of_move(moved, "", "a shorter record", 6)
 
 
-def _laws(found: Found, paths: Index) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Mean and covariance of states and of innovations of some paths, covariances shared or not."""
+def apart(
+    here: Answers, there: Answers, other: Nudged[Any], z: Array, sizes: Array | None
+) -> float:
+    """By how many standard deviations, or nats, the answers of a nudged model move.
+
+    z (n, T, p): the data; sizes (n, k, d): what means are differences of, by default themselves.
+    """
+    misfit = _misfit(here.innovation, here.innovation_cov)
+    state, seen = (here.mean, here.cov), (here.innovation, here.innovation_cov)
+    shown = there.innovation, there.innovation_cov
+    size = np.nan_to_num(np.abs(z))
+    moved = (
+        moves(*state, other.told(there.mean, there.cov), misfit[:, None], sizes),
+        moves(*seen, shown, misfit[:, None], size),
+        nats(here.loglik, there.loglik, float(other.unit[0]), misfit),
+    )
+    return max(float(move.max(initial=0.0)) for move in moved)
+
+
+def _answers(found: Found, paths: Index) -> Answers:
+    """Those about some paths, covariances shared or not."""
     run, which = found.run, found.run.group[paths]
     if len(run.innovation_cov) == 1:
         which = which[:1]
-    return (found.mean[paths], found.cov[which]), (run.innovation[paths], run.innovation_cov[which])
+    shown = run.innovation[paths], run.innovation_cov[which]
+    return Answers(found.mean[paths], found.cov[which], *shown, run.loglik[paths].sum(axis=1))
 
 
 def _sizes(mean: Array) -> Array:

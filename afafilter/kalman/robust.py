@@ -16,9 +16,11 @@ from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import raise_singular
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.queries import at_observations
+from afafilter.kalman.recursions import Paths
 from afafilter.kalman.run import run
 from afafilter.kalman.timeline import Timeline, initial_root
-from afafilter.models.priors import InitialLaw
+from afafilter.models.priors import InitialLaw, Prior
+from afafilter.models.sde import LinearSDE
 
 CONVERGED = 1e-9
 """Largest change of a weight that counts as converged."""
@@ -160,3 +162,16 @@ def _weights(
         d2 = d2 + np.trace(np.linalg.solve(matrix, known), axis1=-2, axis2=-1)
     count = usable.sum(axis=-1)
     return np.where(count > 0, how.weight(d2, np.maximum(count, 1)), 1.0)
+
+
+def begin_paths(model: LinearSDE, t: float, R: Array) -> Paths:
+    """The prior at t.
+
+    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
+    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
+    definite.
+    """
+    law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
+    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
+        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
+    return start_paths(law, 1)

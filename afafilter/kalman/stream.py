@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, is_definite, observation_covariances, real_array, stamp
-from afafilter._base.doubts import LOST, Doubts
+from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
@@ -23,10 +23,12 @@ from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import add_delta, raise_singular
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.recursions import Paths
-from afafilter.kalman.robust import reweight, start_paths
+from afafilter.kalman.robust import begin_paths, reweight
+from afafilter.kalman.twins import Twin, step_moves, twins
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
+from afafilter.models.nudged import LOST
 from afafilter.models.priors import Prior, prior_time
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
@@ -35,6 +37,8 @@ from afafilter.weights import Weight
 
 REMEMBERED = 256
 """Lengths of steps whose transitions are kept."""
+ACCOMPANIED = 256
+"""Observations of a flat start that are taken again with other last digits."""
 
 
 class KalmanStream:
@@ -90,8 +94,10 @@ class KalmanStream:
         self._sizes = model.component_sizes
         self._norm = float(np.abs(model.A).sum(axis=0).max())
         self._node: float | None = None
-        self._state = _begin(model, 0.0, self._noise)
+        self._state = begin_paths(model, 0.0, self._noise)
         self._source = Source(model.C, model.offset, model.R)
+        self._looked, self._fed = MAGNIFIED, 0
+        self._beside: list[Twin] | None = [] if self._state.rank[0] >= 0 else None
 
     def __repr__(self) -> str:
         now = "nothing seen" if self.t is None else f"t {self.t:g}, loglik {self.loglik:.6g}"
@@ -129,8 +135,17 @@ class KalmanStream:
             given = real_array(obs_cov, "obs_cov", allow_nan=True, booleans=False)[None]
             R = observation_covariances(given, 1, row.shape[2], self._noise[0], row[0]).copy()
         node = now - self.model.delay
-        if self._node is not None and self._robust.weight is None and self._state.rank[0] < 0:
-            return self._step(now, node, row, R)
+        before, begin = self._state, self._node
+        if begin is not None and self._robust.weight is None and before.rank[0] < 0:
+            found = self._step(now, node, row, R)
+        else:
+            found = self._open_step(now, node, row, R)
+        if self._beside is not None or self._doubts[2] > self._looked:
+            self._look(found, before, begin, row, R)
+        return found
+
+    def _open_step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
+        """`update` where directions may be open and observations be weighed."""
         state = _copied(self._state)
         state, chain = self._carried(state, node, R)
         p = row.shape[2]
@@ -150,7 +165,6 @@ class KalmanStream:
             chain, 0, row, used, scale, self._sizes, state, loglik, self._doubts
         ):
             raise_singular(chain, 0)
-        self._warn()
         self._state, self._node, self.t = state, node, now
         self.loglik += float(loglik[0])
         shown = S + R * scale
@@ -175,7 +189,7 @@ class KalmanStream:
             info,
             None,
             laws,
-            self._source if obs_cov is None else replace(self._source, R=R[0]),
+            self._source if R is self._noise else replace(self._source, R=R[0]),
         )
 
     def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
@@ -201,8 +215,6 @@ class KalmanStream:
             S[0],
             self._doubts[2:],
         )
-        if self._doubts[2] > LOST:
-            self._warn()
         if isnan(loglik):
             raise_singular(self._chain(dt, R), 0)
         self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now
@@ -222,9 +234,34 @@ class KalmanStream:
             source=self._source if R is self._noise else replace(self._source, R=R[0]),
         )
 
-    def _warn(self) -> None:
-        """Say once where rounding shows."""
-        self._said = self._said or Doubts(*self._doubts.tolist()).warn(4)
+    def _look(
+        self, found: Estimate, before: Paths, begin: float | None, row: Array, R: Array
+    ) -> None:
+        """Say once where rounding shows in what a step from `before`, at `begin`, found."""
+        doubts = Doubts(*self._doubts.tolist())
+        self._looked = max(self._looked, 4.0 * doubts.lost)
+        self._said = self._said or doubts.warn(4)
+        flat = before.rank[0] >= 0
+        if self._said or (flat and not self._beside and begin is not None):
+            self._beside = None
+            return
+
+        def start(model: LinearSDE, unit: float) -> KalmanStream:
+            stream = KalmanStream(model, **self._robust._asdict())
+            stream._said, stream._node = True, begin
+            if begin is not None:
+                stream._state = before._replace(L=before.L * unit, m=before.m * unit)
+            return stream
+
+        beside = self._beside or twins(self.model, start)
+        noise = None if R is self._noise else R[0]
+        moved = step_moves(found, before.m, beside, row[0, 0], noise, 0 in np.diagonal(R[0]))
+        if moved > LOST:
+            self._said = True
+            warn_of_move(moved, "", "a shorter record", 4)
+        self._fed += 1
+        accompanied = flat and self._state.rank[0] >= 0 and self._fed < ACCOMPANIED
+        self._beside = beside if accompanied else None
 
     def predict(self, t: float) -> Estimate:
         """The state at a time t >= the last one, from the observations so far.
@@ -280,6 +317,8 @@ class KalmanStream:
         stream.loglik = float(found["loglik"])
         parts: Any = (found[name] for name in Paths._fields)
         stream._state = Paths(*parts)
+        if stream._node is not None:
+            stream._beside = None
         return stream
 
     def _time(self, t: float) -> float:
@@ -302,7 +341,7 @@ class KalmanStream:
         if self._node is None:
             prior = self.model.prior
             begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
-            state = _begin(self.model, begin, R)
+            state = begin_paths(self.model, begin, R)
         else:
             begin = self._node
         return state, self._move(state, begin, node, R)
@@ -359,16 +398,3 @@ class KalmanStream:
 def _copied(state: Paths) -> Paths:
     parts: Any = (part.copy() for part in state)
     return Paths(*parts)
-
-
-def _begin(model: LinearSDE, t: float, R: Array) -> Paths:
-    """The prior at t.
-
-    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
-    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
-    definite.
-    """
-    law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
-    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
-        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
-    return start_paths(law, 1)

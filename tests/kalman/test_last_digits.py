@@ -11,6 +11,7 @@ from scipy.linalg import block_diag
 
 from afafilter import (
     DiscreteModel,
+    KalmanStream,
     LinearSDE,
     Prior,
     brownian,
@@ -27,6 +28,7 @@ from afafilter import (
 )
 from afafilter._base import doubts
 from afafilter._base.doubts import LostDigits
+from afafilter.kalman import stream as module
 from tests.exact_oracle import ExactGaussian
 from tests.fuzz.truth import law_apart
 
@@ -70,6 +72,38 @@ def precise(sd):
     return model, t, z
 
 
+def correlated(coupling):
+    """Sensors of which two have noise that nearly cancels, of large states that come of a third."""
+    A = np.array([[-0.0183, 0.0025, 1253.0], [-0.0023, -0.0169, 23344.0], [0.0, 0.0, -0.0099]])
+    Q = np.diag([7e6, 1.6e9, 1.1e-5])
+    A[:2, 2] *= coupling
+    Q[:2, :2] *= coupling**2
+    noise = np.array([[1e-6, -9.99e-7, 0.0], [-9.99e-7, 1e-6, 0.0], [0.0, 0.0, 1e-4]])
+    C = [[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.5, 0.0]]
+    model = LinearSDE(A, Q=Q, R=noise, C=C, drift=[-0.144, -0.0399, 0.0878])
+    return model, np.zeros(1), np.array([[-0.0075, 0.864, 1.516]])
+
+
+def small_and_flat(scale):
+    """A sensor without noise, a law of sd 1e-7 scale, and a flat direction, in fast oscillation."""
+    A = [[63.12770059112959, 74.15509604927561], [-291.02731414348705, -82.32770059112958]]
+    sd = scale * np.array([2.577e-7, 1.227e-7])
+    flat = np.array([[-0.429950452733878], [0.9028524841821801]])
+    prior = Prior([-5.15e-6, -2.45e-6], np.outer(sd, sd), None, flat)
+    Q = np.outer([-1.2356e-8, 9.1699e-8], [-1.2356e-8, 9.1699e-8])
+    C, delay = [[6250.0, 12500.0]], 0.00390625
+    model = LinearSDE(A, Q=Q, R=[[0.0]], C=C, delay=delay, prior=prior)
+    return model, np.zeros(1), np.array([[191.0120340759853]])
+
+
+def streamed(model, t, z):
+    """The estimates of a stream as those of a filter."""
+    stream = KalmanStream(model)
+    found = [stream.update(t[k], z[k]) for k in range(len(t))]
+    mean, cov = (np.concatenate([getattr(x, name) for x in found]) for name in ("mean", "cov"))
+    return replace(found[-1], t=t, mean=mean, cov=cov)
+
+
 def looked_at(monkeypatch):
     """Take every answer again."""
     for name in ("UNSURE", "HIDES", "MAGNIFIED"):
@@ -91,6 +125,7 @@ def test_ordinary_models_do_not_move(monkeypatch, name, grid, prior):
     rts_smoother(model, t, z, weight="huber")
     loglik(model, t, z, gradient=True)
     forecast(model, t, z, horizon_times=[t[-1] + 3.0])
+    streamed(model, t, z[1])
 
 
 def test_ordinary_steps_do_not_move(monkeypatch):
@@ -126,11 +161,28 @@ def test_a_gap_that_leaves_a_gradient_few_digits_is_said(gap, lost, prior):
         assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-7)
 
 
-@pytest.mark.parametrize("run", [kalman_filter, rts_smoother])
+@pytest.mark.parametrize("run", [kalman_filter, rts_smoother, streamed])
 @pytest.mark.parametrize("sd", [1e-1, 1e-4, 1e-6, 1e-7])
 def test_right_or_said(run, sd):
+    """An ordinary sensor is not said."""
+    assert_right_or_said(run, precise(sd), quiet=sd == 1e-1)
+
+
+@pytest.mark.parametrize("run", [kalman_filter, streamed])
+@pytest.mark.parametrize("coupling", [1e-4, 0.1, 1.0, 3.0])
+def test_right_or_said_of_correlated_noise(run, coupling):
+    assert_right_or_said(run, correlated(coupling), quiet=coupling == 1e-4)
+
+
+@pytest.mark.parametrize("run", [kalman_filter, streamed])
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e6])
+def test_right_or_said_of_a_flat_start_without_noise(run, scale):
+    assert_right_or_said(run, small_and_flat(scale), quiet=scale == 1e6)
+
+
+def assert_right_or_said(run, case, quiet=False):
     """By the exact law in ball arithmetic: off by 1e-6 of a standard deviation, or a warning."""
-    model, t, z = precise(sd)
+    model, t, z = case
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = run(model, t, z)
@@ -138,11 +190,32 @@ def test_right_or_said(run, sd):
     off = max(
         law_apart(
             (found.mean[k], found.cov[k]),
-            exact.law(at, k + 1 if run is kalman_filter else None),
+            exact.law(at, len(t) if run is rts_smoother else k + 1),
             exact.stretch(),
         )
         for k, at in enumerate(t)
     )
     assert off <= 1e-6 or any(w.category is LostDigits for w in caught)
-    if sd == 1e-1:
-        assert not caught
+    assert not (quiet and caught)
+
+
+def test_a_stream_looks_where_it_may_go_wrong():
+    """One warning at most, and none where the precise sensor is silent."""
+    model, t, z = precise(1e-6)
+    for seen, times in ((True, 1), (False, 0)):
+        data = z if seen else np.where(np.arange(2) == 0, np.nan, z)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            streamed(model, t, data)
+        assert [w.category for w in caught] == [LostDigits] * times
+
+
+def test_a_flat_start_that_stays_open_is_accompanied_for_a_while(monkeypatch):
+    """Two levels of which only the sum is seen."""
+    monkeypatch.setattr(module, "ACCOMPANIED", 5)
+    model = LinearSDE(np.zeros((2, 2)), Q=np.eye(2), R=[[1.0]], C=[[1.0, 1.0]], prior="diffuse")
+    stream = KalmanStream(model)
+    for k in range(5):
+        assert stream._beside is not None
+        stream.update(float(k), 1.0 + k)
+    assert stream._beside is None
