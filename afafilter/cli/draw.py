@@ -48,7 +48,8 @@ def draw_series(path: Path, seen: Estimate, noise: Array, series: Series, force:
 
     p, t = len(series.columns), series.t
     past = seen.t > t[-1]
-    ahead = Estimate(seen.t[past], seen.mean[past], seen.cov[past] + noise.reshape(-1, p, p)[-1])
+    cov = seen.cov[..., past, :, :] + noise.reshape(-1, p, p)[-1]
+    ahead = Estimate(seen.t[past], seen.mean[..., past, :], cov)
     held = "band: 95 % of the signal" + ("\nahead, wider: of measurements" if past.any() else "")
     stamps = series.stamps
     if stamps is not None and stamps.dated:

@@ -362,8 +362,10 @@ def stationary_covariance(A: Array, Q: Array) -> Array:
 
     Like `transition`, and unlike a Schur solver, semidefinite by construction where Q is, and
     accurate for each block of a block-diagonal model. Where no mode is much slower than others,
-    the sum over steps of 1/||A|| each is as exact.
+    the sum over steps of 1/||A|| each is as exact. Of one state it is Q / (-2 A).
     """
+    if len(A) == 1:
+        return np.asarray(Q / (-2.0 * A))
     slowest, flow = -float(np.linalg.eigvals(A).real.max()), Discretiser(A, Q, np.zeros(len(A)))
     if flow.norm <= _SUMMED * slowest:
         return flow.summed()

@@ -206,6 +206,9 @@ def test_labels_of_paths_are_kept(run: Run) -> None:
     assert frame.loc[frame["s"] == "a south", "x0"].iloc[0] == pytest.approx(5.0)
     assert "path" not in frame
     assert "s = north, the first of 2" in Path("e.svg").read_text()
+    run("estimate", "d.csv", "--model", DATA / "nile.toml", "--by", "s", "-o", "f.csv",
+        "--figure", "f.svg", "--forecast", 2)  # fmt: skip
+    assert "wider: of measurements" in Path("f.svg").read_text()
 
 
 def test_figures_follow_the_estimate_into_gaps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
