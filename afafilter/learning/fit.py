@@ -123,7 +123,8 @@ def fit(
     Warns
     -----
     FitWarning
-        Not converged, or parameters that the data do not determine.
+        Not converged, parameters that the data do not determine, data far off the mean of a
+        stationary model: a constant is missing.
 
     Notes
     -----

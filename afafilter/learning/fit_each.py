@@ -181,7 +181,7 @@ def fit_each(
     Warns
     -----
     FitWarning
-        Once: how many did not converge, or leave parameters open.
+        Once: how many did not converge, leave parameters open or lack a constant.
 
     Notes
     -----
@@ -239,6 +239,7 @@ def _warn(fits: Sequence[FitResult], errors: dict[int, str]) -> None:
     lost = sum(not one.converged for one in fits)
     vague = sum(one.converged and bool(one.unidentified) for one in fits)
     counts = {"did not converge": lost, "leave parameters open": vague}
+    counts["lack a constant"] = sum(bool(one.off_level) for one in fits)
     counts["were not fitted"] = len(errors)
     said = [f"{number} {what}" for what, number in counts.items() if number]
     if said:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FAR = 10.0
+"""From so many of their spreads between data and the mean of a stationary model a fit says so."""
+
+
 @dataclass(frozen=True, repr=False)
 class FitResult(ShownAsText):
     """A fitted model and how sure it is.
@@ -119,11 +123,28 @@ class FitResult(ShownAsText):
     @property
     def trouble(self) -> str:
         """What a `FitWarning` says of the fit; "" if there is nothing to say."""
-        if not self.converged:
-            return f"the fit did not converge: {self.message}"
-        if self.unidentified:
-            return "the data do not determine: " + "; ".join(self.unidentified)
-        return ""
+        said = [] if self.converged else [f"the fit did not converge: {self.message}"]
+        if self.unidentified and self.converged:
+            said.append("the data do not determine: " + "; ".join(self.unidentified))
+        return "; ".join([*said, *([self.off_level] if self.off_level else [])])
+
+    @cached_property
+    def off_level(self) -> str:
+        """That data lie far from the mean of a stationary model, for their own spread; else ""."""
+        model, z = self.model, self.problem.z.reshape(-1, self.problem.z.shape[-1])
+        if not isinstance(model, LinearSDE) or model.prior != "stationary" or model.forcing:
+            return ""
+        level = model.C @ model.initial_law(0.0).mean + model.offset
+        seen = np.ma.masked_invalid(z)
+        mean, spread = (x.filled(np.nan) for x in (seen.mean(axis=0), seen.std(axis=0)))
+        far = np.nan_to_num(np.abs(mean - level) / spread)
+        c = int(np.argmax(far))
+        if far[c] <= FAR:
+            return ""
+        return (
+            f"the mean of z, {mean[c]:.6g}, lies {far[c]:.2g} times the spread of z from the "
+            f"model's, {level[c]:.6g}: add a constant (a family's '+ constant', a model's offset)"
+        )
 
     def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Wald intervals; those of positive parameters are symmetric in the logarithm."""

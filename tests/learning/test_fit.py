@@ -16,6 +16,7 @@ from afafilter import (
     LinearSDE,
     Prior,
     fit,
+    fit_each,
     held_out_score,
     kalman_filter,
     likelihood_ratio,
@@ -585,3 +586,43 @@ def test_standard_errors_of_a_variance_close_to_zero(seed):
     H = (4 * curvature(0.05) - curvature(0.1)) / 3
     wanted = np.sqrt(np.diag(np.linalg.inv(H)))
     np.testing.assert_allclose(list(found.std_errors.values()), wanted, rtol=4e-3)
+
+
+WAVE = np.sin(np.arange(80.0)) + np.random.default_rng(3).normal(size=80)
+ZERO_MEAN = ["ornstein_uhlenbeck", "matern", "cycle", "oscillator"]
+
+
+@pytest.mark.parametrize("word", ZERO_MEAN)
+def test_a_constant_that_is_missing_is_told_of(word: str, recwarn) -> None:
+    t, off = np.arange(80.0), 1e6 + WAVE
+    lost = fit(f"{word} + noise", t, off, max_iter=15)
+    assert not lost.converged
+    assert f"lies {off.mean() / off.std():.2g} times the spread of z from the model's, 0: add" in (
+        str(recwarn.pop(FitWarning).message)
+    )
+    both = fit_each(f"{word} + noise", t, np.stack([off, WAVE]), max_iter=250)
+    assert "1 lack a constant" in str(recwarn.pop(FitWarning).message)
+    assert ["add a constant" in text for text in both.to_pandas()["message"]] == [True, False]
+
+
+@pytest.mark.filterwarnings("ignore::afafilter.FitWarning")
+@pytest.mark.parametrize("word", ZERO_MEAN)
+def test_no_constant_is_missed_where_there_is_one(word: str) -> None:
+    t, off = np.arange(80.0), 1e6 + WAVE
+    assert not fit(f"{word} + noise + constant", t, off, max_iter=15).off_level
+    assert not fit(f"brownian + {word} + noise", t, off, max_iter=3).off_level
+    paths = np.stack([WAVE + 50, WAVE - 50])  # zero mean, each path far from it
+    assert not fit(f"{word} + noise", t, paths[..., None], max_iter=3).off_level
+
+
+def test_a_model_far_off_its_level_is_told_of() -> None:
+    t, z = np.arange(80.0), np.stack([WAVE, 70.0 + WAVE], axis=-1)
+    z[3] = z[7:, 0] = np.nan
+    model = LinearSDE(A=-np.eye(2), Q=np.eye(2), R=np.eye(2), prior="stationary")
+    with pytest.warns(FitWarning, match=r"add a constant .*, a model's offset"):
+        found = fit(model, t, z, free=["Q"], max_iter=5)
+    seen = z[~np.isnan(z[:, 1]), 1]
+    assert f"mean of z, {seen.mean():.6g}, lies {seen.mean() / seen.std():.2g} times" in (
+        found.off_level
+    )
+    assert not fit(model, t, z, free=["Q", "offset"], max_iter=50).off_level
