@@ -241,7 +241,7 @@ def sde_chain(
         flat.shape[1] > 0 and norm > SAFE_NORM and _fastest_decay(A) * data.longest > SAFE_NORM
     )
     root = None
-    if core_suffices(A, data.longest) and not decayed:
+    if core_suffices(A, Q, data.longest) and not decayed:
         F, b, V = transitions(A, Q, u, data.steps)
     else:
         flow = discretiser.Discretiser(A, Q, u)

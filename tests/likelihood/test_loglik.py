@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afafilter import DiscreteModel, LinearSDE, Prior
+from afafilter import DiscreteModel, LinearSDE, Prior, loglik
 from afafilter.likelihood.chain import (
     DiscreteSystem,
     PriorArrays,
@@ -21,6 +21,7 @@ from afafilter.likelihood.data import prepare, steps_of
 from afafilter.likelihood.loglik import chain_loglik, evaluate, make_chain
 from afafilter.linalg.transitions import transition_adjoint
 from tests.conftest import MODELS, draw_data, irregular_times
+from tests.exact_oracle import ExactGaussian
 from tests.likelihood.test_recursions import dense_chain_loglik
 from tests.oracles import dense_loglik, mp_transition
 
@@ -304,3 +305,24 @@ def test_wrong_length_of_time_varying_arrays() -> None:
     model = DiscreteModel(np.ones((4, 1, 1)), Q=[[1.0]], H=[[1.0]], R=[[1.0]], time_varying="F")
     with pytest.raises(ValueError, match="length 3"):
         discrete_chain(DiscreteSystem.of(model), prepare(None, np.zeros((3, 1)), 1, None))
+
+
+TURNING = np.array([[-14.4675, -17.9134], [26.535, 11.2675]])
+
+
+def fading(gap: float) -> tuple[LinearSDE, np.ndarray, np.ndarray]:
+    """An oscillation without noise, seen before and, by what is left of it, after a gap."""
+    prior = Prior([0.3, 0.1], [[0.5, 0.2], [0.2, 0.4]], 0.0)
+    noise = np.diag([1.0, 0.0])
+    C = [[0.0, 1.0], [1.0, 1.0]]
+    model = LinearSDE(TURNING / 11.0, Q=np.zeros((2, 2)), R=noise, C=C, prior=prior)
+    t = np.array([0.5, gap, gap, gap + 0.1])
+    left = np.exp(-1.6 / 11.0 * gap)
+    return model, t, np.array([[0.3, np.nan], [0.1, left], [0.4, np.nan], [0.2, np.nan]])
+
+
+@pytest.mark.parametrize("gap", [30.0, 350.0, 400.0, 600.0])
+def test_a_state_without_noise_that_has_decayed_keeps_its_digits(gap: float) -> None:
+    """Exact measurements of what is e^-4 to e^-87 of the start, by ball arithmetic."""
+    model, t, z = fading(gap)
+    assert loglik(model, t, z) == pytest.approx(ExactGaussian(model, t, z).loglik(), rel=1e-10)
