@@ -218,8 +218,13 @@ def _pair(name: str, model: Any) -> tuple[Any, Any]:
     return pair
 
 
+MOST_SEEDS = 10**7
+
+
 def _seeds(seeds: Sequence[int] | int) -> tuple[int, ...]:
-    if isinstance(seeds, (int, np.integer)):
+    if isinstance(seeds, (float, int, np.integer)):
+        if seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS}, got {seeds:g}; list them")
         return tuple(range(positive_int(seeds, "seeds")))
     out = tuple(positive_int(seed, "seeds", low=0) for seed in seeds)
     if not out:

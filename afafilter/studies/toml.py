@@ -90,6 +90,8 @@ def study_arguments(path: Path, allow_import: bool = False) -> dict[str, Any]:
     content = read_toml(path)
     with place(str(path)):
         known_keys(content, TOP)
+        if not isinstance(content.get("energy", False), bool):
+            raise TypeError(f"energy must be true or false, got {content['energy']!r}")
         for name in ("models", "estimators", "scenarios"):
             if not isinstance(content.get(name), dict) or not content[name]:
                 raise ValueError(f"a study needs at least one table [{name}.<name>]")
@@ -128,6 +130,8 @@ def _varied(
             full = " ".join([name, *(f"{k}={_short(v)}" for k, v in chosen.items())])
             changed = copy.deepcopy(table)
             with place(f"[{kind}.{name}]"):
+                if full in columns:
+                    raise ValueError(f"values under vary must differ, got {full!r} twice")
                 for key, value in chosen.items():
                     _assign(changed, key.split("."), value)
             columns[full] = {key.replace(".", "_"): value for key, value in chosen.items()}
@@ -189,6 +193,8 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
     from afafilter.adaptive import estimators as adaptive
     from afafilter.adaptive import options as allowed
     from afafilter.kalman import inputs as kalman
+    from afafilter.kalman.estimators import kalman_filter, rts_smoother
+    from afafilter.weights import as_weight
 
     words: dict[str, tuple[str, ...]] = {"anchor": kalman.ANCHORS, "metric": kalman.METRICS}
     if function in (adaptive.adaptive_filter, adaptive.adaptive_smoother):
@@ -207,6 +213,12 @@ def _check_options(function: Callable[..., Estimate], options: Mapping[str, Any]
             scalar(value, key, low=0.0)
         elif key in SWITCHES and not isinstance(value, bool):
             raise TypeError(f"{key} must be true or false, got {value!r}")
+    if "method" in words:
+        weight = as_weight(options.get("weight"))
+        allowed.Options(**{"causal": True, **options, "weight": weight}).require_use()
+    elif function in (rts_smoother, kalman_filter):
+        of_weight = kalman.Reweighting._fields
+        kalman.Reweighting(**{k: v for k, v in options.items() if k in of_weight}).checked()
 
 
 def _table(value: Any) -> dict[str, Any]:
@@ -216,4 +228,5 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short

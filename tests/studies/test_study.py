@@ -712,3 +712,62 @@ def test_keys_are_hashes_of_all_that_decides_the_numbers():
     whole = [{"format": FORMAT, "version": __version__, **place, "seed": k} for k in seeds]
     texts = [json.dumps(x, sort_keys=True).encode() for x in whole]
     assert cell_keys(place, seeds) == [hashlib.sha256(x).hexdigest()[:24] for x in texts]
+
+
+STUDY = """seeds = {seeds}
+{top}
+[models.m]
+A = [[-0.5]]
+Q = [[1.0]]
+R = [[0.2]]
+{model}
+[estimators.e]
+function = "{function}"
+{options}
+[scenarios.s]
+t = {{ step = 0.1, count = 12 }}
+n_paths = 3
+"""
+
+
+def read_study(tmp_path, *, seeds="1", top="", model="", function="adaptive_filter", options=""):
+    path = tmp_path / "s.toml"
+    filled = {"top": top, "model": model, "function": function, "options": options}
+    path.write_text(STUDY.format(seeds=seeds, **filled))
+    return Study.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seeds": "1.5"}, "seeds must be a whole number, got 1.5"),
+        ({"seeds": "nan"}, "seeds must be a whole number"),
+        ({"seeds": "inf"}, "seeds must be at most"),
+        ({"seeds": "99999999999999999999"}, "seeds must be at most"),
+        ({"top": 'energy = "no"'}, "energy must be true or false, got 'no'"),
+        ({"top": "energy = 1"}, "energy must be true or false, got 1"),
+        ({"model": "vary.drift = [[0.1], [0.1]]"}, "values under vary must differ"),
+        ({"options": "momentum = 0.1\nweight = 'huber'"}, "momentum=0.1 would change nothing"),
+        ({"options": "anchor = 'estimate'"}, "anchor='estimate' would change nothing"),
+        ({"options": "step = 2.0"}, "step must be <= 1, got 2"),
+        ({"options": "weight = 4"}, "weight must be None, a word"),
+        ({"options": "correlation = 'exact'\nmethod = 'modal'"}, "has no method 'modal'"),
+        (
+            {"function": "rts_smoother", "options": "iterations = 3\nweight = 'huber'"},
+            "iterations=3 would change nothing",
+        ),
+        ({"function": "kalman_filter", "options": "metric = 'raw'"}, "metric='raw' would change"),
+    ],
+)
+def test_what_stops_every_cell_is_refused_before_the_first(tmp_path, changed, message) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        read_study(tmp_path, **changed)
+
+
+def test_values_told_apart_by_their_last_digits_are_scenarios_of_their_own(tmp_path) -> None:
+    path, values = tmp_path / "s.toml", [0.1, 0.12345678, 0.12345679]
+    filled = {"top": "", "model": "", "function": "kalman", "options": ""}
+    path.write_text(STUDY.format(seeds=1, **filled) + f"vary.missing = {values}\n")
+    study = Study.from_toml(path)
+    assert list(study.scenarios) == [f"s missing={value!r}" for value in values]
+    assert [float(one.missing) for one in study.scenarios.values()] == values
