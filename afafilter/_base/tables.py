@@ -43,11 +43,11 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
         return Stamps(checked_dates(raw, name), unit, zone, name)
     if raw.dtype.kind in "iu" and EXACT < max(abs(int(raw.min())), abs(int(raw.max()))) < 2**63:
         return Stamps(raw.astype(np.int64), "", name=name)
-    _warn_of_calendar(raw, name)
+    warn_of_calendar(raw, name)
     return None
 
 
-def _warn_of_calendar(values: NDArray[Any], name: str) -> None:
+def warn_of_calendar(values: NDArray[Any], name: str) -> None:
     """Warn where whole numbers spell calendar dates."""
     if values.dtype.kind in "iuf" and calendar_numbers(values) is not None:
         warnings.warn(
@@ -194,7 +194,7 @@ def index_stamps(index: Any, unit: str, name: Any) -> Stamps:
     values = index.to_numpy()
     if values.dtype.kind == "M":
         return _counted(values, unit, name)
-    _warn_of_calendar(values, name)
+    warn_of_calendar(values, name)
     if values.dtype.kind in "iu" and values.size and int(values.max()) < 2**63:
         return Stamps(values.astype(np.int64), name=name)
     if values.dtype.kind != "f":

@@ -13,6 +13,7 @@ from afafilter._base.checks import Array, choice, is_complete, real_array, times
 from afafilter._base.labels import refuse_other_times
 from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
+from afafilter._base.tables import warn_of_calendar
 from afafilter.models.structured_noise import StructuredNoise
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
@@ -79,6 +80,7 @@ def prepare(
     causal: bool,
 ) -> Inputs:
     grid = times(t)
+    warn_of_calendar(grid, "t")
     queries = asked_times(t_query, grid, "t_query")
     for name, x in (("q", q), ("k", k), ("v", v)):
         refuse_other_times(x, t if name != "q" or t_query is None else t_query, x, name)

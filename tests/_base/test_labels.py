@@ -229,7 +229,7 @@ def test_inputs_beside_paths_go_by_their_common_times() -> None:
         a.fit("brownian + noise", frame, inputs=pd.Series(np.sin(T), index=T + 0.5))
 
 
-def test_rows_of_attention_labelled_by_other_times_are_refused() -> None:
+def test_rows_and_times_of_attention_are_read_as_those_of_estimators() -> None:
     rows = np.stack([Z, Z[::-1]], axis=-1)
     law = {"decay": 0.1, "process_var": 0.3, "key_var": 0.5}
     for attend in (a.isotropic_attention, a.tensor_attention):
@@ -240,6 +240,8 @@ def test_rows_of_attention_labelled_by_other_times_are_refused() -> None:
             given = [other if i == k else rows for i in range(3)]
             with pytest.raises(ValueError, match=f"{name} is labelled by other times"):
                 attend(*given, T, **law)
+        with pytest.warns(UserWarning, match="t holds whole numbers that spell dates"):
+            attend(rows, rows, rows, 202401 + np.arange(N), **law)
         asked = attend(rows, rows, rows, T, t_query=T + 5, **law).output
         assert (attend(other, rows, own, T, t_query=T + 5, **law).output == asked).all()
 
