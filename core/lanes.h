@@ -59,7 +59,7 @@ constexpr const char* TRACKS = "row(paths)<all begin(paths)<N start(paths) first
 using Rows = int64_t[LANES<double>];
 
 // The n numbers x of each lane <- its row.
-AFA_INLINE void read_rows(const double* array, const Rows& at, int n, LaneVector* x) {
+AFA_INLINE void gather(const double* array, const Rows& at, int n, LaneVector* x) {
     constexpr int L = LANES<double>;
     for (int e = 0; e < n; e += L) {
         LaneVector t[L];
@@ -72,7 +72,7 @@ AFA_INLINE void read_rows(const double* array, const Rows& at, int n, LaneVector
     }
 }
 // Row at[l] <- the n numbers x of each lane l of active (bit l).
-AFA_INLINE void write_rows(const LaneVector* x, double* array, const Rows& at, int n, unsigned active) {
+AFA_INLINE void scatter(const LaneVector* x, double* array, const Rows& at, int n, unsigned active) {
     constexpr int L = LANES<double>;
     for (int e = 0; e < n; e += L) {
         LaneVector t[L];
@@ -84,25 +84,30 @@ AFA_INLINE void write_rows(const LaneVector* x, double* array, const Rows& at, i
             if (active >> l & 1u) store_some<L>(array + at[l] * n + e, t[l], n - e);
     }
 }
+// The same, compiled once for all n but the smallest, for which a call would show: N is n where that is known, else 0.
+__attribute__((noinline)) inline void gather_apart(const double* array, const Rows& at, int n, LaneVector* x) { gather(array, at, n, x); }
+__attribute__((noinline)) inline void scatter_apart(const LaneVector* x, double* array, const Rows& at, int n, unsigned active) {
+    scatter(x, array, at, n, active);
+}
+template <int N> AFA_INLINE void read_rows(const double* array, const Rows& at, int n, LaneVector* x) {
+    if constexpr (N > 0 && N <= 4) gather(array, at, N, x);
+    else gather_apart(array, at, n, x);
+}
+template <int N> AFA_INLINE void write_rows(const LaneVector* x, double* array, const Rows& at, int n, unsigned active) {
+    if constexpr (N > 0 && N <= 4) scatter(x, array, at, N, active);
+    else scatter_apart(x, array, at, n, active);
+}
 
-// A mean x (d) and its covariance X X^T, X by columns: room to write them from.
-template <int D> struct LaneLaw {
-    Scratch<LaneVector, D * D> square;
-    explicit LaneLaw(int64_t d) : square(d * d) {}
-    template <class C, class N>
-    AFA_INLINE void write(const Rows& at, unsigned active, const LaneVector* x, const C& X, double* mean, double* cov, N d_) {
-        const int d = d_;
-        each<D>(0, d, [&](int i) {
-            each<D>(0, i + 1, [&](int j) {
-                LaneVector t = {};
-                each<D>(0, d, [&](int c) { t += X.at(c, i) * X.at(c, j); });
-                square[i * d + j] = square[j * d + i] = t;
-            });
+// square (d, d) <- X X^T, X by columns.
+template <int D, class C> AFA_INLINE void outer(const C& X, LaneVector* square, int d) {
+    each<D>(0, d, [&](int i) {
+        each<D>(0, i + 1, [&](int j) {
+            LaneVector t = {};
+            each<D>(0, d, [&](int c) { t += X.at(c, i) * X.at(c, j); });
+            square[i * d + j] = square[j * d + i] = t;
         });
-        write_rows(x, mean, at, d, active);
-        write_rows(&square[0], cov, at, d * d, active);
-    }
-};
+    });
+}
 
 // Mean x and, by columns, root X of lane l -> law `which` of its two, mean (lanes, 2, d) and root (lanes, 2, d, d).
 template <class S, class C> void record(const S& x, const C& X, int l, int which, const Out<3>& mean, const Out<4>& root, int d) {
@@ -127,9 +132,9 @@ template <int D> struct LaneStep {
         for (int l = 0; l < LANES<double>; l++) same &= step[l] == chain.step[at[l]];
         if (same) return;
         for (int l = 0; l < LANES<double>; l++) step[l] = chain.step[at[l]];
-        read_rows(chain.F.data, step, d * d, &F[0]);
-        read_rows(chain.b.data, step, d, &b[0]);
-        read_rows(chain.root.data, step, d * d, &root[0]);
+        read_rows<D * D>(chain.F.data, step, d * d, &F[0]);
+        read_rows<D>(chain.b.data, step, d, &b[0]);
+        read_rows<D * D>(chain.root.data, step, d * d, &root[0]);
     }
 };
 
@@ -143,7 +148,7 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
     const LaneVector zero = {}, one = zero + 1.0;
     StateSpace<D, SMOOTH, LaneVector> space(d);
     ObservationSpace<D, P, LaneVector> observed(d, p);
-    LaneLaw<D> law(d);
+    Scratch<LaneVector, D * D> square(d * d);
     LaneStep<D> move(d);
     Rows at, obs, filled, shown;   // of each lane at work: in the chain; rows of the arrays that they fill
     auto& A = space.A;
@@ -253,10 +258,10 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
             if (!all_between(worst, 0.0, HUGE_VAL)) return k;
             const unsigned wanted = active & shows & tracks.wanted(k);
             for (int a = 0; a < p; a++) written[a] = where_positive(observed.seen[a], v[a], zero + NAN);
-            write_rows(&written[0], innovation.data, shown, p, wanted);
+            write_rows<P>(&written[0], innovation.data, shown, p, wanted);
             for (int a = 0; a < p; a++)
                 for (int b = 0; b < p; b++) written[a * p + b] = observed.cov(a, b);
-            write_rows(&written[0], S.data, shown, p * p, wanted);
+            write_rows<P * P>(&written[0], S.data, shown, p * p, wanted);
             for (int l = 0; l < paths; l++)
                 if (wanted >> l & 1u) loglik[shown[l]] = -0.5 * total[l];
         }
@@ -268,7 +273,12 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
                     node.T[c * d + i] = A(c, d + i);
                 }
             }
-        if (k == nodes - 1 || !SMOOTH) law.write(filled, active & tracks.wanted(k), &x[0], A, mean.data, cov.data, d_);
+        if (k == nodes - 1 || !SMOOTH) {
+            const unsigned wanted = active & tracks.wanted(k);
+            outer<D>(A, &square[0], d);
+            write_rows<D>(&x[0], mean.data, filled, d, wanted);
+            write_rows<D * D>(&square[0], cov.data, filled, d * d, wanted);
+        }
         for (int l = 0; l < paths; l++) {
             if (k == tracks.first[l] - 1) record(x, A, l, 0, means, roots, d);
             if (k == tracks.stop[l] - 1) record(x, A, l, 1, means, roots, d);
@@ -307,7 +317,7 @@ void smooth_lanes_of(const LaneMemory& kept, const Tracks& tracks, int64_t nodes
     Columns<D, D, LaneVector> LZ(d, d);
     Scratch<LaneVector, 2 * D> scratch(2 * d);
     Scratch<LaneVector, D> y(d), before(d), x(d);
-    LaneLaw<D> law(d);
+    Scratch<LaneVector, D * D> square(d * d);
     for (int i = 0; i < d; i++) A(i, i) += 1.0;
     for (int64_t k = nodes - 1; k >= last; k--) {
         if (k < nodes - 1) {
@@ -341,7 +351,10 @@ void smooth_lanes_of(const LaneMemory& kept, const Tracks& tracks, int64_t nodes
             });
             Rows filled;
             for (int l = 0; l < paths; l++) filled[l] = tracks.row[l] * N + tracks.begin[l] + k;
-            law.write(filled, tracks.wanted(k), &x[0], LZ, mean.data, cov.data, d_);
+            const unsigned wanted = tracks.wanted(k);
+            outer<D>(LZ, &square[0], d);
+            scatter(&x[0], mean.data, filled, d, wanted);                   // here: a call would cost a tenth
+            scatter(&square[0], cov.data, filled, d * d, wanted);
         }
         for (int l = 0; l < paths; l++) {
             if (k == tracks.first[l]) record(y, A, l, 0, means, roots, d);
