@@ -112,7 +112,11 @@ def test_robust_options_without_a_weight_are_refused(options):
     model = LinearSDE.isotropic(0.1, 1.0, process_var=0.3, obs_var=0.5)
     with pytest.raises(ValueError, match="change nothing without a robust weight"):
         adaptive_filter(model, GRID, draws(10, 2), **options)
-    adaptive_filter(model, GRID, draws(10, 2), step=0.5, **options)  # here they do
+    if options == {"anchor": "estimate"}:  # whose rounds rest at the first one
+        with pytest.raises(ValueError, match="change nothing without a robust weight"):
+            adaptive_filter(model, GRID, draws(10, 2), step=0.5, **options)
+    else:  # here they do
+        adaptive_filter(model, GRID, draws(10, 2), step=0.5, **options)
     if options.get("anchor") != "prediction":  # and here: the direction is the anchor's
         radial = RadialTangentialSDE(
             0.1, 1.0, radial_var=0.1, tangential_var=0.2, obs_radial_var=0.3, obs_tangential_var=0.4
