@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -266,7 +267,8 @@ def run_case(
                         out.status = "differs"
             except (RuntimeError, ValueError) as failure:
                 lacks = earlier is not None and str(failure).startswith(LACKS)
-                out.status, out.note = "absent" if lacks else "failed", str(failure)
+                out.status = "absent" if lacks else "failed"
+                out.note = re.sub(r" \(/[^()]*\)$", "", str(failure))  # where its checkout lies
             saved.unlink(missing_ok=True)
             if out.status == "ok":
                 workers[name] = worker
