@@ -13,7 +13,7 @@ from afafilter._base.unknown import OpenLaw
 from afafilter.kalman.inputs import Inputs, Model
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
-from afafilter.models.nudged import LOST, SEEDS, Nudged, moves, nats, nudged
+from afafilter.models.nudged import LOST, SEEDS, Nudged, largest_move, moves, nats, nudged
 
 PATHS = 16
 """Paths that are answered again: those with the largest numbers."""
@@ -61,17 +61,14 @@ def warn_of_lost_digits(
     # a sensor without noise leaves a state no variance but rounding
     exact = (np.einsum("caa->ca", found.line.chain.R) == 0).any()
     sizes = _sizes(here.mean) if exact else None
-    moved = 0.0
-    for seed in SEEDS:
-        other = nudged(model, model.R if given.R is None else given.R, seed, alike=True)
+    R = model.R if given.R is None else given.R
+    others = [nudged(model, R, seed, alike=True) for seed in SEEDS]
+
+    def answer(other: Nudged[Any]) -> Answers:
         R = None if given.R is None else other.R
-        try:
-            again = solve(other.model, given._replace(z=z, R=R))
-        except ValueError:  # no likelihood, no stationary law
-            moved = np.inf
-            break
-        there = _answers(again, np.arange(len(z)))
-        moved = max(moved, apart(here, there, other, z, sizes))
+        return _answers(solve(other.model, given._replace(z=z, R=R)), np.arange(len(z)))
+
+    moved = largest_move(others, answer, lambda other, there: apart(here, there, other, z, sizes))
     if moved > LOST:
         warn_of_move(moved, "", "a shorter record", 6)
 

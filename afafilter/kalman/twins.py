@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
 from afafilter.kalman.last_digits import Answers, apart
-from afafilter.models.nudged import SEEDS, Nudged, nudged
+from afafilter.models.nudged import SEEDS, Nudged, largest_move, nudged
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -41,15 +41,13 @@ def step_moves(
 
     before (1, d): the mean before it; exact: whether some sensor has no noise.
     """
-    here, moved = _answers(found), 0.0
+    here = _answers(found)
     sizes = np.maximum(np.abs(before), np.nan_to_num(np.abs(here.mean))) if exact else None
-    for other, stream in beside:
-        try:
-            again = stream.update(float(found.t[0]), z, obs_cov=R)
-        except ValueError:  # no likelihood, no stationary law
-            return np.inf
-        moved = max(moved, apart(here, _answers(again), other, z[None, None], sizes))
-    return moved
+    return largest_move(
+        beside,
+        lambda twin: _answers(twin.stream.update(float(found.t[0]), z, obs_cov=R)),
+        lambda twin, there: apart(here, there, twin.like, z[None, None], sizes),
+    )
 
 
 def _answers(found: Estimate) -> Answers:

@@ -11,7 +11,7 @@ from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.likelihood.data import Data
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.nudged import LOST, SEEDS, nats, nudged
+from afafilter.models.nudged import LOST, SEEDS, largest_move, nats, nudged
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
@@ -43,17 +43,15 @@ def warn_of_lost_digits(
     LostDigits
         Nats for the value; for the gradient, relative changes of the arrays.
     """
-    moved = 0.0
-    for seed in SEEDS:
-        other, unit = _nudged(system, seed)
-        try:
-            value, grad = evaluate(other)
-        except ValueError:  # no likelihood, no stationary law
-            moved = np.inf
-            break
-        moved = max(moved, float(nats(np.array(answer[0]), np.array(value), unit)))
-        if grad is not None:
-            moved = max(moved, _slopes_apart((system, answer[1]), (other, grad)))
+
+    def move(other: tuple[AnySystem, float], again: Answer) -> float:
+        moved = float(nats(np.array(answer[0]), np.array(again[0]), other[1]))
+        if again[1] is None:
+            return moved
+        return max(moved, _slopes_apart((system, answer[1]), (other[0], again[1])))
+
+    others = [_nudged(system, seed) for seed in SEEDS]
+    moved = largest_move(others, lambda other: evaluate(other[0]), move)
     if moved > LOST:
         warn_of_move(moved, "", "a shorter record", 6)
 

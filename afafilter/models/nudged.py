@@ -6,6 +6,7 @@ and Stability of Numerical Algorithms", section 26).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,8 @@ SEEDS = (1, 2)
 """Of the last digits with which answers are taken again."""
 
 AnyModel = TypeVar("AnyModel", bound=LinearSDE | DiscreteModel)
+Other = TypeVar("Other")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,19 @@ def nats(loglik: Array, other: Array, unit: float, misfit: Array | float = 1) ->
     off = other - loglik
     off = off - np.round(off / np.log(unit)) * np.log(unit)
     return np.asarray(np.abs(off) / (misfit**2 + 32 * EPS / LOST * np.abs(loglik)))
+
+
+def largest_move(
+    others: Iterable[Other],
+    answer: Callable[[Other], Answer],
+    apart: Callable[[Other, Answer], float],
+) -> float:
+    """By how much, `apart`, the answers of others move at most; inf where one has none."""
+    largest = 0.0
+    for other in others:
+        try:
+            again = answer(other)
+        except ValueError:  # no likelihood, no stationary law
+            return float("inf")
+        largest = max(largest, apart(other, again))
+    return largest

@@ -278,15 +278,21 @@ def assert_same(got, want, tol):
         np.testing.assert_allclose(a, b, rtol=tol, atol=tol * np.nanmax(np.abs(b[np.isfinite(b)])))
 
 
-@BOTH
-@pytest.mark.parametrize("warm_up", [1, 20, 140])
-def test_segments_of_a_long_series(model, causal, warm_up, cut):
-    """A warm-up that is too short is found out and made up for, on every model."""
+def irregular_and_gappy(model):
+    """650 times, some repeated, a fifth of the components missing, and forty rows."""
     t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
     t[300:303] = t[300]
     z = draw_data(model, t)
     z[np.random.default_rng(9).random(z.shape) < 0.2] = np.nan
     z[400:440] = np.nan
+    return t, z
+
+
+@BOTH
+@pytest.mark.parametrize("warm_up", [1, 20, 140])
+def test_segments_of_a_long_series(model, causal, warm_up, cut):
+    """A warm-up that is too short is found out and made up for, on every model."""
+    t, z = irregular_and_gappy(model)
     whole, pieces, verdicts = whole_and_cut(model, t, z, causal, cut, warm_up)
     assert verdicts
     assert_same(pieces, whole, 2e-11)
@@ -363,11 +369,7 @@ def pieces(monkeypatch):
 @pytest.mark.parametrize("warm_ups", [(1,), (20,), (2, 38)])
 def test_pieces_of_a_long_series(model, causal, warm_ups, pieces):
     """Side by side or one after the other: the same, on every model, whether they agree or not."""
-    t = np.cumsum(np.random.default_rng(8).exponential(0.4, 650))
-    t[300:303] = t[300]
-    z = draw_data(model, t)
-    z[np.random.default_rng(9).random(z.shape) < 0.2] = np.nan
-    z[400:440] = np.nan
+    t, z = irregular_and_gappy(model)
     whole, cut, agreed = whole_and_cut(model, t, z, causal, lambda w: pieces(*w), warm_ups)
     assert agreed == [False] * (len(agreed) - 1) + agreed[-1:]
     assert_same(cut, whole, 2e-11)
