@@ -72,11 +72,13 @@ def takes_tables(function: F) -> F:
     ) -> Any:
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
-        refuse_other_times(options.get("obs_cov"), t, z, "obs_cov")
-        refuse_other_times(None if t is None else z, t, z, "z")
+        if options.get("obs_cov") is not None:
+            refuse_other_times(options["obs_cov"], t, z, "obs_cov")
         said = str(time_unit or getattr(model, "time_unit", ""))
         if time_unit is None and _is_plain(t) and (z is None or type(z) is np.ndarray):
-            return _united(function(model, t, z, *more, **options), said)
+            found = function(model, t, z, *more, **options)
+            return _united(found, said) if said else found
+        refuse_other_times(None if t is None else z, t, z, "z")
         unit = chosen_unit(model, time_unit)
         taken = take(t, z, unit, obs_dim=getattr(model, "obs_dim", None))
         if taken.stamps is None:

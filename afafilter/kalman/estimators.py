@@ -327,21 +327,21 @@ def _estimate(
 ) -> Estimate:
     given = checked_inputs(model, t, z, obs_cov, query_times)
     grid, asked, flat, lead = given.grid, given.asked, given.paths, given.z.shape[:-2]
-    solve = partial(_solve, smooth=smooth, robust=robust.checked())
-    line, scale, found, mean, cov, open_laws, info = whole = solve(model, given)
+    robust = robust.checked()
+    line, scale, found, mean, cov, open_laws, info = whole = _solve(model, given, smooth, robust)
     if found.doubts.unsure():
-        warn_of_lost_digits(model, given, whole, solve)
+        warn_of_lost_digits(model, given, whole, partial(_solve, smooth=smooth, robust=robust))
     if scale is not None:
         info["robust_weights"] = info["robust_weights"].reshape(*lead, len(grid))
 
     def per_path(value: Array) -> Array:
         """(G, ...) covariances as (..., ...): a view where all paths share one."""
-        if not lead:
-            return np.asarray(value[0])
+        shape = lead + value.shape[1:]
+        if len(value) == len(flat):
+            return value.reshape(shape)
         if len(value) == 1:
-            return np.broadcast_to(value[0], lead + value.shape[1:])
-        whole = value if len(value) == len(flat) else value[found.group]
-        return whole.reshape(lead + whole.shape[1:])
+            return np.broadcast_to(value[0], shape)
+        return value[found.group].reshape(shape)
 
     steps = found.loglik.reshape(*lead, len(grid))
     mean, draw = mean.reshape(lead + mean.shape[1:]), None

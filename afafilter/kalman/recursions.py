@@ -122,9 +122,9 @@ def _rooms(*shapes: tuple[int, ...]) -> list[NDArray[np.float64]]:
     system each time, and the next call would pay for fresh pages (glibc's malloc; what is smaller
     stays with the process, what is larger never does). The block begins with a line of the cache.
     """
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = [*map(math.prod, shapes)]
     if (whole := sum(sizes)) not in ONE_BLOCK:
-        return [np.empty(shape) for shape in shapes]
+        return [*map(np.empty, shapes)]
     block = np.empty(whole + LINE)
     ends = accumulate(sizes, initial=-block.ctypes.data // block.itemsize % LINE)
     return [block[a:b].reshape(x) for (a, b), x in zip(pairwise(ends), shapes, strict=True)]

@@ -177,8 +177,8 @@ def _whole(line: Timeline, z: Array, smooth: bool) -> Run:
     bad = recursions.filter_whole(line.chain, line.root, line.law.mean, smooth, z, *into, last)
     if bad >= 0:
         raise_singular(line.chain, bad)
-    doubts = Doubts(0.0, 0.0, *last.tolist())
-    return Run(mean, cov, innovation, S, loglik, np.zeros(n, np.int64), [None], doubts)
+    group = _FIRST if n == 1 else np.zeros(n, np.int64)
+    return Run(mean, cov, innovation, S, loglik, group, [None], Doubts(0.0, 0.0, *last.tolist()))
 
 
 def _doubted(out: Run, line: Timeline, z: Array, scale: Array, flat: list[Doubts]) -> Run:

@@ -210,7 +210,9 @@ def side_by_side(
     path is short, its covariances settle, or pieces do not agree where they meet.
     """
     chain, N, at = group.line.chain, len(group.line.times), max(first - 1, 0)
-    if len(chain.R) > 1 or not never_settles(chain, group.seen, group.scale):
+    if N - first < SHORTEST or len(chain.R) > 1:
+        return None
+    if not never_settles(chain, group.seen, group.scale):
         return None
     before = group.mean[0, at].copy(), group.cov[at].copy()
     for warm_up in WARM_UPS:
