@@ -38,8 +38,8 @@ def run_isotropic(
         return at.to_planes(y - at.drift_path(drift, t - origin) if moves else y)
 
     silent = options.weight is not None and at.process_var + form.anchor_var == 0.0
-    far = _decayed(at.decay, spans, z) if silent else np.zeros(len(spans.times), dtype=bool)
-    some = bool(far.any())
+    far = _decayed(at.decay, spans, z) if silent else None
+    some = far is not None and bool(far.any())
     keys = turned((z - model.offset) @ form.to_form.T, spans.stamps)
     here = spans.on_grid and model.delay == 0.0  # queries are the observations themselves
     numbers = (
@@ -77,8 +77,8 @@ def run_isotropic(
     mean = mean + at.drift_path(drift, spans.times - origin) if moves else mean
     shared = weights_are_shared(z, options)
     variance = inverse(result.precision[:1] if shared else result.precision)
-    far = np.isinf(variance)
-    mean = np.where(far[..., None], np.nan, mean) if far.any() else mean
+    if not all_finite(variance):
+        mean = np.where(np.isinf(variance)[..., None], np.nan, mean)
     weights = result.weights
     if weights is not None and shared:
         weights = weights[:1]
@@ -87,6 +87,8 @@ def run_isotropic(
     )
 
 
+LEAST = np.finfo(np.float64).tiny
+"""The least number that has an inverse for certain."""
 NOTHING = 1e-140
 """Anchors that cannot be told from observations which have decayed below the range of squares."""
 
@@ -190,6 +192,8 @@ def miss_alike(z: Array) -> bool:
 
 def inverse(precision: Array) -> Array:
     """1 / precision, inf where it is 0 or its inverse exceeds the floating-point range."""
+    if np.count_nonzero(precision >= LEAST) == precision.size:
+        return 1.0 / precision
     with np.errstate(divide="ignore", over="ignore"):
         return np.where(precision > 0, 1.0 / precision, np.inf)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, all_finite
 from afafilter._base.patterns import members, require_whole_rows
 from afafilter._base.signatures import told_type
 from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
@@ -295,17 +295,17 @@ def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Arr
 
 def isotropic_covariance(variance: Array, root: Array) -> Array:
     """Covariances variance root root^T (..., d, d) for variances (...); inf: nothing is known."""
-    known, square = np.isfinite(variance), root @ root.T
-    cov = np.where(known, variance, 0.0)[..., None, None]
-    diagonal = np.diagonal(square)
+    whole, square = all_finite(variance), root @ root.T
+    scale = variance if whole else np.where(np.isfinite(variance), variance, 0.0)
+    diagonal = square.diagonal()
     if len(root) >= DIAGONAL_FROM and not (square - np.diag(diagonal)).any():
-        scale, cov = cov[..., 0], np.zeros((*variance.shape, *square.shape))
-        np.einsum("...aa->...a", cov)[...] = scale * diagonal
+        cov = np.zeros((*variance.shape, *square.shape))
+        np.einsum("...aa->...a", cov)[...] = scale[..., None] * diagonal
     else:
-        cov = cov * square
-    if not known.all():
-        cov[~known] = np.diag(np.full(len(root), np.inf))
-    return np.asarray(cov)
+        cov = scale[..., None, None] * square
+    if not whole:
+        cov[~np.isfinite(variance)] = np.diag(np.full(len(root), np.inf))
+    return cov
 
 
 def exact_weights(
