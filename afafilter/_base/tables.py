@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afafilter._base.checks import EXACT, real_array
+from afafilter._base.checks import EXACT, real_array, times
 from afafilter._base.masks import refuse_disorder, refuse_same_name, refuse_swapped, unmasked
 from afafilter._base.stamps import Stamps, calendar_numbers, elapsed, recast
 
@@ -47,14 +47,21 @@ def stamps_of(t: Any, unit: str, name: str = "t") -> Stamps | None:
     return None
 
 
-def warn_of_calendar(values: NDArray[Any], name: str) -> None:
+def given_times(t: Any, name: str = "t") -> NDArray[np.float64]:
+    """`checks.times` of a call that reads no dates, with a warning where numbers spell them."""
+    grid = times(t, name)
+    warn_of_calendar(grid, name, stacklevel=4)
+    return grid
+
+
+def warn_of_calendar(values: NDArray[Any], name: str, *, stacklevel: int = 5) -> None:
     """Warn where whole numbers spell calendar dates."""
     if values.dtype.kind in "iuf" and calendar_numbers(values) is not None:
         warnings.warn(
             f"{name} holds whole numbers that spell dates ({values[0]:.0f} ... {values[-1]:.0f}) "
             "and are taken as plain numbers: give dates (numpy.datetime64, pandas.to_datetime) if "
             "dates are meant",
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
 
 

@@ -69,6 +69,11 @@ class Options:
             )
         if self.exact and self.method not in ("auto", "dense"):
             raise ValueError(f"correlation='exact' has no method {self.method!r}; use 'auto'")
+        if self.exact and self.plain and self.calibrated:
+            raise ValueError(
+                "calibrated=True would change nothing with correlation='exact': its covariance is "
+                "that of its errors already; leave it out"
+            )
 
     def require_use(self) -> None:
         """ValueError where what is asked for would change nothing: anchors that nothing moves."""

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import is_definite, observations, times
+from afafilter._base.checks import is_definite, observations
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
 from afafilter._base.signatures import told_type
+from afafilter._base.tables import given_times
 from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -65,7 +66,7 @@ def structured_adaptive_filter(
             "t, z)"
         )
     t, z, stamps = take(t, z, chosen_unit(model, None), obs_dim=model.obs_dim)
-    grid = times(t)
+    grid = given_times(t)
     if stamps is not None and stamps.shifted and not stamps.dated and noise.origin:
         noise = replace(noise, origin=noise.origin - float(stamps.values[0]))
     d = model.dim

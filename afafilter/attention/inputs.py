@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afafilter._base.checks import Array, choice, is_complete, real_array, times
+from afafilter._base.checks import Array, choice, is_complete, real_array
 from afafilter._base.labels import refuse_other_times
 from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
-from afafilter._base.tables import warn_of_calendar
+from afafilter._base.tables import given_times
 from afafilter.models.structured_noise import StructuredNoise
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
@@ -79,8 +79,7 @@ def prepare(
     plain: bool,
     causal: bool,
 ) -> Inputs:
-    grid = times(t)
-    warn_of_calendar(grid, "t")
+    grid = given_times(t)
     queries = asked_times(t_query, grid, "t_query")
     for name, x in (("q", q), ("k", k), ("v", v)):
         refuse_other_times(x, t if name != "q" or t_query is None else t_query, x, name)

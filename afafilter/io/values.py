@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,31 @@ def numbers_of(table: Table, names: Sequence[str]) -> Array:
     """Columns (T, p) as floats, missing values as NaN."""
     if not names:
         return np.empty((table.rows, 0))
+    block = _block(table, [table.columns[name] for name in names])
+    if block is not None:
+        return block
     return np.stack([column_of(table, name).astype(np.float64) for name in names], axis=-1)
+
+
+def _block(table: Table, columns: Sequence[Any]) -> Array | None:
+    """Columns of text (T, p) in one go; None where one is no text or a cell wants a closer look."""
+    if not all(isinstance(column, (list, tuple)) for column in columns):
+        return None
+    cells = list(chain.from_iterable(columns))
+    if table.decimal != "." or "_" in "".join(cells):
+        return None
+    values = []
+    for cell in cells:
+        try:
+            values.append(float(cell))
+        except ValueError:
+            if cell.strip().lower() not in table.missing:
+                return None
+            values.append(np.nan)
+    out = np.array(values).reshape(len(columns), -1).T
+    for value in _numbers(table.missing):
+        out[out == value] = np.nan
+    return None if np.isinf(out).any() else np.ascontiguousarray(out)
 
 
 def column_of(table: Table, name: str) -> Any:

@@ -316,8 +316,8 @@ def propagated(increments: Array, plan: Plan) -> Array:
 
 
 def probabilities(value: Any, name: str) -> Array:
-    """Numbers in [0, 1]."""
-    p = real_array(value, name, booleans=True)
+    """Numbers in [0, 1]; a mask, but no single boolean, counts as such."""
+    p = real_array(value, name, booleans=np.ndim(value) > 0)
     if (p < 0).any() or (p > 1).any():
         raise ValueError(f"{name} must be probabilities in [0, 1], got {p.min():g}..{p.max():g}")
     return p

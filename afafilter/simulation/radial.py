@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, generator, positive_int, real_array, scalar, times
+from afafilter._base.checks import Array, generator, positive_int, real_array, scalar
+from afafilter._base.tables import given_times
 from afafilter.models.radial import RadialTangentialSDE, directions
 from afafilter.results import Trajectories
 
@@ -65,7 +66,7 @@ def simulate_radial(
     (3, 5, 2)
     """
     rng = generator(rng)
-    grid = times(t)
+    grid = given_times(t)
     n_paths = positive_int(n_paths, "n_paths")
     d = model.dim
     start = real_array(x0, "x0")

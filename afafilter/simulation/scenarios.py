@@ -15,8 +15,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, generator, positive_int, real_array, scalar, times
+from afafilter._base.checks import Array, generator, positive_int, real_array, scalar
 from afafilter._base.signatures import assign
+from afafilter._base.tables import given_times
 from afafilter.results import Trajectories
 
 MAX_SUBSTEPS = 1_000_000
@@ -187,7 +188,7 @@ def simulate_drift(
     >>> simulate_drift(lorenz(), [0.0, 0.1, 0.2], 2, rng=0, x0=[1.0, 1.0, 20.0]).x.shape
     (2, 3, 3)
     """
-    grid, n, stream = times(t), positive_int(n_paths, "n_paths"), generator(rng)
+    grid, n, stream = given_times(t), positive_int(n_paths, "n_paths"), generator(rng)
     start = real_array(x0, "x0")
     if start.shape not in ((model.dim,), (n, model.dim)):
         raise ValueError(

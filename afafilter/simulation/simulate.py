@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from afafilter._base.checks import Array, choice, generator, positive_int, real_array, scalar, times
+from afafilter._base.tables import given_times
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import Forcing, forced_states
 from afafilter.models.priors import InitialLaw
@@ -137,6 +138,7 @@ def simulate(
         plain &= not isinstance(missing, Gaps) and not np.any(missing)
         return _radial(model, t, n, rng, x0, plain=plain)
     _check(model, outliers, forcing, jumps, coloured)
+    t = None if t is None else given_times(t)
     if forcing is not None and isinstance(model, LinearSDE):
         model = replace(model, forcing=forcing)
     seeds = rng.integers(0, 2**63, size=(7, 4))

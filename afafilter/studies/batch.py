@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias, cast
 
@@ -211,6 +211,22 @@ def _resolved(value: Any, what: str) -> Estimator:
             f"{what} must be a function f(model, t, z) or a name such as 'kalman', got {value!r}"
         )
     return cast(Estimator, value)
+
+
+def rehearse(job: Experiment, n_paths: int) -> None:
+    """Begin to draw the paths of a job: raises what every batch of it would end in.
+
+    A simulator of the user's own is not asked.
+    """
+    from afafilter.simulation.contamination import Gaps, missing_probability
+
+    if job.simulator is not None:
+        return
+    if not isinstance(job.missing, Gaps):
+        missing_probability(job.missing, len(job.t), job.model.obs_dim)
+    short = getattr(job.model, "length", None) is None  # no step has matrices of its own
+    begun = replace(job, t=job.t[:1], missing=0.0) if short else job
+    _draw(begun, 0, n_paths, np.random.default_rng(0))
 
 
 def _draw(job: Experiment, low: int, n: int, rng: np.random.Generator) -> Trajectories:

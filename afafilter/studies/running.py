@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 from afafilter._base.progress import watched
 from afafilter._version import __version__
 from afafilter.io.files import write_text
-from afafilter.studies.batch import Experiment, workers
+from afafilter.studies.batch import Experiment, rehearse, workers
 from afafilter.studies.cells import Cell, Grid, read_cell, run_cell
 
 Work: TypeAlias = tuple[Cell, Experiment, int]
@@ -91,6 +92,29 @@ def is_finished(folder: Path, cell: Cell, retry_failed: bool = False) -> bool:
     return not (retry_failed and failed)
 
 
+def _foresee(
+    work: Mapping[tuple[str, str], tuple[Experiment, int]], places: Iterable[tuple[str, str]]
+) -> None:
+    """Tell before the first cell of which model and scenario no data can be drawn."""
+    lost = {}
+    for place in places:
+        try:
+            rehearse(*work[place])
+        except (ValueError, TypeError) as error:
+            lost[place] = f"scenario {place[1]!r} with model {place[0]!r}: {error}"
+    if not lost:
+        return
+    first = next(iter(lost.values()))
+    if len(lost) == len(work):
+        raise ValueError(first)
+    warnings.warn(
+        f"{first}; the cells of {len(lost)} of {len(work)} models and scenarios fail for that, "
+        "the others are computed",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
 def compute_cells(
     study: Grid,
     folder: Path,
@@ -102,11 +126,17 @@ def compute_cells(
     """Compute cells and write their files into a folder that exists; options as of `Study.run`.
 
     Cells that another run finishes meanwhile are left to it.
+
+    Raises
+    ------
+    ValueError
+        No data can be drawn, of any model and scenario: told before the first cell.
     """
     from joblib import delayed, effective_n_jobs
     from tqdm import tqdm
 
     pace, work = Pace(effective_n_jobs(n_jobs)), jobs(study)
+    _foresee(work, dict.fromkeys((cell.model, cell.scenario) for cell in todo))
     left = (
         (cell, *work[cell.model, cell.scenario])
         for cell in todo

@@ -8,9 +8,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, positive_int, times
+from afafilter._base.checks import Array, positive_int
+from afafilter._base.tables import given_times
 from afafilter.results import Trajectories
-from afafilter.simulation.contamination import probabilities
+from afafilter.simulation.contamination import Gaps, probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,15 @@ class Scenario:
     n_paths: int = 100
     x0: Any = None
     outliers: Any = None
-    missing: ArrayLike = 0.0
+    missing: ArrayLike | Gaps = 0.0
     burn_in: int = 0
     simulator: Callable[..., Trajectories] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "t", times(self.t))
+        object.__setattr__(self, "t", given_times(self.t))
         positive_int(self.n_paths, "n_paths")
-        probabilities(self.missing, "missing")
+        if not isinstance(self.missing, Gaps):
+            probabilities(self.missing, "missing")
         if positive_int(self.burn_in, "burn_in", low=0) >= len(self.t):
             raise ValueError(
                 f"burn_in must leave at least one of the {len(self.t)} steps, got {self.burn_in}"

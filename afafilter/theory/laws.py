@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, ObsMask, positive_int, real_array, scalar, times
 from afafilter._base.shown import ShownByFields
 from afafilter._base.signatures import told_type
+from afafilter._base.tables import given_times
 from afafilter.adaptive.estimators import adaptive_filter
 from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
 from afafilter.adaptive.record_length import LongRecordWarning
@@ -358,7 +359,7 @@ def isotropic_mse(
     ValueError
         Wrong shape, or rows that do not sum to one.
     """
-    grid = times(t)
+    grid = given_times(t)
     W = real_array(weights, "weights")
     if W.shape != (len(grid), len(grid)):
         raise ValueError(f"weights must have shape {(len(grid),) * 2}, got {W.shape}")

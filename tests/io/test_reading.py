@@ -272,17 +272,40 @@ def test_long_files_are_read_like_short_ones(
         read_series(put(tmp_path, "\n".join(lines)), values="x")
 
 
+CELLS = {
+    " 1.5 ": 1.5, "-2e3": -2000.0, "": np.nan, "NA": np.nan, " nan ": np.nan, "1.#QNAN": np.nan,
+    "-9999": np.nan, "-9999.0": np.nan, "12345678901234567891": 12345678901234567891.0, "+7": 7.0,
+}  # fmt: skip
+
+
+def test_cells_of_many_columns_are_read_as_those_of_one(tmp_path: Path) -> None:
+    """Whatever stands beside it, a cell means the same; what is no number is told by its line."""
+    rows = [[*CELLS][k:] + [*CELLS][:k] for k in range(len(CELLS))]
+    names = [f"c{k}" for k in range(len(CELLS))]
+    lines = [",".join(["t", *names]), *(",".join([str(k), *row]) for k, row in enumerate(rows))]
+    given = {"dialect": Dialect(missing=("-9999",))}
+    path = put(tmp_path, "\n".join(lines))
+    np.testing.assert_array_equal(
+        read_series(path, **given).z, [[CELLS[cell] for cell in row] for row in rows]
+    )
+    for wrong in ("1_0", "1,5", "inf", "x"):
+        lines[3] = lines[3].rpartition(",")[0] + f',"{wrong}"'
+        with pytest.raises(ValueError, match=f"line 4: {names[-1]} must be"):
+            read_series(put(tmp_path, "\n".join(lines)), **given)
+
+
 def test_a_hundred_thousand_columns(tmp_path: Path) -> None:
     import time
 
     names = ",".join(f"c{i}" for i in range(100_000))
     row = ",".join(["1.5"] * 100_000)
     path = put(tmp_path, f"{names}\n{row}\n{row}\n")
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert read_series(path, values="c7").z.shape == (2, 1)
+    assert (read_series(path).z == 1.5).all()
     with pytest.raises(ValueError, match=r"the columns are c0, .*\(100000\)"):
         read_series(path, values="d")
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 9
 
 
 # ------------------------------------------------------------------------------------------ writing

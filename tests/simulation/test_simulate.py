@@ -5,6 +5,7 @@ Statistical bounds are stated in standard errors; seeds are fixed.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afafilter import DiscreteModel, LinearSDE, Outliers, Prior, simulate
+from afafilter import (
+    DiscreteModel,
+    DriftSDE,
+    LinearSDE,
+    Outliers,
+    Prior,
+    RadialTangentialSDE,
+    simulate,
+    simulate_drift,
+    simulate_radial,
+    spiral,
+    theory,
+)
 from afafilter.simulation.plan import covariance_root
 from afafilter.simulation.recursions import observe, propagate
 from tests.conftest import MODELS
@@ -342,3 +355,26 @@ def test_integer_input_is_cast() -> None:
     )
     assert data.x.dtype == np.float64
     assert data.x[0, 0, 0] == 120
+
+
+@pytest.mark.parametrize("first", [20240130, 202401])
+def test_whole_numbers_that_spell_dates_are_warned_of(first) -> None:
+    t, start = [first, first + 1], {"x0": [1.0, 0.0], "rng": 0}
+    radial = RadialTangentialSDE(0.1, 1.0, 0.1, 0.2, 0.1, 0.1, 2)
+    still = DriftSDE(lambda x: -x, 2, 0.0, 0.0, 0.5)
+    law = {"decay": 0.1, "process_var": 1.0, "obs_var": 1.0}
+    calls = {
+        "simulate": lambda t: simulate(spiral(), t, **start),
+        "of a radial model": lambda t: simulate(radial, t, **start),
+        "simulate_radial": lambda t: simulate_radial(radial, t, **start | {"x0": [[1.0, 0.0]]}),
+        "simulate_drift": lambda t: simulate_drift(still, t, **start),
+        "isotropic_mse": lambda t: theory.isotropic_mse(np.eye(2), t, **law),
+    }
+    for name, call in calls.items():
+        with pytest.warns(UserWarning, match=f"spell dates .{t[0]} ... {t[1]}") as told:
+            call(t)
+        assert (len(told), told[0].filename) == (1, __file__) or name == "of a radial model", name
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call([0, 1])
+            call(np.array(t) - first + 0.5)

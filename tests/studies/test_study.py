@@ -18,7 +18,18 @@ import pandas as pd
 import pytest
 
 import afafilter
-from afafilter import Estimate, LinearSDE, Outliers, Scenario, Shell, Study, compare, theory
+from afafilter import (
+    Estimate,
+    Gaps,
+    LinearSDE,
+    Outliers,
+    Scenario,
+    Shell,
+    Study,
+    brownian,
+    compare,
+    theory,
+)
 from afafilter._version import __version__
 from afafilter.studies.cells import FORMAT, cell_keys, describe
 
@@ -461,7 +472,8 @@ def test_failures_are_recorded_and_the_rest_finishes(tmp_path):
     """One estimator fails in one model; one scenario cannot be simulated at all."""
     scenarios = SCENARIOS | {"impossible": Scenario(T, 20, x0=np.zeros(3))}
     study = make(estimators=ESTIMATORS | {"picky": fails_when_quiet}, scenarios=scenarios)
-    result = study.run(tmp_path, n_jobs=2, progress=False)
+    with pytest.warns(RuntimeWarning, match=r"'impossible' with model 'quiet': x0 must .* 2 of 6"):
+        result = study.run(tmp_path, n_jobs=2, progress=False)
     errors = result.errors
     assert set(errors.query("scenario == 'impossible'")["estimator"]) == set(study.estimators)
     assert errors.query("scenario == 'impossible'")["error"].str.contains("x0").all()
@@ -480,7 +492,8 @@ def test_failures_are_recorded_and_the_rest_finishes(tmp_path):
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     study.run(tmp_path, progress=False)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == stamps
-    study.run(tmp_path, progress=False, retry_failed=True)
+    with pytest.warns(RuntimeWarning, match="2 of 6"):
+        study.run(tmp_path, progress=False, retry_failed=True)
     changed = sum(p.stat().st_mtime_ns != stamps[p] for p in tmp_path.iterdir())
     assert changed == 4 + 4
 
@@ -544,6 +557,38 @@ def test_cell_files_are_plain_json_with_their_place(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"x0": np.zeros(3)}, r"x0 must have shape \(d,\) = \(2,\) or \(n_paths, d\) = \(20, 2\)"),
+        ({"x0": np.zeros((19, 2))}, r"\(20, 2\), got \(19, 2\)"),
+        ({"x0": Shell(1.0, dim=3)}, r"got \(20, 3\)"),
+        ({"x0": "start"}, "x0 must be one of"),
+        ({}, "x0 must be given, since the model's prior is diffuse"),
+        ({"x0": np.zeros(2), "missing": np.full((3, 2), 0.1)}, "missing must be a number or have"),
+    ],
+)
+def test_data_that_cannot_be_drawn_are_told_of_before_the_first_cell(tmp_path, wrong, message):
+    flat = replace(spiral(0.1), prior="diffuse")
+    study = make(models={"flat": flat}, scenarios={"s": Scenario(T, 20, **wrong)})
+    with pytest.raises(ValueError, match=f"scenario 's' with model 'flat': .*{message}"):
+        study.run(tmp_path, progress=False)
+    with pytest.raises(ValueError, match=message):
+        study.plan(tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_fits_one_model_only_is_told_of_and_the_other_is_computed(tmp_path):
+    models = {f"dim {d}": brownian(process_var=1.0, obs_var=1.0, dim=d) for d in (1, 2)}
+    study = make(
+        models=models, scenarios={"s": Scenario(T, 5, x0=[1.0, 2.0], missing=Gaps(0.1, 3))}
+    )
+    with pytest.warns(RuntimeWarning, match="'dim 1': x0 must have shape .* 1 of 2 models"):
+        result = study.run(tmp_path, progress=False)
+    assert {*result.errors["model"]} == {"dim 1"}
+    assert result.frame.query("model == 'dim 2' and metric == 'rmse'")["value"].notna().all()
+
+
 def test_bad_studies_are_refused_before_anything_starts():
     with pytest.raises(ValueError, match="grid is empty"):
         make(models={})
@@ -571,6 +616,10 @@ def test_bad_studies_are_refused_before_anything_starts():
         Scenario(T, 3, burn_in=16)
     with pytest.raises(ValueError, match="n_paths"):
         Scenario(T, 0)
+    with pytest.raises(TypeError, match="missing must be numbers, got booleans"):
+        Scenario(T, missing=True)
+    with pytest.warns(UserWarning, match="t holds whole numbers that spell dates"):
+        Scenario([20240131, 20240201])
     with pytest.raises(TypeError, match="cannot tell"):
         make(estimators={"a": partial(raw, extra=iter(()))})
 

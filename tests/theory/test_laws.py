@@ -145,6 +145,13 @@ def test_calibrated_argument_of_the_adaptive_estimators():
             np.testing.assert_array_equal(honest.mean, estimator(model, t, z, **options).mean)
     with pytest.raises(ValueError, match="leave out weight"):
         adaptive_filter(model, t, z, weight=StudentT(4.0), calibrated=True)
+    for estimator in (adaptive_filter, adaptive_smoother):
+        for options in ({}, {"query_times": [0.5]}, {"window": 3}):
+            with pytest.raises(ValueError, match="calibrated=True would change nothing"):
+                estimator(model, t, z, calibrated=True, correlation="exact", **options)
+        exact = {"correlation": "exact", "step": 0.5}  # moves from the anchor: another law
+        cov, mse = (estimator(model, t, z, calibrated=c, **exact).cov for c in (False, True))
+        assert not np.allclose(cov, mse, rtol=1e-3)
     z[0, 0] = np.nan
     with pytest.raises(ValueError, match="same components in every path"):
         adaptive_filter(model, t, z, calibrated=True)
