@@ -20,18 +20,18 @@ from flint import arb
 from afafilter.weights import Weight
 from tests.exact_oracle import (
     ExactGaussian,
-    Imprecise,
     Law,
     Matrix,
-    Singular,
     cholesky,
     complement,
     eye,
     forward,
     inverse,
+    is_below,
     moved,
     null_space,
     report,
+    to_float,
     zeros,
 )
 
@@ -63,16 +63,14 @@ def pairs(e: ExactGaussian, at: float, js: Sequence[int]) -> list[Pair]:
         if where < node:
             back = inverse(F)
             F, b, V = back, -back @ b, back @ V @ back.T
-        try:
-            S = cholesky(e.noise[j][np.ix_(parts, parts)] + C @ V @ C.T)
-        except Singular as error:  # its noise is definite: digits are missing
-            raise Imprecise("noise beside what the lag has made") from error
+        S = cholesky(e.noise[j][np.ix_(parts, parts)] + C @ V @ C.T)
         y = e.y[rows] + C @ (e.mean[where] - b)
         white = forward(S, np.column_stack([C @ F, y]))
         size = abs(forward(S, eye(len(rows)))) @ abs(C) @ e.sizes(F, e.time[node] - e.time[where])
         if e.forgets:
             for row in white[:, :d]:
-                row[abs(row) < e.forgets * max(abs(row), key=lambda x: x.mid())] = arb(0)
+                limit = e.forgets * max(abs(row), key=lambda x: x.mid())
+                row[[is_below(x, limit) for x in row]] = arb(0)
         found.append(Pair(j, white[:, :d], white[:, d], rows, size))
     return found
 
@@ -128,7 +126,7 @@ class Robust(NamedTuple):
 
 def log_weight(weight: Weight, d2: Any, dim: int) -> Any:
     """log w(d2); beyond the range of floating-point numbers by the power law that w has there."""
-    x = float(d2.mid())
+    x = to_float(d2)
     if x < FAR:
         return arb(float(weight.log(np.array(x), dim)))
     at_far, before = (float(weight.log(np.array(at), dim)) for at in (FAR, FAR / 1e100))

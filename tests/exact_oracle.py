@@ -73,16 +73,22 @@ class ExactGaussian:
     ) -> None:
         flint.ctx.prec = bits
         self.model, self.put, self.rounding = model, change or exact_balls, ROUNDING
-        self.forgets = 0.0
-        self.inputs, self.bits, self.obs_cov = (t, z, obs_cov, queries), bits, obs_cov
+        self.forgets, self.bits, self.obs_cov = 0.0, bits, obs_cov
         self.discrete = isinstance(model, DiscreteModel)
-        t = np.arange(len(z)) if self.discrete else np.asarray(t, float)
+        self.flat_start: ExactGaussian | None = None
+        self.t, self.z = np.arange(len(z)) if self.discrete else np.asarray(t, float), z
+        self._nodes(queries)
+        self._steps()
+        self._laws()
+
+    def _laws(self) -> None:
+        """Of all states, and of the data that are there."""
+        self._states()
+        model, z = self.model, self.z
         T, p = np.shape(z)
-        R = np.broadcast_to(model.R, (T, p, p)) if obs_cov is None else np.asarray(obs_cov)
+        R = np.broadcast_to(model.R if self.obs_cov is None else self.obs_cov, (T, p, p))
         H = np.broadcast_to(model.H if self.discrete else model.C, (T, p, model.dim))
         off = np.broadcast_to(model.d if self.discrete else model.offset, (T, p))
-        self._nodes(t, queries)
-        self._states()
         seen = [(k, a) for k in range(T) for a in range(p) if not np.isnan(z[k][a])]
         self.last = np.array([k for k, _ in seen], int)
         noise = [self.put("R", R[k]) for k in range(T)]
@@ -106,33 +112,38 @@ class ExactGaussian:
                 S[i, j] += self.noise[k][a, b] if k == l else 0
         try:
             self.L = cholesky(S)
-        except Singular as error:
+        except Imprecise as error:
             if self.definite:  # then S is, too: digits are missing
-                raise Imprecise(str(error)) from error
-            raise
+                raise
+            raise Singular(str(error)) from error
         self.white = forward(self.L, np.column_stack([self.y, self.X]))
         self.nulls: dict[int, Any] = {}
 
-    def _nodes(self, t: Any, queries: Sequence[float]) -> None:
-        """Times of prior, observations and queries, in order, and the steps between them."""
-        model, prior = self.model, self.model.prior
-        shown = t if self.discrete else t - model.delay
+    def _nodes(self, queries: Sequence[float]) -> None:
+        """Times of prior, observations and queries, in order."""
+        t, prior = self.t, self.model.prior
+        shown = t if self.discrete else t - self.model.delay
         start = shown[0]
         if isinstance(prior, Prior) and prior.t0 is not None:
             start = prior.t0
-        at = sorted({float(x) for x in (*shown, *t, start, *queries)})
-        self.index = {x: i for i, x in enumerate(at)}
+        self.at = sorted({float(x) for x in (*shown, *t, start, *queries)})
+        self.index = {x: i for i, x in enumerate(self.at)}
         self.shown = [self.index[float(x)] for x in shown]
         self.start = self.index[float(start)]
+
+    def _steps(self) -> None:
+        """Transition, drift and noise from one node to the next."""
+        model, n = self.model, len(self.at)
+        self.crossed: dict[tuple[int, int], Matrix] = {}
         if self.discrete:
             F, b, Q = (
-                np.broadcast_to(x, (len(at), *x.shape[x.ndim - n :]))
-                for x, n in ((model.F, 2), (model.b, 1), (model.Q, 2))
+                np.broadcast_to(x, (n, *x.shape[x.ndim - axes :]))
+                for x, axes in ((model.F, 2), (model.b, 1), (model.Q, 2))
             )
             self.steps = list(zip(self.put("F", F)[1:], self.put("b", b)[1:], self.put("Q", Q)[1:]))
             return
         self.A, Q, u = self.put("A", model.A), self.put("Q", model.Q), self.put("u", model.drift)
-        self.time = self.put("t", np.array(at))
+        self.time = self.put("t", np.array(self.at))
         known: dict[Any, Any] = {}
         self.steps = []
         for gap in np.diff(self.time):
@@ -145,6 +156,7 @@ class ExactGaussian:
     def _states(self) -> None:
         """Mean, covariance and flat directions of the state at every node before the data."""
         n, first, d = len(self.steps) + 1, self.start, self.model.dim
+        self.covs: dict[tuple[int, int], Matrix] = {}
         self.mean, self.own = [None] * n, [None] * n
         self.Phi, self.Phi_size = [eye(d)] * n, [eye(d)] * n
         self.mean[first], self.own[first], self.D = self._prior()
@@ -166,6 +178,10 @@ class ExactGaussian:
         if not self.discrete:
             for k in range(n):
                 self.Phi_size[k] = self.sizes(self.Phi[k], self.time[k] - self.time[first])
+        if self.forgets:
+            self.Phi = [
+                each(lambda x: arb(0) if is_below(x, self.forgets) else x, Phi) for Phi in self.Phi
+            ]
         self.first, self.stationary = first, stationary
 
     def sizes(self, Phi: Matrix, tau: Any) -> Matrix:
@@ -197,17 +213,22 @@ class ExactGaussian:
         """Covariance of the states at nodes i and j, given delta = 0."""
         if i < j:
             return self.cov(j, i).T
-        if j >= self.first or self.stationary:  # x_i = Phi x_j + noise after it
-            return self._between(j, i) @ self.own[j]
-        middle = min(i, self.first)  # x_j = Phi^-1 (x_middle - noise apart from it)
-        law = self.own[middle] @ inverse(self._between(j, middle)).T
-        return self._between(middle, i) @ law
+        if (i, j) not in self.covs:
+            if j >= self.first or self.stationary:  # x_i = Phi x_j + noise after it
+                found = self._between(j, i) @ self.own[j]
+            else:
+                middle = min(i, self.first)  # x_j = Phi^-1 (x_middle - noise apart from it)
+                law = self.own[middle] @ inverse(self._between(j, middle)).T
+                found = self._between(middle, i) @ law
+            self.covs[i, j] = found
+        return self.covs[i, j]
 
     def _between(self, j: int, i: int) -> Matrix:
-        Phi = eye(self.model.dim)
-        for k in range(j, i):
-            Phi = self.steps[k][0] @ Phi
-        return Phi
+        if i == j:
+            return eye(self.model.dim)
+        if (j, i) not in self.crossed:
+            self.crossed[j, i] = self.steps[i - 1][0] @ self._between(j, i - 1)
+        return self.crossed[j, i]
 
     def _flat(self, H: Matrix, where: Sequence[int]) -> tuple[Matrix, Matrix]:
         """Rows h Phi D and the sizes of their entries."""
@@ -221,29 +242,41 @@ class ExactGaussian:
     def forgetful(self, below: float = FORGOTTEN) -> ExactGaussian:
         """The same where what has decayed by fifty decades, or to `below`, is gone."""
         other = copy(self)
-        other.forgets, other.nulls = below, {}
-        other.Phi = [each(lambda x: arb(0) if abs(x) < below else x, Phi) for Phi in self.Phi]
-        other.X, _ = other._flat(other.H, other.where)
-        other._factor()
+        other.forgets, other.flat_start = below, None
+        other._laws()
         return other
 
-    def again(self, change: Change) -> ExactGaussian:
-        """The same with other inputs."""
-        return ExactGaussian(self.model, *self.inputs, change, self.bits)
+    def again(self, change: Change, *, steps: bool = True) -> ExactGaussian:
+        """The same with other inputs; where `steps` is False, none of A, Q, F, b, drift and t."""
+        other = copy(self)
+        other.put, other.flat_start = change, None
+        if steps:
+            other._steps()
+        other._laws()
+        return other
+
+    def with_noise(self, obs_cov: Any) -> ExactGaussian:
+        """The same with other covariances (T, p, p) of the noise."""
+        other = copy(self)
+        other.obs_cov, other.flat_start = obs_cov, None
+        other._laws()
+        return other
 
     def flat(self) -> ExactGaussian:
         """The same with a flat start."""
         if self.model.prior == "diffuse":
             return self
-        model = replace(self.model, prior="diffuse")
-        other = ExactGaussian(model, *self.inputs, self.put, self.bits)
-        other = other.forgetful(self.forgets) if self.forgets else other
-        return other.with_rounding(self.rounding)
+        if self.flat_start is None:
+            other = copy(self)
+            other.model, other.start = replace(self.model, prior="diffuse"), self.shown[0]
+            other._laws()
+            self.flat_start = other
+        return self.flat_start
 
     def with_rounding(self, rounding: float) -> ExactGaussian:
         """The same where another size counts as zero."""
         other = copy(self)
-        other.rounding, other.nulls = rounding, {}
+        other.rounding, other.nulls, other.flat_start = rounding, {}, None
         return other
 
     def used(self, stop: int | None) -> int:
@@ -256,7 +289,7 @@ class ExactGaussian:
         if W.shape[1]:
             K = cholesky(W.T @ W)
             r = r - W @ solve(K.T, forward(K, (W.T @ r)[:, None]))[:, 0]
-        return max(1.0, float(np.sqrt(float((r @ r).mid() if len(r) else 0.0) / max(len(r), 1))))
+        return max(1.0, float(np.sqrt(to_float(r @ r) / len(r)))) if len(r) else 1.0
 
     def null(self, n: int) -> tuple[Matrix, Matrix, Matrix]:
         """Of the first n scalars: null space of X, sizes of its entries, and its complement."""
@@ -277,7 +310,7 @@ class ExactGaussian:
         return -total / 2
 
     def loglik(self) -> float:
-        return _float(self.loglik_ball(), arb(1))
+        return to_float(self.loglik_ball())
 
     def law(self, at: float, stop: int | None = None, H: Any = None) -> Law:
         """Mean and covariance of H x(at) given the first `stop` observations (None: all).
@@ -336,12 +369,15 @@ def eye(d: int) -> Matrix:
 def transition(A: Matrix, Q: Matrix, u: Matrix, tau: Any) -> tuple[Matrix, Matrix, Matrix]:
     """Phi, psi, V: Taylor series of a short step, doubled by the semigroup laws."""
     norm = float((abs(A).sum(axis=0).max() * tau).upper())
-    doublings = max(0, int(np.ceil(np.log2(norm + 1e-300))) + 3)
+    doublings = max(0, int(np.ceil(np.log2(norm + 1e-300))) + 14)
     step, d = tau / arb(2) ** doublings, len(A)
     a, noise, drive = (arb_mat((M * step).tolist()) for M in (A, Q, u[:, None]))
     power = arb_mat(eye(d).tolist())
-    Phi, V, psi = power, noise, drive
-    for k in range(1, 60 * flint.ctx.prec // BITS):
+    Phi, V, psi, k = power, noise, drive, 0
+    gained = 0.0  # bits by which terms have become smaller
+    while gained < flint.ctx.prec + 30:
+        k += 1
+        gained += doublings - np.log2(norm + 1e-300) + np.log2(k)
         half = a * noise
         power, drive, noise = (
             a * power / k,
@@ -356,12 +392,12 @@ def transition(A: Matrix, Q: Matrix, u: Matrix, tau: Any) -> tuple[Matrix, Matri
 
 
 def cholesky(M: Matrix) -> Matrix:
-    """Lower Cholesky factor; `Singular` where a pivot may be 0."""
+    """Lower Cholesky factor; `Imprecise` where a pivot may be 0."""
     L = M.copy()
     for j in range(len(L)):
         L[j:, j] -= L[j:, :j] @ L[j, :j] if j else 0
         if not L[j, j] > 0 or not L[j, j] > abs(M[j, j]) * arb(2) ** (-flint.ctx.prec // 2):
-            raise Singular(f"pivot {j}")
+            raise Imprecise(f"pivot {j}")
         L[j:, j] /= L[j, j].sqrt()
         L[j, j + 1 :] = arb(0)
     return L
@@ -399,12 +435,12 @@ def null_space(X: Matrix, size: Matrix, rounding: float) -> tuple[Matrix, Matrix
     while free and rest:
         clear = {(i, j): abs(X[i, j]) / size[i, j] for i in rest for j in free if size[i, j] > 0}
         i, j = max(clear, key=lambda at: clear[at].mid(), default=(-1, -1))
-        if i < 0 or not clear[i, j] > rounding:
+        if i < 0 or is_below(clear[i, j], rounding):
             break
         rest.remove(i)
         free.remove(j)
         for k in range(n):
-            if k != i and X[k, j] != 0:
+            if k != i and not X[k, j].is_zero():
                 f, pivot = X[k, j] / X[i, j], abs(X[i, j])
                 loose = (size[k, j] + abs(f) * size[i, j]) / pivot  # of f itself
                 size[k] = size[k] + abs(f) * size[i] + loose * abs(X[i])
@@ -441,7 +477,7 @@ def complement(null: Matrix) -> Matrix:
 
 def moved(directions: Matrix, size: Matrix, rounding: float) -> Any:
     return np.array(
-        [any(not abs(x) <= rounding * s for x, s in zip(*row)) for row in zip(directions, size)],
+        [any(not is_below(x, rounding * s) for x, s in zip(*row)) for row in zip(directions, size)],
         bool,
     ).reshape(len(directions))
 
@@ -451,15 +487,24 @@ def report(mean: Matrix, cov: Matrix, open_: Any) -> Law:
     out, spread = np.full(m, np.nan), np.zeros((m, m))
     for i in np.flatnonzero(~open_):
         sd = cov[i, i].sqrt() if cov[i, i] > 0 else arb(0)
-        out[i] = _float(mean[i], sd)
+        out[i] = to_float(mean[i], sd)
         for j in np.flatnonzero(~open_):
-            spread[i, j] = _float(cov[i, j], (abs(cov[i, i]) * abs(cov[j, j])).sqrt())
+            spread[i, j] = to_float(cov[i, j], (abs(cov[i, i]) * abs(cov[j, j])).sqrt())
     spread[open_, open_] = np.inf
     return Law(out, spread)
 
 
-def _float(ball: Any, size: Any) -> float:
+def is_below(ball: Any, limit: Any) -> bool:
+    """Whether |ball| <= limit; `Imprecise` where the error bound leaves that open."""
+    if abs(ball) <= limit:
+        return True
+    if not abs(ball) > limit:
+        raise Imprecise(f"{ball} beside {limit}")
+    return False
+
+
+def to_float(ball: Any, size: Any = 1) -> float:
     """The number, known well enough beside its own magnitude or `size`."""
-    if not ball.rad() <= PRECISE * (abs(ball.mid()) + size.mid()) + arb(10) ** -300:
+    if not ball.rad() <= PRECISE * (abs(ball.mid()) + arb(size).mid()) + arb(10) ** -300:
         raise Imprecise(str(ball))
     return float(ball.mid())

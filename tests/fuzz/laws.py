@@ -32,7 +32,7 @@ from afafilter._base.doubts import BarelyDetermined
 from afafilter.linalg.subspaces import rank_of
 from afafilter.weights import Weight
 from tests.exact_adaptive import Robust, pulled, reweighted
-from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, exact_balls
+from tests.exact_oracle import ExactGaussian, Imprecise, Law, Singular, exact_balls, to_float
 from tests.fuzz.cases import Case, Pick, draw_case
 from tests.fuzz.truth import Truth, Verdict, law_apart, number_apart
 from tests.fuzz.views import View, draw_view
@@ -182,7 +182,7 @@ def _beyond(found: Any, wanted: Any, room: Any) -> Any:
 
 def _rounding(e: ExactGaussian, k: int, H: Any) -> Any:
     """What rounding may leave of z - H m, per component (0 where nothing is seen)."""
-    z, m = e.inputs[1][k], e.law_at(e.shown[k], k).mean
+    z, m = e.z[k], e.law_at(e.shown[k], k).mean
     size = np.abs(np.nan_to_num(z)) + np.abs(H) @ np.abs(np.nan_to_num(m))
     return ROUNDINGS * 0.5 * np.finfo(float).eps * size
 
@@ -265,17 +265,14 @@ def _robust(view: View, pick: Pick) -> Iterator[Any]:
 
     def weighed(e: ExactGaussian) -> ExactGaussian:
         if e not in known:
-            t, z, R, queries = e.inputs
-            R = e.model.R if R is None else R
-            other = ExactGaussian(e.model, t, z, R / w[:, None, None], queries, e.put, e.bits)
-            other = other.forgetful(e.forgets) if e.forgets else other.with_rounding(e.rounding)
-            known[e] = other
+            R = e.model.R if e.obs_cov is None else e.obs_cov
+            known[e] = e.with_noise(R / w[:, None, None])
         return known[e]
 
     def expected(e: ExactGaussian, k: int) -> tuple[float, float, float, float]:
         """The weight, its relative change where the innovation moves by a standard deviation, and
         the least and the largest that rounding of the innovation leaves."""
-        m, (_, z, R, _) = e.model, e.inputs
+        m, z, R = e.model, e.z, e.obs_cov
         seen = ~np.isnan(z[k])
         H, off = (m.H, m.d) if isinstance(m, DiscreteModel) else (m.C, m.offset)
         before = weighed(e).law_at(e.shown[k], k, H)
@@ -365,11 +362,11 @@ def _gradient(view: View, pick: Pick) -> Iterator[Any]:
                 balls = e.put(which, values)
                 return balls + exact_balls("", E) * STEP * sign if which == put else balls
 
-            moved = e.again(change)
+            moved = e.again(change, steps=put in ("A", "Q", "u", "F", "b"))
             moved.nulls = e.nulls  # nothing is open: a step decides nothing
             ends.append(moved.loglik_ball())
         ball = (ends[0] - ends[1]) / (2 * STEP)
-        return float(ball.mid())
+        return to_float(ball)
 
     yield wanted, float((slope * E).sum()), lambda a, b, stretch: abs(a - b) / (stretch**2 + abs(b))
 
