@@ -341,6 +341,81 @@ inline void keep_flat_states(int64_t t, const FlatCostates& at, SmoothedMoments&
                 P[i * d + j] += at.B[l * d + i] * (CB[l * d + j] + YP[l * d + j]) + YP[l * d + i] * at.B[l * d + j];
 }
 
+// The columns of M (count, d), by columns, as a basis of the space they span in which `count` rows are those of the identity: Gauss-Jordan
+// with complete pivoting, rows in units of their `size`.
+inline void reduce_columns(double* M, const double* size, int count, int d) {
+    for (int k = 0; k < count; k++) {
+        int column = k, row = 0;
+        double most = 0.0;
+        for (int j = k; j < count; j++) {
+            double whole = 0.0;
+            for (int i = 0; i < d; i++) whole = larger(whole, size[i] * std::fabs(M[j * d + i]));
+            for (int i = 0; i < d; i++)
+                if (const double share = size[i] * std::fabs(M[j * d + i]) / whole; share > most) most = share, column = j, row = i;
+        }
+        std::swap_ranges(M + k * d, M + (k + 1) * d, M + column * d);
+        for (int i = 0; i < d; i++)
+            if (i != row) M[k * d + i] /= M[k * d + row];
+        M[k * d + row] = 1.0;
+        for (int j = 0; j < count; j++)
+            if (const double share = M[j * d + row]; j != k && share != 0.0)
+                for (int i = 0; i < d; i++) M[j * d + i] -= share * M[k * d + i];
+    }
+}
+
+// Nothing depends on the basis and the origin of the directions O (columns of M-) that no observation before node t has seen:
+//
+//     O^T r- = 0,   O^T Z- = 0,   O^T Y- = -(columns of T that are theirs)^T,
+//
+// so that -Y- B'^T = U N'^T - Y B'^T with any basis N' of them at the node before, N'^T F^T U = I and O^T Y = 0. B' is as large as what has
+// decayed since is small: what rounding leaves of r, Z and Y along O is taken out, and NFP (d, d) becomes U N'^T.
+inline void settle_unseen(const double* F, const FlatPart& flat, int64_t t, FlatCostates& at, double* Y, double* NFP) {
+    const int d = at.d, c = at.c, k = at.k, seen = static_cast<int>(flat.count[t - 1]), open = c - seen;
+    if (open <= 0) return;
+    const int64_t n = at.n;
+    Scratch<double, 0> size(d), earlier(d), N(open * d), L(open * open), x(d), v(d);
+    Columns<0, 0> O(d, open + d);                                            // [O^T; I] Theta = [L, 0; Theta], in units of the rows
+    for (int i = 0; i < d; i++) {
+        for (int64_t j = 0; j < n; j++) size[i] = larger(size[i], std::fabs(at.r[i * n + j]));
+        for (int j = 0; j < k; j++) size[i] = larger(size[i], std::fabs(at.Z[i * k + j]));
+        for (int j = 0; j < c; j++) size[i] = larger(size[i], std::fabs(Y[j * d + i]));
+        if (!(size[i] > 0.0)) size[i] = 1.0;
+        for (int j = 0; j < d; j++) earlier[j] += std::fabs(F[i * d + j]) * size[i];
+    }
+    std::memcpy(&N[0], &flat.Ms[((t - 1) * flat.q + seen) * d], sizeof(double) * static_cast<size_t>(open * d));
+    reduce_columns(&N[0], &earlier[0], open, d);
+    for (int j = 0; j < open; j++) {
+        double length = 0.0;
+        for (int i = 0; i < d; i++) {
+            x[i] = 0.0;
+            for (int l = 0; l < d; l++) x[i] += size[i] * F[i * d + l] * N[j * d + l];
+            length = larger(length, std::fabs(x[i]));
+        }
+        if (!(length > 0.0)) return;
+        for (int i = 0; i < d; i++) O.set(i, j, x[i] / length), N[j * d + i] /= length;
+    }
+    for (int i = 0; i < d; i++) O.set(i, open + i, 1.0);
+    triangularise(O, v, Size<0>(open), Size<0>(d), Size<0>(d));
+    for (int j = 0; j < open; j++) {
+        if (!(O.at(j, j) > 0.0)) return;
+        for (int l = 0; l <= j; l++) L[j * open + l] = O.at(l, j);
+    }
+    const auto settle = [&](auto entry) {
+        for (int j = 0; j < 3 * open; j++) {                                 // each time all but a rounding of it
+            double along = 0.0;
+            for (int i = 0; i < d; i++) along += O.at(j % open, open + i) * (entry(i) / size[i]);
+            for (int i = 0; i < d; i++) entry(i) -= size[i] * (O.at(j % open, open + i) * along);
+        }
+    };
+    for (int64_t l = 0; l < n; l++) settle([&](int i) -> double& { return at.r[i * n + l]; });
+    for (int l = 0; l < k; l++) settle([&](int i) -> double& { return at.Z[i * k + l]; });
+    for (int l = 0; l < c; l++) settle([&](int i) -> double& { return Y[l * d + i]; });
+    solve_lower(&L[0], &N[0], open, d);                                      // U = Theta L^-1
+    for (int i = 0; i < d; i++)
+        for (int j = 0; j < open; j++)
+            for (int l = 0; l < d; l++) NFP[i * d + l] += size[i] * O.at(j, open + i) * N[j * d + l];
+}
+
 // The step into t; L and directions: of node t - 1.
 inline void score_flat_step(const LinearChain& chain, const Filtered& kept, const FlatPart& flat, int64_t t, FlatCostates& at,
                             Slopes& slopes, SmoothedMoments& out) {
@@ -348,7 +423,9 @@ inline void score_flat_step(const LinearChain& chain, const Filtered& kept, cons
     const int64_t n = at.n, f = chain.index[t];
     const double *F = chain.F.row(f), paths = static_cast<double>(n);
     double *gF = slopes.F.row(f), *gb = slopes.b.row(f);
-    Scratch<double, 0> r(d * n), Z(d * k), Y(c * d), ZLs(d * d), NFP(d * d);
+    Scratch<double, 0> r(d * n), Z(d * k), Y(c * d), settled(c * d), ZLs(d * d), NFP(d * d), UN(d * d);
+    for (int i = 0; i < c * d; i++) settled[i] = at.Y[i];
+    settle_unseen(F, flat, t, at, &settled[0], &UN[0]);
     add_noise_score(at, slopes.V.row(f));
     for (int64_t i = 0; i < d * n; i++) r[i] = at.r[i];
     for (int i = 0; i < d * k; i++) Z[i] = at.Z[i];
@@ -364,8 +441,8 @@ inline void score_flat_step(const LinearChain& chain, const Filtered& kept, cons
     multiply(&ZLs[0], &at.L[0], &NFP[0], d, d, d);
     for (int i = 0; i < d; i++)
         for (int j = 0; j < d; j++) {
-            double x = NFP[i * d + j];
-            for (int l = 0; l < c; l++) x -= Y[l * d + i] * at.B[l * d + j];
+            double x = NFP[i * d + j] + UN[i * d + j];
+            for (int l = 0; l < c; l++) x -= settled[l * d + i] * at.B[l * d + j];
             NFP[i * d + j] = x;                                              // Z- Z-^T F P' - Y- B'^T
             x *= -paths;
             for (int64_t l = 0; l < n; l++) x += r[i * n + l] * at.x[j * n + l];

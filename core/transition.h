@@ -189,72 +189,87 @@ inline int deepest_halving(const double* steps, int64_t n, double unit) {
     return deepest;
 }
 
-// One doubling of X = Phi - I, psi = s and V = Y; the results may not overlap what is given. a: (d, d).
-//     X' = 2 X + X X,   s' = 2 s + X s,   Y' = 2 Y + X Y + Y X^T + X Y X^T
-inline void double_step(Lanes part, const Lanes* X, const Lanes* s, const Lanes* Y, Lanes* X_new, Lanes* s_new,
-                        Lanes* Y_new, Lanes* a, int d) {
-    multiply(X, X, X_new, d, d, d);
-    multiply(X, s, s_new, d, d, 1);
+// Phi, psi, V on their way through the doublings: Phi = B + X, psi = s and V = Y. B is diagonal, 1 as long as an entry of Phi is
+// nearer to 1, else 0: what is slow keeps its digits in X = Phi - I, what has decayed keeps its own.
+struct Doubling {
+    Lanes *X, *s, *Y, *B;
+    static int64_t size(int64_t d) { return transition_size(d) + d; }
+    Doubling(Lanes* at, int d) : X(at), s(at + d * d), Y(s + d), B(Y + d * d) {}
+};
+
+// The series over the first, short interval: of its Phi - I no entry is far from 0.
+inline void begin_doubling(const Series& series, Lanes x, Doubling to) {
+    polynomial(&series.rows[0], TAYLOR_TERMS, transition_size(series.d), x, to.X);
+    for (int i = 0; i < series.d; i++) to.B[i] = spread<Lanes>(1.0);
+}
+// One doubling; a: (d, d).
+//     Phi' = Phi Phi,   s' = s + Phi s,   Y' = Y + Phi Y Phi^T
+inline void double_step(Lanes part, const Doubling& now, Doubling next, Lanes* a, int d) {
+    const auto& [X, s, Y, B] = now;
+    multiply(X, X, next.X, d, d, d);
+    multiply(X, s, next.s, d, d, 1);
     multiply(X, Y, a, d, d, d);
     for (int i = 0; i < d; i++) {
-        s_new[i] = where_positive(part, Lanes(2.0 * s[i] + s_new[i]), s[i]);
+        next.s[i] = where_positive(part, Lanes((1.0 + B[i]) * s[i] + next.s[i]), s[i]);
         for (int j = 0; j < d; j++)
-            X_new[i * d + j] = where_positive(part, Lanes(2.0 * X[i * d + j] + X_new[i * d + j]), X[i * d + j]);
+            next.X[i * d + j] = where_positive(part, Lanes((B[i] + B[j]) * X[i * d + j] + next.X[i * d + j]), X[i * d + j]);
         for (int j = 0; j <= i; j++) {
-            Lanes x = 2.0 * Y[i * d + j] + a[i * d + j] + a[j * d + i];
+            Lanes x = (1.0 + B[i] * B[j]) * Y[i * d + j] + B[j] * a[i * d + j] + B[i] * a[j * d + i];
             for (int k = 0; k < d; k++) x += a[i * d + k] * X[j * d + k];
-            Y_new[i * d + j] = Y_new[j * d + i] = where_positive(part, x, Y[i * d + j]);
+            next.Y[i * d + j] = next.Y[j * d + i] = where_positive(part, x, Y[i * d + j]);
         }
+    }
+    for (int i = 0; i < d; i++) {
+        Lanes& own = next.X[i * d + i];
+        next.B[i] = where_positive(Lanes(-0.5 - own), Lanes{}, B[i]);
+        own += B[i] - next.B[i];                             // nothing is rounded between -2 and -1/2
     }
 }
 
 // Phi, psi, V over every interval. Error about EPS ||A|| t: what is stiffer wants Python's `Discretiser`.
 inline void transitions(In<2> A, In<2> Q, In<1> u, In<1> steps, Out<3> Phi, Out<2> psi, Out<3> V) {
-    const int64_t n = steps.shape[0], size = transition_size(u.shape[0]);
+    const int64_t n = steps.shape[0], size = Doubling::size(u.shape[0]);
     const int d = static_cast<int>(u.shape[0]), dd = d * d;
     Series series(A.data, Q.data, u.data, d);
     Scratch<Lanes, 0> first(size), second(size), a(dd);
     for (int64_t start = 0; start < n; start += LANES<double>) {
         const Halved halved(steps.data, start, n, series.unit);
-        Lanes *now = &first[0], *next = &second[0];
-        polynomial(&series.rows[0], TAYLOR_TERMS, size, halved.x, now);
+        Doubling now(&first[0], d), next(&second[0], d);
+        begin_doubling(series, halved.x, now);
         for (int m = 0; m < halved.deepest; m++) {
-            double_step(halved.takes_part(m), now, now + dd, now + dd + d, next, next + dd, next + dd + d, &a[0], d);
+            double_step(halved.takes_part(m), now, next, &a[0], d);
             std::swap(now, next);
         }
         const int lanes = static_cast<int>(std::min<int64_t>(n - start, LANES<double>));
         for (int l = 0; l < lanes; l++) {
-            for (int e = 0; e < dd; e++) Phi.row(start + l)[e] = now[e][l], V.row(start + l)[e] = now[dd + d + e][l];
-            for (int i = 0; i < d; i++) psi.row(start + l)[i] = now[dd + i][l], Phi.row(start + l)[i * d + i] += 1.0;
+            for (int e = 0; e < dd; e++) Phi.row(start + l)[e] = now.X[e][l], V.row(start + l)[e] = now.Y[e][l];
+            for (int i = 0; i < d; i++) psi.row(start + l)[i] = now.s[i][l], Phi.row(start + l)[i * d + i] += now.B[i][l];
         }
     }
 }
 
-// One doubling backward: gradients by X', s', Y' (gX, gs, gY; gY symmetric) become those by X, s, Y.
+// One doubling backward: gradients by Phi', s', Y' (g; that by Y' symmetric) become those by Phi, s, Y; now.X holds Phi itself.
 // work: 4 d^2 + d.
-//     gY = gY' + (I + X)^T gY' (I + X),   gs = (2 + X^T) gs',
-//     gX = 2 gX' + X^T gX' + gX' X^T + gs' s^T + 2 gY' (I + X) Y
-inline void double_step_adjoint(Lanes part, const Lanes* X, const Lanes* s, const Lanes* Y, Lanes* gX, Lanes* gs,
-                                Lanes* gY, Lanes* work, int d) {
+//     gY = gY' + Phi^T gY' Phi,   gs = gs' + Phi^T gs',   gPhi = Phi^T gPhi' + gPhi' Phi^T + gs' s^T + 2 gY' Phi Y
+inline void double_step_adjoint(Lanes part, const Doubling& now, Doubling g, Lanes* work, int d) {
     const int dd = d * d;
-    Lanes *b = work, *c = work + dd, *e = work + 2 * dd, *f = work + 3 * dd, *s_new = work + 4 * dd;
-    multiply(X, Y, b, d, d, d);
-    for (int i = 0; i < dd; i++) b[i] += Y[i];                 // (I + X) Y
-    multiply(gY, b, c, d, d, d);
-    t_multiply(X, gX, e, d, d, d);
+    const Lanes *Phi = now.X, *s = now.s;
+    Lanes *b = work, *c = work + dd, *e = work + 2 * dd, *f = work + 3 * dd, *gs = work + 4 * dd;
+    multiply(Phi, now.Y, b, d, d, d);
+    multiply(g.Y, b, c, d, d, d);
+    t_multiply(Phi, g.X, e, d, d, d);
     for (int i = 0; i < d; i++)
         for (int j = 0; j < d; j++) {
-            Lanes x = 2.0 * (gX[i * d + j] + c[i * d + j]) + e[i * d + j] + gs[i] * s[j];
-            for (int k = 0; k < d; k++) x += gX[i * d + k] * X[j * d + k];
+            Lanes x = 2.0 * c[i * d + j] + e[i * d + j] + g.s[i] * s[j];
+            for (int k = 0; k < d; k++) x += g.X[i * d + k] * Phi[j * d + k];
             f[i * d + j] = x;
         }
-    for (int i = 0; i < dd; i++) gX[i] = where_positive(part, f[i], gX[i]);
-    t_multiply(X, gs, s_new, d, d, 1);
-    for (int i = 0; i < d; i++) gs[i] = where_positive(part, Lanes(2.0 * gs[i] + s_new[i]), gs[i]);
-    multiply(gY, X, b, d, d, d);
-    for (int i = 0; i < dd; i++) b[i] += gY[i];                // gY' (I + X)
-    t_multiply(X, b, c, d, d, d);
-    for (int i = 0; i < dd; i++) gY[i] = where_positive(part, Lanes(gY[i] + b[i] + c[i]), gY[i]);
+    for (int i = 0; i < dd; i++) g.X[i] = where_positive(part, f[i], g.X[i]);
+    t_multiply(Phi, g.s, gs, d, d, 1);
+    for (int i = 0; i < d; i++) g.s[i] = where_positive(part, Lanes(g.s[i] + gs[i]), g.s[i]);
+    multiply(g.Y, Phi, b, d, d, d);
+    t_multiply(Phi, b, c, d, d, d);
+    for (int i = 0; i < dd; i++) g.Y[i] = where_positive(part, Lanes(g.Y[i] + c[i]), g.Y[i]);
 }
 
 // The series backward: gradients `rows` (TAYLOR_TERMS, 2 d^2 + d) by its coefficients are added to those by A, Q, u.
@@ -285,34 +300,34 @@ inline void series_adjoint(Series& series, double* rows, double* gA, double* gQ,
 // `transitions`: right for every A (defective, singular, unstable), and nothing like e^{-At} occurs.
 inline void transition_adjoint(In<2> A, In<2> Q, In<1> u, In<1> steps, In<3> gPhi, In<2> gpsi, In<3> gV, Out<2> gA,
                                Out<2> gQ, Out<1> gu) {
-    const int64_t n = steps.shape[0], size = transition_size(u.shape[0]);
+    const int64_t n = steps.shape[0], size = transition_size(u.shape[0]), level = Doubling::size(u.shape[0]);
     const int d = static_cast<int>(u.shape[0]), dd = d * d;
     Series series(A.data, Q.data, u.data, d);
-    Scratch<Lanes, 0> levels((deepest_halving(steps.data, n, series.unit) + 1) * size), g(size), work(4 * dd + d);
+    Scratch<Lanes, 0> levels((deepest_halving(steps.data, n, series.unit) + 1) * level), g(level), work(4 * dd + d);
     Scratch<Lanes, 0> sums(TAYLOR_TERMS * size);
+    const Doubling slope(&g[0], d);
     for (int64_t start = 0; start < n; start += LANES<double>) {
         const Halved halved(steps.data, start, n, series.unit);
-        polynomial(&series.rows[0], TAYLOR_TERMS, size, halved.x, &levels[0]);
-        for (int m = 0; m < halved.deepest - 1; m++) {
-            Lanes *now = &levels[m * size], *next = now + size;
-            double_step(halved.takes_part(m), now, now + dd, now + dd + d, next, next + dd, next + dd + d, &work[0], d);
+        begin_doubling(series, halved.x, {&levels[0], d});
+        for (int m = 0; m < halved.deepest; m++) {
+            const Doubling now(&levels[m * level], d);
+            if (m + 1 < halved.deepest) double_step(halved.takes_part(m), now, {&levels[(m + 1) * level], d}, &work[0], d);
+            for (int i = 0; i < d; i++) now.X[i * d + i] += now.B[i];
         }
         const int lanes = static_cast<int>(std::min<int64_t>(n - start, LANES<double>));
         for (int64_t e = 0; e < size; e++) g[e] = Lanes{};
         for (int l = 0; l < lanes; l++) {
             const double* G = gV.row(start + l);
             for (int i = 0; i < d; i++) {
-                g[dd + i][l] = gpsi.row(start + l)[i];
+                slope.s[i][l] = gpsi.row(start + l)[i];
                 for (int j = 0; j < d; j++) {
-                    g[i * d + j][l] = gPhi.row(start + l)[i * d + j];
-                    g[dd + d + i * d + j][l] = 0.5 * (G[i * d + j] + G[j * d + i]);
+                    slope.X[i * d + j][l] = gPhi.row(start + l)[i * d + j];
+                    slope.Y[i * d + j][l] = 0.5 * (G[i * d + j] + G[j * d + i]);
                 }
             }
         }
-        for (int m = halved.deepest - 1; m >= 0; m--) {
-            const Lanes* at = &levels[m * size];
-            double_step_adjoint(halved.takes_part(m), at, at + dd, at + dd + d, &g[0], &g[dd], &g[dd + d], &work[0], d);
-        }
+        for (int m = halved.deepest - 1; m >= 0; m--)
+            double_step_adjoint(halved.takes_part(m), {&levels[m * level], d}, slope, &work[0], d);
         Lanes power = halved.x;
         for (int k = 0; k < TAYLOR_TERMS; k++, power *= halved.x)
             for (int64_t e = 0; e < size; e++) sums[k * size + e] += power * g[e];

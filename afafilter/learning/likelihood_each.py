@@ -52,9 +52,8 @@ class EachObjective:
             together = np.zeros(len(thetas), bool)
         else:
             flat, longest = self.par.flat, self._batch.grid.longest
-            d, q = flat.shape
-            A, Q = models[:, : 2 * d * d].reshape(-1, 2, d, d).swapaxes(0, 1)
-            together = in_one_call(A, Q, q, longest)
+            d = len(flat)
+            together = in_one_call(models[:, : d * d].reshape(-1, d, d), longest)
         if together.all():
             found, slopes = loglik_sdes(models, flat, self._batch, which)
             values, grads = found[:, 0], pullback(slopes) * self.par.slope(thetas)

@@ -15,7 +15,7 @@ import numpy as np
 from afafilter._base.checks import Array
 from afafilter.likelihood.data import Data, writable
 from afafilter.likelihood.inputs import InputGradient, input_shift
-from afafilter.likelihood.rounding import SAFE_NORM, core_suffices
+from afafilter.likelihood.rounding import core_suffices
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ComponentSizes, component_sizes
 from afafilter.linalg.transitions import lower_roots, transition_adjoint, transitions
@@ -236,12 +236,8 @@ def sde_chain(
     (mean, cov, flat), prior_pullback, prior_step = _sde_prior(
         system, data.t[0] - system.delay, law
     )
-    norm = np.abs(A).sum(axis=0).max() * data.longest
-    decayed = (
-        flat.shape[1] > 0 and norm > SAFE_NORM and _fastest_decay(A) * data.longest > SAFE_NORM
-    )
     root = None
-    if core_suffices(A, Q, data.longest) and not decayed:
+    if core_suffices(A, data.longest):
         F, b, V = transitions(A, Q, u, data.steps)
     else:
         flow = discretiser.Discretiser(A, Q, u)
@@ -283,11 +279,6 @@ def _shift(system: System, data: Data) -> tuple[Array, Callable[[Array], InputGr
         system.A, system.C, system.gain, system.direct, system.forcing, at
     )
     return system.offset + shift, pullback
-
-
-def _fastest_decay(A: Array) -> float:
-    """Decay rate of the fastest mode, 1/time."""
-    return float(-np.linalg.eigvals(A).real.min())
 
 
 def _sde_prior(

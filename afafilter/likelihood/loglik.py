@@ -92,14 +92,12 @@ def _refuse_singular(status: int) -> None:
         )
 
 
-def in_one_call(A: Array, Q: Array, q: int, longest: float) -> Any:
-    """Whether `loglik_sde` is exact enough: A, Q (d, d) or (M, d, d), q flat directions."""
-    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= SAFE_NORM
-    if q or near.all():
-        return near
+def in_one_call(A: Array, longest: float) -> Any:
+    """Whether `loglik_sde` is exact enough: A (d, d) or (M, d, d)."""
     if A.ndim == 2:
-        return core_suffices(A, Q, longest)
-    return np.array([core_suffices(*each, longest) for each in zip(A, Q, strict=True)])
+        return core_suffices(A, longest)
+    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= SAFE_NORM
+    return near if near.all() else np.array([core_suffices(each, longest) for each in A])
 
 
 def evaluate(
@@ -134,7 +132,7 @@ def _evaluate(
         if (
             isinstance(prior, PriorArrays)
             and prior.t0 is None
-            and in_one_call(system.A, system.Q, prior.flat.shape[1], data.longest)
+            and in_one_call(system.A, data.longest)
         ):
             status, (value, *measures), slopes = loglik_sde(system, prior, data)
             _refuse_singular(status)

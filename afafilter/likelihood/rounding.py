@@ -12,29 +12,15 @@ LARGEST_NORM = 1e4
 TAYLOR_ERROR = 1e-10
 """Largest error of Phi that its doublings may accumulate."""
 SAFE_NORM = 16.0
-"""||A|| dt, or decay times per step, up to which the core's Phi - I is always exact enough."""
-NO_NOISE = 1e-14
-"""Noise of a mode over that of its states, up to which it has none."""
+"""||A|| dt up to which the core's doublings are always exact enough."""
 
 
-def core_suffices(A: Array, Q: Array, longest: float) -> bool:
+def core_suffices(A: Array, longest: float) -> bool:
     """Whether the core's Taylor series is exact enough over steps up to `longest`."""
     norm = float(np.abs(A).sum(axis=0).max()) * longest
     if not SAFE_NORM < norm <= LARGEST_NORM:
         return norm <= SAFE_NORM
-    return _doubling_error(A, longest, norm) <= TAYLOR_ERROR and not _quiet_decay(A, Q, longest)
-
-
-def _quiet_decay(A: Array, Q: Array, longest: float) -> bool:
-    """Whether a mode without noise decays so far that doublings leave it no digit of its own.
-
-    The mode w^H x, w^H A = rate w^H, has noise w^H Q w.
-    """
-    rates, w = np.linalg.eig(A.T)
-    far = -rates.real * longest > SAFE_NORM
-    noise = np.einsum("ij,ik,kj->j", w.conj(), Q, w).real
-    most = np.einsum("ij,i->j", np.abs(w) ** 2, np.diag(Q))
-    return bool((far & (noise <= NO_NOISE * most)).any())
+    return _doubling_error(A, longest, norm) <= TAYLOR_ERROR
 
 
 def powers_cancel(A: Array, longest: float) -> bool:

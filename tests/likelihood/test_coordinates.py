@@ -5,6 +5,7 @@ The exact slope is a central difference of the joint Gaussian's density in 800-b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from afafilter.likelihood.data import prepare
 from afafilter.likelihood.loglik import evaluate
 from afafilter.likelihood.rounding import powers_cancel
 from tests.exact_oracle import ExactGaussian, exact_balls
+from tests.likelihood.test_loglik import fading
 
 STEP = arb(2) ** -150
 BASIS = np.array([[1.0, 0.3, -0.2], [0.4, 1.0, 0.5], [-0.6, 0.2, 1.0]])
@@ -45,11 +47,14 @@ def draw(gap: float) -> tuple[Any, Any]:
     return np.concatenate([t, t + 3.0 + gap]), z
 
 
-def assert_exact_slopes(model: LinearSDE, t: Any, z: Any, tol: float) -> None:
+def assert_exact_slopes(
+    model: LinearSDE, t: Any, z: Any, tol: float, names: Iterable[str] = SLOPES
+) -> None:
     """Every array's slope in a random direction, to `tol` of its size, or of 1."""
-    value, slopes = evaluate(System.of(model), prepare(t, z, 1, None))
+    value, slopes = evaluate(System.of(model), prepare(t, z, model.obs_dim, None))
     assert value == pytest.approx(ExactGaussian(model, t, z, bits=800).loglik(), rel=1e-9, abs=1e-6)
-    for k, (put, field) in enumerate(SLOPES.items()):
+    for k, put in enumerate(names):
+        field = SLOPES[put]
         E = np.sign(np.random.default_rng(k).normal(size=np.shape(getattr(model, field))))
         E = np.sign(E + E.T) if put in ("Q", "R") else E
 
@@ -91,6 +96,35 @@ def test_three_integrals(S, gap, prior):
 def test_other_dynamics(A, noise, prior):
     model = turned(A, noise, [[1.0, 0.3, 0.5]], BASIS, prior)
     assert_exact_slopes(model, *draw(300.0), tol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [350.0, 600.0])
+def test_what_is_left_of_an_oscillation_without_noise(gap):
+    """e^-51 and e^-87 of the start, seen exactly."""
+    assert_exact_slopes(*fading(gap), tol=1e-8, names="A")
+
+
+@pytest.mark.parametrize("gap", [58.0, 87.0])
+@pytest.mark.parametrize(
+    ("A", "C"),
+    [
+        ([[-1.0]], [[1.0]]),
+        (np.diag([-1.0, -0.2]), [[1.0, 0.5]]),
+        (np.diag([-0.2, -1.0]), [[1.0, 0.5]]),
+        (np.array([[-1.0, 0.3], [0.0, -0.7]]), [[1.0, 0.5]]),
+        (np.array([[0.0, 1.0], [-1.0, -2.0]]), [[1.0, 0.0]]),
+        (np.array([[-1.0, 0.4], [-0.4, -1.0]]), [[1.0, 0.0]]),
+        (np.diag([-1.0, -0.2, -1e-6]), [[1.0, 0.5, 0.3]]),
+    ],
+    ids=["alone", "two", "swapped", "one drives the other", "critical", "spiral", "three"],
+)
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_flat_start_that_is_seen_late(A, C, gap, noise):
+    """Nothing is seen before the state has decayed to e^-58 and e^-87 of what it was."""
+    model = LinearSDE(A, Q=np.diag([0.0] * (len(A) - 1) + [noise]), R=[[0.1]], C=C, prior="diffuse")
+    t = np.concatenate([[0.0], gap + np.array([0.0, 0.5, 1.7, 2.1])])
+    z = np.array([[np.nan], [0.4], [0.7], [-0.2], [0.1]])
+    assert_exact_slopes(model, t, z, tol=1e-6, names="A")
 
 
 @pytest.mark.parametrize("prior", ["stationary", KNOWN])

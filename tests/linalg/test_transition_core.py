@@ -58,6 +58,40 @@ def test_adjoint(name: str) -> None:
     assert found == pytest.approx(total, abs=1e-6 * size)
 
 
+DECAYING = {
+    "alone": np.array([[-1.0]]),
+    "several": np.diag([-1.0, -0.2, -1e-9]),
+    "one drives the other": np.array([[-1.0, 0.3], [0.0, -0.7]]),
+    "critical": np.array([[0.0, 1.0], [-1.0, -2.0]]),
+    "spiral": np.array([[-1.0, 0.4], [-0.4, -1.0]]),
+}
+
+
+@pytest.mark.parametrize("A", DECAYING.values(), ids=DECAYING.keys())
+def test_what_has_decayed_and_what_is_slow_keep_their_digits(A: np.ndarray) -> None:
+    """Every entry of Phi and the slope of every entry in units of its own, down to e^-600."""
+    d, steps = len(A), np.array([7.0, 40.0, 58.0, 87.0, 300.0, 600.0])
+    zero = np.zeros((d, d))
+    Phi = transitions(A, zero, np.zeros(d), steps)[0]
+    for tau, found in zip(steps, Phi, strict=True):
+        wanted = mp_transition(A, zero, np.zeros(d), tau)[0]
+        reach = 1 + tau * np.abs(A).sum(axis=1, keepdims=True)
+        rounding = 1e-15 * (reach**2 if A is DECAYING["critical"] else reach)
+        assert (np.abs(found - wanted) <= rounding * np.abs(wanted)).all(), tau
+        weights = np.divide(1.0, wanted, where=wanted != 0, out=np.zeros((d, d), wanted.dtype))
+        none = np.zeros((1, d)), np.zeros((1, d, d))
+        given = weights[None].astype(float)
+        slope = transition_adjoint((A, zero, np.zeros(d)), np.array([tau]), given, *none)[0]
+        for i, j in zip(*np.nonzero(A), strict=True):
+            h = 2.0 ** np.floor(np.log2(1e-8 / tau))
+            E = np.zeros((d, d))
+            E[i, j] = h
+            plus, minus = (mp_transition(A + s * E, zero, np.zeros(d), tau)[0] for s in (1, -1))
+            change = (A + E)[i, j] - (A - E)[i, j]
+            want = float((weights * (plus - minus)).sum() / change)
+            assert slope[i, j] == pytest.approx(want, rel=1e-8), (tau, i, j)
+
+
 def test_lower_roots_of_singular_matrices() -> None:
     rng = np.random.default_rng(0)
     B = np.tril(rng.standard_normal((7, 3, 3)))
