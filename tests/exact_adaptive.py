@@ -86,8 +86,8 @@ def average(
     if e.forgets:
         left = np.vstack([zeros(0, d), *(pair.G for pair in shown)])
         size = np.vstack([zeros(0, d), *(pair.size for pair in shown)])
-        null, _ = null_space(left, size, e.rounding)
-        open_ = np.array([any(x != 0 for x in row) for row in null], bool)
+        null, null_size = null_space(left, size, e.rounding)
+        open_ = moved(null, null_size, e.rounding)
     else:
         rows = [i for pair in shown for i in pair.rows]
         null, null_size = null_space(e.X[rows], e.size[rows], e.rounding)

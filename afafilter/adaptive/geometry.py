@@ -130,37 +130,36 @@ def channel(coords: Coordinates, C: Array, R: Array) -> Channel:
     seen = np.linalg.solve(lower, shown[order])
     whiten = np.linalg.solve(lower, np.eye(p)[order])
     rank = rank_of(shown)
-    if rank < p:
-        turn = np.swapaxes(np.linalg.svd(seen)[0], -1, -2)
-        seen, whiten = turn @ seen, turn @ whiten
-    if 0 < rank < C.shape[1]:
-        q, echelon = _echelon(seen[..., :rank, :])
-        whiten = whiten.copy()
-        whiten[..., :rank, :] = np.swapaxes(q, -1, -2) @ whiten[..., :rank, :]
-        return Channel(echelon, whiten, rank)
+    if 0 < rank < max(C.shape):
+        q, seen = _echelon(seen, rank)
+        whiten = np.swapaxes(q, -1, -2) @ whiten
     return Channel(seen[..., :rank, :], whiten, rank)
 
 
-def _echelon(C: Array) -> tuple[Array, Array]:
-    """Orthogonal q and row echelon form q^T C of rows (..., r, d) of rank r, its rounding cut off.
+def _echelon(C: Array, rank: int) -> tuple[Array, Array]:
+    """Orthogonal q and row echelon form q^T C of rows (..., p, d), its rounding cut off.
 
-    Row a begins at the a-th column that those before it do not explain.
+    Row a begins at the a-th column that those before it do not explain. Householder's reflections
+    keep the digits of small rows where the large ones come first (Cox & Higham, "Stability of
+    Householder QR factorization for weighted least squares problems", 1998).
     """
-    r, d = C.shape[-2:]
-    if r == 1:
+    p, d = C.shape[-2:]
+    if p == 1:
         return np.ones((*C.shape[:-2], 1, 1)), C
-    begins = _begins(C.reshape(-1, r, d)[0])
-    q = np.linalg.qr(C[..., begins])[0]
-    upper = np.swapaxes(q, -1, -2) @ C
+    first = C.reshape(-1, p, d)[0]
+    begins, rows = _begins(first, rank), np.argsort(-np.abs(first).max(axis=1), kind="stable")
+    q = np.empty((*C.shape[:-1], p))
+    q[..., rows, :] = np.linalg.qr(C[..., rows[:, None], begins], mode="complete")[0]
+    upper = (np.swapaxes(q, -1, -2) @ C)[..., :rank, :]
     column = np.abs(upper).max(axis=-2, keepdims=True)
     shows = (np.abs(upper) > 1e-13 * column) & (np.arange(d) >= begins[:, None])
-    return np.asarray(q), np.where(shows, upper, 0.0)
+    return q, np.where(shows, upper, 0.0)
 
 
-def _begins(C: Array) -> Index:
-    """Columns of C (r, d), of rank r, that those before them do not explain."""
-    r = len(C)
-    rows = C / np.abs(C).max(axis=1, keepdims=True)
+def _begins(C: Array, rank: int) -> Index:
+    """Columns of C (p, d) that those before them do not explain."""
+    size = np.abs(C).max(axis=1, keepdims=True)
+    rows = C / np.where(size > 0, size, 1.0)
     found: list[int] = []
     known: list[list[float]] = []  # orthonormal
     for k, column in enumerate(rows.T.tolist()):
@@ -168,12 +167,11 @@ def _begins(C: Array) -> Index:
         for unit in known + known:
             along = sum(x * u for x, u in zip(rest, unit, strict=True))
             rest = [x - along * u for x, u in zip(rest, unit, strict=True)]
-        size = max(map(abs, rest))
-        if len(found) < r and size > ROUNDING * max(map(abs, column)):
+        if len(found) < rank and max(map(abs, rest)) > ROUNDING * max(map(abs, column)):
             length = math.hypot(*rest)
             known.append([x / length for x in rest])
             found.append(k)
-    return np.array(found if len(found) == r else range(r))  # else: at the border of rounding
+    return np.array(found if len(found) == rank else range(rank))  # else: at the rounding's border
 
 
 def make_steps(
@@ -243,7 +241,7 @@ def join_channels(coords: Coordinates, channels: list[tuple[Index, Channel]], n:
     echelon, rotation = np.zeros((len(orders), n, r, d)), np.zeros((len(orders), n, r, r))
     for k, order in enumerate(orders):
         for js, found in channels:
-            q, upper = _echelon(found.C[..., order])
+            q, upper = _echelon(found.C[..., order], found.rank)
             upper = upper[..., np.argsort(order)]
             q, upper = _apart(coords, q, upper, order)
             echelon[k, js, : found.rank] = upper

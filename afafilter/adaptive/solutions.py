@@ -71,7 +71,14 @@ def settle(
     unit = None
     if pattern.coords is not None:
         unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
-    return solve_triangles(triangle, some, own, look, columns, unit, plan.coords.begins)
+    found = solve_triangles(triangle, some, own, look, columns, unit, plan.coords.begins)
+    if pattern.coords is None or not found.lost.any():
+        return found
+    # What the rule finds determined and equations have lost: is it too small to count, or rounding?
+    stamps, times = pattern.inputs.flow.stamps[:, None], plan.times[queries]
+    decay = np.ptp(plan.coords.rate) * np.abs(times - stamps[[0, -1]]).max(axis=0)
+    eaten = found.lost.any(axis=-1) & ~found.unknown.any(axis=-1) & (decay < -np.log(DECAYED))
+    return found._replace(magnified=np.where(eaten, np.inf, found.magnified))
 
 
 def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:

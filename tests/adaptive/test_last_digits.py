@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.linalg import block_diag
@@ -426,3 +427,34 @@ def test_a_state_that_counts_as_known_where_rounding_hides_it_is_doubted(turn):
     found = list(outcomes(model, t, z, correlation="exact"))
     assert ("wrong", False) not in found
     assert any(said for _, said in found)
+
+
+@pytest.mark.parametrize("small", [0.5, 0.05])
+@pytest.mark.parametrize("redundant", [[], [[0.0, 0.25, 0.0, 0.0]], [[0.0, 1.0, 0.5, 1.0]]])
+def test_a_vague_sensor_keeps_its_digits_beside_precise_ones_with_large_data(small, redundant):
+    """One state is seen by vague sensors alone: their weighted mean, in 60 digits."""
+    C = np.array([[0.0, 1.0, 0.5, 1.0], [0.0, small, 0.0, 0.0], [-1.0, 0.0, 0.5, 0.5], *redundant])
+    alone = np.flatnonzero((C != 0).sum(axis=1) == 1)
+    sd = np.where((C != 0).sum(axis=1) == 1, 1e-2, 1e-4)
+    model = LinearSDE(np.diag([0, 0, 0, -0.1]), Q=np.eye(4), R=np.diag(sd**2), C=C, prior="diffuse")
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-8e6, 8e6, (50, 4)) @ C.T + sd * rng.standard_normal((50, len(C)))
+    found = adaptive_filter(model, [0.0], z[:, None], method="dense").mean[:, 0, 1]
+    with mpmath.workdps(60):
+        total = sum(mpmath.mpf(C[k, 1]) ** 2 for k in alone)
+        for row, mean in zip(z, found, strict=True):
+            wanted = sum(mpmath.mpf(C[k, 1]) * mpmath.mpf(row[k]) for k in alone) / total
+            assert abs(mean - wanted) < 3e-7 * 1e-2 / mpmath.sqrt(total)
+
+
+@pytest.mark.parametrize("rate", [15.0, 16.7, 18.0])
+@pytest.mark.parametrize("wait", [3.13, 3.4])
+def test_what_the_rule_finds_determined_and_the_equations_have_lost_is_said(rate, wait):
+    """A stiff mode hides, e^-50 beside it, what early rows show of the slower ones."""
+    A = block_diag(np.array([[-0.1, -1.1], [1.1, -0.1]]) / 60.0, -rate, -1.0 / 60.0)
+    A[0, 3] = -1.0 / 60.0
+    C = [[0, -1.0, 1.0, 1.0]]
+    model = LinearSDE(A, Q=np.diag([0, 0, 50.0, 1.0]), R=[[0.01]], C=C, prior="diffuse")
+    t = np.array([0.0, 0.115, 0.115 + wait, 0.1152 + wait])
+    z = np.array([[0.93], [-0.62], [-7.5], [0.76]])
+    assert ("wrong", False) not in outcomes(model, t, z, correlation="independent")
