@@ -4,7 +4,8 @@ Of a run (core/rank.h): barely, the largest relative rounding of what determines
 hidden, by how many standard deviations an observation is off that counted as showing nothing of
 one, or by which rows that determine directions cancel; lost, the largest variance of a
 prediction over that of its observation; far, the largest square of a number that is observed over
-that variance.
+that variance. Of an answer (`_base.unknown`): known, by how many standard deviations rounding may
+leave off what counts as known beside directions that stay open.
 
 Where they are not small the answer is taken again with other last digits of all inputs, and the
 two are compared.
@@ -44,22 +45,23 @@ class Doubts(NamedTuple):
     hidden: float = 0.0
     lost: float = 0.0
     far: float = 0.0
+    known: float = 0.0
 
     def unsure(self) -> bool:
         """Whether the answer had better be taken again."""
-        barely, hidden, lost, far = self
-        return barely > UNSURE or hidden > HIDES or lost > MAGNIFIED or far > MAGNIFIED
+        barely, hidden, lost, far, known = self
+        magnified = lost > MAGNIFIED or far > MAGNIFIED
+        return barely > UNSURE or hidden > HIDES or magnified or known > DOUBTFUL
 
     def warn(self, stacklevel: int = 3) -> bool:
         """Warn where it is too much; whether it is."""
-        barely, hidden, lost, _ = self
-        if not (barely > DOUBTFUL or hidden > DOUBTFUL or lost > LOST):
-            return False
+        barely, hidden, lost, _, known = self
         said = [
             (text.format(size), kind)
             for text, kind, size, limit in (
                 (BARELY, BarelyDetermined, barely, DOUBTFUL),
                 (HIDDEN, BarelyDetermined, hidden, DOUBTFUL),
+                (KNOWN, BarelyDetermined, known, DOUBTFUL),
                 (VAGUE, LostDigits, lost**0.5, LOST**0.5),
             )
             if size > limit
@@ -77,6 +79,11 @@ HIDDEN = (
     "rounding hides from an observation a flat direction of the start that later ones determine "
     "(an error of about {:.0e} standard deviations); give a proper prior, or times that count from "
     "the first one"
+)
+KNOWN = (
+    "only rounding tells that a state is known beside a flat direction of the start that stays "
+    "open (an error of about {:.0e} standard deviations); give a proper prior, or times that count "
+    "from the first one"
 )
 VAGUE = (
     "an observation is {:.0e} times as precise as what predicts it: rounding shows in the results "

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array, ObsMask
 
 Index = NDArray[np.intp]
+RESOLUTION = 1e5 * 32 * np.finfo(float).eps
+"""Part of a mean that a few of its roundings are worth as standard deviations (`_base.doubts`)."""
 
 
 class OpenLaw(NamedTuple):
@@ -42,16 +44,45 @@ class OpenLaw(NamedTuple):
 
     def moved(self, H: Array | None = None) -> ObsMask:
         """Which rows of H (p, d) or (k, p, d), of x itself by default, gamma moves: (k, p)."""
+        shown, rounding = self._seen(H)
+        return np.asarray(~(np.abs(shown) <= rounding).all(axis=-2))
+
+    def _seen(self, H: Array | None) -> tuple[Array, Array]:
+        """What rows of H show of the directions (k, r, p), and its rounding."""
         if H is None:
-            moved, rounding = self.directions, self.rounding
-        else:
-            turned = np.swapaxes(H, -1, -2)
-            moved, rounding = self.directions @ turned, self.rounding @ np.abs(turned)
-        return np.asarray(~(np.abs(moved) <= rounding).all(axis=-2))
+            return self.directions, self.rounding
+        turned = np.swapaxes(H, -1, -2)
+        return self.directions @ turned, self.rounding @ np.abs(turned)
+
+    def hidden(self, H: Array | None = None) -> float:
+        """By how many standard deviations of H x gamma moves what it counts as not moving.
+
+        gamma is as large as the largest ratio of a mean to what moves it.
+        """
+        shown, rounding = self._seen(H)
+        left = np.where(np.abs(shown) > rounding, 0.0, np.abs(shown))
+        if not left.any():
+            return 0.0
+        size, mean, cov = np.abs(self.directions), np.abs(self.mean).max(axis=0), self.cov
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            gamma = np.where(size > self.rounding, mean[:, None] / size, 0.0).max(axis=-1)
+            off = (left * gamma[..., None]).sum(axis=1)
+            if H is not None:
+                mean = np.einsum("...pd,...d->...p", np.abs(H), mean)
+                cov = H @ cov @ np.swapaxes(H, -1, -2)
+            sd = np.sqrt(np.einsum("kii->ki", cov)) + RESOLUTION * mean
+            off = np.where((sd > 0) & ~self.moved(H), off / sd, 0.0)
+        return float(np.nan_to_num(off).max())
 
     def report(self) -> tuple[Array, Array]:
         """mean (n, k, d) and cov (k, d, d) as they are reported."""
         return mark(self.mean, self.cov, self.moved())
+
+
+def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None) -> float:
+    """The largest of what laws with open directions hide; H (p, d) or (T, p, d) at all times."""
+    rows = (H if H is None or H.ndim == 2 else H[law.at] for law in open_laws)
+    return max((law.hidden(G) for law, G in zip(open_laws, rows, strict=True)), default=0.0)
 
 
 def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:

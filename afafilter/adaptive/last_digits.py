@@ -22,7 +22,7 @@ from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, run_dense
 from afafilter.kalman.run import doubts_of_flat_start
 from afafilter.kalman.timeline import timeline
-from afafilter.models.nudged import EPS, LOST, SEEDS, Nudged, moves, nudged
+from afafilter.models.nudged import EPS, SEEDS, VISIBLE, Nudged, moves, nudged
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import Dim, Floats, Weight
 
@@ -72,7 +72,7 @@ def warn_of_lost_digits(
         moved = np.where(
             _rests_on_rounding(plan, some, gamma, z, magnified, options), np.inf, moved
         )
-    if (moved > LOST).any():
+    if (moved > VISIBLE).any():
         at = times[moved.max(axis=0).argmax()]
         warn_of_move(moved.max(), f" (at {at:g} after the first observation)", "a window", 3)
 

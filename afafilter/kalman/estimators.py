@@ -23,8 +23,9 @@ from afafilter._base.checks import (
     positive_int,
 )
 from afafilter._base.containers import takes_tables
+from afafilter._base.doubts import Doubts
 from afafilter._base.steps import asked_times
-from afafilter._base.unknown import chosen, image, mark
+from afafilter._base.unknown import chosen, hidden, image, mark
 from afafilter.kalman import queries as ask
 from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
@@ -265,6 +266,8 @@ def forecast(
     unknown = np.isnan(observed) | np.isinf(np.diagonal(spread, axis1=-2, axis2=-1))
     if unknown.any():  # where rounding decides, either may say so
         observed, spread = mark(observed, spread, unknown)
+    if not unknown.all():
+        Doubts(known=hidden(found.open_laws, H)).warn(4)
     info["observation_mean"], info["observation_cov"] = observed, spread
     parts = model.parts if isinstance(model, LinearSDE) else ()
     source = Source(H, d, R, parts, partial(_paths_ahead, smoother, found.mean.shape[-2]))
@@ -312,6 +315,8 @@ def _solve(model: Model, given: Inputs, smooth: bool, robust: Reweighting) -> Fo
         answer = ask.smoothed(model, line, found, asked)
     else:
         answer = ask.filtered(model, line, found, grid, asked)
+    if answer.open_laws:
+        found.doubts = found.doubts._replace(known=hidden(answer.open_laws))
     return Found(line, scale, found, *answer, info)
 
 

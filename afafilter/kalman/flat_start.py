@@ -20,6 +20,7 @@ from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
 from afafilter.kalman.timeline import initial_root
+from afafilter.models.priors import InitialLaw
 
 
 @dataclass
@@ -215,6 +216,21 @@ class FlatBlock:
             group.cov,
         )
         self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
+
+
+def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
+    """n paths before any observation."""
+    mean0, cov0, D = law
+    d, q = D.shape
+    error = np.zeros((q, d, d))
+    np.einsum("qii->qi", error)[:] = D.T**2
+    T, s, start = np.zeros((q, q)), np.zeros(q), np.eye(q)
+    parts = (initial_root(cov0), mean0, D.T, T, s, error, np.abs(D.T), start)
+    copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
+    L, m, M, T, s, error, peak, start = copies
+    late, steps, count = np.zeros(peak.shape), np.zeros(n), np.full(n, 0 if q else -1, np.int64)
+    doubt = np.zeros((n, q, 3))
+    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, start, count)
 
 
 def add_delta(

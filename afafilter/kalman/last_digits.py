@@ -13,7 +13,7 @@ from afafilter._base.unknown import OpenLaw
 from afafilter.kalman.inputs import Inputs, Model
 from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
-from afafilter.models.nudged import LOST, SEEDS, Nudged, largest_move, moves, nats, nudged
+from afafilter.models.nudged import SEEDS, VISIBLE, Nudged, largest_move, moves, nats, nudged
 
 PATHS = 16
 """Paths that are answered again: those with the largest numbers."""
@@ -69,7 +69,7 @@ def warn_of_lost_digits(
         return _answers(solve(other.model, given._replace(z=z, R=R)), np.arange(len(z)))
 
     moved = largest_move(others, answer, lambda other, there: apart(here, there, other, z, sizes))
-    if moved > LOST:
+    if moved > VISIBLE:
         warn_of_move(moved, "", "a shorter record", 6)
 
 

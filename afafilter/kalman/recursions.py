@@ -240,5 +240,5 @@ filter_mixture = core.filter_mixture
 See core/mixture.h; `mixture` alone calls it.
 """
 step_filter = core.step_filter
-"""(moved, F, b, root, H, off, R, z, L, m, cov, v, S, lost) -> log-likelihood or NaN
-(core/stream.h); lost (1,): see `_base.doubts`."""
+"""(moved, F, b, root, H, off, R, z, L, m, cov, v, S, doubts) -> log-likelihood or NaN
+(core/stream.h); doubts (2,): lost and far of `_base.doubts` so far."""

@@ -13,14 +13,11 @@ import numpy as np
 from afafilter._base.checks import Array, ObsMask, is_definite
 from afafilter._base.unknown import image, through
 from afafilter.kalman import recursions
-from afafilter.kalman.flat_start import raise_singular
+from afafilter.kalman.flat_start import raise_singular, start_paths
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.queries import at_observations
-from afafilter.kalman.recursions import Paths
 from afafilter.kalman.run import run
-from afafilter.kalman.timeline import Timeline, initial_root
-from afafilter.models.priors import InitialLaw, Prior
-from afafilter.models.sde import LinearSDE
+from afafilter.kalman.timeline import Timeline
 
 CONVERGED = 1e-9
 """Largest change of a weight that counts as converged."""
@@ -61,21 +58,6 @@ def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, 
         if recursions.update_all(chain, o, z, seen, scale, line.sizes, state, loglik, measures):
             raise_singular(chain, k)
     return w, rounds
-
-
-def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
-    """n paths before any observation."""
-    mean0, cov0, D = law
-    d, q = D.shape
-    error = np.zeros((q, d, d))
-    np.einsum("qii->qi", error)[:] = D.T**2
-    T, s, start = np.zeros((q, q)), np.zeros(q), np.eye(q)
-    parts = (initial_root(cov0), mean0, D.T, T, s, error, np.abs(D.T), start)
-    copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
-    L, m, M, T, s, error, peak, start = copies
-    late, steps, count = np.zeros(peak.shape), np.zeros(n), np.full(n, 0 if q else -1, np.int64)
-    doubt = np.zeros((n, q, 3))
-    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, start, count)
 
 
 def reweight(how: Reweighting, v: Array, S: Array, R: Array, usable: ObsMask) -> tuple[Array, int]:
@@ -162,16 +144,3 @@ def _weights(
         d2 = d2 + np.trace(np.linalg.solve(matrix, known), axis1=-2, axis2=-1)
     count = usable.sum(axis=-1)
     return np.where(count > 0, how.weight(d2, np.maximum(count, 1)), 1.0)
-
-
-def begin_paths(model: LinearSDE, t: float, R: Array) -> Paths:
-    """The prior at t.
-
-    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
-    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
-    definite.
-    """
-    law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
-    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
-        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
-    return start_paths(law, 1)

@@ -18,17 +18,18 @@ from afafilter._base.checks import Array, is_definite, observation_covariances, 
 from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
-from afafilter._base.unknown import OpenLaw
+from afafilter._base.tables import warn_of_calendar
+from afafilter._base.unknown import OpenLaw, hidden
 from afafilter.kalman import recursions
-from afafilter.kalman.flat_start import add_delta, raise_singular
+from afafilter.kalman.flat_start import add_delta, raise_singular, start_paths
 from afafilter.kalman.inputs import Reweighting
 from afafilter.kalman.recursions import Paths
-from afafilter.kalman.robust import begin_paths, reweight
+from afafilter.kalman.robust import reweight
 from afafilter.kalman.twins import Twin, step_moves, twins
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing
-from afafilter.models.nudged import LOST
+from afafilter.models.nudged import VISIBLE
 from afafilter.models.priors import Prior, prior_time
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
@@ -85,16 +86,16 @@ class KalmanStream:
             raise ValueError("R must be positive definite for metric 'R'; use metric 'raw'")
         self.model = model
         self.t: float | None = None
+        self._steps_told = False
         self.loglik = 0.0
         self._shows = model.C[None].copy(), model.offset[None].copy()
         self._noise = model.R[None].copy()
-        self._one, self._none = np.ones(1), np.zeros(1, np.int64)
-        self._doubts, self._said = np.zeros(3), False
+        self._doubts, self._said = np.zeros(4), False
         self._steps: dict[float, tuple[Array, Array, Array]] = {}
         self._sizes = model.component_sizes
         self._norm = float(np.abs(model.A).sum(axis=0).max())
         self._node: float | None = None
-        self._state = begin_paths(model, 0.0, self._noise)
+        self._state = _begin(model, 0.0, self._noise)
         self._source = Source(model.C, model.offset, model.R)
         self._looked, self._fed = MAGNIFIED, 0
         self._beside: list[Twin] | None = [] if self._state.rank[0] >= 0 else None
@@ -140,42 +141,72 @@ class KalmanStream:
             found = self._step(now, node, row, R)
         else:
             found = self._open_step(now, node, row, R)
-        if self._beside is not None or self._doubts[2] > self._looked:
+        if self._beside is not None or max(self._doubts[2], self._doubts[3]) > self._looked:
             self._look(found, before, begin, row, R)
         return found
 
     def _open_step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
         """`update` where directions may be open and observations be weighed."""
-        state = _copied(self._state)
-        state, chain = self._carried(state, node, R)
+        if self._node is None:
+            prior = self.model.prior
+            begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
+            state = _begin(self.model, begin, R)
+        else:
+            begin, state = self._node, _copied(self._state)
+        chain = self._move(state, begin, node, R)
         p = row.shape[2]
         v, S, known = np.empty((1, p)), np.empty((1, p, p)), np.empty((1, p), bool)
         recursions.innovations_all(chain, 0, row, state, v, S, known)
         seen = row[:, 0] == row[:, 0]
-        usable = known & seen
-        w = 1.0
+        w, info = 1.0, {}
         if self._robust.weight is not None:
-            w = float(reweight(self._robust, v, S, R[0], usable)[0][0])
-        loglik, scale = np.zeros(1), self._one
-        used = seen
-        if w != 1.0:
-            used = seen & (w > 0)
-            scale = np.array([1.0 / w if w > 0 else 1.0])
+            weights = reweight(self._robust, v, S, R[0], known & seen)[0]
+            w, info = float(weights[0]), {"robust_weights": weights}
+        used = seen & (w > 0)
+        loglik, scale = np.zeros(1), np.array([1.0 / w if w > 0 else 1.0])
         if used.any() and recursions.update_all(
-            chain, 0, row, used, scale, self._sizes, state, loglik, self._doubts
+            chain, 0, row, used, scale, self._sizes, state, loglik, self._doubts[:3]
         ):
             raise_singular(chain, 0)
         self._state, self._node, self.t = state, node, now
-        self.loglik += float(loglik[0])
         shown = S + R * scale
         if not known.all():
             open_ = ~known[0]
             shown[:, open_[:, None] | open_] = 0.0
             shown[0, open_, open_] = np.inf
-        if not (usable & used).all():
-            v = np.where(usable & used, v, np.nan)
-        mean, cov, laws = self._law(state, now)
-        info = {} if self._robust.weight is None else {"robust_weights": np.array([w])}
+        v = np.where(known & used, v, np.nan)
+        return self._estimate(now, self._law(state, now), loglik, v, shown, R, info)
+
+    def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
+        """`update` where no direction is open and nothing is weighed: one call of the core."""
+        assert self._node is not None
+        dt = node - self._node
+        F, b, root = self._transition(dt)
+        L, m, (H, off) = self._state.L.copy(), self._state.m.copy(), self._shows
+        v, S, cov = np.empty(row.shape[1:]), np.empty(R.shape), np.empty(L.shape)
+        into = L[0], m[0], cov[0], v[0], S[0], self._doubts[2:]
+        loglik = recursions.step_filter(
+            dt > 0, F[0], b[0], root[0], H[0], off[0], R[0], row[0, 0], *into
+        )
+        if isnan(loglik):
+            raise_singular(self._chain(dt, R), 0)
+        self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now
+        law = self._law(self._state, now) if now > node else (m.copy(), cov, ())
+        return self._estimate(now, law, np.array([loglik]), v, S, R, {})
+
+    def _estimate(
+        self,
+        now: float,
+        law: tuple[Array, Array, tuple[OpenLaw, ...]],
+        loglik: Array,
+        v: Array,
+        S: Array,
+        R: Array,
+        info: dict[str, Any],
+    ) -> Estimate:
+        """What an observation with noise R and log-likelihood (1,) leaves, and its innovation."""
+        self.loglik += float(loglik[0])
+        mean, cov, open_laws = law
         return Estimate(
             np.array([now]),
             mean,
@@ -183,54 +214,10 @@ class KalmanStream:
             loglik[0],
             loglik,
             v,
-            shown,
-            None,
-            "Kalman stream",
-            info,
-            None,
-            laws,
-            self._source if R is self._noise else replace(self._source, R=R[0]),
-        )
-
-    def _step(self, now: float, node: float, row: Array, R: Array) -> Estimate:
-        """`update` where no direction is open and nothing is weighed: one call of the core."""
-        assert self._node is not None
-        dt = node - self._node
-        F, b, root = self._transition(dt)
-        L, m, H, off = self._state.L.copy(), self._state.m.copy(), *self._shows
-        v, S, cov = np.empty(row.shape[1:]), np.empty(R.shape), np.empty(L.shape)
-        loglik = recursions.step_filter(
-            dt > 0,
-            F[0],
-            b[0],
-            root[0],
-            H[0],
-            off[0],
-            R[0],
-            row[0, 0],
-            L[0],
-            m[0],
-            cov[0],
-            v[0],
-            S[0],
-            self._doubts[2:],
-        )
-        if isnan(loglik):
-            raise_singular(self._chain(dt, R), 0)
-        self._state, self._node, self.t = self._state._replace(L=L, m=m), node, now
-        self.loglik += loglik
-        terms = np.array([loglik])
-        if now > node:
-            m, cov, _ = self._law(self._state, now)
-        return Estimate(
-            np.array([now]),
-            m.copy(),
-            cov,
-            terms[0],
-            terms,
-            v,
             S,
             label="Kalman stream",
+            info=info,
+            open_laws=open_laws,
             source=self._source if R is self._noise else replace(self._source, R=R[0]),
         )
 
@@ -238,8 +225,8 @@ class KalmanStream:
         self, found: Estimate, before: Paths, begin: float | None, row: Array, R: Array
     ) -> None:
         """Say once where rounding shows in what a step from `before`, at `begin`, found."""
-        doubts = Doubts(*self._doubts.tolist())
-        self._looked = max(self._looked, 4.0 * doubts.lost)
+        doubts = Doubts(*self._doubts.tolist())._replace(known=hidden(found.open_laws))
+        self._looked = max(self._looked, 4.0 * doubts.lost, 4.0 * doubts.far)
         self._said = self._said or doubts.warn(4)
         flat = before.rank[0] >= 0
         if self._said or (flat and not self._beside and begin is not None):
@@ -248,7 +235,8 @@ class KalmanStream:
 
         def start(model: LinearSDE, unit: float) -> KalmanStream:
             stream = KalmanStream(model, **self._robust._asdict())
-            stream._said, stream._node = True, begin
+            stream._said = stream._steps_told = True
+            stream._node = begin
             if begin is not None:
                 stream._state = before._replace(L=before.L * unit, m=before.m * unit)
             return stream
@@ -256,7 +244,7 @@ class KalmanStream:
         beside = self._beside or twins(self.model, start)
         noise = None if R is self._noise else R[0]
         moved = step_moves(found, before.m, beside, row[0, 0], noise, 0 in np.diagonal(R[0]))
-        if moved > LOST:
+        if moved > VISIBLE:
             self._said = True
             warn_of_move(moved, "", "a shorter record", 4)
         self._fed += 1
@@ -323,7 +311,12 @@ class KalmanStream:
 
     def _time(self, t: float) -> float:
         now = t if type(t) is float and isfinite(t) else stamp(t)
-        return now if self.t is None else not_before(now, self.t)
+        if self.t is None:
+            return now
+        if not self._steps_told:
+            self._steps_told = True
+            warn_of_calendar(np.array([self.t, now]), "t", stacklevel=4)
+        return not_before(now, self.t)
 
     def _row(self, z: ArrayLike) -> Array:
         """(1, 1, p), the data of one path and one time."""
@@ -336,16 +329,6 @@ class KalmanStream:
             raise ValueError("z must be finite or NaN (missing), got an infinite value")
         return row.reshape(1, 1, p)
 
-    def _carried(self, state: Paths, node: float, R: Array) -> tuple[Paths, recursions.Chain]:
-        """The state carried to `node`, and a chain of one step into it that shows z there."""
-        if self._node is None:
-            prior = self.model.prior
-            begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
-            state = begin_paths(self.model, begin, R)
-        else:
-            begin = self._node
-        return state, self._move(state, begin, node, R)
-
     def _move(self, state: Paths, begin: float, end: float, R: Array) -> recursions.Chain:
         """Carry the state, in place, from `begin` to `end`."""
         dt = end - begin
@@ -357,7 +340,7 @@ class KalmanStream:
 
     def _chain(self, dt: float, R: Array) -> recursions.Chain:
         """One step of length dt into the observation 0."""
-        none = self._none
+        none = np.zeros(1, np.int64)
         return recursions.Chain(none, *self._transition(dt), none, none, *self._shows, R)
 
     def _transition(self, dt: float) -> tuple[Array, Array, Array]:
@@ -393,6 +376,19 @@ class KalmanStream:
         law = OpenLaw(where, where, some, cov, directions, ROUNDING * size + late)
         some, cov = law.report()
         return some[0], cov, (law,) if law.moved().any() else ()
+
+
+def _begin(model: LinearSDE, t: float, R: Array) -> Paths:
+    """The prior at t.
+
+    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
+    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
+    definite.
+    """
+    law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
+    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
+        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
+    return start_paths(law, 1)
 
 
 def _copied(state: Paths) -> Paths:

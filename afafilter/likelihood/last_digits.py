@@ -11,7 +11,7 @@ from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
 from afafilter.likelihood.data import Data
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.nudged import LOST, SEEDS, largest_move, nats, nudged
+from afafilter.models.nudged import SEEDS, VISIBLE, largest_move, nats, nudged
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
@@ -52,7 +52,7 @@ def warn_of_lost_digits(
 
     others = [_nudged(system, seed) for seed in SEEDS]
     moved = largest_move(others, lambda other: evaluate(other[0]), move)
-    if moved > LOST:
+    if moved > VISIBLE:
         warn_of_move(moved, "", "a shorter record", 6)
 
 

@@ -18,7 +18,7 @@ from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 EPS = float(np.finfo(np.float64).eps)
-LOST = 5e-7
+VISIBLE = 5e-7
 """A move by more than this, in standard deviations, and more than a few roundings of the mean."""
 GONE = 1e-140
 """Standard deviation below which a state has decayed to nothing."""
@@ -110,7 +110,7 @@ def moves(
     known: ObsMask = ~(here | there)
     variance = np.where(known, np.einsum("...aa->...a", cov), 1.0)
     small = np.where(known, np.abs(mean if sizes is None else sizes), 0.0) * 32 * EPS
-    sd = np.sqrt(np.maximum(variance, 0.0)) + small / LOST + GONE
+    sd = np.sqrt(np.maximum(variance, 0.0)) + small / VISIBLE + GONE
     both = known[..., :, None] & known[..., None, :]
     with np.errstate(invalid="ignore", over="ignore"):  # beyond the floating-point range
         off = np.abs(mean - other[0]) / sd / np.asarray(misfit)[..., None]
@@ -126,7 +126,7 @@ def nats(loglik: Array, other: Array, unit: float, misfit: Array | float = 1) ->
     """Move of a log-likelihood, up to log unit for each flat direction; in misfit^2 nats."""
     off = other - loglik
     off = off - np.round(off / np.log(unit)) * np.log(unit)
-    return np.asarray(np.abs(off) / (misfit**2 + 32 * EPS / LOST * np.abs(loglik)))
+    return np.asarray(np.abs(off) / (misfit**2 + 32 * EPS / VISIBLE * np.abs(loglik)))
 
 
 def largest_move(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afafilter import Estimate
-from afafilter._base.unknown import OpenLaw, chosen, image, mark, through
+from afafilter._base.unknown import OpenLaw, chosen, hidden, image, mark, through
 
 EPS = np.finfo(float).eps
 
@@ -73,6 +73,19 @@ def test_rounding_of_a_direction_is_not_movement():
     np.testing.assert_array_equal(opened.moved(), [[True, False, True]])
     H = np.array([[1e-17, -1e-5 / 3e-5 * 1e-10, 0.0], [0.0, 0.0, 1e30]])
     np.testing.assert_array_equal(opened.moved(H), [[True, True]])
+
+
+@pytest.mark.parametrize("size", [1e3, 1e9])
+def test_what_rounding_leaves_of_a_direction_is_counted_by_how_far_the_data_put_it(size):
+    """gamma = size / 2 moves the first state, which counts as known, by 1e-9 gamma."""
+    n, rounding = np.array([[[1e-9, 2.0]]]), np.array([[[1e-8, 1e-14]]])
+    mean, cov = np.array([[[0.0, size], [0.0, -size / 3]]]).swapaxes(0, 1), np.diag([0.04, 1.0])
+    opened = OpenLaw(np.arange(2), np.array([0]), mean, cov[None], n, rounding)
+    assert opened.hidden() == pytest.approx(1e-9 * size / 2 / 0.2)
+    still = opened._replace(directions=np.array([[[0.0, 2.0]]]))
+    shows = np.array([[3.0, 0.0], [0.0, 1.0]])  # the second row is open
+    assert hidden([still, opened], shows) == pytest.approx(opened.hidden())
+    assert still.hidden() == hidden([]) == 0.0
 
 
 def test_nothing_finite_comes_of_what_is_not_finite():

@@ -621,6 +621,7 @@ def test_the_shortest_period_is_unseen_at_stamps_that_are_rounded(unit, start):
     assert float(found.loglik) == pytest.approx(float(wanted.loglik), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:only rounding tells")
 @pytest.mark.parametrize("ahead", [1e-3, 0.5, 1.5, 4.0])
 def test_a_forecast_has_a_mean_where_it_has_a_variance(ahead):
     """Long after the start two values close together leave of a fast line what rounding hides."""

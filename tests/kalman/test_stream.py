@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -171,6 +172,16 @@ def test_whole_numbers_that_floats_would_round_are_refused():
     stream = KalmanStream(LinearSDE([[0.0]], Q=[[1.0]], R=[[1.0]]))
     with pytest.raises(ValueError, match=r"t - t_first"):
         stream.update(1_700_000_000_000_000_100, 1.0)
+
+
+@pytest.mark.parametrize(("t", "times"), [((20240131, 20240201, 20240202), 1), ((1, 2, 3), 0)])
+def test_numbers_that_spell_dates_are_said_once(t, times):
+    stream = KalmanStream(brownian(1.0, 0.5))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for now in t:
+            stream.update(now, 1.0)
+    assert ["spell dates" in str(w.message) for w in caught] == [True] * times
 
 
 @pytest.mark.parametrize("idle", [{"anchor": "estimate"}, {"metric": "raw"}, {"iterations": 5}])
