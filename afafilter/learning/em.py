@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.optimise import Objective, Optimum, information, newton
+from afafilter.learning.curvature import informations
+from afafilter.learning.likelihood_each import EachObjective
+from afafilter.learning.optimise import Optimum, newton
 from afafilter.learning.problem import Problem
 from afafilter.likelihood.chain import Chain
 from afafilter.likelihood.data import Data
@@ -89,13 +91,13 @@ def expectation_maximisation(
         )
         evals += int(step.nfev)
         theta = step.x * typical
-    objective = Objective(problem.objective)
-    value, grad = objective(theta)
-    info = information(objective, theta, typical)
-    identified, null_space, _, gain = newton(info, grad, typical)
-    outcome = iteration, not message, message or "converged", (), history
-    evals += objective.n_evals
-    return Optimum(theta, value, grad, info, identified, null_space, gain, *outcome, evals)
+    objective = EachObjective.of(problem)
+    value, grad = problem.objective(theta)
+    info = informations(objective, theta[None], typical[None])[0]
+    identified, null_space, _, _ = newton(info, grad, typical)
+    evals += 1 + int(objective.n_evals[0])
+    outcome = iteration, not message, message or "converged", tuple(history), (), evals
+    return Optimum(theta, value, grad, info, identified, null_space, *outcome)
 
 
 def _aitken_gain(history: list[float]) -> float:

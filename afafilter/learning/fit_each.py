@@ -25,7 +25,7 @@ from afafilter.learning.parameters.parametrisation import FamilyParameters, fami
 from afafilter.learning.problem import FitWarning, Options, Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.search_each import promising, search_each
-from afafilter.learning.solve import compare_with_filter, report
+from afafilter.learning.solve import solve
 from afafilter.likelihood.data import SeriesBatch
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -73,8 +73,8 @@ class FitResults(ShownAsText):
         if one is None:
             k %= len(self)
             raise ValueError(f"series {self.labels[k]!r} was not fitted: {self.errors[k]}")
-        compare_with_filter(one.problem, one.theta, one.loglik + one.log_prior)
-        return replace(one, time_unit=self.time_unit)
+        one.verify()
+        return replace(one, time_unit=self.time_unit) if self.time_unit else one
 
     def __iter__(self) -> Iterator[FitResult]:
         return (self[k] for k in range(len(self)))
@@ -287,7 +287,7 @@ def _fit_side_by_side(
     found: list[FitResult | None] = [None] * len(values)
     if not problems:
         return found
-    for k, one in zip(kept, _search(par, batch.subset(kept), problems, stopping), strict=True):
+    for k, one in zip(kept, _search(par, batch.subset(kept), problems), strict=True):
         if isinstance(one, str):
             errors[k] = one
         else:
@@ -296,14 +296,15 @@ def _fit_side_by_side(
 
 
 def _search(
-    par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem], stopping: Stopping
+    par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem]
 ) -> Iterator[FitResult | str]:
     """The fit of each problem, or the reason why there is none."""
-    objective = EachObjective(par, batch, problems)
-    coarse = stopping._replace(tolerance=ENOUGH * stopping.tolerance)
+    objective = EachObjective(problems, (par, batch))
     starts = promising(objective, [problem.parametrisation.starts() for problem in problems])
-    found = search_each(objective, starts, (coarse, stopping))
+    found = search_each(objective, starts, ENOUGH)
     for problem, each in zip(problems, found, strict=True):
         yield (
-            "the likelihood does not exist at the start" if each is None else report(problem, *each)
+            "the likelihood does not exist at the start"
+            if each is None
+            else FitResult.of(problem, *each, solve)
         )

@@ -1,71 +1,87 @@
-"""Likelihoods of many series with parameters of their own, in one call of the core."""
+"""What searches maximise: of many problems side by side, in one call of the core if possible."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.optimise import Objective
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.learning.problem import Problem
 from afafilter.likelihood.data import SeriesBatch
 from afafilter.likelihood.loglik import in_one_call
 from afafilter.likelihood.recursions import loglik_sdes
 
+INFEASIBLE = np.linalg.LinAlgError, ValueError, OverflowError
+
 
 class EachObjective:
-    """Values and gradients of many problems of one family, as `optimise_each` asks for them.
+    """Values and gradients of many problems, as `optimise_each` asks for them.
 
-    Models that the core's discretisation does not reach, and those that cannot be built, are
-    evaluated one by one.
+    Models of a family that the core's discretisation does not reach, and those that cannot be
+    built, are evaluated one by one, like problems without a `batch`.
 
     n_evals : (S,) points asked of each problem.
     """
 
     def __init__(
-        self, par: FamilyParameters, batch: SeriesBatch, problems: Sequence[Problem]
+        self,
+        problems: Sequence[Problem],
+        batch: tuple[FamilyParameters, SeriesBatch] | None = None,
+        functions: Sequence[Callable[[Array], tuple[float, Array]]] | None = None,
     ) -> None:
-        """Problem s is about series s of `batch`; all have the parameters of `par`."""
+        """Problem s is about series s of the batch; all have its parameters.
+
+        functions : what to maximise of each problem; None: its objective.
+        """
+        self.problems, self._batch = problems, batch
+        self._functions = functions
         self.n_evals = np.zeros(len(problems), np.int64)
-        self.par, self.problems = par, problems
-        self._batch = batch
 
     @classmethod
-    def of(cls, problem: Problem) -> EachObjective | None:
-        """Of one problem, if it is the likelihood of a family on paths with the same gaps."""
+    def of(cls, problem: Problem) -> EachObjective:
+        """Of one problem: in one call if it is the likelihood of a family and gaps are alike."""
         par, data = problem.parametrisation, problem.data
         plain = problem.options.method == "ml" and problem.constraints is None
         alike = len(data.groups) == 1 and data.obs_cov is None
-        if not (plain and alike and isinstance(par, FamilyParameters)):
-            return None
-        return cls(par, SeriesBatch.of_group(data), [problem])
+        if plain and alike and isinstance(par, FamilyParameters):
+            return cls([problem], (par, SeriesBatch.of_group(data)))
+        return cls([problem])
 
     def __call__(self, thetas: Array, which: Any) -> tuple[Array, Array]:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
         self.n_evals += np.bincount(which, minlength=len(self.n_evals))
-        try:
-            models, pullback = self.par.at(thetas)
-        except (np.linalg.LinAlgError, ValueError, OverflowError):
-            together = np.zeros(len(thetas), bool)
-        else:
-            flat, longest = self.par.flat, self._batch.grid.longest
-            d = len(flat)
-            together = in_one_call(models[:, : d * d].reshape(-1, d, d), longest)
-        if together.all():
-            found, slopes = loglik_sdes(models, flat, self._batch, which)
-            values, grads = found[:, 0], pullback(slopes) * self.par.slope(thetas)
-            values[found[:, 4] >= 0] = -np.inf
-        else:
-            values, grads = np.empty(len(thetas)), np.empty(thetas.shape)
-            if together.any():
-                values[together], grads[together] = self(thetas[together], which[together])
-                self.n_evals -= np.bincount(which[together], minlength=len(self.n_evals))
-            for k in np.flatnonzero(~together):
-                values[k], grads[k] = Objective(self.problems[which[k]].objective)(thetas[k])
-        fine = np.isfinite(values + (grads * grads).sum(axis=1))
+        values, grads = self._evaluate(thetas, which)
+        fine = np.isfinite(values + np.add.reduce(grads * grads, axis=1))
         if not fine.all():
             values[~fine], grads[~fine] = -np.inf, 0.0
         return values, grads
+
+    def _evaluate(self, thetas: Array, which: Any) -> tuple[Array, Array]:
+        together: Any = False
+        if self._batch is not None:
+            par, batch = self._batch
+            d = len(par.flat)
+            with suppress(*INFEASIBLE):
+                models, pullback = par.at(thetas)
+                together = in_one_call(models[:, : d * d].reshape(-1, d, d), batch.grid.longest)
+            if np.all(together):
+                found, slopes = loglik_sdes(models, par.flat, batch, which)
+                grads = pullback(slopes) * par.slope(thetas)
+                return np.where(found[:, 4] < 0, found[:, 0], -np.inf), grads
+        values, grads = np.full(len(thetas), -np.inf), np.zeros(thetas.shape)
+        if np.any(together):
+            values[together], grads[together] = self._evaluate(thetas[together], which[together])
+        for k in np.flatnonzero(~np.broadcast_to(together, len(thetas))):
+            try:
+                values[k], grads[k] = self.function(which[k])(thetas[k])
+            except INFEASIBLE:
+                continue
+        return values, grads
+
+    def function(self, s: int) -> Callable[[Array], tuple[float, Array]]:
+        """What is maximised of problem s: value and gradient of one theta."""
+        return self._functions[s] if self._functions else self.problems[s].objective

@@ -1,4 +1,4 @@
-"""Maximisation of a smooth log-likelihood whose exact gradient is known.
+"""Newton steps that end the maximisation of a smooth log-likelihood whose exact gradient is known.
 
 BFGS (`optimise_each`) finds the neighbourhood; Newton steps with the Hessian (differences of the
 exact gradient) finish, bound the distance to the optimum and find the unidentified directions, the
@@ -7,24 +7,16 @@ null space of the information matrix.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.curvature import (
-    Objectives,
-    Spectrum,
-    curvatures,
-    informations,
-    search_scales,
-    spectra,
-)
+from afafilter.learning.curvature import Objectives, Spectrum, curvatures, search_scales, spectra
 from afafilter.learning.optimise_each import Point, SearchResult, Stopping, bfgs
-from afafilter.learning.parameters.base import Parametrisation
+from afafilter.learning.problem import Problem
 
 NULL_EIGENVALUE = 1e-5
 """Eigenvalues of the scaled information matrix below this count as zero."""
@@ -37,44 +29,14 @@ OFF_ZERO = (0.03, 0.1, 0.3)
 SHRINKING = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5)
 
 
-class Objective:
-    """The function to maximise, counted; infeasible points count as very bad.
-
-    known : a point with the value and the gradient there, not to be computed again.
-    """
-
-    def __init__(
-        self,
-        function: Callable[[Array], tuple[float, Array]],
-        known: tuple[Array, float, Array] | None = None,
-    ) -> None:
-        self._function = function
-        self._known = known
-        self._known_at = None if known is None else known[0].tolist()
-        self.n_evals = int(known is not None)
-
-    def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Value and gradient; -inf and zeros where the model is infeasible."""
-        if self._known is not None and theta.tolist() == self._known_at:
-            return self._known[1:]
-        self.n_evals += 1
-        try:
-            value, grad = self._function(theta)
-        except (np.linalg.LinAlgError, ValueError, OverflowError):
-            return -np.inf, np.zeros(len(theta))
-        if not math.isfinite(value + float(grad @ grad)):
-            return -np.inf, np.zeros(len(theta))
-        return value, grad
-
-
-@dataclass
+@dataclass(frozen=True)
 class Optimum:
     """Where the search ended.
 
     information : minus the Hessian at theta, in theta.
     identified, null_space : eigenvectors of `information` in theta, (n, k) and (n, n - k), with
         positive eigenvalues and with those that count as zero.
-    gain : estimated increase of the objective to its maximum.
+    resting : coordinates at the boundary of their domain.
     """
 
     theta: Array
@@ -83,38 +45,28 @@ class Optimum:
     information: Array
     identified: Array
     null_space: Array
-    gain: float
     n_iter: int
-    success: bool
+    converged: bool
     message: str
-    boundary: tuple[int, ...] = ()
-    history: list[float] = field(default_factory=list)
+    history: tuple[float, ...]
+    resting: tuple[int, ...] = ()
     n_evals: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    dof: float = np.inf
+    weights: Array | None = None
 
 
 def maximise(
-    objective: Objective,
-    start: Array,
-    bounds: tuple[Array, Array],
-    par: Parametrisation,
-    stopping: Stopping,
-    limited: Any = None,
+    objective: Objectives, at: Point, bounds: tuple[Array, Array], problem: Problem
 ) -> Optimum:
-    """Maximise from `start`; converged when at most the tolerance can still be gained.
-
-    Where Newton steps in square roots of nonnegative parameters are slow, steps in their logarithms
-    are tried as well: ridges along which parameters vanish in proportion are straight there.
-
-    limited : (n,) bool, coordinates that may rest at a bound, where only inward slopes count.
-    """
-    value, grad = objective(start)
-    at, limits = (start[None], np.array([value]), grad[None]), (bounds[0][None], bounds[1][None])
-    batched, typical = as_batch(objective), par.typical[None]
-    scale = search_scales(batched, at[0], at[2], typical, par.roots)
-    top = bfgs(batched, at, limits, scale, near(stopping))
-    found = top.of(0, curvatures(batched, top.thetas, top.grads, typical), 0)
-    return refine(objective, found, bounds, par, stopping, limited)
+    """Maximise from a point; converged when at most the tolerance can still be gained."""
+    par, stopping = problem.parametrisation, problem.options.stopping
+    typical = par.typical[None]
+    start = at.theta[None], np.array([at.value]), at.grad[None]
+    scale = search_scales(objective, start[0], start[2], typical, par.roots)
+    limits = bounds[0][None], bounds[1][None]
+    top = bfgs(objective, start, limits, scale, near(stopping))
+    found = top.of(0, curvatures(objective, top.thetas, top.grads, typical), 0)
+    return refine(objective, found, bounds, problem)
 
 
 def near(stopping: Stopping) -> Stopping:
@@ -123,24 +75,20 @@ def near(stopping: Stopping) -> Stopping:
 
 
 def refine(
-    objective: Objective,
-    found: SearchResult,
-    bounds: tuple[Array, Array],
-    par: Parametrisation,
-    stopping: Stopping,
-    limited: Any = None,
+    objective: Objectives, found: SearchResult, bounds: tuple[Array, Array], problem: Problem
 ) -> Optimum:
-    """Newton steps from the end of a search to the optimum; arguments as of `maximise`."""
-    typical, roots = par.typical, par.roots
-    max_iter, tolerance = stopping
+    """Newton steps from the end of a search to the optimum.
+
+    Where Newton steps in square roots of nonnegative parameters are slow, steps in their logarithms
+    are tried as well: ridges along which parameters vanish in proportion are straight there.
+    """
+    par, (max_iter, tolerance) = problem.parametrisation, problem.options.stopping
+    typical, roots, n = par.typical, par.roots, len(par.typical)
+    limited = None if problem.constraints is None else problem.constraints.limited()
     at, n_iter, history, (info, spectrum) = found
-    n = len(at.theta)
     if not np.isfinite(at.value):
-        info, identified, null_space = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
-        message = "no feasible point was found"
-        return Optimum(
-            *at, info, identified, null_space, np.inf, n_iter, False, message, (), history
-        )
+        unknown = np.full((n, n), np.nan), np.zeros((n, 0)), np.eye(n)
+        return Optimum(*at, *unknown, n_iter, False, "no feasible point was found", tuple(history))
     message, rounds, where = "", 0, at
     while True:
         active = _active_bounds(at, bounds, limited)
@@ -167,21 +115,22 @@ def refine(
             break
         at = where = better
         history.append(at.value)
-        here = at.theta[None], at.grad[None], typical[None]
-        (info,), ((values,), (vectors,)) = curvatures(as_batch(objective), *here)
+        (info,), ((values,), (vectors,)) = curvatures(
+            objective, at.theta[None], at.grad[None], typical[None]
+        )
         spectrum = values, vectors
-    at, boundary = _vanished(objective, at, par.vanishing(at.theta), tolerance)
-    for i in boundary:  # a square root's gradient is 0 at 0, also where the objective rises farther
+    at, vanished = _vanished(objective, at, par.vanishing(at.theta), tolerance)
+    for i in vanished:  # a square root's gradient is 0 at 0, also where the objective rises farther
         trials = [at.theta + share * typical * np.eye(n)[i] for share in OFF_ZERO]
         off = _first_increase(objective, at, trials, bounds)
         if off is not None and off.value > at.value + tolerance:
-            return maximise(objective, off.theta, bounds, par, stopping, limited)
-    boundary = tuple(dict.fromkeys((*boundary, *active)))
-    if boundary:
-        identified, null_space = _reduced_newton(boundary, info, at.grad, typical)[:2]
+            return maximise(objective, off, bounds, problem)
+    resting = tuple(dict.fromkeys((*vanished, *active)))
+    if resting:
+        identified, null_space = _reduced_newton(resting, info, at.grad, typical)[:2]
+    curved = _at_optimum(info, where, at.theta, roots), identified, null_space
     outcome = n_iter, not message, message or "converged"
-    info = _at_optimum(info, where, at.theta, roots)
-    return Optimum(*at, info, identified, null_space, gain, *outcome, boundary, history)
+    return Optimum(*at, *curved, *outcome, tuple(history), resting)
 
 
 def _at_optimum(info: Array, where: Point, theta: Array, roots: Any) -> Array:
@@ -223,48 +172,37 @@ def _reduced_newton(
 
 
 def _first_increase(
-    objective: Objective, at: Point, trials: list[Array], bounds: tuple[Array, Array]
+    objective: Objectives, at: Point, trials: list[Array], bounds: tuple[Array, Array]
 ) -> Point | None:
     """The first trial point with a larger objective, or a later one while it still increases."""
     best = None
     for theta in trials:
-        theta = np.clip(theta, *bounds)
-        value, grad = objective(theta)
-        if value > (at if best is None else best).value:
-            best = Point(theta, value, grad)
+        new = _at(objective, np.minimum(np.maximum(theta, bounds[0]), bounds[1]))
+        if new.value > (at if best is None else best).value:
+            best = new
         elif best is not None:
             break
     return best
 
 
+def _at(objective: Objectives, theta: Array) -> Point:
+    (value,), (grad,) = objective(theta[None], np.zeros(1, int))
+    return Point(theta, float(value), grad)
+
+
 def _vanished(
-    objective: Objective, at: Point, candidates: list[int], tolerance: float
+    objective: Objectives, at: Point, candidates: list[int], tolerance: float
 ) -> tuple[Point, tuple[int, ...]]:
     """Set candidates to 0 where the objective loses at most `tolerance`; the point, and which."""
     boundary = []
     for i in candidates:
         theta = at.theta.copy()
         theta[i] = 0.0
-        value, grad = objective(theta)
-        if value >= at.value - tolerance:
-            at = Point(theta, value, grad)
+        new = _at(objective, theta)
+        if new.value >= at.value - tolerance:
+            at = new
             boundary.append(i)
     return at, tuple(boundary)
-
-
-def information(objective: Objective, theta: Array, typical: Array) -> Array:
-    """Minus the Hessian, by central differences of the exact gradient."""
-    return np.asarray(informations(as_batch(objective), theta[None], typical[None])[0])
-
-
-def as_batch(objective: Objective) -> Objectives:
-    """A single objective in the batched form of `optimise_each`."""
-
-    def one_by_one(thetas: Array, which: Any) -> tuple[Array, Array]:
-        found = [objective(theta) for theta in thetas]
-        return np.array([value for value, _ in found]), np.array([grad for _, grad in found])
-
-    return one_by_one
 
 
 def _proportional_step(info: Array, grad: Array, theta: Array, typical: Array, roots: Any) -> Array:

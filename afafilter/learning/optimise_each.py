@@ -99,37 +99,38 @@ def bfgs(
     thetas, values, grads = (np.array(x) for x in at)
     S, n = thetas.shape
     n_iter, histories = np.zeros(S, int), [[value] for value in values.tolist()]
-    start = np.arange(S), thetas, values, grads, scale, *bounds, *_initial_inverse(S, n)
+    unit = np.tile(np.eye(n), (S, 1, 1))
+    start = np.arange(S), thetas, values, grads, scale, unit, unit, np.zeros((S, n, n))
     state = _Iterates(*start).of(np.isfinite(values))
-    limited = bool(np.isfinite(bounds).any())
+    box = bounds if np.isfinite(bounds).any() else None
     pairs, joined = _pairs(owner), np.arange(S)
+    pairs = pairs[np.isfinite(values[pairs]).all(axis=1)]
     for k in range(stopping.max_iter):
-        slope = state.grads * state.scale
-        free = (
-            np.where(slope > 0, state.thetas < state.upper, state.thetas > state.lower)
-            if limited
-            else None
-        )
-        step, slope = _step(state.H, slope, free)
+        step, slope = _step(state, box)
         increase = _dot(step, slope)
-        promising = 0.5 * increase > stopping.tolerance
-        state, step, increase = state.of(promising), step[promising], increase[promising]
+        promising = increase > 2 * stopping.tolerance
+        if not promising.all():
+            state, step, increase = state.of(promising), step[promising], increase[promising]
         if not len(increase):
             break
         longest = np.sqrt(_dot(step, step)) if k == 0 else np.abs(step).max(axis=1)
         alpha = np.minimum(1.0, (1.0 if k == 0 else LONGEST_STEP) / longest)
-        found, increased = _line_search(objective, state, (step * state.scale, increase, alpha))
-        state, (x, f, g) = state.of(increased), (part[increased] for part in found)
+        found, increased = _line_search(
+            objective, state, (step * state.scale, increase, alpha), box
+        )
+        if not increased.all():
+            state, found = state.of(increased), [part[increased] for part in found]
+        x, f, g = found
         moved, change = (x - state.thetas) / state.scale, (state.grads - g) * state.scale
-        H, W, M = _bfgs_update((state.H, state.W, state.M), moved, change)
-        state = state._replace(thetas=x, values=f, grads=g, H=H, W=W, M=M)
-        thetas[state.which], values[state.which], grads[state.which] = x, f, g
-        n_iter[state.which] += 1
-        for s, value in zip(state.which.tolist(), f.tolist(), strict=True):
+        state = state.at(x, f, g, _bfgs_update((state.H, state.W, state.M), moved, change))
+        own = state.which
+        thetas[own], values[own], grads[own] = x, f, g
+        n_iter[own] += 1
+        for s, value in zip(own.tolist(), f.tolist(), strict=True):
             histories[s].append(value)
         if len(pairs):
-            _join(pairs, (thetas, values, grads), joined, state.which)
-            state = state.of(joined[state.which] == state.which)
+            _join(pairs, (thetas, values, grads), joined, own)
+            state = state.of(joined[own] == own)
     while (joined[joined] != joined).any():
         joined = joined[joined]
     return SearchResults(thetas, values, grads, n_iter, histories, joined)
@@ -154,22 +155,20 @@ def _join(pairs: Array, at: tuple[Array, Array, Array], joined: Any, active: Any
     to within `BENT` b, and they are close, b <= `NEARBY`.
     """
     thetas, values, grads = at
-    climbing = np.zeros(len(values), bool)
-    climbing[active] = True
-    i, j = pairs[((joined[pairs] == pairs) & np.isfinite(values[pairs])).all(axis=1)].T
-    low, high = np.where(values[i] <= values[j], (i, j), (j, i))
-    low, high = low[climbing[low]], high[climbing[low]]
-    if not len(low):
-        return
-    step, rise = thetas[high] - thetas[low], values[high] - values[low]
-    bend = 0.5 * _dot(grads[low] - grads[high], step)
-    off = np.abs(rise - 0.5 * _dot(grads[low] + grads[high], step))
+    i, j = pairs.T
+    step, g, h = thetas[j] - thetas[i], grads[i], grads[j]
+    bend = 0.5 * _dot(g - h, step)
+    off = np.abs(values[j] - values[i] - 0.5 * _dot(g + h, step))
     one = (bend >= 0) & (bend <= NEARBY) & (off <= BENT * bend)
-    joined[low[one]] = high[one]
+    if one.any():
+        one &= (joined[pairs] == pairs).all(axis=1)
+        low, high = np.where(values[i] <= values[j], (i, j), (j, i))[:, one]
+        climbing = np.isin(low, active)
+        joined[low[climbing]] = high[climbing]
 
 
 class _Iterates(NamedTuple):
-    """Current iterates of the searches that have not ended, their scales and bounds.
+    """Current iterates of the searches that have not ended, and their scales.
 
     H (S, n, n), the inverse of minus the Hessian in scaled units, is gamma W W^T + M.
     """
@@ -179,8 +178,6 @@ class _Iterates(NamedTuple):
     values: Array
     grads: Array
     scale: Array
-    lower: Array
-    upper: Array
     H: Array
     W: Array
     M: Array
@@ -189,22 +186,29 @@ class _Iterates(NamedTuple):
         """A subset of the searches."""
         return self if kept.all() else _Iterates(*(part[kept] for part in self))
 
+    def at(self, x: Array, f: Array, g: Array, inverse: tuple[Array, ...]) -> _Iterates:
+        """At the next points."""
+        return _Iterates(self.which, x, f, g, self.scale, *inverse)
+
+
+Box = tuple[Array, Array] | None
+"""Bounds of all searches; None: there are none."""
+
 
 def _dot(a: Array, b: Array) -> Array:
     """Scalar products of rows."""
     return np.asarray(np.add.reduce(a * b, axis=1))
 
 
-def _initial_inverse(S: int, n: int) -> tuple[Array, Array, Array]:
-    """H, W and M before the first step."""
-    unit = np.tile(np.eye(n), (S, 1, 1))
-    return unit, unit, np.zeros((S, n, n))
-
-
-def _step(H: Array, slope: Array, free: Any) -> tuple[Array, Array]:
+def _step(state: _Iterates, box: Box) -> tuple[Array, Array]:
     """Step H (g + lambda) and free gradient; multipliers lambda keep active coordinates at 0."""
+    slope, H = state.grads * state.scale, state.H
     step = (H @ slope[..., None])[..., 0]
-    if free is None or free.all():
+    if box is None:
+        return step, slope
+    lower, upper = (bound[state.which] for bound in box)
+    free = np.where(slope > 0, state.thetas < upper, state.thetas > lower)
+    if free.all():
         return step, slope
     kept = np.where(free[:, :, None] | free[:, None, :], np.eye(slope.shape[1]), H)
     multiplier = np.linalg.solve(kept, np.where(free, 0.0, -step)[..., None])
@@ -235,24 +239,26 @@ def _bfgs_update(inverse: tuple[Array, Array, Array], s: Array, y: Array) -> tup
 
 
 def _line_search(
-    objective: Objectives, state: _Iterates, move: tuple[Array, Array, Array]
+    objective: Objectives, state: _Iterates, move: tuple[Array, Array, Array], box: Box
 ) -> tuple[list[Array], Any]:
     """Line search to the Wolfe conditions: points, values, gradients, and which increased.
 
     move : directions p, first-order increases g^T p, and first step lengths alpha.
     """
     step, increase, alpha = move
-    left = np.arange(len(increase))
     # Step length, gain, slope: at the best point so far, and at the nearest beyond that fails.
-    inner = np.array([np.zeros(len(increase)), np.zeros(len(increase)), increase])
-    outer, best = np.full_like(inner, np.inf), [state.thetas, state.values, state.grads]
+    inner, outer = np.zeros((3, len(increase))), np.full((3, len(increase)), np.inf)
+    left, inner[2] = np.arange(len(increase)), increase
+    best = [state.thetas, state.values, state.grads]
     for trial in range(TRIALS):
-        new = np.minimum(np.maximum(state.thetas + alpha[:, None] * step, state.lower), state.upper)
+        new, along = state.thetas + alpha[:, None] * step, step
+        if box is not None:
+            lower, upper = (bound[state.which] for bound in box)
+            new = np.minimum(np.maximum(new, lower), upper)
+            along = np.where((new > lower) & (new < upper), step, 0.0)
         value, grad = objective(new, state.which)
-        gain = value - state.values
-        slope = _dot(grad, np.where((new > state.lower) & (new < state.upper), step, 0.0))
-        former = inner[:, left]
-        up = gain > np.maximum(SUFFICIENT_INCREASE * alpha * increase, former[1])
+        gain, slope = value - state.values, _dot(grad, along)
+        up = gain > np.maximum(SUFFICIENT_INCREASE * alpha * increase, inner[1, left])
         more = ~up | (slope > CURVATURE_CONDITION * increase) if trial < EXPANSIONS else ~up
         if trial == 0:
             if not more.any():
@@ -260,15 +266,9 @@ def _line_search(
             best = [np.array(part) for part in best]
         for part, found in zip(best, (new, value, grad), strict=True):
             part[left[up]] = found[up]
-        tried = np.array([alpha, gain, slope])
+        tried, former = np.array([alpha, gain, slope]), inner[:, left[more]]
         inner[:, left[up]], outer[:, left[~up]] = tried[:, up], tried[:, ~up]
-        left, former, state, step, increase = (
-            left[more],
-            former[:, more],
-            state.of(more),
-            step[more],
-            increase[more],
-        )
+        left, state, step, increase = left[more], state.of(more), step[more], increase[more]
         if not len(left):
             break
         alpha = _cubic_step(inner[:, left], outer[:, left], former)

@@ -12,6 +12,8 @@ import numpy as np
 from afafilter._base.checks import Array, fraction, positive_int
 from afafilter._base.normal import half_width
 from afafilter._base.shown import ShownAsText, load
+from afafilter.kalman.estimators import kalman_filter
+from afafilter.learning.optimise import Optimum
 from afafilter.learning.problem import Problem
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+GAUSSIAN_MEDIAN = 0.6744897501960817
+"""Median of |u|, u standard normal."""
+MISMATCH = 1e-6
+"""Relative difference from the filter's log-likelihood at which a fit is an error."""
 FAR = 10.0
 """From so many of their spreads between data and the mean of a stationary model a fit says so."""
 
 
-@dataclass(frozen=True, repr=False)
-class FitResult(ShownAsText):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class FitResult(ShownAsText, Optimum):
     """A fitted model and how sure it is.
 
     Attributes
@@ -79,32 +85,113 @@ class FitResult(ShownAsText):
         What the densities given as `priors` add to the log-likelihood; 0 without any.
     """
 
-    loglik: float
-    params: dict[str, float]
-    std_errors: dict[str, float]
-    cov: Array
-    converged: bool
-    message: str
-    n_iter: int
-    n_evals: int
-    aic: float
-    bic: float
-    n_obs: int
-    gradient_norm: float
-    unidentified: tuple[str, ...]
-    boundary: tuple[str, ...]
-    history: tuple[float, ...]
-    starts: tuple[float, ...]
-    method: str
     problem: Problem
-    theta: Array
+    starts: tuple[float, ...]
     refit: Callable[[Problem, list[Array]], FitResult] = field(repr=False)
-    dof: float = np.inf
-    weights: Array | None = None
+    params: dict[str, float]
+    log_prior: float
     time_unit: str = ""
-    log_prior: float = 0.0
-    outliers: int = 0
     start: Any = None
+
+    @classmethod
+    def of(
+        cls, problem: Problem, best: Optimum, starts: tuple[float, ...], refit: Any
+    ) -> FitResult:
+        """The optimum of a problem, what each start reached, and how to fit again."""
+        par = problem.parametrisation
+        params = dict(zip(par.names, par.natural(best.theta).tolist(), strict=True))
+        log_prior = problem.log_prior(best.theta)
+        about = {"starts": starts, "refit": refit, "params": params, "log_prior": log_prior}
+        return cls(**vars(best), problem=problem, **about)
+
+    @property
+    def loglik(self) -> float:
+        """Maximised log-likelihood."""
+        return self.value - self.log_prior
+
+    @property
+    def method(self) -> str:
+        """How it was fitted."""
+        return self.problem.options.method
+
+    @property
+    def n_obs(self) -> int:
+        """Number of observed scalars."""
+        return self.problem.data.n_obs
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion."""
+        return 2 * len(self.params) - 2 * self.loglik
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion."""
+        return len(self.params) * float(np.log(self.n_obs)) - 2 * self.loglik
+
+    @property
+    def gradient_norm(self) -> float:
+        """Largest scaled gradient component at the optimum."""
+        return float(np.abs(self.grad * self.problem.parametrisation.typical).max())
+
+    @property
+    def boundary(self) -> tuple[str, ...]:
+        """Parameters at an end of their domain."""
+        return tuple(self.problem.parametrisation.names[i] for i in self.resting)
+
+    @cached_property
+    def unidentified(self) -> tuple[str, ...]:
+        """Combinations of parameters that the data do not determine, in words."""
+        par = self.problem.parametrisation
+        return tuple(_described(column / par.typical, par.names) for column in self.null_space.T)
+
+    @cached_property
+    def cov(self) -> Array:
+        """Covariance of the parameters."""
+        par = self.problem.parametrisation
+        J = par.jacobian(self.theta)
+        cov = J @ _inverse(self.information, self.identified) @ J.T
+        undetermined = np.zeros(len(J), bool)
+        if self.null_space.size:
+            size = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+            sensitivity = np.abs(J @ self.null_space) / size[:, None]
+            largest = np.abs(self.null_space / par.typical[:, None]).max(initial=1.0)
+            undetermined = sensitivity.max(axis=1) > 1e-3 * largest
+        undetermined[list(self.resting)] = True
+        cov[undetermined, :] = cov[:, undetermined] = np.nan
+        return cov
+
+    @cached_property
+    def std_errors(self) -> dict[str, float]:
+        """Standard errors by name."""
+        return dict(zip(self.params, np.sqrt(self.cov.diagonal()).tolist(), strict=True))
+
+    @cached_property
+    def outliers(self) -> int:
+        """Innovations that hardly one of a million Gaussian ones exceeds.
+
+        Raises
+        ------
+        ArithmeticError
+            If the Kalman filter that finds them has another likelihood.
+        """
+        if self.method == "student_t" or not np.isfinite(self.value):
+            return 0  # the variational bound is not the filter's likelihood
+        problem = self.problem
+        found = kalman_filter(self.model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
+        value = float(np.sum(np.asarray(found.loglik))) + self.log_prior
+        if not abs(value - self.value) <= MISMATCH * max(1.0, abs(value)):
+            raise ArithmeticError(
+                f"the maximised log-likelihood is {self.value:.8g}, the Kalman filter's at the "
+                f"same parameters {value:.8g}; please report the data and the model as a fault"
+            )
+        assert found.innovation is not None
+        assert found.innovation_cov is not None
+        return count_outliers(found.innovation, found.innovation_cov)
+
+    def verify(self) -> None:
+        """ArithmeticError if the Kalman filter's likelihood differs from that maximised."""
+        _ = self.outliers
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
@@ -135,9 +222,12 @@ class FitResult(ShownAsText):
         if not isinstance(model, LinearSDE) or model.prior != "stationary" or model.forcing:
             return ""
         level = model.C @ model.initial_law(0.0).mean + model.offset
-        seen = np.ma.masked_invalid(z)
-        mean, spread = (x.filled(np.nan) for x in (seen.mean(axis=0), seen.std(axis=0)))
-        far = np.nan_to_num(np.abs(mean - level) / spread)
+        seen = ~np.isnan(z)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            n = seen.sum(axis=0)
+            mean = np.where(seen, z, 0.0).sum(axis=0) / n
+            spread = np.sqrt((np.where(seen, z - mean, 0.0) ** 2).sum(axis=0) / n)
+            far = np.nan_to_num(np.abs(mean - level) / spread)
         c = int(np.argmax(far))
         if far[c] <= FAR:
             return ""
@@ -175,8 +265,7 @@ class FitResult(ShownAsText):
                 "profile intervals need a likelihood: method 'student_t' has a bound only"
             )
         which = list(self.params).index(_known(name, self.params))
-        top = self.loglik + self.log_prior
-        ends = profile(self.problem, self.theta, top, which, fraction(level, "level"))
+        ends = profile(self.problem, self.theta, self.value, which, fraction(level, "level"))
         constraints = self.problem.constraints
         return ends if constraints is None else constraints.clip(name, ends)
 
@@ -272,3 +361,39 @@ def _known(name: str, params: Mapping[str, float]) -> str:
     if name not in params:
         raise ValueError(f"unknown parameter {name!r}; there are {', '.join(params)}")
     return name
+
+
+def count_outliers(innovation: Array, cov: Array) -> int:
+    """Number of innovations beyond about 5 robust standard deviations.
+
+    The scale is the median absolute standardised innovation, which outliers do not inflate as they
+    do the fitted variances. Threshold 5 (1 + 4 / sqrt(n)): the median of a small sample is noisy.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.abs(innovation) / np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+    size = np.sort(size[np.isfinite(size)])
+    n = len(size)
+    sd = float(size[(n - 1) // 2] + size[n // 2]) / (2 * GAUSSIAN_MEDIAN) if n else 0.0
+    return int((size > 5 * (1 + 4 / n**0.5) * sd).sum()) if sd > 0 else 0
+
+
+def _inverse(information: Array, identified: Array) -> Array:
+    """Inverse of the information on the identified subspace; eigenvalues <= 0 are left out."""
+    inner = identified.T @ information @ identified
+    size = np.sqrt(np.maximum(inner.diagonal(), 0.0))
+    if not size.all():
+        inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0]
+        size = size[size > 0]
+    values, vectors = np.linalg.eigh(inner / size / size[:, None])
+    if len(values) and values[0] <= 0:
+        values, vectors = values[values > 0], vectors[:, values > 0]
+    root = (identified / size) @ (vectors / np.sqrt(values))
+    return np.asarray(root @ root.T)
+
+
+def _described(direction: Array, names: tuple[str, ...]) -> str:
+    """Names of the parameters with the largest components of a direction in theta."""
+    scaled = direction / np.abs(direction).max()
+    order = np.argsort(-np.abs(scaled), kind="stable")
+    large = [str(names[k]) for k in order if abs(scaled[k]) > 0.1][:4]
+    return large[0] if len(large) == 1 else "combination of " + ", ".join(large)

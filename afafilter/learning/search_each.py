@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
-from afafilter.learning.curvature import (
-    Objectives,
-    curvatures,
-    search_scales,
-)
+from afafilter.learning.curvature import Objectives, curvatures, search_scales
 from afafilter.learning.likelihood_each import EachObjective
-from afafilter.learning.optimise import Objective, Optimum, refine
-from afafilter.learning.optimise_each import Stopping, bfgs
+from afafilter.learning.optimise import Optimum, refine
+from afafilter.learning.optimise_each import bfgs
 
 
 class Starts(NamedTuple):
@@ -44,49 +41,38 @@ def promising(objective: Objectives, points: Sequence[Sequence[Array]]) -> Start
 
 
 def search_each(
-    objective: EachObjective,
-    starts: Starts,
-    stopping: tuple[Stopping, Stopping],
-    *,
-    every: bool = False,
+    objective: EachObjective, starts: Starts, share: float, *, every: bool = False
 ) -> Iterator[tuple[Optimum, tuple[float, ...]] | None]:
     """The optimum of each problem and what its starts reached, best first; None: not feasible.
 
-    stopping : of the search side by side, and of the Newton steps that end it.
+    share : of the tolerance at which the search side by side ends and Newton steps take over.
     every : whether these go up every hill that was found, or the highest alone.
     """
     owner, start, values, grads = starts
-    typical = np.array([problem.parametrisation.typical for problem in objective.problems])
-    bounds = [objective.problems[s].bounds(at) for s, at in zip(owner, start, strict=True)]
+    problems = objective.problems
+    stopping, roots = problems[0].options.stopping, problems[0].parametrisation.roots
+    typical = np.array([problem.parametrisation.typical for problem in problems])
+    limits = [problems[s].bounds(at) for s, at in zip(owner, start, strict=True)]
+    lower, upper = np.array(limits).swapaxes(0, 1)
 
-    def from_each(points: Array, which: Any) -> tuple[Array, Array]:
-        return objective(points, owner[which])
+    def of(own: Any) -> Objectives:
+        return lambda points, which: objective(points, own[which])
 
-    scale = search_scales(from_each, start, grads, typical[owner], objective.par.roots)
-    limits = np.array([low for low, _ in bounds]), np.array([high for _, high in bounds])
-    top = bfgs(from_each, (start, values, grads), limits, scale, stopping[0], owner)
+    from_each, sizes = of(owner), typical[owner]
+    scale = search_scales(from_each, start, grads, sizes, roots)
+    coarse = stopping._replace(tolerance=share * stopping.tolerance)
+    top = bfgs(from_each, (start, values, grads), (lower, upper), scale, coarse, owner)
     hills = np.flatnonzero((top.joined == np.arange(len(owner))) & np.isfinite(top.values))
     hills = hills[np.lexsort((-top.values[hills], owner[hills]))]
     if not every:
         hills = hills[np.diff(owner[hills], prepend=-1) > 0]
-
-    def from_hill(points: Array, which: Any) -> tuple[Array, Array]:
-        return objective(points, owner[hills[which]])
-
-    sizes = typical[owner[hills]]
-    curved = curvatures(from_hill, top.thetas[hills], top.grads[hills], sizes)
+    curved = curvatures(of(owner[hills]), top.thetas[hills], top.grads[hills], sizes[hills])
     reached = top.values.copy()
-    best: list[Optimum | None] = [None] * len(typical)
+    best: list[Optimum | None] = [None] * len(problems)
     for h, k in enumerate(hills.tolist()):
         s = int(owner[k])
-        here = top.of(k, curved, h)
-
-        def alone(theta: Array, s: int = s) -> tuple[float, Array]:
-            value, grad = objective(theta[None], np.array([s]))
-            return float(value[0]), grad[0]
-
-        par, former = objective.problems[s].parametrisation, best[s]
-        found = refine(Objective(alone, here.at), here, bounds[k], par, stopping[1])
+        former = best[s]
+        found = refine(of(owner[k : k + 1]), top.of(k, curved, h), limits[k], problems[s])
         reached[k] = found.value
         if former is None or found.value > former.value:
             best[s] = found
@@ -95,5 +81,5 @@ def search_each(
         if one is None:
             yield None
             continue
-        one.n_evals = n_evals
-        yield one, tuple(np.sort(some[np.isfinite(some)])[::-1].tolist())
+        some = some[np.isfinite(some)]
+        yield replace(one, n_evals=n_evals), tuple(np.sort(some)[::-1].tolist())

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from afafilter._base.checks import Array, generator
-from afafilter.learning.optimise import Objective, information
+from afafilter.learning.curvature import informations
+from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.likelihood.data import prepare
 from afafilter.likelihood.loglik import chain_loglik, make_chain
@@ -36,9 +37,9 @@ def _end(
     from scipy.optimize import minimize
 
     par = problem.parametrisation
-    objective = Objective(problem.objective)
+    objective, alone = EachObjective.of(problem), np.zeros(1, int)
     target = loglik - drop
-    info = information(objective, centre, par.typical)
+    (info,) = informations(objective, centre[None], par.typical[None])
     values, vectors = np.linalg.eigh(info * np.outer(par.typical, par.typical))
     frame = par.typical[:, None] * vectors / np.sqrt(np.maximum(np.abs(values), 1.0))
     log = bool(par.logs[which])
@@ -57,7 +58,7 @@ def _end(
     def likelihood(u: Array) -> tuple[float, Array]:
         key = u.tobytes()
         if key not in last:
-            value, grad = objective(centre + frame @ u)
+            (value,), (grad,) = objective((centre + frame @ u)[None], alone)
             last.clear()
             last[key] = (value - target if np.isfinite(value) else -1e6, frame.T @ grad)
         return last[key]

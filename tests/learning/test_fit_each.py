@@ -13,7 +13,6 @@ from afafilter import FitWarning, LinearSDE, brownian, fit, fit_each, loglik, si
 from afafilter import families as f
 from afafilter.learning.curvature import informations
 from afafilter.learning.likelihood_each import EachObjective
-from afafilter.learning.optimise import Objective, information
 from afafilter.learning.optimise_each import Stopping, bfgs
 from afafilter.learning.parameters.parametrisation import FamilyParameters
 from afafilter.likelihood.data import SeriesBatch
@@ -83,7 +82,8 @@ def test_each_is_what_fit_says_alone(name: str) -> None:
         assert (np.isnan(list(one.std_errors.values())) == ~known).all()
         if known.all():  # central differences at the optimum
             par: Any = one.problem.parametrisation
-            H = information(Objective(one.problem.objective), one.theta, par.typical)
+            objective = EachObjective([one.problem])
+            (H,) = informations(objective, one.theta[None], par.typical[None])
             J = par.jacobian(one.theta)
             wanted = np.sqrt((J @ np.linalg.inv(H) @ J.T).diagonal())
             np.testing.assert_allclose(list(one.std_errors.values()), wanted, rtol=2e-3)
@@ -96,7 +96,8 @@ def test_values_and_gradients_are_those_of_the_likelihood(name: str) -> None:
     z = levels(3, seed=5, p=family.obs_dim)
     start = dict.fromkeys(family.free, 0.8)
     par = FamilyParameters(family, start, 1.0)
-    objective = EachObjective(par, SeriesBatch.of(T, z), [None] * 3)  # type: ignore[list-item]
+    batch = par, SeriesBatch.of(T, z)
+    objective = EachObjective([None] * 3, batch)  # type: ignore[list-item]
     which = np.array([2, 0, 1, 2])
     thetas = par.start() + 0.1 * np.random.default_rng(0).standard_normal((4, len(par.names)))
     values, grads = objective(thetas, which)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -134,7 +134,7 @@ class FamilyParameters(Parametrisation):
         numbers: Any = np.arange(size)
         places = System.of_vector(numbers, d, p)
         self._constant, self._affine = np.zeros(size), np.zeros((len(self.names), size))
-        self._curved: list[tuple[Component, list[Any], Any]] = []
+        self._curved: list[_Curved] = []
         flat = np.zeros((d, d))
         row = column = 0
         for component, sources in self._layout:
@@ -152,7 +152,7 @@ class FamilyParameters(Parametrisation):
                 for k, slope in _derivatives(component, sources, given):
                     self._affine[k, where] += slope
             else:
-                self._curved.append((component, sources, where))
+                self._curved.append(_Curved.of(component, where, sources, len(self.names)))
         self.flat = np.ascontiguousarray(flat[:, :column])
 
     def system(self, theta: Array) -> System:
@@ -168,17 +168,15 @@ class FamilyParameters(Parametrisation):
         values = self.natural(thetas)
         flat = self._constant + values @ self._affine
         curved = []
-        for component, sources, where in self._curved:
-            free, vectors, slopes = _linearised(component, sources, values)
-            flat[:, where] += vectors
-            curved.append((free, where, slopes))
+        for part in self._curved:
+            vectors, slopes = part.at(values)
+            flat[:, part.where] += vectors
+            curved.append((part.free, part.where, slopes))
 
         def pullback(grads: Array) -> Array:
             out = grads[:, : len(self._constant)] @ self._affine.T
             for free, where, slopes in curved:
-                by = (slopes @ grads[:, where, None])[..., 0]
-                for k, slope in zip(free, by.T, strict=True):
-                    out[:, k] += slope
+                out[:, free] += (slopes @ grads[:, where, None])[..., 0]
             return np.asarray(out)
 
         return flat, pullback
@@ -227,24 +225,37 @@ def _vector(block: Block) -> Any:
     return _end_to_end([x for x in arrays if x is not None])
 
 
-def _linearised(
-    component: Component, sources: list[Any], values: Array
-) -> tuple[list[int], Array, Array]:
-    """The free parameters that a component uses (m), its arrays (M, size) and their derivatives by
-    them (M, m, size), from one building: complex steps leave the real part as it is.
+class _Curved(NamedTuple):
+    """A component that is no affine function of its arguments, linearised at every evaluation.
+
+    From one building: complex steps leave the real part as it is.
     """
-    free = list(dict.fromkeys(k for k, _ in sources if k >= 0))
-    M, m = len(values), len(free)
-    stepped = np.repeat(values.astype(complex), m, axis=0)
-    for step, k in enumerate(free):
-        stepped[step::m, k] += TINY * 1j
-    with np.errstate(all="ignore"):
-        block = component.build(*(stepped[:, k] if k >= 0 else fixed for k, fixed in sources))
-    arrays = block.A, block.Q, block.cov, block.C  # with a leading axis where they depend on them
-    rows = [x.reshape(-1, x.shape[-2] * x.shape[-1]) for x in arrays]
-    found = np.concatenate([x if len(x) > 1 else x.repeat(M * m, 0) for x in rows], 1)
-    found = found.reshape(M, m, -1)
-    return free, found[:, 0].real, found.imag / TINY
+
+    component: Component
+    where: Any  # places of its arrays in the vector of all
+    free: list[int]  # the free parameters that it uses (m)
+    sources: list[Any]  # of each argument, the free parameter or -1, and the fixed value
+    steps: Any  # (m, n) i TINY of one free parameter each
+
+    @classmethod
+    def of(cls, component: Component, where: Any, sources: list[Any], n: int) -> _Curved:
+        """The component at these places, of n free parameters in all."""
+        free = list(dict.fromkeys(k for k, _ in sources if k >= 0))
+        return cls(component, where, free, sources, TINY * 1j * np.eye(n)[free])
+
+    def at(self, values: Array) -> tuple[Array, Array]:
+        """The arrays (M, size) at values (M, n), and their derivatives (M, m, size)."""
+        M, m = len(values), len(self.free)
+        stepped = (values[:, None] + self.steps).reshape(M * m, -1).T
+        with np.errstate(all="ignore"):
+            block = self.component.build(*(stepped[k] if k >= 0 else x for k, x in self.sources))
+        found: Any = np.empty((M * m, len(self.where)), complex)
+        end = 0
+        for x in (block.A, block.Q, block.cov, block.C):  # with a leading axis if they depend on it
+            begin, end = end, end + x.shape[-2] * x.shape[-1]
+            found[:, begin:end] = x.reshape(-1, end - begin)
+        found = found.reshape(M, m, -1)
+        return found[:, 0].real, found.imag / TINY
 
 
 def _derivatives(
