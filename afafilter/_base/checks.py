@@ -264,16 +264,18 @@ def is_definite(cov: Array) -> ObsMask:
 
 def times(value: ArrayLike, name: str = "t") -> Array:
     """Finite, non-decreasing times, shape (T,), T >= 1. Equal stamps are legal."""
-    out = real_array(value, name, check=False)
+    plain = type(value) is np.ndarray and value.dtype is FLOAT64
+    out: Array = np.array(value) if plain else real_array(value, name, check=False)
     rises = out.ndim == 1 and np.count_nonzero(out[1:] >= out[:-1]) == out.size - 1
-    if rises and isfinite(out.item(0)) and isfinite(out.item(-1)):  # and so is all between
-        _refuse_lost_steps(value, out, name)
-        return out
-    if not all_finite(out):
+    ascends = rises and isfinite(out.item(0)) and isfinite(out.item(-1))  # and so is all between
+    if not (ascends or all_finite(out)):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     if out.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional (T,), got shape {out.shape}")
-    _refuse_lost_steps(value, out, name)
+    if not plain:
+        _refuse_lost_steps(value, out, name)
+    if ascends:
+        return out
     if out.size == 0:
         raise ValueError(f"{name} must hold at least one time, got none")
     k = int((out[1:] < out[:-1]).argmax()) + 1
@@ -285,8 +287,6 @@ def times(value: ArrayLike, name: str = "t") -> Array:
 
 def _refuse_lost_steps(value: ArrayLike, out: Array, name: str) -> None:
     """ValueError where numbers of a finer type than floats have steps that floats do not keep."""
-    if type(value) is np.ndarray and value.dtype is FLOAT64:
-        return
     raw = unmasked(value, name)
     kept = raw.dtype.kind in "bf" and np.can_cast(raw.dtype, np.float64)
     if kept or (raw.dtype.kind in "iu" and np.abs(out).max(initial=0.0) <= EXACT):

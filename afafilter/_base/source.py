@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from afafilter._base.checks import Array
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+class Source(NamedTuple):
     """What an estimate was made of, as far as it is asked for more than states.
 
     An observation of the state x would show H x + offset + v, v ~ N(0, R), each with or without a

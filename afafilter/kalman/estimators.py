@@ -331,36 +331,36 @@ def _estimate(
     robust: Reweighting,
 ) -> Estimate:
     given = checked_inputs(model, t, z, obs_cov, query_times)
-    grid, asked, flat, lead = given.grid, given.asked, given.paths, given.z.shape[:-2]
+    grid, asked, lead = given.grid, given.asked, given.z.shape[:-2]
     robust = robust.checked()
     line, scale, found, mean, cov, open_laws, info = whole = _solve(model, given, smooth, robust)
+    n = len(mean)
     if found.doubts.unsure():
         warn_of_lost_digits(model, given, whole, partial(_solve, smooth=smooth, robust=robust))
+
+    def by_path(value: Array) -> Array:
+        """(n, ...), or (G, ...) of groups, as (..., ...): a view where all paths share one."""
+        if len(value) != n:
+            shape = n, *value.shape[1:]
+            value = np.broadcast_to(value, shape) if len(value) == 1 else value[found.group]
+        if len(lead) == 1:
+            return value
+        return value.reshape(lead + value.shape[1:]) if lead else np.asarray(value[0])
+
     if scale is not None:
-        info["robust_weights"] = info["robust_weights"].reshape(*lead, len(grid))
-
-    def per_path(value: Array) -> Array:
-        """(G, ...) covariances as (..., ...): a view where all paths share one."""
-        shape = lead + value.shape[1:]
-        if len(value) == len(flat):
-            return value.reshape(shape)
-        if len(value) == 1:
-            return np.broadcast_to(value[0], shape)
-        return value[found.group].reshape(shape)
-
-    steps = found.loglik.reshape(*lead, len(grid))
-    mean, draw = mean.reshape(lead + mean.shape[1:]), None
+        info["robust_weights"] = by_path(info["robust_weights"])
+    steps, mean, draw = by_path(found.loglik), by_path(mean), None
     if smooth:
         where = asked if _off_nodes(model, given) else None
-        draw = partial(draw_paths, model, line, flat, scale, where, mean)
+        draw = partial(draw_paths, model, line, given.paths, scale, where, mean)
     return Estimate(
         asked,
         mean,
-        per_path(cov),
+        by_path(cov),
         loglik=np.add.reduce(steps, axis=-1),
         loglik_steps=steps,
-        innovation=found.innovation.reshape(given.z.shape),
-        innovation_cov=per_path(found.innovation_cov),
+        innovation=by_path(found.innovation),
+        innovation_cov=by_path(found.innovation_cov),
         label=label,
         info=info,
         open_laws=open_laws,

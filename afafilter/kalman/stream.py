@@ -7,7 +7,6 @@ covariance, and beside it what a flat start leaves open.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import isfinite, isinf, isnan
 from typing import Any
 
@@ -218,7 +217,7 @@ class KalmanStream:
             label="Kalman stream",
             info=info,
             open_laws=open_laws,
-            source=self._source if R is self._noise else replace(self._source, R=R[0]),
+            source=self._source if R is self._noise else self._source._replace(R=R[0]),
         )
 
     def _look(

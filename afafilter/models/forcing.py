@@ -311,7 +311,7 @@ def _with(found: Estimate, known: Array, direct: Array) -> Estimate:
     source = found.source
     if source is not None:
         draw = None if source.draw is None else partial(_drawn, source.draw, known)
-        source = replace(source, offset=source.offset + direct, draw=draw)
+        source = source._replace(offset=source.offset + direct, draw=draw)
     return replace(found, mean=found.mean + known, open_laws=laws, source=source)
 
 
