@@ -128,7 +128,7 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 // smooth: whether earlier means follow where the origin of a direction is moved; without a smoother they are right as they are, and keep
 // digits where that is far. outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
 inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
-                        Out<2> s, Flags<2> seen, In<1> scale, In<3> z, bool smooth, Out<3> P, Out<3> S, Out<3> mean, Out<3> innovation,
+                        Out<2> s, Flags<2> seen, In<1> scale, bool smooth, In<3> z, Out<3> mean, Out<3> P, Out<3> innovation, Out<3> S,
                         Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<2> late, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
     const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
     const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];

@@ -78,8 +78,8 @@ struct FlatPart {
         ComponentSizes sizes = chain.sizes;
         if (alike) sizes.growth.data = nullptr;
         filter_flat(along, gains, chain.times, sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
-                    {&s[0], {n, q}}, data.seen, data.scale, {&z[0], {n, t, p}}, true, {&P[0], {t, d, d}}, {&S[0], {t, p, p}},
-                    {&mean[0], {n, t, d}}, {&innovation[0], {n, t, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
+                    {&s[0], {n, q}}, data.seen, data.scale, true, {&z[0], {n, t, p}}, {&mean[0], {n, t, d}}, {&P[0], {t, d, d}},
+                    {&innovation[0], {n, t, p}}, {&S[0], {t, p, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
                     {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
     }
 };

@@ -115,29 +115,19 @@ class FlatBlock:
         turned, self.error = np.empty((q, q)), np.empty((q, d, d))
         self.peak, self.late = np.empty((q, d)), np.empty((q, d))
         rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(4)
+        state = self.L, self.m, self.M, self.T, self.s
+        kept = self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned
+        open_ = self.error, self.peak, self.late
         recursions.filter_flat(
             line.chain,
             self.gains,
             line.times,
             line.sizes,
-            self.L,
-            self.m,
-            self.M,
-            self.T,
-            self.s,
-            group.seen,
-            group.scale,
-            group.z,
-            group.smooth,
-            group.cov,
-            group.innovation_cov,
-            group.mean,
-            group.innovation,
-            group.loglik,
-            (self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned),
-            self.error,
-            self.peak,
-            self.late,
+            *state,
+            *group.given,
+            *group.filled,
+            kept,
+            *open_,
             rotation,
             outcome,
             facts,

@@ -1,19 +1,25 @@
-"""Whether an answer hangs on the last digits of its inputs: it is taken again with others."""
+"""Whether an answer hangs on the last digits of its inputs: it is taken again with others.
+
+Beside a stream go streams of models with other last digits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array
 from afafilter._base.doubts import warn_of_move
 from afafilter._base.unknown import OpenLaw
+from afafilter.kalman.group import Run
 from afafilter.kalman.inputs import Inputs, Model
-from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Index, Timeline
 from afafilter.models.nudged import SEEDS, VISIBLE, Nudged, largest_move, moves, nats, nudged
+from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
 
 PATHS = 16
 """Paths that are answered again: those with the largest numbers."""
@@ -92,6 +98,41 @@ def apart(
     return max(float(move.max(initial=0.0)) for move in moved)
 
 
+class Stream(Protocol):
+    """What takes one observation after another."""
+
+    def update(self, t: float, z: ArrayLike, *, obs_cov: ArrayLike | None = None) -> Estimate: ...
+
+
+class Twin(NamedTuple):
+    """A stream of a nudged model."""
+
+    like: Nudged[Any]
+    stream: Stream
+
+
+def twins(model: LinearSDE, begin: Callable[[LinearSDE, float], Stream]) -> list[Twin]:
+    """Streams that `begin` makes of models like this one and the unit of their states."""
+    like = [nudged(model, model.R, seed, alike=True) for seed in SEEDS]
+    return [Twin(other, begin(other.model, float(other.unit[0]))) for other in like]
+
+
+def step_moves(
+    found: Estimate, before: Array, beside: Sequence[Twin], z: Array, R: Array | None, exact: bool
+) -> float:
+    """Feed z (p,) with noise R to twins; by how much what they find moves, see `apart`.
+
+    before (1, d): the mean before it; exact: whether some sensor has no noise.
+    """
+    here = _step_answers(found)
+    sizes = np.maximum(np.abs(before), np.nan_to_num(np.abs(here.mean))) if exact else None
+    return largest_move(
+        beside,
+        lambda twin: _step_answers(twin.stream.update(float(found.t[0]), z, obs_cov=R)),
+        lambda twin, there: apart(here, there, twin.like, z[None, None], sizes),
+    )
+
+
 def _answers(found: Found, paths: Index) -> Answers:
     """Those about some paths, covariances shared or not."""
     run, which = found.run, found.run.group[paths]
@@ -99,6 +140,14 @@ def _answers(found: Found, paths: Index) -> Answers:
         which = which[:1]
     shown = run.innovation[paths], run.innovation_cov[which]
     return Answers(found.mean[paths], found.cov[which], *shown, run.loglik[paths].sum(axis=1))
+
+
+def _step_answers(found: Estimate) -> Answers:
+    """Those of one step of a stream, as of one path."""
+    v, S = found.innovation, found.innovation_cov
+    assert v is not None
+    assert S is not None
+    return Answers(found.mean[None], found.cov[None], v[None], S[None], np.array([found.loglik]))
 
 
 def _sizes(mean: Array) -> Array:

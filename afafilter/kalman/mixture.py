@@ -19,8 +19,8 @@ from afafilter._base.containers import takes_tables
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
 from afafilter.kalman.flat_start import FlatStart, raise_singular
+from afafilter.kalman.group import Run
 from afafilter.kalman.inputs import Model, checked_inputs
-from afafilter.kalman.run import Run
 from afafilter.kalman.timeline import Timeline, initial_root, timeline
 from afafilter.models.forcing import honours_forcing
 from afafilter.results import Estimate
@@ -193,18 +193,9 @@ def _learn(
 
 def _run(line: Timeline, z: Array, rate: float, scale: float) -> _Found:
     """Filter the paths z (n, T, p)."""
-    chain, law = line.chain, line.law
-    (n, T, p), N, d = z.shape, len(line.times), len(law.mean)
+    chain, (n, T, _), N = line.chain, z.shape, len(line.times)
     seen = ~np.isnan(z)
-    run = Run(
-        np.empty((n, N, d)),
-        np.empty((n, N, d, d)),
-        np.empty((n, T, p)),
-        np.empty((n, T, p, p)),
-        np.empty((n, T)),
-        np.arange(n),
-        [None] * n,
-    )
+    run = Run.empty(line, z, np.arange(n), n)
     outlier, distance = np.empty((n, T)), np.empty((n, T))
 
     filled = (run.mean, run.cov, run.innovation, run.innovation_cov, run.loglik, outlier, distance)

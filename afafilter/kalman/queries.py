@@ -17,7 +17,7 @@ from afafilter._base.steps import distinct_steps
 from afafilter._base.unknown import OpenLaw, chosen
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import FlatStart, add_delta
-from afafilter.kalman.run import Run
+from afafilter.kalman.group import Run
 from afafilter.kalman.timeline import Index, Timeline
 from afafilter.linalg import discretiser
 from afafilter.linalg.subspaces import ROUNDING, carry

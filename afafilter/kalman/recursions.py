@@ -172,13 +172,13 @@ y (n, d) is the mean of xi at node N - 1 (0 where nothing is known after it) and
 node `last`.
 """
 filter_series = core.filter_series
-"""(chain, first, L, m, seen, scale, smooth, z, cov, S, mean, innovation, loglik, gains, Z, y).
+"""(chain, first, L, m, seen, scale, smooth, z, mean, cov, innovation, S, loglik, gains, Z, y).
 
 The four above, one after the other: Z (d, d) and y (n, d) become root and mean of xi at node
 first - 1 (at first = 0: node 0). -> -1 or a singular node.
 """
 filter_whole = core.filter_whole
-"""(chain, root, start, smooth, z, cov, S, mean, innovation, loglik, doubts) -> -1 or a node.
+"""(chain, root, start, smooth, z, mean, cov, innovation, S, loglik, doubts) -> -1 or a node.
 
 `filter_series` of series without gaps from a proper start, which makes its own room for gains, and
 `magnification`.
@@ -208,10 +208,10 @@ roots (tracks, 2, d, d), by columns, and means (tracks, 2, d) get root and mean 
 `first`, and those of the state at node `stop`, where a track has one.
 """
 filter_flat = core.filter_flat
-"""(chain, gains, times, sizes, L, m, M, T, s, seen, scale, z, P, S, mean, innovation, loglik, kept,
-error, peak, late, rotation, outcome, facts): nodes from 0 on while flat directions are open.
+"""(chain, gains, times, sizes, L, m, M, T, s, seen, scale, smooth, z, mean, cov, innovation, S,
+loglik, kept, error, peak, late, rotation, outcome, facts).
 
-See core/flat_start.h; `flat_start` alone calls it.
+Nodes from 0 on while flat directions are open. See core/flat_start.h; `flat_start` alone calls it.
 """
 smooth_flat = core.smooth_flat
 """(chain, last, gains, M, E, innovation, seen, J, y, mean, P): back through the flat start."""

@@ -9,7 +9,6 @@ spread over threads.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,35 +19,15 @@ from afafilter._base.patterns import group_alike, members
 from afafilter._base.threads import spread
 from afafilter.kalman import recursions, segments
 from afafilter.kalman.flat_start import FlatBlock, FlatStart, raise_singular
-from afafilter.kalman.group import Group
+from afafilter.kalman.group import Group, Run
 from afafilter.kalman.recursions import LANES
-from afafilter.kalman.timeline import Index, Timeline
+from afafilter.kalman.timeline import Timeline
 
 SIDE_BY_SIDE = 3
 """Paths with gaps of their own from which they share vector registers."""
 CACHED = 250_000
 """Numbers that a cache holds from the filter until the smoother wants them."""
-NONE = Doubts()
 _FIRST = frozen(np.zeros(1, np.int64))
-
-
-@dataclass
-class Run:
-    """Laws at the nodes. In flat starts mean and cov are given delta = 0 until reported.
-
-    mean (n, N, d); cov (G, N, d, d); innovation (n, T, p); innovation_cov (G, T, p, p);
-    loglik (n, T); group (n,) row of cov that a path uses; flat: per group, None if proper; doubts:
-    what rounding may have done to all this.
-    """
-
-    mean: Array
-    cov: Array
-    innovation: Array
-    innovation_cov: Array
-    loglik: Array
-    group: Index
-    flat: list[FlatStart | None] = field(default_factory=list)
-    doubts: Doubts = NONE
 
 
 def run(
@@ -66,31 +45,16 @@ def run(
     proper, short = not line.law.diffuse.shape[1], not cut and _is_short(n, N, d + p)
     if complete and scale is None and proper and short:
         return _whole(line, z, smooth)
-    if complete:
-        seen = np.empty((1, T, p), bool)
-        seen.fill(True)
-    else:
-        seen = ~np.isnan(z)
+    seen = np.ones((1, T, p), bool) if complete else ~np.isnan(z)
     if scale is None:
         group, first = (np.zeros(n, np.int64), _FIRST) if complete else group_alike(seen)
-        scale = np.empty((1, T))
-        scale.fill(1.0)
-        first_scale = np.zeros(len(first), np.int64)
+        noise, scales = np.ones((1, T)), np.zeros(len(first), np.int64)
     else:
         dropped = np.isinf(scale)
-        seen = seen & ~dropped[:, :, None]
-        scale = np.where(dropped, 1.0, scale)
-        group = first = first_scale = np.arange(n)
+        seen, noise = seen & ~dropped[:, :, None], np.where(dropped, 1.0, scale)
+        group = first = scales = np.arange(n)
     G = len(first)
-    out = Run(
-        np.empty((n, N, d)),
-        np.empty((G, N, d, d)),
-        np.empty((n, T, p)),
-        np.empty((G, T, p, p)),
-        np.empty((n, T)),
-        group,
-        [None] * G,
-    )
+    out = Run.empty(line, z, group, G)
     doubts: list[Doubts] = []  # of flat starts
     if n == G >= SIDE_BY_SIDE:
         room = threading.local()
@@ -98,68 +62,34 @@ def run(
         def several(rows: slice) -> None:
             if not hasattr(room, "kept"):  # fresh pages cost as much as the recursion
                 room.kept = recursions.lane_memory(N if smooth else 1, d, p)
-            lanes = Group(
-                line,
-                z[rows],
-                seen[rows],
-                scale[first_scale[rows]],
-                out.mean[rows],
-                out.cov[rows],
-                out.innovation[rows],
-                out.innovation_cov[rows],
-                out.loglik[rows],
-                smooth,
-            )
+            data = seen[rows], noise[scales[rows]], smooth, z[rows]
+            lanes = Group.of(out, line, data, rows, rows)
             out.flat[rows] = _side_by_side(lanes, room.kept, doubts)
 
         spread(several, [slice(a, min(a + LANES, n)) for a in range(0, n, LANES)], n * N)
-        return _doubted(out, line, z, scale, doubts)
+        return _doubted(out, line, z, noise, doubts)
 
     def one(g: int) -> None:
         paths: Any = slice(None) if G == 1 else slice(g, g + 1) if n == G else group == g
-        part = Group(
-            line,
-            z[paths],
-            seen[first[g]],
-            scale[first_scale[g]],
-            out.mean[paths],
-            out.cov[g],
-            out.innovation[paths],
-            out.innovation_cov[g],
-            out.loglik[paths],
-            smooth,
-        )
+        data = seen[first[g]], noise[scales[g]], smooth, z[paths]
+        part = Group.of(out, line, data, paths, g)
         out.flat[g] = _solve(part, doubts, alone=G == 1)
         if not isinstance(paths, slice):  # what was picked is a copy
             out.mean[paths], out.innovation[paths] = part.mean, part.innovation
             out.loglik[paths] = part.loglik
 
     spread(one, range(G), n * N)
-    return _doubted(out, line, z, scale, doubts)
+    return _doubted(out, line, z, noise, doubts)
 
 
 def doubts_of_flat_start(line: Timeline, z: Array) -> Doubts:
     """By how much rounding may be off what determines the flat start of paths z (n, T, p)."""
-    seen = np.ascontiguousarray(~np.isnan(z))
-    (T, p), N, d = z.shape[1:], len(line.times), len(line.root)
-    doubts = NONE
+    seen, doubts = np.ascontiguousarray(~np.isnan(z)), Doubts()
     for paths in members(seen):
-        n = len(paths)
-        mean, cov, loglik = np.empty((n, N, d)), np.empty((N, d, d)), np.empty((n, T))
-        innovation, S = np.empty((n, T, p)), np.empty((T, p, p))
-        group = Group(
-            line,
-            np.ascontiguousarray(z[paths]),
-            seen[paths[0]],
-            np.ones(T),
-            mean,
-            cov,
-            innovation,
-            S,
-            loglik,
-            smooth=False,
-        )
-        doubts = largest([doubts, FlatBlock(group).doubts])
+        own = np.ascontiguousarray(z[paths])
+        out = Run.empty(line, own, paths, 1)
+        data = seen[paths[0]], np.ones(z.shape[1]), False, own
+        doubts = largest([doubts, FlatBlock(Group.of(out, line, data, slice(None), 0)).doubts])
     return doubts
 
 
@@ -170,15 +100,13 @@ def _is_short(n: int, N: int, size: int) -> bool:
 
 def _whole(line: Timeline, z: Array, smooth: bool) -> Run:
     """Short paths without gaps, from a proper start."""
-    (n, T, p), N, d = z.shape, len(line.times), len(line.root)
-    S, innovation, last = np.empty((1, T, p, p)), np.empty((n, T, p)), np.empty(2)
-    mean, cov, loglik = np.empty((n, N, d)), np.empty((1, N, d, d)), np.empty((n, T))
-    into = cov[0], S[0], mean, innovation, loglik
+    out, last = Run.empty(line, z, np.zeros(len(z), np.int64), 1), np.empty(2)
+    into = out.mean, out.cov[0], out.innovation, out.innovation_cov[0], out.loglik
     bad = recursions.filter_whole(line.chain, line.root, line.law.mean, smooth, z, *into, last)
     if bad >= 0:
         raise_singular(line.chain, bad)
-    group = _FIRST if n == 1 else np.zeros(n, np.int64)
-    return Run(mean, cov, innovation, S, loglik, group, [None], Doubts(0.0, 0.0, *last.tolist()))
+    out.doubts = Doubts(0.0, 0.0, *last.tolist())
+    return out
 
 
 def _doubted(out: Run, line: Timeline, z: Array, scale: Array, flat: list[Doubts]) -> Run:
@@ -239,25 +167,7 @@ def _side_by_side(
     last = np.maximum(first - 1, 0)
     tracks = recursions.Tracks(np.arange(n), np.zeros(n, np.int64), first, last, np.full(n, N))
     Z, y = np.empty((n, 2, d, d)), np.empty((n, 2, d))
-    bad = recursions.filter_lanes(
-        chain,
-        tracks,
-        N,
-        L,
-        m,
-        lanes.seen,
-        lanes.scale,
-        lanes.smooth,
-        lanes.z,
-        lanes.mean,
-        lanes.cov,
-        lanes.innovation,
-        lanes.innovation_cov,
-        lanes.loglik,
-        kept,
-        Z,
-        y,
-    )
+    bad = recursions.filter_lanes(chain, tracks, N, L, m, *lanes.given, *lanes.filled, kept, Z, y)
     if bad >= 0:
         raise_singular(chain, bad)
     if lanes.smooth:
@@ -269,69 +179,32 @@ def _side_by_side(
 def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
     """Covariances of a group once, then the means of its paths; alone: threads are free."""
     chain, (L, m, first, flat) = group.line.chain, _begin(group, doubts)
-    n, N, d = group.mean.shape
-    p = group.z.shape[2]
+    (n, N, d), p = group.mean.shape, group.z.shape[2]
+    seen, scale, smooth, z = group.given
     if n == 1 and (end := segments.side_by_side(group, first, L, m, alone)) is not None:
         return _finish(group, flat, *end)
-    gains = recursions.empty_gains(N, d, p, group.smooth) if flat is None else flat.gains
+    gains = recursions.empty_gains(N, d, p, smooth) if flat is None else flat.gains
     y = np.zeros((n, d))
     if _is_short(n, N, d + p):
-        Z = np.eye(d) if group.smooth else L
-        bad = recursions.filter_series(
-            chain,
-            first,
-            L,
-            m,
-            group.seen,
-            group.scale,
-            group.smooth,
-            group.z,
-            group.cov,
-            group.innovation_cov,
-            group.mean,
-            group.innovation,
-            group.loglik,
-            gains,
-            Z,
-            y,
-        )
+        Z = np.eye(d) if smooth else L
+        bad = recursions.filter_series(chain, first, L, m, *group.given, *group.filled, gains, Z, y)
         if bad >= 0:
             raise_singular(chain, bad)
         return _finish(group, flat, Z, y)
-    cuts = segments.segment_bounds(first, chain, group.seen, group.scale) if alone else [first, N]
-    bad = segments.filter_covariances(
-        cuts,
-        chain,
-        L,
-        group.seen,
-        group.scale,
-        group.smooth,
-        group.cov,
-        group.innovation_cov,
-        gains,
-    )
+    cuts = segments.segment_bounds(first, chain, seen, scale) if alone else [first, N]
+    bad = segments.filter_covariances(cuts, group, L, gains)
     if bad >= 0:
         raise_singular(chain, bad)
-    last = max(first - 1, 0)
-    Z = y
-    if group.smooth:
+    last, Z = max(first - 1, 0), y
+    if smooth:
         Z = segments.smooth_covariances(cuts, last, gains, group.cov)
 
     def means(rows: slice) -> None:
-        mean, innovation = group.mean[rows], group.innovation[rows]
-        recursions.filter_means(
-            chain,
-            first,
-            m[rows],
-            gains,
-            group.z[rows],
-            group.seen,
-            mean,
-            innovation,
-            group.loglik[rows],
-        )
-        if group.smooth:
-            recursions.smooth_means(chain, last, gains, innovation, group.seen, mean, y[rows])
+        mean, innovation, loglik = group.mean[rows], group.innovation[rows], group.loglik[rows]
+        into = mean, innovation, loglik
+        recursions.filter_means(chain, first, m[rows], gains, z[rows], seen, *into)
+        if smooth:
+            recursions.smooth_means(chain, last, gains, innovation, seen, mean, y[rows])
 
     spread(means, _slices(n, N * (d + p)), n * N)
     return _finish(group, flat, Z, y)

@@ -63,18 +63,10 @@ def segment_bounds(first: int, chain: recursions.Chain, seen: ObsMask, scale: Ar
     return [*(first + (N - first) * i // pieces for i in range(pieces)), N]
 
 
-def filter_covariances(
-    cuts: list[int],
-    chain: recursions.Chain,
-    L: Array,
-    seen: ObsMask,
-    scale: Array,
-    smooth: bool,
-    P: Array,
-    S: Array,
-    gains: recursions.Gains,
-) -> int:
+def filter_covariances(cuts: list[int], group: Group, L: Array, gains: recursions.Gains) -> int:
     """`recursions.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
+    chain, (seen, scale, smooth, _) = group.line.chain, group.given
+    P, S = group.cov, group.innovation_cov
 
     def go(begin: int, end: int, L: Array) -> int:
         return int(
@@ -255,9 +247,13 @@ def _tracks(
     starts, means = np.broadcast_to(L, (count, d, d)).copy(), np.zeros((count, d))
     means[0] = m[0]
     laws, smoothed = ((np.empty((count, 2, d, d)), np.empty((count, 2, d))) for _ in range(2))
-    given = group.seen[None], group.scale[None], group.smooth, group.z
-    mean, cov = group.mean, group.cov[None]
-    filled = mean, cov, group.innovation, group.innovation_cov[None], group.loglik
+    lanes = group._replace(
+        seen=group.seen[None],
+        scale=group.scale[None],
+        cov=group.cov[None],
+        innovation_cov=group.innovation_cov[None],
+    )
+    mean, cov = lanes.mean, lanes.cov
     room = threading.local()
     apart: list[int] = []
 
@@ -270,7 +266,7 @@ def _tracks(
             room.kept = recursions.lane_memory(nodes if group.smooth else 1, d, p)
         at, (roots, ends) = (starts[rows], means[rows]), (x[rows] for x in laws)
         bad = recursions.filter_lanes(
-            group.line.chain, part, nodes, *at, *given, *filled, room.kept, roots, ends
+            group.line.chain, part, nodes, *at, *lanes.given, *lanes.filled, room.kept, roots, ends
         )
         if bad >= 0 or not _meet((roots[1:, 0], ends[1:, 0]), (roots[:-1, 1], ends[:-1, 1])):
             apart.append(begin)

@@ -22,9 +22,9 @@ from afafilter._base.unknown import OpenLaw, hidden
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import add_delta, raise_singular, start_paths
 from afafilter.kalman.inputs import Reweighting
+from afafilter.kalman.last_digits import Twin, step_moves, twins
 from afafilter.kalman.recursions import Paths
 from afafilter.kalman.robust import reweight
-from afafilter.kalman.twins import Twin, step_moves, twins
 from afafilter.linalg.subspaces import ROUNDING
 from afafilter.linalg.transitions import by_columns, transitions
 from afafilter.models.forcing import refuse_forcing

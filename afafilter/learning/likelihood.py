@@ -12,14 +12,11 @@ from afafilter._base.containers import takes_tables
 from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.parameters.parametrisation import FamilyParameters
-from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
+from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System, arrays_of
 from afafilter.likelihood.data import Data, prepare
 from afafilter.likelihood.loglik import evaluate
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
-
-CONTINUOUS = ("A", "Q", "drift", "C", "offset", "R")
-DISCRETE = ("F", "Q", "b", "H", "d", "R")
 
 
 @takes_tables
@@ -98,11 +95,11 @@ def loglik(
         system: System | DiscreteSystem
         law = None
         if isinstance(model, LinearSDE):
-            names, system = CONTINUOUS, System.of(model)
+            system = System.of(model)
             if model.prior == "stationary":
                 law = model.initial_law(float(data.t[0]))
         else:
-            names, system = DISCRETE, DiscreteSystem.of(model)
+            system = DiscreteSystem.of(model)
             if model.prior == "stationary":
                 law = model.initial_law()
         value, grad = evaluate(system, data, gradient=gradient, warn=True, law=law)
@@ -112,7 +109,7 @@ def loglik(
         return value
     slopes: dict[str, Array | float] = {
         name: np.array(getattr(grad, name))
-        for name in names
+        for name in arrays_of(system)
         if not (name == "R" and obs_cov is not None)
     }
     if isinstance(grad, System) and grad.gain is not None and grad.direct is not None:

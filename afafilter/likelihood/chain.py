@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ class PriorArrays(NamedTuple):
 
 
 PriorSpec = PriorArrays | str
+CONTINUOUS = "A", "Q", "drift", "C", "offset", "R"
+DISCRETE = "F", "Q", "b", "H", "d", "R"
 
 
 class System(NamedTuple):
@@ -58,32 +61,20 @@ class System(NamedTuple):
     @classmethod
     def of(cls, model: LinearSDE) -> System:
         """The arrays of a model, writable."""
-        A, Q, drift, C, offset, R = (
-            writable(a) for a in (model.A, model.Q, model.drift, model.C, model.offset, model.R)
-        )
+        A, Q, drift, C, offset, R = (writable(getattr(model, name)) for name in CONTINUOUS)
         system = cls(A, Q, drift, C, offset, R, _prior(model.prior), model.delay)
         return system if model.forcing is None else system.driven(model.forcing)
 
     @classmethod
     def of_vector(cls, vector: Array, d: int, p: int) -> System:
         """The arrays (views) in what `vector` gives, and flat directions by rows behind them."""
-        end = 0
-
-        def take(*shape: int) -> Array:
-            nonlocal end
-            begin, end = end, end + math.prod(shape)
-            return vector[begin:end].reshape(shape)
-
-        A, Q, cov, C, R, offset = (
-            take(d, d),
-            take(d, d),
-            take(d, d),
-            take(p, d),
-            take(p, p),
-            take(p),
+        shapes = (d, d), (d, d), (d, d), (p, d), (p, p), (p,), (d,), (d,)
+        cuts = list(accumulate(map(math.prod, shapes), initial=0))
+        A, Q, cov, C, R, offset, drift, mean = (
+            vector[a:b].reshape(x) for (a, b), x in zip(pairwise(cuts), shapes, strict=True)
         )
-        drift, mean, flat = take(d), take(d), vector[end:]
-        return cls(A, Q, drift, C, offset, R, PriorArrays(mean, cov, flat.reshape(-1, d).T))
+        flat = vector[cuts[-1] :].reshape(-1, d).T
+        return cls(A, Q, drift, C, offset, R, PriorArrays(mean, cov, flat))
 
     def vector(self) -> Array:
         """A, Q, prior cov, C, R, offset, drift, prior mean end to end (core/likelihood_flat.h)."""
@@ -113,10 +104,13 @@ class DiscreteSystem(NamedTuple):
     @classmethod
     def of(cls, model: DiscreteModel) -> DiscreteSystem:
         """The arrays of a model, writable."""
-        F, Q, b, H, d, R = (
-            writable(a) for a in (model.F, model.Q, model.b, model.H, model.d, model.R)
-        )
+        F, Q, b, H, d, R = (writable(getattr(model, name)) for name in DISCRETE)
         return cls(F, Q, b, H, d, R, _prior(model.prior), tuple(model.time_varying))
+
+
+def arrays_of(system: System | DiscreteSystem) -> tuple[str, ...]:
+    """The arrays that a model of this kind has, by name."""
+    return CONTINUOUS if isinstance(system, System) else DISCRETE
 
 
 def _prior(prior: Any) -> PriorSpec:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
-from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System
+from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System, arrays_of
 from afafilter.likelihood.data import Data
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.nudged import SEEDS, VISIBLE, largest_move, nats, nudged
@@ -58,7 +58,7 @@ def warn_of_lost_digits(
 
 def _nudged(system: AnySystem, seed: int) -> tuple[AnySystem, float]:
     """The system in another unit of its states, nudged, and that unit."""
-    parts: dict[str, Any] = {name: getattr(system, name) for name in _names(system)}
+    parts: dict[str, Any] = {name: getattr(system, name) for name in arrays_of(system)}
     prior: Any = system.prior
     if isinstance(prior, PriorArrays):
         mean, cov, flat, t0 = prior
@@ -76,17 +76,10 @@ def _nudged(system: AnySystem, seed: int) -> tuple[AnySystem, float]:
     return moved._replace(gain=gain, direct=system.direct, forcing=system.forcing), unit
 
 
-def _names(system: AnySystem) -> tuple[str, ...]:
-    """The arrays that a model of this kind has."""
-    if isinstance(system, DiscreteSystem):
-        return ("F", "Q", "b", "H", "d", "R")
-    return ("A", "Q", "drift", "C", "offset", "R")
-
-
 def _slopes_apart(here: tuple[AnySystem, Any], there: tuple[AnySystem, Any]) -> float:
     """The largest difference of slopes by entries in units of their arrays, beside the largest."""
     moved = 0.0
-    for name in _names(here[0]):
+    for name in arrays_of(here[0]):
         a, b = (
             getattr(grad, name) * np.abs(getattr(system, name)).max(initial=0.0)
             for system, grad in (here, there)

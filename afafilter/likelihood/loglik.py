@@ -30,7 +30,7 @@ from afafilter.likelihood.chain import (
 from afafilter.likelihood.coordinates import in_schur_coordinates
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.last_digits import is_unsure, warn_of_lost_digits
-from afafilter.likelihood.recursions import Moments, Score, loglik_group, loglik_sde
+from afafilter.likelihood.recursions import Moments, as_chain, loglik_group, loglik_sde, no_slopes
 from afafilter.likelihood.rounding import SAFE_NORM, core_suffices, powers_cancel
 from afafilter.models.priors import InitialLaw
 
@@ -68,20 +68,20 @@ def chain_loglik(
     """
     total, moments = 0.0, []
     skip, chain = int(chain.prior_step is not None), chain.with_prior_step()
-    score = Score.zeros(chain) if gradient or keep else None
+    slopes = no_slopes(chain) if gradient or keep else None
     d = len(chain.mean)
     for group in data.groups:
         padded = group.with_prior_step() if skip else group
         T, p, n = padded.z.shape
         kept = Moments.empty(T, d, p, n) if keep else None
-        status, (value, *measures) = loglik_group(chain, padded, score, kept)
+        status, (value, *measures) = loglik_group(chain, padded, slopes, kept)
         _refuse_singular(status - skip)
         if doubts is not None:
             doubts.append(Doubts(*measures))
         total += value
         if kept is not None:
             moments.append(Moments(*(part[skip:] for part in kept)))
-    return total, chain if score is None else score.chain(chain), moments
+    return total, chain if slopes is None else as_chain(slopes, chain), moments
 
 
 def _refuse_singular(status: int) -> None:

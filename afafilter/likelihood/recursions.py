@@ -29,65 +29,40 @@ class Moments(NamedTuple):
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
-class Score(NamedTuple):
-    """Gradient by the arrays of a chain, accumulated over groups of paths."""
+SLOPES = ("F", "b", "V", "H", "shift", "R", "mean", "cov", "flat")
+"""The arrays of a chain by which there is a gradient; flat as rows (q, d)."""
 
-    F: Array
-    b: Array
-    V: Array
-    H: Array
-    shift: Array
-    R: Array
-    mean: Array
-    cov: Array
-    flat: Array  # (q, d)
 
-    @classmethod
-    def zeros(cls, chain: Chain) -> Score:
-        """Zeros in the shapes of a chain."""
-        arrays: tuple[Array, ...] = (
-            chain.F,
-            chain.b,
-            chain.V,
-            chain.H,
-            chain.shift,
-            chain.R,
-            chain.mean,
-            chain.cov,
-            chain.flat.T,
-        )
-        return cls(*(np.zeros(a.shape) for a in arrays))
+def no_slopes(chain: Chain) -> list[Array]:
+    """Zeros in the shapes of a chain's `SLOPES`."""
+    *arrays, flat = (np.zeros(getattr(chain, name).shape) for name in SLOPES)
+    return [*arrays, np.zeros(flat.shape[::-1])]
 
-    def chain(self, chain: Chain) -> Chain:
-        """The gradient in the form of a `Chain`."""
-        F, b, V, H, shift, R, mean, cov, flat = self
-        return chain._replace(F=F, b=b, V=V, H=H, shift=shift, R=R, mean=mean, cov=cov, flat=flat.T)
+
+def as_chain(slopes: list[Array], chain: Chain) -> Chain:
+    """The gradient in the form of a `Chain`."""
+    *arrays, flat = slopes
+    named: dict[str, Any] = dict(zip(SLOPES, [*arrays, flat.T], strict=True))
+    return chain._replace(**named)
 
 
 def loglik_group(
-    chain: Chain, group: Group, score: Score | None, moments: Moments | None
+    chain: Chain, group: Group, slopes: list[Array] | None, moments: Moments | None
 ) -> tuple[int, list[float]]:
-    """Log-likelihood of a group of paths; its gradient is added to `score`, `moments` are filled.
+    """Log-likelihood of a group of paths; its gradient is added to `slopes`, `moments` are filled.
 
     Returns the time index of a singular innovation covariance, or -1, and the log-likelihood with
     the three doubts of `_base.doubts`.
     """
     _, p, n = group.z.shape
     d = len(chain.mean)
-    gradient = score is not None
     value = np.zeros(4)
-    slopes = Score.zeros(chain) if score is None else score
+    into = tuple(no_slopes(chain) if slopes is None else slopes)
     kept = Moments.empty(0, d, p, n) if moments is None else moments
     root = np.zeros((0, d, d)) if chain.root is None else chain.root
     *along, _ = chain._replace(flat=np.ascontiguousarray(chain.flat.T), root=root)
-    status = core.loglik_group(
-        tuple(along),
-        (group.z, group.mask, group.scale),
-        gradient,
-        tuple(slopes),
-        tuple(kept),
-        value,
-    )
+    data = group.z, group.mask, group.scale
+    status = core.loglik_group(tuple(along), data, slopes is not None, into, tuple(kept), value)
     return int(status), value.tolist()
 
 
@@ -116,17 +91,8 @@ def loglik_sdes(models: Array, flat: Array, batch: SeriesBatch, which: Any) -> t
     times = grid.steps, grid.index, grid.row, grid.t
 
     def part(rows: slice) -> None:
-        fits = core.loglik_sdes(
-            models[rows],
-            along,
-            times,
-            which[rows],
-            batch.z,
-            batch.observed,
-            batch.scale,
-            gradient[rows],
-            found[rows],
-        )
+        data = which[rows], batch.z, batch.observed, batch.scale
+        fits = core.loglik_sdes(models[rows], along, times, *data, gradient[rows], found[rows])
         assert fits, "models have other sizes than data and flat directions"
 
     turn = M if M * len(grid.t) < SERIAL_WORK else -(-M // (4 * thread_count()))

@@ -12,7 +12,7 @@ from afafilter import LinearSDE, Prior, kalman_filter
 from afafilter.likelihood.chain import Chain, PriorArrays, System
 from afafilter.likelihood.data import Data, prepare
 from afafilter.likelihood.loglik import chain_loglik, evaluate, make_chain
-from afafilter.likelihood.recursions import Score, loglik_group
+from afafilter.likelihood.recursions import loglik_group, no_slopes
 from tests.conftest import draw_data, irregular_times
 
 FIELDS = ("F", "b", "V", "H", "shift", "R", "mean", "cov", "flat")
@@ -197,4 +197,4 @@ def test_singular_innovation_is_reported() -> None:
     model = LinearSDE([[0.0]], Q=[[0.0]], R=[[0.0]], prior=Prior([0.0], [[1.0]]))
     data = prepare([0.0, 1.0], [[0.1], [0.2]], 1, None)
     chain, _ = make_chain(System.of(model), data)
-    assert loglik_group(chain, data.groups[0], Score.zeros(chain), None)[0] == 1
+    assert loglik_group(chain, data.groups[0], no_slopes(chain), None)[0] == 1
