@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -66,129 +67,82 @@ def segment_bounds(first: int, chain: recursions.Chain, seen: ObsMask, scale: Ar
 def filter_covariances(cuts: list[int], group: Group, L: Array, gains: recursions.Gains) -> int:
     """`recursions.filter_covariances` of nodes cuts[0], ..., cuts[-1] - 1."""
     chain, (seen, scale, smooth, _) = group.line.chain, group.given
-    P, S = group.cov, group.innovation_cov
+    out = seen, scale, smooth, group.cov, group.innovation_cov, gains
 
     def go(begin: int, end: int, L: Array) -> int:
-        return int(
-            recursions.filter_covariances(chain, begin, end, L, seen, scale, smooth, P, S, gains)
-        )
+        return int(recursions.filter_covariances(chain, begin, end, L, *out))
 
-    if len(cuts) == 2:
-        return go(cuts[0], cuts[1], L)
-    starts = [np.array(L) for _ in cuts[:-1]]
-    ends: list[Array] = [L] * len(starts)
-    bad = [-1] * len(starts)
+    parts, starts = list(pairwise(cuts)), [np.array(L) for _ in cuts[:-1]]
 
-    def segment(i: int) -> None:
-        if i > 0:
-            _warm_filter(cuts[i], chain, starts[i], seen, scale)
-        ends[i] = starts[i].copy()
-        bad[i] = go(cuts[i], cuts[i + 1], ends[i])
+    def warm(i: int) -> None:  # on nodes that the segment before fills afterwards
+        go(cuts[i] - WARM_UP, cuts[i], starts[i])
 
-    spread(segment, range(len(starts)), cuts[-1])
-    for i in range(len(starts)):
-        if i > 0 and not (bad[i] < 0 and _agree(_cov(starts[i]), _cov(ends[i - 1]))):
-            bad[i], ends[i] = _again(
-                cuts[i], cuts[i + 1], ends[i - 1].copy(), ends[i], bad[i], P, go
-            )
-        if bad[i] >= 0:
-            return bad[i]
-    return -1
-
-
-def _again(
-    begin: int,
-    end: int,
-    L: Array,
-    old_end: Array,
-    old_bad: int,
-    P: Array,
-    go: Callable[[int, int, Array], int],
-) -> tuple[int, Array]:
-    """Filter nodes begin, ..., end - 1 from root L until covariances agree with those in P."""
-    for at in range(begin, end, RETRY):
-        upto = min(at + RETRY, end)
-        before = P[upto - 1].copy()
-        bad = go(at, upto, L)
-        if bad >= 0:
-            return bad, L
-        if old_bad < 0 and upto < end and _agree(before, P[upto - 1]):
-            return -1, old_end
-    return -1, L
-
-
-def _part(chain: recursions.Chain, nodes: slice) -> tuple[recursions.Chain, slice]:
-    """The chain of these nodes, and the observations that they show."""
-    obs = chain.obs[nodes]
-    shows = obs[obs >= 0]
-    rows = slice(shows[0], shows[-1] + 1) if len(shows) else slice(0, 0)
-    part = chain._replace(
-        step=chain.step[nodes], obs=np.where(obs < 0, -1, obs - rows.start), cfg=chain.cfg[rows]
-    )
-    return part, rows
-
-
-def _warm_filter(end: int, chain: recursions.Chain, L: Array, seen: ObsMask, scale: Array) -> None:
-    """L (d, d) <- root at node end - 1, from WARM_UP nodes that begin with L."""
-    part, rows = _part(chain, slice(end - WARM_UP, end))
-    d, p = L.shape[0], seen.shape[1]
-    recursions.filter_covariances(
-        part,
-        0,
-        WARM_UP,
-        L,
-        seen[rows],
-        scale[rows],
-        False,
-        np.empty((WARM_UP, d, d)),
-        np.empty((rows.stop - rows.start, p, p)),
-        recursions.empty_gains(WARM_UP, d, p),
-    )
+    spread(warm, range(1, len(parts)), cuts[-1])
+    return _joined(parts, starts, go, group.cov)[1]
 
 
 def smooth_covariances(cuts: list[int], last: int, gains: recursions.Gains, P: Array) -> Array:
     """All nodes from `last` on; returns Z (d, d) at `last`, by columns."""
     d = P.shape[1]
-    if len(cuts) == 2:
-        whole = np.eye(d)
-        recursions.smooth_covariances(last, gains, P, whole)
-        return whole
 
-    def go(begin: int, end: int, Z: Array) -> None:
-        """Nodes end - 1, ..., begin; Z at node `end` becomes that at `begin`."""
-        part = gains._replace(slot=gains.slot[begin : end + 1])
-        recursions.smooth_covariances(0, part, P[begin : end + 1], Z)
+    def back(nodes: slice, P: Array, Z: Array) -> int:
+        """Z at the last of these nodes becomes that at the first."""
+        recursions.smooth_covariances(0, gains._replace(slot=gains.slot[nodes]), P, Z)
+        return -1
 
-    ends = [last, *cuts[1:-1], len(P) - 1]
-    starts = [np.eye(d) for _ in ends[1:]]
-    reached = [np.eye(d) for _ in ends[1:]]
+    parts = [(b, a) for a, b in pairwise([last, *cuts[1:-1], len(P) - 1])][::-1]
+    starts = [np.eye(d) for _ in parts]
+
+    def warm(i: int) -> None:
+        nodes = slice(parts[i][0], parts[i][0] + WARM_UP + 1)
+        back(nodes, np.empty((WARM_UP + 1, d, d)), starts[i])
+
+    def go(begin: int, end: int, Z: Array) -> int:
+        nodes = slice(end, begin + 1)
+        return back(nodes, P[nodes], Z)
+
+    spread(warm, range(1, len(parts)), len(P))
+    return _joined(parts, starts, go, P)[0]
+
+
+def _joined(
+    parts: list[tuple[int, int]],
+    starts: list[Array],
+    go: Callable[[int, int, Array], int],
+    P: Array,
+) -> tuple[Array, int]:
+    """Go along segments side by side; the root at the end, and -1 or a singular node.
+
+    go(begin, end, root) fills P and returns such a node: forward, nodes begin, ..., end - 1, or,
+    where begin > end, backward to node `end`. parts: begin and end of each segment, in the order of
+    the way; starts: roots with which they begin. One whose root the segment before does not reach
+    is gone along anew until its covariances agree with those it had.
+    """
+    reached, bad = [start.copy() for start in starts], [-1] * len(parts)
 
     def segment(i: int) -> None:
-        if ends[i + 1] < ends[-1]:
-            nodes = slice(ends[i + 1], ends[i + 1] + WARM_UP + 1)
-            recursions.smooth_covariances(
-                0,
-                gains._replace(slot=gains.slot[nodes]),
-                np.empty((WARM_UP + 1, d, d)),
-                starts[i],
-            )
-        reached[i] = starts[i].copy()
-        go(ends[i], ends[i + 1], reached[i])
+        bad[i] = go(*parts[i], reached[i])
 
-    spread(segment, range(len(starts)), len(P))
-    for i in range(len(starts) - 2, -1, -1):
-        if _agree(_cov(starts[i]), _cov(reached[i + 1])):
+    spread(segment, range(len(parts)), len(P))
+    for i in range(1, len(parts)):
+        if bad[i - 1] >= 0:
+            return reached[i - 1], bad[i - 1]
+        if bad[i] < 0 and _agree(_cov(starts[i]), _cov(reached[i - 1])):
             continue
-        Z = reached[i + 1].copy()
-        for end in range(ends[i + 1], ends[i], -RETRY):
-            begin = max(end - RETRY, ends[i])
-            before = P[begin].copy()
-            go(begin, end, Z)
-            if begin > ends[i] and _agree(before, P[begin]):
+        root, (begin, end) = reached[i - 1].copy(), parts[i]
+        step = RETRY if begin < end else -RETRY
+        for at in range(begin, end, step):
+            upto = min(at + step, end) if step > 0 else max(at + step, end)
+            last = upto - (step > 0)
+            before = P[last].copy()
+            singular = go(at, upto, root)
+            if singular >= 0:
+                return root, singular
+            if bad[i] < 0 and upto != end and _agree(before, P[last]):
                 break
         else:
-            reached[i] = Z
-    return reached[0]
+            reached[i], bad[i] = root, -1
+    return reached[-1], bad[-1]
 
 
 def side_by_side(
