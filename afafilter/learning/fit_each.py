@@ -73,7 +73,7 @@ class FitResults(ShownAsText):
         if one is None:
             k %= len(self)
             raise ValueError(f"series {self.labels[k]!r} was not fitted: {self.errors[k]}")
-        one.verify()
+        one.verified()
         return replace(one, time_unit=self.time_unit) if self.time_unit else one
 
     def __iter__(self) -> Iterator[FitResult]:

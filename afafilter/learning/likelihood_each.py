@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -40,6 +41,9 @@ class EachObjective:
         self.problems, self._batch = problems, batch
         self._functions = functions
         self.n_evals = np.zeros(len(problems), np.int64)
+        self._safe = False  # whether all models are within the core's reach
+        if batch is not None and batch[0].fixed_A is not None:
+            self._safe = bool(in_one_call(batch[0].fixed_A, batch[1].grid.longest))
 
     @classmethod
     def of(cls, problem: Problem) -> EachObjective:
@@ -55,8 +59,8 @@ class EachObjective:
         """Values (M,) and gradients (M, n); -inf and zeros where a model is infeasible."""
         self.n_evals += np.bincount(which, minlength=len(self.n_evals))
         values, grads = self._evaluate(thetas, which)
-        fine = np.isfinite(values + np.add.reduce(grads * grads, axis=1))
-        if not fine.all():
+        if not math.isfinite(float(np.add.reduce(values)) + float(np.vdot(grads, grads))):
+            fine = np.isfinite(values + np.add.reduce(grads * grads, axis=1))
             values[~fine], grads[~fine] = -np.inf, 0.0
         return values, grads
 
@@ -67,11 +71,15 @@ class EachObjective:
             d = len(par.flat)
             with suppress(*INFEASIBLE):
                 models, pullback = par.at(thetas)
-                together = in_one_call(models[:, : d * d].reshape(-1, d, d), batch.grid.longest)
-            if np.all(together):
+                A = models[:, : d * d].reshape(-1, d, d)
+                together = self._safe or in_one_call(A, batch.grid.longest)
+            if together is True or np.all(together):
                 found, slopes = loglik_sdes(models, par.flat, batch, which)
                 grads = pullback(slopes) * par.slope(thetas)
-                return np.where(found[:, 4] < 0, found[:, 0], -np.inf), grads
+                values = found[:, 0]
+                if found[:, 4].max(initial=-1) >= 0:
+                    values[found[:, 4] >= 0] = -np.inf
+                return values, grads
         values, grads = np.full(len(thetas), -np.inf), np.zeros(thetas.shape)
         if np.any(together):
             values[together], grads[together] = self._evaluate(thetas[together], which[together])

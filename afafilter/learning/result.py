@@ -18,6 +18,7 @@ from afafilter.learning.problem import Problem
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
+from afafilter.results import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,15 +169,20 @@ class FitResult(ShownAsText, Optimum):
 
     @cached_property
     def outliers(self) -> int:
-        """Innovations that hardly one of a million Gaussian ones exceeds.
+        """Innovations that hardly one of a million Gaussian ones exceeds."""
+        found = self.verified()
+        return 0 if found is None else count_outliers(found)
+
+    def verified(self) -> Estimate | None:
+        """The Kalman filter's estimate; None where none has the likelihood that was maximised.
 
         Raises
         ------
         ArithmeticError
-            If the Kalman filter that finds them has another likelihood.
+            If its likelihood differs from that maximised.
         """
         if self.method == "student_t" or not np.isfinite(self.value):
-            return 0  # the variational bound is not the filter's likelihood
+            return None
         problem = self.problem
         found = kalman_filter(self.model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
         value = float(np.sum(np.asarray(found.loglik))) + self.log_prior
@@ -185,13 +191,7 @@ class FitResult(ShownAsText, Optimum):
                 f"the maximised log-likelihood is {self.value:.8g}, the Kalman filter's at the "
                 f"same parameters {value:.8g}; please report the data and the model as a fault"
             )
-        assert found.innovation is not None
-        assert found.innovation_cov is not None
-        return count_outliers(found.innovation, found.innovation_cov)
-
-    def verify(self) -> None:
-        """ArithmeticError if the Kalman filter's likelihood differs from that maximised."""
-        _ = self.outliers
+        return found
 
     @cached_property
     def model(self) -> LinearSDE | DiscreteModel:
@@ -363,14 +363,17 @@ def _known(name: str, params: Mapping[str, float]) -> str:
     return name
 
 
-def count_outliers(innovation: Array, cov: Array) -> int:
+def count_outliers(filtered: Estimate) -> int:
     """Number of innovations beyond about 5 robust standard deviations.
 
     The scale is the median absolute standardised innovation, which outliers do not inflate as they
     do the fitted variances. Threshold 5 (1 + 4 / sqrt(n)): the median of a small sample is noisy.
     """
+    assert filtered.innovation is not None
+    assert filtered.innovation_cov is not None
+    variance = np.diagonal(filtered.innovation_cov, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        size = np.abs(innovation) / np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+        size = np.abs(filtered.innovation) / np.sqrt(variance)
     size = np.sort(size[np.isfinite(size)])
     n = len(size)
     sd = float(size[(n - 1) // 2] + size[n // 2]) / (2 * GAUSSIAN_MEDIAN) if n else 0.0

@@ -41,7 +41,7 @@ def solve(
     methods = {"em": _by_em, "student_t": _heavy_tailed}
     best, reached = methods.get(problem.options.method, _together)(problem, objective, begin)
     result = FitResult.of(problem, best, reached, solve)
-    result.verify()
+    result.verified()
     if result.trouble:
         warnings.warn(result.trouble, FitWarning, stacklevel=3)
     return result

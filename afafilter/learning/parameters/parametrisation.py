@@ -57,7 +57,7 @@ class FamilyParameters(Parametrisation):
         domains = [parameters[name].domain for name in self.names]
         self.logs = np.array([domain == "positive" for domain in domains])
         self.roots = np.array([domain == "nonnegative" for domain in domains])
-        self.positive = self.logs | self.roots
+        self.positive, self._logs = self.logs | self.roots, np.flatnonzero(self.logs)
         self._level = np.array(["offset" in name for name in self.names])
         self._set_start(start, size, others)
         self._layout = _layout(family, self.names)
@@ -108,13 +108,17 @@ class FamilyParameters(Parametrisation):
 
     def natural(self, theta: Array) -> Array:
         """Of one theta (n,), or of many (M, n)."""
-        logs = np.exp(np.where(self.logs, theta, 0.0))
-        return np.where(self.logs, logs, np.where(self.roots, theta**2, theta))
+        return self._with_logs(theta, np.where(self.roots, theta * theta, theta))
 
     def slope(self, theta: Array) -> Array:
         """d natural / d theta, each by its own, of one theta (n,) or of many (M, n)."""
-        logs = np.exp(np.where(self.logs, theta, 0.0))
-        return np.where(self.roots, 2 * theta, logs)
+        return self._with_logs(theta, np.where(self.roots, 2 * theta, 1.0))
+
+    def _with_logs(self, theta: Array, others: Array) -> Array:
+        """Exponentials where theta is a logarithm, `others` elsewhere."""
+        if len(self._logs):
+            others[..., self._logs] = np.exp(theta[..., self._logs])
+        return others
 
     def jacobian(self, theta: Array) -> Array:
         return np.diag(self.slope(theta))
@@ -154,6 +158,8 @@ class FamilyParameters(Parametrisation):
             else:
                 self._curved.append(_Curved.of(component, where, sources, len(self.names)))
         self.flat = np.ascontiguousarray(flat[:, :column])
+        moves = bool(self._curved) or self._affine[:, : d * d].any()
+        self.fixed_A = None if moves else self._constant[: d * d].reshape(d, d)
 
     def system(self, theta: Array) -> System:
         (vector,), _ = self.at(theta[None])
