@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import Array, observation_covariances, observations, scalar, times
+from afafilter._base.checks import scalar
 from afafilter._base.containers import takes_tables
 from afafilter._base.unknown import mark
+from afafilter.kalman.inputs import Model, checked_inputs, rows_of
 from afafilter.linalg.subspaces import rank_of
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
-
-Model = LinearSDE | DiscreteModel
 
 
 @takes_tables
@@ -122,10 +121,13 @@ def raw_observation(
     >>> bool((raw_observation(spiral(), data.t, data.z).mean == data.z).all())
     True
     """
-    grid, data, R = _checked(model, t, z, obs_cov)
-    T, d = len(grid), model.dim
-    H = _rows(model.H if isinstance(model, DiscreteModel) else model.C, T, 2)
-    b = _rows(model.d if isinstance(model, DiscreteModel) else model.offset, T, 1)
+    given = checked_inputs(model, t, z, obs_cov, None)
+    data, T, d = given.z, len(given.grid), model.dim
+    if isinstance(model, DiscreteModel):
+        H, b, R = (rows_of(model, name, T) for name in ("H", "d", "R"))
+    else:
+        H, b, R = np.broadcast_to(model.C, (T, *model.C.shape)), model.offset, model.R
+    R = R if given.R is None else given.R
     if model.obs_dim != d or any(rank_of(part) < d for part in np.unique(H, axis=0)):
         raise ValueError(
             "raw_observation needs an invertible observation matrix, got "
@@ -144,7 +146,7 @@ def raw_observation(
     if missing.any():
         open_ = np.asarray(((np.abs(root) > 0) & missing[..., None, :]).any(axis=-1))
         mean, cov = mark(mean, cov, open_)
-    return Estimate(grid, mean, cov, label="raw")
+    return Estimate(given.grid, mean, cov, label="raw")
 
 
 def _filterpy(
@@ -158,14 +160,14 @@ def _filterpy(
 ) -> Estimate:
     from filterpy.kalman import KalmanFilter
 
-    grid, data, R = _checked(model, t, z, obs_cov)
+    given = checked_inputs(model, t, z, obs_cov, None)
+    grid, data, paths = given.grid, given.z, given.paths
     scale = scalar(diffuse_var, "diffuse_var", low=0.0, strict=True)
     discrete = model.discretize(grid) if isinstance(model, LinearSDE) else model
     T, d, p = len(grid), discrete.dim, discrete.obs_dim
-    F, Q, H = (_rows(part, T, 2) for part in (discrete.F, discrete.Q, discrete.H))
-    b, offset = _rows(discrete.b, T, 1), _rows(discrete.d, T, 1)
+    F, Q, H, b, offset, R = (rows_of(discrete, name, T) for name in ("F", "Q", "H", "b", "d", "R"))
+    R = R if given.R is None else given.R
     mean0, cov0, D = discrete.initial_law()
-    paths = data.reshape(-1, T, p)
     n = len(paths)
     mean, cov, loglik = np.empty((n, T, d)), np.empty((n, T, d, d)), np.zeros((n, T))
     innovation, innovation_cov = np.full((n, T, p), np.nan), np.empty((n, T, p, p))
@@ -207,22 +209,3 @@ def _filterpy(
         innovation_cov=innovation_cov.reshape(*lead, T, p, p),
         label=label,
     )
-
-
-def _checked(
-    model: Model, t: ArrayLike, z: ArrayLike | None, obs_cov: ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    """Times, observations and noise covariances (T, p, p)."""
-    grid = times(t)
-    T, p = len(grid), model.obs_dim
-    if isinstance(model, DiscreteModel) and model.length not in (None, T):
-        raise ValueError(f"t must have length {model.length} as the model's arrays, got {T}")
-    data = observations(z, T, p)
-    if obs_cov is None:
-        return grid, data, _rows(model.R, T, 2)
-    return grid, data, observation_covariances(obs_cov, T, p, np.eye(p), data)
-
-
-def _rows(value: Array, length: int, core: int) -> Array:
-    """A matrix (core 2) or vector (core 1) per time."""
-    return np.broadcast_to(value, (length, *value.shape[value.ndim - core :]))

@@ -23,22 +23,18 @@ def unmasked(value: Any, name: str, allow_nan: bool = True) -> NDArray[Any]:
     if isinstance(value, (list, tuple)):
         value = _stacked(value)
     if isinstance(value, np.ma.MaskedArray):
-        hidden: Any = value
-        if np.ma.is_masked(value):
-            if not allow_nan:
-                count = int(np.ma.getmaskarray(value).sum())
-                raise ValueError(
-                    f"{name} must not hold masked entries, got {count} of {value.size}: leave "
-                    "those rows out"
-                )
-            if value.dtype.kind in "fc":
-                return np.asarray(hidden.filled(np.nan))
-            if value.dtype.kind in "bui":
-                return np.asarray(hidden.astype(np.float64).filled(np.nan))
-            plain: NDArray[Any] = hidden.data.astype(object)
-            plain[np.ma.getmaskarray(value)] = None
+        plain, hidden = np.asarray(value.data), np.ma.getmaskarray(value)
+        if not hidden.any():
             return plain
-        return np.asarray(value.data)
+        if not allow_nan:
+            raise ValueError(
+                f"{name} must not hold masked entries, got {int(hidden.sum())} of {value.size}: "
+                "leave those rows out"
+            )
+        kept = plain.dtype if plain.dtype.kind in "fc" else object
+        plain = plain.astype(np.float64 if plain.dtype.kind in "bui" else kept)
+        plain[hidden] = None if plain.dtype == object else np.nan
+        return plain
     refuse_disorder(value, name)
     try:
         return np.asarray(value)

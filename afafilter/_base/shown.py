@@ -39,18 +39,6 @@ def shortened(text: str, lines: int = LINES) -> str:
     return "\n".join([*rows[: lines - 1], f"... and {left} lines more"])
 
 
-def html_facts(title: str, facts: Mapping[str, Any]) -> str:
-    """A title and a table of two columns."""
-    from html import escape
-
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(str(key))}</th>"
-        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
-        for key, value in facts.items()
-    )
-    return f"<div><strong>{escape(title)}</strong><table>{rows}</table></div>"
-
-
 class ShownAsText:
     """A result that prints the text of its `str`, at most `LINES` lines of it."""
 
@@ -80,7 +68,15 @@ class ShownByFields:
         return shortened("\n  ".join([type(self).__name__, *lines]))
 
     def _repr_html_(self) -> str:
-        return html_facts(type(self).__name__, self._facts())
+        from html import escape
+
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(value)}</td></tr>"
+            for name, value in self._facts().items()
+        )
+        title = escape(type(self).__name__)
+        return f"<div><strong>{title}</strong><table>{rows}</table></div>"
 
 
 def told(value: Any) -> str:

@@ -1,4 +1,9 @@
-"""Weights of linear estimators on the data, exact error laws, and tuning by them."""
+"""What a linear estimator really does: its weights on the data, and its exact error law.
+
+Every non-robust estimator here is an affine map of the observations,
+xhat_i = c_i + sum_j W_ij z_j. Its weights follow from unit impulses, and the covariance of its
+error under the true model follows from the weights without simulation.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,29 @@ from afafilter._base.shown import ShownByFields
 from afafilter._base.signatures import told_type
 from afafilter._base.tables import given_times
 from afafilter.adaptive.estimators import adaptive_filter
-from afafilter.adaptive.linear_map import Estimator, calibrate, linear_map, map_error_law
-from afafilter.adaptive.record_length import LongRecordWarning
+from afafilter.adaptive.linear_map import Estimator, LinearMap, calibrate, linear_map, map_error_law
+from afafilter.adaptive.record_length import LongRecordWarning, critical_length, length_error
 from afafilter.kalman.estimators import kalman_filter
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.models.priors import PriorLike
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
+
+__all__ = [
+    "TUNABLE",
+    "ErrorCovariance",
+    "LinearMap",
+    "TunedAFA",
+    "calibrated",
+    "critical_length",
+    "efficiency",
+    "equivalent_weights",
+    "error_covariance",
+    "isotropic_mse",
+    "length_error",
+    "linear_map",
+    "tune",
+]
 
 
 @dataclass(frozen=True, repr=False)
