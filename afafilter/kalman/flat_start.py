@@ -9,6 +9,7 @@ that no later observation sees stay open to the end and are carried along for th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from afafilter._base.doubts import Doubts
 from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
 from afafilter.kalman.group import Group
-from afafilter.kalman.timeline import initial_root
+from afafilter.kalman.timeline import Timeline, initial_root
 from afafilter.models.priors import InitialLaw
 
 
@@ -62,52 +63,23 @@ class FlatBlock:
 
     def __init__(self, group: Group) -> None:
         (_, N, d), p = group.mean.shape, group.z.shape[2]
+        line, q = group.line, group.line.law.diffuse.shape[1]
         self.group, self.gains = group, recursions.empty_gains(N, d, p)
-        q = group.line.law.diffuse.shape[1]
-        size, spare = min(N, 8 * q + 24), 0.0
-        while True:
-            singular = self._filter(size, spare)
-            if singular >= 0:
-                # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
-                if spare:
-                    raise_singular(group.line.chain, singular)
-                spare = 1.0
-            elif self.integrated or size == N:
-                break
-            else:
-                size = min(N, 4 * size)
+        with_room(line, self._filter)
         kept, r = self.done - self.integrated, q - self.count
         later = np.empty((N - kept, r, d)), np.empty((N - kept, r, d))
         if self.integrated and r:
-            recursions.carry_open(
-                group.line.chain,
-                group.line.times,
-                group.line.sizes,
-                kept,
-                self.M[self.count :],
-                self.error[self.count :],
-                self.peak[self.count :],
-                self.late[self.count :],
-                self.steps,
-                *later,
-            )
-        self.start = FlatStart(
-            self.Ms[:kept],
-            self.rounding[:kept],
-            self.Ts[:kept],
-            self.ss[:, :kept],
-            self.counts[:kept],
-            *later,
-        )
+            open_ = (part[self.count :] for part in (self.M, self.error, self.peak, self.late))
+            along = line.chain, line.times, line.sizes, kept
+            recursions.carry_open(*along, *open_, self.steps, *later)
+        known = self.Ts[:kept], self.ss[:, :kept], self.counts[:kept]
+        self.start = FlatStart(self.Ms[:kept], self.rounding[:kept], *known, *later)
 
-    def _filter(self, size: int, spare: float) -> int:
-        group = self.group
-        line, law = group.line, group.line.law
-        (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, law.diffuse
+    def _filter(self, root: Array, size: int) -> tuple[int, bool]:
+        group, line = self.group, self.group.line
+        (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, line.law.diffuse
         q = D.shape[1]
-        self.L = initial_root(law.cov + spare * D @ D.T) if spare else line.root.copy()
-        self.m = np.empty((n, d))
-        self.m[:] = law.mean
+        self.L, self.m = root.copy(), np.repeat(line.law.mean[None], n, axis=0)
         self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
         self.Ms, self.rounding = np.empty((size, q, d)), np.empty((size, q, d))
         self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
@@ -115,43 +87,23 @@ class FlatBlock:
         turned, self.error = np.empty((q, q)), np.empty((q, d, d))
         self.peak, self.late = np.empty((q, d)), np.empty((q, d))
         rotation, outcome, facts = np.empty((d + q) ** 2), np.empty(4, np.int64), np.empty(4)
+        along = line.chain, self.gains, line.times, line.sizes
         state = self.L, self.m, self.M, self.T, self.s
         kept = self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned
-        open_ = self.error, self.peak, self.late
-        recursions.filter_flat(
-            line.chain,
-            self.gains,
-            line.times,
-            line.sizes,
-            *state,
-            *group.given,
-            *group.filled,
-            kept,
-            *open_,
-            rotation,
-            outcome,
-            facts,
-        )
+        left = self.error, self.peak, self.late, rotation, outcome, facts
+        recursions.filter_flat(*along, *state, *group.given, *group.filled, kept, *left)
         self.done, integrated, singular, self.count = outcome.tolist()
         *measures, self.steps = facts.tolist()
         self.integrated, self.doubts = bool(integrated), Doubts(*measures)
         wide = d + self.count
         self.rotation = rotation[: wide**2].reshape(wide, wide)
-        return int(singular)
+        return int(singular), self.integrated
 
     def report_innovations(self) -> None:
         """Innovations are known given delta = 0; report them with delta as known before each."""
-        group = self.group
-        recursions.report_innovations(
-            group.line.chain.obs,
-            self.done,
-            self.Es,
-            self.Ts,
-            self.ss,
-            self.counts[: self.done - self.integrated],
-            group.innovation,
-            group.innovation_cov,
-        )
+        group, counts = self.group, self.counts[: self.done - self.integrated]
+        known, into = (self.Es, self.Ts, self.ss, counts), (group.innovation, group.innovation_cov)
+        recursions.report_innovations(group.line.chain.obs, self.done, *known, *into)
         self._report_missing()
 
     def _report_missing(self) -> None:
@@ -192,35 +144,43 @@ class FlatBlock:
             group.mean[:, last] += delta @ self.M[:c]
             moved = self.M[:c].T @ inverse
             group.cov[last] += moved @ moved.T
-        recursions.smooth_flat(
-            group.line.chain,
-            last,
-            self.gains,
-            self.Ms,
-            self.Es,
-            group.innovation,
-            group.seen,
-            np.ascontiguousarray(J),
-            joint,
-            group.mean,
-            group.cov,
-        )
+        found, back = (group.innovation, group.seen), (np.ascontiguousarray(J), joint)
+        along = group.line.chain, last, self.gains, self.Ms, self.Es
+        recursions.smooth_flat(*along, *found, *back, group.mean, group.cov)
         self.start.count, self.start.smoothed = np.full_like(self.start.count, c), True
+
+
+def with_room(line: Timeline, attempt: Callable[[Array, int], tuple[int, bool]]) -> None:
+    """Attempt a flat start with more and more room until it is enough.
+
+    attempt(root, nodes), root that of the law before node 0, returns a singular node, or -1, and
+    whether the room was enough. Flat plus N(0, D D^T) is flat: without measurement noise that
+    keeps covariances definite.
+    """
+    (_, cov, D), N = line.law, len(line.times)
+    size, root, spare = min(N, 8 * D.shape[1] + 24) if D.size else 0, line.root, False
+    while True:
+        singular, enough = attempt(root, size)
+        if singular >= 0:
+            if spare or not D.size:
+                raise_singular(line.chain, singular)
+            spare, root = True, initial_root(cov + D @ D.T)
+        elif enough or size == N:
+            return
+        else:
+            size = min(N, 4 * size)
 
 
 def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
     """n paths before any observation."""
-    mean0, cov0, D = law
-    d, q = D.shape
+    (mean0, cov0, D), (d, q) = law, law.diffuse.shape
     error = np.zeros((q, d, d))
     np.einsum("qii->qi", error)[:] = D.T**2
-    T, s, start = np.zeros((q, q)), np.zeros(q), np.eye(q)
-    parts = (initial_root(cov0), mean0, D.T, T, s, error, np.abs(D.T), start)
-    copies = (np.array(np.broadcast_to(part, (n, *part.shape)), order="C") for part in parts)
-    L, m, M, T, s, error, peak, start = copies
-    late, steps, count = np.zeros(peak.shape), np.zeros(n), np.full(n, 0 if q else -1, np.int64)
-    doubt = np.zeros((n, q, 3))
-    return recursions.Paths(L, m, M, T, s, error, peak, late, steps, doubt, start, count)
+    T, s, late, steps, doubt = (np.zeros(x) for x in ((q, q), (q,), (q, d), (), (q, 3)))
+    directions = D.T, T, s, error, np.abs(D.T), late, steps, doubt, np.eye(q)
+    parts = initial_root(cov0), mean0, *directions
+    copies = (np.array(np.broadcast_to(x, (n, *x.shape)), order="C") for x in parts)
+    return recursions.Paths._make([*copies, np.full(n, 0 if q else -1, np.int64)])
 
 
 def add_delta(

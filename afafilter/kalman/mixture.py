@@ -9,7 +9,7 @@ made, weighed by their posterior odds, and replaced by the Gaussian with their m
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,10 +18,10 @@ from afafilter._base.checks import Array, is_definite, positive_int, scalar
 from afafilter._base.containers import takes_tables
 from afafilter._base.threads import spread
 from afafilter.kalman import queries, recursions
-from afafilter.kalman.flat_start import FlatStart, raise_singular
+from afafilter.kalman.flat_start import FlatStart, with_room
 from afafilter.kalman.group import Run
 from afafilter.kalman.inputs import Model, checked_inputs
-from afafilter.kalman.timeline import Timeline, initial_root, timeline
+from afafilter.kalman.timeline import Timeline, timeline
 from afafilter.models.forcing import honours_forcing
 from afafilter.results import Estimate
 
@@ -215,40 +215,24 @@ def _one_path(
     line: Timeline, z: Array, seen: Array, rate: float, scale: float, out: tuple[Array, ...]
 ) -> FlatStart | None:
     """Fill the answers of one path; what a flat start leaves open."""
-    law, (N, d) = line.law, out[0].shape
-    q = law.diffuse.shape[1]
-    size, spare = min(N, 8 * q + 24) if q else 0, 0.0
-    outcome = np.empty(2, np.int64)
-    while True:
+    (_, _, D), (N, d), q = line.law, out[0].shape, line.law.diffuse.shape[1]
+    kept: tuple[Any, ...] = ()
+    flat = 0
+
+    def attempt(root: Array, size: int) -> tuple[int, bool]:
+        nonlocal kept, flat
         M, rounding = np.empty((size, q, d)), np.empty((size, q, d))
         T, s, count = np.empty((size, q, q)), np.empty((size, q)), np.empty(size, np.int64)
-        root = initial_root(law.cov + spare * law.diffuse @ law.diffuse.T)
-        recursions.filter_mixture(
-            line.chain,
-            line.times,
-            line.sizes,
-            rate,
-            scale,
-            root,
-            law.mean,
-            np.ascontiguousarray(law.diffuse.T),
-            z,
-            seen,
-            out,
-            (M, rounding, T, s, count),
-            outcome,
-        )
-        flat, singular = (int(x) for x in outcome)
-        if singular >= 0:
-            # Flat plus N(0, D D^T) is flat: without measurement noise this keeps S definite.
-            if spare or not q:
-                raise_singular(line.chain, singular)
-            spare = 1.0
-        elif flat <= size:
-            break
-        else:
-            size = min(N, 4 * size)
+        kept, outcome = (M, rounding, T, s, count), np.empty(2, np.int64)
+        along = line.chain, line.times, line.sizes, rate, scale
+        start = root.copy(), line.law.mean, np.ascontiguousarray(D.T)
+        recursions.filter_mixture(*along, *start, z, seen, out, kept, outcome)
+        flat, singular = outcome.tolist()
+        return singular, flat <= size
+
+    with_room(line, attempt)
     if flat == 0:
         return None
     none = np.empty((N - flat, 0, d))
-    return FlatStart(M[:flat], rounding[:flat], T[:flat], s[None, :flat], count[:flat], none, none)
+    M, rounding, T, s, count = (part[:flat] for part in kept)
+    return FlatStart(M, rounding, T, s[None], count, none, none)
