@@ -20,7 +20,7 @@ from afafilter._base.shown import ShownByFields
 from afafilter._base.signatures import told_type
 from afafilter._base.tables import given_times
 from afafilter.adaptive.estimators import adaptive_filter
-from afafilter.adaptive.linear_map import Estimator, LinearMap, calibrate, linear_map, map_error_law
+from afafilter.adaptive.linear_map import Estimator, LinearMap, calibrate, error_law, linear_map
 from afafilter.adaptive.record_length import LongRecordWarning, critical_length, length_error
 from afafilter.kalman.estimators import kalman_filter
 from afafilter.linalg.integrals import exponential_integral
@@ -144,7 +144,7 @@ def error_covariance(
         )
     grid = times(t)
     found = linear_map(model, grid, estimator, observed=observed, **options)
-    bias, cov = map_error_law(found, truth, grid, options.get("obs_cov"))
+    bias, cov = error_law(found, truth, grid, options.get("obs_cov"))
     return ErrorCovariance(found.t, cov, bias, found.claimed)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from afafilter._base.checks import Array
 from afafilter._base.remembered import remembered
+from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.linear_time.bank import IsotropicParameters, isotropic_parameters
+from afafilter.linalg.rotation import PLANE_TOLERANCE, invariant_planes, plane_rates
 from afafilter.linalg.subspaces import rank_of
 from afafilter.models.sde import LinearSDE
 
@@ -97,3 +99,69 @@ def _cleaned(A: Array) -> Array:
     skew = 0.5 * (A - A.T)
     near = decay * np.eye(len(A)) + skew
     return near if np.abs(A - near).max() <= 4e-15 * len(A) * np.abs(A).max() else A
+
+
+class Modal(NamedTuple):
+    """Modes y = to_modes x: planes (two channels each), then axes (padded to two by zeros).
+
+    decay, process_var, query_var : (n,) per mode; frequency : (planes,); real : (n,) how many of
+    a mode's channels are real components of y.
+    """
+
+    to_modes: Array
+    decay: Array
+    frequency: Array
+    process_var: Array
+    query_var: Array
+    real: Index
+
+
+def modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
+    """The modal form of a model with query noise anchor_cov (p, p), or None if it has none."""
+    key = ("modal", None if anchor_cov is None else anchor_cov.tobytes())
+    return remembered(model, key, lambda: _modal_form(model, anchor_cov))
+
+
+def _modal_form(model: LinearSDE, anchor_cov: Array | None) -> Modal | None:
+    if not is_invertible(model):
+        return None
+    d = model.dim
+    whiten = np.linalg.solve(np.linalg.cholesky(model.R), model.C)
+    A = whiten @ np.linalg.solve(whiten.T, model.A.T).T
+    parts = [A, A.T, whiten @ model.Q @ whiten.T]
+    if anchor_cov is not None:
+        lower = np.linalg.inv(np.linalg.cholesky(model.R))
+        parts.append(lower @ anchor_cov @ lower.T)
+    sizes = [max(float(np.abs(part).max()), 1e-300) for part in parts]
+    for i, (X, a) in enumerate(zip(parts, sizes, strict=True)):
+        for Y, b in zip(parts[:i], sizes, strict=False):
+            if np.abs(X @ Y - Y @ X).max() > PLANE_TOLERANCE * d * a * b:
+                return None
+    mixed = sum(
+        c / size * part
+        for c, size, part in zip((1.0, 0.0, 0.7312, 0.3917), sizes, parts, strict=False)
+    )
+    basis, planes = invariant_planes(mixed)
+    turn = basis.T
+    turned = [turn @ part @ turn.T for part in parts]
+    blocks = [slice(i, i + 2) for i in range(0, 2 * planes, 2)]
+    blocks += [slice(i, i + 1) for i in range(2 * planes, d)]
+    mask = np.ones((d, d), bool)
+    for block in blocks:
+        mask[block, block] = False
+    left = [np.abs(M[mask]).max(initial=0.0) / size for M, size in zip(turned, sizes, strict=True)]
+    if max(left) > 10 * PLANE_TOLERANCE * d:
+        return None
+
+    def per_mode(M: Array) -> Array:
+        return np.array([np.trace(M[block, block]) / len(M[block]) for block in blocks])
+
+    decay = -per_mode(turned[0])
+    decay[np.abs(decay) <= PLANE_TOLERANCE * sizes[0]] = 0.0
+    if (decay < 0).any():
+        return None
+    frequency = plane_rates(turned[0], planes)
+    noise = np.maximum(per_mode(turned[2]), 0.0)
+    query = np.maximum(per_mode(turned[3]), 0.0) if len(turned) > 3 else np.zeros(len(blocks))
+    real = np.array([b.stop - b.start for b in blocks], dtype=np.intp)
+    return Modal(turn @ whiten, decay, frequency, noise, query, real)

@@ -12,12 +12,16 @@ from afafilter._base.doubts import LostDigits
 from afafilter._base.patterns import whole_rows
 from afafilter._base.progress import waiting
 from afafilter._base.remembered import remembered
+from afafilter.adaptive.attended import run_isotropic, run_linear, run_modal
 from afafilter.adaptive.dense import make_plan
-from afafilter.adaptive.forms import Isotropic, is_invertible, isotropic_form
-from afafilter.adaptive.isotropic import run_isotropic, run_linear
+from afafilter.adaptive.forms import (
+    Isotropic,
+    is_invertible,
+    isotropic_form,
+    modal_form,
+)
 from afafilter.adaptive.last_digits import warn_of_lost_digits
 from afafilter.adaptive.linear_time.filter import OutOfReachError
-from afafilter.adaptive.modal import modal_form, run_modal, tempers_exactly
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.record_length import warn_if_long
 from afafilter.adaptive.run import Outcome, run_dense
@@ -71,8 +75,10 @@ def run_method(
         method == "auto" and not general and (not options.plain or len(z) <= MODAL_PATHS)
     ):
         modes = modal_form(model, gamma)
-        if modes is not None and options.inverse_temperature != 1.0 and not tempers_exactly(modes):
-            modes = None
+        padded = (
+            modes is not None and len(set(modes.real.tolist())) > 1
+        )  # det(P)^{1/d} is not right
+        modes = None if padded and options.inverse_temperature != 1.0 else modes
         if modes is not None:
             return run_modal(model, modes, spans, z, options), {"method": "modal"}
         if method == "modal":

@@ -234,7 +234,7 @@ class _Bank:
         self.error_bound = 2 * weights.bound
         require_reach(self.error_bound)
         self._horizon = horizon
-        self._side = core.causal_side(weights, p.decay)
+        self._side = core.Side(weights, p.decay, 0.0)
         self._bank: core.Bank | None = None
         self._known = False
 

@@ -77,8 +77,8 @@ class Request(NamedTuple):
     kept: dict[tuple[int, ...], Head] | None = None
 
 
-def isotropic(request: Request, q: Numbers | None = None) -> AttentionResult:
-    """Isotropic attention of all heads; q: queries without gaps instead of the request's."""
+def isotropic(request: Request) -> AttentionResult:
+    """Isotropic attention of all heads."""
     inputs, lead = request.inputs, request.lead
     n, dtype = len(inputs.t_query), inputs.v.dtype
     result = AttentionResult(
@@ -89,7 +89,7 @@ def isotropic(request: Request, q: Numbers | None = None) -> AttentionResult:
     if _shares_weights(request):
         heads = _stacked(request, result)
     else:
-        heads = _single(request, result, _indices(lead), q)
+        heads = _single(request, result, _indices(lead))
     summable = (
         head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
         for head in heads
@@ -164,16 +164,12 @@ def _without_missing(request: Request, index: tuple[int, ...]) -> tuple[Array, I
     return inputs.t, inputs.n_visible, None
 
 
-def _single(
-    request: Request, result: AttentionResult, indices: Any, anchors: Numbers | None = None
-) -> Iterator[Head]:
-    """One head per leading index; anchors: queries instead of the request's."""
+def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator[Head]:
+    """One head per leading index."""
     inputs, law, kept = request.inputs, request.law, request.kept
     for index in indices:
         q = None
-        if anchors is not None:
-            q = _rows(anchors, index)
-        elif law.kind != "plain":
+        if law.kind != "plain":
             assert inputs.q is not None
             q = _rows(inputs.q, index)
             if not inputs.q_complete:

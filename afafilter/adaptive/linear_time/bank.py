@@ -6,7 +6,7 @@ rotate at frequency[k]; an odd last component does not rotate.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array, all_finite
 from afafilter._base.patterns import members, require_whole_rows
 from afafilter._base.signatures import told_type
-from afafilter.adaptive.linear_time.recursions import Observed, Rates, sweep
-from afafilter.adaptive.linear_time.sums import ExponentialSum, plain_weight
+from afafilter._core import core
+from afafilter.adaptive.linear_time.sums import ExponentialSum
 from afafilter.attention.recursions import rotated
 from afafilter.linalg.integrals import exponential_integral
 from afafilter.linalg.rotation import invariant_planes, plane_rates, rotate
@@ -28,9 +28,6 @@ BLOCK = 4096
 
 DIAGONAL_FROM = 8
 """Dimension from which of a multiple of the identity the diagonal alone is written (measured)."""
-
-FFT_SPREAD = 1e4
-"""Largest ratio between weights for which the FFT's absolute rounding is harmless."""
 
 Bool = NDArray[np.bool_]
 
@@ -115,21 +112,14 @@ def require_isotropic(model: LinearSDE) -> IsotropicParameters:
 
 
 class Side(NamedTuple):
-    """One side's weights, and the further decays of numerator and denominator."""
+    """One side's weights, and the further decays of numerator and denominator.
+
+    Causal: numerator E P, denominator P; acausal: E / bracket, E^2 / bracket (E decays at mu).
+    """
 
     weights: ExponentialSum
     num_rate: float
     den_rate: float
-
-
-def causal_side(weights: ExponentialSum, decay: float) -> Side:
-    """Numerator E P, denominator P."""
-    return Side(weights, decay, 0.0)
-
-
-def acausal_side(weights: ExponentialSum, decay: float) -> Side:
-    """Numerator E / bracket, denominator E^2 / bracket."""
-    return Side(weights, decay, 2 * decay)
 
 
 class Bank:
@@ -201,13 +191,15 @@ class Bank:
         else:
             asked, seen = queries, visible
         signal = np.ascontiguousarray(signal.swapaxes(0, 1)).reshape(len(t), paths * dim)
-        num, den, self.clock = sweep(
-            Rates(self.rates, self.coefs, self.num_rate, self.den_rate),
-            Observed(np.ascontiguousarray(t), entry, signal, asked, seen),
-            self.clock,
-            self.num.reshape(paths * dim, n_terms),
-            self.den,
-        )
+        num, den = np.empty((len(asked), paths * dim)), np.empty(len(asked))
+        sweep = core.sweep_complex128 if self.num.dtype.kind == "c" else core.sweep_float64
+        law = self.rates, self.coefs, self.num_rate, self.den_rate
+        data = np.ascontiguousarray(t), entry, signal, asked, seen
+        states = self.num.reshape(paths * dim, n_terms)
+        now = sweep(*law, *data, self.clock, states, self.den, num, den)
+        if np.isnan(now):
+            raise MemoryError(f"no memory for {self.num.size} states of the recurrence")
+        self.clock = now
         out = num.reshape(-1, paths, dim).swapaxes(0, 1)[:, : len(queries)]
         return rotated(out, queries - self.frame, self.frequency, 1.0), den[: len(queries)]
 
@@ -248,7 +240,7 @@ def by_exponentials(
 
 
 def by_fft(
-    y: Array, valid: Bool, step: float, exact: tuple[Any, ...], decay: float, frequency: Array
+    y: Array, valid: Bool, step: float, exact: list[Array], decay: float, frequency: Array
 ) -> tuple[Array, Array, float]:
     """Means (P, T, d), variances (T,) and their relative rounding error on a regular grid.
 
@@ -306,19 +298,6 @@ def isotropic_covariance(variance: Array, root: Array) -> Array:
     if not whole:
         cov[~np.isfinite(variance)] = np.diag(np.full(len(root), np.inf))
     return cov
-
-
-def exact_weights(
-    tau: Array, parameters: IsotropicParameters, anchor_var: float, two_sided: bool
-) -> tuple[Array, ...]:
-    """The weights at lags tau: causal and, two-sided, the acausal bracket's."""
-    sides = ("causal", "acausal") if two_sided else ("causal",)
-    return tuple(plain_weight(tau, *parameters.noise, anchor_var, side) for side in sides)
-
-
-def fft_is_safe(exact: tuple[Array, ...]) -> bool:
-    """Whether the weights, which are monotone, differ by less than FFT_SPREAD."""
-    return all(max(w[0], w[-1]) <= FFT_SPREAD * min(w[0], w[-1]) for w in exact)
 
 
 def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:

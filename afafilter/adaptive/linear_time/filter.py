@@ -20,13 +20,18 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, choice, observations, scalar, times
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times, regular_step
-from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.bank import (
     IsotropicParameters,
+    Side,
+    by_exponentials,
+    by_fft,
+    isotropic_covariance,
+    missing_groups,
     require_isotropic,
 )
 from afafilter.adaptive.linear_time.sums import (
     ExponentialSum,
+    plain_weight,
     plain_weights_exponentials,
 )
 from afafilter.models.sde import LinearSDE
@@ -34,6 +39,8 @@ from afafilter.results import Estimate
 
 METHODS = ("auto", "linear", "fft")
 FFT_WORTH = 4.0  # terms of the recurrence that cost as much as the FFT, per log2 T (measured)
+FFT_SPREAD = 1e4
+"""Largest ratio between weights for which the FFT's absolute rounding is harmless."""
 
 
 class OutOfReachError(ValueError):
@@ -120,17 +127,21 @@ def linear_time_estimate(
         visible = np.searchsorted(seen if two_sided else stamps, queries, side="right")
     sides = _sides(parameters, gamma2, seen, queries, two_sided, 0.2 * tolerance, weights)
     paths = data.reshape(-1, len(stamps), model.dim) - model.offset
-    groups = core.missing_groups(paths)
+    groups = missing_groups(paths)
     step = regular_step(seen) if query_times is None and model.delay == 0 else None
     bound = 2 * max(side.weights.bound for side in sides)
     lags = np.asarray(np.arange(len(stamps)) * (step or 0.0), dtype=np.float64)
-    exact: tuple[Array, ...] = ()
+
+    def exact(tau: Array) -> list[Array]:
+        kinds = ("causal", "acausal")[: 1 + two_sided]
+        return [plain_weight(tau, *parameters.noise, gamma2, kind) for kind in kinds]
+
     if method == "auto":
         method = "linear"
         if step is not None and weights is None:
-            ends = core.exact_weights(lags[[0, -1]], parameters, gamma2, two_sided)
             costly = _cost(sides) > FFT_WORTH * np.log2(len(stamps))
-            if core.fft_is_safe(ends) and (costly or bound > tolerance):
+            safe = all(max(w) <= FFT_SPREAD * min(w) for w in exact(lags[[0, -1]]))  # monotone
+            if safe and (costly or bound > tolerance):
                 method = "fft"
     if method == "linear" and weights is None:
         require_reach(bound)
@@ -140,8 +151,8 @@ def linear_time_estimate(
                 "method 'fft' needs equally spaced t and no query_times, delay or weights; "
                 "use method 'linear'"
             )
-        exact = core.exact_weights(lags, parameters, gamma2, two_sided)
-        if not np.isfinite(exact).all():
+        kernels = exact(lags)
+        if not np.isfinite(kernels).all():
             raise ValueError("method 'fft' overflows: the weights grow too far; use 'linear'")
 
     drifted = parameters.drift_path(model.drift, seen - seen[0])
@@ -153,13 +164,9 @@ def linear_time_estimate(
         y = parameters.to_planes(rows)
         if method == "fft":
             assert step is not None
-            x, var, bound = core.by_fft(
-                y, valid, step, exact, parameters.decay, parameters.frequency
-            )
+            x, var, bound = by_fft(y, valid, step, kernels, parameters.decay, parameters.frequency)
         else:
-            x, var = core.by_exponentials(
-                y, valid, seen, queries, visible, sides, parameters.frequency
-            )
+            x, var = by_exponentials(y, valid, seen, queries, visible, sides, parameters.frequency)
         mean[members] = parameters.from_planes(x)
         variance[members] = var
     mean += parameters.drift_path(model.drift, queries - seen[0])
@@ -199,7 +206,7 @@ def linear_time_filter(
     return Estimate(
         asked_times(options.get("query_times"), times(t)),
         found.mean,
-        core.isotropic_covariance(found.variance, np.eye(model.dim)),
+        isotropic_covariance(found.variance, np.eye(model.dim)),
         label="AFA two-sided" if two_sided else "AFA",
         info={
             "method": found.method,
@@ -217,22 +224,25 @@ def _sides(
     two_sided: bool,
     tolerance: float,
     weights: ExponentialSum | None,
-) -> tuple[core.Side, ...]:
-    noise = *p.noise, anchor_var
+) -> tuple[Side, ...]:
     ahead = max(0.0, float(queries[-1] - seen[0]))
     if weights is not None:
         if two_sided:
             raise ValueError("weights replace the causal kernel; use two_sided = False")
         if weights.horizon < ahead:
             raise ValueError(f"weights hold up to lag {weights.horizon:g}, {ahead:g} is needed")
-        return (core.causal_side(weights, p.decay),)
-    fitted = plain_weights_exponentials(*noise, horizon=ahead, tolerance=tolerance)
-    causal = core.causal_side(fitted, p.decay)
+        return (Side(weights, p.decay, 0.0),)
+
+    def fitted(horizon: float, side: str) -> ExponentialSum:
+        return plain_weights_exponentials(
+            *p.noise, anchor_var, horizon=horizon, tolerance=tolerance, side=side
+        )
+
+    causal = Side(fitted(ahead, "causal"), p.decay, 0.0)
     if not two_sided:
         return (causal,)
     behind = max(0.0, float(seen[-1] - queries[0]))
-    back = plain_weights_exponentials(*noise, horizon=behind, tolerance=tolerance, side="acausal")
-    return causal, core.acausal_side(back, p.decay)
+    return causal, Side(fitted(behind, "acausal"), p.decay, 2 * p.decay)
 
 
 def require_reach(bound: float) -> None:
@@ -244,7 +254,7 @@ def require_reach(bound: float) -> None:
         )
 
 
-def _cost(sides: tuple[core.Side, ...]) -> int:
+def _cost(sides: tuple[Side, ...]) -> int:
     """Real multiplications per sample and component, up to a constant."""
     return sum(
         side.weights.n_terms * (4 if np.iscomplexobj(side.weights.rates) else 1) for side in sides

@@ -132,18 +132,12 @@ def plain_weights_exponentials(
     Cached; a first call costs some tens of milliseconds.
     """
     decay = scalar(decay, "decay", low=0.0)
-    process_var = scalar(process_var, "process_var", low=0.0)
-    obs_var = scalar(obs_var, "obs_var", low=0.0)
-    anchor_var = scalar(anchor_var, "anchor_var", low=0.0)
+    start, slope = _checked(decay, process_var, obs_var, anchor_var, side)
     tolerance = scalar(tolerance, "tolerance", low=0.0, strict=True)
-    choice(side, "side", ("causal", "acausal"))
     if isinstance(horizon, bool) or not isinstance(horizon, (int, float, np.number)):
         raise TypeError(f"horizon must be a number, got {horizon!r}")
     if not horizon >= 0:
         raise ValueError(f"horizon must be >= 0, got {horizon}")
-    if obs_var + anchor_var == 0:
-        raise ValueError("obs_var + anchor_var must be > 0: without noise the weight is infinite")
-    start, slope = _start_and_slope(decay, process_var, obs_var, anchor_var, side)
     if slope == 0:
         return _sum(start, np.ones(1), np.zeros(1), 0.0, np.inf)
     if slope == -2 * decay:
@@ -181,13 +175,7 @@ def separable_weights(
     0.022
     """
     decay = scalar(decay, "decay", low=0.0, strict=True)
-    process_var = scalar(process_var, "process_var", low=0.0)
-    obs_var = scalar(obs_var, "obs_var", low=0.0)
-    anchor_var = scalar(anchor_var, "anchor_var", low=0.0)
-    choice(side, "side", ("causal", "acausal"))
-    if obs_var + anchor_var == 0:
-        raise ValueError("obs_var + anchor_var must be > 0: without noise the weight is infinite")
-    start, slope = _start_and_slope(decay, process_var, obs_var, anchor_var, side)
+    start, slope = _checked(decay, process_var, obs_var, anchor_var, side)
     settle = slope + 2 * decay
     if settle == 0:
         raise ValueError("the separable form needs process_var > 0 or a non-decaying variance > 0")
@@ -198,9 +186,23 @@ def separable_weights(
     return _sum(start, coefficients, rates, bound, np.inf)
 
 
+def _checked(
+    decay: float, process_var: float, obs_var: float, anchor_var: float, side: str
+) -> tuple[float, float]:
+    """`_start_and_slope` of numbers that a user gave."""
+    process_var = scalar(process_var, "process_var", low=0.0)
+    obs_var = scalar(obs_var, "obs_var", low=0.0)
+    anchor_var = scalar(anchor_var, "anchor_var", low=0.0)
+    choice(side, "side", ("causal", "acausal"))
+    if obs_var + anchor_var == 0:
+        raise ValueError("obs_var + anchor_var must be > 0: without noise the weight is infinite")
+    return _start_and_slope(decay, process_var, obs_var, anchor_var, side)
+
+
 def _start_and_slope(
     decay: float, process_var: float, obs_var: float, anchor_var: float, side: str
 ) -> tuple[float, float]:
+    """Sig(0), and the slope of Sig(tau) / Sig(0) there."""
     start = obs_var + anchor_var
     fading = obs_var if side == "causal" else anchor_var
     if process_var == 0 and fading == start:
