@@ -15,6 +15,7 @@ from afafilter._base.shown import ShownAsText, load
 from afafilter.kalman.estimators import kalman_filter
 from afafilter.learning.optimise import Optimum
 from afafilter.learning.problem import Problem
+from afafilter.learning.uncertainty import bootstrap, covariance, profile
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
@@ -149,18 +150,7 @@ class FitResult(ShownAsText, Optimum):
     @cached_property
     def cov(self) -> Array:
         """Covariance of the parameters."""
-        par = self.problem.parametrisation
-        J = par.jacobian(self.theta)
-        cov = J @ _inverse(self.information, self.identified) @ J.T
-        undetermined = np.zeros(len(J), bool)
-        if self.null_space.size:
-            size = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
-            sensitivity = np.abs(J @ self.null_space) / size[:, None]
-            largest = np.abs(self.null_space / par.typical[:, None]).max(initial=1.0)
-            undetermined = sensitivity.max(axis=1) > 1e-3 * largest
-        undetermined[list(self.resting)] = True
-        cov[undetermined, :] = cov[:, undetermined] = np.nan
-        return cov
+        return covariance(self.problem.parametrisation, self)
 
     @cached_property
     def std_errors(self) -> dict[str, float]:
@@ -258,8 +248,6 @@ class FitResult(ShownAsText, Optimum):
         likelihood evaluations per end. An end that the data do not bound is the boundary of the
         search (0, inf or -inf).
         """
-        from afafilter.learning.uncertainty import profile
-
         if self.method == "student_t":
             raise ValueError(
                 "profile intervals need a likelihood: method 'student_t' has a bound only"
@@ -275,8 +263,6 @@ class FitResult(ShownAsText, Optimum):
         Same times, missing pattern and measurement covariances; diffuse starts are replaced by
         the smoothed start. Refits that fail are NaN rows.
         """
-        from afafilter.learning.uncertainty import bootstrap
-
         n = positive_int(n, "n")
         return bootstrap(self.problem, self.theta, self._again, n, rng)
 
@@ -378,20 +364,6 @@ def count_outliers(filtered: Estimate) -> int:
     n = len(size)
     sd = float(size[(n - 1) // 2] + size[n // 2]) / (2 * GAUSSIAN_MEDIAN) if n else 0.0
     return int((size > 5 * (1 + 4 / n**0.5) * sd).sum()) if sd > 0 else 0
-
-
-def _inverse(information: Array, identified: Array) -> Array:
-    """Inverse of the information on the identified subspace; eigenvalues <= 0 are left out."""
-    inner = identified.T @ information @ identified
-    size = np.sqrt(np.maximum(inner.diagonal(), 0.0))
-    if not size.all():
-        inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0]
-        size = size[size > 0]
-    values, vectors = np.linalg.eigh(inner / size / size[:, None])
-    if len(values) and values[0] <= 0:
-        values, vectors = values[values > 0], vectors[:, values > 0]
-    root = (identified / size) @ (vectors / np.sqrt(values))
-    return np.asarray(root @ root.T)
 
 
 def _described(direction: Array, names: tuple[str, ...]) -> str:

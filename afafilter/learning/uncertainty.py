@@ -1,4 +1,4 @@
-"""Profile likelihood intervals and the parametric bootstrap of a fit."""
+"""Covariances, profile likelihood intervals and the parametric bootstrap of a fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from afafilter._base.checks import Array, generator
 from afafilter.learning.curvature import informations
 from afafilter.learning.likelihood_each import EachObjective
+from afafilter.learning.optimise import Optimum
+from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.problem import FitWarning, Problem
 from afafilter.likelihood.data import prepare
 from afafilter.likelihood.loglik import chain_loglik, make_chain
@@ -18,6 +20,35 @@ from afafilter.models.sde import LinearSDE
 
 FAR = 15.0
 """A logarithm that moved this far without loss of likelihood is not bounded by the data."""
+
+
+def covariance(par: Parametrisation, best: Optimum) -> Array:
+    """Of the parameters, by the delta method; NaN where the data leave one open or it rests."""
+    J = par.jacobian(best.theta)
+    cov = J @ _inverse(best.information, best.identified) @ J.T
+    undetermined = np.zeros(len(J), bool)
+    if best.null_space.size:
+        size = np.maximum(np.abs(J) @ np.abs(par.typical), np.finfo(float).tiny)
+        sensitivity = np.abs(J @ best.null_space) / size[:, None]
+        largest = np.abs(best.null_space / par.typical[:, None]).max(initial=1.0)
+        undetermined = sensitivity.max(axis=1) > 1e-3 * largest
+    undetermined[list(best.resting)] = True
+    cov[undetermined, :] = cov[:, undetermined] = np.nan
+    return np.asarray(cov)
+
+
+def _inverse(information: Array, identified: Array) -> Array:
+    """Inverse of the information on the identified subspace; eigenvalues <= 0 are left out."""
+    inner = identified.T @ information @ identified
+    size = np.sqrt(np.maximum(inner.diagonal(), 0.0))
+    if not size.all():
+        inner, identified = inner[size > 0][:, size > 0], identified[:, size > 0]
+        size = size[size > 0]
+    values, vectors = np.linalg.eigh(inner / size / size[:, None])
+    if len(values) and values[0] <= 0:
+        values, vectors = values[values > 0], vectors[:, values > 0]
+    root = (identified / size) @ (vectors / np.sqrt(values))
+    return np.asarray(root @ root.T)
 
 
 def profile(
