@@ -86,6 +86,17 @@ def _tree(text: str) -> ast.Module:
     return ast.parse(text)
 
 
+@cache
+def _importing(text: str) -> list[ast.Import | ast.ImportFrom | ast.Call]:
+    """Statements and calls of a source that import, found once for all rules and copies."""
+    return [
+        node
+        for node in ast.walk(_tree(text))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        or (isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"))
+    ]
+
+
 def imports(root: Path) -> list[Import]:
     """Every import of every module; of `from a import b` the module a.b if it is one, else a."""
     known = modules(root)
@@ -98,7 +109,7 @@ def imports(root: Path) -> list[Import]:
 
 def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[tuple[int, str]]:
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(parsed(path)):
+    for node in _importing(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -113,7 +124,7 @@ def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[tup
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 yield node.lineno, whole if whole in known else base
-        elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
+        else:
             target = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
             level = len(target) - len(target.lstrip("."))
             above = package[: len(package) - level + 1] if level else []

@@ -206,6 +206,8 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
     for base in cls.__mro__:
         if is_own(base.__module__) or of_python(base.__module__):
             continue
+        if top(base.__module__) == "pandas":  # its tables are told by what they hold
+            continue
         for name, part in vars(base).items():
             for function in _functions(part):
                 if function.__module__ == base.__module__ or is_users(function.__module__):

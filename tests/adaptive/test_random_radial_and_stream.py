@@ -158,7 +158,7 @@ def test_stream_is_the_newest_estimate_of_the_batch(seed):
     """Any model of the laws: windows, anchors, rounds, both correlations, predictions."""
     pick = Seeded(seed, 77)
     done = 0
-    while done < 12:
+    while done < 6:
         case = draw_case(pick)
         if not isinstance(case.model, LinearSDE) or not is_definite(case.model.R):
             continue

@@ -23,7 +23,7 @@ from tests.fuzz.laws import check_case, describe
 from tests.fuzz.truth import Verdict
 
 CHUNK = 100
-OUTCOMES = ("right", "excused", "warned", "refused", "unasked", "wrong")
+OUTCOMES = ("right", "excused", "warned", "needless", "refused", "unasked", "wrong")
 COLUMNS = ("case", "law", "outcome", "error", "note")
 
 

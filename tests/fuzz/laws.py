@@ -96,11 +96,12 @@ def _guarded(
     if not exists:
         yield Verdict(name, "unasked", 0.0)
         return
-    for what, found, apart in answers:
-        verdict = truth.judge(name, what, found, apart)
-        if verdict.outcome == "wrong" and doubt:
-            verdict = verdict._replace(outcome="warned")
-        yield verdict
+    verdicts = [truth.judge(name, *answer) for answer in answers]
+    for verdict in verdicts:
+        warned = doubt and verdict.outcome == "wrong"
+        yield verdict._replace(outcome="warned") if warned else verdict
+    if doubt and all(verdict.outcome == "right" for verdict in verdicts):
+        yield Verdict(name, "needless", 0.0)
 
 
 @contextmanager

@@ -45,8 +45,9 @@ Ask = Callable[[ExactGaussian], Any]
 class Verdict(NamedTuple):
     """What one law says of one answer; error in standard deviations.
 
-    outcome: "right"; "excused" by the condition; "warned" that it may be wrong; "refused" without
-    need; "unasked" where there is no exact answer; "wrong".
+    outcome: "right"; "excused" by the condition; "warned" that it may be wrong; "needless" where
+    that was said of answers that are all right; "refused" without need; "unasked" where there is no
+    exact answer; "wrong".
     """
 
     law: str

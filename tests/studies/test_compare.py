@@ -8,7 +8,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 from afafilter import Comparison, Estimate, LinearSDE, Outliers, Score, Shell, compare
 
@@ -80,7 +79,13 @@ def same(first: Comparison, second: Comparison) -> None:
 
 
 def test_numbers_do_not_depend_on_jobs_or_backend():
-    options = {"chunk_size": 30, "outliers": Outliers(0.1), "missing": 0.2, "x0": Shell(20.0, 3.0)}
+    options = {
+        "n": 70,
+        "chunk_size": 30,
+        "outliers": Outliers(0.1),
+        "missing": 0.2,
+        "x0": Shell(20.0, 3.0),
+    }
     alone = run(n_jobs=1, **options)
     same(alone, run(n_jobs=2, **options))
     same(alone, run(**options))
@@ -394,6 +399,8 @@ def test_missing_and_undetermined_with_real_estimators():
 
 def test_ranks_and_probabilities_of_a_comparison():
     """Places by scipy on the errors of each path; a point estimator has a place, but no PIT."""
+    from scipy.stats import rankdata
+
     from afafilter import Estimate, kalman_filter, simulate
 
     def point(model, t, z):
@@ -418,7 +425,7 @@ def test_ranks_and_probabilities_of_a_comparison():
     errors = np.array(
         [((f(MODEL, T, data.z).mean - data.x) ** 2).mean(axis=(1, 2)) for f in estimators.values()]
     )
-    places = scipy.stats.rankdata(errors.round(12), axis=0)
+    places = rankdata(errors.round(12), axis=0)
     ranks = result.ranks().set_index("estimator")
     np.testing.assert_allclose(ranks.loc[list(estimators), "rank"], places.mean(axis=1))
     first = (errors <= errors.min(axis=0) + 1e-12).mean(axis=1)

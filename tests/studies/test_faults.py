@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from tests.studies.slow_study import CELLS, run_study
-from tests.studies.test_study import make, same
+from tests.studies.small_study import make
+from tests.studies.test_study import same
 
 FRESH = multiprocessing.get_context("forkserver")
 """Processes that have imported what they need and share nothing with this one."""

@@ -19,7 +19,6 @@ import pytest
 
 import afafilter
 from afafilter import (
-    Estimate,
     Gaps,
     LinearSDE,
     Outliers,
@@ -32,40 +31,17 @@ from afafilter import (
 )
 from afafilter._version import __version__
 from afafilter.studies.cells import FORMAT, cell_keys, describe
-
-T = 0.1 * np.arange(16)
-
-
-def raw(model, t, z):
-    return Estimate(t, z, np.broadcast_to(model.R, (*z.shape[:-1], *model.R.shape)), label="raw")
-
-
-def shrunk(model, t, z, *, factor=0.9):
-    cov = np.broadcast_to(factor * model.R, (*z.shape[:-1], *model.R.shape))
-    return Estimate(t, factor * z, cov, label="shrunk")
-
-
-def fails_when_quiet(model, t, z):
-    if model.Q[0, 0] < 0.2:
-        raise ValueError("too quiet")
-    return raw(model, t, z)
-
-
-def spiral(process_var):
-    return LinearSDE.isotropic(0.1, 1.0, process_var=process_var, obs_var=1.0)
-
-
-MODELS = {"quiet": spiral(0.1), "loud": spiral(0.5)}
-ESTIMATORS = {"raw": raw, "shrunk": partial(shrunk, factor=0.8)}
-SCENARIOS = {
-    "clean": Scenario(T, 20, x0=Shell(5.0, 1.0)),
-    "outliers": Scenario(T, 20, x0=Shell(5.0, 1.0), outliers=Outliers(0.2), burn_in=4),
-}
-
-
-def make(**changes) -> Study:
-    options = {"models": MODELS, "estimators": ESTIMATORS, "scenarios": SCENARIOS, "seeds": 2}
-    return Study(**(options | changes))
+from tests.studies.small_study import (
+    ESTIMATORS,
+    MODELS,
+    SCENARIOS,
+    T,
+    fails_when_quiet,
+    make,
+    raw,
+    shrunk,
+    spiral,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +83,7 @@ def test_numbers_do_not_depend_on_dask(finished, tmp_path):
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster) as client,
         joblib.parallel_config(backend="dask"),
@@ -185,7 +161,7 @@ def test_whatever_changes_the_numbers_changes_the_key(changes):
 
 
 def test_keys_are_the_same_in_another_process():
-    code = "import test_study as t; print(*[c.key for c in t.make(estimators=t.KEYED).cells])"
+    code = "import small_study as t; print(*[c.key for c in t.make(estimators=t.KEYED).cells])"
     keys = []
     for seed in ("1", "2"):
         folders = (Path(__file__).parent, Path(afafilter.__file__).parents[1])
@@ -246,16 +222,6 @@ def test_what_a_function_of_the_package_encloses_is_in_the_key():
     one, other = (theory.calibrated(partial(shrunk, factor=x)) for x in (0.8, 0.9))
     assert describe(one) == describe(theory.calibrated(partial(shrunk, factor=0.8)))
     assert describe(one) != describe(other)
-
-
-def _closure(words):
-    def estimator(model, t, z):
-        return raw(model, t, z) if "a" in {"a", "b", "c", *words} else None
-
-    return estimator
-
-
-KEYED = {"lambda": lambda m, t, z: raw(m, t, z), "closure": _closure({"p", "q", "r"})}
 
 
 class Called:
