@@ -89,17 +89,13 @@ class Found:
 
 def number(cell: str, decimal: str = ".") -> float | None:
     """NaN for a missing value, None for what is no number."""
-    cell = cell.strip()
-    if cell.lower() in MISSING:
-        return math.nan
-    if decimal == ",":
-        if "." in cell:
-            return None
-        cell = cell.replace(",", ".")
+    text = cell if decimal == "." else cell.replace(".", "_").replace(",", ".")
     try:
-        return None if "_" in cell else float(cell)
+        if "_" not in text:
+            return float(text)
     except ValueError:
-        return None
+        pass
+    return math.nan if cell.strip().lower() in MISSING else None
 
 
 def find(path: Path | str, lines: Sequence[str], given: Dialect) -> Found:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,31 +20,14 @@ def numbers_of(table: Table, names: Sequence[str]) -> Array:
     """Columns (T, p) as floats, missing values as NaN."""
     if not names:
         return np.empty((table.rows, 0))
-    block = _block(table, [table.columns[name] for name in names])
-    if block is not None:
-        return block
+    columns = [table.columns[name] for name in names]
+    if all(isinstance(column, (list, tuple)) for column in columns):  # text, in one go
+        values = _values(table, chain.from_iterable(columns))
+        if None not in values:  # what is no number is told below, by its line
+            block = _without(table, np.array(values).reshape(len(names), -1).T)
+            if not np.isinf(block).any():
+                return np.ascontiguousarray(block)
     return np.stack([column_of(table, name).astype(np.float64) for name in names], axis=-1)
-
-
-def _block(table: Table, columns: Sequence[Any]) -> Array | None:
-    """Columns of text (T, p) in one go; None where one is no text or a cell wants a closer look."""
-    if not all(isinstance(column, (list, tuple)) for column in columns):
-        return None
-    cells = list(chain.from_iterable(columns))
-    if table.decimal != "." or "_" in "".join(cells):
-        return None
-    values = []
-    for cell in cells:
-        try:
-            values.append(float(cell))
-        except ValueError:
-            if cell.strip().lower() not in table.missing:
-                return None
-            values.append(np.nan)
-    out = np.array(values).reshape(len(columns), -1).T
-    for value in _numbers(table.missing):
-        out[out == value] = np.nan
-    return None if np.isinf(out).any() else np.ascontiguousarray(out)
 
 
 def column_of(table: Table, name: str) -> Any:
@@ -51,23 +35,31 @@ def column_of(table: Table, name: str) -> Any:
     column = table.columns[name]
     if getattr(getattr(column, "dtype", None), "kind", "") == "M":
         raise ValueError(f"{table.path}: column {name!r} holds dates, not numbers")
-    if isinstance(column, np.ndarray):
-        out = column
-    else:
-        out = _parsed(table, name, column)
-    for value in _numbers(table.missing):
-        if (out == value).any():
-            out = np.where(out == value, np.nan, out)
+    out = _without(table, column if isinstance(column, np.ndarray) else _parsed(table, name))
     if out.dtype.kind == "f" and np.isinf(out).any():
         row = int(np.argmax(np.isinf(out)))
         raise ValueError(f"{table.where(row)}: {name} must be finite; leave a missing value blank")
     return out
 
 
-def _numbers(missing: frozenset[str]) -> list[float]:
-    """Numbers that mean missing, however they are written: -999 is -999.0 too."""
-    found = (number(word) for word in missing - MISSING)
-    return [value for value in found if value is not None and np.isfinite(value)]
+def _values(table: Table, cells: Iterable[str]) -> list[float | None]:
+    """Cells of text as numbers, NaN where they are missing, None for what is no number."""
+
+    def value(cell: str) -> float | None:
+        found = number(cell, table.decimal)
+        odd = found is None or math.isinf(found)
+        return math.nan if odd and cell.strip().lower() in table.missing else found
+
+    return list(map(value, cells))
+
+
+def _without(table: Table, values: Any) -> Any:
+    """Values with NaN for numbers that mean missing, however written: -999 is -999.0 too."""
+    for word in table.missing - MISSING:
+        absent = number(word)
+        if absent is not None and np.isfinite(absent) and (values == absent).any():
+            values = np.where(values == absent, np.nan, values)
+    return values
 
 
 CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?")
@@ -76,21 +68,18 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}([.,' ]\d{3})+([.,]\d+)?")
 """A number with a separator of thousands."""
 
 
-def _parsed(table: Table, name: str, column: Sequence[str]) -> Any:
-    out = np.empty(len(column))
-    long = False
-    for row, cell in enumerate(column):
-        bare = cell.strip()
-        long = long or (len(bare) > 15 and bare.lstrip("+-").isdigit())
-        value = number(cell, table.decimal)
-        if value is None:
-            if bare.lower() not in table.missing:
-                raise ValueError(
-                    f"{table.where(row)}: {name} must be a number, got {cell!r}{_hint(bare)}"
-                )
-            value = np.nan
-        out[row] = np.nan if bare.lower() in table.missing else value
-    if long:
+def _parsed(table: Table, name: str) -> Any:
+    """A column of text as numbers; ValueError with the line of what is none."""
+    column = table.columns[name]
+    values = _values(table, column)
+    if None in values:
+        row = values.index(None)
+        raise ValueError(
+            f"{table.where(row)}: {name} must be a number, got {column[row]!r}"
+            f"{_hint(column[row].strip())}"
+        )
+    out = np.array(values, dtype=np.float64)
+    if (np.abs(out) >= 1e15).any():
         with contextlib.suppress(ValueError, OverflowError):
             return np.array([int(cell) for cell in column], dtype=np.int64)
     return out
