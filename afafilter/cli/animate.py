@@ -13,6 +13,7 @@ from afafilter.catalog import estimator_from_spec
 from afafilter.cli.estimate import estimator_options
 from afafilter.cli.reading import Task, one_path, read
 from afafilter.cli.shared import prepare
+from afafilter.cli.simulate import start_of
 from afafilter.io.model_toml import model_from_table, read_model
 from afafilter.io.sidecar import write_record
 
@@ -53,7 +54,7 @@ def animate_command(task: Task) -> Iterator[str]:
     shown = _drawn(system, options) if task.data is None else _read(system, task)
     look: dict[str, Any] = {name: options[name] for name in ("frames", "fps")}
     if options["components"] is not None:
-        look["components"] = _numbers(options["components"])
+        look["components"] = _components(options["components"])
     given: dict[str, Any] = {"truth": shown.truth, "force": force, **look, **function.keywords}
     animate(target, system, shown.t, shown.z, **given)
     config = {"command": "animate", "model": system, "options": function.keywords}
@@ -85,20 +86,18 @@ def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> _Shown:
     chosen = {k: usual if options[k] is None else options[k] for k, usual in DRAWN.items()}
     step = scalar(chosen["dt"], "--dt", low=0.0, strict=True)
     t: Array = step * np.arange(chosen["count"], dtype=np.float64)
-    if chosen["x0"] is None:
-        start = np.zeros(system.dim)
-        start[0] = 10.0 * np.sqrt(np.diag(system.R).max())
-    else:
-        start = np.array(_numbers(chosen["x0"].split(","), float, "--x0"))
+    start = start_of(chosen["x0"])
+    if start is None:
+        start = [10.0 * float(np.sqrt(np.diag(system.R).max())), *[0.0] * (system.dim - 1)]
     rate = chosen["outlier_rate"]
     struck = None if rate is None else Outliers(rate, 10.0)
     data = simulate(system, t, 1, rng=chosen["seed"], x0=start, outliers=struck)
-    return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start.tolist()}})
+    return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start}})
 
 
-def _numbers(words: Sequence[str], kind: Any = int, option: str = "--components") -> Any:
+def _components(words: Sequence[str]) -> tuple[int, ...]:
     try:
-        return tuple(kind(word) for word in words)
+        return tuple(map(int, words))
     except ValueError:
-        wanted = "whole numbers such as 0,1" if kind is int else "numbers such as 20,0"
-        raise ValueError(f"{option} must be {wanted}, got {','.join(words)!r}") from None
+        given = ",".join(words)
+        raise ValueError(f"--components must be whole numbers such as 0,1, got {given!r}") from None

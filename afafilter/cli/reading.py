@@ -15,9 +15,9 @@ from afafilter._base.containers import shifted
 from afafilter._base.stamps import SECONDS, Stamps
 from afafilter._base.time_scales import warn_if_apart
 from afafilter.io.dialect import Dialect
-from afafilter.io.output import read_metadata
 from afafilter.io.series import Panel, Series, read_panel, unit_of
 from afafilter.io.sidecar import read_sidecar, sidecar_path
+from afafilter.io.source import read_metadata
 
 
 @dataclass(frozen=True)

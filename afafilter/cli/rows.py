@@ -12,7 +12,7 @@ from afafilter._base.checks import Array, ObsMask
 from afafilter._base.normal import half_width
 from afafilter.io.series import Series
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import observation_map
+from afafilter.models.forcing import signal
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 
@@ -31,9 +31,8 @@ class Rows:
 
 def observed(estimate: Estimate, model: LinearSDE | DiscreteModel) -> Estimate:
     """The estimate of C x + b: what an observation without noise would show."""
-    H, offset = observation_map(model, estimate.t)
-    mean, cov = estimate.through(H)
-    return Estimate(estimate.t, mean + offset, cov, label=estimate.label, info=estimate.info)
+    mean, cov = signal(model, estimate)
+    return Estimate(estimate.t, mean, cov, label=estimate.label, info=estimate.info)
 
 
 def rows_of(

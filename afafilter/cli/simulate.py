@@ -40,7 +40,9 @@ def simulate_command(task: Task) -> Iterator[str]:
     outliers = _outliers(options)
     paths, seed, x0, missing = (options[name] for name in ("paths", "seed", "x0", "missing"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    drawn = simulate(system, t, paths, rng=seed, x0=_start(x0), outliers=outliers, missing=missing)
+    drawn = simulate(
+        system, t, paths, rng=seed, x0=start_of(x0), outliers=outliers, missing=missing
+    )
     columns: dict[str, Any] = {}
     if paths > 1:
         columns["path"] = np.repeat(np.arange(paths), len(t))
@@ -76,7 +78,8 @@ def _outliers(options: Mapping[str, Any]) -> Outliers | None:
     return None
 
 
-def _start(text: str | None) -> Any:
+def start_of(text: str | None) -> Any:
+    """What --x0 names: numbers, "stationary", or nothing."""
     if text is None or text == "stationary":
         return text
     try:

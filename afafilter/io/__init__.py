@@ -9,9 +9,10 @@ from __future__ import annotations
 from afafilter.io.dialect import Dialect
 from afafilter.io.files import atomic_path
 from afafilter.io.model_toml import read_model, write_model
-from afafilter.io.output import read_metadata, write_table
+from afafilter.io.output import write_table
 from afafilter.io.series import Panel, Series, read_panel, read_series
 from afafilter.io.sidecar import write_sidecar
+from afafilter.io.source import read_metadata
 
 __all__ = [
     "Dialect",

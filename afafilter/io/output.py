@@ -12,12 +12,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from afafilter._base.stamps import iso_text
-from afafilter.io.files import atomic_path, parse_json
+from afafilter.io.files import atomic_path
 from afafilter.io.source import (
     CSV_SUFFIXES,
     DATA_SUFFIXES,
     JSON_SUFFIXES,
     PARQUET_SUFFIXES,
+    require_arrow,
     suffix_of,
 )
 
@@ -36,7 +37,7 @@ def table_path(path: str | Path) -> Path:
     if str(path) != "-" and path.suffix.lower() not in DATA_SUFFIXES:
         raise ValueError(f"{path}: the file name must end in one of {', '.join(DATA_SUFFIXES)}")
     if path.suffix.lower() in PARQUET_SUFFIXES:
-        _arrow()
+        require_arrow()
     return path
 
 
@@ -175,14 +176,6 @@ def _is_clean(text: Any, special: Collection[str]) -> bool:
     return not any((codes == ord(letter)).any() for letter in special)
 
 
-def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise ValueError("Parquet needs pyarrow: pip install 'afafilter[parquet]'") from None
-    return pyarrow
-
-
 def _arrow_table(pa: Any, columns: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> Any:
     arrays = {name: pa.array(x, from_pandas=x.dtype.kind != "U") for name, x in columns.items()}
     table = pa.table(arrays)
@@ -193,17 +186,7 @@ def _arrow_table(pa: Any, columns: Mapping[str, Any], metadata: Mapping[str, Any
 
 
 def _write_parquet(columns: Mapping[str, Any], where: Any, metadata: Any) -> None:
-    pa = _arrow()
+    pa = require_arrow()
     from pyarrow import parquet
 
     parquet.write_table(_arrow_table(pa, columns, metadata), where)
-
-
-def read_metadata(path: str | Path) -> Any:
-    """What `write_table` kept in a Parquet file beside the table; None where nothing is."""
-    _arrow()
-    from pyarrow import parquet
-
-    kept = parquet.read_schema(Path(path)).metadata or {}
-    text = kept.get(b"afafilter")
-    return None if text is None else parse_json(text)

@@ -352,13 +352,28 @@ def _read_parquet(path: Path) -> Table:
 
 def _own_units(path: Path) -> dict[str, str]:
     """Units of values that `afafilter estimate` noted in a file."""
-    from pyarrow import parquet
-
-    kept = (parquet.read_schema(path).metadata or {}).get(b"afafilter", b"{}")
     try:
-        return dict(parse_json(kept)["config"]["units"])
+        return dict(read_metadata(path)["config"]["units"])
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def read_metadata(path: str | Path) -> Any:
+    """What `write_table` kept in a Parquet file beside the table; None where nothing is."""
+    require_arrow()
+    from pyarrow import parquet
+
+    text = (parquet.read_schema(Path(path)).metadata or {}).get(b"afafilter")
+    return None if text is None else parse_json(text)
+
+
+def require_arrow() -> Any:
+    """The library that Parquet needs; ValueError where it is not there."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise ValueError("Parquet needs pyarrow: pip install 'afafilter[parquet]'") from None
+    return pyarrow
 
 
 def _plain_column(column: Any) -> Any:

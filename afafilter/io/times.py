@@ -148,10 +148,9 @@ def _dated(
         raise ValueError(f"{table.path}: {names[0]}: {error}") from None
     name = names[0]
     clock = _clock_beside(table, name) if len(names) == 1 else ""
-    absent = np.array([cell.strip().lower() in table.missing for cell in cells])
-    wrong = np.flatnonzero(np.isnat(values) & ~absent)
-    if wrong.size:
-        row = int(wrong[0])
+    absent = np.flatnonzero(np.isnat(values)).tolist()
+    row = next((k for k in absent if cells[k].strip().lower() not in table.missing), None)
+    if row is not None:
         form = f"a date as {pattern}" if pattern else "a number or an ISO date (2024-01-31)"
         hint = _pattern(cells[row])
         if hint and clock:

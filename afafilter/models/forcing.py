@@ -305,6 +305,13 @@ def observation_map(model: Any, t: Array) -> tuple[Array, Array]:
     return model.C, shown_offset(model, t)
 
 
+def signal(model: Any, estimate: Estimate) -> tuple[Array, Array]:
+    """Mean (..., T, p) and covariance of what measurements without noise would show: H x + d."""
+    H, offset = observation_map(model, estimate.t)
+    mean, cov = estimate.through(H)
+    return np.asarray(mean + offset), cov
+
+
 def _with(found: Estimate, known: Array, direct: Array) -> Estimate:
     """The estimate of x_0 + x_u, observed with D u."""
     laws = tuple(law._replace(mean=law.mean + known[law.at]) for law in found.open_laws)

@@ -20,7 +20,7 @@ from afafilter.learning.family_text import parse_family
 from afafilter.learning.fit import fit
 from afafilter.learning.result import FitResult
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.forcing import observation_map
+from afafilter.models.forcing import signal
 from afafilter.models.sde import LinearSDE
 from afafilter.results import Estimate
 from afafilter.studies.hold_out import HoldOut, hold_out
@@ -90,11 +90,12 @@ def analyse(
     late = np.diagonal(model.R, axis1=-2, axis2=-1)
     R = late if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        outliers = np.abs(z - _seen(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
+        outliers = np.abs(z - signal(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
     followed = outliers.sum() <= MANY * np.isfinite(z).sum()
     smooth = _smoothed(model, t, z, extra if followed else extra | weights)
-    signal, var = _seen(model, smooth)
-    shown = smooth.t, signal, np.sqrt(var), np.sqrt(var + late), outliers, not followed
+    mean, cov = signal(model, smooth)
+    var = np.diagonal(cov, axis1=-2, axis2=-1)
+    shown = smooth.t, mean, np.sqrt(var), np.sqrt(var + late), outliers, not followed
     checks = diagnose(fitted or model, t, z, obs_cov=noise)
     compared = hold_out(_estimators(len(t)), model, t, z, obs_cov=noise, pieces=4)
     return Analysis(series, model, fitted, *shown, checks, compared, *weight_maps(model, series))
@@ -115,13 +116,6 @@ def _smoothed(
         late = np.broadcast_to(model.R, (len(ahead), *model.R.shape))
         extra = extra | {"obs_cov": np.concatenate([extra["obs_cov"], late])}
     return rts_smoother(model, np.concatenate([t, ahead]), longer, **extra)
-
-
-def _seen(model: LinearSDE | DiscreteModel, estimate: Estimate) -> tuple[Array, Array]:
-    """What an observation without noise would show, and its variances: (T, p) each."""
-    H, offset = observation_map(model, estimate.t)
-    mean, cov = estimate.through(H)
-    return np.asarray(mean + offset), np.diagonal(cov, axis1=-2, axis2=-1)
 
 
 def _learned(series: Series, family: str | None) -> FitResult:
@@ -175,7 +169,7 @@ def weight_maps(
     z = np.full((n + 1, len(rows), model.obs_dim), np.nan)
     z[:, at] = 0.0
     z[np.arange(n), at, 0] = 1.0
-    mean = _seen(model, kalman_filter(model, t, z))[0][..., at, 0]
+    mean = signal(model, kalman_filter(model, t, z))[0][..., at, 0]
     kalman = np.nan_to_num(mean[:n] - mean[n]).T
     form: Any = model  # a discrete model by its logarithm, where there is one
     try:

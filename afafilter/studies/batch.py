@@ -155,15 +155,24 @@ def join_outcomes(parts: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
     return out
 
 
-def chunk_bounds(
-    n_paths: int, n_times: int, dim: int, chunk_size: int | None, *, largest: int = 64
-) -> list[int]:
-    """0 = b_0 < b_1 < ... = n_paths; depends on the problem only, never on n_jobs."""
+def batches(
+    job: Experiment,
+    n_paths: int,
+    rng: np.random.Generator,
+    chunk_size: int | None = None,
+    *,
+    largest: int = 64,
+) -> list[tuple[Experiment, int, int, np.random.Generator]]:
+    """Arguments of `run_batch` for all paths; they depend on the problem only, never on n_jobs."""
     if chunk_size is None:
-        size = int(np.clip(CHUNK_ENTRIES // (n_times * dim * dim), 1, largest))
+        size = int(np.clip(CHUNK_ENTRIES // (len(job.t) * job.model.dim**2), 1, largest))
     else:
         size = positive_int(chunk_size, "chunk_size")
-    return [*range(0, n_paths, size), n_paths]
+    lows = range(0, n_paths, size)
+    return [
+        (job, low, min(size, n_paths - low), child)
+        for low, child in zip(lows, rng.spawn(len(lows)))
+    ]
 
 
 def checked_estimators(estimators: Any, model: Any, t: Array) -> dict[str, Estimator]:

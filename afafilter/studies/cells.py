@@ -27,7 +27,7 @@ from afafilter.studies.batch import (
     Estimator,
     Experiment,
     Outcome,
-    chunk_bounds,
+    batches,
     join_outcomes,
     run_batch,
 )
@@ -336,12 +336,8 @@ def cell_keys(place: Mapping[str, Any], seeds: Iterable[int]) -> list[str]:
 def run_cell(job: Experiment, n_paths: int, seed: int) -> dict[str, Any]:
     """All estimators on one cell's data; an exception outside of them is the cell's error."""
     try:
-        bounds = chunk_bounds(n_paths, len(job.t), job.model.dim, None, largest=CHUNK)
-        children = np.random.default_rng(seed).spawn(len(bounds) - 1)
-        joined = join_outcomes(
-            run_batch(job, low, high - low, child)
-            for low, high, child in zip(bounds, bounds[1:], children)
-        )
+        parts = batches(job, n_paths, np.random.default_rng(seed), largest=CHUNK)
+        joined = join_outcomes(run_batch(*part) for part in parts)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         joined = {name: Outcome(None, np.nan, message) for name in job.estimators}

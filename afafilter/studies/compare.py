@@ -21,8 +21,8 @@ from afafilter.studies.batch import (
     Estimator,
     Experiment,
     Outcome,
+    batches,
     checked_estimators,
-    chunk_bounds,
     join_outcomes,
     run_batch,
 )
@@ -118,15 +118,10 @@ def compare(
     job = Experiment(
         named, model, assumed, grid, x0, outliers, missing, steps, levels, energy, lags, simulator
     )
-    bounds = chunk_bounds(n, len(grid), model.dim, chunk_size)
-    children = rng.spawn(len(bounds) - 1)
-    tasks = (
-        delayed(run_batch)(job, low, high - low, child)
-        for low, high, child in zip(bounds, bounds[1:], children)
-    )
-    batches = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    parts = batches(job, n, rng, chunk_size)
+    done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(run_batch)(*x) for x in parts)
     quiet = not (watched() if progress is None else progress)
-    shown = tqdm(batches, total=len(children), disable=quiet, unit="batch", leave=False)
+    shown = tqdm(done, total=len(parts), disable=quiet, unit="batch", leave=False)
     joined: dict[str, Outcome] = join_outcomes(shown)
     return Comparison(
         {name: x.score for name, x in joined.items() if x.score is not None},

@@ -34,7 +34,7 @@ from afafilter._base.frames import data_frame
 from afafilter._base.normal import half_width
 from afafilter._base.shown import LINES, ShownAsText
 from afafilter.io.tables import Cell, markdown_table
-from afafilter.models.forcing import observation_map
+from afafilter.models.forcing import observation_map, signal
 from afafilter.results import Estimate
 from afafilter.scoring.gaussian import crps_gaussian
 from afafilter.studies.batch import Estimator, checked_estimators
@@ -270,16 +270,16 @@ def _losses(estimate: Estimate, model: Any, R: Array, z: Array, scored: ObsMask)
     NaN where the estimate does not say it: of an undetermined value all, of a point estimate the
     last two. crps of a point: |error|.
     """
-    H, offset = observation_map(model, estimate.t)
     if estimate.is_point:
+        H, offset = observation_map(model, estimate.t)
         mean = np.einsum("...ij,...j->...i", H, estimate.mean) + offset
         error = (z - mean)[scored]
         unsaid = np.full(len(error), np.nan)
         return np.stack([error, np.abs(error), unsaid, unsaid], axis=1)
-    mean, cov = estimate.through(H)
+    mean, cov = signal(model, estimate)
     var = np.diagonal(cov, axis1=-2, axis2=-1) + np.diagonal(R, axis1=-2, axis2=-1)
     use: NDArray[np.bool_] = np.isfinite(mean) & np.isfinite(var) & (var > 0)
-    error = np.where(use, z - mean - offset, np.nan)[scored]
+    error = np.where(use, z - mean, np.nan)[scored]
     sd = np.sqrt(np.where(use, var, np.nan))[scored]
     u = error / sd
     nlpd = 0.5 * u**2 + np.log(sd) + 0.5 * np.log(2 * np.pi)

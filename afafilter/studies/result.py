@@ -55,10 +55,8 @@ class StudyResult(ShownByFields):
         rows = []
         for place, name, content in self.outcomes():
             seconds = np.nan if content["seconds"] is None else content["seconds"]
-            n = self.study.scenarios[place["scenario"]].n_paths
-            rows.append(
-                {**place, "estimator": name, "seconds": seconds, "seconds_per_path": seconds / n}
-            )
+            each = seconds / self.study.scenarios[place["scenario"]].n_paths
+            rows.append({**place, "estimator": name, "seconds": seconds, "seconds_per_path": each})
         return data_frame(rows)
 
     @property
@@ -127,31 +125,30 @@ class StudyResult(ShownByFields):
         with atomic_path(Path(path)) as temporary:
             self.frame.to_parquet(temporary, index=False)
 
-    def _finished(self) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    def _finished(self) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
+        """Columns that tell a finished cell, and what it holds, by estimator."""
+        columns = self.study.columns
         for cell in self.study.cells:
             content = read_cell(self.directory / f"{cell.key}.json")
             if content is not None:
-                yield cell, content["estimators"]
+                place = {"model": cell.model, "scenario": cell.scenario, "seed": cell.seed}
+                place |= {**columns.get(cell.model, {}), **columns.get(cell.scenario, {})}
+                yield place, content["estimators"]
 
     def outcomes(self) -> Iterator[tuple[dict[str, Any], str, Mapping[str, Any]]]:
         """Place, estimator and what its cell holds, of all finished cells."""
-        for cell, estimators in self._finished():
-            place = {"model": cell.model, "scenario": cell.scenario, "seed": cell.seed}
-            place |= self._extra(cell)
+        for place, estimators in self._finished():
             for name in self.study.estimators:
                 yield place, name, estimators[name]
-
-    def _extra(self, cell: Cell) -> dict[str, Any]:
-        columns = self.study.columns
-        return {**columns.get(cell.model, {}), **columns.get(cell.scenario, {})}
 
     def ratios(self, metric: str) -> Iterator[tuple[dict[str, Any], dict[str, Ratio]]]:
         """Per place: its columns, and estimator -> sums over the paths of all seeds."""
         groups: dict[tuple[str, str], tuple[dict[str, Any], dict[str, list[Ratio]], set[str]]] = {}
         known: set[str] = set()
-        for cell, estimators in self._finished():
-            place = {"model": cell.model, "scenario": cell.scenario} | self._extra(cell)
-            _, parts, failed = groups.setdefault((cell.model, cell.scenario), (place, {}, set()))
+        for place, estimators in self._finished():
+            place.pop("seed")
+            where = place["model"], place["scenario"]
+            _, parts, failed = groups.setdefault(where, (place, {}, set()))
             for name, content in estimators.items():
                 known |= content["paths"].keys()
                 if content["error"]:
