@@ -60,9 +60,11 @@ class OpenLaw(NamedTuple):
         gamma is as large as the largest ratio of a mean to what moves it.
         """
         shown, rounding = self._seen(H)
-        left = np.where(np.abs(shown) > rounding, 0.0, np.abs(shown))
-        if not left.any():
+        left = np.abs(shown)
+        hides = (left <= rounding) & (left > 0)
+        if not np.count_nonzero(hides):
             return 0.0
+        left = np.where(hides, left, 0.0)
         size, mean, cov = np.abs(self.directions), np.abs(self.mean).max(axis=0), self.cov
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             gamma = np.where(size > self.rounding, mean[:, None] / size, 0.0).max(axis=-1)
@@ -81,8 +83,8 @@ class OpenLaw(NamedTuple):
 
 def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None) -> float:
     """The largest of what laws with open directions hide; H (p, d) or (T, p, d) at all times."""
-    rows = (H if H is None or H.ndim == 2 else H[law.at] for law in open_laws)
-    return max((law.hidden(G) for law, G in zip(open_laws, rows, strict=True)), default=0.0)
+    alike = H is None or H.ndim == 2
+    return max([law.hidden(H if alike else H[law.at]) for law in open_laws], default=0.0)
 
 
 def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:

@@ -79,7 +79,7 @@ class FlatBlock:
         group, line = self.group, self.group.line
         (n, _, d), (T, p), D = group.mean.shape, group.seen.shape, line.law.diffuse
         q = D.shape[1]
-        self.L, self.m = root.copy(), np.repeat(line.law.mean[None], n, axis=0)
+        self.L, self.m = root.copy(), line.law.mean + np.zeros((n, d))
         self.M, self.T, self.s = np.array(D.T, order="C"), np.zeros((q, q)), np.zeros((n, q))
         self.Ms, self.rounding = np.empty((size, q, d)), np.empty((size, q, d))
         self.Ts, self.ss = np.empty((size, q, q)), np.empty((n, size, q))
