@@ -83,8 +83,8 @@ class OpenLaw(NamedTuple):
 
 def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None) -> float:
     """The largest of what laws with open directions hide; H (p, d) or (T, p, d) at all times."""
-    alike = H is None or H.ndim == 2
-    return max([law.hidden(H if alike else H[law.at]) for law in open_laws], default=0.0)
+    rows = [H if H is None or H.ndim == 2 else H[law.at] for law in open_laws]
+    return max([law.hidden(G) for law, G in zip(open_laws, rows, strict=True)], default=0.0)
 
 
 def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:
