@@ -58,7 +58,7 @@ def expectation_maximisation(
     from scipy.optimize import Bounds, minimize
 
     par, data = problem.parametrisation, problem.data
-    max_iter, tolerance = problem.options.stopping
+    max_iter, tolerance = problem.stopping
     typical = par.typical
     limits = Bounds(bounds[0] / typical, bounds[1] / typical)
     history: list[float] = []

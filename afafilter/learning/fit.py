@@ -26,15 +26,17 @@ from afafilter._base.checks import (
 )
 from afafilter._base.containers import takes_tables
 from afafilter._base.progress import waiting
+from afafilter.learning.constraints import Constraints
 from afafilter.learning.family import Family
 from afafilter.learning.family_text import model_or_family
 from afafilter.learning.inputs import InputParameters, first_effect, regressors
 from afafilter.learning.optimise_each import Stopping
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.learning.parameters.parametrisation import parametrisation
-from afafilter.learning.problem import Options, Problem
+from afafilter.learning.problem import Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.solve import solve
+from afafilter.learning.student_t import StudentParameters
 from afafilter.likelihood.data import Data, prepare
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -155,52 +157,40 @@ def fit(
         if method != "student_t":
             raise ValueError("dof is for method='student_t'")
         dof = scalar(dof, "dof", low=0.0, strict=True)
-    options = Options(free, method, stable, dof, Stopping(max_iter, tolerance))
+    if method == "em" and (inputs is not None or getattr(model, "forcing", None) is not None):
+        raise ValueError("method 'em' takes no inputs: use 'ml'")
     data = prepare(t, given(z), model.obs_dim, obs_cov)
     values = observations(z, len(data.t), model.obs_dim)
     refuse_degenerate(values, data)
-    par = _parameters(model, data, values, options, inputs)
+    par = _parameters(model, data, values, inputs, free=free, stable=stable)
+    if method == "student_t" and dof is None:
+        par = StudentParameters(par, START_DOF)
     constraints = None
     if bounds or priors:
-        from afafilter.learning.constraints import Constraints
-
         if method == "em" or (priors and method != "ml"):
             raise ValueError("bounds are for methods 'ml' and 'student_t', priors for 'ml'")
         constraints = Constraints(par, bounds or {}, priors or {})
-    problem = Problem(model, par, data, values, data.obs_cov, options, constraints)
+    problem = Problem(par, data, values, Stopping(max_iter, tolerance), method, dof, constraints)
     n = len(par.names)
     refuse_few(data, n, _flat_count(par.system(par.start())))
     with waiting(f"fitting {n} parameters to {data.n_obs} values"):
         return solve(problem, par.starts(), starts, drawn)
 
 
-def _parameters(
-    model: Any, data: Data, values: Array, options: Options, inputs: Any
-) -> Parametrisation:
-    """What moves: the model's parameters, the regressors' coefficients, degrees of freedom."""
-    forced = inputs is not None or getattr(model, "forcing", None) is not None
-    if forced and options.method == "em":
-        raise ValueError("method 'em' takes no inputs: use 'ml'")
-    forcing, effect, rest = None, np.zeros((0, 0)), values
-    if inputs is not None:
-        if isinstance(model, DiscreteModel) or getattr(model, "forcing", None) is not None:
-            raise ValueError(
-                "inputs need a LinearSDE or a family without forcing of its own; a DiscreteModel "
-                "takes what is known as b and d, (T, n) and (T, p) by time_varying"
-            )
-        forcing = regressors(inputs, data.t)
-        effect = first_effect(forcing, data.t, values)
-        rest = values - forcing.values(data.t) @ effect.T
-    known = data.obs_cov is not None
-    par = parametrisation(model, data.t, rest, options.free, stable=options.stable, obs_cov=known)
-    if forcing is not None:
-        size = float(np.sqrt(np.nanvar(values))) or 1.0
-        par = InputParameters(par, forcing, effect, size)
-    if options.method == "student_t" and options.dof is None:
-        from afafilter.learning.student_t import StudentParameters
-
-        par = StudentParameters(par, START_DOF)
-    return par
+def _parameters(model: Any, data: Data, z: Array, inputs: Any, **options: Any) -> Parametrisation:
+    """What moves: the model's parameters, and the regressors' coefficients."""
+    options["obs_cov"] = data.obs_cov is not None
+    if inputs is None:
+        return parametrisation(model, data.t, z, **options)
+    if isinstance(model, DiscreteModel) or getattr(model, "forcing", None) is not None:
+        raise ValueError(
+            "inputs need a LinearSDE or a family without forcing of its own; a DiscreteModel "
+            "takes what is known as b and d, (T, n) and (T, p) by time_varying"
+        )
+    forcing = regressors(inputs, data.t)
+    effect = first_effect(forcing, data.t, z)
+    par = parametrisation(model, data.t, z - forcing.values(data.t) @ effect.T, **options)
+    return InputParameters(par, forcing, effect, float(np.sqrt(np.nanvar(z))) or 1.0)
 
 
 def refuse_few(data: Data, n: int, flat: int) -> None:

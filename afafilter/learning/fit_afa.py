@@ -233,31 +233,25 @@ def fit_afa(
     values = observations(z, len(grid), model.obs_dim)
     if len(grid) <= horizon:
         raise ValueError(f"horizon must be below the number of times {len(grid)}, got {horizon}")
-    par = _parameters(model, grid, values, free)
-    base = par.model(par.start())
-    assert isinstance(base, LinearSDE)
+    par, base = _parameters(model, grid, values, free)
     noise = float(np.trace(base.R)) / base.obs_dim
     extras = _extras(settings, base, weight, noise, nu)
-    space = _SearchSpace(par, extras, weight, {"anchor": anchor, "iterations": iterations})
-    observed = np.isfinite(
-        _errors(base, space.run(space.start, grid, values), grid, values, horizon)
-    )
-    if not observed.any():
-        raise ValueError("no observation can be predicted: all missing or undetermined")
+    space = _SearchSpace(par, base, extras, weight, {"anchor": anchor, "iterations": iterations})
+
+    def errors(x: Array) -> Array:
+        return _errors(space.model(x), space.run(x, grid, values), grid, values, horizon)
+
+    first = errors(space.start)
+    observed = np.isfinite(first)
+    start_loss = _mean(np.where(observed, first, np.nan), loss)
 
     def objective(x: Array) -> float:
         try:
-            mean = space.run(x, grid, values)
-            error = _errors(space.model(x), mean, grid, values, horizon)
+            error = np.where(observed, errors(x), np.nan)
         except (np.linalg.LinAlgError, ValueError):
             return 1e6 * start_loss
-        error = np.where(observed, error, np.nan)
-        if not np.isfinite(error[observed]).all():
-            return 1e6 * start_loss
-        return _mean(error, loss)
+        return _mean(error, loss) if np.isfinite(error[observed]).all() else 1e6 * start_loss
 
-    start_loss = np.inf
-    start_loss = objective(space.start)
     scale = start_loss or 1.0
     found = minimize(
         lambda u: objective(u * space.typical) / scale,
@@ -287,36 +281,18 @@ def fit_afa(
 
 def _parameters(
     model: LinearSDE | Family, t: Array, z: Array, free: Any
-) -> Parametrisation | _NoParameters:
+) -> tuple[Parametrisation | None, LinearSDE]:
+    """What moves of the model, if anything, and the model to start from."""
     if free is None:
         free = ["A", "Q", "drift"]
         if isinstance(model, Family):
             free = [name for name in model.free if name != "obs_var"]
-    if len(free):
-        return parametrisation(model, t, z, free)
-    return _NoParameters(model.model(model.guess(t, z)) if isinstance(model, Family) else model)
-
-
-class _NoParameters:
-    """A parametrisation without parameters: only the settings are learned."""
-
-    names: tuple[str, ...] = ()
-    typical = np.zeros(0)
-
-    def __init__(self, model: LinearSDE) -> None:
-        self._model = model
-
-    def start(self) -> Array:
-        return np.zeros(0)
-
-    def bounds(self, theta: Array) -> tuple[Array, Array]:
-        return theta, theta
-
-    def natural(self, theta: Array) -> Array:
-        return theta
-
-    def model(self, theta: Array) -> LinearSDE:
-        return self._model
+    if not len(free):
+        return None, model.model(model.guess(t, z)) if isinstance(model, Family) else model
+    par = parametrisation(model, t, z, free)
+    start = par.model(par.start())
+    assert isinstance(start, LinearSDE)
+    return par, start
 
 
 def _extras(
@@ -348,40 +324,41 @@ class _SearchSpace:
 
     def __init__(
         self,
-        par: Parametrisation | _NoParameters,
+        par: Parametrisation | None,
+        base: LinearSDE,
         extras: dict[str, tuple[float, float, float]],
         weight: Callable[[float], Weight] | None,
         fixed: dict[str, Any],
     ) -> None:
-        self._par, self._names, self._weight, self._fixed = par, list(extras), weight, fixed
-        theta = par.start()
+        self._par, self._base, self._names = par, base, list(extras)
+        self._weight, self._fixed = weight, fixed
+        none = np.zeros(0)
+        theta, typical = (none, none) if par is None else (par.start(), par.typical)
         self._size = len(theta)
+        lower, upper = (none, none) if par is None else par.bounds(theta)
         first, low, high = np.log(np.array(list(extras.values())).reshape(-1, 3)).T
-        lower, upper = par.bounds(theta)
-        self.start = np.concatenate([theta, first])
-        self.lower = np.concatenate([lower, low])
-        self.upper = np.concatenate([upper, high])
-        self.typical = np.concatenate([par.typical, np.ones(len(extras))])
+        self.start = np.append(theta, first)
+        self.lower, self.upper = np.append(lower, low), np.append(upper, high)
+        self.typical = np.append(typical, np.ones(len(extras)))
 
     def model(self, x: Array) -> LinearSDE:
-        model = self._par.model(x[: self._size])
+        model = self._base if self._par is None else self._par.model(x[: self._size])
         assert isinstance(model, LinearSDE)
         return model
 
-    def _learned(self, x: Array) -> dict[str, float]:
-        return dict(zip(self._names, np.exp(x[self._size :]).tolist(), strict=True))
-
     def params(self, x: Array) -> dict[str, float]:
-        natural = self._par.natural(x[: self._size]).tolist()
-        return {**dict(zip(self._par.names, natural, strict=True)), **self._learned(x)}
+        names = () if self._par is None else self._par.names
+        natural = x[:0] if self._par is None else self._par.natural(x[: self._size])
+        values = np.append(natural, np.exp(x[self._size :])).tolist()
+        return dict(zip([*names, *self._names], values, strict=True))
 
     def settings(self, x: Array) -> dict[str, Any]:
-        learned = self._learned(x)
+        learned = dict(zip(self._names, np.exp(x[self._size :]).tolist(), strict=True))
         out: dict[str, Any] = {}
         if "inverse_temperature" in learned:
             out["inverse_temperature"] = learned["inverse_temperature"]
         if "anchor_var" in learned:
-            out["anchor_cov"] = learned["anchor_var"] * np.eye(self.model(x).obs_dim)
+            out["anchor_cov"] = learned["anchor_var"] * np.eye(self._base.obs_dim)
         if self._weight is not None:
             out.update(weight=self._weight(learned["nu"]), **self._fixed)
         return out

@@ -22,7 +22,7 @@ from afafilter.learning.fit import fit, refuse_degenerate, refuse_few
 from afafilter.learning.likelihood_each import EachObjective
 from afafilter.learning.optimise_each import ENOUGH, Stopping
 from afafilter.learning.parameters.parametrisation import FamilyParameters, family_start
-from afafilter.learning.problem import FitWarning, Options, Problem
+from afafilter.learning.problem import FitWarning, Problem
 from afafilter.learning.result import FitResult
 from afafilter.learning.search_each import promising, search_each
 from afafilter.learning.solve import solve
@@ -282,7 +282,7 @@ def _fit_side_by_side(
         except ValueError as error:
             errors[k] = str(error)
             continue
-        problems.append(Problem(family, par, data, z, None, Options(stopping=stopping)))
+        problems.append(Problem(par, data, z, stopping))
         kept.append(k)
     found: list[FitResult | None] = [None] * len(values)
     if not problems:

@@ -49,7 +49,7 @@ class EachObjective:
     def of(cls, problem: Problem) -> EachObjective:
         """Of one problem: in one call if it is the likelihood of a family and gaps are alike."""
         par, data = problem.parametrisation, problem.data
-        plain = problem.options.method == "ml" and problem.constraints is None
+        plain = problem.method == "ml" and problem.constraints is None
         alike = len(data.groups) == 1 and data.obs_cov is None
         if plain and alike and isinstance(par, FamilyParameters):
             return cls([problem], (par, SeriesBatch.of_group(data)))

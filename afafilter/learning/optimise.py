@@ -59,7 +59,7 @@ def maximise(
     objective: Objectives, at: Point, bounds: tuple[Array, Array], problem: Problem
 ) -> Optimum:
     """Maximise from a point; converged when at most the tolerance can still be gained."""
-    par, stopping = problem.parametrisation, problem.options.stopping
+    par, stopping = problem.parametrisation, problem.stopping
     typical = par.typical[None]
     start = at.theta[None], np.array([at.value]), at.grad[None]
     scale = search_scales(objective, start[0], start[2], typical, par.roots)
@@ -82,7 +82,7 @@ def refine(
     Where Newton steps in square roots of nonnegative parameters are slow, steps in their logarithms
     are tried as well: ridges along which parameters vanish in proportion are straight there.
     """
-    par, (max_iter, tolerance) = problem.parametrisation, problem.options.stopping
+    par, (max_iter, tolerance) = problem.parametrisation, problem.stopping
     typical, roots, n = par.typical, par.roots, len(par.typical)
     limited = None if problem.constraints is None else problem.constraints.limited()
     at, n_iter, history, (info, spectrum) = found

@@ -1,19 +1,15 @@
-"""A fit's model, data and options, and the warning that it may give."""
+"""What is fitted to which data and how, and the warning that it may give."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from afafilter._base.checks import Array
 from afafilter.learning.constraints import Constraints
-from afafilter.learning.family import Family
 from afafilter.learning.optimise_each import Stopping
 from afafilter.learning.parameters.base import Parametrisation
 from afafilter.likelihood.data import Data
 from afafilter.likelihood.loglik import evaluate
-from afafilter.models.discrete import DiscreteModel
-from afafilter.models.sde import LinearSDE
 
 
 class FitWarning(UserWarning):
@@ -21,26 +17,15 @@ class FitWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of `fit`."""
-
-    free: Any = None
-    method: str = "ml"
-    stable: bool | None = None
-    dof: float | None = None
-    stopping: Stopping = field(default_factory=Stopping)
-
-
-@dataclass(frozen=True)
 class Problem:
-    """Model, parametrisation and data of a fit: kept for profiles, bootstrap and refits."""
+    """Parametrised model, data and options of a fit: kept for profiles, bootstrap and refits."""
 
-    source: LinearSDE | DiscreteModel | Family
     parametrisation: Parametrisation
     data: Data
     z: Array
-    obs_cov: Array | None
-    options: Options
+    stopping: Stopping
+    method: str = "ml"
+    dof: float | None = None
     constraints: Constraints | None = None
 
     def objective(self, theta: Array) -> tuple[float, Array]:

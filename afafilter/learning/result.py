@@ -114,7 +114,7 @@ class FitResult(ShownAsText, Optimum):
     @property
     def method(self) -> str:
         """How it was fitted."""
-        return self.problem.options.method
+        return self.problem.method
 
     @property
     def n_obs(self) -> int:
@@ -174,7 +174,7 @@ class FitResult(ShownAsText, Optimum):
         if self.method == "student_t" or not np.isfinite(self.value):
             return None
         problem = self.problem
-        found = kalman_filter(self.model, problem.data.t, problem.z, obs_cov=problem.obs_cov)
+        found = kalman_filter(self.model, problem.data.t, problem.z, obs_cov=problem.data.obs_cov)
         value = float(np.sum(np.asarray(found.loglik))) + self.log_prior
         if not abs(value - self.value) <= MISMATCH * max(1.0, abs(value)):
             raise ArithmeticError(

@@ -50,7 +50,7 @@ def search_each(
     """
     owner, start, values, grads = starts
     problems = objective.problems
-    stopping, roots = problems[0].options.stopping, problems[0].parametrisation.roots
+    stopping, roots = problems[0].stopping, problems[0].parametrisation.roots
     typical = np.array([problem.parametrisation.typical for problem in problems])
     limits = [problems[s].bounds(at) for s, at in zip(owner, start, strict=True)]
     lower, upper = np.array(limits).swapaxes(0, 1)

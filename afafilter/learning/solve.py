@@ -39,7 +39,7 @@ def solve(
         more = none, drawn, *objective(drawn, none)
         begin = Starts(*(np.concatenate(pair) for pair in zip(begin, more, strict=True)))
     methods = {"em": _by_em, "student_t": _heavy_tailed}
-    best, reached = methods.get(problem.options.method, _together)(problem, objective, begin)
+    best, reached = methods.get(problem.method, _together)(problem, objective, begin)
     result = FitResult.of(problem, best, reached, solve)
     result.verified()
     if result.trouble:
@@ -48,8 +48,8 @@ def solve(
 
 
 def _objective(problem: Problem) -> EachObjective:
-    if problem.options.method == "student_t":
-        return EachObjective([problem], functions=[StudentBound(problem, problem.options.dof)])
+    if problem.method == "student_t":
+        return EachObjective([problem], functions=[StudentBound(problem, problem.dof)])
     return EachObjective.of(problem)
 
 

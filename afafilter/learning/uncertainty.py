@@ -134,7 +134,7 @@ def bootstrap(
     for k in range(n):
         z = _simulated(problem, theta, rng)
         z[missing] = np.nan
-        data = prepare(problem.data.t, z, z.shape[-1], problem.obs_cov)
+        data = prepare(problem.data.t, z, z.shape[-1], problem.data.obs_cov)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)
             found = refit(replace(problem, data=data, z=z))

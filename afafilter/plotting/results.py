@@ -114,7 +114,7 @@ def fit(
     """
     problem, model = result.problem, result.model
     t = problem.data.t
-    smoothed = rts_smoother(model, t, problem.z, obs_cov=problem.obs_cov)
+    smoothed = rts_smoother(model, t, problem.z, obs_cov=problem.data.obs_cov)
     parts = smoothed.components()
     several = parts if len(parts) > 1 else {}
     panels = _panels(2 + len(several), axes)

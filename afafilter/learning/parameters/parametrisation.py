@@ -295,7 +295,7 @@ def parametrisation(
     model: LinearSDE | DiscreteModel | Family,
     t: ArrayLike,
     z: Array,
-    free: Sequence[str] | Mapping[str, Any] | NoiseLevels | None,
+    free: Sequence[str] | Mapping[str, Any] | NoiseLevels | None = None,
     *,
     stable: bool | None = None,
     obs_cov: bool = False,
