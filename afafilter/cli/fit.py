@@ -74,7 +74,10 @@ def fit_each_command(task: Task) -> Generator[str, None, bool]:
     if reading.by is None:
         raise ValueError("--each fits every path by itself: --by names the column of the paths")
     folder = table_path(target).with_suffix("")
-    prepare(target, task.force, folder, inputs=(reading.data, options["model"]))
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, where the folder of the models goes: another -o")
+    models = [folder / "_.toml", *sorted(folder.glob("*.toml"))] if folder.is_dir() else [folder]
+    prepare(target, task.force, *models, inputs=(reading.data, options["model"]))
     begun = _begin(task)
     labels = begun.panel.labels
     found = fit_each(begun.start, begun.t, begun.z, labels=labels, **begun.asked(options))

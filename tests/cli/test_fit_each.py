@@ -87,3 +87,22 @@ def test_files_have_names_of_their_own() -> None:
     assert _file_names(["a", "A", "a/b", "a b", "..", ""]) == [
         "a.toml", "A-2.toml", "a_b.toml", "a_b-2.toml", "_.toml", "_-2.toml"
     ]  # fmt: skip
+
+
+def test_models_of_an_earlier_run_are_kept_without_force_and_written_again_with_it(
+    tracks: dict[str, tuple],
+) -> None:
+    given = *FAMILY, "-o", "fits.csv"
+    run(*given, status=1)
+    wanted = Path("fits/a.toml").read_text()
+    Path("fits/a.toml").write_text("mine")
+    for name in ("fits.csv", "fits.config.json"):
+        Path(name).unlink()
+    assert "a.toml exists already; --force overwrites it" in run(*given, status=2).stderr
+    assert Path("fits/a.toml").read_text() == "mine"
+    run(*given, "--force", status=1)
+    assert Path("fits/a.toml").read_text() == wanted
+    said = run("--model", "fits/a.toml", "-o", "fits.csv", "--force", status=2).stderr
+    assert "a.toml is read as input and would be overwritten" in said
+    Path("other").write_text("a file")
+    assert "other is a file" in run(*FAMILY, "-o", "other.csv", "--force", status=2).stderr
