@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from afafilter._base.checks import Array
+from afafilter._base.checks import Array, is_definite
 from afafilter._base.doubts import Doubts
 from afafilter._base.unknown import Index, OpenLaw
 from afafilter.kalman import recursions
@@ -171,9 +171,15 @@ def with_room(line: Timeline, attempt: Callable[[Array, int], tuple[int, bool]])
             size = min(N, 4 * size)
 
 
-def start_paths(law: InitialLaw, n: int) -> recursions.Paths:
-    """n paths before any observation."""
+def start_paths(law: InitialLaw, n: int, R: Array) -> recursions.Paths:
+    """n paths before any observation.
+
+    Where one of the noise covariances R (k, p, p) leaves an observation without, N(0, D D^T) is
+    added along the flat directions D: flat plus that is flat, and innovations stay definite.
+    """
     (mean0, cov0, D), (d, q) = law, law.diffuse.shape
+    if q and not is_definite(R).all():
+        cov0 = cov0 + D @ D.T
     error = np.zeros((q, d, d))
     np.einsum("qii->qi", error)[:] = D.T**2
     T, s, late, steps, doubt = (np.zeros(x) for x in ((q, q), (q,), (q, d), (), (q, 3)))

@@ -40,7 +40,7 @@ def find_weights(
 def _causal_weights(line: Timeline, z: Array, how: Reweighting) -> tuple[Array, Array]:
     chain, t = line.chain, line.times
     n, T, p = z.shape
-    state = start_paths(line.law, n)
+    state = start_paths(line.law, n, chain.R)
     v, S, known = np.empty((n, p)), np.empty((n, p, p)), np.empty((n, p), bool)
     w, rounds, loglik, measures = np.ones((n, T)), np.zeros(1), np.empty(n), np.empty(3)
     for k, o in enumerate(chain.obs):

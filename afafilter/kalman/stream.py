@@ -149,7 +149,7 @@ class KalmanStream:
         if self._node is None:
             prior = self.model.prior
             begin = prior_time(prior.t0, node) if isinstance(prior, Prior) else node
-            state = _begin(self.model, begin, R)
+            state = _begin(self.model, begin, np.concatenate([self._noise, R]))
         else:
             begin, state = self._node, _copied(self._state)
         chain = self._move(state, begin, node, R)
@@ -378,16 +378,9 @@ class KalmanStream:
 
 
 def _begin(model: LinearSDE, t: float, R: Array) -> Paths:
-    """The prior at t.
-
-    Where the model's noise, or that of the first observation, R (1, p, p), leaves one without,
-    N(0, D D^T) is added along the flat directions D: flat plus that is flat, and innovations stay
-    definite.
-    """
+    """The prior at t, before observations with noise R (k, p, p)."""
     law = model.prior.law if isinstance(model.prior, Prior) else model.initial_law(t)
-    if not (is_definite(model.R[None]).all() and is_definite(R).all()):
-        law = law._replace(cov=law.cov + law.diffuse @ law.diffuse.T)
-    return start_paths(law, 1)
+    return start_paths(law, 1, R)
 
 
 def _copied(state: Paths) -> Paths:

@@ -77,12 +77,16 @@ def _nudged(system: AnySystem, seed: int) -> tuple[AnySystem, float]:
 
 
 def _slopes_apart(here: tuple[AnySystem, Any], there: tuple[AnySystem, Any]) -> float:
-    """The largest difference of slopes by entries in units of their arrays, beside the largest."""
-    moved = 0.0
-    for name in arrays_of(here[0]):
-        a, b = (
-            getattr(grad, name) * np.abs(getattr(system, name)).max(initial=0.0)
-            for system, grad in (here, there)
-        )
-        moved = max(moved, float((np.abs(a - b) / (1.0 + np.abs(a).max())).max()))
-    return np.inf if np.isnan(moved) else moved
+    """The largest difference of slopes by entries in units of their arrays, beside the largest.
+
+    inf where a slope is not finite.
+    """
+    moved = []
+    with np.errstate(invalid="ignore"):
+        for name in arrays_of(here[0]):
+            a, b = (
+                getattr(grad, name) * np.abs(getattr(system, name)).max(initial=0.0)
+                for system, grad in (here, there)
+            )
+            moved.append((np.abs(a - b) / (1.0 + np.abs(a).max())).max())
+    return float(np.nan_to_num(moved, nan=np.inf).max())

@@ -382,6 +382,27 @@ def test_robust_filters_start_flat_by_the_same_rule(anchor):
     np.testing.assert_allclose(smooth.mean, rts_smoother(model, t, z).mean, atol=1e-5)
 
 
+@pytest.mark.parametrize("anchor", ["prediction", "estimate"])
+@pytest.mark.parametrize("sds", [(0.0,), (1e-3,), (0.0, 0.1)])
+def test_robust_filters_take_exact_measurements_from_a_flat_start(anchor, sds):
+    """With weights of one the answer is the exact law's, in which sd 1e-12 stands for none."""
+    p = len(sds)
+    model = LinearSDE(
+        [[0.0, 1.0], [0.0, -0.5]],
+        Q=np.diag([0.3, 1.0]),
+        R=np.diag(np.square(sds)),
+        C=[[1.0, 0.0], [0.5, 1.0]][:p],
+        prior="diffuse",
+    )
+    t, z = np.array([0.0, 0.7, 1.0, 2.5]), np.random.default_rng(3).standard_normal((4, p))
+    found = kalman_filter(model, t, z, weight=StudentT(1e12), metric="raw", anchor=anchor)
+    exact = ExactGaussian(replace(model, R=np.diag(np.square(np.maximum(sds, 1e-12)))), t, z)
+    assert float(found.loglik) == pytest.approx(exact.loglik(), abs=1e-6)
+    law = exact.law(t[-1], len(t))
+    np.testing.assert_allclose(found.mean[-1], law.mean, atol=1e-8)
+    np.testing.assert_allclose(found.cov[-1], law.cov, atol=1e-8)
+
+
 # ---------------------------------------------------------------- laws
 
 

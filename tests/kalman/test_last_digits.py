@@ -189,6 +189,20 @@ def test_a_gap_that_leaves_a_gradient_few_digits_is_said(gap, lost, prior):
         assert value == pytest.approx(ExactGaussian(model, t, z).loglik(), abs=1e-7)
 
 
+@pytest.mark.parametrize(("noise", "said"), [(0.0, {LostDigits}), (1.0, set()), (1e6, set())])
+def test_a_slope_that_is_not_finite_is_said(noise, said):
+    """Exact measurements of what no noise drives, two at one time: rounding makes a likelihood."""
+    model = LinearSDE([[-2.0]], Q=[[0.0]], R=[[noise]], C=[[-1e6]], prior="diffuse")
+    t = [-3.0, -2.999869754774623, -2.822501597377478, -2.822501597377478, 6.22225671710196]
+    z = [-390279.18021080107, np.nan, -273654.27085796784, -273654.27085796784, -3.81e-3]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value, slopes = loglik(model, t, z, gradient=True)
+    finite = np.isfinite(value) and all(np.isfinite(slope).all() for slope in slopes.values())
+    assert finite == (not said)
+    assert {w.category for w in caught} == said
+
+
 @pytest.mark.parametrize("run", [kalman_filter, rts_smoother, streamed])
 @pytest.mark.parametrize("sd", [1e-1, 1e-4, 1e-6, 1e-7])
 def test_right_or_said(run, sd):
