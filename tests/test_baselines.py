@@ -51,6 +51,14 @@ def test_filterpy_with_noise_per_observation_and_discrete_model():
     np.testing.assert_allclose(estimate.cov, cov, atol=1e-10)
 
 
+def test_a_discrete_model_needs_no_times():
+    z = np.random.default_rng(2).standard_normal((6, 1))
+    model = DiscreteModel([[0.9]], Q=[[0.2]], H=[[2.0]], R=[[0.5]], d=[-1.0])
+    mean, _ = dense_posterior(model, np.arange(6), z, causal=True)
+    np.testing.assert_allclose(filterpy_filter(model, z).mean, mean, atol=1e-10)
+    np.testing.assert_allclose(raw_observation(model, z).mean, (z + 1.0) / 2.0, atol=1e-15)
+
+
 def test_filterpy_innovations():
     model, t = MODELS["proper_prior"], irregular_times(6)
     z = draw_data(model, t, missing=0.2)
