@@ -149,3 +149,30 @@ def test_the_command_remembers_the_unit_of_numbers(run: Run) -> None:
         run(f"fit bare.csv {start} --values z0 --time-unit h -o f.toml --force")
         assert read_model("f.toml").time_unit == "h"
         assert json.loads(Path("f.config.json").read_text())["config"]["time_unit"] == "h"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "UTC", "+05:30"])
+def test_a_zone_in_is_a_zone_out(run: Run, kind: str, zone: str) -> None:
+    """Through the hour that clocks show twice, of paths side by side and ahead of the data."""
+    first = "2024-11-03T04:00Z" if zone.startswith("America") else "2024-10-26T23:00Z"
+    when = pd.date_range(first, periods=5, freq="h").tz_convert(zone)
+    paths = [pd.DataFrame({"p": p, "when": when, "x": np.arange(5.0)}) for p in "ab"]
+    frame = pd.concat(paths, ignore_index=True)
+    if kind == "csv":
+        frame.to_csv("in.csv", index=False)
+    elif kind == "parquet":
+        frame.to_parquet("in.parquet")
+    else:
+        rows = frame.assign(when=[x.isoformat() for x in frame["when"]]).to_dict("records")
+        Path("in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    call = f"estimate in.{kind} --model none.toml --by p --time when --time-unit h --forecast 2"
+    wanted = [*when, when[-1] + pd.Timedelta("1h"), when[-1] + pd.Timedelta("2h")]
+    for suffix in (kind, "csv"):
+        run(f"{call} -o out.{suffix} --force")
+        series = a.io.read_panel(f"out.{suffix}").series
+        assert [len(one.t) for one in series] == [7, 7]
+        for one in series:
+            texts = one.stamps.text(one.stamps.values)
+            assert [pd.Timestamp(x).utcoffset() for x in texts] == [x.utcoffset() for x in wanted]
+            assert [pd.Timestamp(x) for x in texts] == wanted
