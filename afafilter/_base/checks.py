@@ -248,8 +248,13 @@ def correlations(cov: Array) -> tuple[Array, Array]:
     """
     variance = np.diagonal(cov, axis1=-2, axis2=-1)
     largest = np.abs(cov).max(axis=(-1, -2))[..., None]
-    # Squares of rounding errors are no variances; errors of differences may be below 0.
+    # Squares of rounding errors are no variances; errors of differences may be below 0. What its
+    # covariances allow is a variance, in however small a unit.
     null = np.abs(variance) <= np.where(variance < 0, 1e-12, ROUNDING_SQUARED) * largest
+    if null.any():
+        root = np.sqrt(np.maximum(variance, 0.0))
+        allowed = (1.0 + SYMMETRY_RTOL) * root[..., :, None] * root[..., None, :]
+        null &= (variance <= 0) | (np.abs(cov) > allowed).any(axis=-1)
     sd = np.where(null, 0.0, np.where(variance < 0, -1.0, np.sqrt(np.abs(variance))))
     unit = np.where(sd > 0, sd, np.sqrt(np.where(largest > 0, largest, 1.0)))
     return sd, cov / unit[..., :, None] / unit[..., None, :]

@@ -25,6 +25,12 @@ from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
 
+Opened = tuple[Array, Array]
+
+REACH = 300.0
+"""|rate * gap| up to which a past that decayed is computed: e^600 for variances."""
+
+
 class Answer(NamedTuple):
     """Mean (n, k, d), cov (G, k, d, d), undetermined where they are, and the laws behind those."""
 
@@ -92,11 +98,16 @@ def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: 
     mean, cov = run.mean[:, node], run.cov[:, node]
     early = int(np.count_nonzero(line.asked < 0))
     back = line.times[0] - asked[:early]
-    Phi, psi, V = _backward(model, back)
+    Phi, psi, V, lost = _backward(model, back)
     with np.errstate(over="ignore", invalid="ignore"):
         mean[:, :early] = np.einsum("kij,nkj->nki", Phi, mean[:, :early]) + psi
         cov[:, :early] = Phi @ cov[:, :early] @ np.swapaxes(Phi, -1, -2) + V
     laws = []
+    for g in range(len(run.flat) if lost.size else 0):
+        if run.flat[g] is None:
+            rows, at = _members(run, g), np.arange(early)
+            laws.append(OpenLaw(rows, at, mean[rows, :early], cov[g, :early], *_opened(lost)))
+            mean[rows, :early], cov[g, :early] = laws[-1].report()
     for g, flat, rows, part in _flat_parts(run, node):
         directions, rounding = flat.open_at(node[part])
         move = part < early
@@ -104,6 +115,9 @@ def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: 
             stamp = np.maximum(np.abs(asked[part[move]]), np.abs(line.times[0]))
             moves = Phi[part[move]], back[part[move]], stamp, line.sizes
             directions[move], rounding[move] = carry(*moves, directions[move], rounding[move])
+            more = np.zeros((len(part), lost.shape[1], model.dim))
+            more[move] = lost[part[move]]
+            directions, rounding = _opened(more, directions, rounding)
         law = OpenLaw(rows, part, mean[np.ix_(rows, part)], cov[g, part], directions, rounding)
         mean[np.ix_(rows, part)], cov[g, part] = law.report()
         laws.append(law)
@@ -182,9 +196,45 @@ def _prior_laws(model: LinearSDE, line: Timeline, asked: Array, paths: Index) ->
         start = np.broadcast_to(D.T, (k, *D.T.shape))
         stamp = np.maximum(np.abs(asked), np.abs(line.times[0]))
         opened = carry(Phi, np.abs(gap), stamp, line.sizes, start, ROUNDING * np.abs(start))
-    return OpenLaw(paths, at, mean, cov, *opened)
+    return OpenLaw(paths, at, mean, cov, *_opened(back[3], *opened))
 
 
-def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array]:
-    """The model run backwards over gaps >= 0: Phi^-1, its drift and VB; NaN beyond their range."""
-    return discretiser.Discretiser(-model.A, model.Q, -model.drift).or_nan(gap)
+def _opened(lost: Array, directions: Array | None = None, rounding: Array | None = None) -> Opened:
+    """Open directions (k, r, d) and their rounding, with those that are `lost` beside them."""
+    size = np.broadcast_to(ROUNDING * np.abs(lost).max(axis=-1, keepdims=True), lost.shape)
+    if directions is None or rounding is None:
+        return lost, size
+    return np.concatenate([directions, lost], axis=1), np.concatenate([rounding, size], axis=1)
+
+
+def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array, Array]:
+    """The model run backwards over gaps >= 0: Phi^-1, its drift and VB, and what it loses.
+
+    lost (k, r, d): directions along which the past is beyond the floating-point range, as open
+    as a flat one; r = 0 where there are none. Functionals across them are right.
+    """
+    Phi, psi, V = discretiser.Discretiser(-model.A, model.Q, -model.drift).or_nan(gap)
+    d, far = model.dim, np.flatnonzero(~np.isfinite(V).all(axis=(-2, -1)))
+    lost = np.zeros((len(gap), d if len(far) else 0, d))
+    for k in far:
+        Phi[k], psi[k], V[k], lost[k] = _slow_part(model, gap[k])
+    return Phi, psi, V, lost
+
+
+def _slow_part(model: LinearSDE, gap: float) -> tuple[Array, Array, Array, Array]:
+    """What of the model run backwards stays within the floating-point range; the rest as rows.
+
+    A = Z T Z^T (real Schur form) with the fast modes first: U^T x, U the other columns of Z, is a
+    system of its own, dy = (U^T A U y + U^T u) ds + noise U^T Q U.
+    """
+    from scipy.linalg import schur
+
+    _, Z, fast = schur(model.A, sort=lambda re, im: -re * gap > REACH)
+    U, lost = Z[:, fast:], np.zeros_like(Z)
+    slow = discretiser.Discretiser(-U.T @ model.A @ U, U.T @ model.Q @ U, -U.T @ model.drift)
+    found = [part[0] for part in slow.or_nan(np.array([gap]))] if U.size else []
+    if not all(np.isfinite(part).all() for part in found):
+        fast, U, found = len(Z), Z[:, :0], []
+    lost[:fast] = Z[:, :fast].T
+    Phi, psi, V = found or (np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0)))
+    return U @ Phi @ U.T, U @ psi, U @ V @ U.T, lost

@@ -14,7 +14,7 @@ from tests.oracles import dense_loglik, dense_posterior
 CORRELATED = np.array([[1.0, 0.6], [0.6, 1.0]])
 
 
-@pytest.mark.parametrize("sd", [[9e-8, 5.0], [5.0, 9e-8], [1e-12, 10.0], [1.0, 1.0]])
+@pytest.mark.parametrize("sd", [[9e-8, 5.0], [5.0, 9e-8], [1e-12, 10.0], [1.0, 1.0], [1e9, 1e-9]])
 def test_units_do_not_make_a_covariance_singular(sd):
     cov = CORRELATED * np.outer(sd, sd)
     assert is_definite(cov)
@@ -39,6 +39,8 @@ def test_indefinite_and_singular_in_any_units(sd):
 def test_rounding_of_zero_variances_is_no_flaw():
     """As computed covariances have it: rounding squared on the diagonal, rounding beside it."""
     covariance([[1e-33, 1e-17], [1e-17, 1.0]], "P", (2, 2))
+    covariance([[1e-35, 1e-17], [1e-17, 1.0]], "P", (2, 2))
+    assert not is_definite(np.array([[1e-35, 1e-17], [1e-17, 1.0]]))
     covariance([[-1e-17, 1e-17], [1e-17, 1.0]], "P", (2, 2))
     with pytest.raises(ValueError, match="semidefinite"):
         covariance([[0.0, 1e-3], [1e-3, 1.0]], "P", (2, 2))
@@ -123,3 +125,24 @@ def test_nan_beside_a_missing_value():
     )
     with pytest.raises(ValueError, match=r"NaN in obs_cov\[1, 0, 0\] beside an observation"):
         kalman_filter(model, t, np.stack([z, DATA]), obs_cov=covs)
+
+
+@pytest.mark.parametrize("sd", [[1e-9, 1e9, 1.0], [9e-8, 5.0, 1e12]])
+@pytest.mark.parametrize("options", [{}, {"weight": StudentT(4.0), "anchor": "estimate"}])
+@pytest.mark.parametrize("exact", [True, False])
+def test_units_far_apart_beside_correlations(sd, options, exact):
+    """Estimates in other units are the same estimates."""
+    R, z = np.full((3, 3), 0.5) + 0.5 * np.eye(3), np.random.default_rng(3).normal(size=(6, 3))
+    A, t, scale = np.diag([-0.1, -0.2, -0.3]), TIMES, np.outer(sd, sd)
+    found = [
+        adaptive_filter(
+            LinearSDE(A, Q=np.eye(3) * s, R=R * s),
+            t,
+            data,
+            correlation="exact" if exact else "independent",
+            **options,
+        )
+        for s, data in ((np.ones((3, 3)), z), (scale, z * sd))
+    ]
+    np.testing.assert_allclose(found[1].mean / sd, found[0].mean, rtol=1e-9)
+    np.testing.assert_allclose(found[1].cov / scale, found[0].cov, rtol=1e-9, atol=1e-12)

@@ -17,6 +17,7 @@ from afafilter import (
     Prior,
     StudentT,
     Threshold,
+    adaptive_smoother,
     forecast,
     kalman_filter,
     rts_smoother,
@@ -808,3 +809,29 @@ def test_bad_input_elsewhere():
     singular = LinearSDE([[-1.0]], Q=[[1.0]], R=[[0.0]])
     with pytest.raises(ValueError, match="R must be positive definite for metric"):
         kalman_filter(singular, t, z, weight=IMQ(1.0))
+
+
+@pytest.mark.parametrize("A", [-np.diag([500.0, 1.0]), np.array([[-500.0, 1.0], [0.0, -1.0]])])
+@pytest.mark.parametrize("prior", ["diffuse", Prior([1.0, 1.0], np.eye(2))])
+def test_query_before_a_stiff_model_starts(A, prior):
+    """A second before the data the fast state is beyond floats; the slow one, a system of its own
+    with noise of its own, is what the filter of that state alone says, as AFA has it."""
+    model = LinearSDE(A, Q=np.eye(2), R=np.eye(2), prior=prior)
+    slow = LinearSDE([[-1.0]], Q=[[1.0]], R=[[1.0]], prior=Prior([1.0], [[1.0]]))
+    t, z = np.array([0.0, 1.0, 2.0]), np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]])
+    asked = np.array([-1.0, -0.1, 0.5])
+    for estimator in (kalman_filter, rts_smoother):
+        many = estimator(model, t, np.stack([z, np.full((3, 2), np.nan)]), query_times=asked)
+        found = estimator(model, t, z, query_times=asked)
+        np.testing.assert_array_equal(many.mean[0], found.mean)
+        assert np.isnan(found.mean[0, 0]) and np.isinf(found.cov[0, 0, 0])
+        assert found.cov[0, 0, 1] == 0
+        if prior != "diffuse" and A[0, 1] == 0:
+            alone = estimator(slow, t, z[:, 1:], query_times=asked)
+            np.testing.assert_allclose(found.mean[:, 1], alone.mean[:, 0], rtol=1e-12)
+            np.testing.assert_allclose(found.cov[:, 1, 1], alone.cov[:, 0, 0], rtol=1e-12)
+            np.testing.assert_allclose(found.through([[0.0, 1.0]])[0], alone.mean, rtol=1e-12)
+    if prior == "diffuse":
+        exact = adaptive_smoother(model, t, z, query_times=asked, correlation="exact")
+        np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-9)
+        np.testing.assert_allclose(found.cov[0], exact.cov[0], rtol=1e-9)
