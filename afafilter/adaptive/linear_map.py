@@ -97,14 +97,15 @@ def linear_map(
     seen = np.ones((n, p), bool) if observed is None else np.asarray(observed, bool)
     if seen.shape != (n, p):
         raise ValueError(f"observed must have shape {(n, p)}, got {seen.shape}")
+    unit = np.sqrt(np.where(np.diag(model.R) > 0, np.diag(model.R), 1.0))  # of each component
     impulses = np.zeros((n * p + 2, n, p))
-    impulses[:-2].reshape(n * p, n * p)[np.diag_indices(n * p)] = 1.0
-    probe = np.sin(1.0 + 7.0 * np.arange(n * p).reshape(n, p) ** 1.3)
+    impulses[:-2].reshape(n * p, n * p)[np.diag_indices(n * p)] = np.tile(unit, n)
+    probe = unit * np.sin(1.0 + 7.0 * np.arange(n * p).reshape(n, p) ** 1.3)
     impulses[-1] = probe
     impulses[:, ~seen] = np.nan
     estimate = estimator(model, grid, impulses, **options)
     constant = estimate.mean[-2]
-    responses = estimate.mean[:-2] - constant
+    responses = (estimate.mean[:-2] - constant) / np.tile(unit, n)[:, None, None]
     weights = np.ascontiguousarray(
         np.moveaxis(responses.reshape(n, p, *responses.shape[1:]), (0, 1), (1, 3))
     )

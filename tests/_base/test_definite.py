@@ -128,9 +128,17 @@ def test_nan_beside_a_missing_value():
 
 
 @pytest.mark.parametrize("sd", [[1e-9, 1e9, 1.0], [9e-8, 5.0, 1e12]])
-@pytest.mark.parametrize("options", [{}, {"weight": StudentT(4.0), "anchor": "estimate"}])
-@pytest.mark.parametrize("exact", [True, False])
-def test_units_far_apart_beside_correlations(sd, options, exact):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"calibrated": True},
+        {"weight": StudentT(4.0), "anchor": "estimate"},
+        {"correlation": "exact"},
+        {"correlation": "exact", "weight": StudentT(4.0), "anchor": "estimate"},
+    ],
+)
+def test_units_far_apart_beside_correlations(sd, options):
     """Estimates in other units are the same estimates."""
     R, z = np.full((3, 3), 0.5) + 0.5 * np.eye(3), np.random.default_rng(3).normal(size=(6, 3))
     A, t, scale = np.diag([-0.1, -0.2, -0.3]), TIMES, np.outer(sd, sd)
@@ -139,7 +147,6 @@ def test_units_far_apart_beside_correlations(sd, options, exact):
             LinearSDE(A, Q=np.eye(3) * s, R=R * s),
             t,
             data,
-            correlation="exact" if exact else "independent",
             **options,
         )
         for s, data in ((np.ones((3, 3)), z), (scale, z * sd))
