@@ -122,7 +122,7 @@ def linear_map(
 
 
 FLAT_TOLERANCE = 1e-7
-"""A gain along a flat direction below this, relative to the largest term of its sum, is zero."""
+"""A gain along a flat direction below this, relative to the largest term of a sum, is zero."""
 
 
 def error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> tuple[Array, Array]:
@@ -163,10 +163,14 @@ def error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> 
             size = size @ np.abs(F[k - 1])
     bias += G @ mean0
     cov += G @ P0 @ np.swapaxes(G, -1, -2)
-    leak = np.abs(G @ flat).max(axis=-1, initial=0.0)
-    bound = FLAT_TOLERANCE * (size @ np.abs(flat)).max(axis=(-2, -1), initial=0.0)[:, None]
     cov = 0.5 * (cov + np.swapaxes(cov, -1, -2))
-    return mark(bias, cov, ~(leak <= bound))
+    # G_ab counts state a in terms of state b: judged in standard deviations of both.
+    unit = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
+    unit = np.where(unit > 0, unit, 1.0)
+    largest = (size * unit[:, None, :] / unit[..., None]).max(axis=(-2, -1))
+    reach = (np.abs(flat.T) / unit[:, None, :]).max(axis=-1)
+    bound = FLAT_TOLERANCE * unit[..., None] * (largest[:, None] * reach)[:, None, :]
+    return mark(bias, cov, ~(np.abs(G @ flat) <= bound).all(axis=-1))
 
 
 def calibrate(

@@ -24,7 +24,6 @@ from afafilter.linalg.subspaces import ROUNDING, carry
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 
-
 Opened = tuple[Array, Array]
 
 REACH = 300.0
@@ -106,7 +105,9 @@ def smoothed(model: LinearSDE | DiscreteModel, line: Timeline, run: Run, asked: 
     for g in range(len(run.flat) if lost.size else 0):
         if run.flat[g] is None:
             rows, at = _members(run, g), np.arange(early)
-            laws.append(OpenLaw(rows, at, mean[rows, :early], cov[g, :early], *_opened(lost)))
+            laws.append(
+                OpenLaw(rows, at, mean[rows, :early], cov[g, :early].copy(), *_opened(lost))
+            )
             mean[rows, :early], cov[g, :early] = laws[-1].report()
     for g, flat, rows, part in _flat_parts(run, node):
         directions, rounding = flat.open_at(node[part])

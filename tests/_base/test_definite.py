@@ -132,7 +132,6 @@ def test_nan_beside_a_missing_value():
     "options",
     [
         {},
-        {"calibrated": True},
         {"weight": StudentT(4.0), "anchor": "estimate"},
         {"correlation": "exact"},
         {"correlation": "exact", "weight": StudentT(4.0), "anchor": "estimate"},
@@ -153,3 +152,16 @@ def test_units_far_apart_beside_correlations(sd, options):
     ]
     np.testing.assert_allclose(found[1].mean / sd, found[0].mean, rtol=1e-9)
     np.testing.assert_allclose(found[1].cov / scale, found[0].cov, rtol=1e-9, atol=1e-12)
+
+
+def test_calibrated_covariances_in_any_units():
+    """The weights are found from impulses in the units of the noise."""
+    sd, R = np.array([1e-9, 1e9]), np.array([[1.0, 0.5], [0.5, 1.0]])
+    scale, A = np.outer(sd, sd), np.diag([-0.1, -0.2])
+    found = [
+        adaptive_filter(
+            LinearSDE(A, Q=np.eye(2) * s, R=R * s), TIMES, np.ones((6, 2)), calibrated=True
+        ).cov
+        for s in (np.ones((2, 2)), scale)
+    ]
+    np.testing.assert_allclose(found[1] / scale, found[0], rtol=1e-9)
