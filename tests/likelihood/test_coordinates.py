@@ -98,6 +98,32 @@ def test_other_dynamics(A, noise, prior):
     assert_exact_slopes(model, *draw(300.0), tol=1e-5)
 
 
+@pytest.mark.parametrize("prior", ["diffuse", KNOWN])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("A", [INTEGRALS, RESONATOR], ids=["integrals", "resonator"])
+def test_units_of_the_states_do_not_count(A, seed, prior):
+    """Orthonormal in one unit, a basis mixes all digits in another."""
+    d, rng = len(A), np.random.default_rng(seed)
+    S = np.eye(d) + 0.4 * rng.standard_normal((d, d))
+    model = turned(A, np.eye(d), 1.0 + rng.random((1, d)), S, prior)
+    s = 2.0 ** rng.integers(-20, 21, d)
+    pair, turn = np.outer(s, s), s[:, None] / s
+    if prior is KNOWN:
+        prior = Prior(s * model.prior.mean, pair * model.prior.cov)
+    other = LinearSDE(
+        turn * model.A, Q=pair * model.Q, R=model.R, C=model.C / s, drift=s, prior=prior
+    )
+    t, z = draw(300.0)
+    (_, slopes), (value, found) = (
+        evaluate(System.of(m), prepare(t, z, 1, None)) for m in (model, other)
+    )
+    wanted = ExactGaussian(other, t, z, bits=800).loglik()
+    assert value == pytest.approx(wanted, rel=1e-9, abs=1e-8)
+    own = found.A * turn, found.Q * pair, found.C / s, found.drift * s
+    for slope, want in zip(own, (slopes.A, slopes.Q, slopes.C, slopes.drift), strict=True):
+        np.testing.assert_allclose(slope, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("gap", [350.0, 600.0])
 def test_what_is_left_of_an_oscillation_without_noise(gap):
     """e^-51 and e^-87 of the start, seen exactly."""
