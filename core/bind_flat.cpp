@@ -7,9 +7,7 @@ namespace afa {
 
 PyMethodDef* flat_methods() {
     static PyMethodDef table[] = {
-        bind<&filter_flat>("filter_flat", {CHAIN, GAINS, "times(N) ", SIZES, "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) "
-            "seen(T,p) scale(T) smooth z(paths,T,p) mean(paths,N,d) P(N,d,d) innovation(paths,T,p) S(T,p,p) "
-            "loglik(paths,T) ", KEPT, "error(q,d,d) peak(q,d) late(q,d) rotation(*) outcome(4) facts(4)"}),
+        bind<&filter_flat>("filter_flat", {CHAIN, GAINS, "times(N) ", SIZES, FLAT_LAW, GIVEN, FILLED, KEPT, "error(q,d,d) peak(q,d) late(q,d) rotation(*) outcome(4) facts(4)"}),
         bind<&smooth_flat>("smooth_flat", {CHAIN, "last<N ", GAINS, "M(c,q,d) E(T,p,q) innovation(paths,T,p) seen(T,p) "
             "J(w,w) y(paths,w) mean(paths,N,d) P(N,d,d)"}),
         bind<&carry_open>("carry_open", {CHAIN, "times(N) ", SIZES, "from<=N start(r,d) error(r,d,d) peak(r,d) late(r,d) "

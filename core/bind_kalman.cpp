@@ -13,10 +13,8 @@ PyMethodDef* kalman_methods() {
             "innovation(paths,T,p) loglik(paths,T)"}),
         bind<&smooth_means>("smooth_means", {CHAIN, "last<=N ", GAINS, "innovation(paths,T,p) seen(T,p) mean(paths,N,d) "
             "xi(paths,d)"}),
-        bind<&filter_series>("filter_series", {CHAIN, "first<=N L(d,d) m(paths,d) seen(T,p) scale(T) smooth z(paths,T,p) "
-            "mean(paths,N,d) cov(N,d,d) innovation(paths,T,p) S(T,p,p) loglik(paths,T) ", GAINS, "Z(d,d) y(paths,d)"}),
-        bind<&filter_whole>("filter_whole", {CHAIN, "root(d,d) start(d) smooth z(paths,T,p) "
-            "mean(paths,N,d) cov(N,d,d) innovation(paths,T,p) S(T,p,p) loglik(paths,T) doubts(2)"}),
+        bind<&filter_series>("filter_series", {CHAIN, "first<=N L(d,d) m(paths,d) ", GIVEN, FILLED, GAINS, "Z(d,d) y(paths,d)"}),
+        bind<&filter_whole>("filter_whole", {CHAIN, "root(d,d) start(d) smooth z(paths,T,p) ", FILLED, "doubts(2)"}),
         bind<&magnification>("magnification", "S(G,T,p,p) cfg(T)<C R(C,p,p) scale(g,T) z(paths,T,p) doubts(2)"),
         {nullptr, nullptr, 0, nullptr},
     };

@@ -62,10 +62,13 @@ struct FlatWork {
 
 // ---------------------------------------------------------------- steps
 
-// m (n, d) <- F m + b and M <- F M for the directions already seen.
-inline void predict_flat(const double* F, const double* b, FlatState& x, double* column) {
-    for (int j = 0; j < x.count; j++) predict_mean(F, nullptr, x.M + j * x.d, column, x.d);
-    for (int64_t path = 0; path < x.paths; path++) predict_mean(F, b, x.m + path * x.d, column, x.d);
+// m (n, d) <- F m + b and M <- F M, N <- F N, L as everywhere: one step of the chain, of length tau between stamps of a size.
+inline void predict_flat(const Chain& chain, int64_t step, double tau, double stamp, const ComponentSizes& sizes, FlatState& x, FlatWork& work) {
+    const double *F = chain.F.row(step), *b = chain.b.row(step);
+    predict_root<0, true>(F, chain.root.row(step), work.space, Size<0>(x.d));
+    for (int j = 0; j < x.count; j++) predict_mean(F, nullptr, x.M + j * x.d, &work.column[0], x.d);
+    for (int64_t path = 0; path < x.paths; path++) predict_mean(F, b, x.m + path * x.d, &work.column[0], x.d);
+    carry_directions(F, tau, stamp, sizes, work.diffuse);
 }
 
 // Close the directions that the seen components of H (p, d) see, one component after the other, and fill E = H M, for those

@@ -19,6 +19,18 @@ struct FlatKept {
 };
 constexpr const char* KEPT = "M(c,q,d) tolerance(c,q,d) T(c,q,q) s(paths,c,q) E(T,p,q) count(c) turned(q,q) ";
 
+// What is known before the first observation (`FlatState`), and afterwards; and what `DiffuseDirections` says of directions besides.
+struct FlatLaw {
+    Out<2> L, m, M, T, s;
+    template <class Visit> void members(Visit&& visit) { visit(L, m, M, T, s); }
+};
+constexpr const char* FLAT_LAW = "L(d,d) m(paths,d) M(q,d) T(q,q) s(paths,q) ";
+struct OpenDoubts {
+    Out<3> error;                        // (q, d, d)
+    Out<2> peak, late;                   // (q, d)
+    template <class Visit> void members(Visit&& visit) { visit(error, peak, late); }
+};
+
 inline double stamp_at(const In<1>& times, int64_t k) {
     return k > 0 ? larger(std::fabs(times[k]), std::fabs(times[k - 1])) : 0.0;
 }
@@ -100,15 +112,15 @@ inline int64_t next_observed(Chain& chain, const In<1>& times, const ComponentSi
     return k;
 }
 
-// directions (nodes - from, r, d) and tolerance at the nodes from `from` on, where they are `start`.
-inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, In<3> error, In<2> peak, In<2> late, double steps,
+// directions (nodes - from, r, d) and tolerance at the nodes from `from` on, where they are `start` after so many steps.
+inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t from, In<2> start, OpenDoubts doubts, double steps,
                        Out<3> directions, Out<3> tolerance) {
     const int d = static_cast<int>(start.shape[1]), r = static_cast<int>(start.shape[0]);
     DiffuseDirections diffuse(d, r);
     begin_diffuse(start.data, diffuse);
-    std::memcpy(&diffuse.Omega[0], error.data, sizeof(double) * static_cast<size_t>(error.size()));
-    std::memcpy(&diffuse.peak[0], peak.data, sizeof(double) * static_cast<size_t>(peak.size()));
-    std::memcpy(&diffuse.late[0], late.data, sizeof(double) * static_cast<size_t>(late.size()));
+    std::copy_n(doubts.error.data, doubts.error.size(), &diffuse.Omega[0]);
+    std::copy_n(doubts.peak.data, doubts.peak.size(), &diffuse.peak[0]);
+    std::copy_n(doubts.late.data, doubts.late.size(), &diffuse.late[0]);
     diffuse.steps = steps;
     for (int64_t k = from; k < chain.step.shape[0]; k++) {
         if (k > from) carry_directions(chain.F.row(chain.step[k]), times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse);
@@ -122,17 +134,17 @@ inline void carry_open(Chain chain, In<1> times, ComponentSizes sizes, int64_t f
 
 // Nodes 0, 1, ... until delta is integrated out and what is open will not be seen, or as many as `kept` holds.
 //
-// L (d, d), m (n, d), M (q, d), T (q, q), s (n, q): state, left as they are after the last node (L and m with delta
-// integrated out once that happened; rotation: see `integrate_out`). Filled per node: gains, P (N, d, d) and mean
-// (n, N, d) given delta = 0; per observation S and the innovation given delta = 0. error (q, d, d), peak and late (q, d): see rank.h.
-// smooth: whether earlier means follow where the origin of a direction is moved; without a smoother they are right as they are, and keep
-// digits where that is far. outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
-inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, Out<2> L, Out<2> m, Out<2> M, Out<2> T,
-                        Out<2> s, Flags<2> seen, In<1> scale, bool smooth, In<3> z, Out<3> mean, Out<3> P, Out<3> innovation, Out<3> S,
-                        Out<2> loglik, FlatKept kept, Out<3> error, Out<2> peak, Out<2> late, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
+// law is left as it is after the last node (L and m with delta integrated out once that happened; rotation: see `integrate_out`). Filled
+// per node: gains, cov and means given delta = 0; per observation S and the innovation given delta = 0. smooth: whether earlier means
+// follow where the origin of a direction is moved; without a smoother they are right as they are, and keep digits where that is far.
+// outcome: nodes done, whether integrated, node of a singular innovation or -1, count. facts: doubts, steps of the open directions.
+inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes sizes, FlatLaw law, Given<0> given, Filled<0> out,
+                        FlatKept kept, OpenDoubts doubts, Out<1> rotation, View<int64_t, 1> outcome, Out<1> facts) {
+    const auto& [L, m, M, T, s] = law;
+    const In<3>& z = given.z;
     const int d = static_cast<int>(L.shape[0]), p = static_cast<int>(z.shape[2]), q = static_cast<int>(M.shape[0]);
     const int64_t n = z.shape[0], nodes = chain.step.shape[0], obs = z.shape[1], room = kept.M.shape[0];
-    const Size<0> D(d), D2(2 * d);
+    const Size<0> D(d);
     FlatState x{d, p, q, 0, M.data, T.data, s.data, L.data, m.data, n};
     FlatWork work(d, p, q, n);
     DiffuseDirections& diffuse = work.diffuse;
@@ -147,24 +159,21 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
             turn_kept(kept.M, kept.tolerance, k, a, b, c, back, s_, angle_error);
         };
         auto shift = [&](int64_t path, int j, double by) {
-            for (int64_t earlier = 0; smooth && earlier < k; earlier++)
+            for (int64_t earlier = 0; given.smooth && earlier < k; earlier++)
                 for (int i = 0; i < d; i++)
-                    mean.data[(path * nodes + earlier) * d + i] += kept.M.row(earlier)[j * d + i] * by;
+                    out.mean.data[(path * nodes + earlier) * d + i] += kept.M.row(earlier)[j * d + i] * by;
         };
         const int64_t o = chain.obs[k];
         gains.slot[k] = k;
         if (k > 0) {
-            const double* F = chain.F.row(chain.step[k]);
-            predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, D);
-            predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
-            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse);
+            predict_flat(chain, chain.step[k], times[k] - times[k - 1], stamp_at(times, k), sizes, x, work);
         }
         write_columns(A, d, d, gains.D.row(k), D, D);
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
-            const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), scale[o], seen.row(o),
-                                            z.data + o * p, obs * p, x, S.row(o), kept.E.row(o), innovation.data + o * p,
-                                            loglik.data + o, obs, gains.W.row(k), gains.K.row(k), gains.V.row(k), work, turn, shift);
+            const double half = update_flat(chain.H.row(c), chain.off.row(c), chain.R.row(c), given.scale[o], given.seen.row(o),
+                                            z.data + o * p, obs * p, x, out.S.row(o), kept.E.row(o), out.innovation.data + o * p,
+                                            out.loglik.data + o, obs, gains.W.row(k), gains.K.row(k), gains.V.row(k), work, turn, shift);
             if (std::isnan(half)) {
                 outcome[2] = k;
                 break;
@@ -174,7 +183,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
         write_columns(A, 0, 0, gains.root.row(k), D, D);
         write_columns(A, 0, d, gains.T.row(k), D, D);
         if ((o >= 0 || x.count == 0) && (x.count == q || next_node <= k) && can_collapse(x, L.data, &work.inverse[0])) {
-            if (x.count < q && next_node <= k) next_node = next_observed(chain, times, sizes, seen, k, diffuse, work.ahead);
+            if (x.count < q && next_node <= k) next_node = next_observed(chain, times, sizes, given.seen, k, diffuse, work.ahead);
             if (x.count == q || next_node == nodes) {
                 outcome[1] = 1;
                 integrate_out(x, L.data, &work.inverse[0], rotation.data);
@@ -182,29 +191,29 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
                 write_columns(A, 0, 0, gains.root.row(k), D, D);
             }
         }
-        gram(A, P.row(k), D, D);
+        gram(A, out.cov.row(k), D, D);
         for (int64_t path = 0; path < n; path++)
-            std::memcpy(mean.data + (path * nodes + k) * d, m.data + path * d, sizeof(double) * static_cast<size_t>(d));
-        for (int j = x.count; j < q; j++) std::memcpy(M.data + j * d, diffuse.direction(j), sizeof(double) * static_cast<size_t>(d));
+            std::copy_n(m.data + path * d, d, out.mean.data + (path * nodes + k) * d);
+        for (int j = x.count; j < q; j++) std::copy_n(diffuse.direction(j), d, M.data + j * d);
         if (outcome[1] == 1) {
             k++;
             break;
         }
-        std::memcpy(kept.M.row(k), M.data, sizeof(double) * static_cast<size_t>(q * d));
+        std::copy_n(M.data, q * d, kept.M.row(k));
         for (int j = 0; j < q; j++)
             for (int i = 0; i < d; i++) kept.tolerance.row(k)[j * d + i] = j < x.count ? 0.0 : rounding(diffuse, j, i);
-        std::memcpy(kept.T.row(k), T.data, sizeof(double) * static_cast<size_t>(q * q));
+        std::copy_n(T.data, q * q, kept.T.row(k));
         for (int64_t path = 0; path < n; path++)
-            std::memcpy(kept.s.data + (path * room + k) * q, s.data + path * q, sizeof(double) * static_cast<size_t>(q));
+            std::copy_n(s.data + path * q, q, kept.s.data + (path * room + k) * q);
         kept.count[k] = x.count;
     }
     outcome[0] = k, outcome[3] = x.count;
     work.measures.write(facts.data);
     facts[3] = diffuse.steps;
-    std::memcpy(kept.turned.data, &diffuse.start[0], sizeof(double) * static_cast<size_t>(q * q));
-    std::memcpy(error.data, &diffuse.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
-    std::memcpy(peak.data, &diffuse.peak[0], sizeof(double) * static_cast<size_t>(q * d));
-    std::memcpy(late.data, &diffuse.late[0], sizeof(double) * static_cast<size_t>(q * d));
+    std::copy_n(&diffuse.start[0], q * q, kept.turned.data);
+    std::copy_n(&diffuse.Omega[0], q * d * d, doubts.error.data);
+    std::copy_n(&diffuse.peak[0], q * d, doubts.peak.data);
+    std::copy_n(&diffuse.late[0], q * d, doubts.late.data);
 }
 
 // Add to x = m + M delta + noise what T delta = s + N(0, I) says of delta: m += M T^-1 s, P += (M T^-1) (M T^-1)^T.

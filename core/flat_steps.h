@@ -23,54 +23,41 @@ struct FlatPaths {
 constexpr const char* PATHS =
     "L(paths,d,d) m(paths,d) M(paths,q,d) T(paths,q,q) s(paths,q) error(paths,q,d,d) peak(paths,q,d) late(paths,q,d) steps(paths) doubt(paths,q,3) start(paths,q,q) count(paths) ";
 
+// move(in work, in all, how many numbers) for everything that `work` holds of a path.
+template <class Move> void for_each_part(FlatPaths& all, int64_t path, FlatWork& work, Move move) {
+    DiffuseDirections& diffuse = work.diffuse;
+    const int d = diffuse.d, q = diffuse.q, first = diffuse.first, open = q - first;
+    move(&diffuse.steps, &all.steps[path], 1);
+    for (int j = 0; j < q; j++) {
+        double* doubt = all.doubt.row(path) + 3 * j;
+        move(&work.pivot_error[j], doubt, 1), move(&work.row_error[j], doubt + 1, 1), move(&diffuse.hidden[j], doubt + 2, 1);
+    }
+    move(diffuse.direction(first), all.M.row(path) + first * d, open * d);
+    move(diffuse.error(first), all.error.row(path) + first * d * d, open * d * d);
+    move(&diffuse.peak[first * d], all.peak.row(path) + first * d, open * d);
+    move(&diffuse.late[first * d], all.late.row(path) + first * d, open * d);
+    move(&diffuse.start[0], all.start.row(path), q * q);
+}
 // One path, with what `work` needs of it; a path without open directions needs none of it.
 inline FlatState take_path(FlatPaths& all, int64_t path, int p, FlatWork& work) {
-    const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
-    const int count = static_cast<int>(all.count[path]);
-    DiffuseDirections& diffuse = work.diffuse;
-    diffuse.first = count < 0 ? q : count, diffuse.steps = all.steps[path];
-    for (int j = 0; j < q; j++) {
-        const double* doubt = all.doubt.row(path) + 3 * j;
-        work.pivot_error[j] = doubt[0], work.row_error[j] = doubt[1], diffuse.hidden[j] = doubt[2];
-    }
-    for (int j = diffuse.first; j < q; j++) {
-        std::memcpy(diffuse.direction(j), all.M.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(diffuse.error(j), all.error.row(path) + j * d * d, sizeof(double) * static_cast<size_t>(d * d));
-        std::memcpy(&diffuse.peak[j * d], all.peak.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(&diffuse.late[j * d], all.late.row(path) + j * d, sizeof(double) * static_cast<size_t>(d));
-    }
-    std::memcpy(&diffuse.start[0], all.start.row(path), sizeof(double) * static_cast<size_t>(q * q));
+    const int d = work.diffuse.d, q = work.diffuse.q, count = static_cast<int>(all.count[path]);
+    work.diffuse.first = count < 0 ? q : count;
+    for_each_part(all, path, work, [](double* own, const double* given, int n) { std::copy_n(given, n, own); });
     read_columns(all.L.row(path), work.space.A, Size<0>(d), Size<0>(d));
     return {d, p, q, count < 0 ? 0 : count, all.M.row(path), all.T.row(path), all.s.row(path), all.L.row(path), all.m.row(path), 1};
 }
 inline void leave_path(FlatPaths& all, int64_t path, FlatWork& work) {
-    const int d = static_cast<int>(all.m.shape[1]), q = static_cast<int>(all.s.shape[1]);
-    DiffuseDirections& diffuse = work.diffuse;
-    all.steps[path] = diffuse.steps;
-    for (int j = 0; j < q; j++) {
-        double* doubt = all.doubt.row(path) + 3 * j;
-        doubt[0] = work.pivot_error[j], doubt[1] = work.row_error[j], doubt[2] = diffuse.hidden[j];
-    }
-    for (int j = diffuse.first; j < q; j++) {
-        std::memcpy(all.M.row(path) + j * d, diffuse.direction(j), sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(all.error.row(path) + j * d * d, diffuse.error(j), sizeof(double) * static_cast<size_t>(d * d));
-        std::memcpy(all.peak.row(path) + j * d, &diffuse.peak[j * d], sizeof(double) * static_cast<size_t>(d));
-        std::memcpy(all.late.row(path) + j * d, &diffuse.late[j * d], sizeof(double) * static_cast<size_t>(d));
-    }
-    std::memcpy(all.start.row(path), &diffuse.start[0], sizeof(double) * static_cast<size_t>(q * q));
-    write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(d), Size<0>(d));
+    for_each_part(all, path, work, [](const double* own, double* to, int n) { std::copy_n(own, n, to); });
+    write_columns(work.space.A, 0, 0, all.L.row(path), Size<0>(work.diffuse.d), Size<0>(work.diffuse.d));
 }
 
 // Carry every path over one step of length tau; stamp: size of its time stamps.
 inline void predict_all(Chain chain, int64_t k, double tau, double stamp, ComponentSizes sizes, FlatPaths all) {
     const int64_t d = all.m.shape[1], p = chain.H.shape[1], q = all.s.shape[1];
-    const double* F = chain.F.row(chain.step[k]);
     FlatWork work(d, p, q, 1);
     for (int64_t path = 0; path < all.m.shape[0]; path++) {
         FlatState x = take_path(all, path, static_cast<int>(p), work);
-        predict_root<0, true>(F, chain.root.row(chain.step[k]), work.space, Size<0>(d));
-        predict_flat(F, chain.b.row(chain.step[k]), x, &work.column[0]);
-        carry_directions(F, tau, stamp, sizes, work.diffuse);
+        predict_flat(chain, chain.step[k], tau, stamp, sizes, x, work);
         leave_path(all, path, work);
     }
 }

@@ -56,6 +56,29 @@ struct Gains {
 };
 constexpr const char* GAINS = "slot(*) W(n,p,d) K(n,p,p) half(n) root(n,d,d) T(n,d,d) V(n,p,d) D(n,d,d) ";
 
+// Data of paths that share their gaps (G = 0), or with gaps of their own for each (G = 1, a leading axis): z (n, T, p), what is seen of
+// it (T, p), the scale (T) of the noise covariance, and whether what the smoother wants is left. What a filter fills: means (n, N, d),
+// cov (N, d, d), innovations (n, T, p), NaN where nothing is seen, S (T, p, p), and loglik (n, T).
+template <int G> struct Given {
+    Flags<2 + G> seen;
+    In<1 + G> scale;
+    bool smooth;
+    In<3> z;
+    template <class Visit> void members(Visit&& visit) { visit(seen, scale, smooth, z); }
+};
+template <int G> struct Filled {
+    Out<3> mean;
+    Out<3 + G> cov;
+    Out<3> innovation;
+    Out<3 + G> S;
+    Out<2> loglik;
+    template <class Visit> void members(Visit&& visit) { visit(mean, cov, innovation, S, loglik); }
+};
+constexpr const char *GIVEN = "seen(T,p) scale(T) smooth z(paths,T,p) ",
+                     *FILLED = "mean(paths,N,d) cov(N,d,d) innovation(paths,T,p) S(T,p,p) loglik(paths,T) ",
+                     *GIVEN_EACH = "seen(all,T,p) scale(all,T) smooth z(all,T,p) ",
+                     *FILLED_EACH = "mean(all,N,d) cov(all,N,d,d) innovation(all,T,p) S(all,T,p,p) loglik(all,T) ";
+
 // A state at work. The first d columns of A hold L; with SMOOTH the rows below it hold B (after a prediction),
 // which becomes T = B Pi; below the later d columns is D.
 template <int D, bool SMOOTH, class Number = double> struct StateSpace {

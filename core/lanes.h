@@ -140,9 +140,10 @@ template <int D> struct LaneStep {
 
 template <bool SMOOTH, int D, int P>
 int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes, const In<3>& L0, const In<2>& m0,
-                        const Flags<3>& seen, const In<2>& scale, const In<3>& z, const Out<3>& mean, const Out<4>& cov,
-                        const Out<3>& innovation, const Out<4>& S, const Out<2>& loglik, const LaneMemory& kept,
-                        const Out<4>& roots, const Out<3>& means, Size<D> d_, Size<P> p_) {
+                        const Given<1>& given, const Filled<1>& out, const LaneMemory& kept, const Out<4>& roots,
+                        const Out<3>& means, Size<D> d_, Size<P> p_) {
+    const auto& [seen, scale, smooth, z] = given;
+    const auto& [mean, cov, innovation, S, loglik] = out;
     const int d = d_, p = p_, paths = static_cast<int>(tracks.row.shape[0]);
     const int64_t N = mean.shape[1], T = z.shape[1];
     const LaneVector zero = {}, one = zero + 1.0;
@@ -291,20 +292,14 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
 // it is the same row of H, off and R.
 //
 // L0 (tracks, d, d), by columns, m0 (tracks, d): root and mean one node before a track's start (at its node 0: there, before its
-// observation). seen (n, T, p); scale (n, T) of the noise covariance. Fills what is wanted of the means (n, N, d) and cov
-// (n, N, d, d), with `smooth` of the last node only, of innovations (n, T, p), S (n, T, p, p) and loglik (n, T) and, with `smooth`,
-// what is kept; roots (tracks, 2, d, d) and means (tracks, 2, d): the laws at nodes first - 1 and stop - 1. Returns -1, or a node
+// observation). Fills what is wanted, means and cov with `smooth` of the last node only, and, with `smooth`, what is kept; roots (tracks, 2, d, d) and means (tracks, 2, d): the laws at nodes first - 1 and stop - 1. Returns -1, or a node
 // of tracks at which an innovation covariance is singular.
-inline int64_t filter_lanes(Chain chain, Tracks tracks, int64_t nodes, In<3> L0, In<2> m0, Flags<3> seen, In<2> scale, bool smooth,
-                            In<3> z, Out<3> mean, Out<4> cov, Out<3> innovation, Out<4> S, Out<2> loglik, LaneMemory kept,
-                            Out<4> roots, Out<3> means) {
-    nodes = tracks.within(mean.shape[1], smooth ? std::min(nodes, kept.mean.shape[0]) : nodes);
-    return with_sizes(mean.shape[2], z.shape[2], [&](auto d, auto p) {
-        const auto filter = [&](auto smoothed) {
-            return filter_lanes_of<decltype(smoothed)::value>(chain, tracks, nodes, L0, m0, seen, scale, z, mean, cov, innovation, S,
-                                                              loglik, kept, roots, means, d, p);
-        };
-        return smooth ? filter(std::true_type()) : filter(std::false_type());
+inline int64_t filter_lanes(Chain chain, Tracks tracks, int64_t nodes, In<3> L0, In<2> m0, Given<1> given, Filled<1> out,
+                            LaneMemory kept, Out<4> roots, Out<3> means) {
+    nodes = tracks.within(out.mean.shape[1], given.smooth ? std::min(nodes, kept.mean.shape[0]) : nodes);
+    return with_sizes(out.mean.shape[2], given.z.shape[2], [&](auto d, auto p) {
+        return given.smooth ? filter_lanes_of<true>(chain, tracks, nodes, L0, m0, given, out, kept, roots, means, d, p)
+                            : filter_lanes_of<false>(chain, tracks, nodes, L0, m0, given, out, kept, roots, means, d, p);
     });
 }
 

@@ -85,7 +85,7 @@ struct Filtered {
         for (int64_t k = 0; k < chain.F.shape[0]; k++)
             for (int i = 0; i < d; i++)
                 for (int j = 0; j < d; j++) F[(k * d + j) * d + i] = chain.F.row(k)[i * d + j];
-        if (chain.root.size() > 0) std::memcpy(&V[0], chain.root.data, sizeof(double) * static_cast<size_t>(chain.root.size()));
+        if (chain.root.size() > 0) std::copy_n(chain.root.data, chain.root.size(), &V[0]);
         else lower_roots(chain.V, {&V[0], {chain.V.shape[0], d, d}});
     }
 };
@@ -96,37 +96,14 @@ inline bool any_seen(const uint8_t* seen, int p) {
     return false;
 }
 
-// f(D, P, PATHS) with numbers known when compiled, where there is an instance of them: small states, and one path.
-template <class F> int64_t by_sizes(int d, int p, int64_t n, F&& f) {
-    using Any = std::integral_constant<int, 0>;
-    using One = std::integral_constant<int, 1>;
-    using Two = std::integral_constant<int, 2>;
-    using Three = std::integral_constant<int, 3>;
-    using Four = std::integral_constant<int, 4>;
-    if constexpr (MANY_INSTANCES) {
-        if (d == 1 && p == 1) return n == 1 ? f(One(), One(), One()) : f(One(), One(), Any());
-        switch (n == 1 ? 10 * d + p : 0) {
-        case 21: return f(Two(), One(), One());
-        case 31: return f(Three(), One(), One());
-        case 22: return f(Two(), Two(), One());
-        case 42: return f(Four(), Two(), One());
-        default: break;
-        }
-    }
-    return f(Any(), Any(), Any());
-}
-
 // ---------------------------------------------------------------- forward
 
 // Nodes first, ..., T - 1. L: columns of the root at node first - 1 (first = 0: of the first state), m (d, n) likewise.
 // Adds to `value`, keeps `lost` (see `RoundingMeasures`); returns -1, or the node whose innovation is known exactly.
 template <int D, int P, int PATHS>
 int64_t filter_pass(const LinearChain& chain, const PathData& data, int64_t first, const double* L, const double* m,
-                    Filtered& kept, double& value, double& lost) {
+                    Filtered& kept, double& value, double& lost, Size<D> d, Size<P> p, Size<PATHS> n) {
     const int64_t T = data.z.shape[0];
-    const Size<D> d(kept.d);
-    const Size<P> p(kept.p);
-    const Size<PATHS> n(kept.n);
     StateSpace<D, false> space(kept.d);
     ObservationSpace<D, P> observed(kept.d, kept.p);
     Scratch<double, P * P> S(p * p);
@@ -317,7 +294,7 @@ AFA_INLINE void score_step(const LinearChain& chain, const Filtered& kept, int64
     double *gF = slopes.F.row(f), *gb = slopes.b.row(f);
     Scratch<double, D * D> Z(d * d), NFP(d * d);
     Scratch<double, D * PATHS> r(d * n);
-    add_noise_score<D, P, PATHS>(at, slopes.V.row(f), d, n);
+    add_noise_score(at, slopes.V.row(f), d, n);
     for (int i = 0; i < d * n; i++) r[i] = at.r[i];
     for (int k = 0; k < d; k++)
         for (int i = 0; i < d; i++) Z[k * d + i] = at.Z.at(k, i);
@@ -332,7 +309,7 @@ AFA_INLINE void score_step(const LinearChain& chain, const Filtered& kept, int64
             at.Z.set(k, i, x);
         }
     }
-    smooth_states<D, P, PATHS>(kept, t - 1, at, d, n);
+    smooth_states(kept, t - 1, at, d, n);
     for (int i = 0; i < d; i++)                                              // N F P = Z- (Z^T L) L^T
         for (int c = 0; c < d; c++) {
             double x = 0.0;
@@ -391,21 +368,17 @@ AFA_INLINE void keep_states(const Filtered& kept, int64_t t, const Costates<D, P
 // Z (d, d), by columns, become costates and their root after the observation at node first - 1.
 template <int D, int P, int PATHS>
 void score_pass(const LinearChain& chain, const PathData& data, int64_t first, const Filtered& kept, Slopes& slopes,
-                SmoothedMoments& out, double* r, double* Z) {
+                SmoothedMoments& out, double* r, double* Z, Size<D> d, Size<P> p, Size<PATHS> n) {
     const int64_t T = data.z.shape[0];
-    const Size<D> d(kept.d);
-    const Size<P> p(kept.p);
-    const Size<PATHS> n(kept.n);
     Costates<D, P, PATHS> at(kept.d, kept.p, kept.n);
-    if (T > 0) smooth_states<D, P, PATHS>(kept, T - 1, at, d, n);
+    if (T > 0) smooth_states(kept, T - 1, at, d, n);
     for (int64_t t = T - 1; t >= first; t--) {
-        keep_states<D, P, PATHS>(kept, t, at, out, d, n);
-        if (any_seen(data.seen.row(t), p))
-            score_observation<D, P, PATHS>(chain, data, kept, t, at, slopes, out, d, p, n);
-        if (t > 0) score_step<D, P, PATHS>(chain, kept, t, at, slopes, out, d, n);
+        keep_states(kept, t, at, out, d, n);
+        if (any_seen(data.seen.row(t), p)) score_observation(chain, data, kept, t, at, slopes, out, d, p, n);
+        if (t > 0) score_step(chain, kept, t, at, slopes, out, d, n);
     }
     if (first == 0) {
-        add_noise_score<D, P, PATHS>(at, slopes.cov.data, d, n);
+        add_noise_score(at, slopes.cov.data, d, n);
         for (int i = 0; i < d; i++)
             for (int j = 0; j < n; j++) slopes.mean[i] += at.r[i * n + j];
         return;

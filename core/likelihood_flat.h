@@ -77,10 +77,11 @@ struct FlatPart {
                        {&E[0], {t, p, q}}, {&count[0], {room}}, {&turned[0], {q, q}}};
         ComponentSizes sizes = chain.sizes;
         if (alike) sizes.growth.data = nullptr;
-        filter_flat(along, gains, chain.times, sizes, {&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}},
-                    {&s[0], {n, q}}, data.seen, data.scale, true, {&z[0], {n, t, p}}, {&mean[0], {n, t, d}}, {&P[0], {t, d, d}},
-                    {&innovation[0], {n, t, p}}, {&S[0], {t, p, p}}, {&loglik[0], {n, t}}, store, {&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}},
-                    {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
+        filter_flat(along, gains, chain.times, sizes,
+                    {{&L[0], {d, d}}, {&m[0], {n, d}}, {&M[0], {q, d}}, {&Tm[0], {q, q}}, {&s[0], {n, q}}},
+                    {data.seen, data.scale, true, {&z[0], {n, t, p}}},
+                    {{&mean[0], {n, t, d}}, {&P[0], {t, d, d}}, {&innovation[0], {n, t, p}}, {&S[0], {t, p, p}}, {&loglik[0], {n, t}}},
+                    store, {{&error[0], {q, d, d}}, {&peak[0], {q, d}}, {&late[0], {q, d}}}, {&rotation[0], {(d + q) * (d + q)}}, {outcome, {4}}, {&facts[0], {4}});
     }
 };
 
@@ -382,7 +383,7 @@ inline void settle_unseen(const double* F, const FlatPart& flat, int64_t t, Flat
         if (!(size[i] > 0.0)) size[i] = 1.0;
         for (int j = 0; j < d; j++) earlier[j] += std::fabs(F[i * d + j]) * size[i];
     }
-    std::memcpy(&N[0], &flat.Ms[((t - 1) * flat.q + seen) * d], sizeof(double) * static_cast<size_t>(open * d));
+    std::copy_n(&flat.Ms[((t - 1) * flat.q + seen) * d], open * d, &N[0]);
     reduce_columns(&N[0], &earlier[0], open, d);
     for (int j = 0; j < open; j++) {
         double length = 0.0;
@@ -607,12 +608,12 @@ inline int64_t loglik_group(LinearChain chain, PathData data, bool gradient, Slo
     FlatCostates at(d, p, start.flat ? static_cast<int>(start.flat->outcome[3]) : 0, kept.n);
     Scratch<double, 0> Z(d * d);
     const auto passes = [&](auto D, auto P, auto PATHS) {
-        constexpr int d_ = decltype(D)::value, p_ = decltype(P)::value, paths = decltype(PATHS)::value;
-        const int64_t bad = filter_pass<d_, p_, paths>(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0], measures.lost);
-        if (bad < 0 && gradient) score_pass<d_, p_, paths>(chain, data, start.first, kept, slopes, out, &at.r[0], &Z[0]);
+        const int64_t bad = filter_pass(chain, data, start.first, &start.L[0], &start.m[0], kept, value[0], measures.lost, D, P, PATHS);
+        if (bad < 0 && gradient) score_pass(chain, data, start.first, kept, slopes, out, &at.r[0], &Z[0], D, P, PATHS);
         return bad;
     };
-    const int64_t bad = by_sizes(d, p, kept.n, passes);
+    const int64_t bad = kept.n != 1 ? passes(Size<0>(d), Size<0>(p), Size<0>(kept.n))
+                                   : with_sizes(d, p, [&](auto D, auto P) { return passes(D, P, Size<1>(1)); });
     measures.write(&value[1]);
     if (bad < 0 && gradient && start.flat) score_flat(chain, data, kept, *start.flat, start.spare, &Z[0], at, slopes, out);
     return bad;

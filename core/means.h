@@ -187,24 +187,23 @@ inline void smooth_means(Chain chain, int64_t last, Gains gains, In<3> innovatio
 
 // Everything of a short series: covariances from node `first` on, then means of its paths, then (smooth) back to node first - 1,
 // at which Z and y become root and mean of xi. Arguments and value are those of the kernels that are called.
-inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Flags<2> seen, In<1> scale, bool smooth, In<3> z,
-                             Out<3> mean, Out<3> cov, Out<3> innovation, Out<3> S, Out<2> loglik, Gains gains, Out<2> Z,
+inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Given<0> given, Filled<0> out, Gains gains, Out<2> Z,
                              Out<2> y) {
-    const int64_t bad = filter_covariances(chain, first, cov.shape[0], L, seen, scale, smooth, cov, S, gains);
+    const auto& [seen, scale, smooth, z] = given;
+    const int64_t bad = filter_covariances(chain, first, out.cov.shape[0], L, seen, scale, smooth, out.cov, out.S, gains);
     if (bad >= 0) return bad;
-    filter_means(chain, first, {m.data, {m.shape[0], m.shape[1]}}, gains, z, seen, mean, innovation, loglik);
+    filter_means(chain, first, {m.data, {m.shape[0], m.shape[1]}}, gains, z, seen, out.mean, out.innovation, out.loglik);
     if (!smooth) return -1;
     const int64_t last = std::max<int64_t>(first - 1, 0);
-    smooth_covariances(last, gains, cov, Z);
-    smooth_means(chain, last, gains, {innovation.data, {z.shape[0], z.shape[1], z.shape[2]}}, seen, mean, y);
+    smooth_covariances(last, gains, out.cov, Z);
+    smooth_means(chain, last, gains, {out.innovation.data, {z.shape[0], z.shape[1], z.shape[2]}}, seen, out.mean, y);
     return -1;
 }
 
 // `filter_series` of a series without gaps from node 0 on, where root (d, d), by columns, and start (d) are known of the state.
 // What lies between filter and smoother has room here. doubts: as `magnification` says them.
-inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Out<3> mean, Out<3> cov,
-                            Out<3> innovation, Out<3> S, Out<2> loglik, Out<1> doubts) {
-    const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = cov.shape[0], d = cov.shape[1];
+inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Filled<0> out, Out<1> doubts) {
+    const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = out.cov.shape[0], d = out.cov.shape[1];
     const int64_t W = N * p * d, K = N * p * p, L = N * d * d;
     Scratch<double, 0> space(W + K + N + L + (smooth ? 2 * L + W : 0) + T + 2 * d * d + 2 * n * d);
     Scratch<int64_t, 0> slot(N);
@@ -224,9 +223,8 @@ inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, I
     std::copy_n(root.data, d * d, now.data);
     for (int64_t i = 0; i < n; i++) std::copy_n(start.data, d, m.row(i));
     for (int64_t i = 0; i < d; i++) Z[i * (d + 1)] = 1.0;
-    const int64_t bad = filter_series(chain, 0, now, m, {&seen[0], {T, p}}, {scale, {T}}, smooth, z, mean, cov, innovation, S,
-                                      loglik, gains, Z, y);
-    if (bad < 0) magnification({S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, z, doubts);
+    const int64_t bad = filter_series(chain, 0, now, m, {{&seen[0], {T, p}}, {scale, {T}}, smooth, z}, out, gains, Z, y);
+    if (bad < 0) magnification({out.S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, z, doubts);
     return bad;
 }
 

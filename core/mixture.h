@@ -202,12 +202,10 @@ struct FlatBranch {
     FlatBranch(int d, int p, int q)
         : M(q * d), T(q * q), s(q), L(d * d), m(d), x{d, p, q, 0, &M[0], &T[0], &s[0], &L[0], &m[0], 1}, work(d, p, q, 1) {}
     void copy(FlatBranch& from) {
-        const auto d = static_cast<size_t>(x.d), q = static_cast<size_t>(x.q);
+        const int d = x.d, q = x.q;
         x.count = from.x.count;
-        std::memcpy(x.M, from.x.M, sizeof(double) * q * d);
-        std::memcpy(x.T, from.x.T, sizeof(double) * q * q);
-        std::memcpy(x.s, from.x.s, sizeof(double) * q);
-        std::memcpy(x.m, from.x.m, sizeof(double) * d);
+        std::copy_n(from.x.M, q * d, x.M), std::copy_n(from.x.T, q * q, x.T);
+        std::copy_n(from.x.s, q, x.s), std::copy_n(from.x.m, d, x.m);
         write_columns(from.work.space.A, 0, 0, x.L, Size<0>(x.d), Size<0>(x.d));
         read_columns(x.L, work.space.A, Size<0>(x.d), Size<0>(x.d));
         work.diffuse.copy(from.work.diffuse);
@@ -249,12 +247,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
     };
     for (done = 0; done < chain.step.shape[0]; done++) {
         const int64_t k = done, o = chain.obs[k];
-        if (k > 0) {
-            const double* F = chain.F.row(chain.step[k]);
-            predict_root<0, true>(F, chain.root.row(chain.step[k]), now.work.space, Size<0>(d));
-            predict_flat(F, chain.b.row(chain.step[k]), now.x, &now.work.column[0]);
-            carry_directions(F, times[k] - times[k - 1], stamp_at(times, k), sizes, now.work.diffuse);
-        }
+        if (k > 0) predict_flat(chain, chain.step[k], times[k] - times[k - 1], stamp_at(times, k), sizes, now.x, now.work);
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
             const double *H = chain.H.row(c), *off = chain.off.row(c), *R = chain.R.row(c), *own = z.row(o);
@@ -305,8 +298,8 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
                 kept.M.row(k)[j * d + i] = j < now.x.count ? now.x.M[j * d + i] : diffuse.direction(j)[i];
                 kept.tolerance.row(k)[j * d + i] = j < now.x.count ? 0.0 : rounding(diffuse, j, i);
             }
-        std::memcpy(kept.T.row(k), now.x.T, sizeof(double) * static_cast<size_t>(q * q));
-        std::memcpy(kept.s.row(k), now.x.s, sizeof(double) * static_cast<size_t>(q));
+        std::copy_n(now.x.T, q * q, kept.T.row(k));
+        std::copy_n(now.x.s, q, kept.s.row(k));
         kept.count[k] = now.x.count;
     }
     return -1;
@@ -324,8 +317,8 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
     FlatBranch start(static_cast<int>(d), static_cast<int>(p), static_cast<int>(q));
     outcome[0] = 0, outcome[1] = -1;
     if (q > 0) {
-        std::memcpy(start.x.M, M.data, sizeof(double) * static_cast<size_t>(q * d));
-        std::memcpy(start.x.m, m.data, sizeof(double) * static_cast<size_t>(d));
+        std::copy_n(M.data, q * d, start.x.M);
+        std::copy_n(m.data, d, start.x.m);
         begin_diffuse(M.data, start.work.diffuse);
         read_columns(L.data, start.work.space.A, Size<0>(d), Size<0>(d));
         int64_t done = 0;
@@ -335,15 +328,7 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
         if (outcome[1] >= 0 || still_open || outcome[0] > done) return;
         root = start.x.L, mean = start.x.m, first = done + 1;
     }
-    const auto rest = [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); };
-    outcome[1] = -2;
-    if constexpr (MANY_INSTANCES) {
-        if (d == 1 && p == 1) outcome[1] = rest(Size<1>(d), Size<1>(p));
-        if (d == 2 && p == 1) outcome[1] = rest(Size<2>(d), Size<1>(p));
-        if (d == 2 && p == 2) outcome[1] = rest(Size<2>(d), Size<2>(p));
-        if (d == 4 && p == 2) outcome[1] = rest(Size<4>(d), Size<2>(p));
-    }
-    if (outcome[1] == -2) outcome[1] = rest(Size<0>(d), Size<0>(p));
+    outcome[1] = with_sizes(d, p, [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); });
 }
 
 }

@@ -20,6 +20,7 @@
 //
 // Everything scales with the units of components, rows, time and gamma: no number here has a unit.
 #pragma once
+#include <algorithm>
 #include <tuple>
 #include <utility>
 
@@ -139,12 +140,12 @@ struct DiffuseDirections {
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
     void copy(const DiffuseDirections& from) {
         first = from.first, steps = from.steps;
-        std::memcpy(&N[0], &from.N[0], sizeof(double) * static_cast<size_t>(q * d));
-        std::memcpy(&Omega[0], &from.Omega[0], sizeof(double) * static_cast<size_t>(q * d * d));
-        std::memcpy(&peak[0], &from.peak[0], sizeof(double) * static_cast<size_t>(q * d));
-        std::memcpy(&late[0], &from.late[0], sizeof(double) * static_cast<size_t>(q * d));
-        std::memcpy(&start[0], &from.start[0], sizeof(double) * static_cast<size_t>(q * q));
-        std::memcpy(&hidden[0], &from.hidden[0], sizeof(double) * static_cast<size_t>(q));
+        std::copy_n(&from.N[0], q * d, &N[0]);
+        std::copy_n(&from.Omega[0], q * d * d, &Omega[0]);
+        std::copy_n(&from.peak[0], q * d, &peak[0]);
+        std::copy_n(&from.late[0], q * d, &late[0]);
+        std::copy_n(&from.start[0], q * q, &start[0]);
+        std::copy_n(&from.hidden[0], q, &hidden[0]);
     }
 };
 
@@ -442,7 +443,7 @@ inline double log_volume(const DiffuseDirections& diffuse) {
     const int q = diffuse.q, r = q - diffuse.first;
     if (!diffuse.oblique) return 0.0;
     Scratch<double, 0> C(r * q), square(r * r);
-    std::memcpy(&C[0], &diffuse.start[diffuse.first * q], sizeof(double) * static_cast<size_t>(r * q));
+    std::copy_n(&diffuse.start[diffuse.first * q], r * q, &C[0]);
     double sum = 0.0;
     for (int k = 0; k < r; k++) {
         int row = k, column = k;

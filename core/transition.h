@@ -204,8 +204,8 @@ inline void begin_doubling(const Series& series, Lanes x, Doubling to) {
 }
 // One doubling; a: (d, d).
 //     Phi' = Phi Phi,   s' = s + Phi s,   Y' = Y + Phi Y Phi^T
-inline void double_step(Lanes part, const Doubling& now, Doubling next, Lanes* a, int d) {
-    const auto& [X, s, Y, B] = now;
+inline void double_step(Lanes part, Doubling now, Doubling next, Lanes* a, int d) {
+    const Lanes *X = now.X, *s = now.s, *Y = now.Y, *B = now.B;
     multiply(X, X, next.X, d, d, d);
     multiply(X, s, next.s, d, d, 1);
     multiply(X, Y, a, d, d, d);
@@ -251,7 +251,7 @@ inline void transitions(In<2> A, In<2> Q, In<1> u, In<1> steps, Out<3> Phi, Out<
 // One doubling backward: gradients by Phi', s', Y' (g; that by Y' symmetric) become those by Phi, s, Y; now.X holds Phi itself.
 // work: 4 d^2 + d.
 //     gY = gY' + Phi^T gY' Phi,   gs = gs' + Phi^T gs',   gPhi = Phi^T gPhi' + gPhi' Phi^T + gs' s^T + 2 gY' Phi Y
-inline void double_step_adjoint(Lanes part, const Doubling& now, Doubling g, Lanes* work, int d) {
+inline void double_step_adjoint(Lanes part, Doubling now, Doubling g, Lanes* work, int d) {
     const int dd = d * d;
     const Lanes *Phi = now.X, *s = now.s;
     Lanes *b = work, *c = work + dd, *e = work + 2 * dd, *f = work + 3 * dd, *gs = work + 4 * dd;

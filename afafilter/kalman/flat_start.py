@@ -69,9 +69,9 @@ class FlatBlock:
         kept, r = self.done - self.integrated, q - self.count
         later = np.empty((N - kept, r, d)), np.empty((N - kept, r, d))
         if self.integrated and r:
-            open_ = (part[self.count :] for part in (self.M, self.error, self.peak, self.late))
+            M, *doubts = (part[self.count :] for part in (self.M, self.error, self.peak, self.late))
             along = line.chain, line.times, line.sizes, kept
-            recursions.carry_open(*along, *open_, self.steps, *later)
+            recursions.carry_open(*along, M, tuple(doubts), self.steps, *later)
         known = self.Ts[:kept], self.ss[:, :kept], self.counts[:kept]
         self.start = FlatStart(self.Ms[:kept], self.rounding[:kept], *known, *later)
 
@@ -90,8 +90,9 @@ class FlatBlock:
         along = line.chain, self.gains, line.times, line.sizes
         state = self.L, self.m, self.M, self.T, self.s
         kept = self.Ms, self.rounding, self.Ts, self.ss, self.Es, self.counts, turned
-        left = self.error, self.peak, self.late, rotation, outcome, facts
-        recursions.filter_flat(*along, *state, *group.given, *group.filled, kept, *left)
+        doubts = self.error, self.peak, self.late
+        left = kept, doubts, rotation, outcome, facts
+        recursions.filter_flat(*along, state, group.given, group.filled, *left)
         self.done, integrated, singular, self.count = outcome.tolist()
         *measures, self.steps = facts.tolist()
         self.integrated, self.doubts = bool(integrated), Doubts(*measures)

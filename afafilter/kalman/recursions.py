@@ -172,13 +172,13 @@ y (n, d) is the mean of xi at node N - 1 (0 where nothing is known after it) and
 node `last`.
 """
 filter_series = core.filter_series
-"""(chain, first, L, m, seen, scale, smooth, z, mean, cov, innovation, S, loglik, gains, Z, y).
+"""(chain, first, L, m, given, filled, gains, Z, y); given, filled: as `Group` has them.
 
 The four above, one after the other: Z (d, d) and y (n, d) become root and mean of xi at node
 first - 1 (at first = 0: node 0). -> -1 or a singular node.
 """
 filter_whole = core.filter_whole
-"""(chain, root, start, smooth, z, mean, cov, innovation, S, loglik, doubts) -> -1 or a node.
+"""(chain, root, start, smooth, z, filled, doubts) -> -1 or a node.
 
 `filter_series` of series without gaps from a proper start, which makes its own room for gains, and
 `magnification`.
@@ -189,8 +189,7 @@ magnification = core.magnification
 S (G, T, p, p), scale (G or 1, T), z (n, T, p).
 """
 filter_lanes = core.filter_lanes
-"""(chain, tracks, nodes, L0, m0, seen, scale, smooth, z, mean, cov, innovation, S, loglik, kept,
-roots, means) -> node.
+"""(chain, tracks, nodes, L0, m0, given, filled, kept, roots, means) -> node.
 
 So many nodes of each track, of paths z (n, T, p) with gaps seen (n, T, p) and scale (n, T) of their
 own. L0 (tracks, d, d), by columns, and m0 (tracks, d): root and mean one node before a track's
@@ -208,16 +207,15 @@ roots (tracks, 2, d, d), by columns, and means (tracks, 2, d) get root and mean 
 `first`, and those of the state at node `stop`, where a track has one.
 """
 filter_flat = core.filter_flat
-"""(chain, gains, times, sizes, L, m, M, T, s, seen, scale, smooth, z, mean, cov, innovation, S,
-loglik, kept, error, peak, late, rotation, outcome, facts).
+"""(chain, gains, times, sizes, law, given, filled, kept, open, rotation, outcome, facts).
 
 Nodes from 0 on while flat directions are open. See core/flat_start.h; `flat_start` alone calls it.
 """
 smooth_flat = core.smooth_flat
 """(chain, last, gains, M, E, innovation, seen, J, y, mean, P): back through the flat start."""
 carry_open = core.carry_open
-"""(chain, times, sizes, first, start, error, peak, late, steps, directions, rounding): open
-directions (r, d) at every node from `first` on, where they are `start`."""
+"""(chain, times, sizes, first, start, open, steps, directions, rounding): open directions (r, d) at
+every node from `first` on, where they are `start`; open: error, peak, late of core/rank.h."""
 add_delta = core.add_delta
 """(M, T, s, count, mean, cov): add to x = m + M delta + noise what T delta = s says of delta."""
 report_states = core.report_states

@@ -102,7 +102,7 @@ def _whole(line: Timeline, z: Array, smooth: bool) -> Run:
     """Short paths without gaps, from a proper start."""
     out, last = Run.empty(line, z, np.zeros(len(z), np.int64), 1), np.empty(2)
     into = out.mean, out.cov[0], out.innovation, out.innovation_cov[0], out.loglik
-    bad = recursions.filter_whole(line.chain, line.root, line.law.mean, smooth, z, *into, last)
+    bad = recursions.filter_whole(line.chain, line.root, line.law.mean, smooth, z, into, last)
     if bad >= 0:
         raise_singular(line.chain, bad)
     out.doubts = Doubts(0.0, 0.0, *last.tolist())
@@ -167,7 +167,7 @@ def _side_by_side(
     last = np.maximum(first - 1, 0)
     tracks = recursions.Tracks(np.arange(n), np.zeros(n, np.int64), first, last, np.full(n, N))
     Z, y = np.empty((n, 2, d, d)), np.empty((n, 2, d))
-    bad = recursions.filter_lanes(chain, tracks, N, L, m, *lanes.given, *lanes.filled, kept, Z, y)
+    bad = recursions.filter_lanes(chain, tracks, N, L, m, lanes.given, lanes.filled, kept, Z, y)
     if bad >= 0:
         raise_singular(chain, bad)
     if lanes.smooth:
@@ -187,7 +187,7 @@ def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
     y = np.zeros((n, d))
     if _is_short(n, N, d + p):
         Z = np.eye(d) if smooth else L
-        bad = recursions.filter_series(chain, first, L, m, *group.given, *group.filled, gains, Z, y)
+        bad = recursions.filter_series(chain, first, L, m, group.given, group.filled, gains, Z, y)
         if bad >= 0:
             raise_singular(chain, bad)
         return _finish(group, flat, Z, y)

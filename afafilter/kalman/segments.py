@@ -220,7 +220,7 @@ def _tracks(
             room.kept = recursions.lane_memory(nodes if group.smooth else 1, d, p)
         at, (roots, ends) = (starts[rows], means[rows]), (x[rows] for x in laws)
         bad = recursions.filter_lanes(
-            group.line.chain, part, nodes, *at, *lanes.given, *lanes.filled, room.kept, roots, ends
+            group.line.chain, part, nodes, *at, lanes.given, lanes.filled, room.kept, roots, ends
         )
         if bad >= 0 or not _meet((roots[1:, 0], ends[1:, 0]), (roots[:-1, 1], ends[:-1, 1])):
             apart.append(begin)

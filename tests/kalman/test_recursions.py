@@ -230,11 +230,10 @@ def run_lanes(case, first, smooth):
         rows = slice(begin, begin + LANES)
         L0 = np.tile(case.L, (len(mean[rows]), 1, 1))
         tracks = whole_chain(first[rows], N)
-        assert core.filter_lanes(
-            case.chain, tracks, N, L0, case.m[rows], case.seen[rows], case.scale[rows], smooth,
-            case.z[rows], mean[rows], cov[rows], innovation[rows], S[rows], loglik[rows], kept,
-            Z[rows], xi[rows],
-        ) == -1  # fmt: skip
+        given = case.seen[rows], case.scale[rows], smooth, case.z[rows]
+        filled = tuple(part[rows] for part in (mean, cov, innovation, S, loglik))
+        at = case.chain, tracks, N, L0, case.m[rows]
+        assert core.filter_lanes(*at, given, filled, kept, Z[rows], xi[rows]) == -1
         if smooth:
             core.smooth_lanes(kept, tracks, N, mean[rows], cov[rows], Z[rows], xi[rows])
     return {
@@ -339,11 +338,11 @@ def test_an_innovation_that_is_known_exactly_is_reported_with_its_node(d):
     )
     assert bad == 7
     kept = tuple(np.empty((40, *s, LANES)) for s in ((d,), (2,), (d, d), (d, d), (d, d), (2, d)))
-    bad = core.filter_lanes(
-        tuple(chain), whole_chain(np.zeros(1, np.int64), 40), 40, case.L[None], case.m, case.seen,
-        case.scale, True, case.z, np.empty((1, 40, d)), cov[None], np.empty((1, 40, 2)), S[None],
-        np.empty((1, 40)), kept, np.empty((1, 2, d, d)), np.empty((1, 2, d)),
-    )  # fmt: skip
+    at = tuple(chain), whole_chain(np.zeros(1, np.int64), 40), 40, case.L[None], case.m
+    given = case.seen, case.scale, True, case.z
+    into = np.empty((1, 40, d)), cov[None], np.empty((1, 40, 2)), S[None], np.empty((1, 40))
+    ends = np.empty((1, 2, d, d)), np.empty((1, 2, d))
+    bad = core.filter_lanes(*at, given, into, kept, *ends)
     assert bad == 7
 
 
