@@ -175,6 +175,16 @@ def batches(
     ]
 
 
+def refuse_other_width(truth: Any, assumed: Any, name: str) -> None:
+    """ValueError where the truth shows other components than the model that estimators assume."""
+    shown, wanted = (getattr(model, "obs_dim", None) for model in (truth, assumed))
+    if None not in (shown, wanted) and shown != wanted:
+        raise ValueError(
+            f"{name}: the assumed model must observe {shown} components, as the truth does, "
+            f"got {wanted}"
+        )
+
+
 def checked_estimators(estimators: Any, model: Any, t: Array) -> dict[str, Estimator]:
     """Estimators by name; of a list, functions are named by the label of what they return."""
     if isinstance(estimators, Mapping):

@@ -24,6 +24,7 @@ from afafilter.studies.batch import (
     batches,
     checked_estimators,
     join_outcomes,
+    refuse_other_width,
     run_batch,
 )
 from afafilter.studies.comparison import Comparison
@@ -112,6 +113,7 @@ def compare(
     grid = times(t)
     n, rng = positive_int(n_paths, "n_paths"), generator(rng)
     assumed = model if estimator_model is None else estimator_model
+    refuse_other_width(model, assumed, "estimator_model")
     named = checked_estimators(estimators, assumed, grid)
     checked_levels(levels)
     checked_lags(lags, len(grid[chosen_steps(steps, len(grid))]))

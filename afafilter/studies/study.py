@@ -18,7 +18,7 @@ from afafilter._base.checks import positive_int
 from afafilter._base.shown import ShownByFields
 from afafilter._base.signatures import assign
 from afafilter.scoring.inputs import checked_lags, checked_levels
-from afafilter.studies.batch import checked_estimators
+from afafilter.studies.batch import checked_estimators, refuse_other_width
 from afafilter.studies.cells import Grid
 from afafilter.studies.result import StudyResult
 from afafilter.studies.running import compute_cells, is_finished
@@ -215,6 +215,7 @@ def _pair(name: str, model: Any) -> tuple[Any, Any]:
         raise TypeError(
             f"models[{name!r}] must be a model or a pair (truth, assumed model), got {model!r}"
         )
+    refuse_other_width(*pair, f"models[{name!r}]")
     return pair
 
 

@@ -568,6 +568,11 @@ def test_bad_studies_are_refused_before_anything_starts():
         make(estimators={"kalman": 3})
     with pytest.raises(TypeError, match="models"):
         make(models={"a": 3})
+    wide = brownian(process_var=1.0, obs_var=1.0, dim=3)
+    with pytest.raises(ValueError, match=r"models\['a'\]: .* must observe 2 components, .* got 3"):
+        make(models={"a": (spiral(0.1), wide)})
+    with pytest.raises(ValueError, match=r"estimator_model: .* must observe 2 components"):
+        compare(ESTIMATORS, spiral(0.1), T, 3, rng=0, x0=[1.0, 0.0], estimator_model=wide)
     with pytest.raises(TypeError, match="Scenario"):
         make(scenarios={"a": T})
     with pytest.raises(ValueError, match="differ"):
