@@ -80,14 +80,16 @@ def solve_triangles(
     if unit_of_state is not None:
         sizes = unit_of_state[:, None, :]
     of_state = triangle * sizes
+
+    def leave_open(p: int, at: Index, found: Unobservable) -> None:
+        open_ = columns(at, found.here, found.first)
+        fixed[p, at], apart[p, at] = _one_each(open_), (open_ == 0).all(axis=-2)
+        doubt[p, at] = found.doubtful | _is_seen(of_state[p, at], open_ / sizes[at])
+
     if known is not None:
         unknown |= known.components
         for p in range(len(triangle)):
-            open_ = columns(known.at, known.here, known.first)
-            fixed[p, known.at] = _one_each(open_)
-            apart[p, known.at] = (open_ == 0).all(axis=-2)
-            shown = _is_seen(of_state[p, known.at], open_ / sizes[known.at])
-            doubt[p, known.at] = known.doubtful | shown
+            leave_open(p, known.at, known)
     if own.any():
         near = np.abs(np.einsum("...aa->...a", scaled)) <= LOOK_CLOSER
         group = np.maximum.reduceat(largest[..., 0, :], begins, axis=-1)
@@ -97,11 +99,7 @@ def solve_triangles(
             found = look(int(p), int(i))
             unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
             if len(found.at):
-                open_ = columns(np.array([i]), found.here, found.first)
-                fixed[p, i] = _one_each(open_)[0]
-                apart[p, i] = (open_[0] == 0).all(axis=0)
-                shown = _is_seen(of_state[p, i : i + 1], open_ / sizes[i])
-                doubt[p, i] = (found.doubtful | shown).item()
+                leave_open(p, np.array([i]), found)
     turn = None
     fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
     some: ObsMask = np.asarray(fixed.any(axis=-1))

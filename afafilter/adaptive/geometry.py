@@ -206,17 +206,8 @@ def make_steps(
     return (
         Flow(stamps, coords.rate, coords.unit_rate, phi[0], turn[0], back[0], root[0]),
         Queries(
-            times,
-            longest_lag,
-            first,
-            split,
-            last,
-            turn[1],
-            back[1],
-            root[1],
-            turn[2],
-            back[2],
-            root[2],
+            *(times, longest_lag, first, split, last),
+            *(part[k] for k in (1, 2) for part in (turn, back, root)),
         ),
     )
 
@@ -231,11 +222,7 @@ def join_channels(coords: Coordinates, channels: list[tuple[Index, Channel]], n:
     inverse = np.zeros((n if r == d else 0, d, d))
     if r == d:
         inverse[rank == d] = np.linalg.inv(C[rank == d])
-    if r == d and (rank == d).all():
-        return Channels(
-            rank, C, inverse, np.zeros((1, n, r, d)), np.zeros((0, n, r, r)), np.zeros(0)
-        )
-    if not coords.unit_rate.any():
+    if (rank == d).all() or not coords.unit_rate.any():
         return Channels(rank, C, inverse, C[None], np.zeros((0, n, r, r)), np.zeros(0))
     orders, change = _orders(coords)
     echelon, rotation = np.zeros((len(orders), n, r, d)), np.zeros((len(orders), n, r, r))

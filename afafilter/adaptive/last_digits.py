@@ -53,10 +53,7 @@ def warn_of_lost_digits(
     each = magnified if len(magnified) == len(z) else np.abs(np.nan_to_num(z)).max(axis=2)
     paths = _worst(each.max(axis=1))
     queries = _worst(magnified.max(axis=0))
-    times, split, before, own = (
-        part[queries] for part in (spans.times, spans.split, spans.before, spans.own)
-    )
-    some = spans._replace(times=times, split=split, before=before, own=own, on_grid=False)
+    some = spans.at(queries)
     z = z[paths]
     magnified = magnified[paths if len(magnified) > 1 else slice(None)][:, queries]
     mean = outcome.mean[paths][:, queries]
@@ -73,7 +70,7 @@ def warn_of_lost_digits(
             _rests_on_rounding(plan, some, gamma, z, magnified, options), np.inf, moved
         )
     if (moved > VISIBLE).any():
-        at = times[moved.max(axis=0).argmax()]
+        at = some.times[moved.max(axis=0).argmax()]
         warn_of_move(moved.max(), f" (at {at:g} after the first observation)", "a window", 3)
 
 

@@ -127,6 +127,11 @@ class Spans(NamedTuple):
     window: int | None
     on_grid: bool
 
+    def at(self, some: Any) -> Spans:
+        """Some of the queries, as times of their own."""
+        picked = {k: getattr(self, k)[some] for k in ("times", "split", "before", "own")}
+        return self._replace(**picked, on_grid=False)
+
 
 def make_spans(grid: Array, queries: Array | None, delay: float, options: Options) -> Spans:
     """Spans of observations at `grid` and of queries, None: the same times.
@@ -146,14 +151,6 @@ def make_spans(grid: Array, queries: Array | None, delay: float, options: Option
     if not causal and delay > 0:
         split = np.searchsorted(stamps, asked, side="right")
     return Spans(stamps, asked, split, before, own, causal, options.window, on_grid)
-
-
-def newest_span(grid: Array, delay: float, options: Options) -> Spans:
-    """Spans of causal options with the last observation's time as the only query."""
-    n = len(grid)
-    since = grid - grid[0]
-    split, before = np.array([n]), np.array([n - 1])
-    return Spans(since - delay, since[-1:], split, before, before, True, options.window, False)
 
 
 def _between(value: Any, name: str, *, low_open: bool) -> float:

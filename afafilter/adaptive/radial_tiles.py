@@ -14,7 +14,8 @@ measured from a time between queries and keys.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,13 +53,17 @@ class Task:
     seen: NDArray[np.int64]
     two_sided: bool
     frequency: Array
-    keys: Array = field(init=False)
-    norms: Array = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def keys(self) -> Array:
+        """The observations in the co-rotating frame."""
         angle = (self.t - self.t[0])[:, None] * self.frequency
-        object.__setattr__(self, "keys", rotate(self.z, np.cos(angle), -np.sin(angle)))
-        object.__setattr__(self, "norms", (self.z**2).sum(-1))
+        return rotate(self.z, np.cos(angle), -np.sin(angle))
+
+    @cached_property
+    def norms(self) -> Array:
+        """Their squared lengths."""
+        return np.asarray((self.z**2).sum(-1))
 
     def rotate(self, x: Array, sign: float) -> Array:
         """x (M, d) at the queries, out of (+1) or into (-1) the co-rotating frame."""

@@ -24,12 +24,19 @@ from afafilter.adaptive.dense import (
     to_tile,
     uses,
 )
-from afafilter.adaptive.exact import make_chain, make_query_steps, solve_exact
 from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.recursions import Chain, QuerySteps
-from afafilter.adaptive.solutions import Solution, finish, solve_independent, solve_plain
+from afafilter.adaptive.solutions import (
+    Solution,
+    finish,
+    make_chain,
+    make_query_steps,
+    solve_exact,
+    solve_independent,
+    solve_plain,
+)
 from afafilter.models.sde import LinearSDE
 
 Result = TypeVar("Result")
@@ -51,28 +58,20 @@ class Outcome:
 
 def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
     """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
-    seen = np.ascontiguousarray(~np.isnan(z))
+    seen, n_queries, d = np.ascontiguousarray(~np.isnan(z)), len(plan.times), plan.model.dim
     groups = members(seen)
-    outcome: Outcome | None = None
+    lead = len(z) if options.weight is not None or len(groups) > 1 else 1
+    outcome = Outcome(
+        np.full((len(z), n_queries, d), np.nan),
+        np.zeros((lead, n_queries, d, d)),
+        np.zeros((lead, n_queries, len(plan.stamps))) if options.return_weights else None,
+        magnified=np.zeros((lead, n_queries)),
+    )
+    np.einsum("...aa->...a", outcome.cov)[...] = np.inf
     for mine in groups:
         shared = seen[mine[0]]
         used = plan if spans.window is None else _narrow(plan, shared, spans, spans.window)
-        part = _run_pattern(used, z[mine], shared, options)
-        if len(groups) == 1:
-            return part
-        if outcome is None:
-            outcome = Outcome(
-                np.empty((len(z), *part.mean.shape[1:])),
-                np.empty((len(z), *part.cov.shape[1:])),
-                None if part.weights is None else np.empty((len(z), *part.weights.shape[1:])),
-                magnified=np.zeros((len(z), len(plan.times))),
-            )
-        outcome.magnified[mine] = part.magnified
-        outcome.mean[mine], outcome.cov[mine] = part.mean, part.cov
-        if outcome.weights is not None:
-            outcome.weights[mine] = part.weights
-        _merge(outcome.change, part.change)
-    assert outcome is not None
+        _run_pattern(used, z, mine, shared, options, outcome)
     return outcome
 
 
@@ -97,42 +96,36 @@ def _merge(total: list[float], part: list[float]) -> None:
             total.append(value)
 
 
-def _run_pattern(plan: Plan, z: Array, seen: ObsMask, options: Options) -> Outcome:
-    n_paths, d, n_queries = len(z), plan.model.dim, len(plan.times)
+def _run_pattern(
+    plan: Plan, z: Array, mine: Index, seen: ObsMask, options: Options, outcome: Outcome
+) -> None:
+    """The estimates of the paths `mine`, which see the same components (T, p), into the outcome."""
     reweighted = options.weight is not None
-    lead = n_paths if reweighted else 1
-    weights = np.zeros((lead, n_queries, len(plan.stamps))) if options.return_weights else None
-    outcome = Outcome(
-        np.full((n_paths, n_queries, d), np.nan),
-        np.zeros((lead, n_queries, d, d)),
-        weights,
-        magnified=np.zeros((lead, n_queries)),
-    )
-    np.einsum("...aa->...a", outcome.cov)[...] = np.inf
     predicts = options.anchor == "prediction"
-    pattern = make_pattern(plan, z, seen, chain=options.exact, predicts=predicts)
+    pattern = make_pattern(plan, z[mine], seen, chain=options.exact, predicts=predicts)
     if pattern is None:
-        return outcome
-    own = own_observation(plan.model, z, plan.own)
+        return
+    own = own_observation(plan.model, z[mine], plan.own)
     chain = None
     if options.exact:
         usual, early = (make_query_steps(pattern, ends) for ends in (pattern.used, pattern.earlier))
         chain = make_chain(pattern), usual, early
     for queries, tile in _tiles(pattern, options):
-        for paths in _chunks(n_paths, queries.stop - queries.start, pattern, reweighted):
+        for paths in _chunks(len(mine), queries.stop - queries.start, pattern, reweighted):
             start = to_tile(pattern, queries, own[paths, queries])
             solution, change = _iterate(pattern, chain, queries, tile, paths, start, options)
-            where = paths if reweighted else slice(None)
-            outcome.mean[paths, queries], outcome.cov[where, queries] = finish(
-                pattern, queries, solution
-            )
-            outcome.magnified[where, queries] = solution.magnified * spread_of(pattern, paths)
-            if weights is not None and solution.shares is not None:
-                weights[where, queries] = solution.shares
+            at = mine[paths], queries
+            of_weights = (mine[paths] if reweighted else mine) if len(outcome.cov) > 1 else [0]
+            outcome.mean[at], outcome.cov[of_weights, queries] = finish(pattern, queries, solution)
+            magnified = solution.magnified * spread_of(pattern, paths)
+            outcome.magnified[of_weights, queries] = magnified
+            if outcome.weights is not None and solution.shares is not None:
+                outcome.weights[of_weights, queries] = solution.shares
             _merge(outcome.change, change)
-    if weights is not None and options.exact:
-        weights[...] = np.where(uses(pattern), weights if reweighted else 1.0, 0.0)
-    return outcome
+    if outcome.weights is not None and options.exact:
+        of_pattern = mine if len(outcome.weights) > 1 else [0]
+        weights = outcome.weights[of_pattern] if reweighted else 1.0
+        outcome.weights[of_pattern] = np.where(uses(pattern), weights, 0.0)
 
 
 def _tiles(pattern: Pattern, options: Options) -> Iterator[tuple[slice, Tile | None]]:

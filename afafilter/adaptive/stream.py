@@ -20,7 +20,7 @@ from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
 from afafilter.adaptive.methods import query_noise, require_definite, run_method
-from afafilter.adaptive.options import Options, Spans, make_spans, newest_span
+from afafilter.adaptive.options import Options, Spans, make_spans
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
@@ -334,7 +334,7 @@ class _Window:
 
     def update(self, stamp: float, row: Array) -> tuple[Array, Array]:
         t, z = np.array([*self._t, stamp]), np.concatenate([self._z, row])
-        found = self._answer(newest_span(t, self._model.delay, self._options), z)
+        found = self._answer(make_spans(t, None, self._model.delay, self._options).at([-1]), z)
         if not np.isnan(row).all():
             self._t = [*self._t, stamp][-self._keep :]
             self._z = z[-self._keep :]

@@ -138,7 +138,7 @@ def test_distances_shares_and_determinants_pair_by_pair():
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 6])
 def test_sweeps_side_by_side_are_sweeps_alone(d: int):
     """Each query by weights 1 among others, against one sweep for all of them."""
-    from afafilter.adaptive.exact import make_chain, make_query_steps
+    from afafilter.adaptive.solutions import make_chain, make_query_steps
 
     model = random_model(d, 1, 3 + d)
     pattern = pattern_of(model, gaps(model, d), causal=False)
