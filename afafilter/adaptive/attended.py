@@ -80,21 +80,18 @@ def attended(
         )
         return result, result.output
 
+    def plain(early: bool) -> tuple[AttentionResult, Array]:
+        return attend(None, spans.before if early else spans.split, early or spans.causal)
+
     def weighted(q: Array) -> tuple[AttentionResult, Array]:
         if options.weight is None:
-            return attend(None, spans.split, spans.causal)
+            return plain(False)
         q = q if all_finite(q) else np.where(np.isnan(q), 0.0, q)
         if far is not None and (np.abs(q).max(axis=-1)[..., far] < NOTHING).any():
             raise ValueError(TOO_FAR_APART)
         return attend(q, spans.split, spans.causal)
 
-    result, mean, change = anchored(
-        own,
-        options,
-        plain=lambda: attend(None, spans.split, spans.causal),
-        earlier=lambda: attend(None, spans.before, True),
-        weighted=weighted,
-    )
+    result, mean, change = anchored(own, options, plain, weighted)
     precision, weights = result.precision, result.weights
     if options.weight is None and miss_alike(keys):  # all paths have the same weights
         precision, weights = precision[:1], None if weights is None else weights[:1]

@@ -51,22 +51,18 @@ TILE_NUMBERS = 2**20
 class Plan(NamedTuple):
     """What is the same for every path.
 
-    stamps : (T,) times that the observations show; times : (Tq,) of the queries.
     first, last : (Tq,) query i uses observations first[i] <= j < last[i]; earlier : alike, those
     that an anchor before the query's own observation rests on.
-    own : (Tq,) index of the query's own observation, -1 where there is none.
     anchor_cov : (d, d) in xi coordinates or None.
     path : (Tq, d) noise-free path at the queries, seen : (T, p) C times it at the stamps.
     """
 
     model: LinearSDE
+    spans: Spans
     coords: Coordinates
-    stamps: Array
-    times: Array
     first: Index
     last: Index
     earlier: tuple[Index, Index]
-    own: Index
     R: Array
     anchor_cov: Array | None
     uniform_noise: bool
@@ -141,13 +137,11 @@ def make_plan(
     path = free_path(coords, both, float(both.min() if coords.sign > 0 else both.max()))
     return Plan(
         model,
+        spans,
         coords,
-        stamps,
-        times,
         none,
         last,
         (none, spans.before),
-        spans.own,
         R,
         anchor_cov,
         uniform_noise,
@@ -182,6 +176,7 @@ def make_pattern(
     js = np.flatnonzero(some)
     if not len(js):
         return None
+    stamps, times = plan.spans.stamps[js], plan.spans.times
     n, r, row = len(js), max(int(ranks.max()), 1), np.cumsum(some) - 1
     y, redundant = np.zeros((len(z), n, r)), np.zeros((len(z), n))
     for mine, how, white in found:
@@ -193,19 +188,17 @@ def make_pattern(
     if predicts:
         ends = np.minimum(used[0], earlier[0]), np.maximum(used[1], earlier[1])
     shown = [(row[mine], how) for mine, how, _ in found]
-    if plan.coords.unit_rate.any() and _is_shown_late(plan, shown, plan.stamps[js], ends):
+    if plan.coords.unit_rate.any() and _is_shown_late(plan, shown, stamps, ends):
         plan = plan._replace(coords=plan.coords.unscaled)
     channels = join_channels(plan.coords, shown, n)
-    flow, queries = make_steps(plan.coords, plan.stamps[js], plan.times, *ends, plan.anchor_cov)
+    flow, queries = make_steps(plan.coords, stamps, times, *ends, plan.anchor_cov)
     inputs = PairInputs(flow, channels, queries, plan.coords.sign < 0)
     alike = (width[js] == width[js[0]]).all()
     dim: Dim = int(width[js[0]]) if alike else width[js][:, None]
     exponent = queries.longest_lag[:, None] * plan.coords.unit_rate
     coords = None if chain else plan.coords
     open_ = tuple(
-        None
-        if low.any()
-        else left_open(plan.model, coords, plan.stamps[js], seen[js], plan.times, high)
+        None if low.any() else left_open(plan.model, coords, stamps, seen[js], times, high)
         for low, high in [used, earlier][: 1 + predicts]
     )
     return Pattern(
@@ -345,7 +338,7 @@ def _distances(
 def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:
     """Numbers (L, bundles, n, 8) of pairs as (L, nq, T), zero where there is no pair."""
     lead, n = len(values), tile.pairs.shape[1]
-    out = np.zeros((lead, len(tile.exponent), len(pattern.plan.stamps)))
+    out = np.zeros((lead, len(tile.exponent), len(pattern.plan.spans.stamps)))
     out[..., pattern.js[tile.low : tile.low + n]] = one_by_one(values, len(tile.exponent))
     return out
 
@@ -354,7 +347,8 @@ def uses(pattern: Pattern) -> ObsMask:
     """(Tq, T) whether a query uses an observation, one that sees something of the state."""
     first, last = (end[:, None] for end in pattern.used)
     j = np.arange(len(pattern.js))
-    out: ObsMask = np.zeros((len(pattern.plan.times), len(pattern.plan.stamps)), dtype=bool)
+    spans = pattern.plan.spans
+    out: ObsMask = np.zeros((len(spans.times), len(spans.stamps)), dtype=bool)
     out[:, pattern.js] = (j >= first) & (j < last) & (pattern.inputs.channels.rank > 0)
     return out
 

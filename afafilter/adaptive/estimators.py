@@ -266,7 +266,7 @@ def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> 
         "window": options.window is not None,
         "return_weights": options.return_weights,
     }
-    changed = [name for name, given in unsupported.items() if given]
+    changed = [name for name, differs in unsupported.items() if differs]
     if changed:
         raise ValueError(
             f"a RadialTangentialSDE takes no {', '.join(changed)}; leave at the default"
@@ -277,19 +277,10 @@ def _radial(model: Any, t: ArrayLike, z: ArrayLike | None, options: Options) -> 
         variance = float(gamma[0, 0])
         if not np.array_equal(gamma, variance * np.eye(model.dim)):
             raise ValueError("anchor_cov must be gamma^2 I for a RadialTangentialSDE")
-    return radial_adaptive_filter(
-        model,
-        t,
-        z,
-        two_sided=not options.causal,
-        weight=options.weight,
-        anchor=options.anchor,
-        iterations=options.iterations,
-        step=options.step,
-        anchor_var=variance,
-        query_times=options.query_times,
-        tolerance=options.tolerance,
-    )
+    shared = ("weight", "anchor", "iterations", "step", "query_times", "tolerance")
+    given = {name: getattr(options, name) for name in shared}
+    two_sided = not options.causal
+    return radial_adaptive_filter(model, t, z, two_sided=two_sided, anchor_var=variance, **given)
 
 
 def _package(

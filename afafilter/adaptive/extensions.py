@@ -2,8 +2,8 @@
 
 Source: Racioppo, "Attention as an Adaptive Filter", arXiv:2509.04154, the sections on extensions.
 Others live where they belong: drift, observation bias and delay are arguments of `LinearSDE`;
-structured noise is in structured_noise.py; the separable kernel, the recursive batch MLE and the
-state-space layer in exponentials.py; draws of the latent state are `Estimate.sample`, from the true
+structured noise is in `structured`; the separable kernel, the recursive batch MLE and the
+state-space layer in `linear_time`; draws of the latent state are `Estimate.sample`, from the true
 covariance with `theory.calibrated(adaptive_filter)(...).sample(n, rng)`.
 """
 

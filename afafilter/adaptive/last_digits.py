@@ -35,7 +35,7 @@ PARTS = 16
 
 
 def warn_of_lost_digits(
-    plan: Plan, outcome: Outcome, z: Array, spans: Spans, options: Options, gamma: Array | None
+    plan: Plan, outcome: Outcome, z: Array, options: Options, gamma: Array | None
 ) -> None:
     """Warns where the outcome of these paths z (P, T, p) is more rounding than it may be.
 
@@ -45,7 +45,7 @@ def warn_of_lost_digits(
         With the largest move that was seen, in standard deviations; with how much rounding leaves
         of what determines states by the exact correlation.
     """
-    if options.exact and spans.window is None:
+    if options.exact and options.window is None:
         _warn_of_flat_start(plan, z)
     magnified = outcome.magnified
     if not plan.coords.zeroed and magnified.max(initial=0.0) * EPS < SURE:
@@ -53,7 +53,7 @@ def warn_of_lost_digits(
     each = magnified if len(magnified) == len(z) else np.abs(np.nan_to_num(z)).max(axis=2)
     paths = _worst(each.max(axis=1))
     queries = _worst(magnified.max(axis=0))
-    some = spans.at(queries)
+    some = plan.spans.at(queries)
     z = z[paths]
     magnified = magnified[paths if len(magnified) > 1 else slice(None)][:, queries]
     mean = outcome.mean[paths][:, queries]
@@ -62,7 +62,7 @@ def warn_of_lost_digits(
     for seed in SEEDS:
         other, again = _again(plan, some, gamma, seed)
         for p in range(len(z)):  # each beside its own misfit
-            answer, misfit = _answer(again, other.row_unit * z[p : p + 1], some, options)
+            answer, misfit = _answer(again, other.row_unit * z[p : p + 1], options)
             law = other.told(answer.mean[0], answer.cov[0])
             moved[p] = np.maximum(moved[p], moves(mean[p], cov[min(p, len(cov) - 1)], law, misfit))
     if options.exact:
@@ -84,7 +84,7 @@ def _rests_on_rounding(
     _, again = _again(plan, some, gamma, SEEDS[0], units=False)
     for p in range(len(z)):
         here = magnified[min(p, len(magnified) - 1)]
-        there = _answer(again, z[p : p + 1], some, options)[0].magnified[0]
+        there = _answer(again, z[p : p + 1], options)[0].magnified[0]
         with np.errstate(invalid="ignore"):  # infinite in both rests on rounding too
             agree = np.abs(there - here) <= ROUNDED * here
         found[p] = (here * EPS > ROUNDED) & ~agree
@@ -97,7 +97,7 @@ def _warn_of_flat_start(plan: Plan, z: Array) -> None:
         plan.model, "flat start", lambda: replace(plan.model, prior="diffuse", delay=0.0)
     )
     R = None if plan.uniform_noise else plan.R
-    barely, hidden, *_ = doubts_of_flat_start(timeline(model, plan.stamps, R, None), z)
+    barely, hidden, *_ = doubts_of_flat_start(timeline(model, plan.spans.stamps, R, None), z)
     if max(barely, hidden) > DOUBTFUL:
         size = f"relative error about {barely:.0e}"
         if hidden > DOUBTFUL:
@@ -150,12 +150,12 @@ class _Misfit:
         return np.asarray(np.exp(self.log(d2, dim)))
 
 
-def _answer(plan: Plan, z: Array, spans: Spans, options: Options) -> tuple[Outcome, Array]:
+def _answer(plan: Plan, z: Array, options: Options) -> tuple[Outcome, Array]:
     """The estimates, and by how many standard deviations (n,) the data are off them."""
-    misfit, n = _Misfit(options.weight), len(spans.times)
+    misfit, n = _Misfit(options.weight), len(plan.spans.times)
     anchor = options.anchor if options.weight is not None else "estimate"
     watched = replace(options, weight=cast("Weight", misfit), anchor=anchor, return_weights=False)
     try:
-        return run_dense(plan, z, spans, watched), misfit.of(n)
+        return run_dense(plan, z, watched), misfit.of(n)
     except ValueError:  # distances beyond the floating-point range
-        return run_dense(plan, z, spans, replace(options, return_weights=False)), np.ones(n)
+        return run_dense(plan, z, replace(options, return_weights=False)), np.ones(n)

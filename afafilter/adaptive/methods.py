@@ -90,8 +90,8 @@ def run_method(
     with waiting("AFA by full matrices", _cheaper(spans, options, z)):
         noise = np.broadcast_to(R, (z.shape[1], *R.shape[-2:]))
         plan = make_plan(model, spans, noise, gamma, uniform_noise)
-        outcome = run_dense(plan, z, spans, options)
-        warn_of_lost_digits(plan, outcome, z, spans, options, gamma)
+        outcome = run_dense(plan, z, options)
+        warn_of_lost_digits(plan, outcome, z, options, gamma)
         return outcome, {"method": "dense"}
 
 

@@ -51,8 +51,8 @@ class Options:
         choice(self.method, "method", METHODS)
         checked: dict[str, Any] = {
             "iterations": positive_int(self.iterations, "iterations"),
-            "step": _between(self.step, "step", low_open=True),
-            "momentum": _between(self.momentum, "momentum", low_open=False),
+            "step": between(self.step, "step", low_open=True),
+            "momentum": between(self.momentum, "momentum", low_open=False),
             "inverse_temperature": scalar(
                 self.inverse_temperature, "inverse_temperature", low=0.0, strict=True
             ),
@@ -153,7 +153,7 @@ def make_spans(grid: Array, queries: Array | None, delay: float, options: Option
     return Spans(stamps, asked, split, before, own, causal, options.window, on_grid)
 
 
-def _between(value: Any, name: str, *, low_open: bool) -> float:
+def between(value: Any, name: str, *, low_open: bool) -> float:
     """A number in (0, 1] or in [0, 1)."""
     x = scalar(value, name, low=0.0, strict=low_open)
     if x > 1.0 or (x == 1.0 and not low_open):

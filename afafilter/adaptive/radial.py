@@ -23,6 +23,7 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.steps import asked_times
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
+from afafilter.adaptive.options import between
 from afafilter.adaptive.radial_tiles import RadialKernel, Task, sweep
 from afafilter.models.radial import RadialTangentialSDE, directions, rank_one
 from afafilter.results import Estimate
@@ -113,9 +114,7 @@ def radial_adaptive_filter(
     robust = as_weight(weight)
     choice(anchor, "anchor", ANCHORS)
     iterations = positive_int(iterations, "iterations")
-    step = scalar(step, "step", low=0.0, strict=True)
-    if step > 1:
-        raise ValueError(f"step must be <= 1, got {step:g}")
+    step = between(step, "step", low_open=True)
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
     _require_precisions(model, gamma2)
     queries = asked_times(query_times, grid)

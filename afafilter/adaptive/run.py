@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from afafilter.adaptive.dense import (
 )
 from afafilter.adaptive.forms import is_invertible
 from afafilter.adaptive.geometry import Index
-from afafilter.adaptive.options import Options, Spans
+from afafilter.adaptive.options import Options
 from afafilter.adaptive.recursions import Chain, QuerySteps
 from afafilter.adaptive.solutions import (
     Solution,
@@ -56,44 +57,38 @@ class Outcome:
     magnified: Array = field(default_factory=lambda: np.zeros((1, 1)))
 
 
-def run_dense(plan: Plan, z: Array, spans: Spans, options: Options) -> Outcome:
+def run_dense(plan: Plan, z: Array, options: Options) -> Outcome:
     """AFA of all paths z (P, T, p), paths with the same missing pattern together."""
-    seen, n_queries, d = np.ascontiguousarray(~np.isnan(z)), len(plan.times), plan.model.dim
+    seen, n_queries, d = np.ascontiguousarray(~np.isnan(z)), len(plan.spans.times), plan.model.dim
     groups = members(seen)
     lead = len(z) if options.weight is not None or len(groups) > 1 else 1
     outcome = Outcome(
         np.full((len(z), n_queries, d), np.nan),
         np.zeros((lead, n_queries, d, d)),
-        np.zeros((lead, n_queries, len(plan.stamps))) if options.return_weights else None,
+        np.zeros((lead, n_queries, len(plan.spans.stamps))) if options.return_weights else None,
         magnified=np.zeros((lead, n_queries)),
     )
     np.einsum("...aa->...a", outcome.cov)[...] = np.inf
     for mine in groups:
         shared = seen[mine[0]]
-        used = plan if spans.window is None else _narrow(plan, shared, spans, spans.window)
-        _run_pattern(used, z, mine, shared, options, outcome)
+        _run_pattern(_narrow(plan, shared), z, mine, shared, options, outcome)
     return outcome
 
 
-def _narrow(plan: Plan, seen: ObsMask, spans: Spans, width: int) -> Plan:
-    """The plan with only the `width` seen observations nearest to the query on each side.
+def _narrow(plan: Plan, seen: ObsMask) -> Plan:
+    """The plan with only the seen observations in the window, nearest to the query on each side.
 
-    A prediction takes the `width` ones before the query's own, as if that were not there yet.
+    A prediction takes those before the query's own, as if that were not there yet.
     """
+    spans, width = plan.spans, plan.spans.window
+    if width is None:
+        return plan
     edges = np.append(np.flatnonzero(seen.any(axis=-1)), len(seen))
     at, before = (np.searchsorted(edges[:-1], end) for end in (spans.split, spans.before))
     first = np.minimum(edges[np.maximum(at - width, 0)], spans.split)
     last = np.clip(edges[np.minimum(at + width, len(edges) - 1)], spans.split, plan.last)
     begin = np.minimum(edges[np.maximum(before - width, 0)], spans.before)
     return plan._replace(first=first, last=last, earlier=(begin, spans.before))
-
-
-def _merge(total: list[float], part: list[float]) -> None:
-    for k, value in enumerate(part):
-        if k < len(total):
-            total[k] = max(total[k], value)
-        else:
-            total.append(value)
 
 
 def _run_pattern(
@@ -105,7 +100,7 @@ def _run_pattern(
     pattern = make_pattern(plan, z[mine], seen, chain=options.exact, predicts=predicts)
     if pattern is None:
         return
-    own = own_observation(plan.model, z[mine], plan.own)
+    own = own_observation(plan.model, z[mine], plan.spans.own)
     chain = None
     if options.exact:
         usual, early = (make_query_steps(pattern, ends) for ends in (pattern.used, pattern.earlier))
@@ -121,7 +116,8 @@ def _run_pattern(
             outcome.magnified[of_weights, queries] = magnified
             if outcome.weights is not None and solution.shares is not None:
                 outcome.weights[of_weights, queries] = solution.shares
-            _merge(outcome.change, change)
+            moves = zip_longest(outcome.change, change, fillvalue=0.0)
+            outcome.change = [max(pair) for pair in moves]
     if outcome.weights is not None and options.exact:
         of_pattern = mine if len(outcome.weights) > 1 else [0]
         weights = outcome.weights[of_pattern] if reweighted else 1.0
@@ -132,7 +128,7 @@ def _tiles(pattern: Pattern, options: Options) -> Iterator[tuple[slice, Tile | N
     """Queries that are solved together, and their pairs where weights have to be formed."""
     unit = options.weight is None and options.inverse_temperature == 1.0
     if unit and (options.exact or (not options.return_weights and options.rests)):
-        yield slice(0, len(pattern.plan.times)), None
+        yield slice(0, len(pattern.plan.spans.times)), None
         return
     for tile in tiles(pattern, determinants=options.inverse_temperature != 1.0):
         yield tile.queries, tile
@@ -188,7 +184,7 @@ def _iterate(
         unknown = solution.unknown.any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
-    def unweighted(*, early: bool = False) -> tuple[Solution, Array]:
+    def plain(early: bool) -> tuple[Solution, Array]:
         steps = None if chain is None else chain[2] if early else chain[1]
         if tile is None or (steps is not None and steps.at(queries).share()):
             return solve(None, early=early)
@@ -205,52 +201,34 @@ def _iterate(
             return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
         return solve(robust_weights(pattern, tile, paths, anchor, weight))
 
-    solution, a, change = anchored(
-        own,
-        options,
-        plain=unweighted,
-        earlier=lambda: unweighted(early=True),
-        weighted=weighted,
-    )
+    solution, a, change = anchored(own, options, plain, weighted)
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change
 
 
 def anchored(
     own: Array,
     options: Options,
-    *,
-    plain: Callable[[], tuple[Result, Array]],
-    earlier: Callable[[], tuple[Result, Array]],
+    plain: Callable[[bool], tuple[Result, Array]],
     weighted: Callable[[Array], tuple[Result, Array]],
 ) -> tuple[Result, Array, list[float]]:
     """Anchor, then rounds of reweighting: the last result, the last anchor, the largest moves.
 
-    plain, earlier : a result and its mean (NaN: not determined) with all weights 1, from all
-    observations of a query and from those before its own; weighted : the same, reweighted around
-    an anchor. own (P, Tq, d) : each query's own observation, NaN where there is none.
+    The anchor a <- (1 + g - s) a - g a_before + s zbar(a) until it rests. plain : a result and its
+    mean zbar (NaN: not determined) with all weights 1, from all observations of a query, or (early)
+    from those before its own; weighted : the same, reweighted around an anchor. own (P, Tq, d) :
+    each query's own observation, NaN where there is none.
     """
     if options.weight is None and options.rests:
-        return *plain(), []
+        return *plain(False), []
     a = own
     if options.anchor != "observation":
-        first = earlier if options.anchor == "prediction" else plain
-        a = np.broadcast_to(first()[1], own.shape)
+        a = np.broadcast_to(plain(options.anchor == "prediction")[1], own.shape)
     if options.anchor != "estimate" and not all_finite(a):
-        a = np.where(np.isnan(a).any(axis=-1, keepdims=True), plain()[1], a)
-    return move_anchor(a, weighted, options)
-
-
-def move_anchor(
-    a: Array, zbar: Callable[[Array], tuple[Result, Array]], options: Options
-) -> tuple[Result, Array, list[float]]:
-    """a <- (1 + g - s) a - g a_before + s zbar(a) until it rests; the last result, a, the moves.
-
-    zbar(a) gives a result and its mean, NaN where the data do not determine it.
-    """
+        a = np.where(np.isnan(a).any(axis=-1, keepdims=True), plain(False)[1], a)
     g, s = options.momentum, options.step
     previous, change = a, []
     for _ in range(options.iterations):
-        result, target = zbar(a)
+        result, target = weighted(a)
         new = target
         if not options.rests:
             new = (1.0 + g - s) * a - g * previous + s * target

@@ -76,9 +76,9 @@ def settle(
         if counted is not None:
             low, weighty = counted
             seen = seen & weighty[path, i, first[i] - low : last[i] - low, None]
-        here = plan.times[queries][i : i + 1]
+        here = plan.spans.times[queries][i : i + 1]
         n = np.array([len(js)])
-        return left_open(plan.model, pattern.coords, plan.stamps[js], seen, here, n)
+        return left_open(plan.model, pattern.coords, plan.spans.stamps[js], seen, here, n)
 
     some = None if known is None else known.of(queries)
     unit = None
@@ -88,7 +88,7 @@ def settle(
     if pattern.coords is None or not found.lost.any():
         return found
     # What the rule finds determined and equations have lost: is it too small to count, or rounding?
-    stamps, times = pattern.inputs.flow.stamps[:, None], plan.times[queries]
+    stamps, times = pattern.inputs.flow.stamps[:, None], plan.spans.times[queries]
     decay = np.ptp(plan.coords.rate) * np.abs(times - stamps[[0, -1]]).max(axis=0)
     eaten = found.lost.any(axis=-1) & ~found.unknown.any(axis=-1) & (decay < -np.log(DECAYED))
     return found._replace(magnified=np.where(eaten, np.inf, found.magnified))
@@ -187,8 +187,8 @@ def make_query_steps(pattern: Pattern, ends: tuple[Index, Index]) -> QuerySteps:
     """Transitions to the queries, which use the observations first <= j < last = ends."""
     stamps, (first, last) = pattern.inputs.flow.stamps, ends
     split = np.clip(pattern.inputs.queries.split, first, last)
-    past = pattern.plan.times - stamps[np.maximum(split - 1, 0)]
-    ahead = stamps[np.minimum(split, len(stamps) - 1)] - pattern.plan.times
+    past = pattern.plan.spans.times - stamps[np.maximum(split - 1, 0)]
+    ahead = stamps[np.minimum(split, len(stamps) - 1)] - pattern.plan.spans.times
     moves = (
         move
         for lag, some in ((past, split > first), (ahead, split < last))

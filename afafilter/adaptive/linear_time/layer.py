@@ -12,8 +12,6 @@ from afafilter.adaptive.linear_time.bank import require_isotropic
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
 from afafilter.models.sde import LinearSDE
 
-__all__ = ["StateSpaceLayer", "state_space_layer"]
-
 
 @dataclass(frozen=True, eq=False)
 class StateSpaceLayer:
