@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,13 +25,8 @@ DRAWN: dict[str, Any] = {"count": 100, "dt": 0.1, "seed": 0, "x0": None, "outlie
 OPTION_OF = {"count": "--n", "outlier_rate": "--outlier-rate"}
 
 
-class _Shown(NamedTuple):
-    """The series of the film, and for the record what it was."""
-
-    t: Array
-    z: Array
-    truth: Array | None
-    record: Mapping[str, Any]
+Shown: TypeAlias = tuple[Array, Array, Array | None, Mapping[str, Any]]
+"""Times, observations and the truth of the film, and for the record what they were."""
 
 
 def animate_command(task: Task) -> Iterator[str]:
@@ -51,19 +46,18 @@ def animate_command(task: Task) -> Iterator[str]:
     if not isinstance(system, LinearSDE):
         raise ValueError("animate needs a LinearSDE (A, Q), not a DiscreteModel (F)")
     function = estimator_from_spec("afa", estimator_options("afa", options))
-    shown = _drawn(system, options) if task.data is None else _read(system, task)
+    t, z, truth, record = _drawn(system, options) if task.data is None else _read(system, task)
     look: dict[str, Any] = {name: options[name] for name in ("frames", "fps")}
     if options["components"] is not None:
         look["components"] = _components(options["components"])
-    given: dict[str, Any] = {"truth": shown.truth, "force": force, **look, **function.keywords}
-    animate(target, system, shown.t, shown.z, **given)
+    animate(target, system, t, z, truth=truth, force=force, **look, **function.keywords)
     config = {"command": "animate", "model": system, "options": function.keywords}
-    config |= look | dict(shown.record)
+    config |= look | dict(record)
     sidecar = write_record(target, config, force)
-    yield f"wrote {target} ({min(options['frames'], len(shown.t))} frames) and {sidecar}"
+    yield f"wrote {target} ({min(options['frames'], len(t))} frames) and {sidecar}"
 
 
-def _read(system: LinearSDE, task: Task) -> _Shown:
+def _read(system: LinearSDE, task: Task) -> Shown:
     """One path of the data."""
     reading, path = task.reading, task.options["path"]
     for name in DRAWN:
@@ -75,10 +69,10 @@ def _read(system: LinearSDE, task: Task) -> _Shown:
     if series.inputs is not None or series.obs_cov is not None:
         raise ValueError("animate takes no --input and no --errors")
     record = {**reading.config(), "path": path, "values": panel.columns}
-    return _Shown(series.t, series.z, None, record)
+    return series.t, series.z, None, record
 
 
-def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> _Shown:
+def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> Shown:
     """Simulated data, from ten standard deviations of the noise along the first state."""
     from afafilter.simulation.contamination import Outliers
     from afafilter.simulation.simulate import simulate
@@ -92,7 +86,7 @@ def _drawn(system: LinearSDE, options: Mapping[str, Any]) -> _Shown:
     rate = chosen["outlier_rate"]
     struck = None if rate is None else Outliers(rate, 10.0)
     data = simulate(system, t, 1, rng=chosen["seed"], x0=start, outliers=struck)
-    return _Shown(t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start}})
+    return t, data.z[0], data.x[0], {"simulated": {**chosen, "x0": start}}
 
 
 def _components(words: Sequence[str]) -> tuple[int, ...]:

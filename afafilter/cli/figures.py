@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +20,12 @@ from afafilter.studies.batch import end_with, workers
 FOLDER = "simulations"
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """A file of simulations/: its stem and the first line of its docstring."""
 
+    name: str
     path: Path
     summary: str
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
 
 
 def find_experiments(names: Sequence[str] = ()) -> list[Experiment]:
@@ -51,7 +46,7 @@ def find_experiments(names: Sequence[str] = ()) -> list[Experiment]:
                 f"unknown experiment {name!r}{near(name, found)}; known are {', '.join(found)}"
             )
     chosen = dict.fromkeys(names or found)
-    return [Experiment(found[name], _summary(found[name])) for name in chosen]
+    return [Experiment(name, found[name], _summary(found[name])) for name in chosen]
 
 
 def run_experiments(
@@ -80,26 +75,21 @@ def run_experiments(
     tasks = (delayed(_run)(e, output, look, full=full, jobs=each) for e in experiments)
     failed: list[str] = []
     with tqdm(total=len(experiments), disable=None, unit="experiment", leave=False) as bar:
-        for outcome in workers(at_once, _alone)(tasks):
-            if outcome.trace:
-                failed.append(outcome.name)
-                print(outcome.trace, end="", file=sys.stderr)
-            yield outcome.line
+        for name, line, trace in workers(at_once, _alone)(tasks):
+            if trace:
+                failed.append(name)
+                print(trace, end="", file=sys.stderr)
+            yield line
             bar.update()
     if failed:
         yield f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}"
     return failed
 
 
-class _Outcome(NamedTuple):
-    """What to report of one experiment, and the traceback of one that failed."""
-
-    name: str
-    line: str
-    trace: str = ""
-
-
-def _run(experiment: Experiment, output: Path, look: Look, *, full: bool, jobs: int) -> _Outcome:
+def _run(
+    experiment: Experiment, output: Path, look: Look, *, full: bool, jobs: int
+) -> tuple[str, str, str]:
+    """The experiment's name, what to report of it, and the traceback where it failed."""
     root = str(experiment.path.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
@@ -112,9 +102,9 @@ def _run(experiment: Experiment, output: Path, look: Look, *, full: bool, jobs: 
             raise RuntimeError("the experiment wrote nothing")
     except Exception as error:
         line = f"{name}: FAILED ({type(error).__name__}: {error})"
-        return _Outcome(name, line, traceback.format_exc())
+        return name, line, traceback.format_exc()
     seconds = time.perf_counter() - start
-    return _Outcome(name, f"{name} ({seconds:.1f} s): {', '.join(map(str, written))}")
+    return name, f"{name} ({seconds:.1f} s): {', '.join(map(str, written))}", ""
 
 
 def _alone(parent: int) -> None:

@@ -131,7 +131,11 @@ class Begin:
 
     def asked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Keyword arguments of `fit` and `fit_each`: what is not their default."""
+        from afafilter.learning import families
+
         several, method = options["starts"] > 1, options["method"]
+        kinds = {"lognormal": families.LogNormal, "normal": families.Normal}
+        priors = {name: kinds[kind](*given) for name, (kind, *given) in options["priors"].items()}
         special = {
             "free": self.moving,
             "method": None if method == "ml" else method,
@@ -139,7 +143,7 @@ class Begin:
             "rng": np.random.default_rng(options["seed"]) if several else None,
             "inputs": self.inputs,
             "bounds": options["bounds"] or None,
-            "priors": _densities(options["priors"]) or None,
+            "priors": priors or None,
         }
         return {name: value for name, value in special.items() if value is not None}
 
@@ -173,14 +177,6 @@ def _begin(task: Task) -> Begin:
         moving = free if levels is None else levels.only(free)
     by_levels = free is None and moving is not None
     return Begin(start, panel, t, z, noise, inputs, moving, model if by_levels else None)
-
-
-def _densities(priors: Mapping[str, Any]) -> dict[str, Any]:
-    """The priors of --prior."""
-    from afafilter.learning import families
-
-    kinds = {"lognormal": families.LogNormal, "normal": families.Normal}
-    return {name: kinds[kind](*given) for name, (kind, *given) in priors.items()}
 
 
 def _as_named(model: Any) -> Any:

@@ -266,21 +266,16 @@ class Comparison(ShownAsText):
             raise ValueError(f"component {component!r} does not exist for {metric}")
         return have
 
-    def _table_metrics(self, metrics: Sequence[str] | None) -> list[str]:
-        known = {m for s in self.results.values() for m in s.metrics} | {"time"}
-        if metrics is None:
-            return [m for m in TABLE_METRICS if m in known]
-        asked = [metrics] if isinstance(metrics, str) else list(metrics)
-        for metric in asked:
-            choice(metric, "metric", tuple(sorted(known)))
-        return asked
-
     def _cells(
         self, metrics: Sequence[str] | None, component: str, uncertainty: bool, digits: int
     ) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
         """Metrics of a table, and its rows: estimator, and a cell of each metric."""
-        names, columns = self._table_metrics(metrics), []
+        known = sorted({m for s in self.results.values() for m in s.metrics} | {"time"})
+        usual = [m for m in TABLE_METRICS if m in known]
+        names = usual if metrics is None else [metrics] if isinstance(metrics, str) else [*metrics]
+        columns = []
         for metric in names:
+            choice(metric, "metric", tuple(known))
             found = {} if metric == "time" else self._ratios(metric, component)
             column = []
             for name in self.names:
