@@ -237,7 +237,8 @@ def shared(panel: Panel) -> tuple[Array, Array, Array | None]:
         raise ValueError("--errors cannot be combined with --by here: paths must share their noise")
     first = panel.series[0]
     alike = all(np.array_equal(s.t, first.t) for s in panel.series)
-    if first.inputs is not None and not (alike and all(_same(s, first) for s in panel.series)):
+    given = {name: [(s.inputs or {})[name] for s in panel.series] for name in first.inputs or {}}
+    if given and not (alike and all(np.array_equal(x, u[0]) for u in given.values() for x in u)):
         raise ValueError(
             "--input with --by must have the same times and values in all paths, which share one "
             "effect; where they differ fit one path at a time"
@@ -245,9 +246,3 @@ def shared(panel: Panel) -> tuple[Array, Array, Array | None]:
     if alike:
         return first.t, np.stack([s.z for s in panel.series]), None
     return (*panel.aligned(), None)
-
-
-def _same(one: Series, other: Series) -> bool:
-    """Whether two paths have the same inputs."""
-    a, b = one.inputs or {}, other.inputs or {}
-    return all(np.array_equal(a[name], b[name]) for name in b)

@@ -133,15 +133,13 @@ def _varied(
                 if full in columns:
                     raise ValueError(f"values under vary must differ, got {full!r} twice")
                 for key, value in chosen.items():
-                    _assign(changed, key.split("."), value)
+                    *path, last = key.split(".")
+                    inner = changed
+                    for step in path:
+                        inner = _table(inner.setdefault(step, {}))
+                    inner[last] = value
             columns[full] = {key.replace(".", "_"): value for key, value in chosen.items()}
             yield full, changed
-
-
-def _assign(table: dict[str, Any], path: list[str], value: Any) -> None:
-    for key in path[:-1]:
-        table = _table(table.setdefault(key, {}))
-    table[path[-1]] = value
 
 
 def _model_pair(table: dict[str, Any], where: str) -> Any:
