@@ -212,15 +212,19 @@ def dense_posterior(
     d, p = model.dim, model.obs_dim
     joint = joint_gaussian(model, t, query_times, obs_cov)
     count = len(joint.rows)
+    used = np.full(count, len(t))
+    if causal:
+        used = 1 + np.arange(count)
+        if query_times is not None:
+            used = np.searchsorted(t, np.asarray(query_times), side="right")
+    keep = np.flatnonzero((np.arange(len(t) * p) < used.max() * p) & ~np.isnan(z.ravel()))
+    residual, S, X = _data_law(joint, z.ravel(), keep)
+    L = cholesky(S)  # that of the first data is its leading part, and so are products with L^-1
+    white = forward(L, np.column_stack([residual, X, joint.H[keep] @ joint.cov]))
     mean, cov = np.empty((count, d)), np.empty((count, d, d))
     for i, node in enumerate(joint.rows):
-        used = len(t)
-        if causal:
-            used = i + 1
-            if query_times is not None:
-                used = int(np.searchsorted(t, np.asarray(query_times)[i], side="right"))
-        keep = np.flatnonzero((np.arange(len(t) * p) < used * p) & ~np.isnan(z.ravel()))
-        mean[i], cov[i] = _condition(joint, z.ravel(), keep, slice(node * d, (node + 1) * d))
+        first = white[: np.searchsorted(keep, used[i] * p)]
+        mean[i], cov[i] = _condition(joint, first, slice(node * d, (node + 1) * d))
     return mean, cov
 
 
@@ -260,14 +264,13 @@ def dense_loglik(
 # ------------------------------------------------------------------------------------- inner parts
 
 
-def _condition(joint: Joint, z: Array, keep: Array, state: slice) -> tuple[Array, Array]:
+def _condition(joint: Joint, white: Array, state: slice) -> tuple[Array, Array]:
+    """Law of a state given data of which `white` is L^-1 [residual, X, H cov], S = L L^T."""
     mean, cov, G = joint.mean[state], joint.cov[state, state], joint.flat[state]
-    unseen = np.eye(joint.flat.shape[1], dtype=REAL)
-    if len(keep):
-        residual, S, X = _data_law(joint, z, keep)
-        L = cholesky(S)
-        r, X = forward(L, residual), forward(L, X)
-        cross = forward(L, joint.H[keep] @ joint.cov[:, state])
+    q = G.shape[1]
+    unseen = np.eye(q, dtype=REAL)
+    if len(white):
+        r, X, cross = white[:, 0], white[:, 1 : 1 + q], white[:, 1 + q :][:, state]
         identified, unseen = _split(X)
         X, load = X @ identified, (G - cross.T @ X) @ identified
         mean, cov = mean + cross.T @ r, cov - cross.T @ cross

@@ -155,8 +155,8 @@ def test_negligible_keys_are_left_out_within_the_tolerance(kind):
 @pytest.mark.parametrize("side", [PAST, SYMMETRIC], ids=["past", "symmetric"])
 def test_keys_whose_states_have_decayed_to_rounding(kind, exponent, beta, value_decay, side):
     side = side._replace(decay=1.0, value_decay=value_decay, exponent=exponent, beta=beta)
-    for window in (None, 750):
-        rows = make_rows(kind, 10, 1000, 3, 4, side=side, window=window, span=450.0)
+    for window in (None, 1500):
+        rows = make_rows(kind, 5, 2000, 3, 4, side=side, window=window, span=900.0)
         rows.num[...], rows.den[...] = 0.0, 0.0
         check_sums(rows, side, TOLERANCE[kind])
 
