@@ -315,7 +315,7 @@ def _solve(model: Model, given: Inputs, smooth: bool, robust: Reweighting) -> Fo
         answer = ask.smoothed(model, line, found, asked)
     else:
         answer = ask.filtered(model, line, found, grid, asked)
-    if known := hidden(answer.open_laws):
+    if answer.open_laws and (known := hidden(answer.open_laws)):
         found.doubts = found.doubts._replace(known=known)
     return Found(line, scale, found, *answer, info)
 
