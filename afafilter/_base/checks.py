@@ -242,18 +242,16 @@ def covariance(
 def correlations(cov: Array) -> tuple[Array, Array]:
     """Standard deviations (..., d) and correlation matrices (..., d, d) of symmetric cov.
 
-    So the unit of a component decides nothing. A variance of 0, up to rounding of the largest one,
-    has standard deviation 0 and its covariances count against the largest; a variance below 0 has
-    standard deviation -1.
+    A variance of 0, up to rounding of the largest one, has standard deviation 0 and its covariances
+    count against the largest; a variance below 0 has standard deviation -1.
     """
     variance = np.diagonal(cov, axis1=-2, axis2=-1)
     largest = np.abs(cov).max(axis=(-1, -2))[..., None]
-    # Squares of rounding errors are no variances; errors of differences may be below 0. What its
-    # covariances allow is a variance, in however small a unit.
+    # Squares of rounding errors allow no covariance; errors of differences may be below 0.
     null = np.abs(variance) <= np.where(variance < 0, 1e-12, ROUNDING_SQUARED) * largest
     if null.any():
-        root = np.sqrt(np.maximum(variance, 0.0))
-        allowed = (1.0 + SYMMETRY_RTOL) * root[..., :, None] * root[..., None, :]
+        root = (1.0 + SYMMETRY_RTOL) * np.sqrt(np.maximum(variance, 0.0))
+        allowed = root[..., :, None] * root[..., None, :]
         null &= (variance <= 0) | (np.abs(cov) > allowed).any(axis=-1)
     sd = np.where(null, 0.0, np.where(variance < 0, -1.0, np.sqrt(np.abs(variance))))
     unit = np.where(sd > 0, sd, np.sqrt(np.where(largest > 0, largest, 1.0)))

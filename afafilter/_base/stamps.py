@@ -209,27 +209,37 @@ def iso_text(values: NDArray[Any], shortest: str = "D") -> NDArray[np.str_]:
     return np.datetime_as_string(values.astype("datetime64[ns]"), unit="ns")
 
 
+_FIELDS = ((1, 12), (1, 31), (0, 23), (0, 59), (0, 59))
+"""What months, days, hours, minutes and seconds may be."""
+
+
 def calendar_numbers(values: NDArray[Any]) -> NDArray[Any] | None:
-    """Dates that whole numbers such as 20240131 or 202401 (all of one kind) spell, or None."""
+    """Dates that whole numbers, all of one kind, spell as 20240131 does, or None.
+
+    202401; 20240131; with hours, minutes and seconds 2024013123, 202401312359, 20240131235959;
+    and days of years, 2024366 and 2025001, if there is more than one year.
+    """
     if len(values) < 2 or not np.isfinite(values).all() or (values != np.floor(values)).any():
         return None
-    low, high = float(values.min()), float(values.max())
-    if low >= 15000101 and high <= 29991231:
-        pieces = 10000, 100
-    elif low >= 150001 and high <= 299912:
-        pieces = 100, 1
-    else:
+    low, high = int(values.min()), int(values.max())
+    digits = len(str(low))
+    first, last = (1500, 2999) if digits in (6, 8) else (1900, 2099)  # others may be Unix times
+    unit = 10 ** max(digits - 4, 0)
+    if digits not in (6, 7, 8, 10, 12, 14) or not first <= low // unit <= high // unit <= last:
         return None
-    whole = values.astype(np.int64)
-    year, rest = whole // pieces[0], whole % pieces[0]
-    month, day = (rest // 100, rest % 100) if pieces[0] == 10000 else (rest, np.ones_like(rest))
-    if ((month < 1) | (month > 12) | (day < 1) | (day > 31)).any():
+    year, rest = np.divmod(values.astype(np.int64), unit)
+    if digits == 7:
+        dates = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + (rest - 1)
+        real = dates.astype("datetime64[Y]").astype(np.int64) + 1970 == year
+        return dates.astype("datetime64[us]") if real.all() and low // unit < high // unit else None
+    fields = [rest // 10**place % 100 for place in range(digits - 6, -1, -2)]
+    if any(((x < a) | (x > b)).any() for x, (a, b) in zip(fields, _FIELDS)):
         return None
-    first = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
-    dates = first.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
-    if (dates.astype("datetime64[M]") != first).any():
-        return None
-    return np.asarray(dates.astype("datetime64[us]"))
+    month = (12 * (year - 1970) + fields[0] - 1).astype("datetime64[M]")
+    dates = month.astype("datetime64[us]")
+    for number, part, begin in zip(fields[1:], "Dhms", (1, 0, 0, 0)):
+        dates = dates + (number - begin).astype(f"timedelta64[{part}]")
+    return dates if (dates.astype("datetime64[M]") == month).all() else None
 
 
 def looks_like_unix(values: NDArray[Any]) -> str | None:

@@ -22,8 +22,7 @@ def apart(A: Array, t: Array) -> str | None:
     model has forgotten everything at the next observation. All longer than the whole record by as
     much: nothing of its motion can be seen. A without eigenvalues other than 0 has no time scale.
     """
-    rates = np.abs(np.linalg.eigvals(A))
-    rates = rates[rates > 1e-12 * max(float(np.abs(A).max()), 1e-300)]
+    rates = _rates(A)
     step, span = usual_step(t), float(t[-1] - t[0])
     if not step or not rates.size:
         return None
@@ -37,6 +36,36 @@ def apart(A: Array, t: Array) -> str | None:
             f"the model's fastest time scale is {1 / rates.max():.3g}, the record {span:.3g} long"
         )
     return None
+
+
+def _rates(A: Array) -> Array:
+    """|eigenvalues| of A other than 0."""
+    rates = np.abs(np.linalg.eigvals(A))
+    return np.asarray(rates[rates > 1e-12 * max(float(np.abs(A).max()), 1e-300)])
+
+
+def warn_if_unlike(model: Any, estimate: Any, remedy: str) -> None:
+    """Warn where a model without time scale says absurdly large or small steps of the data.
+
+    Random walks and constant velocities have no eigenvalue to compare with the sampling, only the
+    size of what happens between two observations: innovations, squared and divided by their
+    variance, are chi-square with one degree of freedom, whose median is 0.455.
+    """
+    A, Q = getattr(model, "A", None), getattr(model, "Q", None)
+    if estimate.innovation is None or A is None or not np.any(Q) or _rates(A).size:
+        return
+    variance = np.diagonal(estimate.innovation_cov, axis1=-2, axis2=-1)
+    square = estimate.innovation**2
+    variance = np.broadcast_to(variance, square.shape)
+    told = np.isfinite(square) & np.isfinite(variance) & (variance > 0)
+    ratio = float(np.median(square[told] / variance[told])) / 0.455 if told.any() else 1.0
+    if 0 < ratio < 1 / APART or ratio > APART:
+        factor, word = max(ratio, 1 / ratio) ** 0.5, "less" if ratio < 1 else "more"
+        warnings.warn(
+            f"the data move {factor:.3g} times {word} from one observation to the next than the "
+            f"model says: is the unit of time right? {remedy} says another one",
+            stacklevel=3,
+        )
 
 
 def warn_if_apart(model: Any, t: Array, unit: str = "", remedy: str = "time_unit") -> None:

@@ -267,11 +267,12 @@ def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
     par, v = request.parameters, inputs.v
     whole = v if v.shape[:-2] == lead else np.broadcast_to(v, (*lead, n, m))
     flat = whole.reshape(paths, n, m)
-    out = result.output.reshape(paths, -1, m)
-    precision = result.precision.reshape(paths, -1)
+    queries = result.precision.shape[-1]
+    out = result.output.reshape(paths, queries, m)
+    precision = result.precision.reshape(paths, queries)
     known = None
     if inputs.known is not None:
-        known = np.broadcast_to(inputs.known, (*lead, n)).reshape(paths, -1)
+        known = np.broadcast_to(inputs.known, (*lead, n)).reshape(paths, n)
     model = Model(*(float(par[name]) for name in Model._fields))
     for start in range(0, paths, size):
         group = slice(start, min(start + size, paths))

@@ -6,6 +6,7 @@ import inspect
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from afafilter._base.checks import Array, observations
 from afafilter._base.progress import waiting
 from afafilter._base.steps import filled_in
+from afafilter._base.time_scales import warn_if_unlike
 from afafilter.catalog import CATALOG, WEIGHT_PARAMETERS, estimator_from_spec, options_of
 from afafilter.cli.draw import draw_series
 from afafilter.cli.queries import appended, asked_times, in_steps, rows_at
@@ -53,6 +55,7 @@ def estimate_command(task: Task) -> Iterator[str]:
         with waiting(f"estimating {total} rows"):
             found, beside, asked = _run(function, own, series, options)
         label = found.label
+        warn_if_unlike(own, found, "--time-unit")
         if found.loglik is not None:
             loglik = (loglik or 0.0) + float(np.sum(found.loglik))
         weight = function.keywords.get("weight")
@@ -190,10 +193,11 @@ def estimator_options(estimator: str, options: Mapping[str, Any]) -> dict[str, A
         key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"--set wants KEY=VALUE, got {setting!r}")
-        try:
-            spec[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):
-            spec[key.strip()] = text
+        spec[key.strip()] = text
+        for parse in (lambda text: tomllib.loads(f"value = {text}")["value"], float):
+            with suppress(ValueError, RecursionError):
+                spec[key.strip()] = parse(text)
+                break
     if "weight" in spec and estimator.startswith("afa"):
         spec.setdefault("anchor", "estimate")
     return spec

@@ -157,7 +157,28 @@ def test_whole_numbers_that_spell_dates():
     np.testing.assert_array_equal(days, np.array(["2024-01-31", "2024-02-01", "2024-02-29"], "M8"))
     months = calendar_numbers(np.array([202312.0, 202401.0]))
     np.testing.assert_array_equal(months, np.array(["2023-12-01", "2024-01-01"], "M8"))
-    for other in ([20240131], [20240131, 20240230], [202401, 202413], [1.5, 2.5], [1900, 1901]):
+    for spelled, meant in (
+        ([2024013123, 2024020100], ["2024-01-31T23", "2024-02-01T00"]),
+        ([202401312359, 202402010000], ["2024-01-31T23:59", "2024-02-01T00:00"]),
+        ([20240131235959.0, 20240201000000.0], ["2024-01-31T23:59:59", "2024-02-01T00:00:00"]),
+        ([2024366, 2025001], ["2024-12-31", "2025-01-01"]),
+    ):
+        np.testing.assert_array_equal(calendar_numbers(np.array(spelled)), np.array(meant, "M8"))
+    other: list[float]
+    for other in (
+        [20240131],
+        [20240131, 20240230],
+        [202401, 202413],
+        [1.5, 2.5],
+        [1900, 1901],
+        [2024013124, 2024020100],
+        [2023366, 2024001],
+        [2024001, 2024002],
+        [2460001, 2461001],  # Julian dates
+        [1701010100, 1701010101],  # Unix times
+        [-202401, -202312],
+        [0, 202401],
+    ):
         assert calendar_numbers(np.array(other)) is None
 
 

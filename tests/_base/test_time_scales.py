@@ -7,8 +7,17 @@ import warnings
 import numpy as np
 import pytest
 
-from afafilter import DiscreteModel, LinearSDE
-from afafilter._base.time_scales import APART, apart, warn_if_apart
+from afafilter import (
+    DiscreteModel,
+    LinearSDE,
+    StudentT,
+    adaptive_filter,
+    brownian,
+    constant_velocity,
+    kalman_filter,
+    simulate,
+)
+from afafilter._base.time_scales import APART, apart, warn_if_apart, warn_if_unlike
 
 DAYS = np.arange(0.0, 400.0)
 
@@ -60,3 +69,23 @@ def test_the_warning_names_unit_and_remedy() -> None:
         warnings.simplefilter("error")
         warn_if_apart(LinearSDE(decaying(0.1), Q=np.eye(1), R=np.eye(1)), DAYS)
         warn_if_apart(DiscreteModel(np.eye(1), Q=np.eye(1), H=np.eye(1), R=np.eye(1)), DAYS)
+
+
+@pytest.mark.parametrize(
+    "model", [brownian(1.0, 0.2), constant_velocity(1.0, 0.2), brownian(1.0, 0.2, dim=2)]
+)
+@pytest.mark.parametrize("robust", [None, StudentT(4.0)])
+def test_walks_in_another_unit(model: LinearSDE, robust: StudentT | None) -> None:
+    """They have no time scale but the size of their steps."""
+    z = simulate(model, DAYS, rng=0, x0=np.zeros(model.dim)).z[0]
+    z[7] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_unlike(model, kalman_filter(model, DAYS, z, weight=robust), "time_unit")
+        warn_if_unlike(model, adaptive_filter(model, DAYS, z, window=9), "time_unit")
+    seconds = kalman_filter(model, 86400 * DAYS, z, weight=robust)
+    with pytest.warns(UserWarning, match="times less from one observation .* time_unit says"):
+        warn_if_unlike(model, seconds, "time_unit")
+    far = kalman_filter(model, DAYS / 86400, 1e6 * z)
+    with pytest.warns(UserWarning, match="times more from one observation"):
+        warn_if_unlike(model, far, "time_unit")

@@ -817,3 +817,11 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
     x = np.zeros((600, 2))
     with pytest.raises(RuntimeError, match="broken weight"):
         isotropic_attention(x, x, x, np.arange(600.0), **GOOD, weight=Broken(1.0), threads=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": False}, {"weight": Power(3.0)}, {"window": 2}])
+def test_no_paths_at_all(options):
+    z = np.zeros((0, 4, 2))
+    for function, one in ((isotropic_attention, 0.2), (tensor_attention, [0.2])):
+        found = function(z, z, z, range(4), decay=one, process_var=one, key_var=one, **options)
+        assert found.output.shape == (0, 4, 2)

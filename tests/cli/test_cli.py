@@ -149,7 +149,7 @@ def test_simulated_paths_are_estimated_robustly(run: Run) -> None:
     run(
         "estimate", "d.csv", "--model", "spiral.toml", "--time", "t", "--values", "z0, z1", "--by",
         "path", "--estimator", "afa", "--weight", "student_t", "--nu", 4, "--anchor", "estimate",
-        "--iterations", 5, "--set", "step=0.5", "-o", "e.csv",
+        "--iterations", 5, "--set", "step=.5", "-o", "e.csv",
     )  # fmt: skip
     series = io.read_series("d.csv", "t", ["z0", "z1"], by="path")
     wanted = adaptive_filter(
