@@ -14,6 +14,8 @@ from afafilter._base.checks import Array
 
 CELLS = 16
 """Cells of the periodogram's grid per median interval."""
+GRID_CELLS = 4
+"""The same where all intervals are multiples of the median one."""
 OVERSAMPLING = 4
 """Frequencies per cycle over the whole span."""
 ALIKE = 0.5
@@ -33,6 +35,7 @@ class Scales:
     span: float  # last time minus first
     mean: Array  # (p,)
     longest: tuple[Array, Array] | None  # times and detrended values of the longest series
+    width: float = 0.1  # of a peak of the periodogram, in units of its frequency
 
     @property
     def drift(self) -> float:
@@ -61,7 +64,7 @@ class Scales:
 
     def decay(self, rank: int) -> float:
         """Of a component that turns at `frequency`, 1/time."""
-        return max(0.1 * self.frequency(rank), 1.0 / self.span)
+        return max(self.width * self.frequency(rank), 1.0 / self.span)
 
     @property
     def rate(self) -> float:
@@ -131,13 +134,6 @@ def _nanmean(x: Array) -> float:
 
 def _periodogram_peaks(t: Array, y: Array, gap: float) -> Array:
     """Frequencies of local maxima of the least-squares periodogram, clearest first, and largest."""
-    if len(t) > 8 and np.ptp(np.diff(t[:2000])) < 1e-6 * gap:
-        t, y = t[:2000], y[:2000]
-        size = 2 * len(t)
-        power = np.abs(np.fft.rfft(y, size))
-        omega = 2 * np.pi * np.arange(len(power)) / (size * gap)
-        # Slow ones count less, since drifts make them large.
-        return _largest_peaks(omega[2:], power[2:] * np.sqrt(omega[2:]))
     omega, power = _generalised_periodogram(t, y, gap)
     clear, large = _largest_peaks(omega, power / _background(omega, power)), omega[power.argmax()]
     rest = clear[1:]
@@ -152,8 +148,12 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     (omega cell)^2 / 24, 0.2 % at half the frequency of the median interval, 1.5 % at the highest,
     three times that: what irregular times tell apart).
     """
+    steps, cells = (t - t[0]) / gap, CELLS
+    if np.abs(steps - np.rint(steps)).max() < 1e-6:  # exact; the beginning of long series will do
+        cells, seen = GRID_CELLS, steps < LARGEST_GRID // GRID_CELLS
+        t, y = t[seen], y[seen]
     span = max(float(t[-1] - t[0]), gap)
-    cell = max(gap / CELLS, span / LARGEST_GRID)
+    cell = max(gap / cells, span / LARGEST_GRID)
     place = np.rint((t - t[0]) / cell).astype(np.int64)
     size = 1 << int(np.ceil(np.log2(OVERSAMPLING * (place[-1] + 1))))
     centred = t - t.mean()
@@ -162,7 +162,7 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     one, value, e1 = (np.fft.rfft(np.bincount(place, x, size)) for x in columns)
     e0 = one * len(t) ** -0.5
     first = max(1, round(size * cell / span))
-    highest = size // (2 * CELLS)  # of equal steps
+    highest = size // (2 * cells)  # of equal steps
     alias = np.abs(one[highest : 6 * highest]).max(initial=0.0)  # at what would look alike
     k = np.arange(first, max(first + 3, highest if alias > ALIKE * len(t) else 3 * highest))
     # Sums over cos and sin of omega t: transforms are sum x (cos - i sin).
@@ -182,10 +182,10 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
 def _background(omega: Array, power: Array) -> Array:
     """Median of the power over the two octaves around each frequency, which drifts make large."""
     edges = np.geomspace(omega[0], omega[-1], 4 * max(1, int(np.log2(omega[-1] / omega[0]))) + 1)
-    levels = []
-    for edge in edges:
-        near = power[(omega >= 0.5 * edge) & (omega <= 2 * edge)]
-        levels.append(float(np.median(near)))
+    begin, end = np.searchsorted(omega, 0.5 * edges), np.searchsorted(omega, 2 * edges, "right")
+    middle = (begin + end) // 2 - begin
+    parts = zip(begin.tolist(), end.tolist(), middle.tolist(), strict=True)
+    levels = [float(np.partition(power[a:b], m)[m]) for a, b, m in parts]
     level = np.interp(np.log(omega), np.log(edges), levels)
     return np.maximum(level, 1e-9 * max(float(power.max()), sys.float_info.min))
 

@@ -70,6 +70,33 @@ def test_fit_of_other_cycles_reaches_the_optimum(
     assert found.params["cycle.frequency"] * unit == pytest.approx(frequency, abs=0.01)
 
 
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_a_sharp_cycle_near_nyquist_through_gaps_and_outliers_is_not_its_alias(seed: int) -> None:
+    """Within a run of unit steps w and 2 pi - w look alike; only the gaps tell them apart."""
+    rng = np.random.default_rng(seed)
+    t = np.cumsum(np.where(rng.random(200) < 0.03, rng.uniform(20, 200, 200), 1.0))
+    z = 2 * np.sin(3.03 * t + 1) + rng.standard_normal(200)
+    z[rng.random(200) < 0.03] += 15
+    family = families.constant() + families.cycle() + families.noise()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fit(family, t, z)
+        told = fit(family.at(frequency=3.03, decay=1 / (t[-1] - t[0])), t, z)
+    assert found.loglik > told.loglik - 0.01
+    assert found.params["frequency"] == pytest.approx(3.03, abs=0.005)
+
+
+def test_a_weak_cycle_at_equal_steps_comes_first() -> None:
+    """Its peak is measured by what noise and drift have around it."""
+    first = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        t, walk = np.arange(200.0), 0.03 * np.cumsum(rng.standard_normal(200))
+        z = 0.8 * np.sin(0.15 * t) + walk + rng.standard_normal(200)
+        first.append(data_scales(t, z[:, None], 1).peaks[0])
+    assert np.count_nonzero(np.abs(np.array(first) - 0.15) < 0.02) >= 7
+
+
 def test_times_near_a_grid_have_no_aliases() -> None:
     """Daily values with gaps: frequencies above half the grid's look like those below."""
     rng = np.random.default_rng(0)

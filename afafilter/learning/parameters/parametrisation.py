@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ class FamilyParameters(Parametrisation):
         return self._theta(np.array([float(values[name]) for name in self.names]))
 
     def alternatives(self) -> list[Array]:
-        """At lesser peaks of the periodogram."""
+        """At other peaks of the periodogram."""
         first = self.start()
         found = [self.theta(values) for values in self._others]
         return [theta for theta in found if (theta != first).any()]
@@ -278,11 +279,15 @@ def _derivatives(
 def family_start(
     family: Family, t: ArrayLike, z: Array
 ) -> tuple[dict[str, float], float, list[dict[str, float]]]:
-    """Starting values, the size of the observations, and other starts at lesser peaks."""
+    """Starting values, the size of the observations, and other starts.
+
+    Of a cycle these are at lesser peaks of the periodogram, and narrow at the largest.
+    """
     scales = data_scales(np.asarray(t, float), z, family.obs_dim)
     others = []
     if _has_frequency(family):
-        others = [family.guess_from(scales.skipping(k)) for k in range(1, TRIED_PEAKS)]
+        tried = [*map(scales.skipping, range(1, TRIED_PEAKS)), replace(scales, width=0.0)]
+        others = [family.guess_from(one) for one in tried]
     return family.guess_from(scales), scales.var**0.5, others
 
 
