@@ -86,15 +86,13 @@ def test_a_sharp_cycle_near_nyquist_through_gaps_and_outliers_is_not_its_alias(s
     assert found.params["frequency"] == pytest.approx(3.03, abs=0.005)
 
 
-def test_a_weak_cycle_at_equal_steps_comes_first() -> None:
-    """Its peak is measured by what noise and drift have around it."""
-    first = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        t, walk = np.arange(200.0), 0.03 * np.cumsum(rng.standard_normal(200))
-        z = 0.8 * np.sin(0.15 * t) + walk + rng.standard_normal(200)
-        first.append(data_scales(t, z[:, None], 1).peaks[0])
-    assert np.count_nonzero(np.abs(np.array(first) - 0.15) < 0.02) >= 7
+def test_a_weak_slow_cycle_at_equal_steps_comes_first() -> None:
+    """A peak is measured by what the noise has around it: white noise has no clearer one."""
+    t, found = np.arange(200.0), 0
+    for seed in range(12):
+        z = 0.6 * np.sin(0.15 * t) + np.random.default_rng(seed).standard_normal(200)
+        found += abs(data_scales(t, z[:, None], 1).peaks[0] - 0.15) < 0.02
+    assert found >= 10
 
 
 def test_times_near_a_grid_have_no_aliases() -> None:
