@@ -54,10 +54,11 @@ class OpenLaw(NamedTuple):
         turned = np.swapaxes(H, -1, -2)
         return self.directions @ turned, self.rounding @ np.abs(turned)
 
-    def hidden(self, H: Array | None = None) -> float:
+    def hidden(self, H: Array | None = None, single: bool = False) -> float:
         """By how many standard deviations of H x gamma moves what it counts as not moving.
 
-        gamma is as large as the largest ratio of a mean to what moves it.
+        gamma is as large as the largest ratio of a mean to what moves it. single: only of rows that
+        show one component that gamma moves, and otherwise what it does not.
         """
         shown, rounding = self._seen(H)
         left = np.abs(shown)
@@ -73,7 +74,10 @@ class OpenLaw(NamedTuple):
                 mean = np.einsum("...pd,...d->...p", np.abs(H), mean)
                 cov = H @ cov @ np.swapaxes(H, -1, -2)
             sd = np.sqrt(np.einsum("kii->ki", cov)) + RESOLUTION * mean
-            off = np.where((sd > 0) & ~self.moved(H), off / sd, 0.0)
+            known = ~self.moved(H)
+            if H is not None and single:
+                known &= np.count_nonzero((H != 0) & self.moved()[:, None], axis=-1) == 1
+            off = np.where((sd > 0) & known, off / sd, 0.0)
         return float(np.nan_to_num(off).max())
 
     def report(self) -> tuple[Array, Array]:
@@ -81,10 +85,15 @@ class OpenLaw(NamedTuple):
         return mark(self.mean, self.cov, self.moved())
 
 
-def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None) -> float:
+def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None, single: bool = False) -> float:
     """The largest of what laws with open directions hide; H (p, d) or (T, p, d) at all times."""
     rows = [H if H is None or H.ndim == 2 else H[law.at] for law in open_laws]
-    return max([law.hidden(G) for law, G in zip(open_laws, rows, strict=True)], default=0.0)
+    return max([law.hidden(G, single) for law, G in zip(open_laws, rows, strict=True)], default=0.0)
+
+
+def barely_known(open_laws: Sequence[OpenLaw], H: Array) -> float:
+    """The same of components, and of rows of H that show one component that is open."""
+    return max(hidden(open_laws, rows, single=True) for rows in (None, H))
 
 
 def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:

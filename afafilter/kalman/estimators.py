@@ -25,7 +25,7 @@ from afafilter._base.checks import (
 from afafilter._base.containers import takes_tables
 from afafilter._base.doubts import Doubts
 from afafilter._base.steps import asked_times
-from afafilter._base.unknown import chosen, hidden, image, mark
+from afafilter._base.unknown import barely_known, chosen, hidden, image, mark
 from afafilter.kalman import queries as ask
 from afafilter.kalman.draws import draw_paths
 from afafilter.kalman.inputs import (
@@ -315,8 +315,10 @@ def _solve(model: Model, given: Inputs, smooth: bool, robust: Reweighting) -> Fo
         answer = ask.smoothed(model, line, found, asked)
     else:
         answer = ask.filtered(model, line, found, grid, asked)
-    if answer.open_laws and (known := hidden(answer.open_laws)):
-        found.doubts = found.doubts._replace(known=known)
+    if answer.open_laws:
+        H = model.C if isinstance(model, LinearSDE) else rows_of(model, "H", len(grid))
+        if known := barely_known(answer.open_laws, H):
+            found.doubts = found.doubts._replace(known=known)
     return Found(line, scale, found, *answer, info)
 
 

@@ -82,14 +82,13 @@ class Group(NamedTuple):
 
     def path(self, l: int) -> Group:
         """Path l of several side by side, as a group of its own."""
+        line, seen, scale, smooth, z, mean, cov, innovation, S, loglik = self
         one = slice(l, l + 1)
-        return self._replace(
-            seen=self.seen[l],
-            scale=self.scale[l],
-            z=self.z[one],
-            mean=self.mean[one],
-            cov=self.cov[l],
-            innovation=self.innovation[one],
-            innovation_cov=self.innovation_cov[l],
-            loglik=self.loglik[one],
-        )
+        filled = mean[one], cov[l], innovation[one], S[l], loglik[one]
+        return Group(line, seen[l], scale[l], smooth, z[one], *filled)
+
+    def alone(self) -> Group:
+        """A group of one path as several side by side."""
+        line, seen, scale, smooth, z, mean, cov, innovation, S, loglik = self
+        filled = mean, cov[None], innovation, S[None], loglik
+        return Group(line, seen[None], scale[None], smooth, z, *filled)

@@ -201,12 +201,7 @@ def _tracks(
     starts, means = np.broadcast_to(L, (count, d, d)).copy(), np.zeros((count, d))
     means[0] = m[0]
     laws, smoothed = ((np.empty((count, 2, d, d)), np.empty((count, 2, d))) for _ in range(2))
-    lanes = group._replace(
-        seen=group.seen[None],
-        scale=group.scale[None],
-        cov=group.cov[None],
-        innovation_cov=group.innovation_cov[None],
-    )
+    lanes = group.alone()
     mean, cov = lanes.mean, lanes.cov
     room = threading.local()
     apart: list[int] = []

@@ -18,7 +18,7 @@ from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter._base.tables import warn_of_calendar
-from afafilter._base.unknown import OpenLaw, hidden
+from afafilter._base.unknown import OpenLaw, barely_known
 from afafilter.kalman import recursions
 from afafilter.kalman.flat_start import add_delta, raise_singular, start_paths
 from afafilter.kalman.inputs import Reweighting
@@ -224,7 +224,8 @@ class KalmanStream:
         self, found: Estimate, before: Paths, begin: float | None, row: Array, R: Array
     ) -> None:
         """Say once where rounding shows in what a step from `before`, at `begin`, found."""
-        doubts = Doubts(*self._doubts.tolist())._replace(known=hidden(found.open_laws))
+        known = barely_known(found.open_laws, self.model.C)
+        doubts = Doubts(*self._doubts.tolist())._replace(known=known)
         self._looked = max(self._looked, 4.0 * doubts.lost, 4.0 * doubts.far)
         self._said = self._said or doubts.warn(4)
         flat = before.rank[0] >= 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afafilter import Estimate
-from afafilter._base.unknown import OpenLaw, chosen, hidden, image, mark, through
+from afafilter._base.unknown import OpenLaw, barely_known, chosen, hidden, image, mark, through
 
 EPS = np.finfo(float).eps
 
@@ -86,6 +86,9 @@ def test_what_rounding_leaves_of_a_direction_is_counted_by_how_far_the_data_put_
     shows = np.array([[3.0, 0.0], [0.0, 1.0]])  # the second row is open
     assert hidden([still, opened], shows) == pytest.approx(opened.hidden())
     assert still.hidden() == hidden([]) == 0.0
+    shows[1] = 1.0, 5e-10  # of what is open the second state alone, and nothing beyond rounding
+    assert hidden([opened], shows[:1], single=True) == 0.0
+    assert barely_known([opened], shows) == pytest.approx(2 * opened.hidden())
 
 
 def test_nothing_finite_comes_of_what_is_not_finite():

@@ -124,6 +124,15 @@ def rotated(gap):
     return model, t, z
 
 
+def stiff(gap):
+    """Two states that decay, one of them at once, and a constant, seen by two sensors."""
+    C, noise = [[0.5, 0.5, 1.0], [1.0, 1.0, 1.0]], [[0.01, -0.000999], [-0.000999, 1e-4]]
+    A, Q = np.diag([-1000.0, -1.0, 0.0]), np.diag([50.0, 1.0, 0.0])
+    model = LinearSDE(A, Q=Q, R=noise, C=C, prior="diffuse")
+    z = np.array([[0.438, 0.0897], [0.993, 0.989], [1.44, 1.62]])
+    return model, np.array([0.0, gap, gap + 14.0]), z
+
+
 def streamed(model, t, z):
     """The estimates of a stream as those of a filter."""
     stream = KalmanStream(model)
@@ -232,6 +241,9 @@ def test_right_or_said_of_a_flat_start_without_noise(run, scale):
         (mixed_units(0.0), True),
         (mixed_units(1e6), True),
         (mixed_units(1.7e9), False),
+        (stiff(5.0), True),
+        (stiff(20.0), True),
+        (stiff(50.0), False),
         (rotated(10.0), True),
         (rotated(650.0), False),
     ],
