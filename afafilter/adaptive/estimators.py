@@ -28,7 +28,7 @@ from afafilter._base.steps import asked_times
 from afafilter.adaptive.linear_map import calibrate
 from afafilter.adaptive.methods import query_noise, require_definite, run_method
 from afafilter.adaptive.options import Options, make_spans
-from afafilter.adaptive.run import Outcome, without_covariance
+from afafilter.adaptive.run import Outcome
 from afafilter.models.forcing import honours_forcing
 from afafilter.models.logarithm import takes_discrete
 from afafilter.models.sde import LinearSDE
@@ -291,8 +291,8 @@ def _package(
     info: dict[str, Any],
     source: Source,
 ) -> Estimate:
-    if options.inverse_temperature != 1.0:
-        outcome = without_covariance(outcome)
+    if options.inverse_temperature != 1.0:  # inf where nothing is known
+        outcome.cov = np.where(np.isinf(outcome.cov), np.inf, np.nan)
         info["cov"] = "none claimed: inverse_temperature is not 1"
     if options.weight is not None:
         info["change"] = np.array(outcome.change)

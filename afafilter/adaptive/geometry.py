@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from afafilter._base.checks import Array
 from afafilter.adaptive.coordinates import Coordinates
 from afafilter.linalg.discretiser import Discretiser
+from afafilter.linalg.doubling import turned_root
 from afafilter.linalg.subspaces import ROUNDING, rank_of
 
 Index = NDArray[np.intp]
@@ -199,7 +200,8 @@ def make_steps(
         extra = vectors * np.sqrt(np.maximum(values, 0.0))
         for k, against in ((1, coords.sign > 0), (2, coords.sign < 0)):
             moved = np.broadcast_to(extra, root[k].shape) if against else phi[k] @ extra
-            root[k] = _joined_root(root[k], moved)
+            rows = (part.swapaxes(-1, -2) for part in (root[k], moved))
+            root[k] = np.ascontiguousarray(turned_root(np.eye(len(extra)), *rows).swapaxes(-1, -2))
     ends = stamps[np.minimum(first, n - 1)], stamps[np.maximum(last - 1, 0)]
     longest_lag = np.maximum(coords.sign * (times - ends[0]), coords.sign * (times - ends[1]))
     longest_lag = np.where(first < last, np.maximum(longest_lag, 0.0), 0.0)
@@ -287,11 +289,3 @@ def steps(flow: Discretiser, lag: Array) -> tuple[Array, Array]:
     columns, _, roots = flow.roots(distinct)
     phi, root = (part.swapaxes(1, 2)[which] for part in (columns, roots))
     return np.ascontiguousarray(phi), np.ascontiguousarray(root)
-
-
-def _joined_root(a: Array, b: Array) -> Array:
-    """Lower root of a a^T + b b^T, diagonal >= 0."""
-    stacked = np.concatenate([np.swapaxes(a, -1, -2), np.swapaxes(b, -1, -2)], axis=-2)
-    lower = np.swapaxes(np.linalg.qr(stacked, mode="r"), -1, -2)
-    sign = np.where(np.diagonal(lower, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return np.ascontiguousarray(lower * sign[..., None, :])

@@ -110,30 +110,29 @@ def _cheaper(spans: Spans, options: Options, z: Array) -> str:
 def _run_isotropic(
     model: LinearSDE, form: Isotropic, spans: Spans, options: Options, z: Array
 ) -> tuple[Outcome, dict[str, Any]]:
-    method = options.method
+    method, long = options.method, len(spans.stamps) >= LINEAR_FROM
+    asked = method in ("linear", "fft")
     bare = options.plain and spans.window is None and not options.return_weights
-    if method in ("linear", "fft") and not bare:
+    if asked and not bare:
         raise ValueError(
             f"method {method!r} needs plain weights: weight=None, inverse_temperature=1, step=1, "
             "no window, return_weights=False"
         )
-    if method in ("linear", "fft") or (
-        method == "auto" and bare and len(spans.stamps) >= LINEAR_FROM
-    ):
+    if asked or (method == "auto" and bare and long):
         try:
             outcome, bound, used = run_linear(form, spans, model, z, method)
         except OutOfReachError:
-            if method != "auto":
+            if asked:
                 raise
         else:
-            if method != "auto" and bound > ROUGH:
+            if asked and bound > ROUGH:
                 warnings.warn(
                     f"method {method!r} misses the weights of this model by up to {bound:.0e} of "
                     "themselves over these lags; use method='isotropic'",
                     LostDigits,
                     stacklevel=2,
                 )
-            if method != "auto" or bound <= LINEAR_TOLERANCE:
+            if asked or bound <= LINEAR_TOLERANCE:
                 return outcome, {"method": used, "error_bound": bound}
     return run_isotropic(model, form, spans, z, options), {"method": "isotropic"}
 

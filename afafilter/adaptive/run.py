@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -265,11 +265,3 @@ def _rests(move: Array, largest: float, a: Array, tolerance: float) -> bool:
     size = np.minimum(_largest(a, -1), LARGEST)
     usual = np.sort(size, axis=None)[size.size // 2] if size.size else 0.0
     return bool((_largest(move, -1) <= tolerance * np.maximum(size, usual)).all())
-
-
-def without_covariance(outcome: Outcome) -> Outcome:
-    """No covariance is claimed when beta is not 1: NaN, but inf where nothing is known."""
-    unknown = np.isinf(np.diagonal(outcome.cov, axis1=-2, axis2=-1))
-    cov = np.full_like(outcome.cov, np.nan)
-    np.einsum("...aa->...a", cov)[unknown] = np.inf
-    return replace(outcome, cov=cov)
