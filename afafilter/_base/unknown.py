@@ -93,7 +93,16 @@ def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None, single: bool = 
 
 def barely_known(open_laws: Sequence[OpenLaw], H: Array) -> float:
     """The same of components, and of rows of H that show one component that is open."""
-    return max(hidden(open_laws, rows, single=True) for rows in (None, H))
+    found = 0.0
+    for law in open_laws:
+        size = np.abs(law.directions)
+        if np.count_nonzero(size) > np.count_nonzero(size > law.rounding):
+            found = max(found, law.hidden())
+        rows = H if H.ndim == 2 else H[law.at]
+        shown = (rows != 0) & law.moved()[:, None]
+        if 1 in np.add.reduce(shown, axis=-1, dtype=int):
+            found = max(found, law.hidden(rows, single=True))
+    return found
 
 
 def mark(mean: Array, cov: Array, unknown: ObsMask) -> tuple[Array, Array]:
