@@ -269,10 +269,16 @@ def read_stamps(
     time_unit: str | None = None,
     dialect: Dialect | None = None,
 ) -> Stamps:
-    """The stamps of the time column alone, as `read_series` reads it."""
+    """The stamps of the time column alone, as `read_series` reads it; those that paths share."""
     table = read_table(path, dialect or Dialect())
-    names = time_names(table, time, None, own_layout(table))
+    own = own_layout(table)
+    names = time_names(table, time, None, own)
     stamps = read_times_of(table, names, time_unit, dialect or Dialect())
+    if own is not None and own.by is not None and names == own.time:
+        each = [_taken(stamps, rows) for rows in _paths(table, own.by)]
+        if any(not np.array_equal(other.values, each[0].values) for other in each):
+            raise ValueError(f"{table.path}: the paths have times of their own, one's are wanted")
+        stamps = each[0]
     require_sorted(table, names, stamps.numbers)
     return stamps
 

@@ -203,7 +203,8 @@ def _class(cls: type, within: tuple[int, ...]) -> Any:
         return _name(cls)
     inside = (*within, id(cls))
     methods: dict[str, Any] = {}
-    for base in cls.__mro__:
+    kinds = (kind for kind in inspect.getmro(type(cls)) if isinstance(kind.__module__, str))
+    for base in (*cls.__mro__, *kinds):  # metaclasses decide what calling the class does
         if is_own(base.__module__) or of_python(base.__module__):
             continue
         if top(base.__module__) == "pandas":  # its tables are told by what they hold

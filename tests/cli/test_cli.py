@@ -105,6 +105,18 @@ def test_simulate_at_the_times_of_a_file_with_a_new_seed(run: Run) -> None:
     assert Path("again.csv").read_bytes() == Path("spiral-simulated.csv").read_bytes()
 
 
+def test_simulate_at_the_times_of_simulated_paths(run: Run) -> None:
+    """A file of the tool's own goes round without options: its paths share their times."""
+    run("simulate", "spiral.toml", "--n", 4, "--paths", 2, "--seed", 1, "-o", "d.csv")
+    run("estimate", "d.csv", "--model", "spiral.toml", "-o", "e.csv")
+    for name in ("d.csv", "e.csv"):
+        run("simulate", "spiral.toml", "--times", name, "--force", "-o", "again.csv")
+        np.testing.assert_array_equal(pd.read_csv("again.csv")["t"], range(4))
+    pd.read_csv("d.csv").iloc[:-1].to_csv("ragged.csv", index=False)
+    result = run("simulate", "spiral.toml", "--times", "ragged.csv", status=2)
+    assert "the paths have times of their own" in result.output
+
+
 # ---------------------------------------------------------------------------------------- estimate
 
 

@@ -268,6 +268,8 @@ EDITS = {
     "a helper": "def helper(): return {}\ndef mine(model, t, z): return helper()",
     "a helper's helper": "def a(): return {}\ndef b(): return a()\ndef mine(m, t, z): return b()",
     "each other": "def a(k): return mine(k - 1, 0, 0)\ndef mine(m, t, z): return a(m) + {}",
+    "a metaclass": "class M(type):\n  def __call__(cls): return {}\n"
+    "class K(metaclass=M): pass\ndef mine(m, t, z): return K()",
     "a constant": "K = {}\ndef mine(model, t, z): return K",
     "a table": "K = dict(a={})\ndef mine(model, t, z): return K['a']",
     "inside": "K = {}\ndef mine(m, t, z):\n  def g(): return K\n  return g()",
