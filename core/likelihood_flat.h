@@ -374,7 +374,7 @@ inline void settle_unseen(const double* F, const FlatPart& flat, int64_t t, Flat
     const int d = at.d, c = at.c, k = at.k, seen = static_cast<int>(flat.count[t - 1]), open = c - seen;
     if (open <= 0) return;
     const int64_t n = at.n;
-    Scratch<double, 0> size(d), earlier(d), N(open * d), L(open * open), x(d), v(d);
+    Scratch<double, 0> size(d), earlier(d), N(open * d), moved(open * d), length(open), L(open * open), v(d);
     Columns<0, 0> O(d, open + d);                                            // [O^T; I] Theta = [L, 0; Theta], in units of the rows
     for (int i = 0; i < d; i++) {
         for (int64_t j = 0; j < n; j++) size[i] = larger(size[i], std::fabs(at.r[i * n + j]));
@@ -385,15 +385,17 @@ inline void settle_unseen(const double* F, const FlatPart& flat, int64_t t, Flat
     }
     std::copy_n(&flat.Ms[((t - 1) * flat.q + seen) * d], open * d, &N[0]);
     reduce_columns(&N[0], &earlier[0], open, d);
+    add_product_t(&N[0], F, 1.0, &moved[0], open, d, d);
     for (int j = 0; j < open; j++) {
-        double length = 0.0;
-        for (int i = 0; i < d; i++) {
-            x[i] = 0.0;
-            for (int l = 0; l < d; l++) x[i] += size[i] * F[i * d + l] * N[j * d + l];
-            length = larger(length, std::fabs(x[i]));
-        }
-        if (!(length > 0.0)) return;
-        for (int i = 0; i < d; i++) O.set(i, j, x[i] / length), N[j * d + i] /= length;
+        for (int i = 0; i < d; i++) moved[j * d + i] *= size[i], length[j] = larger(length[j], std::fabs(moved[j * d + i]));
+        if (!(length[j] > 0.0)) return;
+    }
+    for (int j = 0; j < open; j++) {                                         // what has decayed most comes first: L^-1 mixes nothing into it
+        const int64_t least = std::min_element(&length[j], &length[0] + open) - &length[0];
+        std::swap(length[j], length[least]);
+        std::swap_ranges(&N[j * d], &N[j * d] + d, &N[least * d]);
+        std::swap_ranges(&moved[j * d], &moved[j * d] + d, &moved[least * d]);
+        for (int i = 0; i < d; i++) O.set(i, j, moved[j * d + i] / length[j]), N[j * d + i] /= length[j];
     }
     for (int i = 0; i < d; i++) O.set(i, open + i, 1.0);
     triangularise(O, v, Size<0>(open), Size<0>(d), Size<0>(d));

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import arb
+from scipy.linalg import block_diag
 
 from afafilter import LinearSDE, Prior
 from afafilter.likelihood.chain import PriorArrays, System
@@ -141,8 +142,9 @@ def test_what_is_left_of_an_oscillation_without_noise(gap):
         (np.array([[0.0, 1.0], [-1.0, -2.0]]), [[1.0, 0.0]]),
         (np.array([[-1.0, 0.4], [-0.4, -1.0]]), [[1.0, 0.0]]),
         (np.diag([-1.0, -0.2, -1e-6]), [[1.0, 0.5, 0.3]]),
+        (block_diag([[-1.0]], np.diag([1.0], 1)), [[1.0, 1.0, 0.0]]),
     ],
-    ids=["alone", "two", "swapped", "one drives the other", "critical", "spiral", "three"],
+    ids=["alone", "two", "swapped", "drives", "critical", "spiral", "three", "velocity"],
 )
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_a_flat_start_that_is_seen_late(A, C, gap, noise):
