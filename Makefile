@@ -12,14 +12,17 @@ export MPLBACKEND = Agg
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
-$(VENV)/.core: setup.cfg pyproject.toml setup.py $(wildcard core/* tools/*)
+SOURCES := setup.cfg pyproject.toml setup.py $(wildcard core/* tools/*)
+$(VENV)/.core: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) -e '.[parquet]'
 	touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	$(BIN)/python $(INSTALL) -e '.[test,lint]'
-	touch $@
+# All at once: pip builds the package again each time it is asked for it.
+$(VENV)/.test: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(INSTALL) -e '.[parquet,test,lint]'
+	touch $(VENV)/.core $@
 
 figures: $(VENV)/.core
 	$(BIN)/afafilter figures --output figures/quick --force --jobs 2
