@@ -49,9 +49,9 @@ class Scales:
             return np.zeros(0)
         return _periodogram_peaks(*self.longest, self.gap)
 
-    def skipping(self, n: int) -> Scales:
-        """As if the n largest peaks were not there."""
-        found = replace(self)
+    def skipping(self, n: int, **changes: float) -> Scales:
+        """As if the n largest peaks were not there; other changes do not touch the peaks."""
+        found = replace(self, **changes)  # type: ignore[arg-type]
         vars(found)["peaks"] = self.peaks[n:]
         return found
 

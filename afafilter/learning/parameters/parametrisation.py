@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -286,7 +285,7 @@ def family_start(
     scales = data_scales(np.asarray(t, float), z, family.obs_dim)
     others = []
     if _has_frequency(family):
-        tried = [*map(scales.skipping, range(1, TRIED_PEAKS)), replace(scales, width=0.0)]
+        tried = [*map(scales.skipping, range(1, TRIED_PEAKS)), scales.skipping(0, width=0.0)]
         others = [family.guess_from(one) for one in tried]
     return family.guess_from(scales), scales.var**0.5, others
 
