@@ -83,7 +83,8 @@ def adaptive_filter(
         observation; where it is missing (also in part), the query is off the grid, or C is not
         invertible, the plain estimate. "estimate": the plain estimate. "prediction": the plain
         estimate from the observations before the query's own (with a window, the last `window` of
-        them). An anchor that the data do not determine leaves the weights of that query at 1.
+        them); where they do not determine it, the plain one. An anchor that the data do not
+        determine leaves the weights of that query at 1.
     iterations : int
         Most rounds of reweighting; only the anchor moves, never the observations.
     step, momentum : float
