@@ -85,6 +85,30 @@ class OpenLaw(NamedTuple):
         return mark(self.mean, self.cov, self.moved())
 
 
+def functional_laws(
+    paths: Index, start: int, mean: Array, cov: Array, directions: Array, rounding: Array
+) -> list[OpenLaw]:
+    """Laws of mean (n, k, d) and cov (1 or n, k, d, d) at the times start, start + 1, ...
+
+    directions, rounding : (1 or n, k, r, d). Only of times at which functionals of undetermined
+    components may be known: where the directions are fewer than these.
+    """
+    laws = []
+    for g in range(len(directions)):
+        size = np.abs(directions[g]).max(axis=(-2, -1), initial=0.0)
+        at = np.flatnonzero((size > 0) & np.isfinite(size))
+        size = np.abs(directions[g, at]).max(axis=-1, keepdims=True)
+        rank = np.linalg.matrix_rank(directions[g, at] / np.where(size > 0, size, 1.0))
+        shows = np.abs(directions[g, at]) > rounding[g, at]
+        at = at[rank < np.count_nonzero(np.any(shows, axis=-2), axis=-1)]
+        if len(at):
+            own = slice(None) if len(directions) == 1 else slice(g, g + 1)
+            spread = cov[min(g, len(cov) - 1), at]
+            which = directions[g, at], rounding[g, at]
+            laws.append(OpenLaw(paths[own], start + at, mean[own, at], spread, *which))
+    return laws
+
+
 def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None, single: bool = False) -> float:
     """The largest of what laws with open directions hide; H (p, d) or (T, p, d) at all times."""
     rows = [H if H is None or H.ndim == 2 else H[law.at] for law in open_laws]
@@ -142,7 +166,8 @@ def through(
 ) -> tuple[Array, Array]:
     """Mean (..., T, p) and covariance (..., T, p, p) of H x, undetermined where they are.
 
-    H (p, d) or (T, p, d); mean and cov as reported, NaN and inf where undetermined.
+    H (p, d) or (T, p, d); mean and cov as reported, NaN and inf where undetermined; cov NaN where
+    none is claimed.
     """
     H = np.broadcast_to(H, (mean.shape[-2], *H.shape[-2:]))
     turned = np.swapaxes(H, -1, -2)
@@ -158,7 +183,12 @@ def through(
         G = H[law.at]
         known = G @ law.cov @ np.swapaxes(G, -1, -2)
         flat[np.ix_(law.paths, law.at)] = mark(np.zeros(known.shape[:-1]), known, law.moved(G))[1]
-    return image(H, mean, open_laws), spread
+    shown = image(H, mean, open_laws)
+    unclaimed = np.asarray(np.isnan(cov).any(axis=(-2, -1)))
+    if unclaimed.any():
+        point = unclaimed[..., None] & ~np.isnan(shown)
+        spread = np.where(point[..., :, None] & point[..., None, :], np.nan, spread)
+    return shown, spread
 
 
 def _touched(H: Array, unknown: ObsMask) -> ObsMask:
@@ -168,11 +198,11 @@ def _touched(H: Array, unknown: ObsMask) -> ObsMask:
 
 
 def chosen(open_laws: Sequence[OpenLaw], times: Index) -> tuple[OpenLaw, ...]:
-    """The laws at some of the times (k,), increasing, which become times 0, 1, ..."""
+    """The laws at some of the times (k,), which become times 0, 1, ..."""
     out = []
     for paths, at, mean, *rest in open_laws:
-        kept = np.isin(at, times)
-        if kept.any():
-            where = np.searchsorted(times, at[kept])
+        where = np.flatnonzero(np.isin(times, at))
+        if len(where):
+            kept = np.searchsorted(at, times[where])
             out.append(OpenLaw(paths, where, mean[:, kept], *(part[kept] for part in rest)))
     return tuple(out)

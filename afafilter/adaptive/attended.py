@@ -14,7 +14,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, ObsMask, all_finite
 from afafilter._base.threads import available_threads
-from afafilter._base.unknown import mark
+from afafilter._base.unknown import OpenLaw, functional_laws, mark
 from afafilter.adaptive.forms import Isotropic, Modal
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index
 from afafilter.adaptive.linear_time.bank import isotropic_covariance
@@ -219,15 +219,18 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
     found = attended(tensor, keys, own, spans, options, d, parameters)
     back: Array = np.asarray(np.linalg.inv(form.to_modes))
     variance = np.repeat(found.variance, form.real, axis=-1)
-    mean, cov = _from_modes(found.mean[..., place], variance, back)
+    free = path(spans.times)
+    mean, cov, open_laws = _from_modes(found.mean[..., place], variance, back, free)
     weights = found.weights
     if weights is not None:
         weights = np.einsum("...mqj,m->...qj", weights, form.real / d)
-    return Outcome(mean + path(spans.times), cov, weights, found.change)
+    return Outcome(mean, cov, weights, found.change, open_laws=open_laws)
 
 
-def _from_modes(mean: Array, variance: Array, back: Array) -> tuple[Array, Array]:
-    """Mean and covariance of x = back y, y (P, Tq, d) with variances (P or 1, Tq, d).
+def _from_modes(
+    mean: Array, variance: Array, back: Array, free: Array
+) -> tuple[Array, Array, list[OpenLaw]]:
+    """Law of x = free (Tq, d) + back y, y (P, Tq, d) with variances (P or 1, Tq, d).
 
     A mode that the data do not determine (variance inf, or its pulled values leave the floating
     point range) leaves the components that it reaches undetermined, and only those.
@@ -235,9 +238,13 @@ def _from_modes(mean: Array, variance: Array, back: Array) -> tuple[Array, Array
     lost = ~np.isfinite(mean)
     lost = np.isinf(variance) | (lost.any(axis=0, keepdims=True) if len(variance) == 1 else lost)
     if not lost.any():
-        return mean @ back.T, back * variance[..., None, :] @ back.T
+        return mean @ back.T + free, back * variance[..., None, :] @ back.T, []
     size = np.abs(back)
-    reached = (size > ROUNDING * size.max(axis=1, keepdims=True)).astype(np.float64)
-    unknown: ObsMask = np.asarray(lost.astype(np.float64) @ reached.T > 0)
+    rounding = np.broadcast_to(ROUNDING * size.max(axis=1), size.shape)
+    reached = (rounding < size.T).astype(np.float64)
+    unknown: ObsMask = np.asarray(lost.astype(np.float64) @ reached > 0)
     cov = back * np.where(lost, 0.0, variance)[..., None, :] @ back.T
-    return mark(np.where(lost, 0.0, mean) @ back.T, cov, unknown)
+    mean = np.where(lost, 0.0, mean) @ back.T + free
+    directions = (np.where(lost[..., None], part, 0.0) for part in (back.T, rounding))
+    laws = functional_laws(np.arange(len(mean)), 0, mean, cov, *directions)
+    return *mark(mean, cov, unknown), laws

@@ -9,7 +9,7 @@ one component for each of them is set to 0, and the others are solved for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,19 +19,23 @@ from afafilter.adaptive.geometry import Index
 from afafilter.linalg.subspaces import DECAYED, ROUNDING, Unobservable, unobservable
 from afafilter.models.sde import LinearSDE
 
+Directions = tuple[Array, Array]
+
 
 class Solved(NamedTuple):
     """X (L, n, d, d) with X triangle = identity on what is known; what is not.
 
     unknown (L, n, d) : components of the state that are open; lost (L, n, d) : coordinates of which
     nothing is left within the range of floating-point numbers; magnified (L, n) : by how much X
-    magnifies roundings of the triangle's columns, inf where equations show what counts as open.
+    magnifies roundings of the triangle's columns, inf where equations show what counts as open;
+    open_ : open directions of the state, as rows, and their rounding (L, n, d, d), or None.
     """
 
     X: Array
     unknown: ObsMask
     lost: ObsMask
     magnified: Array
+    open_: Directions | None
 
 
 def solve_triangles(
@@ -81,12 +85,18 @@ def solve_triangles(
         sizes = unit_of_state[:, None, :]
     of_state = triangle * sizes
 
+    directions: Directions | None = None
+
     def leave_open(p: int, at: Index, found: Unobservable) -> None:
+        nonlocal directions
+        if directions is None:
+            directions = np.zeros(triangle.shape), np.zeros(triangle.shape)
+        directions[0][p, at], directions[1][p, at] = found.shown, found.rounding
         open_ = columns(at, found.here, found.first)
         fixed[p, at], apart[p, at] = _one_each(open_), (open_ == 0).all(axis=-2)
         doubt[p, at] = found.doubtful | _is_seen(of_state[p, at], open_ / sizes[at])
 
-    if known is not None:
+    if known is not None and len(known.at):
         unknown |= known.components
         for p in range(len(triangle)):
             leave_open(p, known.at, known)
@@ -98,6 +108,8 @@ def solve_triangles(
         for p, i in np.argwhere(own & near.any(axis=-1)):
             found = look(int(p), int(i))
             unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
+            if directions is not None:
+                directions[0][p, i] = directions[1][p, i] = 0.0
             if len(found.at):
                 leave_open(p, np.array([i]), found)
     turn = None
@@ -118,7 +130,7 @@ def solve_triangles(
         X[some] = X[some] @ turn
     X[fixed] = 0.0
     magnified = np.where(doubt, np.inf, np.abs(X).max(axis=(-2, -1), initial=0.0))
-    return Solved(X / np.swapaxes(unit, -1, -2), unknown, lost, magnified)
+    return Solved(X / np.swapaxes(unit, -1, -2), unknown, lost, magnified, directions)
 
 
 CANCELLED = 1e-10
@@ -253,12 +265,9 @@ def _fewer(one: Unobservable, other: Unobservable) -> Unobservable:
         count[k, part.at] = (part.here != 0).any(axis=-1).sum(axis=-1)
     better = count[1] < count[0]
     here, there = ~better[one.at], better[other.at]
-    at = np.concatenate([one.at[here], other.at[there]])
-    order = np.argsort(at, kind="stable")
-    return Unobservable(
-        np.where(better[:, None], other.components, one.components),
-        at[order],
-        np.concatenate([one.here[here], other.here[there]])[order],
-        np.concatenate([one.first[here], other.first[there]])[order],
-        np.concatenate([one.doubtful[here], other.doubtful[there]])[order],
-    )
+    order = np.argsort(np.concatenate([one.at[here], other.at[there]]), kind="stable")
+    rest: list[Any] = [
+        np.concatenate([a[here], b[there]])[order] for a, b in zip(one[1:], other[1:], strict=True)
+    ]
+    components = np.where(better[:, None], other.components, one.components)
+    return Unobservable(components, *rest)

@@ -294,6 +294,9 @@ def _package(
 ) -> Estimate:
     if options.inverse_temperature != 1.0:  # inf where nothing is known
         outcome.cov = np.where(np.isinf(outcome.cov), np.inf, np.nan)
+        outcome.open_laws = [
+            law._replace(cov=np.full_like(law.cov, np.nan)) for law in outcome.open_laws
+        ]
         info["cov"] = "none claimed: inverse_temperature is not 1"
     if options.weight is not None:
         info["change"] = np.array(outcome.change)
@@ -315,5 +318,6 @@ def _package(
         weights=None if outcome.weights is None else shape(outcome.weights),
         label=label,
         info=info,
+        open_laws=tuple(outcome.open_laws),
         source=source,
     )

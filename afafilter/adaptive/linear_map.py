@@ -202,6 +202,7 @@ def calibrate(
     return replace(
         estimate,
         cov=np.broadcast_to(mse, estimate.cov.shape),
+        open_laws=(),
         label=f"{estimate.label}, calibrated",
         info={**estimate.info, "cov": "exact error law"},
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, ObsMask, all_finite
 from afafilter._base.patterns import members
+from afafilter._base.unknown import OpenLaw
 from afafilter.adaptive.dense import (
     TILE_NUMBERS,
     Pattern,
@@ -47,7 +48,8 @@ Result = TypeVar("Result")
 class Outcome:
     """mean (P, Tq, d), cov (P or 1, Tq, d, d), weights (P or 1, Tq, T), largest move per round.
 
-    magnified (P or 1, Tq) : by how much roundings of the data and the model may be.
+    magnified (P or 1, Tq) : by how much roundings of the data and the model may be; open_laws of
+    what is undetermined.
     """
 
     mean: Array
@@ -55,6 +57,7 @@ class Outcome:
     weights: Array | None
     change: list[float] = field(default_factory=list)
     magnified: Array = field(default_factory=lambda: np.zeros((1, 1)))
+    open_laws: list[OpenLaw] = field(default_factory=list)
 
 
 def run_dense(plan: Plan, z: Array, options: Options) -> Outcome:
@@ -111,7 +114,9 @@ def _run_pattern(
             solution, change = _iterate(pattern, chain, queries, tile, paths, start, options)
             at = mine[paths], queries
             of_weights = (mine[paths] if reweighted else mine) if len(outcome.cov) > 1 else [0]
-            outcome.mean[at], outcome.cov[of_weights, queries] = finish(pattern, queries, solution)
+            mean, cov, open_laws = finish(pattern, queries, solution, mine[paths])
+            outcome.mean[at], outcome.cov[of_weights, queries] = mean, cov
+            outcome.open_laws += open_laws
             magnified = solution.magnified * spread_of(pattern, paths)
             outcome.magnified[of_weights, queries] = magnified
             if outcome.weights is not None and solution.shares is not None:

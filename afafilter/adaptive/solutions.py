@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afafilter._base.checks import Array, ObsMask
-from afafilter._base.unknown import mark
+from afafilter._base.unknown import OpenLaw, functional_laws, mark
 from afafilter.adaptive.dense import Pattern, Plan, Tile, spread_out, tile_data
-from afafilter.adaptive.determined import Solved, left_open, solve_triangles
+from afafilter.adaptive.determined import Directions, Solved, left_open, solve_triangles
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index, steps
 from afafilter.adaptive.recursions import (
     Chain,
@@ -31,7 +31,7 @@ from afafilter.adaptive.recursions import (
     sweep_shared,
     weighted_triangles,
 )
-from afafilter.linalg.subspaces import DECAYED, Unobservable
+from afafilter.linalg.subspaces import DECAYED, ROUNDING, Unobservable
 
 
 class Solution(NamedTuple):
@@ -39,8 +39,8 @@ class Solution(NamedTuple):
 
     mean (P, nq, d) in their coordinates and units; root (., nq, d, k) of the covariance in xi;
     unknown (., nq, d) : components of the state that are not determined; shares (., nq, T) of the
-    information, or None;
-    magnified (., nq) of `Solved`.
+    information, or None; magnified (., nq) and open_ of `Solved`; lost (., nq, d) : coordinates xi
+    of which nothing is left, or None.
     """
 
     mean: Array
@@ -48,6 +48,8 @@ class Solution(NamedTuple):
     unknown: ObsMask
     shares: Array | None
     magnified: Array
+    open_: Directions | None
+    lost: ObsMask | None
 
 
 def settle(
@@ -94,11 +96,27 @@ def settle(
     return found._replace(magnified=np.where(eaten, np.inf, found.magnified))
 
 
-def reached(plan: Plan, lost: ObsMask, decay: Array) -> ObsMask:
-    """Components of the state that lost coordinates (..., d) reach by decay (..., d, d)."""
-    open_: NDArray[np.bool_] = np.any((decay > DECAYED) & lost[..., None, :], axis=-1)
-    reach: NDArray[np.bool_] = np.any(open_[..., None, :] & (plan.coords.W != 0), axis=-1)
+def reached(plan: Plan, lost: ObsMask) -> ObsMask:
+    """Components of the state that lost coordinates xi (..., d) reach."""
+    reach: NDArray[np.bool_] = np.any(lost[..., None, :] & (plan.coords.W != 0), axis=-1)
     return reach
+
+
+def _settled(
+    pattern: Pattern, found: Solved, decay: Array, mean: Array, root: Array, shares: Array | None
+) -> Solution:
+    """The solution; what of lost coordinates is left here by decay (..., d, d) is lost, too."""
+    unknown, lost = found.unknown, None
+    if found.lost.any():
+        lost = np.asarray(np.any((decay > DECAYED) & found.lost[..., None, :], axis=-1))
+        unknown = unknown | reached(pattern.plan, lost)
+    return Solution(mean, root, unknown, shares, found.magnified, found.open_, lost)
+
+
+def _decay(pattern: Pattern, queries: slice) -> Array:
+    return np.asarray(
+        np.exp(-pattern.exponent[queries])[..., None] * np.eye(pattern.plan.model.dim)
+    )
 
 
 def weighty(tile: Tile, w: Array) -> tuple[int, NDArray[np.bool_]]:
@@ -115,7 +133,7 @@ def solve_plain(pattern: Pattern, paths: slice) -> Solution:
     found = settle(pattern, every, rows[None, ..., :d], _here(pattern, every))
     mean = np.moveaxis(found.X[0] @ rows[..., d:], -1, 0)
     root = _root(pattern, every, found.X)
-    return Solution(mean, root, _unknown(pattern, every, found), None, found.magnified)
+    return _settled(pattern, found, _decay(pattern, every), mean, root, None)
 
 
 def _here(pattern: Pattern, queries: slice) -> Callable[[Index, Array, Array], Array]:
@@ -143,12 +161,6 @@ def _root(pattern: Pattern, queries: slice, solve: Array) -> Array:
     return np.asarray(left * np.where(left > 0, solve, 0.0))
 
 
-def _unknown(pattern: Pattern, queries: slice, found: Solved) -> ObsMask:
-    unknown, lost = found.unknown, found.lost
-    decay = np.exp(-pattern.exponent[queries])[..., None] * np.eye(lost.shape[-1])
-    return unknown | reached(pattern.plan, lost, decay) if lost.any() else unknown
-
-
 def solve_independent(
     pattern: Pattern, tile: Tile, paths: slice, scale: Array, *, shares: bool, early: bool
 ) -> Solution:
@@ -172,8 +184,7 @@ def solve_independent(
     if shares:
         rank = np.maximum(np.rint(np.einsum("...ab,...ba->...", solve, triangle)), 1.0)
         share = spread_out(pattern, tile, pair_shares(tile.pairs, solve, root)) / rank[..., None]
-    unknown = _unknown(pattern, tile.queries, found)
-    return Solution(mean, spread, unknown, share, found.magnified)
+    return _settled(pattern, found, _decay(pattern, tile.queries), mean, spread, share)
 
 
 def make_chain(pattern: Pattern) -> Chain:
@@ -223,20 +234,17 @@ def solve_exact(
     def columns(_at: Index, _here: Array, first: Array) -> Array:
         return np.asarray(first @ plan.coords.W_inv.T)
 
-    X, unknown, lost, magnified = settle(
-        pattern, queries, tri[..., :d], columns, early=early, counted=counted
-    )
-    if lost.any():
-        unknown = unknown | reached(plan, lost, np.abs(B))
+    found = settle(pattern, queries, tri[..., :d], columns, early=early, counted=counted)
+    X, magnified = found.X, found.magnified
     if magnified.max(initial=0.0) > MOST:
         known = _magnified(tri[..., :d], X, B)
-        magnified = np.where(np.isinf(magnified), magnified, known)
+        found = found._replace(magnified=np.where(np.isinf(magnified), magnified, known))
     mean = a + B @ (X @ tri[..., d:])
     with np.errstate(over="ignore", invalid="ignore"):  # of `finish`
         root = np.concatenate([L, B @ X], axis=-1)
     mean = np.moveaxis(mean[0], -1, 0) if reweighted is None else mean[..., 0]
     unit = np.exp(np.minimum(pattern.exponent[queries], DECAY_FLOOR))
-    return Solution(mean * unit, root, unknown, weights, magnified)
+    return _settled(pattern, found, np.abs(B), mean * unit, root, weights)
 
 
 MOST = 1.0 / (64 * np.finfo(np.float64).eps)
@@ -252,20 +260,33 @@ def _magnified(triangle: Array, X: Array, B: Array) -> Array:
     return np.asarray(columns.max(axis=-1))
 
 
-def finish(pattern: Pattern, queries: slice, solution: Solution) -> tuple[Array, Array]:
+def finish(
+    pattern: Pattern, queries: slice, solution: Solution, paths: Index
+) -> tuple[Array, Array, list[OpenLaw]]:
     """Mean and covariance of x; what is not determined is NaN, with variance inf.
 
-    A component whose variance exceeds the floating-point range is not determined.
+    A component whose variance exceeds the floating-point range is not determined. Beside them what
+    is known of functionals of the `paths`, numbered as in the answer.
     """
     turn, root, unknown = pattern.plan.coords.W, solution.root, solution.unknown
+    lost = solution.lost
     W = turn * np.exp(-pattern.exponent[queries])[:, None, :]
     with np.errstate(over="ignore", invalid="ignore"):
         far = ~np.isfinite(np.sum(root**2, axis=-1))
     if far.any():
-        unknown = unknown | reached(pattern.plan, far, np.eye(len(turn)))
+        unknown = unknown | reached(pattern.plan, far)
+        lost = far if lost is None else lost | far
         root = np.where(far[..., None], 0.0, root)
     mean = np.where(far, 0.0, solution.mean)
     mean = (W @ mean[..., None])[..., 0] + pattern.plan.path[queries] @ turn.T
     root = turn @ root
     cov = root @ np.swapaxes(root, -1, -2)
-    return mark(mean, cov, unknown) if unknown.any() else (mean, cov)
+    if not unknown.any():
+        return mean, cov, []
+    rows = [] if solution.open_ is None else [solution.open_]
+    if lost is not None:
+        columns = np.where(lost[..., None], turn.T, 0.0)
+        rows.append((columns, ROUNDING * np.abs(columns)))
+    directions, rounding = (np.concatenate(part, axis=-2) for part in zip(*rows, strict=True))
+    laws = functional_laws(paths, queries.start, mean, cov, directions, rounding)
+    return *mark(mean, cov, unknown), laws

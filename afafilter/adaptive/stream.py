@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import Array, observations, scalar, stamp
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
+from afafilter._base.unknown import OpenLaw
 from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
@@ -171,10 +172,10 @@ class AdaptiveFilterStream:
         stamp = self._stamp(t)
         return self._estimate(stamp, self._memory.predict(stamp))
 
-    def _estimate(self, stamp: float, found: tuple[Array, Array]) -> Estimate:
-        mean, cov = found
-        now = np.array([stamp])
-        return Estimate(now, mean[None], cov[None], label="AFA stream", source=self._source)
+    def _estimate(self, stamp: float, found: _Law) -> Estimate:
+        mean, cov, open_laws = found
+        law = np.array([stamp]), mean[None], cov[None]
+        return Estimate(*law, label="AFA stream", open_laws=tuple(open_laws), source=self._source)
 
     def state(self) -> dict[str, Array]:
         """Everything that the stream knows, as plain arrays.
@@ -210,8 +211,11 @@ class AdaptiveFilterStream:
         return now if self.t is None else not_before(now, self.t)
 
 
-def _nothing(d: int) -> tuple[Array, Array]:
-    return np.full(d, np.nan), np.diag(np.full(d, np.inf))
+_Law = tuple[Array, Array, list[OpenLaw]]
+
+
+def _nothing(d: int) -> _Law:
+    return np.full(d, np.nan), np.diag(np.full(d, np.inf)), []
 
 
 class _Bank:
@@ -238,7 +242,7 @@ class _Bank:
         self._bank: core.Bank | None = None
         self._known = False
 
-    def update(self, stamp: float, row: Array) -> tuple[Array, Array]:
+    def update(self, stamp: float, row: Array) -> _Law:
         seen = stamp - self._model.delay
         ((_, valid),) = core.missing_groups(row[None])
         if self._bank is None:
@@ -252,22 +256,20 @@ class _Bank:
         self._known |= bool(valid[0])
         return self._estimate(bank, stamp, sums)
 
-    def predict(self, stamp: float) -> tuple[Array, Array]:
+    def predict(self, stamp: float) -> _Law:
         if self._bank is None or not self._known:
             return _nothing(self._model.dim)
         bank = self._within(stamp)
         return self._estimate(bank, stamp, bank.peek(stamp))
 
-    def _estimate(
-        self, bank: core.Bank, stamp: float, sums: tuple[Array, Array, Array]
-    ) -> tuple[Array, Array]:
+    def _estimate(self, bank: core.Bank, stamp: float, sums: tuple[Array, Array, Array]) -> _Law:
         d, p = self._model.dim, self._parameters
         if not self._known:
             return _nothing(d)
         mean, variance = core.ratio(*sums, np.ones(1, bool))
         lag = np.array([stamp - bank.origin])
         path = p.drift_path(self._model.drift, lag)[0]
-        return p.from_planes(mean[0, 0]) + path, np.eye(d) * variance[0]
+        return p.from_planes(mean[0, 0]) + path, np.eye(d) * variance[0], []
 
     def state(self) -> dict[str, Array]:
         blank = self._started(0.0)
@@ -332,7 +334,7 @@ class _Window:
         self._t: list[float] = []
         self._z = np.empty((0, model.obs_dim))
 
-    def update(self, stamp: float, row: Array) -> tuple[Array, Array]:
+    def update(self, stamp: float, row: Array) -> _Law:
         t, z = np.array([*self._t, stamp]), np.concatenate([self._z, row])
         found = self._answer(make_spans(t, None, self._model.delay, self._options).at([-1]), z)
         if not np.isnan(row).all():
@@ -340,19 +342,19 @@ class _Window:
             self._z = z[-self._keep :]
         return found
 
-    def predict(self, stamp: float) -> tuple[Array, Array]:
+    def predict(self, stamp: float) -> _Law:
         if not self._t:
             return _nothing(self._model.dim)
         grid = np.array(self._t)
         spans = make_spans(grid, np.array([stamp]), self._model.delay, self._options)
         return self._answer(spans, self._z)
 
-    def _answer(self, spans: Spans, z: Array) -> tuple[Array, Array]:
+    def _answer(self, spans: Spans, z: Array) -> _Law:
         if np.isnan(z).all():
             return _nothing(self._model.dim)
         R = np.broadcast_to(self._model.R, (len(z), *self._model.R.shape))
         outcome, _ = run_method(self._model, spans, self._options, z[None], R, self._gamma)
-        return outcome.mean[0, 0], outcome.cov[0, 0]
+        return outcome.mean[0, 0], outcome.cov[0, 0], outcome.open_laws
 
     def state(self) -> dict[str, Array]:
         return {

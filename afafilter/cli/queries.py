@@ -8,6 +8,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, observations, scalar
 from afafilter._base.steps import usual_step
+from afafilter._base.unknown import chosen
 from afafilter.io.series import Series
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
@@ -89,7 +90,8 @@ def rows_at(found: Estimate, asked: Array) -> Estimate:
             "give the data a row with blank values there"
         )
     mean, cov = found.mean[..., near, :], found.cov[..., near, :, :]
-    return replace(found, t=asked, mean=mean, cov=cov, open_laws=())
+    laws = chosen(found.open_laws, near)
+    return replace(found, t=asked, mean=mean, cov=cov, open_laws=laws)
 
 
 def _steps(count: float, option: str) -> int:

@@ -11,7 +11,7 @@ entry: sin(pi k), 1e-16 k in floating point, is 0. Between blocks every entry st
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,14 +131,17 @@ class Unobservable(NamedTuple):
 
     components : (k, d) which ones; at : (m,) the queries of which anything is open; here, first :
     (m, d, d) their open directions, as rows, at the query and at the first observation: rows of
-    zeros for what is determined, zeros also where there is only rounding; doubtful : (m,) whether
-    rounding may have decided which ones.
+    zeros for what is determined, zeros also where there is only rounding; shown, rounding : (m, d,
+    d) those here as they are shown, and up to where an entry counts as zero; doubtful : (m,)
+    whether rounding may have decided which ones.
     """
 
     components: ObsMask
     at: NDArray[np.int64]
     here: Array
     first: Array
+    shown: Array
+    rounding: Array
     doubtful: ObsMask
 
     def of(self, queries: slice) -> Unobservable:
@@ -146,8 +149,8 @@ class Unobservable(NamedTuple):
         n = len(self.components)
         start, stop, _ = queries.indices(n)
         some = slice(*np.searchsorted(self.at, [start, stop]))
-        directions = self.here[some], self.first[some], self.doubtful[some]
-        return Unobservable(self.components[queries], self.at[some] - start, *directions)
+        rest: list[Any] = [part[some] for part in self[2:]]
+        return Unobservable(self.components[queries], self.at[some] - start, *rest)
 
 
 def unobservable(
@@ -178,13 +181,14 @@ def unobservable(
         what decays less, and what no observation shows is open for ever. The dynamics are A +
         diag(rate), which commute. None: what decays to nothing is forgotten, as a flat start is.
     show : ndarray, shape (d, d), optional
-        `components` are those of show x. None: of x.
+        `components` are those of show x, `shown` its directions. None: of x.
     """
     d, T, flow = C.shape[1], len(stamps), _flow(A)
     if T == 0:
         all_ = np.broadcast_to(np.eye(d), (len(times), d, d))
         sure, every = np.zeros(len(times), dtype=bool), np.arange(len(times))
-        return Unobservable(np.ones((len(times), d), dtype=bool), every, all_, all_, sure)
+        known, exact = np.ones((len(times), d), dtype=bool), np.zeros(all_.shape)
+        return Unobservable(known, every, all_, all_, all_, exact, sure)
     n = min(T, 4 * d + 4)
     while True:
         F = flow.or_nan(np.diff(stamps[:n], prepend=stamps[0]))[0]
@@ -201,7 +205,7 @@ def unobservable(
     out = np.zeros((len(times), d), dtype=bool)
     if not len(open_):
         none = np.zeros((0, d, d))
-        return Unobservable(out, open_, none, none, np.zeros(0, dtype=bool))
+        return Unobservable(out, open_, none, none, none, none, np.zeros(0, dtype=bool))
     node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
     base = np.maximum(node, 0)
     lag = times[open_] - stamps[base]
@@ -221,12 +225,13 @@ def unobservable(
     nothing = used[open_] == 0
     here[nothing] = first[nothing] = np.eye(d)
     zero[nothing] = 0.0
-    out[open_] = (here != 0).any(axis=1)
+    shown, size = here, np.where(here != 0, zero, 0.0)
     if show is not None:
+        shown = here @ show.T
         size = np.where(here != 0, zero + ROUNDING * np.abs(here), 0.0) @ np.abs(show.T)
-        out[open_] = (np.abs(here @ show.T) > size).any(axis=1)
+    out[open_] = (np.abs(shown) > size).any(axis=1)
     doubtful = _decided_by_rounding(here, zero, sizes, C)
-    return Unobservable(out, open_, here, first, doubtful)
+    return Unobservable(out, open_, here, first, shown, size, doubtful)
 
 
 CLEAR = 8.0

@@ -12,6 +12,7 @@ from click.testing import Result
 
 from afafilter import (
     DiscreteModel,
+    LinearSDE,
     Prior,
     brownian,
     families,
@@ -324,3 +325,36 @@ def test_units_go_with_the_values_into_parquet_and_back() -> None:
     assert config["units"] == {"T": "degC"}
     assert config["options"]["weight"]["nu"] == 3
     assert io.read_series("e.parquet").units == "degC"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("estimator", ["kalman", "afa"])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_sum_of_levels_that_are_not_told_apart(estimator: str, discrete: bool) -> None:
+    """The signal of their sum is that of one level with both noises."""
+    two = {"Q": np.diag([0.1, 0.2]), "R": [[1.0]], "prior": "diffuse"}
+    one = {"Q": [[0.3]], "R": [[1.0]], "prior": "diffuse"}
+    if discrete:
+        write_model(DiscreteModel(np.eye(2), H=[[1.0, 1.0]], **two), "two.toml")
+        write_model(DiscreteModel([[1.0]], H=[[1.0]], **one), "one.toml")
+    else:
+        write_model(LinearSDE(np.zeros((2, 2)), C=[[1.0, 1.0]], **two), "two.toml")
+        write_model(LinearSDE([[0.0]], C=[[1.0]], **one), "one.toml")
+    given = ["--values", "z", "--estimator", estimator]
+    for k, more in enumerate((["--forecast", 2], ["--query-times", "3,20,78,81"])):
+        for name in ("one", "two"):
+            run(
+                "estimate",
+                "x.csv",
+                "--model",
+                f"{name}.toml",
+                *given,
+                *more,
+                "-o",
+                f"{name}{k}.csv",
+            )
+        found, wanted = (pd.read_csv(f"{name}{k}.csv") for name in ("two", "one"))
+        assert found["x0"].isna().all()
+        columns = ["z_fit", "z_fit_sd", "z_obs_sd"]
+        assert np.isfinite(wanted[columns].to_numpy()).all()
+        np.testing.assert_allclose(found[columns], wanted[columns], rtol=1e-9)
