@@ -66,7 +66,7 @@ def constant(dim: int = 1) -> Family:
     """A free level: the observations' offset."""
     p = positive_int(dim, "dim", high=LARGEST_DIM)
     names = ["offset"] if p == 1 else [f"offset[{c}]" for c in range(p)]
-    params = tuple(Param(name, "real", partial(_mean, c=c)) for c, name in enumerate(names))
+    params = tuple(Param(name, "real", "mean", axis=c) for c, name in enumerate(names))
     return _family("constant", params, blocks.constant, 0, affine=True, observes=p)
 
 
@@ -219,7 +219,7 @@ def _along_axes(
 
 def _each(param: Param, n: int) -> tuple[Param, ...]:
     return tuple(
-        Param(f"{param.name}[{i}]", param.domain, param.guess, param.amplitude) for i in range(n)
+        Param(f"{param.name}[{i}]", param.domain, param.guess, param.amplitude, i) for i in range(n)
     )
 
 
@@ -248,7 +248,3 @@ def _season(frequencies: tuple[float, ...], q: Any) -> blocks.Block:
 
 def _season_var(s: Scales, _: int, *, period: float) -> float:
     return 0.01 * s.jump / period
-
-
-def _mean(s: Scales, _: int, *, c: int) -> float:
-    return float(s.mean[c])

@@ -34,12 +34,14 @@ class Param:
     guess : of the sizes in the data and of the rank of the component among those of its kind, or
         its name in `GUESSES`.
     amplitude : whether each axis of a component of several axes may have its own.
+    axis : the component of the observations that it is about; None: all.
     """
 
     name: str
     domain: str
     guess: str | Callable[[Scales, int], float]
     amplitude: bool = False
+    axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -247,5 +249,6 @@ class Family:
             rank = occurrences[c.label] = occurrences.get(c.label, -1) + 1
             for param in c.params:
                 guess = GUESSES[param.guess] if isinstance(param.guess, str) else param.guess
-                out[next(names)] = float(guess(scales, rank))
+                own = scales if param.axis is None else scales.of_component(param.axis)
+                out[next(names)] = float(guess(own, rank))
         return self.complete({**out, **self.start})

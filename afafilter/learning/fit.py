@@ -190,7 +190,8 @@ def _parameters(model: Any, data: Data, z: Array, inputs: Any, **options: Any) -
     forcing = regressors(inputs, data.t)
     effect = first_effect(forcing, data.t, z)
     par = parametrisation(model, data.t, z - forcing.values(data.t) @ effect.T, **options)
-    return InputParameters(par, forcing, effect, float(np.sqrt(np.nanvar(z))) or 1.0)
+    sizes = np.ma.masked_invalid(z.reshape(-1, z.shape[-1])).std(axis=0).filled(0.0)
+    return InputParameters(par, forcing, effect, np.where(sizes > 0, sizes, 1.0))
 
 
 def refuse_few(data: Data, n: int, flat: int) -> None:

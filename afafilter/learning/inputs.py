@@ -77,7 +77,7 @@ class InputParameters(ExtendedParameters):
     """Another parametrisation and, after its own, the entries of D."""
 
     def __init__(
-        self, inner: Parametrisation, forcing: Forcing, effect: Array, size: float
+        self, inner: Parametrisation, forcing: Forcing, effect: Array, sizes: Array
     ) -> None:
         p = len(effect)
         own = [name if p == 1 else f"{name}[{c}]" for c in range(p) for name in forcing.names]
@@ -88,7 +88,7 @@ class InputParameters(ExtendedParameters):
             )
         self._forcing, self._shape = forcing, effect.shape
         spread = np.where(forcing.u.std(axis=0) > 0, forcing.u.std(axis=0), 1.0)
-        unit = np.maximum(np.abs(effect), 0.1 * size / spread)
+        unit = np.maximum(np.abs(effect), 0.1 * sizes[:, None] / spread)
         super().__init__(inner, own, effect.ravel(), unit.ravel())
 
     def _driven_by(self, theta: Array) -> Forcing:

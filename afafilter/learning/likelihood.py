@@ -125,7 +125,7 @@ def _of_family(
 ) -> float | tuple[float, dict[str, Array | float]]:
     values = family.at_values(params)
     ones = dict.fromkeys(family.free, 1.0)
-    par = FamilyParameters(family, ones, 1.0)
+    par = FamilyParameters(family, ones, np.ones(family.obs_dim))
     theta = par.theta(values)
     system = par.system(theta)
     value, grad = evaluate(system, data, gradient=gradient, warn=True)

@@ -34,6 +34,7 @@ class Scales:
     gap: float  # median positive interval
     span: float  # last time minus first
     mean: Array  # (p,)
+    each: Array  # (p, 3) var, jump, noise of each component
     longest: tuple[Array, Array] | None  # times and detrended values of the longest series
     width: float = 0.1  # of a peak of the periodogram, in units of its frequency
 
@@ -53,6 +54,16 @@ class Scales:
         """As if the n largest peaks were not there; other changes do not touch the peaks."""
         found = replace(self, **changes)  # type: ignore[arg-type]
         vars(found)["peaks"] = self.peaks[n:]
+        return found
+
+    def of_component(self, c: int) -> Scales:
+        """Those of one component of the observations; times and peaks are common to all."""
+        if len(self.each) == 1:
+            return self
+        var, jump, noise = self.each[c].tolist()
+        found = replace(self, var=var, jump=jump, noise=noise, mean=self.mean[c : c + 1])
+        if "peaks" in vars(self):
+            vars(found)["peaks"] = self.peaks
         return found
 
     def frequency(self, rank: int) -> float:
@@ -86,6 +97,7 @@ GUESSES: dict[str, Callable[[Scales, int], float]] = {
     "drift_var": lambda s, _: s.drift / s.gap,
     "level_var": lambda s, _: 0.1 * s.jump / s.gap,
     "slope_var": lambda s, _: 1e-2 * s.jump / s.gap**3,
+    "mean": lambda s, _: float(s.mean[0]),
     "length": lambda s, _: min(5 * s.gap, s.span),
 }
 """Starting values from the sizes in the data and the rank of the component among its kind."""
@@ -94,10 +106,9 @@ GUESSES: dict[str, Callable[[Scales, int], float]] = {
 def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     """Rough sizes in the data: variance, jumps, intervals, level, periodogram peaks."""
     paths = z.reshape(-1, len(t), obs_dim)
-    series = [path[:, c] for path in paths for c in range(obs_dim)]
-    variances, jumps, reversions = [], [], []
+    measured: list[list[tuple[float, float, float]]] = [[] for _ in range(obs_dim)]
     longest: tuple[Array, Array] | None = None
-    for y in series:
+    for c, y in ((c, path[:, c]) for path in paths for c in range(obs_dim)):
         observed = ~np.isnan(y)
         ty, yy = t[observed], y[observed]
         count = len(ty)
@@ -108,10 +119,10 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
         rest = yy - yy.sum() / count
         if size > 0:
             rest = rest - centred * (float(centred @ rest) / size)
-        variances.append(float(rest @ rest) / count)
         step = yy[1:] - yy[:-1]
-        jumps.append(float(step @ step) / len(step))
-        reversions.append(-float(step[1:] @ step[:-1]) / max(len(step) - 1, 1))
+        reversion = -float(step[1:] @ step[:-1]) / max(len(step) - 1, 1)
+        jump = float(step @ step) / len(step)
+        measured[c].append((float(rest @ rest) / count, jump, reversion))
         if longest is None or len(ty) > len(longest[0]):
             longest = (ty, rest)
     gaps = t[1:] - t[:-1]
@@ -120,11 +131,21 @@ def data_scales(t: Array, z: Array, obs_dim: int) -> Scales:
     gap = 0.5 * float(gaps[(n - 1) // 2] + gaps[n // 2]) if n else 1.0
     span = max(float(t[-1] - t[0]), gap)
     mean = np.array([_nanmean(paths[..., c]) for c in range(obs_dim)])
-    var, jump, noise = (sum(x) / max(len(x), 1) for x in (variances, jumps, reversions))
-    size = max(var, float((mean**2).max()) * 1e-12, sys.float_info.min)
+    every = [one for some in measured for one in some]
+    together = _floored(every, float(np.abs(mean).max()))
+    each = [
+        _floored(some, abs(level)) if some else together
+        for some, level in zip(measured, mean.tolist(), strict=True)
+    ]
+    return Scales(*together, gap, span, mean, np.array(each), longest)
+
+
+def _floored(some: list[tuple[float, float, float]], level: float) -> tuple[float, float, float]:
+    """Means of variances, jumps and reversions of series about a level, none of them 0."""
+    var, jump, noise = (sum(x) / len(some) for x in zip(*some, strict=True)) if some else (0.0,) * 3
+    size = max(var, level**2 * 1e-12, sys.float_info.min)
     jump = max(jump, 1e-6 * size)
-    noise = min(max(noise, 0.05 * jump), 0.45 * jump)
-    return Scales(max(var, 1e-6 * size), jump, noise, gap, span, mean, longest)
+    return max(var, 1e-6 * size), jump, min(max(noise, 0.05 * jump), 0.45 * jump)
 
 
 def _nanmean(x: Array) -> float:

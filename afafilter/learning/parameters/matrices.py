@@ -48,18 +48,19 @@ class MatrixParameters(Parametrisation):
     """Free arrays of a model: entries as they are, covariances by their Cholesky factor.
 
     stable: A = (S - I) X with S skew and X positive definite, which holds exactly the stable
-    matrices (X^-1 solves A P + P A^T = -2 I).
+    matrices (X^-1 solves A P + P A^T = -2 I), in units of each state's own size.
     """
 
     def __init__(
         self,
         model: LinearSDE | DiscreteModel,
         free: Sequence[str] | Mapping[str, Any],
-        scales: tuple[float, float],
+        units: tuple[Array, float],
         *,
         stable: bool | None = None,
         obs_cov: bool = False,
     ) -> None:
+        """`units`: sizes (p,) of the observed components, and the usual interval."""
         self._model = model
         continuous = isinstance(model, LinearSDE)
         if stable and not continuous:
@@ -85,12 +86,14 @@ class MatrixParameters(Parametrisation):
             self.blocks.append(self._block(name, mask, stable))
         if not self.blocks:
             raise ValueError("nothing to fit: free is empty")
-        self._make_definite(scales)
+        self._sizes, self._gap = units
+        self._states = _state_sizes(self.base, *units)
+        self._make_definite()
         self.names = tuple(name for b in self.blocks for name in b.names)
         self.positive = np.concatenate(
             [(b.kind == "covariance") & (b.index[0] == b.index[-1]) for b in self.blocks]
         )
-        self.typical = np.concatenate([self._typical(b, scales) for b in self.blocks])
+        self.typical = np.concatenate([self._typical(b) for b in self.blocks])
         self.logs = self.roots = np.zeros(len(self.names), dtype=bool)
 
     def _array(self, system: Any, field: str) -> Array:
@@ -130,31 +133,38 @@ class MatrixParameters(Parametrisation):
             )
         return _Block(INPUT_FIELDS.get(name, name), name, "entries", np.nonzero(chosen))
 
-    def _make_definite(self, scales: tuple[float, float]) -> None:
-        """Free covariances start definite, or they could not move: a little is added if not."""
-        var, gap = scales
+    def _make_definite(self) -> None:
+        """Free covariances start definite, or they could not move: a little is added if not.
+
+        In units of each component's own size.
+        """
         for block in self.blocks:
             if block.kind != "covariance":
                 continue
             value = self._array(self.base, block.field)
-            part = value[block.free]
-            size = var / gap if block.field == "Q" and isinstance(self.base, System) else var
-            floor = 1e-4 * max(float(np.trace(part)) / max(len(part), 1), 1e-2 * size)
+            unit = (self._sizes if block.field == "R" else self._states)[block.rows]
+            if block.field == "Q" and isinstance(self.base, System):
+                unit = unit / self._gap**0.5
+            part = value[block.free] / np.outer(unit, unit)
+            floor = 1e-4 * max(float(np.trace(part)) / max(len(part), 1), 1e-2)
             if len(part) and np.linalg.eigvalsh(part)[0] < 1e-10 * floor:
-                value[block.free] = part + floor * np.eye(len(part))
+                value[block.free] += floor * np.diag(unit**2)
 
-    def _typical(self, block: _Block, scales: tuple[float, float]) -> Array:
-        var, gap = scales
+    def _typical(self, block: _Block) -> Array:
         value = self._array(self.base, block.field)
-        largest = float(np.abs(value).max(initial=0.0))
         if block.kind == "covariance":
             return np.asarray(np.sqrt(value[block.index[0], block.index[0]]))
         if block.kind == "stable":
             skew, lower = self._split(self._theta(block, value))
             return np.concatenate([np.ones(len(skew)), np.full(len(lower), np.abs(lower).max())])
-        units = {"A": 0.1 / gap, "drift": var**0.5 / gap, "C": 0.1, "H": 0.1, "F": 0.1}
-        unit = units.get(block.field, var**0.5)
-        return np.full(len(block.index[0]), max(largest, unit) if block.field in "ACFH" else unit)
+        rows = self._sizes if block.field in ("C", "H", "offset", "d", "direct") else self._states
+        unit = rows / self._gap if block.field in ("A", "drift") else rows
+        if block.field in ("A", "C", "F", "H"):
+            relative = np.abs(value) * self._states / unit[:, None]
+            unit = max(float(relative.max()), 0.1) * unit[:, None] / self._states
+        elif value.ndim == 2:
+            unit = unit[:, None]
+        return np.asarray(np.broadcast_to(unit, value.shape)[block.index])
 
     def start(self) -> Array:
         return np.concatenate(
@@ -165,7 +175,7 @@ class MatrixParameters(Parametrisation):
         if block.kind == "entries":
             return np.asarray(value[block.index])
         if block.kind == "stable":
-            d = len(value)
+            d, value = len(value), value / self._state_units()
             P = stationary_covariance(value, 2 * np.eye(d))
             S = value @ P + np.eye(d)
             L = np.linalg.cholesky(np.linalg.inv(P))
@@ -186,7 +196,7 @@ class MatrixParameters(Parametrisation):
                 value[block.index] = x
             elif block.kind == "stable":
                 S, L = self._stable_factors(x)
-                value = (S - np.eye(len(S))) @ L @ L.T
+                value = (S - np.eye(len(S))) @ L @ L.T * self._state_units()
             else:
                 L = _from_lower(x, len(block.rows))
                 value[block.free] = L @ L.T
@@ -195,6 +205,10 @@ class MatrixParameters(Parametrisation):
             else:
                 changed[block.field] = value
         return self.base._replace(prior=prior, **changed)
+
+    def _state_units(self) -> Array:
+        """Unit s_i / s_j of each entry of A, in which it is parametrised where it is stable."""
+        return np.asarray(self._states[:, None] / self._states)
 
     def _split(self, x: Array) -> tuple[Array, Array]:
         """Of a stable A, the lower triangles of S and of the factor of X."""
@@ -221,6 +235,7 @@ class MatrixParameters(Parametrisation):
             return np.asarray(G[block.index])
         if block.kind == "stable":
             S, L = self._stable_factors(x)
+            G = G * self._state_units()
             M = G @ L @ L.T
             gX = (S - np.eye(len(S))).T @ G
             return np.concatenate([(M - M.T)[np.tril_indices(len(M), -1)], _lower((gX + gX.T) @ L)])
@@ -258,6 +273,25 @@ class MatrixParameters(Parametrisation):
         if isinstance(old, Prior) and isinstance(system.prior, PriorArrays):
             changes["prior"] = Prior(system.prior.mean, system.prior.cov, old.t0, old.diffuse)
         return replace(self._model, **changes)
+
+
+def _state_sizes(base: Any, sizes: Array, gap: float) -> Array:
+    """Sizes (d,) of states that show as `sizes` (p,) of observed components.
+
+    A state that none shows has the size that moves one so far in an interval, through others. The
+    unit of a state or of an observed component changes only its own size.
+    """
+    dynamics, C = (base.A * gap, base.C) if isinstance(base, System) else (base.F, base.H)
+    d, p = C.shape[-1], len(sizes)
+    coupling = np.abs(dynamics).reshape(-1, d, d).max(axis=0)
+    shown = np.abs(C).reshape(-1, p, d).max(axis=0) / sizes[:, None]
+    largest = shown.max(axis=0)
+    for _ in range(d - 1):
+        if largest.all():
+            break
+        shown = shown @ coupling
+        largest = np.where(largest > 0, largest, shown.max(axis=0))
+    return np.where(largest > 0, 1.0 / np.where(largest > 0, largest, 1.0), 1.0)
 
 
 def _from_lower(x: Array, n: int) -> Array:

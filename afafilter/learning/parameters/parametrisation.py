@@ -44,9 +44,10 @@ class FamilyParameters(Parametrisation):
         self,
         family: Family,
         start: Mapping[str, float],
-        size: float,
+        sizes: Array,
         others: Sequence[Mapping[str, float]] = (),
     ) -> None:
+        """`sizes` (p,) of the components of the observations."""
         if family.dim == 0:
             raise ValueError(NO_STATE)
         self.family = family
@@ -58,30 +59,34 @@ class FamilyParameters(Parametrisation):
         self.logs = np.array([domain == "positive" for domain in domains])
         self.roots = np.array([domain == "nonnegative" for domain in domains])
         self.positive, self._logs = self.logs | self.roots, np.flatnonzero(self.logs)
-        self._level = np.array(["offset" in name for name in self.names])
-        self._set_start(start, size, others)
+        self._levels = {
+            k: parameters[name].axis for k, name in enumerate(self.names) if "offset" in name
+        }
+        self._set_start(start, sizes, others)
         self._layout = _layout(family, self.names)
         self._dims = family.dim, family.obs_dim
         self._prepare_flat()
 
     def _set_start(
-        self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
+        self, start: Mapping[str, float], sizes: Array, others: Sequence[Mapping[str, float]]
     ) -> None:
         self._start = np.array([float(start[name]) for name in self.names])
         for name, value, positive in zip(self.names, self._start, self.positive, strict=True):
             if not math.isfinite(value) or (positive and value <= 0):
                 raise ValueError(f"start value of {name} must be finite and > 0, got {value:g}")
-        real = np.where(self._level, size, np.maximum(np.abs(self._start), TINY))
+        real = np.maximum(np.abs(self._start), TINY)
+        for k, c in self._levels.items():
+            real[k] = sizes[c]
         root = np.sqrt(np.abs(self._start))
         self.typical = np.where(self.logs, 1.0, np.where(self.roots, root, real))
         self._others = others
 
     def restarted(
-        self, start: Mapping[str, float], size: float, others: Sequence[Mapping[str, float]]
+        self, start: Mapping[str, float], sizes: Array, others: Sequence[Mapping[str, float]]
     ) -> FamilyParameters:
         """The same parameters with another start."""
         found = copy(self)
-        found._set_start(start, size, others)
+        found._set_start(start, sizes, others)
         return found
 
     def start(self) -> Array:
@@ -277,8 +282,8 @@ def _derivatives(
 
 def family_start(
     family: Family, t: ArrayLike, z: Array
-) -> tuple[dict[str, float], float, list[dict[str, float]]]:
-    """Starting values, the size of the observations, and other starts.
+) -> tuple[dict[str, float], Array, list[dict[str, float]]]:
+    """Starting values, sizes (p,) of the observations, and other starts.
 
     Of a cycle these are at lesser peaks of the periodogram, and narrow at the largest.
     """
@@ -287,7 +292,7 @@ def family_start(
     if _has_frequency(family):
         tried = [*map(scales.skipping, range(1, TRIED_PEAKS)), scales.skipping(0, width=0.0)]
         others = [family.guess_from(one) for one in tried]
-    return family.guess_from(scales), scales.var**0.5, others
+    return family.guess_from(scales), np.sqrt(scales.each[:, 0]), others
 
 
 def _has_frequency(family: Family) -> bool:
@@ -308,7 +313,7 @@ def parametrisation(
     if isinstance(free, NoiseLevels):
         return free
     if isinstance(model, Family):
-        start, size, others = family_start(model, t, z)
+        start, sizes, others = family_start(model, t, z)
         if free is not None:
             if isinstance(free, Mapping):
                 raise ValueError("free of a family must be names, not masks")
@@ -316,7 +321,7 @@ def parametrisation(
                 if name not in model.free:
                     raise ValueError(f"free must name {', '.join(model.free)}; got {name!r}")
             model = model.fix({n: start[n] for n in model.free if n not in free})
-        return FamilyParameters(model, start, size, others if _has_frequency(model) else [])
+        return FamilyParameters(model, start, sizes, others if _has_frequency(model) else [])
     if free is None:
         usual = ("A", "Q", "R", "drift") if isinstance(model, LinearSDE) else ("F", "Q", "R", "b")
         kept = (*getattr(model, "time_varying", ()), *(("R",) if obs_cov else ()))
@@ -324,4 +329,5 @@ def parametrisation(
     elif isinstance(free, str):
         free = [free]
     scales = data_scales(np.asarray(t, float), z, model.obs_dim)
-    return MatrixParameters(model, free, (scales.var, scales.gap), stable=stable, obs_cov=obs_cov)
+    units = np.sqrt(scales.each[:, 0]), scales.gap
+    return MatrixParameters(model, free, units, stable=stable, obs_cov=obs_cov)
