@@ -81,7 +81,7 @@ def test_family_gradient(name: str) -> None:
     rng = np.random.default_rng(5)
     z = rng.standard_normal((25, family.obs_dim)) + 1.0
     z[rng.random(z.shape) < 0.1] = np.nan
-    par = FamilyParameters(family, family.guess(t, z), 1.0)
+    par = FamilyParameters(family, family.guess(t, z), np.ones(family.obs_dim))
     theta = par.start() + 0.3 * par.typical * rng.standard_normal(len(par.names))
     check_gradient(par, prepare(t, z, family.obs_dim, None), theta)
 
@@ -94,7 +94,7 @@ def test_matrix_gradient(name: str) -> None:
     free = ["A", "Q", "R", "C", "drift", "offset"]
     if isinstance(model.prior, Prior):
         free += ["prior mean", "prior cov"]
-    par = MatrixParameters(model, free, (1.0, 0.5))
+    par = MatrixParameters(model, free, (np.arange(1.0, 1 + model.obs_dim), 0.5))
     rng = np.random.default_rng(1)
     theta = par.start() + 0.03 * par.typical * rng.standard_normal(len(par.names))
     check_gradient(par, prepare(t, z, model.obs_dim, None), theta)
@@ -102,7 +102,9 @@ def test_matrix_gradient(name: str) -> None:
 
 def test_natural_parameters_and_their_jacobian() -> None:
     model = MODELS["proper_prior"]
-    par = MatrixParameters(model, ["A", "Q", "R", "prior cov"], (1.0, 0.5), stable=True)
+    par = MatrixParameters(
+        model, ["A", "Q", "R", "prior cov"], (np.arange(1.0, 1 + model.obs_dim), 0.5), stable=True
+    )
     theta = par.start()
     fitted = par.model(theta)
     np.testing.assert_allclose(fitted.A, model.A, atol=1e-12)

@@ -95,7 +95,7 @@ def test_values_and_gradients_are_those_of_the_likelihood(name: str) -> None:
     family = FAMILIES[name]
     z = levels(3, seed=5, p=family.obs_dim)
     start = dict.fromkeys(family.free, 0.8)
-    par = FamilyParameters(family, start, 1.0)
+    par = FamilyParameters(family, start, np.ones(family.obs_dim))
     batch = par, SeriesBatch.of(T, z)
     objective = EachObjective([None] * 3, batch)  # type: ignore[list-item]
     which = np.array([2, 0, 1, 2])
