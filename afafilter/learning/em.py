@@ -30,6 +30,9 @@ from afafilter.likelihood.loglik import chain_loglik, make_chain
 from afafilter.likelihood.recursions import Moments
 from afafilter.models.sde import LinearSDE
 
+STALLED = 1e-2
+"""Log-likelihood that a Newton step would add to where EM stops, from which that is no optimum."""
+
 
 class RegressionSums(NamedTuple):
     """Sums of expected second moments over n samples of a regression of x on y; stacks (..., )."""
@@ -94,7 +97,9 @@ def expectation_maximisation(
     objective = EachObjective.of(problem)
     value, grad = problem.objective(theta)
     info = informations(objective, theta[None], typical[None])[0]
-    identified, null_space, _, _ = newton(info, grad, typical)
+    identified, null_space, _, gain = newton(info, grad, typical)
+    if not message and gain > STALLED:
+        message = "steps became short though the likelihood still rises; use method='ml'"
     evals += 1 + int(objective.n_evals[0])
     outcome = iteration, not message, message or "converged", tuple(history), (), evals
     return Optimum(theta, value, grad, info, identified, null_space, *outcome)

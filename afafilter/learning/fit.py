@@ -132,8 +132,9 @@ def fit(
     -----
     Gradient: the disturbance-smoother score carried through the exact discretisation, O(T d^3) per
     evaluation like the filter itself; right for Q = 0 and repeated times. A free covariance that is
-    singular at the start is first made definite by a small multiple of the identity: on the
-    logarithmic scale it could not leave 0. Durbin & Koopman (2012), ch. 7.
+    singular at the start is first made definite by a small share of each component's variance:
+    by its Cholesky factor it could not leave 0. A free R a hundred times the data's variance starts
+    at a tenth of it. Units of components change nothing. Durbin & Koopman (2012), ch. 7.
 
     Examples
     --------

@@ -121,3 +121,23 @@ def test_a_singular_start_is_made_definite_in_units_of_its_own(units: tuple[floa
         return LinearSDE(A, Q=np.eye(2), R=np.zeros((2, 2)), C=np.diag(u))
 
     assert abs(_off(make, units, free=["R"])) < OFF
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
+def test_noise_that_starts_in_another_unit(unit: float) -> None:
+    """R = I at the start whatever the unit of the second component."""
+    u = np.array([1.0, unit])
+    model = LinearSDE(A, Q=np.eye(2), R=np.eye(2), C=np.diag(u))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fit(model, T, Z * u, free=["R"])
+    plain = fit(_shown(np.ones(2)), T, Z, free=["R"])
+    jacobian = np.count_nonzero(~np.isnan(Z), axis=0) @ np.log(u)
+    assert found.loglik + jacobian == pytest.approx(plain.loglik, abs=OFF)
+
+
+def test_em_says_where_it_stalls() -> None:
+    """Noise of a millionth of the data's: EM hardly moves it, the likelihood still rises."""
+    model = LinearSDE(A, Q=np.eye(2), R=np.diag([1.0, 1e-12]), C=np.eye(2))
+    with pytest.warns(FitWarning, match="still rises; use method='ml'"):
+        fit(model, T, Z, free=["R"], method="em")

@@ -42,6 +42,11 @@ INPUT_FIELDS = {"input": "gain", "direct": "direct"}
 """How inputs drive the state and add to observations: free where the model has forcing."""
 DISCRETE_FIELDS = ("F", "Q", "H", "R", "b", "d")
 COVARIANCES = ("Q", "R", "prior cov")
+LARGEST_NOISE = 100.0
+"""Largest variance of noise, in those of the data, that is taken for a start."""
+
+SMALL_NOISE = 0.03
+"""Standard deviation of noise, in those of the data, that is a meaningful change of any smaller."""
 
 
 class MatrixParameters(Parametrisation):
@@ -136,7 +141,8 @@ class MatrixParameters(Parametrisation):
     def _make_definite(self) -> None:
         """Free covariances start definite, or they could not move: a little is added if not.
 
-        In units of each component's own size.
+        In units of each component's own size, of which R is no more than `LARGEST_NOISE`: what is
+        larger was thought of in other units, and a tenth of the data's variances starts instead.
         """
         for block in self.blocks:
             if block.kind != "covariance":
@@ -146,6 +152,9 @@ class MatrixParameters(Parametrisation):
             if block.field == "Q" and isinstance(self.base, System):
                 unit = unit / self._gap**0.5
             part = value[block.free] / np.outer(unit, unit)
+            if block.field == "R" and part.diagonal().max(initial=0.0) > LARGEST_NOISE:
+                part = 0.1 * np.eye(len(part))
+                value[block.free] = part * np.outer(unit, unit)
             floor = 1e-4 * max(float(np.trace(part)) / max(len(part), 1), 1e-2)
             if len(part) and np.linalg.eigvalsh(part)[0] < 1e-10 * floor:
                 value[block.free] += floor * np.diag(unit**2)
@@ -153,7 +162,11 @@ class MatrixParameters(Parametrisation):
     def _typical(self, block: _Block) -> Array:
         value = self._array(self.base, block.field)
         if block.kind == "covariance":
-            return np.asarray(np.sqrt(value[block.index[0], block.index[0]]))
+            size = np.sqrt(value[block.index[0], block.index[0]])
+            least = (
+                SMALL_NOISE * self._sizes[block.rows][block.index[0]] if block.field == "R" else 0.0
+            )
+            return np.asarray(np.maximum(size, least))
         if block.kind == "stable":
             skew, lower = self._split(self._theta(block, value))
             return np.concatenate([np.ones(len(skew)), np.full(len(lower), np.abs(lower).max())])
