@@ -25,10 +25,10 @@ Directions = tuple[Array, Array]
 class Solved(NamedTuple):
     """X (L, n, d, d) with X triangle = identity on what is known; what is not.
 
-    unknown (L, n, d) : components of the state that are open; lost (L, n, d) : coordinates of which
-    nothing is left within the range of floating-point numbers; magnified (L, n) : by how much X
-    magnifies roundings of the triangle's columns, inf where equations show what counts as open;
-    open_ : open directions of the state, as rows, and their rounding (L, n, d, d), or None.
+    unknown (L, n, d) : components of the state that are open; lost (L, n, d) : further coordinates
+    of which nothing is left within the range of floating-point numbers; magnified (L, n) : by how
+    much X magnifies roundings of the triangle's columns, inf where equations show what counts as
+    open; open_ : open directions of the state, as rows, and their rounding (L, n, d, d), or None.
     """
 
     X: Array
@@ -113,7 +113,8 @@ def solve_triangles(
             if len(found.at):
                 leave_open(p, np.array([i]), found)
     turn = None
-    fixed |= empty & fixed.any(axis=-1, keepdims=True)  # their rows may hold equations of others
+    # The rows of empty columns may hold equations of others.
+    open_, fixed = fixed, fixed | (empty & fixed.any(axis=-1, keepdims=True))
     some: ObsMask = np.asarray(fixed.any(axis=-1))
     if some.any():
         if unit_of_state is not None:
@@ -127,6 +128,7 @@ def solve_triangles(
         tied = np.abs(X @ scaled) > ROUNDING * (np.abs(X) @ np.abs(scaled))
         lost = lost | (tied & lost[..., None, :]).any(axis=-1)
     if turn is not None:
+        lost &= ~open_
         X[some] = X[some] @ turn
     X[fixed] = 0.0
     magnified = np.where(doubt, np.inf, np.abs(X).max(axis=(-2, -1), initial=0.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.linalg import expm
+from scipy.linalg import block_diag, expm
 
 from afafilter import (
     AdaptiveFilterStream,
@@ -154,6 +154,25 @@ def test_a_weight_of_nothing_leaves_a_sum(correlation):
         cov, [[np.diag([0.25, 0.5])] * 6, [np.diag([0.25, np.inf])] * 6], atol=1e-12
     )
     assert np.isnan(found.mean[1]).all()
+
+
+SWING = np.array([[0.0, -np.pi], [np.pi, 0.0]])
+EMPTY = {  # dynamics, C, which one of the observations at 0, 0.7 and 1 is there
+    "velocity": ([[0.0, 1.0], [0.0, 0.0]], [[-1.0, 1.0]], 2),  # -1, 0 of the state at 0
+    "swings": (block_diag(SWING, SWING), [[0.5, 1.0, 0.0, 1.0]], 0),
+}
+
+
+@pytest.mark.parametrize("correlation", ["independent", "exact"])
+@pytest.mark.parametrize("name", EMPTY)
+def test_columns_that_nothing_shows(name, correlation):
+    A, C, there = EMPTY[name]
+    model = LinearSDE(A, Q=0.1 * np.eye(len(A)), R=[[0.5]], C=C, prior="diffuse")
+    z = np.full((len(T), 1), np.nan)
+    z[there] = 1.5
+    mean, cov = adaptive_filter(model, T, z, correlation=correlation).through(C)
+    wanted = exact_law(model, z, T[2], 3, C, correlation)
+    np.testing.assert_allclose([mean[2, 0], cov[2, 0, 0]], np.ravel(wanted), rtol=1e-9)
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.4])

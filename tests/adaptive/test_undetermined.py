@@ -34,6 +34,12 @@ def assert_same_open(model, t, z):
         misfit = np.nanmax(np.abs(want.innovation) / sd, initial=1.0)
         bound = (1e-6 + 1e-9 * misfit) * want.std[known] + 1e-8 * np.abs(want.mean[known])
         assert (off <= bound).all()
+        seen, (wanted, spread) = found.through(model.C)[0], want.through(model.C)
+        np.testing.assert_array_equal(np.isnan(seen), np.isnan(wanted))
+        known = ~np.isnan(wanted)
+        sd = np.sqrt(np.diagonal(spread, axis1=-2, axis2=-1))[known]
+        bound = (1e-6 + 1e-9 * misfit) * sd + 1e-8 * np.abs(wanted[known])
+        assert (np.abs(seen - wanted)[known] <= bound).all()
 
 
 @pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")  # of a few 1e-6 sd
