@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: figures studies paper test coverage fuzz test-lowest sanitize lint docs bench clean
+.PHONY: figures studies paper test coverage fuzz test-lowest sanitize sanitize-threads lint docs bench clean
 .DELETE_ON_ERROR:
 
 # Bytecode of what is imported is kept; making all of it takes pip as long as all the rest.
@@ -23,6 +23,11 @@ $(VENV)/.test: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) -e '.[parquet,test,lint]'
 	touch $(VENV)/.core $@
+
+# What pip takes to build with, for builds in place: an environment may have none of it, or an older one.
+$(VENV)/.build: $(VENV)/.test
+	$(BIN)/python $(INSTALL) 'setuptools>=77'
+	touch $@
 
 figures: $(VENV)/.core
 	$(BIN)/afafilter figures --output figures/quick --force --jobs 2
@@ -50,10 +55,10 @@ SANITIZE := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 AFAFILT
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
 THREADS := TSAN_OPTIONS="exitcode=66 report_bugs=1" AFAFILTER_CORE=threads AFAFILTER_NUM_THREADS=4 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)"
-sanitize: $(VENV)/.test
+sanitize: $(VENV)/.build
 	AFAFILTER_LEVELS=sanitize $(BIN)/python setup.py -q build_ext --inplace
 	$(SANITIZE) $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/*/test_recursions.py)
-sanitize-threads: $(VENV)/.test
+sanitize-threads: $(VENV)/.build
 	AFAFILTER_LEVELS=threads $(BIN)/python setup.py -q build_ext --inplace
 	$(THREADS) setarch -R $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_threads.py
 
