@@ -75,10 +75,8 @@ def run_method(
         method == "auto" and not general and (not options.plain or len(z) <= MODAL_PATHS)
     ):
         modes = modal_form(model, gamma)
-        padded = (
-            modes is not None and len(set(modes.real.tolist())) > 1
-        )  # det(P)^{1/d} is not right
-        modes = None if padded and options.inverse_temperature != 1.0 else modes
+        if modes is not None and options.inverse_temperature != 1.0 and np.ptp(modes.real):
+            modes = None  # det(P)^{1/d} of padded modes is not right
         if modes is not None:
             return run_modal(model, modes, spans, z, options), {"method": "modal"}
         if method == "modal":

@@ -217,25 +217,32 @@ def _backward(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array, Array]
     Phi, psi, V = discretiser.Discretiser(-model.A, model.Q, -model.drift).or_nan(gap)
     d, far = model.dim, np.flatnonzero(~np.isfinite(V).all(axis=(-2, -1)))
     lost = np.zeros((len(gap), d if len(far) else 0, d))
-    for k in far:
-        Phi[k], psi[k], V[k], lost[k] = _slow_part(model, gap[k])
+    if len(far):
+        rates = -np.linalg.eigvals(model.A).real
+        fast = np.count_nonzero(rates * gap[far, None] > REACH, axis=1)
+        for some in (far[fast == n] for n in np.unique(fast)):
+            Phi[some], psi[some], V[some], lost[some] = _slow_part(model, gap[some])
     return Phi, psi, V, lost
 
 
-def _slow_part(model: LinearSDE, gap: float) -> tuple[Array, Array, Array, Array]:
+def _slow_part(model: LinearSDE, gap: Array) -> tuple[Array, Array, Array, Array]:
     """What of the model run backwards stays within the floating-point range; the rest as rows.
 
     A = Z T Z^T (real Schur form) with the fast modes first: U^T x, U the other columns of Z, is a
-    system of its own, dy = (U^T A U y + U^T u) ds + noise U^T Q U.
+    system of its own, dy = (U^T A U y + U^T u) ds + noise U^T Q U. gap (k,) : too long for the same
+    modes.
     """
     from scipy.linalg import schur
 
-    _, Z, fast = schur(model.A, sort=lambda re, im: -re * gap > REACH)
-    U, lost = Z[:, fast:], np.zeros_like(Z)
-    slow = discretiser.Discretiser(-U.T @ model.A @ U, U.T @ model.Q @ U, -U.T @ model.drift)
-    found = [part[0] for part in slow.or_nan(np.array([gap]))] if U.size else []
-    if not all(np.isfinite(part).all() for part in found):
-        fast, U, found = len(Z), Z[:, :0], []
-    lost[:fast] = Z[:, :fast].T
-    Phi, psi, V = found or (np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0)))
-    return U @ Phi @ U.T, U @ psi, U @ V @ U.T, lost
+    limit = REACH / gap.max()
+    _, Z, fast = schur(model.A, sort=lambda re, im: -re > limit)
+    k, U = len(gap), Z[:, fast:]
+    Phi, psi, V = np.zeros((k, 0, 0)), np.zeros((k, 0)), np.zeros((k, 0, 0))
+    if U.size:
+        slow = discretiser.Discretiser(-U.T @ model.A @ U, U.T @ model.Q @ U, -U.T @ model.drift)
+        Phi, psi, V = slow.or_nan(gap)
+    finite = [np.isfinite(part).reshape(k, -1).all(axis=1) for part in (Phi, psi, V)]
+    kept = np.logical_and.reduce(finite)[:, None, None]
+    Phi, psi, V = np.where(kept, Phi, 0.0), np.where(kept[..., 0], psi, 0.0), np.where(kept, V, 0.0)
+    lost = np.where((np.arange(len(Z)) < fast)[:, None] | ~kept, Z.T, 0.0)
+    return U @ Phi @ U.T, psi @ U.T, U @ V @ U.T, lost

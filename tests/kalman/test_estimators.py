@@ -835,3 +835,24 @@ def test_query_before_a_stiff_model_starts(A, prior):
         exact = adaptive_smoother(model, t, z, query_times=asked, correlation="exact")
         np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-9, atol=1e-30)
         np.testing.assert_allclose(found.cov[0], exact.cov[0], rtol=1e-9)
+
+
+def test_queries_before_the_start_lose_one_state_after_another():
+    """x(-g) = e^{ag} x(0) + noise of variance q (e^{2ag} - 1) / 2a, each state by itself, as long
+    as floats hold it; farther back nothing is known of it, and at last of none."""
+    rates, q = np.array([500.0, 40.0, 1.0]), 2.0
+    model = LinearSDE(-np.diag(rates), Q=q * np.eye(3), R=np.eye(3), prior="diffuse")
+    t, z = np.array([0.0, 0.5]), np.array([[1.0, 2.0, 3.0], [0.5, 1.0, 2.0]])
+    gaps = np.array([1000.0, 400.0, 50.0, 30.0, 2.0, 1.0, 0.9, 0.1, 0.01])
+    found = rts_smoother(model, t, z, query_times=np.append(-gaps, 0.0))
+    m, P = found.mean[-1], np.diagonal(found.cov[-1])
+    with np.errstate(over="ignore"):
+        grown = np.exp(2 * rates * gaps[:, None])
+        mean, var = np.sqrt(grown) * m, grown * P + q * (grown - 1) / (2 * rates)
+    known = np.isfinite(var)
+    assert known.sum(axis=1).tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 3]
+    np.testing.assert_allclose(found.mean[:-1], np.where(known, mean, np.nan), rtol=1e-9)
+    np.testing.assert_allclose(np.einsum("tii->ti", found.cov[:-1]), var, rtol=1e-9)
+    for k, gap in enumerate(gaps):
+        alone = rts_smoother(model, t, z, query_times=[-gap])
+        np.testing.assert_array_equal(alone.mean[0], found.mean[k])
