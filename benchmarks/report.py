@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.contest import BEFORE, OURS
 from benchmarks.targets import MIB, TARGETS, Results, growth, median
 from benchmarks.tasks import TASKS
+from benchmarks.worker import BLOCK
 
 HERE = Path(__file__).parent
 RAW = HERE / "run"
@@ -49,9 +50,10 @@ def _page(results: Results, machines: Mapping[str, Any]) -> Iterator[str]:
         "Written by `make bench`. Every library runs in a process of its own and takes its turn in "
         "rounds of one run; results are compared before anything is timed. Times in milliseconds: "
         "first call, median and least of the warm ones, and the median of the processor time that "
-        "all threads took. Memory: peak resident memory of a warm "
-        "call beyond its inputs and its result, MiB. Ratio: the library's median over ours. Error: "
-        "largest difference from the reference (marked -), relative to its largest entry."
+        f"all threads took; calls shorter than {1e3 * BLOCK:g} ms count in blocks of that length, "
+        "each by its mean. Memory: peak resident memory of a warm call beyond its inputs and its "
+        "result, MiB. Ratio: the library's median over ours. Error: largest difference from the "
+        "reference (marked -), relative to its largest entry."
     )
     yield ""
     machine = next(iter(machines.values()))

@@ -19,6 +19,9 @@ WARM_BELOW = 2.0
 """Runs shorter than this (seconds) get an untimed one before: other processes cooled the cache, and
 a virtual machine's host took back the memory that was free meanwhile, which costs up to ten times a
 page fault of its own to have again (200 MB: .3 s instead of .03)."""
+BLOCK = 2e-3
+"""Shorter runs are timed in blocks that take so many seconds: the system, which tells processor
+times, takes microseconds for that and leaves the caches cold."""
 
 
 def limit_threads(threads: int) -> None:
@@ -58,17 +61,26 @@ def _resident(status: Path, field: str) -> int:
 
 
 def timed_runs(call: Any, seconds: float) -> tuple[list[float], list[float]]:
-    """Wall times, and processor times of all threads, of runs that fill `seconds`, at least one."""
+    """Wall times, and processor times of all threads, of runs that fill `seconds`, at least one.
+
+    Means over blocks of at least BLOCK seconds, all of as many runs.
+    """
     walls: list[float] = []
     cpus: list[float] = []
-    begin, least = time.perf_counter(), 1
-    while len(walls) < least or time.perf_counter() - begin < seconds:
-        cpu, wall = _processor_time(), time.perf_counter()
-        call()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(_processor_time() - cpu)
-        least = 2 if walls[0] < WARM_BELOW else 1
-    return walls[least - 1 :], cpus[least - 1 :]
+    begin, runs, warm = time.perf_counter(), 1, False
+    while not walls or time.perf_counter() - begin < seconds:
+        cpu, start = _processor_time(), time.perf_counter()
+        for _ in range(runs):
+            call()
+        wall, cpu = time.perf_counter() - start, _processor_time() - cpu
+        if warm or wall >= WARM_BELOW:
+            walls.append(wall / runs)
+            cpus.append(cpu / runs)
+        elif wall < BLOCK:
+            runs *= 2
+        else:
+            warm = True
+    return walls, cpus
 
 
 def _processor_time() -> float:

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from importlib import metadata
+from time import sleep
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from benchmarks import report, targets
 from benchmarks.contest import Before, Library, difference, run_case
 from benchmarks.tasks import TASKS
 from benchmarks.threads import measured, scheduled, simulated
-from benchmarks.worker import peak_of, timed_runs
+from benchmarks.worker import BLOCK, peak_of, timed_runs
 
 PAIRS = [
     pytest.param(task, case, library, id=f"{task.name}-{case.name}-{library}")
@@ -80,11 +81,14 @@ def test_peak_memory_leaves_out_the_result():
 
 
 def test_runs_fill_their_time():
-    """One run at least; wall and processor times in pairs."""
-    walls, cpus = timed_runs(lambda: None, 0.0)
-    assert len(walls) == len(cpus) == 1
-    walls, cpus = timed_runs(lambda: sum(range(1000)), 0.02)
-    assert len(walls) == len(cpus) > 5
+    """One run at least; wall and processor times in pairs, of short runs means over blocks."""
+    calls: list[int] = []
+    for seconds in (0.0, 0.02):
+        walls, cpus = timed_runs(lambda: calls.append(0), seconds)
+        assert len(walls) == len(cpus) >= 1
+        assert len(calls) > 100 * len(walls)
+    walls, _ = timed_runs(lambda: sleep(1.5 * BLOCK), 4 * BLOCK)
+    assert min(walls) >= 1.5 * BLOCK
 
 
 EARLIER = """
