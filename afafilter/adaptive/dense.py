@@ -266,7 +266,7 @@ def _tile(pattern: Pattern, at: slice, determinants: bool) -> Tile:
     whole, plan = pattern.inputs, pattern.plan
     queries = whole.queries.at(at)
     inputs = whole._replace(queries=queries)
-    low = int(queries.first.min())
+    low = min(int(queries.first.min()), len(pattern.js) - 1)  # windows may hold none
     n = max(int(queries.last.max()) - low, 1)
     pairs = pair_equations(inputs, low, n)
     used, earlier = (_between(ends, at, low, n) for ends in (pattern.used, pattern.earlier))

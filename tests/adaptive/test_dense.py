@@ -165,6 +165,20 @@ def test_only_zero_rows_of_C_are_observed(estimator, options):
 
 
 @BOTH
+@pytest.mark.parametrize("correlation", ["independent", "exact"])
+@pytest.mark.parametrize("window", [8, 9])
+def test_a_window_of_rows_that_show_nothing(estimator, window, correlation):
+    """The newest rows are of a sensor that no state moves; queries after them, alone."""
+    model = LinearSDE(-np.eye(2), Q=np.eye(2), R=np.eye(2), C=[[1, 1], [0, 0]])
+    z = np.where(np.arange(10)[:, None] < [2, 10], draws(10, 2), np.nan)
+    options = {"weight": Huber(2.0), "window": window, "correlation": correlation}
+    found = estimator(model, GRID, z, query_times=[5.5, 6.0], **options)
+    assert np.isnan(found.mean).all()
+    assert np.isinf(np.diagonal(found.cov, axis1=1, axis2=2)).all()
+    assert np.isnan(found.observed().mean[:, 0]).all() == (window == 8)
+
+
+@BOTH
 @pytest.mark.parametrize("method", ["dense", "modal"])
 def test_a_window_far_from_the_queries_and_a_path_without_data(estimator, method):
     model = LinearSDE(-np.diag([0.5, 1.0]), Q=np.eye(2), R=np.eye(2))

@@ -188,7 +188,11 @@ def linear_time_filter(
     z: ArrayLike | None = None,
     *,
     two_sided: bool = False,
-    **options: Any,
+    anchor_var: float = 0.0,
+    query_times: ArrayLike | None = None,
+    method: str = "auto",
+    tolerance: float = 1e-9,
+    weights: ExponentialSum | None = None,
 ) -> Estimate:
     """`linear_time_estimate` as an `Estimate` with full covariances; same arguments.
 
@@ -202,9 +206,9 @@ def linear_time_filter(
     >>> linear_time_filter(spiral(), data.t, data.z).mean.shape
     (1, 50, 2)
     """
-    found = linear_time_estimate(model, t, z, two_sided=two_sided, **options)
+    found = linear_time_estimate(**locals())
     return Estimate(
-        asked_times(options.get("query_times"), times(t)),
+        asked_times(query_times, times(t)),
         found.mean,
         isotropic_covariance(found.variance, np.eye(model.dim)),
         label="AFA two-sided" if two_sided else "AFA",
