@@ -61,12 +61,14 @@ class ErrorCovariance(ShownByFields):
     @property
     def mse(self) -> Array:
         """(T, d, d) mean squared error matrix, bias included."""
-        return np.asarray(self.cov + self.bias[..., :, None] * self.bias[..., None, :])
+        bias = np.nan_to_num(self.bias)  # NaN where cov is inf
+        return np.asarray(self.cov + bias[..., :, None] * bias[..., None, :])
 
     @property
     def overconfidence(self) -> Array:
         """(T,) trace of the true mean squared error over the claimed one; 1 = honest."""
-        return np.asarray(_trace(self.mse) / _trace(self.claimed))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(_trace(self.mse) / _trace(self.claimed))
 
 
 def equivalent_weights(
@@ -143,9 +145,9 @@ def error_covariance(
             f"got {(truth.dim, truth.obs_dim)}"
         )
     grid = times(t)
-    found = linear_map(model, grid, estimator, observed=observed, **options)
-    bias, cov = error_law(found, truth, grid, options.get("obs_cov"))
-    return ErrorCovariance(found.t, cov, bias, found.claimed)
+    law = error_law(model, grid, estimator, truth, observed, options)
+    bias, cov = law.report()
+    return ErrorCovariance(law.t, cov, bias, law.claimed)
 
 
 def efficiency(

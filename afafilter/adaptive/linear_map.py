@@ -11,9 +11,9 @@ which has no error law; for the isotropic causal case `theory.isotropic_mse` is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,7 +92,22 @@ def linear_map(
     >>> theory.linear_map(spiral(), range(4), rts_smoother).weights.shape
     (4, 4, 2, 2)
     """
-    grid = times(t)
+    found, unknown = _filled_map(model, times(t), estimator, observed, options)
+    weights = np.where(unknown[:, None, :, None], np.nan, found.weights)
+    return replace(found, weights=weights, constant=np.where(unknown, np.nan, found.constant))
+
+
+def _filled_map(
+    model: LinearSDE,
+    grid: Array,
+    estimator: Estimator,
+    observed: ObsMask | None,
+    options: Mapping[str, Any],
+) -> tuple[LinearMap, ObsMask]:
+    """The same with numbers for all, and which components (T, d) are not determined.
+
+    Those numbers are of the laws with open directions, given that these are 0.
+    """
     n, p = len(grid), model.obs_dim
     seen = np.ones((n, p), bool) if observed is None else np.asarray(observed, bool)
     if seen.shape != (n, p):
@@ -104,8 +119,12 @@ def linear_map(
     impulses[-1] = probe
     impulses[:, ~seen] = np.nan
     estimate = estimator(model, grid, impulses, **options)
-    constant = estimate.mean[-2]
-    responses = (estimate.mean[:-2] - constant) / np.tile(unit, n)[:, None, None]
+    mean = estimate.mean.copy()
+    for law in estimate.open_laws:
+        mean[np.ix_(law.paths, law.at)] = law.mean
+    mean = np.nan_to_num(mean)
+    constant = mean[-2]
+    responses = (mean[:-2] - constant) / np.tile(unit, n)[:, None, None]
     weights = np.ascontiguousarray(
         np.moveaxis(responses.reshape(n, p, *responses.shape[1:]), (0, 1), (1, 3))
     )
@@ -113,27 +132,57 @@ def linear_map(
     np.moveaxis(weights, 2, 3)[:, ~seen] = 0.0
     predicted = constant + np.einsum("ijab,jb->ia", weights, probe)
     terms = np.abs(constant) + np.einsum("ijab,jb->ia", np.abs(weights), np.abs(probe))
-    scale = np.max(np.nan_to_num(terms), axis=1, initial=1e-6, keepdims=True)
-    if np.any(np.abs(predicted - estimate.mean[-1]) > 1e-6 * scale):
+    scale = np.max(terms, axis=1, initial=1e-6, keepdims=True)
+    if np.any(np.abs(predicted - mean[-1]) > 1e-6 * scale):
         raise ValueError(
             "estimator must be affine in the observations; leave out its robust weight"
         )
-    return LinearMap(weights, constant, estimate.cov[-2], estimate.t)
+    found = LinearMap(weights, constant, estimate.cov[-2], estimate.t)
+    return found, np.isnan(estimate.mean[-2])
 
 
 FLAT_TOLERANCE = 1e-7
 """A gain along a flat direction below this, relative to the largest term of a sum, is zero."""
 
 
-def error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> tuple[Array, Array]:
-    """Bias (T, d) and covariance (T, d, d) of estimate minus state, of a linear map under `truth`.
+class ErrorLaw(NamedTuple):
+    """Estimate minus state: bias (T, d) and cov (T, d, d) but for flat directions of the truth.
 
-    A component whose error has no finite variance (the estimator is not unbiased along a flat
-    direction of the prior) has bias NaN and variance inf. grid (N,) : of the observations. Time
-    O((N + T) T d^3), memory O(T d^2) beyond the weights.
+    moved : (T, q, d) by how much these move it, up to rounding (T, q, d); unknown : (T, d) what the
+    data do not determine; t (T,) and claimed (T, d, d) of the estimate.
+    """
+
+    bias: Array
+    cov: Array
+    moved: Array
+    rounding: Array
+    unknown: ObsMask
+    t: Array
+    claimed: Array
+
+    def report(self) -> tuple[Array, Array]:
+        """Bias and cov, NaN and inf where the variance is infinite: not determined, or not unbiased
+        along a flat direction."""
+        unbounded = ~(np.abs(self.moved) <= self.rounding).all(axis=-2)
+        return mark(self.bias, self.cov, self.unknown | unbounded)
+
+
+def error_law(
+    model: LinearSDE,
+    grid: Array,
+    estimator: Estimator,
+    truth: LinearSDE,
+    observed: ObsMask | None,
+    options: Mapping[str, Any],
+) -> ErrorLaw:
+    """The error of a linear estimator under `truth`; grid (N,) : of the observations.
+
+    Time O((N + T) T d^3), memory O(T d^2) beyond the weights.
     """
     refuse_forcing(truth, "the error law, which a known input does not change,")
-    R, W = observation_covariances(obs_cov, len(grid), truth.obs_dim, truth.R), found.weights
+    found, unknown = _filled_map(model, grid, estimator, observed, options)
+    R = observation_covariances(options.get("obs_cov"), len(grid), truth.obs_dim, truth.R)
+    W = found.weights
     d = truth.dim
     n_queries = len(found.t)
     stamps = np.concatenate([grid - truth.delay, found.t])
@@ -169,8 +218,9 @@ def error_law(found: LinearMap, truth: LinearSDE, grid: Array, obs_cov: Any) -> 
     unit = np.where(unit > 0, unit, 1.0)
     largest = (size * unit[:, None, :] / unit[..., None]).max(axis=(-2, -1))
     reach = (np.abs(flat.T) / unit[:, None, :]).max(axis=-1)
-    bound = FLAT_TOLERANCE * unit[..., None] * (largest[:, None] * reach)[:, None, :]
-    return mark(bias, cov, ~(np.abs(G @ flat) <= bound).all(axis=-1))
+    bound = FLAT_TOLERANCE * unit[:, None, :] * (largest[:, None] * reach)[..., None]
+    moved = np.swapaxes(G @ flat, -1, -2)
+    return ErrorLaw(bias, cov, moved, bound, unknown, found.t, found.claimed)
 
 
 def calibrate(
@@ -195,14 +245,19 @@ def calibrate(
     patterns = ~np.isnan(data).reshape(-1, *data.shape[-2:])
     if (patterns != patterns[0]).any():
         raise ValueError("z must miss the same components in every path to be calibrated")
-    found = linear_map(model, grid, estimator, observed=patterns[0], **options)
     true = replace(model, prior="diffuse") if truth is None else truth
-    bias, cov = error_law(found, true, grid, options.get("obs_cov"))
-    mse = cov + bias[..., :, None] * bias[..., None, :]
+    law = error_law(model, grid, estimator, true, patterns[0], options)
+    law = law._replace(cov=law.cov + law.bias[..., :, None] * law.bias[..., None, :])
+    open_laws = []
+    for known in estimate.open_laws:
+        directions = np.concatenate([known.directions, law.moved[known.at]], axis=-2)
+        rounding = np.concatenate([known.rounding, law.rounding[known.at]], axis=-2)
+        functionals = {"cov": law.cov[known.at], "directions": directions, "rounding": rounding}
+        open_laws.append(known._replace(**functionals))
     return replace(
         estimate,
-        cov=np.broadcast_to(mse, estimate.cov.shape),
-        open_laws=(),
+        cov=np.broadcast_to(law.report()[1], estimate.cov.shape),
+        open_laws=tuple(open_laws),
         label=f"{estimate.label}, calibrated",
         info={**estimate.info, "cov": "exact error law"},
     )

@@ -6,6 +6,8 @@ lies in the rows of the G; by the exact correlation the joint Gaussian law of st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import block_diag, expm
@@ -17,6 +19,7 @@ from afafilter import (
     adaptive_filter,
     adaptive_smoother,
     kalman_filter,
+    theory,
 )
 from afafilter.weights import Threshold
 from tests.exact_adaptive import average, pairs
@@ -206,3 +209,49 @@ def test_streams_and_models_in_steps():
     found, peer = adaptive_filter(steps, z, correlation="exact"), kalman_filter(steps, z)
     for a, b in zip(found.through(steps.H), peer.through(steps.H), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [[1.0, 1.0, 1.0], [1e-8, 1e8, 1.0]])
+@pytest.mark.parametrize("estimator", [adaptive_filter, adaptive_smoother])
+def test_calibrated_beside_what_is_open(estimator, unit):
+    """A level seen alone, two by their sum: as models of one state each, in any units."""
+    S, noise = np.array(unit), np.diag([0.3, 0.1, 0.2])
+    model = LinearSDE(
+        np.zeros((3, 3)),
+        Q=S[:, None] * noise * S,
+        R=np.diag([0.5, 2.0]),
+        C=np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]) / S,
+    )
+    z = np.random.default_rng(0).standard_normal((len(T), 2))
+    found = estimator(model, T, z, calibrated=True)
+    shown = found.through(model.C)
+    for i, q in enumerate((0.3, 0.1 + 0.2)):
+        one = LinearSDE([[0.0]], Q=[[q]], R=model.R[i : i + 1, i : i + 1])
+        wanted = estimator(one, T, z[:, i], calibrated=True)
+        np.testing.assert_allclose(shown[0][:, i], wanted.mean[:, 0], atol=1e-12)
+        np.testing.assert_allclose(shown[1][:, i, i], wanted.cov[:, 0, 0], rtol=1e-10)
+    np.testing.assert_allclose(found.cov[:, 0, 0], shown[1][:, 0, 0] * S[0] ** 2, rtol=1e-12)
+    assert np.isinf(np.diagonal(found.cov, axis1=1, axis2=2)[:, 1:]).all()
+    assert np.isnan(found.mean[:, 1:]).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_calibrated_functionals_of_what_is_optimal(name):
+    """The Kalman filter claims the truth; under another truth, which has drifted, it does not."""
+    model, H, open_ = CASES[name]
+    z = data_of(model)
+    found = theory.calibrated(kalman_filter)(model, T, z).through([*H, open_])
+    own = kalman_filter(model, T, z).through([*H, open_])
+    np.testing.assert_allclose(found[1], own[1], rtol=1e-9, atol=1e-9)
+    assert np.isinf(found[1][-1, -1, -1])
+    truth = replace(model, offset=model.offset + 0.7)
+    wrong = theory.calibrated(kalman_filter, truth=truth)(model, T, z).through(H)[1]
+    bias = kalman_filter(model, T, z + 0.7).through(H)[0] - kalman_filter(model, T, z).through(H)[0]
+    spread = bias[:, :, None] * bias[:, None, :]
+    law = theory.error_covariance(model, T, truth=truth)
+    np.testing.assert_array_equal(np.isinf(law.mse), np.isinf(law.claimed))
+    assert np.isnan(law.overconfidence).all()
+    known = np.isfinite(own[1][:, :-1, :-1])
+    np.testing.assert_allclose(
+        wrong[known], (own[1][:, :-1, :-1] + np.nan_to_num(spread))[known], rtol=1e-9, atol=1e-9
+    )

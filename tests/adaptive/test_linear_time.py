@@ -359,7 +359,7 @@ def test_bad_input():
         linear_time_filter(MODELS["no process noise"], 50.0 * np.arange(len(t)), z, method="fft")
     with pytest.raises(ValueError, match="method must be one of"):
         linear_time_filter(model, t, z, method="quick")
-    with pytest.raises(TypeError, match="linear_time_filter.*'window'"):
+    with pytest.raises(TypeError, match=r"linear_time_filter.*window"):
         linear_time_filter(model, t, z, window=3)
     short = plain_weights_exponentials(0.1, 0.3, 0.5, horizon=1.0)
     with pytest.raises(ValueError, match="hold up to lag"):

@@ -12,7 +12,7 @@ diagonal state-space layer. On regular grids the convolution can be done by FFT 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
