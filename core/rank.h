@@ -40,6 +40,8 @@ inline double rank_rounding() { return RANK * EPS; }
 // A block along which a direction has decayed by this much, by fifty decades, has forgotten it.
 constexpr double DECAYED = 1e-50;
 inline double rank_decayed() { return DECAYED; }
+// The square of a smaller number in units of its rounding is no number.
+constexpr double UNDERFLOWN = 1e-150;
 
 // Of each component: its block, its unit within the block (a scale at which A is balanced), and the block's
 // rate, 1/time: the norm of A in these units; growth, 1/time: the largest of the mean growth rates, tr A / size, of its block and of those
@@ -243,21 +245,21 @@ inline bool sees_decayed(const double* h, const double* n, const double* peak, i
     return shown < UNDECAYED * most;
 }
 
-// Set to 0 the blocks along which a direction n has decayed to nothing, counted in the components' units: within a block what was
-// large in one component is now in another. peak: the largest that its entries have been, n's own included after the call; scaled: only
-// the direction counts, so beside the block that has decayed least, since what no observation shows stays open however small it
-// becomes. rough(l): rounding of an entry; gone(i): called for every component that is 0 now. column: work space.
+// Count as rounding the blocks along which a direction n has decayed to nothing, in the components' units: within a block what was
+// large in one component is now in another. What else the direction shows settles them, too, so that they are kept. peak: the largest
+// that its entries have been, n's own included after the call; scaled: only the direction counts, so beside the block that has decayed
+// least, since what no observation shows stays open however small it becomes. rough(l): rounding of an entry;
+// gone(i): called for every component that counts as 0 now.
 template <class Rough, class Gone>
-inline void forget(const ComponentSizes& sizes, double* n, double* peak, double* column, int d, bool scaled, Rough rough, Gone gone) {
-    for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i])), column[i] = n[i];
+inline void forget(const ComponentSizes& sizes, double* n, double* peak, int d, bool scaled, Rough rough, Gone gone) {
+    for (int i = 0; i < d; i++) peak[i] = larger(peak[i], std::fabs(n[i]));
     const double left = scaled ? most_left(sizes, n, peak, d) : 1.0;
     for (int i = 0; i < d; i++) peak[i] *= left;
     for (int i = 0; i < d; i++) {
         if (is_left(sizes, n, peak, i, d, rough)) continue;
-        column[i] = 0.0;
+        if (scaled || !(std::fabs(n[i]) > UNDERFLOWN)) n[i] = 0.0;
         gone(i);
     }
-    for (int i = 0; i < d; i++) n[i] = column[i];
 }
 
 // Entry i of direction j counts as 0 up to this size.
@@ -346,8 +348,9 @@ inline void carry_directions(const double* F, double tau, double stamp, const Co
             for (int i = 0; i < d; i++) late[i] = std::fabs(late[i] * x[i]) * EPS > most ? most / EPS : late[i] * x[i];
         }
         add_late(sizes, stamp, n, late, d);
-        forget(sizes, n, peak, x, d, diffuse.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
+        forget(sizes, n, peak, d, diffuse.scaled, [&](int l) { return EPS * std::sqrt(larger(Omega[l * d + l], 0.0)); }, [&](int i) {
             for (int l = 0; l < d; l++) Omega[i * d + l] = Omega[l * d + i] = 0.0;
+            Omega[i * d + i] = d * std::pow(n[i] / rank_rounding(), 2);      // d: in sums over directions, too
             late[i] = 0.0;
         });
     }
@@ -424,7 +427,7 @@ inline void move_directions(In<3> F, In<1> tau, In<1> stamp, ComponentSizes size
             for (int i = 0; i < d; i++) n[i] = moved[i];
             add_late(sizes, stamp[k], n, &late[0], d);
             for (int i = 0; i < d; i++) t[i] = rough[i] += EPS * std::fabs(late[i]);
-            forget(sizes, n, &whole[0], &moved[0], d, scaled, [&](int l) { return rough[l]; }, [&](int i) { t[i] = 0.0; });
+            forget(sizes, n, &whole[0], d, scaled, [&](int l) { return rough[l]; }, [&](int i) { t[i] = std::fabs(n[i]); });
         }
     }
 }

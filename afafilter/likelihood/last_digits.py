@@ -11,18 +11,22 @@ from afafilter._base.doubts import MAGNIFIED, Doubts, warn_of_move
 from afafilter.likelihood.chain import DiscreteSystem, PriorArrays, System, arrays_of
 from afafilter.likelihood.data import Data
 from afafilter.models.discrete import DiscreteModel
-from afafilter.models.nudged import SEEDS, VISIBLE, largest_move, nats, nudged
+from afafilter.models.nudged import EPS, SEEDS, VISIBLE, largest_move, nats, nudged
 from afafilter.models.priors import Prior
 from afafilter.models.sde import LinearSDE
 
 AnySystem = System | DiscreteSystem
 Answer = tuple[float, Any]
+STEEP = VISIBLE / EPS
+"""Variance of a prediction over that of its observation from which slopes may move visibly: they
+lose as many digits as the variance, not its root."""
 
 
-def is_unsure(system: AnySystem, data: Data, doubts: Doubts) -> bool:
+def is_unsure(system: AnySystem, data: Data, doubts: Doubts, gradient: bool) -> bool:
     """Whether roundings are magnified: by the recursions, or in exact or large observations."""
-    if doubts.unsure() or not data.groups:
-        return doubts.unsure()
+    unsure = doubts.unsure() or (gradient and doubts.lost > STEEP)
+    if unsure or not data.groups:
+        return unsure
     R = system.R if data.obs_cov is None else data.obs_cov
     noise = np.diagonal(R, axis1=-2, axis2=-1)
     least, size = noise.min(), max(np.abs(group.z).max() for group in data.groups)

@@ -115,7 +115,7 @@ def evaluate(
     if not warn:
         return _evaluate(system, data, gradient, law)[0]
     answer, doubts, turned = _evaluate(system, data, gradient, law)
-    if not doubts.warn(4) and (turned or is_unsure(system, data, doubts)):
+    if not doubts.warn(4) and (turned or is_unsure(system, data, doubts, gradient)):
         warn_of_lost_digits(system, answer, lambda s: _evaluate(s, data, gradient)[0])
     return answer
 

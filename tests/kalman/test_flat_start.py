@@ -550,3 +550,34 @@ def test_a_direction_that_cancels_is_not_forgotten():
     found, exact = kalman_filter(model, t, z), ExactGaussian(model, t, z).with_rounding(1e-30)
     assert found.loglik == pytest.approx(exact.loglik(), rel=1e-12)
     assert_law(found.mean[-1], found.cov[-1], *exact.law(t[-1]))
+
+
+@pytest.mark.parametrize("steps", [False, True])
+@pytest.mark.parametrize("gap", [50.0, 116.0, 130.0, 300.0])
+def test_what_has_decayed_by_fifty_decades_is_settled_by_what_stays(gap, steps):
+    """Sum of a decay and a level at 0, the level after the gap: with delta the difference of data,
+    the decay is e^-gap delta, var(delta) = 2 R, which has -R in common with the level."""
+    A, C, R = np.diag([-1.0, 0.0]), np.ones((1, 2)), [[0.25]]
+    none, kept = np.zeros((2, 2)), np.exp(-gap)
+    model = LinearSDE(A, Q=none, C=C, R=R, prior="diffuse")
+    if steps:
+        model = DiscreteModel(np.diag([kept, 1.0]), Q=none, H=C, R=R, prior="diffuse")
+    t, z = np.array([0.0, 1.0 if steps else gap]), np.array([[3.0], [1.0]])
+    for estimator in (kalman_filter, rts_smoother):
+        found = estimator(model, t, z)
+        unit = np.array([kept, 1.0])
+        np.testing.assert_allclose(found.mean[-1] / unit, [2.0, 1.0], rtol=1e-12)
+        cov = found.cov[-1] / np.outer(unit, unit)
+        np.testing.assert_allclose(cov, [[0.5, -0.25], [-0.25, 0.25]], rtol=1e-12)
+
+
+def test_a_fast_mode_beside_slow_ones_of_which_some_are_open():
+    """After 127 decay times, in a slow part that is still being told apart."""
+    A = block_diag([[-2.0]], 1e-2 * np.diag([1.0, 1.0], 1))
+    Q, C = np.diag([0.0, 0.0, 0.0, 1e-4]), np.array([[1.0, -1.0, 0.0, -1.0], [1.0, 0.5, -1.0, 0.5]])
+    model = LinearSDE(A, Q=Q, R=np.diag([1e-8, 1e-6]), C=C, prior="diffuse")
+    t = np.array([0.0, 9.5, 63.7, 65.0, 65.0])
+    z = np.array([[-0.19, np.nan], [-2.4, 1.1], [-0.1, 2.1], [1.1, np.nan], [-1.3, 0.6]])
+    found, exact = kalman_filter(model, t, z), ExactGaussian(model, t, z)
+    for k in (2, 4):
+        assert_law(found.mean[k], found.cov[k], *exact.law(t[k], k + 1 if k < 3 else None))

@@ -307,3 +307,19 @@ def test_a_flat_start_that_stays_open_is_accompanied_for_a_while(monkeypatch):
         assert stream._beside is not None
         stream.update(float(k), 1.0 + k)
     assert stream._beside is None
+
+
+def test_slopes_lose_as_many_digits_as_the_variance_of_a_prediction():
+    """A state seen by a sum, a repeated stamp and a short step: 2e-10 is left of terms u x = 13."""
+    A, Q = [[-0.7, 0.4], [0.02, -0.01]], [[2000.0, 300.0], [300.0, 650.0]]
+    t = np.array([0.0, 0.25, 2.25, 2.25, 2.2501, 4.25])
+    z = 1e5 * np.array([34.0, 28.0, 15.0, 15.00005, 16.1, 0.0])[:, None]
+    model = LinearSDE(A, Q=Q, R=[[100.0]], C=[[1e5, 5e4]], prior="diffuse")
+    with pytest.warns(LostDigits):
+        loglik(model, t, z, gradient=True)
+    walk = brownian(2000.0, 1e-8, prior="diffuse")
+    for calm, shown in ((replace(model, R=[[1e6]]), z), (walk, z / 1e5)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loglik(calm, t, shown, gradient=True)
+            loglik(model, t, z)
