@@ -5,6 +5,7 @@ arrays of floats pass untouched.
 
 - A pandas Series or frame, a polars frame or an xarray object alone, in place of t: its index (or
   time column, or time coordinate) gives the times, its columns the values.
+- Anything else alone is z where the model has steps (a `DiscreteModel`), and t is None.
 - z a pandas object beside t: rows go together by their labels, never by their place alone.
 - Dates become elapsed time in the unit of the model (`time_unit`, days unless it says so), whole
   numbers beyond 2^53 the difference to the first. The result keeps the stamps: `Estimate.index`.
@@ -70,6 +71,8 @@ def takes_tables(function: F) -> F:
         time_unit: str | None = None,
         **options: Any,
     ) -> Any:
+        if z is None and library(t) not in TABLES and has_steps(model):
+            t, z = None, t
         if options.get("inputs") is not None:
             options["inputs"] = inputs_beside(options["inputs"], t, z)
         if options.get("obs_cov") is not None:
@@ -95,6 +98,11 @@ def takes_tables(function: F) -> F:
         return _stamped(found, taken.stamps, said)
 
     return cast(F, outer)
+
+
+def has_steps(model: Any) -> bool:
+    """Whether a model, or that of a fit, moves by steps: a `DiscreteModel`, which needs no t."""
+    return hasattr(getattr(model, "model", model), "time_varying")
 
 
 def chosen_unit(model: Any, time_unit: str | None) -> str:
@@ -148,7 +156,7 @@ def _is_plain(t: Any) -> bool:
     """Whether t is an array of floats that nothing suspicious begins."""
     if type(t) is not np.ndarray or t.dtype != FLOAT64:
         return False
-    return not (t.ndim == 1 and t.size > 1 and 150001 <= t.item(0) <= 29991231)
+    return not (t.ndim == 1 and t.size > 1 and 10101 <= t.item(0) <= 29991231)
 
 
 def moments(value: Any, stamps: Stamps, name: str) -> NDArray[np.float64]:

@@ -217,13 +217,23 @@ def calendar_numbers(values: NDArray[Any]) -> NDArray[Any] | None:
     """Dates that whole numbers, all of one kind, spell as 20240131 does, or None.
 
     202401; 20240131; with hours, minutes and seconds 2024013123, 202401312359, 20240131235959;
-    and days of years, 2024366 and 2025001, if there is more than one year.
+    days of years, 2024366 and 2025001, if there is more than one year; and 240131, where steps
+    differ (equal ones are those of plain numbers).
     """
     if len(values) < 2 or not np.isfinite(values).all() or (values != np.floor(values)).any():
         return None
+    dates = _spelled(values)
+    short = dates is None and values.min() >= 10101 and values.max() <= 991231
+    if short and len(np.unique(np.diff(values))) > 1:
+        dates = _spelled(values + np.where(values < 690000, 20000000, 19000000))
+    return dates
+
+
+def _spelled(values: NDArray[Any]) -> NDArray[Any] | None:
+    """The same of years in four digits."""
     low, high = int(values.min()), int(values.max())
     digits = len(str(low))
-    first, last = (1500, 2999) if digits in (6, 8) else (1900, 2099)  # others may be Unix times
+    first, last = {6: (1500, 2199), 8: (1500, 2999)}.get(digits, (1900, 2099))  # not Unix times
     unit = 10 ** max(digits - 4, 0)
     if digits not in (6, 7, 8, 10, 12, 14) or not first <= low // unit <= high // unit <= last:
         return None

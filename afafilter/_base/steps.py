@@ -45,6 +45,11 @@ def asked_times(value: ArrayLike | None, stamps: Array, name: str = "query_times
     return stamps if value is None else on_stamps(times(value, name), stamps)
 
 
+def times_or_steps(t: ArrayLike | None, z: ArrayLike) -> Array:
+    """Checked times; None: the steps 0, 1, 2... of z (..., T, p) or (T,)."""
+    return times(np.arange((np.shape(z) or (0,))[-2:][0]) if t is None else t)
+
+
 def not_before(t: float, last: float) -> float:
     """t, or `last` where rounding alone makes it earlier; ValueError where it lies before that."""
     if t >= last:

@@ -14,6 +14,9 @@ from afafilter._base.steps import usual_step
 APART = 1e4
 """Sampling and time scale of a model that differ by more than this factor are hardly meant."""
 
+UNLIKE = 25.0
+"""Innovations of a model that suits are not so many times larger or smaller, in variance."""
+
 
 def apart(A: Array, t: Array) -> str | None:
     """In words, how the time scales of the drift A and the sampling at t differ absurdly; or None.
@@ -45,25 +48,26 @@ def _rates(A: Array) -> Array:
 
 
 def warn_if_unlike(model: Any, estimate: Any, remedy: str) -> None:
-    """Warn where a model without time scale says absurdly large or small steps of the data.
+    """Warn where a model says much larger or smaller steps than those of the data.
 
-    Random walks and constant velocities have no eigenvalue to compare with the sampling, only the
-    size of what happens between two observations: innovations, squared and divided by their
-    variance, are chi-square with one degree of freedom, whose median is 0.455.
+    Seconds read as minutes are 60 times as long, and the variance of what happens between two
+    observations with them, unless their noise hides it. Innovations, squared and divided by their
+    variance, are chi-square with one degree of freedom, whose median is 0.455. Nothing is said
+    where `apart` says it.
     """
     A, Q = getattr(model, "A", None), getattr(model, "Q", None)
-    if estimate.innovation is None or A is None or not np.any(Q) or _rates(A).size:
+    if estimate.innovation is None or A is None or not np.any(Q) or apart(A, estimate.t):
         return
     variance = np.diagonal(estimate.innovation_cov, axis1=-2, axis2=-1)
     square = estimate.innovation**2
     variance = np.broadcast_to(variance, square.shape)
     told = np.isfinite(square) & np.isfinite(variance) & (variance > 0)
     ratio = float(np.median(square[told] / variance[told])) / 0.455 if told.any() else 1.0
-    if 0 < ratio < 1 / APART or ratio > APART:
+    if 0 < ratio < 1 / UNLIKE or ratio > UNLIKE:
         factor, word = max(ratio, 1 / ratio) ** 0.5, "less" if ratio < 1 else "more"
         warnings.warn(
             f"the data move {factor:.3g} times {word} from one observation to the next than the "
-            f"model says: is the unit of time right? {remedy} says another one",
+            f"model says: are its variances right, and the unit of time? {remedy} says another one",
             stacklevel=3,
         )
 

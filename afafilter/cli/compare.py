@@ -73,8 +73,9 @@ def compare_command(task: Task) -> Generator[str, None, bool]:
     }
     sidecar = write_sidecar(output / "study.config.json", config, force=force)
     yield result.table("rmse").to_string(float_format=lambda x: f"{x:.4g}")
-    for _, row in result.errors.iterrows():
-        yield f"FAILED: {row['estimator']} in {row['model']}, {row['scenario']}: {row['error']}"
+    alike = result.errors.groupby(["estimator", "model", "scenario", "error"], sort=False)
+    for (name, model, scenario, error), seeds in alike.size().items():
+        yield f"FAILED: {name} in {model}, {scenario} ({seeds} of {len(plan.seeds)} seeds): {error}"
     yield f"wrote {', '.join(map(str, [*targets, *more, sidecar]))}"
     return len(result.errors) > 0
 

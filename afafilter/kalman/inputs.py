@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from afafilter._base.checks import (
     Array,
     choice,
+    given,
     is_complete,
     observation_covariances,
     observations,
@@ -19,7 +20,7 @@ from afafilter._base.checks import (
     times,
 )
 from afafilter._base.signatures import refuse_idle, told_type
-from afafilter._base.steps import asked_times
+from afafilter._base.steps import asked_times, times_or_steps
 from afafilter.models.discrete import DiscreteModel
 from afafilter.models.sde import LinearSDE
 from afafilter.weights import as_weight
@@ -99,20 +100,16 @@ def checked_inputs(
 
 
 def read_data(
-    model: Model, t: ArrayLike, z: ArrayLike | None, spare: int = 0
+    model: Model, t: ArrayLike | None, z: ArrayLike | None, spare: int = 0
 ) -> tuple[Array, Array]:
     """Times and observations, checked but for infinities; `spare` steps are kept free."""
     if isinstance(model, LinearSDE):
-        if z is None:
-            raise TypeError("z is missing: a LinearSDE needs both t and z")
-        grid = times(t)
+        given(z)
+        grid = times(given(t, "t"))
         return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
     if not isinstance(model, DiscreteModel):
         raise TypeError(f"model must be a LinearSDE or a DiscreteModel, got {told_type(model)}")
-    if z is None:
-        grid, z = np.arange(_length(t, model.obs_dim), dtype=np.float64), t
-    else:
-        grid = times(t)
+    grid = times_or_steps(t, given(z))
     length = model.length
     if length is not None and (length < len(grid) + spare or (not spare and length > len(grid))):
         raise ValueError(
@@ -120,13 +117,6 @@ def read_data(
             f"got {len(grid)}" + (f" and {spare} steps ahead" if spare else "")
         )
     return grid, observations(z, len(grid), model.obs_dim, copy=False, check=False)
-
-
-def _length(z: ArrayLike, p: int) -> int:
-    shape = np.shape(z)
-    if not shape or (len(shape) == 1 and p > 1) or 0 in shape:
-        raise ValueError(f"z must have shape (..., T, p) with p = {p}, got {shape}")
-    return int(shape[0] if len(shape) == 1 else shape[-2])
 
 
 def rows_of(model: DiscreteModel, name: str, total: int) -> Array:

@@ -73,7 +73,7 @@ def fit(
         (see `afafilter.families`), also in words, such as "brownian + noise", whose starting
         values are guessed unless given.
     t : array_like, shape (T,), optional
-        Non-decreasing times; None for a `DiscreteModel`.
+        Non-decreasing times. A `DiscreteModel` may leave them out.
     z : array_like, shape (..., T, p), optional
         Observations, NaN = missing, booleans 0 and 1; leading axes are independent paths.
     free : sequence of str or mapping, optional

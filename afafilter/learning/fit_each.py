@@ -156,8 +156,8 @@ def fit_each(
     model : LinearSDE or DiscreteModel or Family or str
         As in `fit`. Starting values that are guessed are guessed for each series.
     t : array_like, shape (T,), optional
-        Times, common to all series; what a series does not have is NaN. None for a
-        `DiscreteModel`.
+        Times, common to all series; what a series does not have is NaN. A
+        `DiscreteModel` may leave them out.
     z : array_like, shape (S, T, p) or (S, T) where p = 1
         Observations, NaN = missing, booleans 0 and 1.
     labels : sequence, optional

@@ -37,7 +37,7 @@ def loglik(
         A `LinearSDE` or `DiscreteModel`, or a `Family` (in words, "brownian + noise", too)
         at the parameter values `params`.
     t : array_like, shape (T,), optional
-        Non-decreasing times; None for a `DiscreteModel`.
+        Non-decreasing times. A `DiscreteModel` may leave them out.
     z : array_like, shape (..., T, p), optional
         Observations, NaN = missing, booleans 0 and 1; leading axes are independent paths, which
         add up.

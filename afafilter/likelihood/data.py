@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, ObsMask, observation_covariances, observations, times
 from afafilter._base.patterns import members
-from afafilter._base.steps import distinct_steps
+from afafilter._base.steps import distinct_steps, times_or_steps
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,7 @@ def prepare(t: ArrayLike | None, z: ArrayLike, obs_dim: int, obs_cov: ArrayLike 
 
     t None: time steps 0, 1, 2... (discrete models).
     """
-    if t is None:
-        shape = np.shape(z)
-        t = np.arange(shape[0] if len(shape) == 1 else shape[-2])
-    grid = times(t)
+    grid = times_or_steps(t, z)
     values = observations(z, len(grid), obs_dim)
     covs = None
     if obs_cov is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from afafilter._base.checks import Array, positive_int, scalar
 from afafilter.catalog import estimator_from_spec
+from afafilter.kalman.inputs import shortened
 from afafilter.results import Estimate, Trajectories
 from afafilter.scoring.inputs import Steps
 from afafilter.scoring.score import LEVELS, Score, score
@@ -243,8 +244,10 @@ def rehearse(job: Experiment, n_paths: int) -> None:
         return
     if not isinstance(job.missing, Gaps):
         missing_probability(job.missing, len(job.t), job.model.obs_dim)
-    short = getattr(job.model, "length", None) is None  # no step has matrices of its own
-    begun = replace(job, t=job.t[:1], missing=0.0) if short else job
+    begun, length = job, getattr(job.model, "length", None)
+    if length in (None, len(job.t)):  # another one is refused as a whole
+        first = job.model if length is None else shortened(job.model, 1)
+        begun = replace(job, model=first, t=job.t[:1], missing=0.0)
     _draw(begun, 0, n_paths, np.random.default_rng(0))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from afafilter import (
     AdaptiveFilterStream,
+    DiscreteModel,
     Forcing,
     KalmanStream,
     LinearSDE,
@@ -23,10 +24,12 @@ from afafilter import (
     families,
     filterpy_filter,
     fit,
+    fit_each,
     forecast,
     isotropic_attention,
     kalman_filter,
     linear_time_filter,
+    loglik,
     ornstein_uhlenbeck,
     raw_observation,
     rts_smoother,
@@ -428,3 +431,19 @@ def test_tables_of_arrow():
 def test_a_column_without_a_name_is_z():
     with pytest.raises(TypeError, match=r"^z must be numbers, got objects"):
         kalman_filter(brownian(1.0, 1.0), np.arange(2.0), pd.Series(["a", "b"], dtype="category"))
+
+
+@pytest.mark.parametrize("function", [kalman_filter, loglik, fit, diagnose, fit_each])
+@pytest.mark.parametrize("form", [list, np.asarray, lambda z: np.asarray(z)[..., None]])
+def test_a_discrete_model_needs_no_times(function, form):
+    model = DiscreteModel([[0.5]], Q=[[1.0]], H=[[1.0]], R=[[0.5]])
+    z = np.random.default_rng(0).standard_normal((2, 20) if function is fit_each else 20)
+    first, *others = (
+        function(model, *args) for args in ((form(z),), (None, form(z)), (range(20), z))
+    )
+    for part in ("loglik", "nis", "mean", "converged"):
+        for other in others:
+            if hasattr(first, part):
+                np.testing.assert_allclose(getattr(other, part), getattr(first, part), rtol=1e-12)
+            elif isinstance(first, float):
+                assert other == pytest.approx(first, rel=1e-12)

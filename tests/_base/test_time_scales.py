@@ -89,3 +89,13 @@ def test_walks_in_another_unit(model: LinearSDE, robust: StudentT | None) -> Non
     far = kalman_filter(model, DAYS / 86400, 1e6 * z)
     with pytest.warns(UserWarning, match="times more from one observation"):
         warn_if_unlike(model, far, "time_unit")
+
+
+def test_seconds_read_as_minutes() -> None:
+    """A factor of 60 shows where noise does not hide the steps, of models with a time scale too."""
+    slow = LinearSDE(decaying(1e-4), Q=np.eye(1), R=0.05 * np.eye(1), prior="stationary")
+    for model in (brownian(1.0, 0.05), constant_velocity(1.0, 0.2), slow):
+        z = simulate(model, DAYS, rng=0, x0=np.zeros(model.dim)).z[0]
+        with pytest.warns(UserWarning, match="times less .* the unit of time"):
+            warn_if_unlike(model, kalman_filter(model, 60 * DAYS, z), "time_unit")
+        warn_if_unlike(model, kalman_filter(model, DAYS, z), "time_unit")

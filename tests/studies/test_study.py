@@ -19,6 +19,7 @@ import pytest
 
 import afafilter
 from afafilter import (
+    DiscreteModel,
     Gaps,
     LinearSDE,
     Outliers,
@@ -30,6 +31,7 @@ from afafilter import (
     theory,
 )
 from afafilter._version import __version__
+from afafilter.studies import batch
 from afafilter.studies.cells import FORMAT, cell_keys, describe
 from tests.studies.small_study import (
     ESTIMATORS,
@@ -544,6 +546,21 @@ def test_data_that_cannot_be_drawn_are_told_of_before_the_first_cell(tmp_path, w
     with pytest.raises(ValueError, match=message):
         study.plan(tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_matrices_that_vary_with_time_are_tried_on_one_step(tmp_path, monkeypatch):
+    steps = np.ones((len(T), 1, 1))
+    model = DiscreteModel([[0.5]], Q=steps, H=[[1.0]], R=[[1.0]], time_varying="Q")
+    drawn, draw = [], batch._draw
+    monkeypatch.setattr(
+        batch, "_draw", lambda job, *rest: drawn.append(len(job.t)) or draw(job, *rest)
+    )
+    study = make(models={"m": model}, scenarios={"s": Scenario(T, 5, x0=[0.0])}, seeds=1)
+    study.run(tmp_path, progress=False)
+    assert drawn == [1, len(T)]
+    longer = make(models={"m": model}, scenarios={"s": Scenario(range(99), 5, x0=[0.0])}, seeds=1)
+    with pytest.raises(ValueError, match="99"):
+        longer.run(tmp_path, progress=False)
 
 
 def test_a_start_that_fits_one_model_only_is_told_of_and_the_other_is_computed(tmp_path):
