@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,10 @@ def compare_command(task: Task) -> Generator[str, None, bool]:
     }
     sidecar = write_sidecar(output / "study.config.json", config, force=force)
     yield result.table("rmse").to_string(float_format=lambda x: f"{x:.4g}")
-    alike = result.errors.groupby(["estimator", "model", "scenario", "error"], sort=False)
-    for (name, model, scenario, error), seeds in alike.size().items():
-        yield f"FAILED: {name} in {model}, {scenario} ({seeds} of {len(plan.seeds)} seeds): {error}"
+    columns = ["estimator", "model", "scenario", "error"]
+    alike = Counter(result.errors[columns].itertuples(index=False, name=None))
+    for (name, model, scenario, error), seeds in alike.items():
+        yield f"FAILED: {name} in {model}, {scenario} (seeds: {seeds}): {error}"
     yield f"wrote {', '.join(map(str, [*targets, *more, sidecar]))}"
     return len(result.errors) > 0
 

@@ -514,9 +514,7 @@ def test_compare_reports_failures(run: Run) -> None:
     failing = failing.replace('preset = "spiral"', 'preset = "spiral"\nobs_var = 0.0')
     Path("study.toml").write_text(failing)
     result = run("compare", "study.toml", status=1)
-    assert "FAILED: afa in spiral, ring (2 of 2 seeds): " in result.stdout
-        "FAILED: afa in spiral, ring (2 of 2 seeds"
-    ]
+    assert "FAILED: afa in spiral, ring (seeds: 2): " in result.stdout
     assert Path("study/scores.csv").exists()
 
 
