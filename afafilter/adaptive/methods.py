@@ -49,7 +49,8 @@ def run_method(
 ) -> tuple[Outcome, dict[str, Any]]:
     """AFA of the paths z (P, T, p) by the method asked for, and what to tell about it."""
     method, uniform_noise = options.method, options.obs_cov is None
-    whole = whole_rows(z)
+    complete = all_finite(z)
+    whole = complete or whole_rows(z)
     if method not in ("auto", "dense") and not (uniform_noise and whole):
         raise ValueError(
             f"method {method!r} needs rows of z that are complete or wholly missing, and no "
@@ -61,7 +62,7 @@ def run_method(
         if form is not None:
             if options.window is None:
                 n_seen = z.shape[1]
-                if not all_finite(z):
+                if not complete:
                     n_seen = int((~np.isnan(z).all(axis=-1)).sum(axis=-1).max(initial=0))
                 warn_if_long(model, form, spans.stamps, n_seen, options.inverse_temperature)
             return _run_isotropic(model, form, spans, options, z)

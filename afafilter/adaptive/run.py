@@ -227,27 +227,26 @@ def anchored(
         return *plain(False), []
     a = own
     if options.anchor != "observation":
-        a = np.broadcast_to(plain(options.anchor == "prediction")[1], own.shape)
+        a = plain(options.anchor == "prediction")[1]
     if options.anchor != "estimate" and not all_finite(a):
         a = np.where(np.isnan(a).any(axis=-1, keepdims=True), plain(False)[1], a)
     g, s = options.momentum, options.step
     previous, change = a, []
-    for _ in range(options.iterations):
-        result, target = weighted(a)
-        new = target
-        if not options.rests:
-            new = (1.0 + g - s) * a - g * previous + s * target
-            new = np.where(np.isnan(a), target, new)
-        with np.errstate(invalid="ignore"):  # beyond the floating-point range
-            move = np.subtract(new, a)
-        np.abs(move, out=move)
-        change.append(float(_largest(move)))
-        rests = _rests(move, change[-1], new, options.tolerance)
-        if rests and not (all_finite(a) and all_finite(new)):  # what is open now has plain weights
-            rests = bool((np.isnan(a).any(axis=-1) == np.isnan(new).any(axis=-1)).all())
-        previous, a = a, new
-        if rests:
-            break
+    with np.errstate(invalid="ignore"):  # beyond the floating-point range
+        for _ in range(options.iterations):
+            result, target = weighted(a)
+            new = target
+            if not options.rests:
+                new = (1.0 + g - s) * a - g * previous + s * target
+                new = np.where(np.isnan(a), target, new)
+            move = np.abs(new - a)
+            change.append(float(_largest(move)))
+            rests = _rests(move, change[-1], np.abs(new), options.tolerance)
+            if rests and not (all_finite(a) and all_finite(new)):  # open now: has plain weights
+                rests = bool((np.isnan(a).any(axis=-1) == np.isnan(new).any(axis=-1)).all())
+            previous, a = a, new
+            if rests:
+                break
     return result, a, change
 
 
@@ -255,18 +254,18 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 def _largest(x: Array, axis: int | None = None) -> Array:
-    """The largest |x| along an axis, or of all, NaN apart."""
-    most: Array = np.fmax.reduce(np.abs(x), axis=axis, initial=0.0)
+    """The largest x >= 0 along an axis, or of all, NaN apart."""
+    most: Array = np.fmax.reduce(x, axis=axis, initial=0.0)
     return most
 
 
-def _rests(move: Array, largest: float, a: Array, tolerance: float) -> bool:
-    """Whether no anchor a moved by more than tolerance times its size, or that of most of them.
+def _rests(move: Array, largest: float, size: Array, tolerance: float) -> bool:
+    """Whether no anchor moved by more than tolerance times its size |a|, or that of most of them.
 
     One that knows a state to 1e100 only does not end the rounds of the others.
     """
-    if not largest <= tolerance * min(float(_largest(a)), LARGEST):
+    if not largest <= tolerance * min(float(_largest(size)), LARGEST):
         return False
-    size = np.minimum(_largest(a, -1), LARGEST)
+    size = np.minimum(_largest(size, -1), LARGEST)
     usual = np.sort(size, axis=None)[size.size // 2] if size.size else 0.0
     return bool((_largest(move, -1) <= tolerance * np.maximum(size, usual)).all())

@@ -86,10 +86,8 @@ def isotropic(request: Request) -> AttentionResult:
         np.zeros((*lead, n, len(inputs.t)), dtype) if request.return_weights else None,
         np.empty((*lead, n), dtype),
     )
-    if _shares_weights(request):
-        heads = _stacked(request, result)
-    else:
-        heads = _single(request, result, _indices(lead))
+    stacks = prod(lead) > 1 and _shares_weights(request)
+    heads = _stacked(request, result) if stacks else _single(request, result, _indices(lead))
     summable = (
         head.tasks(request.threads) if head.is_summable else _as_mode(head).tasks()
         for head in heads
@@ -145,11 +143,13 @@ def _at(request: Request, name: str, index: tuple[int, ...], channelled: bool) -
     return float(value if value.ndim == 0 else np.broadcast_to(value, request.lead)[index])
 
 
-def _rows(x: Numbers, index: tuple[int, ...]) -> Numbers:
+def _rows(request: Request, x: Numbers, index: tuple[int, ...]) -> Numbers:
     """Data of one head."""
     own = x.shape[:-2]
-    part = index[len(index) - len(own) :]
-    return np.asarray(x[tuple(i if n > 1 else 0 for i, n in zip(part, own))])
+    if own != request.lead:
+        part = index[len(index) - len(own) :]
+        index = tuple(i if n > 1 else 0 for i, n in zip(part, own))
+    return np.asarray(x[index])
 
 
 def _without_missing(request: Request, index: tuple[int, ...]) -> tuple[Array, Index, Index | None]:
@@ -171,17 +171,17 @@ def _single(request: Request, result: AttentionResult, indices: Any) -> Iterator
         q = None
         if law.kind != "plain":
             assert inputs.q is not None
-            q = _rows(inputs.q, index)
+            q = _rows(request, inputs.q, index)
             if not inputs.q_complete:
                 q = np.nan_to_num(q)
         into = result.output[index][:, None, :], result.precision[index][:, None]
         weights = None if result.weights is None else result.weights[index]
         head = None if kept is None else kept.get(index)
         head = _head(request, index, q, *into) if head is None else head
-        head = head.asked(q, *into, weights)
         if kept is not None:
             kept[index] = head
-        yield head
+        out, precision = into
+        yield head._replace(q=q, out=out, precision=precision, weights=weights)
 
 
 def _head(
@@ -193,19 +193,19 @@ def _head(
     t, seen, columns = _without_missing(request, index)
     pick: Any = slice(None) if columns is None else columns
     omega, omega_value = at("omega", channelled=True), at("omega_value", channelled=True)
-    v = rotated(_rows(inputs.v, index)[pick], t, omega_value, -1.0)
+    v = rotated(_rows(request, inputs.v, index)[pick], t, omega_value, -1.0)
     k = None
     if request.law.kind != "plain":
         assert inputs.k is not None
         if inputs.k is inputs.v and np.array_equal(omega, omega_value):
             k = v
         else:
-            k = rotated(_rows(inputs.k, index)[pick], t, omega, -1.0)
+            k = rotated(_rows(request, inputs.k, index)[pick], t, omega, -1.0)
     model = Model(*(at(name, channelled=False) for name in Model._fields))
     data = inputs.t_query, t, seen, q, k, v, None
     rules = omega, omega_value, model, request.law, _prior(request, index)
     limits = request.backward, request.window, request.tolerance
-    return Head(*data, *rules, *limits, out, precision, None, columns)
+    return Head(*data, *rules, *limits, out, precision, None, columns).ready()
 
 
 def _prior(request: Request, index: tuple[int, ...]) -> Any:
@@ -255,8 +255,7 @@ def _shares_weights(request: Request) -> bool:
     p, usual = request.parameters, request.prior == "dle"
     plain = request.law.kind == "plain" and usual and "value_key_var" not in p
     whole = request.window is None and request.tolerance == 0 and not request.return_weights
-    shared = all(x.ndim == (1 if name.startswith("omega") else 0) for name, x in p.items())
-    return len(request.lead) > 0 and plain and whole and shared
+    return plain and whole and sum(x.ndim for x in p.values()) == 2  # those of omega
 
 
 def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
@@ -287,7 +286,7 @@ def _stacked(request: Request, result: AttentionResult) -> Iterator[Head]:
         rules = par["omega_value"], par["omega_value"], model, request.law, None
         limits = request.backward, None, 0.0
         into = out[group].transpose(1, 0, 2), precision[group].T
-        head = Head(*data, *rules, *limits, *into)
+        head = Head(*data, *rules, *limits, *into).ready()
         if head.is_summable and (mask is None or head.even_scale):
             yield head
         else:
@@ -312,13 +311,13 @@ def _modal(request: Request, result: AttentionResult, index: tuple[int, ...]) ->
             x = np.concatenate([x, np.zeros((len(x), 1), x.dtype)], axis=1)
         return np.ascontiguousarray(x.reshape(len(x), (d + 1) // 2, 2).swapaxes(0, 1))
 
-    v = modes(_rows(inputs.v, index)[pick], t)
+    v = modes(_rows(request, inputs.v, index)[pick], t)
     q = k = log_weight = None
     if law.weight is not None:
         assert inputs.k is not None
         assert inputs.q is not None
-        k = v if inputs.k is inputs.v else modes(_rows(inputs.k, index)[pick], t)
-        q = modes(np.nan_to_num(_rows(inputs.q, index)), inputs.t_query)
+        k = v if inputs.k is inputs.v else modes(_rows(request, inputs.k, index)[pick], t)
+        q = modes(np.nan_to_num(_rows(request, inputs.q, index)), inputs.t_query)
         log_weight = partial(law.weight.log, dim=law.dim)
     share = np.full((d + 1) // 2, 2.0 / d)
     share[-1] = (2 - d % 2) / d

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class ModeHead:
             block = slice(start, min(start + rows, size))
             seen = len(self.t) if self.backward else int(self.n_visible[block.stop - 1])
             work = (block.stop - start) * seen * n * channels
-            yield Task(work, lambda block=block: sweep(self, block), True)  # type: ignore[misc]
+            yield Task(work, partial(sweep, self, block), True)
 
 
 class _Sums:
@@ -120,6 +121,7 @@ def limits(n_visible: Index, n: int, window: int | None, causal: bool) -> tuple[
     return seen, high
 
 
+@np.errstate(all="ignore")
 def sweep(head: ModeHead, block: slice) -> None:
     """Output rows of one head."""
     count, (n, _, width) = block.stop - block.start, head.v.shape

@@ -7,8 +7,7 @@ it may take, cuts them into blocks of rows, and puts common factors back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from math import exp, inf, log, sqrt
 from typing import NamedTuple
 
@@ -39,8 +38,7 @@ class Model(NamedTuple):
     beta: float
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+class Head(NamedTuple):
     """One head or path: its data in the co-rotating frame, its parameters, and where results go."""
 
     t_query: F64
@@ -69,12 +67,38 @@ class Head:
     weights: Floats | None = None
     columns: Index | None = None
     """Columns of `weights` that the keys have; None: all."""
+    rules: Rules | None = None
+    """What the kernel wants to know of the head."""
+    widest: float = -1.0
+    """Largest |q - k|^2 with which no weight leaves the floating point range, or -1."""
+    longest_key: float = 0.0
+    """Largest |k_j|."""
 
-    def growth(self, tau: float) -> float:
-        """V(tau)."""
-        return self.model.process_var * float(exponential_integral(-2.0 * self.model.decay, tau))
+    def ready(self) -> Head:
+        """The head with what follows from its keys, times and parameters, whatever the queries."""
+        rules = self._rules()
+        longest_key = 0.0 if self.k is None else _longest_row(self.k)
+        return self._replace(rules=rules, widest=self._widest(rules), longest_key=longest_key)
 
-    @cached_property
+    def _rules(self) -> Rules:
+        model, log_tolerance = self.model, -inf
+        common = self.law.scale, self.law.exponent, model.beta
+        rates = model.decay, model.value_decay, model.process_var
+        past = Dynamics(*rates, model.query_var, model.key_var, *common, True, True)
+        back = past
+        if self.backward == "symmetric":
+            back = past._replace(causal=False)
+        elif self.backward is not None:
+            back = Dynamics(*rates, model.key_var, model.query_var, *common, False, False)
+        if self.tolerance > 0:
+            log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
+        turns = self.omega, self.omega_out
+        omega, omega_out = (x if np.count_nonzero(x) else x[:0] for x in turns)
+        window = -1 if self.window is None else self.window
+        sides = past, back, 1 if self.backward is None else 2
+        return Rules(window, omega, omega_out, *sides, log_tolerance, log(self.law.peak))
+
+    @property
     def longest(self) -> float:
         """Longest lag between a query and a key."""
         if not len(self.t) or not len(self.t_query):
@@ -82,96 +106,47 @@ class Head:
         ends = self.t_query[-1] - self.t[0], self.t[-1] - self.t_query[0]
         return float(max(*ends, 0.0))
 
-    @cached_property
-    def sides(self) -> tuple[Dynamics, ...]:
-        """The directions to sweep."""
-        common = (self.law.scale, self.law.exponent, self.model.beta)
-        model = (self.model.decay, self.model.value_decay, self.model.process_var)
-        past = Dynamics(*model, self.model.query_var, self.model.key_var, *common, True, True)
-        if self.backward is None:
-            return (past,)
-        if self.backward == "symmetric":
-            return past, past._replace(causal=False)
-        late, early = self.model.key_var, self.model.query_var
-        return past, Dynamics(*model, late, early, *common, False, False)
+    def _widest(self, rules: Rules) -> float:
+        """With X = S + |R|^2 / scale a power law's weight is (S^(exponent - 1) / X^exponent)^beta.
 
-    @cached_property
-    def rules(self) -> Rules:
-        """What the kernel wants to know of the head."""
-        log_tolerance = -inf
-        if self.tolerance > 0:
-            log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
-        turns = self.omega, self.omega_out
-        omega, omega_out = (x if np.count_nonzero(x) else x[:0] for x in turns)
-        window = -1 if self.window is None else self.window
-        sides = self.sides[0], self.sides[-1], len(self.sides)
-        return Rules(window, omega, omega_out, *sides, log_tolerance, log(self.law.peak))
-
-    @cached_property
-    def variances(self) -> tuple[tuple[float, float], ...]:
-        """Least and largest variance of a pair in each direction: it is monotone in the lag."""
-        grown = self.growth(self.longest)
-        left = exp(-2.0 * self.model.decay * self.longest)
-        return tuple(
-            (min(ends), max(ends))
-            for late, early in {(side.var_late, side.var_early) for side in self.sides}
-            for ends in ((late + early, grown + late + early * left),)
-        )
-
-    @cached_property
-    def longest_key(self) -> float:
-        """Largest |k_j|."""
-        return _longest_row(self.k)
-
-    def asked(
-        self, q: Floats | None, out: Floats, precision: Floats, weights: Floats | None
-    ) -> Head:
-        """The same keys and times for other queries: what is known of them is kept."""
-        head = object.__new__(Head)
-        head.__dict__.update(self.__dict__, q=q, out=out, precision=precision, weights=weights)
-        return head
-
-    @cached_property
-    def widest(self) -> float:
-        """Largest |q - k|^2 / scale with which no weight leaves the floating point range, or -1.
-
-        With X = S + |R|^2 / scale a power law's weight is (S^(exponent - 1) / X^exponent)^beta.
+        The variance S of a pair is monotone in the lag, so that its least and largest are those of
+        the ends.
         """
-        limit, widest = 0.75 * LARGEST[self.v.dtype], inf
+        (decay, value_decay, process_var, *_, beta), tau = self.model, self.longest
+        largest, exponent, widest = LARGEST[self.v.dtype], self.law.exponent, inf
         # pulled back, values may grow faster than their weights fall
-        growing = self.model.value_decay - 2.0 * self.model.beta * self.model.decay
-        if self.backward == "exact" and not growing * self.longest < 0.4 * LARGEST[self.v.dtype]:
+        growing = value_decay - 2.0 * beta * decay
+        if self.backward == "exact" and not growing * tau < 0.4 * largest:
             return -1.0
-        for least, most in self.variances:
+        grown = process_var * float(exponential_integral(-2.0 * decay, tau))
+        left = exp(-2.0 * decay * tau)
+        for side in (rules.past, rules.back)[: rules.sides]:
+            near, far = side.var_late + side.var_early, side.var_late + side.var_early * left
+            least, most = min(near, grown + far), max(near, grown + far)
             if least <= 0.0 or not most < inf:
                 return -1.0
-            log_s = max(abs(log(least)), abs(log(most)))
-            exponent = self.law.exponent
-            room = (limit / self.model.beta - abs(exponent - 1.0) * log_s) / exponent
-            if abs(log(least)) > room:
+            log_least = abs(log(least))
+            log_s = max(log_least, abs(log(most)))
+            room = (0.75 * largest / beta - abs(exponent - 1.0) * log_s) / exponent
+            if log_least > room:
                 return -1.0
             widest = min(widest, exp(min(room, 700.0)) - most)
-        return widest
-
-    @property
-    def stays_in_range(self) -> bool:
-        """Whether no weight can leave it."""
-        if self.law.kind != "power":
-            return self.widest >= 0.0
-        return (_longest_row(self.q) + self.longest_key) ** 2 <= self.widest * self.law.scale
+        return widest * self.law.scale
 
     @property
     def even_scale(self) -> bool:
         """Whether sums over any part of the keys stay in range under one common scale."""
         growth = 2.0 * self.model.beta * self.model.decay * self.longest
-        few = self.backward != "exact" or growth < 0.2 * LARGEST[self.v.dtype]
-        return self.stays_in_range and few
+        return self.backward != "exact" or growth < 0.2 * LARGEST[self.v.dtype]
 
     @property
     def is_summable(self) -> bool:
-        """Whether running sums do."""
-        special = self.law.kind == "general" or self.log_prior is not None
-        return not special and self.weights is None and self.stays_in_range
+        """Whether running sums do: no weight can leave the range."""
+        if self.law.kind == "general" or self.log_prior is not None or self.weights is not None:
+            return False
+        if self.q is None:
+            return self.widest >= 0.0
+        return (_longest_row(self.q) + self.longest_key) ** 2 <= self.widest
 
     def tasks(self, threads: int) -> Iterator[Task]:
         """Blocks of rows."""
@@ -184,21 +159,20 @@ class Head:
             if self.window is not None:
                 keys = min(keys, (2 if self.backward else 1) * (self.window + rows))
             work = (block.stop - start) * keys * channels
-            yield Task(work, lambda block=block: sweep(self, block))  # type: ignore[misc]
+            yield Task(work, partial(sweep, self, block))
 
 
-def _longest_row(x: Floats | None) -> float:
+def _longest_row(x: Floats) -> float:
     """Largest |x_i| of rows (N, d), inf beyond the floating-point range."""
-    if x is None or not len(x):
-        return 0.0
     with np.errstate(over="ignore"):
         squares = np.vecdot(x, x)
-    return sqrt(float(squares[squares.argmax()]))
+    return sqrt(squares[squares.argmax()]) if len(squares) else 0.0
 
 
 def sweep(head: Head, block: slice) -> None:
     """Compute some output rows of one head."""
     t_query, v, n = head.t_query[block], head.v, len(head.t)
+    assert head.rules is not None
     if head.q is None or head.k is None:
         q, k = np.empty((len(t_query), 0), v.dtype), np.empty((n, 0), v.dtype)
     else:

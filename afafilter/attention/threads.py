@@ -9,8 +9,6 @@ from functools import cache
 from threading import Thread
 from typing import Any, NamedTuple
 
-import numpy as np
-
 SERIAL_WORK = 6_000_000
 """Multiplications below which starting threads costs more than it gains."""
 
@@ -33,21 +31,19 @@ def _blas() -> Any:
 def run(tasks: Sequence[Task], threads: int) -> None:
     """Do all tasks, the long ones first; the first exception of any thread is raised."""
     if len(tasks) == 1:
-        with np.errstate(all="ignore"):
-            return tasks[0].do()
+        return tasks[0].do()
     queue = deque(sorted(tasks, key=lambda task: -task.work))
     threads = min(threads, len(queue)) if sum(task.work for task in tasks) > SERIAL_WORK else 1
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            with np.errstate(all="ignore"):
-                while queue:
-                    try:
-                        task = queue.popleft()
-                    except IndexError:
-                        return
-                    task.do()
+            while queue:
+                try:
+                    task = queue.popleft()
+                except IndexError:
+                    return
+                task.do()
         except BaseException as error:
             queue.clear()
             errors.append(error)
