@@ -26,9 +26,9 @@ from afafilter.kalman.recursions import LANES
 
 WARM_UPS = (512, 1024, 2048)
 """Nodes of a piece's warm-ups: one where those before it did not do."""
-PIECE = 4096
-"""Nodes of a piece that goes side by side with others: what lies between filter and smoother stays
-in a cache."""
+PIECE = 8192
+"""Most nodes of the pieces that go side by side, where MOST of them are not enough: what lies
+between filter and smoother stays in a cache."""
 AT_ONCE = 8
 """Pieces come in multiples of it, whatever the registers hold."""
 LENGTHS = 4
@@ -182,7 +182,7 @@ def never_settles(chain: recursions.Chain, seen: ObsMask | None, scale: Array | 
 
 def pieces(first: int, N: int, warm_up: int) -> tuple[recursions.Tracks, int]:
     """Tracks of all pieces, and the nodes of each: a warm-up, the piece, and a warm-up back."""
-    length, at = max(PIECE, LENGTHS * warm_up), max(first - 1, 0)
+    length, at = max(min((N - first) // MOST, PIECE), LENGTHS * warm_up), max(first - 1, 0)
     count = AT_ONCE * max(1, (N - first) // (AT_ONCE * length))
     cuts = first + (N - first) * np.arange(count + 1) // count
     nodes = int(np.diff(cuts).max()) + 2 * warm_up
