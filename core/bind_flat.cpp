@@ -21,7 +21,7 @@ PyMethodDef* flat_methods() {
                                                         "S(T,p,p)"),
         bind<&component_sizes>("component_sizes", "A(d,d) given block(d) unit(d) rate(d) growth(d)"),
         bind<&observability>("observability", {"F(k,d,d) times(k) ", SIZES, "H(p,d) seen(k,p) M(k,d,d) tolerance(k,d,d) "
-            "count(k) rate(d) scaled"}),
+            "count(k) rate(d) scaled turned"}),
         bind<&rank_rounding>("rank_rounding", ""),
         bind<&rank_decayed>("rank_decayed", ""),
         bind<&move_directions>("move_directions", {"F(k,d,d) tau(k) stamp(k) ", SIZES, "directions(k,q,d) tolerance(k,q,d) "

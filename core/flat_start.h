@@ -67,24 +67,25 @@ inline void same_units(const Out<3>& M, const Out<3>& tolerance, int64_t k, Diff
 // What observations that show H x (p, d) leave open of a flat state, node by node, until nothing is; how many nodes
 // that took. F (k, d, d), by columns, leads into each; seen (k, p). At every node the directions M (k, d, d), as rows,
 // those seen so far first, `tolerance`, up to where an entry of the others counts as 0, and count (k) of those seen; scaled:
-// as in `forget`, the transitions e^{rate tau} F.
+// as in `forget`, the transitions e^{rate tau} F; turned: whether nodes keep their directions by what is seen later, too.
 inline int64_t observability(In<3> F, In<1> times, ComponentSizes sizes, In<2> H, Flags<2> seen, Out<3> M, Out<3> tolerance,
-                        View<int64_t, 1> count, In<1> rate, bool scaled) {
+                        View<int64_t, 1> count, In<1> rate, bool scaled, bool turned) {
     const int d = static_cast<int>(H.shape[1]);
     DiffuseDirections diffuse(d, d);
     diffuse.scaled = scaled;
     Scratch<double, 0> start(d * d);
     for (int i = 0; i < d; i++) start[i * d + i] = 1.0;
     begin_diffuse(&start[0], diffuse);
-    if (!scaled) tell_apart(diffuse, sizes);
+    if (scaled) tell_apart(diffuse, rate);
+    else tell_apart(diffuse, sizes.growth);
     int64_t k = 0;
     for (; k < F.shape[0] && diffuse.first < d; k++) {
         if (k > 0) carry_directions(F.row(k), times[k] - times[k - 1], stamp_at(times, k), sizes, diffuse, scaled ? rate.row(0) : nullptr);
-        for (int j = diffuse.first; scaled && k > 0 && j < d; j++) same_units(M, tolerance, k, diffuse, j);
+        for (int j = diffuse.first; scaled && turned && k > 0 && j < d; j++) same_units(M, tolerance, k, diffuse, j);
         for (int64_t a = 0; a < H.shape[0] && diffuse.first < d; a++)
             if (seen.row(k)[a] && observes(H.row(a), diffuse))
                 close_direction(H.row(a), diffuse, [&](int i, int j, double c, double back, double s, double angle_error) {
-                    turn_kept(M, tolerance, k, i, j, c, back, s, angle_error);
+                    if (turned) turn_kept(M, tolerance, k, i, j, c, back, s, angle_error);
                 });
         for (int j = 0; j < d; j++)
             for (int i = 0; i < d; i++) {
@@ -149,7 +150,7 @@ inline void filter_flat(Chain chain, Gains gains, In<1> times, ComponentSizes si
     FlatWork work(d, p, q, n);
     DiffuseDirections& diffuse = work.diffuse;
     auto& A = work.space.A;
-    tell_apart(diffuse, sizes);
+    tell_apart(diffuse, sizes.growth);
     begin_diffuse(M.data, diffuse);
     read_columns(L.data, A, D, D);
     outcome[0] = 0, outcome[1] = 0, outcome[2] = -1;

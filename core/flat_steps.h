@@ -81,7 +81,7 @@ inline bool update_all(Chain chain, int64_t o, In<3> z, Flags<2> seen, In<1> sca
     const int64_t d = all.m.shape[1], p = z.shape[2], q = all.s.shape[1];
     const int64_t c = chain.cfg[o];
     FlatWork work(d, p, q, 1);
-    tell_apart(work.diffuse, sizes);
+    tell_apart(work.diffuse, sizes.growth);
     Scratch<double, 0> S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), rotation((d + q) * (d + q));
     for (int64_t path = 0; path < z.shape[0]; path++) {
         FlatState x = take_path(all, path, static_cast<int>(p), work);

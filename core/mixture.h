@@ -233,7 +233,7 @@ inline int64_t start_mixture(const Chain& chain, const In<1>& times, const Compo
                              const Flags<2>& seen, FlatBranch& now, const MixtureOutput& out, const MixtureKept& kept, int64_t& done) {
     const int d = now.x.d, p = now.x.p, q = now.x.q;
     FlatBranch other(d, p, q);
-    tell_apart(now.work.diffuse, sizes), tell_apart(other.work.diffuse, sizes);
+    tell_apart(now.work.diffuse, sizes.growth), tell_apart(other.work.diffuse, sizes.growth);
     Columns<0, 0> X(2 * d + 1, d);
     Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
     Scratch<double, 0> rotation((d + q) * (d + q));

@@ -168,10 +168,10 @@ inline void begin_diffuse(const double* D, DiffuseDirections& diffuse) {
 }
 
 // Tell open directions apart by how fast they grow, where not all do so alike; growth without data: they do not, and are not told apart.
-inline void tell_apart(DiffuseDirections& diffuse, const ComponentSizes& sizes) {
-    diffuse.growth = nullptr, diffuse.oblique = sizes.growth.data == nullptr;
-    for (int64_t i = 1; !diffuse.oblique && i < sizes.growth.shape[0]; i++)
-        if (sizes.growth[i] != sizes.growth[0]) diffuse.growth = sizes.growth.data, diffuse.oblique = true;
+inline void tell_apart(DiffuseDirections& diffuse, const In<1>& growth) {
+    diffuse.growth = nullptr, diffuse.oblique = growth.data == nullptr;
+    for (int64_t i = 1; !diffuse.oblique && i < growth.shape[0]; i++)
+        if (growth[i] != growth[0]) diffuse.growth = growth.data, diffuse.oblique = true;
 }
 
 inline bool is_identity(const double* F, int d) {

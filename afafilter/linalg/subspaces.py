@@ -190,13 +190,15 @@ def unobservable(
         known, exact = np.ones((len(times), d), dtype=bool), np.zeros(all_.shape)
         return Unobservable(known, every, all_, all_, all_, exact, sure)
     n = min(T, 4 * d + 4)
+    node = np.searchsorted(stamps, times, side="right")
+    turned = rate is None or bool((node < used).any())
     while True:
         F = flow.or_nan(np.diff(stamps[:n], prepend=stamps[0]))[0]
         M, rounding, count = np.empty((n, d, d)), np.empty((n, d, d)), np.empty(n, np.int64)
         columns = np.ascontiguousarray(F.swapaxes(-1, -2))
         data = np.array(stamps[:n]), sizes, np.array(C), np.array(seen[:n])
-        rates = np.zeros(d) if rate is None else np.array(rate)
-        done = core.observability(columns, *data, M, rounding, count, rates, rate is not None)
+        how = np.zeros(d) if rate is None else np.array(rate), rate is not None, turned
+        done = core.observability(columns, *data, M, rounding, count, *how)
         whole = done > 0 and count[done - 1] == d
         if whole or n == T:
             break
@@ -206,8 +208,7 @@ def unobservable(
     if not len(open_):
         none = np.zeros((0, d, d))
         return Unobservable(out, open_, none, none, none, none, np.zeros(0, dtype=bool))
-    node = np.minimum(np.searchsorted(stamps, times[open_], side="right"), used[open_]) - 1
-    base = np.maximum(node, 0)
+    base = np.maximum(np.minimum(node, used)[open_] - 1, 0)
     lag = times[open_] - stamps[base]
     early = np.arange(d) < count[np.maximum(used[open_] - 1, 0)][:, None]
     Phi = np.empty((len(open_), d, d))
@@ -215,9 +216,8 @@ def unobservable(
         if part.any():
             Phi[part] = (way or _flow(-A)).or_nan(np.abs(lag[part]))[0]
     stamp = np.maximum(np.abs(times[open_]), np.abs(stamps[base]))
-    left = (np.where(early[..., None], 0.0, part[base]) for part in (M, rounding))
+    directions, rough = (np.where(early[..., None], 0.0, part[base]) for part in (M, rounding))
     with np.errstate(over="ignore", invalid="ignore"):
-        directions, rough = left if rate is None else _separated(*left)
         growth = None if rate is None else lag[:, None] * rate
         moved, zero = carry(Phi, np.abs(lag), stamp, sizes, directions, rough, growth)
         here = np.where(np.abs(moved) <= zero, 0.0, moved)
@@ -253,33 +253,6 @@ def _decided_by_rounding(here: Array, zero: Array, sizes: ComponentSizes, C: Arr
         largest = (size / unit).max(axis=-1, keepdims=True)
         found |= ((hiding / unit > largest) & (largest > 0)).any(axis=1)
     return np.asarray(found.any(axis=-1))
-
-
-def _separated(directions: Array, rounding: Array) -> tuple[Array, Array]:
-    """The same directions (k, q, d), as rows, and their rounding, from the largest one on each
-    without the largest entry of those before it, where that hides the rest of it.
-
-    Where sizes do not count, later nodes turn directions that grow apart into each other.
-    """
-    n, t = directions.copy(), rounding.copy()
-    size = np.abs(n)
-    hidden = (size > t) & (size < ROUNDING * size.max(axis=-1, keepdims=True))
-    some = np.flatnonzero(hidden.any(axis=(-2, -1)))
-    at, done = np.arange(len(some)), np.zeros((len(some), n.shape[1]), dtype=bool)
-    for _ in range(n.shape[1] if len(some) else 0):
-        rows, rough = n[some], t[some]
-        row = np.where(done, -1.0, np.abs(rows).max(axis=-1)).argmax(axis=-1)
-        done[at, row] = True
-        pivots, column = rows[at, row], np.abs(rows[at, row]).argmax(axis=-1)
-        pivot = np.where(pivots[at, column] != 0, pivots[at, column], 1.0)
-        factor = np.where(done, 0.0, rows[at, :, column] / pivot[:, None])[..., None]
-        off = factor * pivots[:, None]
-        rounded = ROUNDING * np.where(off != 0, np.abs(rows) + np.abs(off), 0.0)
-        t[some] = rough + np.abs(factor) * rough[at, row][:, None] + rounded
-        rows -= off
-        rows[at, :, column] = np.where(done, rows[at, :, column], 0.0)
-        n[some] = rows
-    return n, t
 
 
 def _flow(A: Array) -> Discretiser:

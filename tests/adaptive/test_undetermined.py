@@ -264,6 +264,27 @@ def test_one_row_determines_nothing_whatever_comes_later(name, gap, row):
         assert np.isinf(np.diagonal(found.cov[0])).all()
 
 
+DRIVEN = np.array([[0.0, 1, 0, 0.5], [-4, -0.3, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+SLOWER = block_diag([[-0.2, 1.0], [0.0, -0.2]], -0.02 * np.eye(2))
+
+
+@pytest.mark.parametrize("estimator", [adaptive_filter, adaptive_smoother])
+@pytest.mark.parametrize("gap", [100.0, 300.0, 462.0, 650.0])
+@pytest.mark.parametrize("A", [DRIVEN, SLOWER, -SLOWER], ids=["driven", "slower", "growing"])
+@pytest.mark.parametrize("row", [[1.0, 1.0, -1.0, -1.0], [0.5, -1.0, 2.0, 1.0]])
+def test_a_row_before_a_gap_and_fewer_after_it_than_states(estimator, A, gap, row):
+    """Three rows show of four states three sums: no state is known, however far modes decay."""
+    model = LinearSDE(
+        A, Q=np.diag([0, 5e-7, 0, 1e-6]), R=np.eye(2), C=[row, [1, -1, 0, 1]], prior="diffuse"
+    )
+    t, z = np.array([0.0, gap]), np.array([[2.8, np.nan], [63.0, -2.1]])
+    found = estimator(model, t, z, method="dense")
+    exact = ExactGaussian(model, t, z).with_rounding(1e-200)
+    for k in range(2):
+        wanted = pulled(exact, t[k], range(2 if estimator is adaptive_smoother else k + 1))
+        np.testing.assert_array_equal(np.isnan(found.mean[k]), np.isnan(wanted.mean))
+
+
 @pytest.mark.parametrize(
     ("rates", "hidden"),
     [
