@@ -7,7 +7,6 @@ attention one for every mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from afafilter.adaptive.linear_time.bank import isotropic_covariance
 from afafilter.adaptive.linear_time.filter import linear_time_estimate
 from afafilter.adaptive.options import Options, Spans
 from afafilter.adaptive.run import Outcome, anchored, own_observation
-from afafilter.attention.heads import AttentionResult, Request, isotropic, tensor
+from afafilter.attention.heads import AttentionResult, Request, attend
 from afafilter.attention.inputs import Inputs, known_keys
 from afafilter.attention.law import Law, law_of
 from afafilter.attention.pairs import TOO_FAR_APART
@@ -42,7 +41,6 @@ class Attended(NamedTuple):
 
 
 def attended(
-    kernel: Callable[[Request], AttentionResult],
     keys: Array,
     own: Array,
     spans: Spans,
@@ -50,6 +48,8 @@ def attended(
     dim: int,
     parameters: dict[str, Any],
     far: ObsMask | None = None,
+    *,
+    apart: bool = False,
 ) -> Attended:
     """Anchor and rounds of reweighting by attention to the keys (P, T, c), missing rows NaN.
 
@@ -63,9 +63,9 @@ def attended(
     numbers = {name: np.asarray(value, float) for name, value in parameters.items()}
     law, threads, kept = law_of(options.weight, dim), available_threads(), dict[Any, Any]()
 
-    def attend(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
+    def around(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
         """By the anchors q (P, Tq, c), or by plain weights."""
-        result = kernel(
+        result = attend(
             Request(
                 Inputs(q, keys, keys, known, True, False, t, t_query, past),
                 keys.shape[:-2],
@@ -75,13 +75,14 @@ def attended(
                 spans.window,
                 return_weights=options.return_weights,
                 threads=threads,
+                apart=apart,
                 kept=None if q is None else kept,
             )
         )
         return result, result.output
 
     def plain(early: bool) -> tuple[AttentionResult, Array]:
-        return attend(None, spans.before if early else spans.split, early or spans.causal)
+        return around(None, spans.before if early else spans.split, early or spans.causal)
 
     def weighted(q: Array) -> tuple[AttentionResult, Array]:
         if options.weight is None:
@@ -89,7 +90,7 @@ def attended(
         q = q if all_finite(q) else np.where(np.isnan(q), 0.0, q)
         if far is not None and (np.abs(q).max(axis=-1)[..., far] < NOTHING).any():
             raise ValueError(TOO_FAR_APART)
-        return attend(q, spans.split, spans.causal)
+        return around(q, spans.split, spans.causal)
 
     result, mean, change = anchored(own, options, plain, weighted)
     precision, weights = result.precision, result.weights
@@ -139,7 +140,7 @@ def run_isotropic(
     }
     silent = options.weight is not None and at.process_var + form.anchor_var == 0.0
     far = _decayed(at.decay, spans, z) if silent else None
-    found = attended(isotropic, keys, own, spans, options, model.dim, parameters, far)
+    found = attended(keys, own, spans, options, model.dim, parameters, far)
     mean = at.from_planes(found.mean)
     mean = mean + at.drift_path(drift, spans.times - origin) if moves else mean
     if not all_finite(found.variance):
@@ -207,16 +208,18 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
     keys = padded((z - model.offset) @ C_inv.T, spans.stamps)
     parameters = {
         "decay": form.decay,
+        "value_decay": form.decay,
         "process_var": form.process_var,
         "key_var": np.ones(n),
         "query_var": form.query_var,
         "prior_precision": np.zeros(n),
         "omega": frequency,
+        "omega_value": frequency,
         "beta": options.inverse_temperature,
     }
     own = padded(own_observation(model, z, spans.own), spans.times)
     # of d components: padding is left out
-    found = attended(tensor, keys, own, spans, options, d, parameters)
+    found = attended(keys, own, spans, options, d, parameters, apart=True)
     back: Array = np.asarray(np.linalg.inv(form.to_modes))
     variance = np.repeat(found.variance, form.real, axis=-1)
     free = path(spans.times)

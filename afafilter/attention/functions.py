@@ -9,28 +9,30 @@ query_var, beta inverse_temperature, E = e^{-mu |tau|}, S the variance of a pull
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import choice, positive_int, scalar
+from afafilter._base.checks import Array, choice, positive_int, scalar
 from afafilter._base.threads import available_threads
-from afafilter.attention.heads import AttentionResult, Request, isotropic, tensor
+from afafilter.attention.heads import AttentionResult, Request, attend
 from afafilter.attention.inputs import (
     Inputs,
     Projections,
-    check_noise,
     check_structure,
+    each,
     future,
     leading_axes,
+    noises,
     per_head,
-    per_mode,
     prepare,
-    refuse_flat,
     rotation,
     times_matrix,
+    value_noises,
     value_rotation,
 )
-from afafilter.attention.law import PRIORS, law_of
+from afafilter.attention.law import law_of
 from afafilter.models.structured_noise import StructuredNoise
 from afafilter.weights import Weight, as_weight
 
@@ -207,43 +209,20 @@ def isotropic_attention(
     >>> isotropic_attention(z, z, z, range(4), decay=0.1, process_var=0.2, key_var=1.0).output.shape
     (4, 4)
     """
+    given = locals()
     robust = as_weight(weight) if choice(gate, "gate", GATES) == "robust" else None
-    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    inputs = prepare(given, robust is None)
     p = {
         "decay": per_head(decay, "decay"),
         "value_decay": per_head(decay if value_decay is None else value_decay, "value_decay"),
-        "process_var": per_head(process_var, "process_var"),
-        "key_var": per_head(key_var, "key_var"),
-        "query_var": per_head(query_var, "query_var"),
         "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
         "omega": rotation(frequency, "frequency", inputs.k),
         "omega_value": value_rotation(frequency, value_frequency, inputs),
+        **noises(given),
+        **value_noises(given),
     }
-    check_noise(p["key_var"], p["query_var"])
-    own = {"process": value_process_var, "key": value_key_var, "query": value_query_var}
-    refuse_flat(choice(prior, "prior", PRIORS), own)
-    if prior != "dle" or any(x is not None for x in own.values()):
-        for name, given in own.items():
-            other = p[f"{name}_var"]
-            name = f"value_{name}_var"
-            p[name] = other if given is None else per_head(given, name)
-        check_noise(p["value_key_var"], p["value_query_var"], "value_")
     check_structure(structure, prior, inputs, window_tolerance)
-    request = Request(
-        inputs,
-        leading_axes(inputs, p, ("omega", "omega_value")),
-        p,
-        law_of(robust, inputs.dim),
-        future(backward, causal),
-        None if window is None else positive_int(window, "window"),
-        scalar(window_tolerance, "window_tolerance", low=0.0),
-        return_weights,
-        _threads(threads),
-        prior,
-        structure,
-    )
-    step = _checked_step(residual_step, inputs, t_query)
-    return _completed(isotropic(request), inputs, step, projections, robust is not None)
+    return _attention(given, inputs, robust, p, apart=False)
 
 
 def tensor_attention(
@@ -324,75 +303,62 @@ def tensor_attention(
     >>> found.precision.shape
     (4, 2)
     """
+    given = locals()
     robust = as_weight(weight)
-    inputs = prepare(q, k, v, t, t_query, n_visible, projections, robust is None, causal)
+    inputs = prepare(given, robust is None)
     d = inputs.v.shape[-1]
     if inputs.dim != d:
         raise ValueError(f"k and v must have the same channels, got {inputs.dim} and {d} real ones")
-    n = (d + 1) // 2
-    p = {
-        "decay": per_mode(decay, "decay", n),
-        "process_var": per_mode(process_var, "process_var", n),
-        "key_var": per_mode(key_var, "key_var", n),
-        "query_var": per_mode(query_var, "query_var", n),
-        "prior_precision": per_mode(prior_precision, "prior_precision", n),
-        "omega": rotation(frequency, "frequency", inputs.v),
-        "beta": per_head(inverse_temperature, "inverse_temperature", strict=True),
-    }
-    check_noise(p["key_var"], p["query_var"])
+    modal = {name: per_head(given[name], name) for name in ("decay", "prior_precision")}
+    p = {name: each(x, name, (d + 1) // 2) for name, x in {**modal, **noises(given)}.items()}
+    p["value_decay"] = p["decay"]
+    p["omega"] = p["omega_value"] = rotation(frequency, "frequency", inputs.v)
+    p["beta"] = per_head(inverse_temperature, "inverse_temperature", strict=True)
+    return _attention(given, inputs, robust, p, apart=True)
+
+
+def _attention(
+    given: dict[str, Any],
+    inputs: Inputs,
+    robust: Weight | None,
+    parameters: dict[str, Array],
+    *,
+    apart: bool,
+) -> AttentionResult:
+    """Attention with the other arguments `given`: residual step, complex channels, projection."""
+    window, threads, step = given["window"], given["threads"], given["residual_step"]
     request = Request(
         inputs,
-        leading_axes(inputs, p, set(p) - {"beta"}),
-        p,
-        law_of(robust, d),
-        future(backward, causal),
+        leading_axes(inputs, parameters, apart),
+        parameters,
+        law_of(robust, inputs.dim),
+        future(given["backward"], given["causal"]),
         None if window is None else positive_int(window, "window"),
-        return_weights=return_weights,
-        threads=_threads(threads),
+        scalar(given.get("window_tolerance", 0.0), "window_tolerance", low=0.0),
+        given["return_weights"],
+        available_threads() if threads is None else positive_int(threads, "threads"),
+        given.get("prior", "dle"),
+        given.get("structure"),
+        apart,
     )
-    step = _checked_step(residual_step, inputs, t_query)
-    return _completed(tensor(request), inputs, step, projections, robust is not None)
-
-
-def _threads(threads: int | None) -> int:
-    return available_threads() if threads is None else positive_int(threads, "threads")
-
-
-def _checked_step(
-    residual_step: float | None, inputs: Inputs, t_query: ArrayLike | None
-) -> float | None:
-    """The innovation step's length, where there are values to move from."""
-    if residual_step is None:
-        return None
-    step = scalar(residual_step, "residual_step")
-    if t_query is not None:
+    step = None if step is None else scalar(step, "residual_step")
+    if step is not None and given["t_query"] is not None:
         raise ValueError(
             "residual_step moves from the values v, which have no value at t_query; "
             "leave out t_query, or interpolate the output yourself"
         )
-    return step
-
-
-def _completed(
-    result: AttentionResult,
-    inputs: Inputs,
-    step: float | None,
-    projections: Projections | None,
-    robust: bool,
-) -> AttentionResult:
-    """Unknown queries, innovation step, complex channels, output projection."""
-    output = result.output
-    if robust and inputs.q is not None and not inputs.q_complete:
+    result = attend(request)
+    output, weights = result.output, result.weights
+    if robust is not None and inputs.q is not None and not inputs.q_complete:
         lost = np.broadcast_to(np.isnan(inputs.q).any(axis=-1), output.shape[:-1])
         output[lost], result.precision[lost] = np.nan, 0.0
-        if result.weights is not None:
-            modes = result.weights.ndim > lost.ndim + 1
-            (np.moveaxis(result.weights, -2, -3) if modes else result.weights)[lost] = 0.0
+        if weights is not None:
+            (np.moveaxis(weights, -2, -3) if apart else weights)[lost] = 0.0
     if step is not None:
         here = np.where(np.isnan(inputs.v).any(axis=-1, keepdims=True), output, inputs.v)
         output = here + output.dtype.type(step) * (output - here)
     if inputs.complex_values:
         output = output.view(np.complex64 if output.dtype == np.float32 else np.complex128)
-    if projections is not None and projections[3] is not None:
-        output = times_matrix(output, projections[3], "o")
+    if given["projections"] is not None and given["projections"][3] is not None:
+        output = times_matrix(output, given["projections"][3], "o")
     return result._replace(output=output)

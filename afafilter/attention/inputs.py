@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,28 +13,32 @@ from afafilter._base.labels import refuse_other_times
 from afafilter._base.masks import unmasked
 from afafilter._base.steps import asked_times
 from afafilter._base.tables import given_times
+from afafilter.attention.law import PRIORS
 from afafilter.models.structured_noise import StructuredNoise
 
 Projections = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None, ArrayLike | None]
 Numbers = NDArray[Any]
 Index = NDArray[np.int64]
 
+NOISES = ("process_var", "key_var", "query_var")
+
 
 class Inputs(NamedTuple):
-    """Checked arguments, complex channels as pairs of real ones, keys with NaN marked."""
+    """Checked arguments, complex channels as pairs of real ones.
+
+    known (..., N) : where k and v are complete, None if everywhere; t (N,), t_query (Nq,) : since
+    the first key; n_visible (Nq,) int64.
+    """
 
     q: Numbers | None
     k: Numbers | None
     v: Numbers
     known: NDArray[np.bool_] | None
-    """(..., N) where k and v are complete, None if everywhere."""
     q_complete: bool
     complex_values: bool
     t: Array
-    """(N,) key times and (Nq,) query times since the first key."""
     t_query: Array
     n_visible: Index
-    """(Nq,) int64"""
 
     @property
     def dim(self) -> int:
@@ -49,34 +53,25 @@ class Inputs(NamedTuple):
         )
 
 
-def channels_of(value: ArrayLike, name: str, rows: int | None) -> Numbers:
+def channels_of(value: ArrayLike, name: str, rows: int) -> Numbers:
     """An argument (..., N, d) as real channels in float32 or float64."""
     raw = unmasked(value, name)
     if raw.dtype.kind not in "buifc":
         raw = real_array(raw, name, allow_nan=True, check=False)
-    if raw.ndim < 2 or raw.shape[-1] == 0 or (rows is not None and raw.shape[-2] != rows):
-        wanted = "(..., N, d)" if rows is None else f"(..., {rows}, d), one row per time"
-        raise ValueError(f"{name} must have shape {wanted}, got {raw.shape}")
+    if raw.ndim < 2 or raw.shape[-1] == 0 or raw.shape[-2] != rows:
+        raise ValueError(
+            f"{name} must have shape (..., {rows}, d), one row per time, got {raw.shape}"
+        )
     single = raw.dtype in (np.float16, np.float32, np.complex64)
+    real = np.float32 if single else np.float64
     if raw.dtype.kind == "c":
-        out = np.ascontiguousarray(raw, dtype=np.complex64 if single else np.complex128)
-        out = out.view(np.float32 if single else np.float64)
-    else:
-        out = np.asarray(raw, dtype=np.float32 if single else np.float64)
-    return out
+        return np.ascontiguousarray(raw, np.complex64 if single else np.complex128).view(real)
+    return np.asarray(raw, dtype=real)
 
 
-def prepare(
-    q: ArrayLike | None,
-    k: ArrayLike | None,
-    v: ArrayLike,
-    t: ArrayLike,
-    t_query: ArrayLike | None,
-    n_visible: ArrayLike | None,
-    projections: Projections | None,
-    plain: bool,
-    causal: bool,
-) -> Inputs:
+def prepare(given: Mapping[str, Any], plain: bool) -> Inputs:
+    """Queries, keys and values of the arguments `given` by name; plain: distances do not count."""
+    q, k, v, t, t_query = (given[name] for name in ("q", "k", "v", "t", "t_query"))
     grid = given_times(t)
     queries = asked_times(t_query, grid, "t_query")
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -85,17 +80,15 @@ def prepare(
         raise ValueError(
             "q and k must be given with a robust weight; only weight=None can do without"
         )
-    if projections is not None:
-        q, k, v = project(q, k, v, projections)
+    if given["projections"] is not None:
+        q, k, v = project(q, k, v, given["projections"])
     values = channels_of(v, "v", len(grid))
     keys = values if k is v else None if k is None else channels_of(k, "k", len(grid))
     shared = q is k and t_query is None
     anchors = keys if shared else None if q is None else channels_of(q, "q", len(queries))
-    given = [x for x in (anchors, keys, values) if x is not None]
-    if len({x.dtype for x in given}) > 1:
+    if len({x.dtype for x in (anchors, keys, values) if x is not None}) > 1:
         values = values.astype(np.float64)
         anchors, keys = (None if x is None else x.astype(np.float64) for x in (anchors, keys))
-        given = [x for x in (anchors, keys, values) if x is not None]
     if not plain and anchors.shape[-1] != keys.shape[-1]:  # type: ignore[union-attr]
         raise ValueError(
             "q and k must have the same number of channels, "
@@ -103,22 +96,22 @@ def prepare(
         )
     v_complete = is_complete(values, "v", "key")
     k_complete = v_complete if keys is None or keys is values else is_complete(keys, "k", "key")
-    known = None if v_complete and k_complete else known_keys(keys, values)
     q_complete = True
     if anchors is not None:
         q_complete = k_complete if anchors is keys else is_complete(anchors, "q", "key")
+    leads = [x.shape[:-2] for x in (anchors, keys, values) if x is not None]
     try:
-        np.broadcast_shapes(*(x.shape[:-2] for x in given))
+        np.broadcast_shapes(*leads)
     except ValueError:
         raise ValueError(
             "leading axes (batch, heads) of q, k and v must broadcast, got "
-            + ", ".join(str(x.shape[:-2]) for x in given)
+            + ", ".join(map(str, leads))
         ) from None
-    since = grid - grid[0]
-    asked = since if queries is grid else queries - grid[0]
-    seen = visible(n_visible, grid, queries, t_query is None, causal)
+    known = None if v_complete and k_complete else known_keys(keys, values)
+    seen = visible(given["n_visible"], grid, queries, t_query is None, given["causal"])
     channels = anchors, keys, values, known, q_complete, np.iscomplexobj(v)
-    return Inputs(*channels, since, asked, seen)
+    since = grid - grid[0]
+    return Inputs(*channels, since, since if queries is grid else queries - grid[0], seen)
 
 
 def known_keys(keys: Numbers | None, values: Numbers) -> NDArray[np.bool_] | None:
@@ -159,14 +152,12 @@ def project(
     """x @ W for q, k and v."""
     if not isinstance(projections, tuple | list) or len(projections) != 4:
         raise ValueError("projections must be (W_q, W_k, W_v, W_o), each an array or None")
-    out = []
-    for x, W, name in zip((q, k, v), projections, ("q", "k", "v")):
-        if x is None or W is None:
-            out.append(None if x is None else unmasked(x, name))
-        else:
-            out.append(times_matrix(x, W, name))
-    assert out[2] is not None
-    return out[0], out[1], out[2]
+    done = [
+        None if x is None else unmasked(x, name) if W is None else times_matrix(x, W, name)
+        for x, W, name in zip((q, k, v), projections, "qkv")
+    ]
+    assert done[2] is not None
+    return done[0], done[1], done[2]
 
 
 def times_matrix(x: ArrayLike, W: ArrayLike, name: str) -> Numbers:
@@ -191,12 +182,7 @@ def per_head(value: ArrayLike, name: str, *, strict: bool = False) -> Array:
     return out
 
 
-def per_mode(value: ArrayLike, name: str, n: int) -> Array:
-    """A parameter >= 0 as (..., n), one per mode."""
-    return _each(per_head(value, name), name, n)
-
-
-def _each(given: Array, name: str, n: int) -> Array:
+def each(given: Array, name: str, n: int) -> Array:
     """(..., n) of one number for all, or one for each of n modes or pairs."""
     if given.ndim == 0:
         return np.full(n, given)
@@ -205,7 +191,10 @@ def _each(given: Array, name: str, n: int) -> Array:
     return given
 
 
-def check_noise(key_var: Array, query_var: Array, prefix: str = "") -> None:
+def noises(given: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
+    """Variances of process, keys and queries, by their names with the prefix."""
+    p = {prefix + name: per_head(given[prefix + name], prefix + name) for name in NOISES}
+    key_var, query_var = p[f"{prefix}key_var"], p[f"{prefix}query_var"]
     try:
         total = key_var + query_var
     except ValueError:
@@ -218,6 +207,24 @@ def check_noise(key_var: Array, query_var: Array, prefix: str = "") -> None:
             f"{prefix}key_var + {prefix}query_var must be > 0: without noise a key at the "
             "query's own time has infinite precision"
         )
+    return p
+
+
+def value_noises(given: Mapping[str, Any]) -> dict[str, Array]:
+    """Variances of the prior weight where they are not those of distances.
+
+    ValueError: They are given, but all weights are 1.
+    """
+    own = {f"value_{name}": given[f"value_{name}"] for name in NOISES}
+    some = [name for name, value in own.items() if value is not None]
+    if choice(given["prior"], "prior", PRIORS) == "flat" and some:
+        raise ValueError(
+            f"{some[0]} would change nothing with prior='flat', whose weights are all 1"
+        )
+    if given["prior"] == "dle" and not some:
+        return {}
+    usual = {f"value_{name}": given[name] for name in NOISES}
+    return noises({**usual, **{name: own[name] for name in some}}, "value_")
 
 
 def check_structure(
@@ -254,7 +261,7 @@ def rotation(value: ArrayLike, name: str, data: Numbers | None) -> Array:
     n = data.shape[-1] // 2
     if out.ndim == 0 and n == 0 and out != 0:
         raise ValueError(f"{name} must be 0 for one real channel: there is no pair to rotate")
-    return _each(out, name, n)
+    return each(out, name, n)
 
 
 def value_rotation(
@@ -273,13 +280,16 @@ def value_rotation(
     return rotation(frequency, "frequency", inputs.v)
 
 
-def leading_axes(
-    inputs: Inputs, parameters: dict[str, Array], channelled: Container[str]
-) -> tuple[int, ...]:
-    """Leading axes of the result; `channelled` parameters have a last axis of channels."""
+def has_channels(name: str, apart: bool) -> bool:
+    """Whether a parameter has a last axis of channels or, with modes apart, of modes."""
+    return name.startswith("omega") or (apart and name != "beta")
+
+
+def leading_axes(inputs: Inputs, parameters: dict[str, Array], apart: bool) -> tuple[int, ...]:
+    """Leading axes of the result."""
     lead = inputs.lead
     for name, value in parameters.items():
-        shape = value.shape[:-1] if name in channelled else value.shape
+        shape = value.shape[:-1] if has_channels(name, apart) else value.shape
         try:
             lead = np.broadcast_shapes(lead, shape)
         except ValueError:
@@ -298,12 +308,3 @@ def future(backward: str, causal: bool) -> str | None:
             f"backward={side!r} would change nothing with causal=True: no key is in the future"
         )
     return None if causal else side
-
-
-def refuse_flat(prior: str, own: Mapping[str, Any]) -> None:
-    """ValueError where noises of the prior weight are given, but all of its weights are 1."""
-    given = [name for name, value in own.items() if value is not None]
-    if prior == "flat" and given:
-        raise ValueError(
-            f"value_{given[0]}_var would change nothing with prior='flat', whose weights are all 1"
-        )

@@ -42,16 +42,14 @@ def law_of(weight: Weight | None, dim: int) -> Law:
     return Law("general", weight=weight, dim=dim)
 
 
-class Noise(NamedTuple):
-    """Variances and decay that make a precision."""
-
-    decay: float
-    process_var: float
-    key_var: float
-    query_var: float
-
-
-def log_prior(kind: str, noise: Noise, structure: StructuredNoise | None = None) -> LogPrior:
+def log_prior(
+    kind: str,
+    structure: StructuredNoise | None,
+    decay: float,
+    process_var: float,
+    key_var: float,
+    query_var: float,
+) -> LogPrior:
     """log P of lags tau >= 0; its second argument says whether keys are pulled back exactly.
 
     "dle": the model's, -log(V(tau) + eta^2 E^2 + gamma^2), the solution of the differential
@@ -64,20 +62,18 @@ def log_prior(kind: str, noise: Noise, structure: StructuredNoise | None = None)
     """
     if kind == "flat":
         return lambda tau, exact: np.zeros_like(tau)
-    total = noise.key_var + noise.query_var
+    total = key_var + query_var
     if kind == "linear":
-        return lambda tau, exact: -np.log(total) - noise.process_var / total * tau
+        return lambda tau, exact: -np.log(total) - process_var / total * tau
 
     def lyapunov(tau: F64, exact: bool) -> F64:
-        x = 2.0 * noise.decay * tau
+        x = 2.0 * decay * tau
         if structure is None:
-            spread = exponential_integral(-2.0 * noise.decay, tau)
+            spread = exponential_integral(-2.0 * decay, tau)
         else:
-            spread = _structured(structure, noise.decay, tau)
-        grown: F64 = noise.process_var * spread
-        late, early = noise.query_var, noise.key_var
-        if exact:
-            late, early = early, late
+            spread = _structured(structure, decay, tau)
+        grown: F64 = process_var * spread
+        late, early = (key_var, query_var) if exact else (query_var, key_var)
         log_s: F64 = np.log(grown + late + early * np.exp(-x))
         return -log_s - x if exact else -log_s
 

@@ -13,17 +13,16 @@ for power laws whose weights stay in range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from math import log
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afafilter.attention.inputs import Index
-from afafilter.attention.law import LogPrior
 from afafilter.attention.recursions import F64, Dynamics, Floats, pair_up, rotated
+from afafilter.attention.sums import Head, Model
 from afafilter.attention.threads import Task
 
 TILE = 2**16
@@ -38,58 +37,41 @@ TOO_FAR_APART = (
     "hundreds of decay times); give a window, or leave out the robust weight"
 )
 
+Piece = tuple[slice, NDArray[np.bool_], Floats, F64]
 
-@dataclass(frozen=True, eq=False)
-class ModeHead:
-    """One head of n modes: data (n, N, width) in the co-rotating frame, parameters (n,)."""
 
+class Rows(NamedTuple):
+    """Some rows of a head by modes: t_query (B,), q (n, B, w), k and v (n, N, w), model (n,)."""
+
+    head: Head
+    at: slice
     t_query: F64
-    t: F64
-    n_visible: Index
-    q: Floats | None
-    k: Floats | None
+    q: Floats
+    k: Floats
     v: Floats
-    decay: F64
-    value_decay: F64
-    process_var: F64
-    key_var: F64
-    query_var: F64
-    prior: F64
-    """Precision of a prior of mean 0."""
-    share: F64
-    """(n,) shares of the real components; they sum to 1."""
-    omega: F64
-    """Rotation of the output."""
-    beta: float
-    log_weight: Callable[[Floats], Floats] | None
-    """log w of d2 or, with `scale`, of log(1 + d2 / scale); None: 0."""
-    scale: float | None
-    """Of a power law, which one mode only may have."""
-    log_prior: LogPrior | None
-    """log P of lags (`law.log_prior`), in place of the model's; None: the model's."""
-    backward: str | None
-    window: int | None
-    tolerance: float
-    """Keys that together weigh less than this, relative to the others, may be left out."""
-    out: Floats
-    """(Nq, d)"""
-    precision: Floats
-    """(Nq, n)"""
-    weights: Floats | None
-    """(n, Nq, N)"""
-    columns: Index | None
-    """Columns of `weights` that the keys have; None: all."""
+    model: Model
 
-    def tasks(self) -> Iterator[Task]:
-        """Blocks of rows."""
-        n, size = len(self.decay), len(self.t_query)
-        rows = int(np.clip(TILE // (n * KEYS), 1, 256))
-        channels = 4 * (self.v.shape[-1] + 8)
-        for start in range(0, size, rows):
-            block = slice(start, min(start + rows, size))
-            seen = len(self.t) if self.backward else int(self.n_visible[block.stop - 1])
-            work = (block.stop - start) * seen * n * channels
-            yield Task(work, partial(sweep, self, block), True)
+
+def tasks(head: Head) -> Iterator[Task]:
+    """Blocks of rows."""
+    n = (head.v.shape[1] + 1) // 2 if head.apart else 1
+    k, v = _by_mode(head.k, n), _by_mode(head.v, n)
+    model = Model(*map(np.atleast_1d, head.model))
+
+    def do(block: slice) -> None:
+        t_query = head.t_query[block]
+        q = _by_mode(rotated(head.q[block], t_query, head.omega, -1.0), n)
+        sweep(Rows(head, block, t_query, q, k, v, model))
+
+    rows = int(np.clip(TILE // (n * KEYS), 1, 256))
+    return head.blocks(rows, n * 4 * (v.shape[2] + 8), do, uses_blas=True)
+
+
+def _by_mode(x: Floats, n: int) -> Floats:
+    """Channels (N, d) as (n, N, w), an odd last one of pairs beside zeros."""
+    if x.shape[1] % n:
+        x = np.pad(x, ((0, 0), (0, 1)))
+    return np.ascontiguousarray(x.reshape(len(x), n, x.shape[1] // n).swapaxes(0, 1))
 
 
 class _Sums:
@@ -102,7 +84,7 @@ class _Sums:
     def add(self, exponents: Floats, values: Floats) -> tuple[Floats, F64]:
         """Add sum_j e^{exponents} values_j; returns the scaled weights and their shift."""
         top = np.maximum(self.top, exponents.max(axis=2))
-        shift = np.where(np.isneginf(top), 0.0, top)
+        shift = _finite(top)
         self.total *= np.exp(np.where(np.isneginf(self.top), 0.0, self.top - shift))[..., None]
         self.top = top
         exponents -= shift[..., None].astype(exponents.dtype)
@@ -111,50 +93,40 @@ class _Sums:
         return weights, shift
 
 
-def limits(n_visible: Index, n: int, window: int | None, causal: bool) -> tuple[Index, Index]:
-    """Which keys each query sees in one direction of time: the first, and one past the last."""
-    seen = n_visible
-    if causal:
-        low = np.zeros(len(seen), np.int64) if window is None else np.maximum(seen - window, 0)
-        return low, seen
-    high = np.full(len(seen), n) if window is None else np.minimum(seen + window, n)
-    return seen, high
+def _finite(top: F64) -> F64:
+    """0 for -inf: where nothing has been added."""
+    return np.where(np.isneginf(top), 0.0, top)
 
 
 @np.errstate(all="ignore")
-def sweep(head: ModeHead, block: slice) -> None:
-    """Output rows of one head."""
-    count, (n, _, width) = block.stop - block.start, head.v.shape
-    dtype = head.v.dtype
-    pulled = head.value_decay.any()
-    num, den = _Sums(n, count, width), _Sums(n, count, 1)
-    ones = np.ones((1, len(head.t), 1), dtype)
-    both = None if pulled else np.concatenate([head.v, np.ones((n, len(head.t), 1), dtype)], axis=2)
-    joint = _Sums(n, count, width + 1)
-    pieces: list[tuple[slice, NDArray[np.bool_], Floats, F64]] = []
+def sweep(rows: Rows) -> None:
+    """Output rows of one head. Values that nothing pulls share the sums of the weights."""
+    head, v, seen = rows.head, rows.v, rows.head.n_visible[rows.at]
+    (n, size, width), ones = v.shape, np.ones((*v.shape[:2], 1), v.dtype)
+    pulled = rows.model.value_decay.any()
+    values = v if pulled else np.concatenate([v, ones], axis=2)
+    num = _Sums(n, len(seen), values.shape[2])
+    den = _Sums(n, len(seen), 1) if pulled else num
+    pieces: list[Piece] = []
     for causal in (True, False) if head.backward else (True,):
-        low, high = limits(head.n_visible[block], len(head.t), head.window, causal)
+        reach = size if head.window is None else head.window
+        low, high = np.maximum(seen - reach, 0), seen
+        if not causal:
+            low, high = seen, np.minimum(seen + reach, size)
         exact = not causal and head.backward == "exact"
         for keys, left in _tiles(low, high, causal):
             index = np.arange(keys.start, keys.stop)
             inside = (index >= low[:, None]) & (index < high[:, None])
-            exponents = _exponents(head, block, keys, exact, inside)
+            exponents = _exponents(rows, keys, exact, inside)
             exponents[:, ~inside] = -np.inf
-            if both is None:
-                num.add(exponents + _pull(head, block, keys, exact), head.v[:, keys])
-                weights, shift = den.add(exponents, ones[:, keys])
-            else:
-                weights, shift = joint.add(exponents, both[:, keys])
+            if pulled:
+                num.add(exponents + _pull(rows, keys, exact), v[:, keys])
+            weights, shift = den.add(exponents, (ones if pulled else values)[:, keys])
             if head.weights is not None:
                 pieces.append((keys, inside, weights, shift))
-            if head.tolerance > 0 and len(left):
-                total = den if both is None else joint
-                if _negligible(head, block, total, left, exact):
-                    break
-    if both is not None:
-        num.total, den.total = joint.total[..., :-1], joint.total[..., -1:]
-        num.top = den.top = joint.top
-    _write(head, block, num, den, pieces)
+            if head.tolerance > 0 and len(left) and _negligible(rows, den, left, exact):
+                break
+    _write(rows, num.total[..., :width], num.top, den.total[..., -1], den.top, pieces)
 
 
 def _tiles(low: Index, high: Index, causal: bool) -> Iterator[tuple[slice, range]]:
@@ -169,80 +141,73 @@ def _tiles(low: Index, high: Index, causal: bool) -> Iterator[tuple[slice, range
         yield slice(j, end), range(j - 1, start - 1, -1) if causal else range(end, stop)
 
 
-def _exponents(
-    head: ModeHead, block: slice, keys: Any, exact: bool, inside: NDArray[np.bool_] | None
-) -> Floats:
+def _exponents(rows: Rows, keys: Any, exact: bool, inside: NDArray[np.bool_] | None) -> Floats:
     """log (W P) of every pair (n, B, K); `exact`: keys pulled backward, which are late.
 
     inside (B, K) : pairs that count; None: all, as if no key had any distance from its query.
     """
-    t_query, t, dtype = head.t_query[block], head.t[keys], head.v.dtype
-    n = len(head.decay)
+    head, model, t_query, t = rows.head, rows.model, rows.t_query, rows.head.t[keys]
+    law, n, d, dtype = head.law, len(rows.v), head.v.shape[1], rows.v.dtype
     log_p = np.empty((n, len(t_query), len(t)), dtype)
     d2 = np.zeros(log_p.shape[1:], dtype)
-    nothing = np.empty((len(t_query), 0), dtype), np.empty((len(t), 0), dtype)
-    apart = head.q is not None and head.k is not None and inside is not None
+    ratio = law.kind == "power" and not head.apart  # log(1 + d2 / scale) takes the place of d2
+    own_law = (law.scale, 1.0, 1.0) if ratio else (1.0, 0.0, 1.0)
+    late, early = (model.key_var, model.query_var) if exact else (model.query_var, model.key_var)
     for m in range(n):
-        q, k = (head.q[m, block], head.k[m, keys]) if apart else nothing  # type: ignore[index]
-        late, early = (head.key_var, head.query_var) if exact else (head.query_var, head.key_var)
-        noise = head.process_var[m], late[m], early[m]
-        law = head.scale or 1.0, 0.0 if head.scale is None else 1.0, 1.0
-        dynamics = Dynamics(head.decay[m], 0.0, *noise, *law, not exact, not exact)
+        channels = slice(None if inside is not None else 0)
+        q, k = rows.q[m, :, channels], rows.k[m, keys, channels]
+        noise = model.process_var[m], late[m], early[m]
+        dynamics = Dynamics(model.decay[m], 0.0, *noise, *own_law, not exact, not exact)
         pair_up(log_p[m], d2, q, k, t_query, t, dynamics)
     if head.log_prior is not None:
         log_p[...] = head.log_prior(np.abs(t_query[:, None] - t), exact)
-    common = (head.beta - 1.0) * np.tensordot(head.share, log_p, 1)
-    if head.log_weight is not None:
-        far = head.scale is None and d2.dtype == np.float64 and inside is not None
-        if far and (d2[inside] >= TOO_FAR).any():
+    share = np.minimum(2.0, d - 2.0 * np.arange(n)) / d if head.apart else np.ones(1)
+    common = (model.beta - 1.0) * np.tensordot(share, log_p, 1)
+    if ratio:
+        common += model.beta * np.asarray(log(law.peak) - law.exponent * d2, dtype)
+    elif law.weight is not None:
+        if d2.dtype == np.float64 and inside is not None and (d2[inside] >= TOO_FAR).any():
             raise ValueError(TOO_FAR_APART)
-        common += head.beta * head.log_weight(d2)
+        common += model.beta * law.weight.log(d2, law.dim)
     log_p += common.astype(dtype)
     return log_p
 
 
-def _pull(head: ModeHead, block: slice, keys: Any, exact: bool) -> Floats:
+def _pull(rows: Rows, keys: Any, exact: bool) -> Floats:
     """Logarithm of what becomes of values on the way (n, B, K)."""
-    rate = head.value_decay if exact else -head.value_decay
-    tau = np.abs(head.t_query[block, None] - head.t[keys])
-    return np.asarray(rate[:, None, None] * tau, dtype=head.v.dtype)
+    rate = rows.model.value_decay if exact else -rows.model.value_decay
+    tau = np.abs(rows.t_query[:, None] - rows.head.t[keys])
+    return np.asarray(rate[:, None, None] * tau, dtype=rows.v.dtype)
 
 
-def _negligible(head: ModeHead, block: slice, total: _Sums, left: range, exact: bool) -> bool:
+def _negligible(rows: Rows, den: _Sums, left: range, exact: bool) -> bool:
     """Whether the keys that are left together weigh less than the tolerance in every row.
 
     The weight of a key at no distance, and what it is pulled by, are monotone in the lag: largest
     at one of the ends.
     """
     ends = np.array([left[0], left[-1]])
-    exponents = _exponents(head, block, ends, exact, None)
+    exponents = _exponents(rows, ends, exact, None)
     if exact:
-        exponents += np.maximum(_pull(head, block, ends, exact), 0.0)
-    share = (0.5 if head.backward else 1.0) * head.tolerance
+        exponents += np.maximum(_pull(rows, ends, exact), 0.0)
+    share = (0.5 if rows.head.backward else 1.0) * rows.head.tolerance
     bound = np.log(len(left) / share) + exponents.max(axis=2)
-    return bool((bound <= np.log(total.total[..., -1]) + total.top).all())
+    return bool((bound <= np.log(den.total[..., -1]) + den.top).all())
 
 
-def _write(
-    head: ModeHead,
-    block: slice,
-    num: _Sums,
-    den: _Sums,
-    pieces: list[tuple[slice, NDArray[np.bool_], Floats, F64]],
-) -> None:
+def _write(rows: Rows, num: F64, num_top: F64, den: F64, den_top: F64, pieces: list[Piece]) -> None:
     """Normalise, rotate to the query times, store."""
-    scale = np.where(np.isneginf(den.top), 0.0, den.top)
-    log_total = np.logaddexp(np.log(den.total[..., 0]) + scale, np.log(head.prior)[:, None])
-    top = np.where(np.isneginf(num.top), 0.0, num.top)
+    head, at = rows.head, rows.at
+    prior = np.log(rows.model.prior_precision)[:, None]
+    log_total = np.logaddexp(np.log(den) + _finite(den_top), prior)
     empty = np.isneginf(log_total)
-    mean = num.total * np.exp(np.where(empty, np.nan, top - log_total))[..., None]
-    rows = mean.swapaxes(0, 1).reshape(mean.shape[1], -1)[:, : head.out.shape[1]]
-    head.out[block] = rotated(rows, head.t_query[block], head.omega, 1.0)
-    head.precision[block] = np.exp(log_total).T
-    if head.weights is None:
-        return
+    mean = num * np.exp(np.where(empty, np.nan, _finite(num_top) - log_total))[..., None]
+    out = mean.swapaxes(0, 1).reshape(mean.shape[1], -1)[:, : head.v.shape[1]]
+    head.out[at, 0] = rotated(out, rows.t_query, head.omega_out, 1.0)
+    head.precision[at] = np.exp(log_total).T
     for keys, inside, weights, shift in pieces:
+        assert head.weights is not None
         scaled = weights * np.exp(np.where(empty, -np.inf, shift - log_total))[..., None]
         columns = keys if head.columns is None else head.columns[keys]
-        target = head.weights[:, block, columns]
-        head.weights[:, block, columns] = np.where(inside, scaled, target)
+        target = head.weights[:, at, columns]
+        head.weights[:, at, columns] = np.where(inside, scaled, target)
