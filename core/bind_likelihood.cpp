@@ -1,6 +1,7 @@
-// Kernels of afafilter.likelihood.
+// Kernels of afafilter.likelihood and of the search of afafilter.learning.
 #include "bind.h"
 #include "likelihood_flat.h"
+#include "search.h"
 
 namespace afa {
 
@@ -12,6 +13,8 @@ PyMethodDef* likelihood_methods() {
             "P(*,d,d) lag(*,d,d) value(4)"}),
         bind<&loglik_sdes>("loglik_sdes", {"models(S,W) flat(q,d) steps(U) index(T)<U cfg(T)<1 times(T) which(S)<K "
             "z(K,T,p,n) seen(K,T,p) scale(T) gradient(S,G) found(S,5)"}),
+        bind<&search_on>("search_on", "theta(S,n) value(S) grad(S,n) trial(S,n) scale(S,n) lower(S,n) upper(S,n) room(S,R) "
+            "tolerance which(M)<S begin f(M) g(M,n) going(M) moved(M)"),
         {nullptr, nullptr, 0, nullptr},
     };
     return table;
