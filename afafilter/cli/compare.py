@@ -52,10 +52,10 @@ def compare_command(task: Task) -> Generator[str, None, bool]:
     frames = [result.frame, result.times, result.pooled("rmse")]
     if reference is not None:
         frames.append(result.differences(reference))
-    else:
-        optional.unlink(missing_ok=True)
     for frame, target in zip(frames, targets, strict=True):
         write_table(frame, target, force)
+    if reference is None and optional.exists():
+        optional.unlink()
     if figure:
         with figure.on():
             import afafilter.plotting as plotting

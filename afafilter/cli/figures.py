@@ -74,8 +74,9 @@ def run_experiments(
     each = max(1, jobs // at_once)
     tasks = (delayed(_run)(e, output, look, full=full, jobs=each) for e in experiments)
     failed: list[str] = []
-    with tqdm(total=len(experiments), disable=None, unit="experiment", leave=False) as bar:
-        for name, line, trace in workers(at_once, _alone)(tasks):
+    bar = tqdm(total=len(experiments), disable=None, unit="experiment", leave=False)
+    with bar, workers(at_once, tasks, _alone) as found:
+        for name, line, trace in found:
             if trace:
                 failed.append(name)
                 print(trace, end="", file=sys.stderr)

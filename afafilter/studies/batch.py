@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias, cast
@@ -114,12 +115,24 @@ def _lives(process: int) -> bool:
     return True
 
 
-def workers(n_jobs: int | None, begin: Callable[[int], None] = end_with) -> Any:
-    """Joblib's workers: one task at a time, results as they come; each ends with this process."""
+@contextlib.contextmanager
+def workers(
+    n_jobs: int | None, tasks: Iterable[Any], begin: Callable[[int], None] = end_with
+) -> Iterator[Iterator[Any]]:
+    """What joblib's workers make of tasks, one at a time, as it comes; each ends with this process.
+
+    What is still at work at the end of the context is given up without joblib's warning of it.
+    """
     from joblib import Parallel
 
     own: dict[str, Any] = {"initializer": begin, "initargs": (os.getpid(),)}
-    return Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, **own)
+    found = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, **own)(tasks)
+    try:
+        yield found
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.close()
 
 
 def run_batch(job: Experiment, low: int, n: int, rng: np.random.Generator) -> dict[str, Outcome]:

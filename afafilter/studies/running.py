@@ -143,9 +143,10 @@ def compute_cells(
         if not is_finished(folder, cell, retry_failed)
     )
     n, quiet = len(study.cells), not (watched() if progress is None else progress)
-    with tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1) as bar:
-        tasks = (delayed(compute)(some) for some in pace.portions(left, len(todo)))
-        for done in workers(n_jobs)(tasks):
+    bar = tqdm(total=n, initial=n - len(todo), disable=quiet, unit="cell", smoothing=0.1)
+    tasks = (delayed(compute)(some) for some in pace.portions(left, len(todo)))
+    with bar, workers(n_jobs, tasks) as found:
+        for done in found:
             pace.seen(sum(seconds for *_, seconds in done) / len(done))
             for cell, text, _ in done:
                 write_text(folder / f"{cell.key}.json", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -113,17 +114,21 @@ def test_a_worker_that_begins_after_its_parent_has_gone_ends():
     wait_for(lambda: not members(worker), seconds=30)
 
 
-def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_is_told_of_the_cell_and_the_rest_is_kept(tmp_path, whole, jobs, recwarn):
     """No file may grow beyond 100 bytes: a cell fails, as on a full disk."""
 
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
     try:
         with pytest.raises(OSError, match="File too large: ") as told:
-            run_study(tmp_path)
+            run_study(tmp_path, jobs)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     message = str(told.value)
+    del told
+    gc.collect()
+    assert not recwarn.list  # joblib's, of tasks that are given up
     assert Path(message.rpartition(": ")[2].strip("'")).parent == tmp_path / "cells"
     assert "/." not in message
     assert list((tmp_path / "cells").iterdir()) == []
