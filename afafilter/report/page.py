@@ -232,8 +232,10 @@ def _model(found: Analysis) -> str:
         f"Fitted by maximum likelihood: log-likelihood {fitted.loglik:.4f}, AIC {fitted.aic:.2f}, "
         f"BIC {fitted.bic:.2f}; "
         + ("converged." if fitted.converged else f"NOT converged: {fitted.message}.")
-        + " lower and upper are 95 % intervals, std_error one standard error."
+        + " lower and upper are 95 % intervals, std_error one standard error, where there is one."
     )
+    if fitted.boundary:
+        said += f" At the boundary of the domain: {', '.join(fitted.boundary)}."
     frame = fitted.to_pandas().reset_index()
     return _section("Model", said, _table(frame))
 
@@ -260,7 +262,7 @@ def _table(frame: pd.DataFrame) -> str:
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in frame.columns)
     rows = []
     for row in frame.itertuples(index=False):
-        cells = (f"{x:.4g}" if isinstance(x, float) else str(x) for x in row)
+        cells = ((f"{x:.4g}" if x == x else "-") if isinstance(x, float) else str(x) for x in row)
         rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'

@@ -358,8 +358,7 @@ def _start(
         if law.diffuse.size:
             raise ValueError(
                 "x0 must be given, since the model's prior is diffuse: nothing can be drawn from "
-                f"it. Give x0 of shape ({d},) or (n_paths, {d}), or a model with "
-                "prior=Prior(mean, cov)"
+                f"it. Give d = {d} numbers, or (n_paths, d), or a model with a mean and a cov"
             )
         draws = stream.standard_normal((n, d))
         return np.asarray(law.mean + draws @ covariance_root(law.cov).T)

@@ -121,7 +121,7 @@ MISTAKES = {
     f"{F} --prior obs_var": "wanted is NAME=lognormal:MEDIAN:SIGMA",
     "simulate m.toml": "give either --n (and --dt) or --times",
     "simulate m.toml --n 0": "'--n': 0 is not in the range",
-    "simulate m.toml --n 5": "x0 must be given, since the model's prior is diffuse",
+    "simulate m.toml --n 5": "nothing can be drawn from it. Give d = 1 numbers",
     "simulate m.toml --n 5 --x0 a": "--x0 must be numbers or 'stationary', got 'a'",
     "simulate m.toml --n 5 --x0 1,2": "x0 must have shape",
     "simulate m.toml --n 5 --x0 stationary": "prior 'stationary' needs stable",

@@ -234,3 +234,13 @@ def test_pages_open_in_a_browser(tmp_path: Path, analysed: Analysis) -> None:
     pixels = matplotlib.image.imread(picture)[..., :3]
     for k, (_, width) in enumerate(shown):
         assert pixels[1600 * k : 1600 * (k + 1), :width].std() > 0.05
+
+
+def test_variances_at_the_boundary_are_named(tmp_path: Path) -> None:
+    """White noise: the walk's variance is 0, which has no standard error."""
+    path = tmp_path / "d.csv"
+    z = np.tile([1.0, -1.0, 0.5, -0.5], 10)
+    path.write_text("t,z\n" + "".join(f"{k},{x}\n" for k, x in enumerate(z)))
+    page = report_page(analyse(read_series(path), family="brownian + noise"), "still")
+    assert "At the boundary of the domain: process_var." in page
+    assert "<td>nan</td>" not in page
