@@ -99,7 +99,10 @@ def read_table(path: Path | str, given: Dialect, wanted: Sequence[str] | None = 
         table = _read_csv(name, read_text(path, name, given.encoding), given, wanted)
     else:
         known = ", ".join(DATA_SUFFIXES)
-        raise ValueError(f"{path}: the file name must end in one of {known}")
+        raise ValueError(
+            f"{path}: the file name must end in one of {known} (text also packed: "
+            f"{', '.join(PACKED)})"
+        )
     table = replace(table, missing=given.all_missing)
     if not table.rows:
         raise ValueError(f"{name}: no rows of data")

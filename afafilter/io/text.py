@@ -11,6 +11,13 @@ from pathlib import Path
 from afafilter.io.files import read_file
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
+TABLES = {
+    b"PK\3\4": "a zip archive or an Excel workbook: take the table out of it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV",
+    b"PAR1": "a Parquet file, whose name must end in .parquet",
+    b"ARROW1": "a Feather file: write it as Parquet or CSV",
+}
+"""What else begins so, and what to do."""
 MOST_BYTES = 1 << 31
 """What stdin may hold."""
 UNPACKED = 1 << 28, 100
@@ -23,7 +30,7 @@ def read_text(path: Path | str, name: Path | str, encoding: str) -> str:
     Raises
     ------
     ValueError
-        No text in this encoding, NUL bytes, a damaged archive, or one that unpacks to far too much.
+        No text in this encoding, NUL bytes, a damaged archive, one that unpacks to far too much.
     OSError
         If the file cannot be read.
     """
@@ -31,6 +38,9 @@ def read_text(path: Path | str, name: Path | str, encoding: str) -> str:
     for magic, module in MAGIC.items():
         if raw.startswith(magic):
             raw = _unpacked(name, raw, module)
+    for magic, said in TABLES.items():
+        if raw.startswith(magic):
+            raise ValueError(f"{name}: is {said}")
     if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         encoding = "utf-32"
     elif raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

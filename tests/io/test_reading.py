@@ -110,6 +110,8 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
         (b"t,x\n0,1\n", {"dialect": Dialect(encoding="klingon")}, "encoding must be"),
         (b"t,x\n2024-01-01T00:00Z,1\n2024-01-02T00:00,1\n", {}, "all or none"),
         (b"\x1f\x8bgarbage", {}, "damaged gzip file"),
+        (b"PK\3\4\xff\xff", {}, "is a zip archive or an Excel workbook"),
+        (b"PAR1\0\0", {}, "name must end in .parquet"),
         (b"t,x\n1,1\n0,1\n", {}, "--sort, sort=True does"),
         (b"t;x\n0;1.234,5\n", {}, "separator of thousands is not read"),
         (b"t,x\n10:00,1\n", {}, "--time DATE,CLOCK reads a date"),
