@@ -116,14 +116,16 @@ def hidden(open_laws: Sequence[OpenLaw], H: Array | None = None, single: bool = 
 
 
 def barely_known(open_laws: Sequence[OpenLaw], H: Array) -> float:
-    """The same of components, and of rows of H that show one component that is open."""
-    found = 0.0
+    """The same of components, and of rows of H that show one component that is open and others."""
+    found, mixes = 0.0, np.count_nonzero(H) > 1
     for r in {law.directions.shape[-2] for law in open_laws}:  # all of one rank at once: many paths
         laws = [law for law in open_laws if law.directions.shape[-2] == r]
-        size = np.abs(np.concatenate([law.directions for law in laws]))
-        opened = ~(size <= np.concatenate([law.rounding for law in laws]))
-        if np.count_nonzero(size) > np.count_nonzero(opened):
+        directions = np.concatenate([law.directions for law in laws])
+        opened = ~(np.abs(directions) <= np.concatenate([law.rounding for law in laws]))
+        if np.count_nonzero(directions) > np.count_nonzero(opened):
             found = max(found, hidden(laws))
+        if not mixes:
+            continue
         rows = H if H.ndim == 2 else H[np.concatenate([law.at for law in laws])]
         shown = (rows != 0) & opened.any(axis=-2)[:, None]
         if 1 in np.add.reduce(shown, axis=-1, dtype=int):

@@ -46,7 +46,7 @@ def attended(
     spans: Spans,
     options: Options,
     dim: int,
-    parameters: dict[str, Any],
+    parameters: dict[str, Array],
     far: ObsMask | None = None,
     *,
     apart: bool = False,
@@ -60,7 +60,7 @@ def attended(
     first, t, t_query = spans.stamps[0], spans.stamps, spans.times
     if first != 0.0:
         t, t_query = t - first, t_query - first
-    numbers = {name: np.asarray(value, float) for name, value in parameters.items()}
+    numbers = {**parameters, "beta": np.asarray(options.inverse_temperature)}
     law, threads, kept = law_of(options.weight, dim), available_threads(), dict[Any, Any]()
 
     def around(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
@@ -128,24 +128,14 @@ def run_isotropic(
     else:
         back = np.linalg.inv(form.from_form)
         own = turned(own_observation(model, z, spans.own) @ back.T, spans.times)
-    parameters = {
-        "decay": at.decay,
-        "value_decay": at.decay,
-        "process_var": at.process_var,
-        "key_var": at.obs_var,
-        "query_var": form.anchor_var,
-        "beta": options.inverse_temperature,
-        "omega": at.frequency,
-        "omega_value": at.frequency,
-    }
     silent = options.weight is not None and at.process_var + form.anchor_var == 0.0
     far = _decayed(at.decay, spans, z) if silent else None
-    found = attended(keys, own, spans, options, model.dim, parameters, far)
+    found = attended(keys, own, spans, options, model.dim, form.numbers, far)
     mean = at.from_planes(found.mean)
     mean = mean + at.drift_path(drift, spans.times - origin) if moves else mean
     if not all_finite(found.variance):
         mean = np.where(np.isinf(found.variance)[..., None], np.nan, mean)
-    cov = isotropic_covariance(found.variance, form.from_form)
+    cov = isotropic_covariance(found.variance, form.unit)
     return Outcome(mean @ form.from_form.T, cov, found.weights, found.change)
 
 
@@ -182,7 +172,7 @@ def run_linear(
     if miss_alike(z):
         variance = variance[:1]
     outcome = Outcome(
-        found.mean @ form.from_form.T, isotropic_covariance(variance, form.from_form), None
+        found.mean @ form.from_form.T, isotropic_covariance(variance, form.unit), None
     )
     return outcome, found.error_bound, found.method
 
@@ -215,7 +205,6 @@ def run_modal(model: LinearSDE, form: Modal, spans: Spans, z: Array, options: Op
         "prior_precision": np.zeros(n),
         "omega": frequency,
         "omega_value": frequency,
-        "beta": options.inverse_temperature,
     }
     own = padded(own_observation(model, z, spans.own), spans.times)
     # of d components: padding is left out

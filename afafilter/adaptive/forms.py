@@ -31,7 +31,8 @@ def is_invertible(model: LinearSDE) -> bool:
 class Isotropic(NamedTuple):
     """The isotropic form of a model: y = to_form (z - b) shows x = from_form y with noise eta^2 I.
 
-    state_model : the model of y (C = I, no offset); anchor_var : gamma^2.
+    state_model : the model of y (C = I, no offset); anchor_var : gamma^2; unit : of x where y has
+    the identity, from_form from_form^T; numbers : what attention calls the parameters.
     """
 
     parameters: IsotropicParameters
@@ -39,6 +40,8 @@ class Isotropic(NamedTuple):
     anchor_var: float
     to_form: Array
     from_form: Array
+    unit: Array
+    numbers: dict[str, Array]
 
 
 def isotropic_form(model: LinearSDE, anchor_cov: Array | None) -> Isotropic | None:
@@ -77,7 +80,11 @@ def _isotropic_form(model: LinearSDE, anchor_cov: Array | None) -> Isotropic | N
     parameters = isotropic_parameters(observed)
     if parameters is None:
         return None
-    return Isotropic(parameters, observed, float(gamma[0, 0]), back @ to_state, L)
+    anchor_var, (decay, frequency, *noise, _) = float(gamma[0, 0]), parameters
+    names = "decay", "value_decay", "process_var", "key_var", "query_var", "omega", "omega_value"
+    values = decay, decay, *noise, anchor_var, frequency, frequency
+    numbers = {name: np.asarray(value, float) for name, value in zip(names, values, strict=True)}
+    return Isotropic(parameters, observed, anchor_var, back @ to_state, L, L @ L.T, numbers)
 
 
 def _symmetric(M: Array) -> Array:

@@ -107,17 +107,21 @@ def attend(request: Request) -> AttentionResult:
 def _at(request: Request, index: tuple[int, ...], name: str) -> Any:
     """A parameter of one head."""
     value = request.parameters[name]
-    if has_channels(name, request.apart):
-        if value.ndim == 1:
-            return value
-        return np.broadcast_to(value, (*request.lead, value.shape[-1]))[index]
-    return float(value if value.ndim == 0 else np.broadcast_to(value, request.lead)[index])
+    if value.ndim == 0:
+        return float(value)
+    if not has_channels(name, request.apart):
+        return float(np.broadcast_to(value, request.lead)[index])
+    return (
+        value
+        if value.ndim == 1
+        else np.broadcast_to(value, (*request.lead, value.shape[-1]))[index]
+    )
 
 
 def _model(request: Request, index: tuple[int, ...]) -> Model:
     """The parameters of one head; of attention by modes also the precision of their prior."""
     some = Model._fields if request.apart else Model._fields[:-1]
-    return Model(*(_at(request, index, name) for name in some))
+    return Model(*[_at(request, index, name) for name in some])
 
 
 def _rows(request: Request, x: Numbers, index: tuple[int, ...]) -> Numbers:
@@ -143,10 +147,13 @@ def _single(request: Request, result: AttentionResult, some: slice | None = None
         if not apart:
             precision, weights = precision[:, None], None if weights is None else weights[None]
         asked = q, result.output[index][:, None], precision, weights
-        head = kept[index] if index in kept else _head(request, index, asked)
+        if index in kept:
+            head = kept[index]._replace(**dict(zip(("q", "out", "precision", "weights"), asked)))
+        else:
+            head = _head(request, index, asked)
         if request.kept is not None:
             request.kept[index] = head
-        yield head._replace(**dict(zip(("q", "out", "precision", "weights"), asked)))
+        yield head
 
 
 def _head(

@@ -7,7 +7,7 @@ it may take, cuts them into blocks of rows, and puts common factors back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from math import exp, inf, log, sqrt
 from typing import Any, NamedTuple
 
@@ -79,9 +79,16 @@ class Head(NamedTuple):
         """The head with what running sums need to know, whatever the queries."""
         if self.apart or self.law.kind == "general" or self.log_prior is not None:
             return self
-        rules = _rules(self)
-        widest, longest_key = _widest(self, rules), _longest_row(self.k)
-        return self._replace(rules=rules, widest=widest, longest_key=longest_key)
+        law, log_tolerance, omega = self.law, -inf, _turning(self.omega)
+        if self.tolerance > 0:
+            log_tolerance = log((0.5 if self.backward else 1.0) * self.tolerance)
+        omega_out = omega if self.omega_out is self.omega else _turning(self.omega_out)
+        window = -1 if self.window is None else self.window
+        sides = _sides(self.model, law.scale, law.exponent, self.backward)
+        rules = Rules(window, omega, omega_out, *sides, log_tolerance, log(law.peak))
+        limits = self.longest, LARGEST[self.v.dtype]
+        widest = law.scale * _widest(self.model, law.exponent, self.backward, *limits)
+        return self._replace(rules=rules, widest=widest, longest_key=_longest_row(self.k))
 
     @property
     def longest(self) -> float:
@@ -115,39 +122,39 @@ class Head(NamedTuple):
             yield Task((block.stop - start) * keys * cost, partial(do, block), uses_blas)
 
 
-def _rules(head: Head) -> Rules:
-    """What the kernel wants to know of the head."""
-    law, model, log_tolerance = head.law, head.model, -inf
-    common = law.scale, law.exponent, model.beta
-    rates = model.decay, model.value_decay, model.process_var
-    past = back = Dynamics(*rates, model.query_var, model.key_var, *common, True, True)
-    if head.backward == "symmetric":
-        back = past._replace(causal=False)
-    elif head.backward is not None:
-        back = Dynamics(*rates, model.key_var, model.query_var, *common, False, False)
-    if head.tolerance > 0:
-        log_tolerance = log((0.5 if head.backward else 1.0) * head.tolerance)
-    turns = head.omega, head.omega_out
-    omega, omega_out = (x if np.count_nonzero(x) else x[:0] for x in turns)
-    window, sides = -1 if head.window is None else head.window, 1 if head.backward is None else 2
-    return Rules(window, omega, omega_out, past, back, sides, log_tolerance, log(law.peak))
+@lru_cache
+def _sides(
+    model: Model, scale: float, exponent: float, backward: str | None
+) -> tuple[Dynamics, Dynamics, int]:
+    """The directions of time, and how many of them are swept."""
+    rates, common = model[:3], (scale, exponent, model.beta)
+    past = Dynamics(*rates, model.query_var, model.key_var, *common, True, True)
+    if backward is None:
+        return past, past, 1
+    if backward == "symmetric":
+        return past, past._replace(causal=False), 2
+    return past, Dynamics(*rates, model.key_var, model.query_var, *common, False, False), 2
 
 
-def _widest(head: Head, rules: Rules) -> float:
-    """With X = S + |R|^2 / scale a power law's weight is (S^(exponent - 1) / X^exponent)^beta.
+@lru_cache
+def _widest(
+    model: Model, exponent: float, backward: str | None, longest: float, largest: float
+) -> float:
+    """Largest |q - k|^2 / scale that keeps weights in range, for lags up to the longest, or -1.
 
-    The variance S of a pair is monotone in the lag: least and largest at its ends.
+    With X = S + |R|^2 / scale a power law's weight is (S^(exponent - 1) / X^exponent)^beta. The
+    variance S of a pair is monotone in the lag: least and largest at its ends.
     """
-    (decay, value_decay, process_var, *_, beta, _), tau = head.model, head.longest
-    largest, exponent, widest = LARGEST[head.v.dtype], head.law.exponent, inf
+    decay, value_decay, process_var, key_var, query_var, beta, _ = model
     # pulled back, values may grow faster than their weights fall
-    if head.backward == "exact" and not (value_decay - 2.0 * beta * decay) * tau < 0.4 * largest:
+    if backward == "exact" and not (value_decay - 2.0 * beta * decay) * longest < 0.4 * largest:
         return -1.0
-    grown = process_var * float(exponential_integral(-2.0 * decay, tau))
-    left = exp(-2.0 * decay * tau)
-    for side in (rules.past, rules.back)[: rules.sides]:
-        near, far = side.var_late + side.var_early, grown + side.var_late + side.var_early * left
-        least, most = min(near, far), max(near, far)
+    grown = process_var * float(exponential_integral(-2.0 * decay, longest))
+    left, widest = exp(-2.0 * decay * longest), inf
+    sides = (query_var, key_var), (key_var, query_var)
+    for late, early in sides if backward == "exact" else sides[:1]:
+        ends = late + early, grown + late + early * left
+        least, most = min(ends), max(ends)
         if not 0.0 < least <= most < inf:
             return -1.0
         log_least = abs(log(least))
@@ -156,14 +163,21 @@ def _widest(head: Head, rules: Rules) -> float:
         if log_least > room:
             return -1.0
         widest = min(widest, exp(min(room, 700.0)) - most)
-    return widest * head.law.scale
+    return widest
+
+
+def _turning(omega: F64) -> F64:
+    """Rates of rotation, none where nothing turns."""
+    return omega if np.count_nonzero(omega) else omega[:0]
 
 
 def _longest_row(x: Floats) -> float:
     """Largest |x_i| of rows (N, d), inf beyond the floating-point range."""
+    if not x.size:
+        return 0.0
     with np.errstate(over="ignore"):
         squares = np.vecdot(x, x)
-    return sqrt(squares[squares.argmax()]) if len(squares) else 0.0
+    return sqrt(squares[squares.argmax()])
 
 
 def tasks(head: Head, threads: int) -> Iterator[Task]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -342,12 +342,12 @@ def _estimate(
 
     def by_path(value: Array) -> Array:
         """(n, ...), or (G, ...) of groups, as (..., ...): a view where all paths share one."""
+        if not lead:
+            return cast("Array", value[0])
         if len(value) != n:
             shape = n, *value.shape[1:]
             value = np.broadcast_to(value, shape) if len(value) == 1 else value[found.group]
-        if len(lead) == 1:
-            return value
-        return value.reshape(lead + value.shape[1:]) if lead else np.asarray(value[0])
+        return value if len(lead) == 1 else value.reshape(lead + value.shape[1:])
 
     if scale is not None:
         info["robust_weights"] = by_path(info["robust_weights"])

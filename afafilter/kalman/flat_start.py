@@ -105,14 +105,13 @@ class FlatBlock:
         group, counts = self.group, self.counts[: self.done - self.integrated]
         known, into = (self.Es, self.Ts, self.ss, counts), (group.innovation, group.innovation_cov)
         recursions.report_innovations(group.line.chain.obs, self.done, *known, *into)
-        self._report_missing()
+        if self.start.later.shape[1]:
+            self._report_missing()
 
     def _report_missing(self) -> None:
         """What is missing later may show what no observation does."""
         group, kept = self.group, len(self.start.M)
         chain, later = group.line.chain, self.start.later
-        if not later.shape[1]:
-            return
         nodes = self.done + np.flatnonzero(chain.obs[self.done :] >= 0)
         nodes = nodes[~group.seen[chain.obs[nodes]].all(axis=1)]
         missing, at = chain.obs[nodes], nodes - kept

@@ -9,7 +9,7 @@ spread over threads.
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def run(
     proper, short = not line.law.diffuse.shape[1], not cut and _is_short(n, N, d + p)
     if complete and scale is None and proper and short:
         return _whole(line, z, smooth)
-    seen = np.ones((1, T, p), bool) if complete else ~np.isnan(z)
+    seen = ~np.isnan(z[:1] if complete else z)
     if scale is None:
         group, first = (np.zeros(n, np.int64), _FIRST) if complete else group_alike(seen)
         noise, scales = np.ones((1, T)), np.zeros(len(first), np.int64)
@@ -117,27 +117,6 @@ def _doubted(out: Run, line: Timeline, z: Array, scale: Array, flat: list[Doubts
     return out
 
 
-class Start(NamedTuple):
-    """Root L (d, d), by columns, and means m (n, d) at node `first` - 1; the flat start, if any."""
-
-    L: Array
-    m: Array
-    first: int
-    flat: FlatBlock | None
-
-
-def _begin(group: Group, doubts: list[Doubts]) -> Start:
-    """The law before node 0, or after the flat start."""
-    law = group.line.law
-    if law.diffuse.shape[1]:
-        flat = FlatBlock(group)
-        doubts.append(flat.doubts)
-        return Start(flat.L, flat.m, flat.done, flat)
-    m = np.empty((len(group.mean), len(law.mean)))
-    m[:] = law.mean
-    return Start(group.line.root.copy(), m, 0, None)
-
-
 def _finish(group: Group, flat: FlatBlock | None, Z: Array, y: Array) -> FlatStart | None:
     """Smooth back through the flat start; Z (d, d), y (n, d) at the node where it ends."""
     if flat is None:
@@ -178,12 +157,18 @@ def _side_by_side(
 
 def _solve(group: Group, doubts: list[Doubts], alone: bool) -> FlatStart | None:
     """Covariances of a group once, then the means of its paths; alone: threads are free."""
-    chain, (L, m, first, flat) = group.line.chain, _begin(group, doubts)
+    chain, law, flat = group.line.chain, group.line.law, None
     (n, N, d), p = group.mean.shape, group.z.shape[2]
     seen, scale, smooth, z = group.given
+    if law.diffuse.shape[1]:
+        flat = FlatBlock(group)
+        doubts.append(flat.doubts)
+        L, m, first, gains = flat.L, flat.m, flat.done, flat.gains
+    else:
+        L, m, first = group.line.root.copy(), law.mean + np.zeros((n, d)), 0
+        gains = recursions.empty_gains(N, d, p, smooth)
     if n == 1 and (end := segments.side_by_side(group, first, L, m, alone)) is not None:
         return _finish(group, flat, *end)
-    gains = recursions.empty_gains(N, d, p, smooth) if flat is None else flat.gains
     y = np.zeros((n, d))
     if _is_short(n, N, d + p):
         Z = np.eye(d) if smooth else L

@@ -285,18 +285,18 @@ def ratio(num: Array, den: Array, scale: Array, known: Bool) -> tuple[Array, Arr
     return num, variance
 
 
-def isotropic_covariance(variance: Array, root: Array) -> Array:
-    """Covariances variance root root^T (..., d, d) for variances (...); inf: nothing is known."""
-    whole, square = all_finite(variance), root @ root.T
+def isotropic_covariance(variance: Array, unit: Array) -> Array:
+    """Covariances variance unit (..., d, d) for variances (...); inf: nothing is known."""
+    whole = all_finite(variance)
     scale = variance if whole else np.where(np.isfinite(variance), variance, 0.0)
-    diagonal = square.diagonal()
-    if len(root) >= DIAGONAL_FROM and not (square - np.diag(diagonal)).any():
-        cov = np.zeros((*variance.shape, *square.shape))
+    diagonal = unit.diagonal()
+    if len(unit) >= DIAGONAL_FROM and not (unit - np.diag(diagonal)).any():
+        cov = np.zeros((*variance.shape, *unit.shape))
         np.einsum("...aa->...a", cov)[...] = scale[..., None] * diagonal
     else:
-        cov = scale[..., None, None] * square
+        cov = scale[..., None, None] * unit
     if not whole:
-        cov[~np.isfinite(variance)] = np.diag(np.full(len(root), np.inf))
+        cov[~np.isfinite(variance)] = np.diag(np.full(len(unit), np.inf))
     return cov
 
 
