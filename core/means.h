@@ -205,9 +205,9 @@ inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Giv
 inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Filled<0> out, Out<1> doubts) {
     const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = out.cov.shape[0], d = out.cov.shape[1];
     const int64_t W = N * p * d, K = N * p * p, L = N * d * d;
-    Scratch<double, 0> space(W + K + N + L + (smooth ? 2 * L + W : 0) + T + 2 * d * d + 2 * n * d);
-    Scratch<int64_t, 0> slot(N);
-    Scratch<uint8_t, 0> seen(T * p);
+    Scratch<double, 0> space(W + K + N + L + (smooth ? 2 * L + W : 0) + T + 2 * d * d + 2 * n * d, false);   // little of it is used
+    Scratch<int64_t, 0> slot(N, false);                                                                      // where gains settle
+    Scratch<uint8_t, 0> seen(T * p, false);
     double* free = &space[0];
     const auto room = [&](int64_t size) { return std::exchange(free, free + size); };
     Gains gains{{&slot[0], {N}}, {room(W), {N, p, d}}, {room(K), {N, p, p}}, {room(N), {N}}, {room(L), {N, d, d}}, {}, {}, {}};
@@ -222,7 +222,8 @@ inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, I
     std::fill_n(scale, T, 1.0);
     std::copy_n(root.data, d * d, now.data);
     for (int64_t i = 0; i < n; i++) std::copy_n(start.data, d, m.row(i));
-    for (int64_t i = 0; i < d; i++) Z[i * (d + 1)] = 1.0;
+    for (int64_t i = 0; i < d * d; i++) Z[i] = i % (d + 1) == 0;
+    std::fill_n(y.data, n * d, 0.0);
     const int64_t bad = filter_series(chain, 0, now, m, {{&seen[0], {T, p}}, {scale, {T}}, smooth, z}, out, gains, Z, y);
     if (bad < 0) magnification({out.S.data, {1, T, p, p}}, chain.cfg, chain.R, {scale, {1, T}}, z, doubts);
     return bad;

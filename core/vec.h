@@ -307,7 +307,7 @@ template <int ROWS, int COLUMNS, class Number, class F> AFA_INLINE void fill(Num
     each<ROWS>(0, rows, [&](int i) { each<COLUMNS>(0, columns, [&](int c) { out[i * columns + c] = entry(i, c); }); });
 }
 
-// Work space, zeros at first: on the stack where its size N is known, else allocated (once per call).
+// Work space, zeros at first unless they are not wanted: on the stack where its size N is known, else allocated (once per call).
 template <class T, int N> struct Scratch {
     T entries[N] = {};
     explicit Scratch(int64_t) {}
@@ -317,10 +317,10 @@ template <class T, int N> struct Scratch {
 template <class T> struct Scratch<T, 0> {
     void* block;
     T* entries;
-    explicit Scratch(int64_t n) {
+    explicit Scratch(int64_t n, bool zeros = true) {
         constexpr size_t align = 64;   // of a register, and of a line of the cache
         const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-        block = std::calloc(bytes + align, 1);
+        block = zeros ? std::calloc(bytes + align, 1) : std::malloc(bytes + align);
         const uintptr_t address = (reinterpret_cast<uintptr_t>(block) + align - 1) / align * align;
         entries = reinterpret_cast<T*>(address);
     }
