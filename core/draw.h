@@ -3,25 +3,31 @@
 // Rows are overwritten from the last component to the first: a lower triangular root needs only draws
 // that are still there, so that no scratch is needed. D, P: dimensions at compile time, 0: at run time.
 #pragma once
+#include <algorithm>
+
 #include "array.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
 
+constexpr int64_t PATHS_AT_ONCE = 4;   // none waits for what another of them has just written
+
 // x_k = Phi x_{k-1} + psi + root w_k, entry which[k] of the tables; x[:, 0] holds the start, later rows w.
 template <int D>
 void propagate_paths(const Out<3>& x, const In<3>& Phi, const In<2>& psi, const In<3>& root, const Index<1>& which) {
     const int64_t n = x.shape[0], T = x.shape[1], d = D ? D : x.shape[2];
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t first = 0; first < n; first += PATHS_AT_ONCE)
         for (int64_t k = 1; k < T; k++) {
             const double *F = Phi.data + which[k] * d * d, *L = root.data + which[k] * d * d, *b = psi.data + which[k] * d;
-            double* now = x.data + (i * T + k) * d;
-            const double* before = now - d;
-            for (int64_t a = d - 1; a >= 0; a--) {
-                double value = b[a];
-                for (int64_t c = 0; c <= a; c++) value += L[a * d + c] * now[c];
-                for (int64_t c = 0; c < d; c++) value += F[a * d + c] * before[c];
-                now[a] = value;
+            for (int64_t i = first; i < std::min(first + PATHS_AT_ONCE, n); i++) {
+                double* now = x.data + (i * T + k) * d;
+                const double* before = now - d;
+                for (int64_t a = d - 1; a >= 0; a--) {
+                    double value = b[a];
+                    for (int64_t c = 0; c <= a; c++) value += L[a * d + c] * now[c];
+                    for (int64_t c = 0; c < d; c++) value += F[a * d + c] * before[c];
+                    now[a] = value;
+                }
             }
         }
 }
