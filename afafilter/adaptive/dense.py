@@ -306,22 +306,6 @@ def log_scales(
     scale = plain_scales(tile, tile.used, beta)
     if weight is None:
         return scale
-    d2, dim, known = _distances(pattern, tile, paths, anchor)
-    return np.asarray(scale + beta * np.where(known, weight.log(d2, dim), 0.0))
-
-
-def robust_weights(
-    pattern: Pattern, tile: Tile, paths: slice, anchor: Array, weight: Weight
-) -> Array:
-    """Weights (P, bundles, n, 8) of the pairs, as in `log_scales`; 0: not used."""
-    d2, dim, known = _distances(pattern, tile, paths, anchor)
-    return np.where(tile.used, np.where(known, weight(d2, dim), 1.0), 0.0)
-
-
-def _distances(
-    pattern: Pattern, tile: Tile, paths: slice, anchor: Array
-) -> tuple[Array, Dim, ObsMask]:
-    """Squared distances (P, bundles, n, 8), their dimension; whose anchor (P, nq, d) is known."""
     rows = slice(tile.low, tile.low + tile.pairs.shape[1])
     known: ObsMask = np.asarray(~np.isnan(anchor).any(axis=-1, keepdims=True))
     lanes = side_by_side(np.asarray(np.where(known, anchor, 0.0)))
@@ -332,7 +316,8 @@ def _distances(
     d2 = np.where(lanes_known, d2, 0.0)
     if (tile.exponent > DECAY_FLOOR).any() or not (d2 < TOO_FAR).all():
         raise ValueError(TOO_FAR_APART)
-    return d2, pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows], lanes_known
+    dim = pattern.dim if isinstance(pattern.dim, int) else pattern.dim[rows]
+    return np.asarray(scale + beta * np.where(lanes_known, weight.log(d2, dim), 0.0))
 
 
 def spread_out(pattern: Pattern, tile: Tile, values: Array) -> Array:

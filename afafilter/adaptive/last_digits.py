@@ -146,9 +146,6 @@ class _Misfit:
             return np.full(n, max((found.max() for found in self.rounds), default=1.0)).clip(1.0)
         return np.asarray(np.min(self.rounds, axis=0)[:n].clip(1.0))
 
-    def __call__(self, d2: ArrayLike, dim: Dim) -> Floats:
-        return np.asarray(np.exp(self.log(d2, dim)))
-
 
 def _answer(plan: Plan, z: Array, options: Options) -> tuple[Outcome, Array]:
     """The estimates, and by how many standard deviations (n,) the data are off them."""

@@ -67,15 +67,8 @@ def warn_if_long(
     span = float(t[-1] - t[0]) if len(t) > 1 else 0.0
     if span == 0 or n_seen < 2:
         return
-    at = form.parameters
-    kernel = _Kernel(
-        float(at.decay),
-        float(at.process_var),
-        float(at.obs_var),
-        form.anchor_var,
-        span / (n_seen - 1),
-        inverse_temperature,
-    )
+    noise = form.parameters.noise
+    kernel = _Kernel(*noise, form.anchor_var, span / (n_seen - 1), inverse_temperature)
     if n_seen <= kernel.memory():
         return
     found = remembered(model, ("too long", n_seen, kernel), lambda: _too_long(kernel, n_seen))
@@ -260,5 +253,4 @@ def _checked(model: LinearSDE, dt: float, inverse_temperature: float, anchor_var
     step = scalar(dt, "dt", low=0.0, strict=True)
     beta = scalar(inverse_temperature, "inverse_temperature", low=0.0, strict=True)
     gamma2 = scalar(anchor_var, "anchor_var", low=0.0)
-    at = form.parameters
-    return _Kernel(float(at.decay), float(at.process_var), float(at.obs_var), gamma2, step, beta)
+    return _Kernel(*form.parameters.noise, gamma2, step, beta)

@@ -20,7 +20,6 @@ from afafilter.adaptive.dense import (
     log_scales,
     make_pattern,
     plain_scales,
-    robust_weights,
     spread_of,
     tiles,
     to_tile,
@@ -106,8 +105,8 @@ def _run_pattern(
     own = own_observation(plan.model, z[mine], plan.spans.own)
     chain = None
     if options.exact:
-        usual, early = (make_query_steps(pattern, ends) for ends in (pattern.used, pattern.earlier))
-        chain = make_chain(pattern), usual, early
+        steps = [make_query_steps(pattern, ends) for ends in (pattern.used, pattern.earlier)]
+        chain = make_chain(pattern), steps
     for queries, tile in _tiles(pattern, options):
         for paths in _chunks(len(mine), queries.stop - queries.start, pattern, reweighted):
             start = to_tile(pattern, queries, own[paths, queries])
@@ -163,7 +162,7 @@ def own_observation(model: LinearSDE, z: Array, own: Index) -> Array:
 
 def _iterate(
     pattern: Pattern,
-    chain: tuple[Chain, QuerySteps, QuerySteps] | None,
+    chain: tuple[Chain, list[QuerySteps]] | None,
     queries: slice,
     tile: Tile | None,
     paths: slice,
@@ -173,38 +172,35 @@ def _iterate(
     """The solution of a tile of queries, in its coordinates, and the largest move of each round."""
     weight, beta = options.weight, options.inverse_temperature
 
-    def solve(factors: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
-        """factors : of the pairs, weights if exact, else the logarithms that they multiply by."""
+    def solve(scale: Array | None, *, early: bool = False) -> tuple[Solution, Array]:
+        """scale : logarithms of the factors of pairs, None: all 1."""
         shares = options.return_weights
         if chain is not None:
-            given = None if tile is None or factors is None else (tile, factors)
-            steps = chain[2] if early else chain[1]
+            given = None
+            if tile is not None and scale is not None:
+                copies = (paths.stop - paths.start) // len(scale)
+                given = tile, np.tile(np.exp(scale), (copies, 1, 1, 1))
+            along, steps = chain[0], chain[1][early]
             solution = solve_exact(
-                pattern, chain[0], steps, queries, paths, given, shares=shares, early=early
+                pattern, along, steps, queries, paths, given, shares=shares, early=early
             )
-        elif tile is None or factors is None:
+        elif tile is None or scale is None:
             solution = solve_plain(pattern, paths)
         else:
-            solution = solve_independent(pattern, tile, paths, factors, shares=shares, early=early)
+            solution = solve_independent(pattern, tile, paths, scale, shares=shares, early=early)
         unknown = solution.unknown.any(axis=-1, keepdims=True)
         return solution, np.where(unknown, np.nan, solution.mean)
 
     def plain(early: bool) -> tuple[Solution, Array]:
-        steps = None if chain is None else chain[2] if early else chain[1]
-        if tile is None or (steps is not None and steps.at(queries).share()):
+        if tile is None or (chain is not None and chain[1][early].at(queries).share()):
             return solve(None, early=early)
         counts = tile.earlier if early else tile.used
-        if steps is None:
-            return solve(plain_scales(tile, counts, beta), early=early)
-        n_paths = paths.stop - paths.start
-        return solve(np.tile(counts.astype(np.float64), (n_paths, 1, 1, 1)), early=early)
+        return solve(plain_scales(tile, counts, beta), early=early)
 
     def weighted(anchor: Array) -> tuple[Solution, Array]:
         if tile is None:
             return solve(None)
-        if chain is None or weight is None:
-            return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
-        return solve(robust_weights(pattern, tile, paths, anchor, weight))
+        return solve(log_scales(pattern, tile, paths, anchor, weight, beta))
 
     solution, a, change = anchored(own, options, plain, weighted)
     return solution._replace(mean=np.where(np.isnan(a), solution.mean, a)), change

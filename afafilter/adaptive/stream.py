@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, observations, scalar, stamp
+from afafilter._base.patterns import require_whole_rows
 from afafilter._base.signatures import told_type
 from afafilter._base.steps import not_before
 from afafilter._base.unknown import OpenLaw
@@ -21,7 +22,7 @@ from afafilter.adaptive.linear_time import bank as core
 from afafilter.adaptive.linear_time.filter import require_reach
 from afafilter.adaptive.linear_time.sums import plain_weights_exponentials
 from afafilter.adaptive.methods import query_noise, require_definite, run_method
-from afafilter.adaptive.options import Options, Spans, make_spans
+from afafilter.adaptive.options import Options, make_spans
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.saved import restored, system
 from afafilter.models.sde import LinearSDE
@@ -163,17 +164,17 @@ class AdaptiveFilterStream:
         shape = np.shape(z)
         if shape not in ((p,), (1, p)) and not (shape == () and p == 1):
             raise ValueError(f"z must have shape ({p},), got {shape}")
-        found = self._memory.update(stamp, observations(np.reshape(z, (1, p)), 1, p))
+        found = self._estimate(stamp, observations(np.reshape(z, (1, p)), 1, p))
         self.t = stamp
-        return self._estimate(stamp, found)
+        return found
 
     def predict(self, t: float) -> Estimate:
         """The estimate at a time t not before the last update, which changes nothing."""
-        stamp = self._stamp(t)
-        return self._estimate(stamp, self._memory.predict(stamp))
+        return self._estimate(self._stamp(t), np.empty((0, self._model.obs_dim)))
 
-    def _estimate(self, stamp: float, found: _Law) -> Estimate:
-        mean, cov, open_laws = found
+    def _estimate(self, stamp: float, row: Array) -> Estimate:
+        """At a time, with the row (1, p) or without one (0, p)."""
+        mean, cov, open_laws = self._memory.answer(stamp, row)
         law = np.array([stamp]), mean[None], cov[None]
         return Estimate(*law, label="AFA stream", open_laws=tuple(open_laws), source=self._source)
 
@@ -242,34 +243,31 @@ class _Bank:
         self._bank: core.Bank | None = None
         self._known = False
 
-    def update(self, stamp: float, row: Array) -> _Law:
-        seen = stamp - self._model.delay
-        ((_, valid),) = core.missing_groups(row[None])
-        if self._bank is None:
-            self._bank = self._started(seen)
-        bank, p = self._within(stamp), self._parameters
-        lag = np.array([seen - bank.origin])
-        y = row - self._model.offset - p.drift_path(self._model.drift, lag)
+    def answer(self, stamp: float, row: Array) -> _Law:
+        """The law at a time, after the row (1, d) that is stamped with it, if any."""
+        d, p, drift = self._model.dim, self._parameters, self._model.drift
+        seen = np.full(len(row), stamp - self._model.delay)
+        require_whole_rows(row, core.WHOLE)
+        valid = ~np.isnan(row[:, 0])
+        if self._bank is None and len(row):
+            self._bank = self._started(float(seen[0]))
+        if self._bank is None or not (self._known or len(row)):
+            return _nothing(d)
+        bank, now = self._bank, np.array([stamp])
+        lag = now - bank.origin
+        if lag[0] > self._horizon:
+            raise ValueError(
+                f"t = {stamp:g} lies {lag[0]:g} after the first observation, past the horizon "
+                f"{self._horizon:g}; start the stream with a longer horizon"
+            )
+        y = row - self._model.offset - p.drift_path(drift, seen - bank.origin)
         y = p.to_planes(np.where(valid[:, None], y, 0.0))
-        now, one = np.array([stamp]), np.ones(1, np.int64)
-        sums = bank.run(np.array([seen]), valid, y[None], now, one)
-        self._known |= bool(valid[0])
-        return self._estimate(bank, stamp, sums)
-
-    def predict(self, stamp: float) -> _Law:
-        if self._bank is None or not self._known:
-            return _nothing(self._model.dim)
-        bank = self._within(stamp)
-        return self._estimate(bank, stamp, bank.peek(stamp))
-
-    def _estimate(self, bank: core.Bank, stamp: float, sums: tuple[Array, Array, Array]) -> _Law:
-        d, p = self._model.dim, self._parameters
+        sums = bank.run(seen, valid, y[None], now, np.array([len(row)]))
+        self._known |= bool(valid.any())
         if not self._known:
             return _nothing(d)
         mean, variance = core.ratio(*sums, np.ones(1, bool))
-        lag = np.array([stamp - bank.origin])
-        path = p.drift_path(self._model.drift, lag)[0]
-        return p.from_planes(mean[0, 0]) + path, np.eye(d) * variance[0], []
+        return p.from_planes(mean[0, 0]) + p.drift_path(drift, lag)[0], np.eye(d) * variance[0], []
 
     def state(self) -> dict[str, Array]:
         blank = self._started(0.0)
@@ -303,17 +301,6 @@ class _Bank:
     def _started(self, origin: float) -> core.Bank:
         return core.Bank(self._side, self._parameters.frequency, 1, self._model.dim, origin)
 
-    def _within(self, stamp: float) -> core.Bank:
-        """The bank, where the stamp lies within its horizon."""
-        assert self._bank is not None
-        lag = stamp - self._bank.origin
-        if lag > self._horizon:
-            raise ValueError(
-                f"t = {stamp:g} lies {lag:g} after the first observation, past the horizon "
-                f"{self._horizon:g}; start the stream with a longer horizon"
-            )
-        return self._bank
-
 
 class _Window:
     """Any weights: the rows seen last, one more than the window for the prediction before z."""
@@ -334,27 +321,21 @@ class _Window:
         self._t: list[float] = []
         self._z = np.empty((0, model.obs_dim))
 
-    def update(self, stamp: float, row: Array) -> _Law:
-        t, z = np.array([*self._t, stamp]), np.concatenate([self._z, row])
-        found = self._answer(make_spans(t, None, self._model.delay, self._options).at([-1]), z)
+    def answer(self, stamp: float, row: Array) -> _Law:
+        """The law at a time, after the row (1, p) that is stamped with it, if any."""
+        z, model, options = np.concatenate([self._z, row]), self._model, self._options
+        found = _nothing(model.dim)
+        if not np.isnan(z).all():
+            if len(row):
+                spans = make_spans(np.array([*self._t, stamp]), None, model.delay, options).at([-1])
+            else:
+                spans = make_spans(np.array(self._t), np.array([stamp]), model.delay, options)
+            R = np.broadcast_to(model.R, (len(z), *model.R.shape))
+            outcome, _ = run_method(model, spans, options, z[None], R, self._gamma)
+            found = outcome.mean[0, 0], outcome.cov[0, 0], outcome.open_laws
         if not np.isnan(row).all():
-            self._t = [*self._t, stamp][-self._keep :]
-            self._z = z[-self._keep :]
+            self._t, self._z = [*self._t, stamp][-self._keep :], z[-self._keep :]
         return found
-
-    def predict(self, stamp: float) -> _Law:
-        if not self._t:
-            return _nothing(self._model.dim)
-        grid = np.array(self._t)
-        spans = make_spans(grid, np.array([stamp]), self._model.delay, self._options)
-        return self._answer(spans, self._z)
-
-    def _answer(self, spans: Spans, z: Array) -> _Law:
-        if np.isnan(z).all():
-            return _nothing(self._model.dim)
-        R = np.broadcast_to(self._model.R, (len(z), *self._model.R.shape))
-        outcome, _ = run_method(self._model, spans, self._options, z[None], R, self._gamma)
-        return outcome.mean[0, 0], outcome.cov[0, 0], outcome.open_laws
 
     def state(self) -> dict[str, Array]:
         return {

@@ -29,6 +29,8 @@ BLOCK = 4096
 DIAGONAL_FROM = 8
 """Dimension from which of a multiple of the identity the diagonal alone is written (measured)."""
 
+WHOLE = "linear time needs them present or all NaN; use method 'dense' or 'modal'"
+
 Bool = NDArray[np.bool_]
 
 
@@ -169,13 +171,6 @@ class Bank:
             o, q = max(o, o_end), q_end
         return num, den, self.growth * (queries - self.origin)
 
-    def peek(self, query: float) -> tuple[Array, Array, Array]:
-        """The sums at one later time; the states stay as they are."""
-        nothing = np.zeros((self.num.shape[0], 0, self.num.shape[1]))
-        return self.run(
-            np.zeros(0), np.zeros(0, bool), nothing, np.array([query]), np.zeros(1, np.int64)
-        )
-
     def _block(
         self, t: Array, valid: Bool, y: Array, queries: Array, visible: NDArray[np.int64]
     ) -> tuple[Array, Array]:
@@ -305,8 +300,6 @@ def missing_groups(z: Array) -> list[tuple[NDArray[np.int64], Bool]]:
 
     ValueError: If a row is missing in part: the isotropic form has no answer for it.
     """
-    require_whole_rows(
-        z, "linear time needs them present or all NaN; use method 'dense' or 'modal'"
-    )
+    require_whole_rows(z, WHOLE)
     valid = ~np.isnan(z[..., 0])
     return [(paths, valid[paths[0]]) for paths in members(valid)]
