@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 DOUBTFUL = 1e-5
-"""Relative rounding, or standard deviations, from which flat directions are barely determined."""
+"""Standard deviations from which what is hidden, or counts as known, is said."""
 LOST = 1e20
 """Variance of a prediction over that of its observation from which an update keeps six digits."""
 UNSURE = 1e-12
@@ -55,11 +55,10 @@ class Doubts(NamedTuple):
 
     def warn(self, stacklevel: int = 3) -> bool:
         """Warn where it is too much; whether it is."""
-        barely, hidden, lost, _, known = self
+        _, hidden, lost, _, known = self
         said = [
             (text.format(size), kind)
             for text, kind, size, limit in (
-                (BARELY, BarelyDetermined, barely, DOUBTFUL),
                 (HIDDEN, BarelyDetermined, hidden, DOUBTFUL),
                 (KNOWN, BarelyDetermined, known, DOUBTFUL),
                 (VAGUE, LostDigits, lost**0.5, LOST**0.5),
@@ -71,10 +70,6 @@ class Doubts(NamedTuple):
         return bool(said)
 
 
-BARELY = (
-    "the data determine some flat directions of the start only through what rounding leaves of "
-    "them (relative error about {:.0e}); give a proper prior, or observations that tell them apart"
-)
 HIDDEN = (
     "rounding hides from an observation a flat direction of the start that later ones determine "
     "(an error of about {:.0e} standard deviations); give a proper prior, or times that count from "

@@ -85,7 +85,7 @@ def cycles(apart):
 def test_barely_determined_directions_are_said_by_all(way, apart):
     t, z = np.arange(7.0), np.random.default_rng(0).standard_normal((7, 1))
     value, kinds = said(WAYS[way], cycles(apart), t, z)
-    assert kinds == (set() if apart == 1e-4 else {BarelyDetermined})
+    assert kinds == (set() if apart == 1e-4 else {LostDigits})
     if apart == 1e-4:
         assert value == pytest.approx(ExactGaussian(cycles(apart), t, z).loglik(), abs=1e-6)
 
@@ -98,7 +98,7 @@ def test_a_growing_direction_is_said_by_all(way, rate):
     t, z = np.array([0, 1, 1.5, 2, 2.5]), np.array([[np.nan], [1.0], [2.0], [1.5], [0.5]])
     value, kinds = said(WAYS[way], model, t, z)
     if rate >= 30:
-        assert kinds == {BarelyDetermined}
+        assert kinds == {LostDigits}
     else:
         assert kinds <= {LostDigits}
     assert np.isfinite(value)
@@ -176,7 +176,7 @@ def test_what_a_seen_direction_leaves_in_the_others(way, unit):
     if unit == 1e5:
         assert kinds <= {LostDigits}
     else:
-        assert kinds == ({BarelyDetermined} if unit == 1e7 else set())
+        assert kinds == ({LostDigits} if unit == 1e7 else set())
     if unit < 1e7:
         assert value == pytest.approx(ExactGaussian(*given).loglik(), abs=1e-5)
 
@@ -342,7 +342,7 @@ def test_a_stream_says_it_once_and_old_states_go_on():
         for k in range(4, 7):
             run.update(t[k], z[k])
             again.update(t[k], z[k])
-    assert [x.category for x in caught] == [BarelyDetermined]
+    assert [x.category for x in caught] == [LostDigits]
     assert again.loglik == run.loglik
 
 
