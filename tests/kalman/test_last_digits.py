@@ -323,3 +323,23 @@ def test_slopes_lose_as_many_digits_as_the_variance_of_a_prediction():
             warnings.simplefilter("error")
             loglik(calm, t, shown, gradient=True)
             loglik(model, t, z)
+
+
+@pytest.mark.parametrize("shown", [[1.0, 0.0], [0.0, 1.0]])
+@pytest.mark.parametrize("gap", [19.5, 20.0, 20.2])
+def test_a_direction_that_a_larger_one_covers_is_no_alarm(gap, shown):
+    """A level beside what has grown by e^gap: the sum tells it to 1e-8 of that, one alone tells."""
+    C = np.array([[1.0, 1.0], shown])
+    model = LinearSDE(np.diag([1.0, 0.0]), Q=np.diag([0.1, 0.0]), C=C, R=np.eye(2), prior="diffuse")
+    t = gap + np.array([-gap, 0.0, 0.5, 1.0, 1.5])
+    z = np.random.default_rng(0).standard_normal((5, 2))
+    z[0] = np.nan
+    exact = ExactGaussian(model, t, z)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for run in (kalman_filter, streamed):
+            run(model, t, z)
+        found = rts_smoother(model, t, z)
+        assert loglik(model, t, z, gradient=True)[0] == pytest.approx(exact.loglik(), abs=1e-8)
+    for k in range(5):
+        assert law_apart((found.mean[k], found.cov[k]), exact.law(t[k]), 1.0) <= 1e-6

@@ -319,6 +319,17 @@ def test_undamped_rotation_in_a_mixed_basis_is_not_stable():
         assert not discretiser.is_stable(S @ ROTATION @ np.linalg.inv(S))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_level_in_another_basis_has_no_stationary_law(seed):
+    """Steps of a level beside a decay, turned: the eigenvalue 1 is 2e-14 less at times."""
+    S = np.eye(3) + 0.4 * np.random.default_rng(seed).standard_normal((3, 3))
+    A = S @ np.diag([0.0, -40.0, -1.0]) @ np.linalg.inv(S)
+    F = discretiser.transition(A, np.zeros((3, 3)), np.zeros(3), 1.0)[0]
+    assert not discretiser.is_stable_in_steps(F)
+    assert not discretiser.is_stable_in_steps((1 - 1e-14) * F)
+    assert discretiser.is_stable_in_steps((1 - 1e-11) * F)
+
+
 def test_modes_rebuild_the_model():
     model = MODELS["general"]
     lam, S, S_inv, Qs, cond = modes(model.A, model.Q)
