@@ -345,21 +345,16 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
     return np.flatnonzero(used).astype(np.float64), (np.cumsum(used) - 1)[number]
 
 
-_MARGINAL = 256 * _EPS
-"""Size of an eigenvalue that may be 0, beside the dynamics: what rounding leaves where they have
-come from other ones. A stationary law along it would leave the others no digits."""
-
-
 def is_stable(A: Array) -> bool:
-    """Whether every eigenvalue of A has a negative real part, beyond rounding."""
+    """Whether every eigenvalue of A has a negative real part, beyond hundreds of roundings."""
     norm = float(np.abs(balanced(A)[1]).sum(axis=0).max())
-    return bool(np.linalg.eigvals(A).real.max() < -len(A) * _MARGINAL * norm)
+    return bool(np.linalg.eigvals(A).real.max() < -256 * len(A) * _EPS * norm)
 
 
 def is_stable_in_steps(F: Array) -> bool:
-    """Whether every eigenvalue of F lies within the unit circle, beyond rounding."""
+    """Whether every eigenvalue of F lies within the unit circle, beyond hundreds of roundings."""
     norm = float(np.abs(balanced(F)[1]).sum(axis=0).max())
-    return bool(np.abs(np.linalg.eigvals(F)).max() < 1 - len(F) * _MARGINAL * norm)
+    return bool(np.abs(np.linalg.eigvals(F)).max() < 1 - 256 * len(F) * _EPS * norm)
 
 
 def stationary_covariance(A: Array, Q: Array) -> Array:
