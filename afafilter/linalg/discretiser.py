@@ -346,9 +346,9 @@ def _groups(x: Array) -> tuple[Array, NDArray[np.intp]]:
 
 
 def is_stable(A: Array) -> bool:
-    """Whether every eigenvalue of A has a negative real part, beyond hundreds of roundings."""
+    """Whether every eigenvalue of A has a negative real part, beyond rounding."""
     norm = float(np.abs(balanced(A)[1]).sum(axis=0).max())
-    return bool(np.linalg.eigvals(A).real.max() < -256 * len(A) * _EPS * norm)
+    return bool(np.linalg.eigvals(A).real.max() < -4 * len(A) * _EPS * norm)
 
 
 def is_stable_in_steps(F: Array) -> bool:
