@@ -105,13 +105,15 @@ def solve_triangles(
         group = np.maximum.reduceat(largest[..., 0, :], begins, axis=-1)
         group = np.repeat(group, np.diff(begins, append=triangle.shape[-1]), axis=-1)
         near |= largest[..., 0, :] <= LOOK_CLOSER * group
-        for p, i in np.argwhere(own & near.any(axis=-1)):
-            found = look(int(p), int(i))
-            unknown[p, i], fixed[p, i] = found.components.any(axis=0), False
+        near = own & near.any(axis=-1)
+        for p in np.flatnonzero(near.any(axis=-1)):
+            at = np.flatnonzero(near[p])
+            found = _joined(at, [look(int(p), int(i)) for i in at])
+            unknown[p, at], fixed[p, at] = found.components, False
             if directions is not None:
-                directions[0][p, i] = directions[1][p, i] = 0.0
+                directions[0][p, at] = directions[1][p, at] = 0.0
             if len(found.at):
-                leave_open(p, np.array([i]), found)
+                leave_open(p, found.at, found)
     turn = None
     # The rows of empty columns may hold equations of others.
     open_, fixed = fixed, fixed | (empty & fixed.any(axis=-1, keepdims=True))
@@ -133,6 +135,13 @@ def solve_triangles(
     X[fixed] = 0.0
     magnified = np.where(doubt, np.inf, np.abs(X).max(axis=(-2, -1), initial=0.0))
     return Solved(X / np.swapaxes(unit, -1, -2), unknown, lost, magnified, directions)
+
+
+def _joined(at: Index, found: list[Unobservable]) -> Unobservable:
+    """Of queries `at`, found one by one, together."""
+    rest: list[Any] = [np.concatenate(parts) for parts in zip(*(f[2:] for f in found), strict=True)]
+    counts = [len(f.at) for f in found]
+    return Unobservable(np.concatenate([f.components for f in found]), np.repeat(at, counts), *rest)
 
 
 CANCELLED = 1e-10

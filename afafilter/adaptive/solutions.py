@@ -73,14 +73,19 @@ def settle(
     if counted is not None:
         own |= np.asarray(counted[1]).sum(axis=-1) < last - first
 
+    asked: dict[tuple[int, bytes], Unobservable] = {}  # most paths see the same
+
     def look(path: int, i: int) -> Unobservable:
         js, seen = pattern.js[first[i] : last[i]], pattern.seen[first[i] : last[i]]
         if counted is not None:
             low, weighty = counted
             seen = seen & weighty[path, i, first[i] - low : last[i] - low, None]
-        here = plan.spans.times[queries][i : i + 1]
-        n = np.array([len(js)])
-        return left_open(plan.model, pattern.coords, plan.spans.stamps[js], seen, here, n)
+        key = i, seen.tobytes()
+        if key not in asked:
+            here, n = plan.spans.times[queries][i : i + 1], np.array([len(js)])
+            stamps = plan.spans.stamps[js]
+            asked[key] = left_open(plan.model, pattern.coords, stamps, seen, here, n)
+        return asked[key]
 
     some = None if known is None else known.of(queries)
     unit = None

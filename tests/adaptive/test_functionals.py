@@ -21,7 +21,9 @@ from afafilter import (
     kalman_filter,
     theory,
 )
-from afafilter.weights import Threshold
+from afafilter.adaptive import solutions
+from afafilter.adaptive.determined import left_open
+from afafilter.weights import StudentT, Threshold
 from tests.exact_adaptive import average, pairs
 from tests.exact_oracle import ExactGaussian, to_float
 
@@ -255,3 +257,25 @@ def test_calibrated_functionals_of_what_is_optimal(name):
     np.testing.assert_allclose(
         wrong[known], (own[1][:, :-1, :-1] + np.nan_to_num(spread))[known], rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("weight", [StudentT(4.0), Threshold(1.5)])
+@pytest.mark.parametrize("correlation", ["independent", "exact"])
+def test_paths_that_count_the_same_rows_are_looked_at_together(weight, correlation, monkeypatch):
+    """Of a model that is always open, in windows: one look for all paths, as for each alone."""
+    looks = []
+
+    def counted(*given):
+        looks.append(given)
+        return left_open(*given)
+
+    monkeypatch.setattr(solutions, "left_open", counted)
+    z = 2.0 * np.random.default_rng(0).standard_normal((20, len(T), 1))
+    options = {"window": 3, "weight": weight, "anchor": "estimate", "correlation": correlation}
+    found = adaptive_filter(LEVELS, T, z, **options)
+    if isinstance(weight, StudentT):  # no weight is 0
+        assert len(looks) <= 2 * len(T)
+    for p in (0, 7, 19):
+        alone = adaptive_filter(LEVELS, T, z[p], **options).through(LEVELS.C)
+        for part, own in zip(found.through(LEVELS.C), alone, strict=True):
+            np.testing.assert_allclose(part[p], own, rtol=1e-12)
