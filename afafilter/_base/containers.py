@@ -164,6 +164,8 @@ def moments(value: Any, stamps: Stamps, name: str) -> NDArray[np.float64]:
 
     Dates without a time zone are those of the data's clocks.
     """
+    if np.ndim(value) == 0:
+        value = np.atleast_1d(value)  # a Timestamp of pandas is no table
     if not stamps.dated:
         found = stamps_of(value, stamps.unit or "D", name)
         if found is not None and found.dated:

@@ -136,6 +136,9 @@ def test_query_times_as_dates_of_the_data(dated):
     np.testing.assert_array_equal(
         kalman_filter(TWO, dated, query_times=same, time_unit="h").mean, found.mean
     )
+    for one in (same[1], pd.Timestamp(asked[1]), same[1].tz_convert("UTC"), asked[1]):
+        lone = kalman_filter(TWO, dated, query_times=one, time_unit="h")
+        np.testing.assert_array_equal(lone.mean[-1], found.mean[-1])
     with pytest.raises(ValueError, match="query_times must be numbers or ISO dates, got 'soon'"):
         kalman_filter(TWO, dated, query_times=["soon"])
 
