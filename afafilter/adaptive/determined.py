@@ -106,9 +106,9 @@ def solve_triangles(
         group = np.repeat(group, np.diff(begins, append=triangle.shape[-1]), axis=-1)
         near |= largest[..., 0, :] <= LOOK_CLOSER * group
         near = own & near.any(axis=-1)
-        for p in np.flatnonzero(near.any(axis=-1)):
+        for p in np.flatnonzero(near.any(axis=-1)).tolist():
             at = np.flatnonzero(near[p])
-            found = _joined(at, [look(int(p), int(i)) for i in at])
+            found = _joined(at, [look(p, int(i)) for i in at])
             unknown[p, at], fixed[p, at] = found.components, False
             if directions is not None:
                 directions[0][p, at] = directions[1][p, at] = 0.0
