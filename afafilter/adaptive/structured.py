@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from afafilter._base.checks import is_definite, observations
+from afafilter._base.checks import Array, is_definite, observations
 from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
 from afafilter._base.signatures import told_type
 from afafilter._base.tables import given_times
+from afafilter.adaptive.coordinates import coordinates
 from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -78,10 +79,14 @@ def structured_adaptive_filter(
     if not is_definite(model.R):
         raise ValueError("R must be positive definite, got a singular matrix")
     require_whole_rows(data, "NaN the whole row")
-    state = np.linalg.solve(model.C, (data - model.offset)[..., None])[..., 0]
-    noise_cov = np.linalg.solve(model.C, np.linalg.solve(model.C, model.R).T)
-    Phi, psi, _ = model.transition(np.diff(grid))
-    V = structured_covariance(model, noise, grid[:-1], grid[1:])
+    coords = coordinates(model, float(grid[-1] - grid[0]))
+    inward, turn = coords.W_inv @ np.linalg.inv(model.C), coords.W.T
+    state = (data - model.offset) @ inward.T
+    noise_cov = inward @ model.R @ inward.T
+    A, u = coords.sign * coords.L, coords.sign * coords.u
+    inner = LinearSDE(A, Q=coords.Q, R=np.eye(d), drift=u)
+    Phi, psi, _ = inner.transition(np.diff(grid))
+    V = structured_covariance(inner, noise, grid[:-1], grid[1:])
     paths = np.moveaxis(state.reshape(-1, len(grid), d), 0, 1)  # (T, P, d)
     seen = ~np.isnan(paths[..., 0])
     pulled = np.where(seen[..., None], paths, 0.0)
@@ -94,17 +99,18 @@ def structured_adaptive_filter(
     for i in range(len(grid)):
         if i:
             step = Phi[i - 1]
-            spread[:i] = step @ spread[:i] @ step.T + V[i - 1]
+            spread[:i] = step @ spread[:i] @ step.T + V[i - 1] + FADED * np.eye(d)
             pulled[:i] = pulled[:i] @ step.T + psi[i - 1]
-        P = np.linalg.solve(spread[: i + 1], np.eye(d))
+        P = _inverse(spread[: i + 1])
         use = seen[: i + 1, :1] if shared else seen[: i + 1]
         total = np.einsum("jp,jkl->pkl", use.astype(float), P)
         total = np.broadcast_to(total, (paths.shape[1], d, d))
         known = np.broadcast_to(use.any(0), paths.shape[1])
         if known.any():
             moment = np.einsum("jp,jkl,jpl->pk", seen[: i + 1].astype(float), P, pulled[: i + 1])
-            mean[i, known] = np.linalg.solve(total[known], moment[known][..., None])[..., 0]
-            cov[i, known] = np.linalg.solve(total[known], np.eye(d))
+            found = _inverse(total[known])
+            mean[i, known] = (found @ moment[known][..., None])[..., 0] @ turn
+            cov[i, known] = turn.T @ found @ turn
     lead = data.shape[:-2]
     return Estimate(
         grid,
@@ -114,3 +120,14 @@ def structured_adaptive_filter(
         info={"method": "structured"},
         index=stamps,
     )
+
+
+FADED = 1e-280
+"""Variance, beside that of the noise, below which what has decayed is known no better."""
+
+
+def _inverse(cov: Array) -> Array:
+    """Inverses of covariances (..., d, d), each taken in units of its own: they are graded."""
+    unit = np.sqrt(np.einsum("...aa->...a", cov))
+    scale = unit[..., :, None] * unit[..., None, :]
+    return np.asarray(np.linalg.inv(cov / scale) / scale)

@@ -178,6 +178,22 @@ def test_structured_filter_of_constant_course_is_adaptive_filter():
     np.testing.assert_allclose(found.cov, plain.cov, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")  # noise that rounds to 0
+@pytest.mark.parametrize("end", [2.0, 5.0, 30.0, 700.0])
+@pytest.mark.parametrize("silent", [0, 1])
+def test_structured_filter_of_modes_that_decay_apart(silent, end):
+    """One fades without noise: its variance, e^{-10 end}, stands beside that of the other."""
+    S, noise = np.array([[1.0, 0.3], [-0.4, 1.0]]), np.array([1.0, 1.0])
+    noise[silent] = 0.0
+    A = S @ np.diag([-5.0, -0.01]) @ np.linalg.inv(S)
+    model = LinearSDE(A, Q=S @ np.diag(noise) @ S.T, R=np.diag([1.0, 4.0]), drift=[0.3, -0.1])
+    t, z = np.array([0.0, 0.1, 0.5, end]), np.random.default_rng(0).standard_normal((4, 2))
+    plain = adaptive_filter(model, t, z, method="dense")
+    found = structured_adaptive_filter(model, StructuredNoise([1.0], [0.0]), t, z)
+    np.testing.assert_allclose(found.mean, plain.mean, rtol=1e-9)
+    np.testing.assert_allclose(found.cov, plain.cov, rtol=1e-9, atol=1e-12)
+
+
 def test_negative_courses_are_refused_and_touching_zero_is_legal():
     model = model_of("scalar")
     structured_covariance(model, StructuredNoise([1.0, 1.0], [0.0, 2j]), 0.0, 50.0)
