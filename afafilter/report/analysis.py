@@ -86,11 +86,13 @@ def analyse(
     t, z, noise = series.t, series.z, series.obs_cov
     extra: dict[str, Any] = {} if noise is None else {"obs_cov": noise}
     weights: dict[str, Any] = {"weight": StudentT(4.0), "anchor": "estimate"}
-    robust = rts_smoother(model, t, z, **weights, **extra)
     late = np.diagonal(model.R, axis1=-2, axis2=-1)
     R = late if noise is None else np.diagonal(noise, axis1=-2, axis2=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        outliers = np.abs(z - signal(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
+    outliers = np.zeros(z.shape, bool)
+    if not (R == 0).any():  # exact measurements are none
+        robust = rts_smoother(model, t, z, **weights, **extra)
+        with np.errstate(invalid="ignore"):
+            outliers = np.abs(z - signal(model, robust)[0]) > OUTLIER_SD * np.sqrt(R)
     followed = outliers.sum() <= MANY * np.isfinite(z).sum()
     smooth = _smoothed(model, t, z, extra if followed else extra | weights)
     mean, cov = signal(model, smooth)

@@ -15,6 +15,7 @@ import pytest
 from afafilter import (
     DiscreteModel,
     StudentT,
+    brownian,
     compare,
     datasets,
     kalman_filter,
@@ -244,3 +245,14 @@ def test_variances_at_the_boundary_are_named(tmp_path: Path) -> None:
     page = report_page(analyse(read_series(path), family="brownian + noise"), "still")
     assert "At the boundary of the domain: process_var." in page
     assert "<td>nan</td>" not in page
+
+
+def test_exact_measurements_have_a_page(tmp_path: Path) -> None:
+    """R = 0, as fits of a walk end: no outliers, and who needs noise says so."""
+    path = tmp_path / "d.csv"
+    z = np.cumsum(np.random.default_rng(0).standard_normal(40))
+    path.write_text("t,z\n" + "".join(f"{k},{x}\n" for k, x in enumerate(z)))
+    found = analyse(read_series(path), brownian(1.0, 0.0))
+    assert not found.outliers.any()
+    np.testing.assert_allclose(found.signal[np.isin(found.t_smooth, range(40)), 0], z)
+    assert "robust RTS (Student-t) failed" in report_page(found, "exact")
