@@ -73,11 +73,12 @@ def timed_runs(call: Any, seconds: float) -> tuple[list[float], list[float]]:
         for _ in range(runs):
             call()
         wall, cpu = time.perf_counter() - start, _processor_time() - cpu
-        if warm or wall >= WARM_BELOW:
+        if wall < BLOCK:  # whatever held up those before
+            runs *= 2
+            walls, cpus = [], []
+        elif warm or wall >= WARM_BELOW:
             walls.append(wall / runs)
             cpus.append(cpu / runs)
-        elif wall < BLOCK:
-            runs *= 2
         else:
             warm = True
     return walls, cpus
