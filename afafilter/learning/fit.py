@@ -173,7 +173,8 @@ def fit(
         constraints = Constraints(par, bounds or {}, priors or {})
     problem = Problem(par, data, values, Stopping(max_iter, tolerance), method, dof, constraints)
     n = len(par.names)
-    refuse_few(data, n, _flat_count(par.system(par.start())))
+    if data.n_obs <= n + model.dim * data.n_paths:
+        refuse_few(data, n, _flat_count(par.system(par.start())))
     with waiting(f"fitting {n} parameters to {data.n_obs} values"):
         return solve(problem, par.starts(), starts, drawn)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -69,16 +68,18 @@ class EachObjective:
         if self._batch is not None:
             par, batch = self._batch
             d = len(par.flat)
-            with suppress(*INFEASIBLE):
+            try:
                 models, pullback = par.at(thetas)
                 A = models[:, : d * d].reshape(-1, d, d)
                 together = self._safe or in_one_call(A, batch.grid.longest)
+            except INFEASIBLE:
+                together = False
             if together is True or np.all(together):
                 found, slopes = loglik_sdes(models, par.flat, batch, which)
                 grads = pullback(slopes) * par.slope(thetas)
                 values = found[:, 0]
-                if found[:, 4].max(initial=-1) >= 0:
-                    values[found[:, 4] >= 0] = -np.inf
+                if np.count_nonzero(bad := found[:, 4] >= 0):
+                    values[bad] = -np.inf
                 return values, grads
         values, grads = np.full(len(thetas), -np.inf), np.zeros(thetas.shape)
         if np.any(together):

@@ -121,10 +121,12 @@ def refine(
         spectrum = values, vectors
     at, vanished = _vanished(objective, at, par.vanishing(at.theta), tolerance)
     for i in vanished:  # a square root's gradient is 0 at 0, also where the objective rises farther
-        trials = [at.theta + share * typical * np.eye(n)[i] for share in OFF_ZERO]
-        off = _first_increase(objective, at, trials, bounds)
-        if off is not None and off.value > at.value + tolerance:
-            return maximise(objective, off, bounds, problem)
+        off = np.tile(at.theta, (len(OFF_ZERO), 1))
+        off[:, i] = np.clip(np.multiply(OFF_ZERO, typical[i]), bounds[0][i], bounds[1][i])
+        values, grads = objective(off, np.zeros(len(off), int))
+        k = int(np.argmax(values))
+        if values[k] > at.value + tolerance:
+            return maximise(objective, Point(off[k], float(values[k]), grads[k]), bounds, problem)
     resting = tuple(dict.fromkeys((*vanished, *active)))
     if resting:
         identified, null_space = _reduced_newton(resting, info, at.grad, typical)[:2]
@@ -160,7 +162,7 @@ def _reduced_newton(
 ) -> tuple[Array, Array, Array, float]:
     """`newton` on the free coordinates; those in `active` do not move."""
     n = len(grad)
-    inner = np.setdiff1d(np.arange(n), active)
+    inner = np.delete(np.arange(n), active)
     if not len(inner):
         return np.zeros((n, 0)), np.zeros((n, 0)), np.zeros(n), 0.0
     *directions, short, gain = newton(info[np.ix_(inner, inner)], grad[inner], typical[inner])

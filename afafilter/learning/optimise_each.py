@@ -137,10 +137,10 @@ def _join(pairs: Array, at: tuple[Array, Array, Array], joined: Any, active: Any
     i, j = pairs.T
     step, g, h = thetas[j] - thetas[i], grads[i], grads[j]
     bend = 0.5 * _dot(g - h, step)
-    off = np.abs(values[j] - values[i] - 0.5 * _dot(g + h, step))
-    one = (bend >= 0) & (bend <= NEARBY) & (off <= BENT * bend)
+    one = (bend >= 0) & (bend <= NEARBY)
     if one.any():
-        one &= (joined[pairs] == pairs).all(axis=1)
+        off = np.abs(values[j] - values[i] - 0.5 * _dot(g + h, step))
+        one &= (off <= BENT * bend) & (joined[pairs] == pairs).all(axis=1)
         low, high = np.where(values[i] <= values[j], (i, j), (j, i))[:, one]
         climbing = np.isin(low, active)
         joined[low[climbing]] = high[climbing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -76,10 +77,9 @@ def search_each(
         reached[k] = found.value
         if former is None or found.value > former.value:
             best[s] = found
-    ends = np.split(reached[top.joined], np.flatnonzero(np.diff(owner)) + 1)
+    ends: list[list[float]] = [[] for _ in problems]
+    for s, end in zip(owner.tolist(), reached[top.joined].tolist(), strict=True):
+        ends[s].append(end)
     for one, n_evals, some in zip(best, objective.n_evals.tolist(), ends, strict=True):
-        if one is None:
-            yield None
-            continue
-        some = some[np.isfinite(some)]
-        yield replace(one, n_evals=n_evals), tuple(np.sort(some)[::-1].tolist())
+        finite = sorted(filter(math.isfinite, some), reverse=True)
+        yield None if one is None else (replace(one, n_evals=n_evals), tuple(finite))

@@ -14,7 +14,7 @@ from afafilter._base.checks import Array
 
 CELLS = 16
 """Cells of the periodogram's grid per median interval."""
-GRID_CELLS = 4
+GRID_CELLS = 2
 """The same where all intervals are multiples of the median one."""
 OVERSAMPLING = 4
 """Frequencies per cycle over the whole span."""
@@ -171,7 +171,7 @@ def _generalised_periodogram(t: Array, y: Array, gap: float) -> tuple[Array, Arr
     """
     steps, cells = (t - t[0]) / gap, CELLS
     if np.abs(steps - np.rint(steps)).max() < 1e-6:  # exact; the beginning of long series will do
-        cells, seen = GRID_CELLS, steps < LARGEST_GRID // GRID_CELLS
+        cells, seen = GRID_CELLS, steps < LARGEST_GRID // (2 * GRID_CELLS)
         t, y = t[seen], y[seen]
     span = max(float(t[-1] - t[0]), gap)
     cell = max(gap / cells, span / LARGEST_GRID)

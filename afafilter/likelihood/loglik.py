@@ -93,11 +93,12 @@ def _refuse_singular(status: int) -> None:
 
 
 def in_one_call(A: Array, longest: float) -> Any:
-    """Whether `loglik_sde` is exact enough: A (d, d) or (M, d, d)."""
+    """Whether `loglik_sde` is exact enough: of A (d, d) or of each of A (M, d, d); True: of all."""
     if A.ndim == 2:
         return core_suffices(A, longest)
-    near = np.abs(A).sum(axis=-2).max(axis=-1) * longest <= SAFE_NORM
-    return near if near.all() else np.array([core_suffices(each, longest) for each in A])
+    if np.abs(A).max(initial=0.0) * A.shape[-1] * longest <= SAFE_NORM:
+        return True
+    return np.array([core_suffices(each, longest) for each in A])
 
 
 def evaluate(

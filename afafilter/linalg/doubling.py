@@ -111,10 +111,11 @@ def square(x: Array, P: Array) -> tuple[Array, Array]:
     Near the identity the diagonal is carried by x, so that slow components keep their relative
     accuracy through many squarings; far from it by P, so that decayed ones do.
     """
-    d = P.shape[-1]
-    off = P * (1 - np.eye(d))
     squared = P @ P
     diagonal = np.einsum("nii->ni", squared)  # a writeable view
+    if not (np.abs(x) < 0.5).any():
+        return diagonal - 1, squared
+    off = P * (1 - np.eye(P.shape[-1]))
     x = 2 * x + x * x + np.einsum("nij,nji->ni", off, off)
     near = np.abs(x) < 0.5
     x = np.where(near, x, diagonal - 1)

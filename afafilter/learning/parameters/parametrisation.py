@@ -155,7 +155,7 @@ class FamilyParameters(Parametrisation):
             width = block.flat.shape[1]
             flat[own, column : column + width] = block.flat
             row, column = row + component.dim, column + width
-            where = _end_to_end(_of_block(places, own, block))
+            where = _run(_end_to_end(_of_block(places, own, block)))
             if affine:
                 self._constant[where] += _vector(block)
                 for k, slope in _derivatives(component, sources, given):
@@ -222,6 +222,13 @@ def _end_to_end(arrays: Any) -> Array:
     return np.concatenate([array.ravel() for array in arrays])
 
 
+def _run(indices: Any) -> Any:
+    """Indices, as a slice where they follow each other: views cost less than copies."""
+    first = int(indices[0])
+    whole = list(indices) == list(range(first, first + len(indices)))
+    return slice(first, first + len(indices)) if whole else indices
+
+
 def _of_block(places: System, own: slice, block: Block) -> list[Any]:
     """The places of the system's A, Q, cov, C, R, offset that a component's block fills."""
     assert isinstance(places.prior, PriorArrays)
@@ -244,7 +251,7 @@ class _Curved(NamedTuple):
 
     component: Component
     where: Any  # places of its arrays in the vector of all
-    free: list[int]  # the free parameters that it uses (m)
+    free: Any  # the free parameters that it uses (m)
     sources: list[Any]  # of each argument, the free parameter or -1, and the fixed value
     steps: Any  # (m, n) i TINY of one free parameter each
 
@@ -252,18 +259,20 @@ class _Curved(NamedTuple):
     def of(cls, component: Component, where: Any, sources: list[Any], n: int) -> _Curved:
         """The component at these places, of n free parameters in all."""
         free = list(dict.fromkeys(k for k, _ in sources if k >= 0))
-        return cls(component, where, free, sources, TINY * 1j * np.eye(n)[free])
+        return cls(component, where, _run(free), sources, TINY * 1j * np.eye(n)[free])
 
     def at(self, values: Array) -> tuple[Array, Array]:
         """The arrays (M, size) at values (M, n), and their derivatives (M, m, size)."""
-        M, m = len(values), len(self.free)
+        M, m = len(values), len(self.steps)
         stepped = (values[:, None] + self.steps).reshape(M * m, -1).T
         with np.errstate(all="ignore"):
             block = self.component.build(*(stepped[k] if k >= 0 else x for k, x in self.sources))
-        found: Any = np.empty((M * m, len(self.where)), complex)
+        parts = block.A, block.Q, block.cov, block.C  # with a leading axis if they depend on it
+        sizes = [x.shape[-2] * x.shape[-1] for x in parts]
+        found: Any = np.empty((M * m, sum(sizes)), complex)
         end = 0
-        for x in (block.A, block.Q, block.cov, block.C):  # with a leading axis if they depend on it
-            begin, end = end, end + x.shape[-2] * x.shape[-1]
+        for x, size in zip(parts, sizes, strict=True):
+            begin, end = end, end + size
             found[:, begin:end] = x.reshape(-1, end - begin)
         found = found.reshape(M, m, -1)
         return found[:, 0].real, found.imag / TINY
