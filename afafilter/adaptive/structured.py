@@ -12,7 +12,7 @@ from afafilter._base.containers import chosen_unit, take
 from afafilter._base.patterns import require_whole_rows
 from afafilter._base.signatures import told_type
 from afafilter._base.tables import given_times
-from afafilter.adaptive.coordinates import coordinates
+from afafilter.adaptive.coordinates import coordinates, free_path
 from afafilter.adaptive.forms import is_invertible
 from afafilter.models.forcing import refuse_forcing
 from afafilter.models.sde import LinearSDE
@@ -81,11 +81,11 @@ def structured_adaptive_filter(
     require_whole_rows(data, "NaN the whole row")
     coords = coordinates(model, float(grid[-1] - grid[0]))
     inward, turn = coords.W_inv @ np.linalg.inv(model.C), coords.W.T
-    state = (data - model.offset) @ inward.T
+    path = free_path(coords, grid, float(grid[0] if coords.sign > 0 else grid[-1]))
+    state = (data - model.offset) @ inward.T - path
     noise_cov = inward @ model.R @ inward.T
-    A, u = coords.sign * coords.L, coords.sign * coords.u
-    inner = LinearSDE(A, Q=coords.Q, R=np.eye(d), drift=u)
-    Phi, psi, _ = inner.transition(np.diff(grid))
+    inner = LinearSDE(coords.sign * coords.L, Q=coords.Q, R=np.eye(d))
+    Phi, _, _ = inner.transition(np.diff(grid))
     V = structured_covariance(inner, noise, grid[:-1], grid[1:])
     paths = np.moveaxis(state.reshape(-1, len(grid), d), 0, 1)  # (T, P, d)
     seen = ~np.isnan(paths[..., 0])
@@ -100,7 +100,7 @@ def structured_adaptive_filter(
         if i:
             step = Phi[i - 1]
             spread[:i] = step @ spread[:i] @ step.T + V[i - 1] + FADED * np.eye(d)
-            pulled[:i] = pulled[:i] @ step.T + psi[i - 1]
+            pulled[:i] = pulled[:i] @ step.T
         P = _inverse(spread[: i + 1])
         use = seen[: i + 1, :1] if shared else seen[: i + 1]
         total = np.einsum("jp,jkl->pkl", use.astype(float), P)
@@ -109,7 +109,7 @@ def structured_adaptive_filter(
         if known.any():
             moment = np.einsum("jp,jkl,jpl->pk", seen[: i + 1].astype(float), P, pulled[: i + 1])
             found = _inverse(total[known])
-            mean[i, known] = (found @ moment[known][..., None])[..., 0] @ turn
+            mean[i, known] = ((found @ moment[known][..., None])[..., 0] + path[i]) @ turn
             cov[i, known] = turn.T @ found @ turn
     lead = data.shape[:-2]
     return Estimate(

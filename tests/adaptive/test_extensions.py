@@ -179,7 +179,7 @@ def test_structured_filter_of_constant_course_is_adaptive_filter():
 
 
 @pytest.mark.filterwarnings("ignore::afafilter._base.doubts.LostDigits")  # noise that rounds to 0
-@pytest.mark.parametrize("end", [2.0, 5.0, 30.0, 700.0])
+@pytest.mark.parametrize("end", [2.0, 5.0, 30.0, 60.0])
 @pytest.mark.parametrize("silent", [0, 1])
 def test_structured_filter_of_modes_that_decay_apart(silent, end):
     """One fades without noise: its variance, e^{-10 end}, stands beside that of the other."""
