@@ -84,8 +84,10 @@ def structured_adaptive_filter(
     path = free_path(coords, grid, float(grid[0] if coords.sign > 0 else grid[-1]))
     state = (data - model.offset) @ inward.T - path
     noise_cov = inward @ model.R @ inward.T
-    inner = LinearSDE(coords.sign * coords.L, Q=coords.Q, R=np.eye(d))
-    Phi, _, _ = inner.transition(np.diff(grid))
+    inner = LinearSDE(coords.sign * coords.L, Q=coords.Q, R=np.eye(d), prior="diffuse")
+    rate = coords.unit_rate if coords.sign > 0 else np.zeros(d)  # of what fades without noise:
+    unit = np.exp(-rate * (grid - grid[0])[:, None])  # counted in units that fade alike
+    Phi, _, _ = replace(inner, A=inner.A + np.diag(rate)).transition(np.diff(grid))
     V = structured_covariance(inner, noise, grid[:-1], grid[1:])
     paths = np.moveaxis(state.reshape(-1, len(grid), d), 0, 1)  # (T, P, d)
     seen = ~np.isnan(paths[..., 0])
@@ -99,18 +101,19 @@ def structured_adaptive_filter(
     for i in range(len(grid)):
         if i:
             step = Phi[i - 1]
-            spread[:i] = step @ spread[:i] @ step.T + V[i - 1] + FADED * np.eye(d)
+            spread[:i] = step @ spread[:i] @ step.T + V[i - 1]
             pulled[:i] = pulled[:i] @ step.T
-        P = _inverse(spread[: i + 1])
+        gain = unit[: i + 1, :, None] * _inverse(spread[: i + 1])
+        P = gain * unit[: i + 1, None, :]
         use = seen[: i + 1, :1] if shared else seen[: i + 1]
         total = np.einsum("jp,jkl->pkl", use.astype(float), P)
         total = np.broadcast_to(total, (paths.shape[1], d, d))
         known = np.broadcast_to(use.any(0), paths.shape[1])
         if known.any():
-            moment = np.einsum("jp,jkl,jpl->pk", seen[: i + 1].astype(float), P, pulled[: i + 1])
-            found = _inverse(total[known])
-            mean[i, known] = ((found @ moment[known][..., None])[..., 0] + path[i]) @ turn
-            cov[i, known] = turn.T @ found @ turn
+            moment = np.einsum("jp,jkl,jpl->pk", seen[: i + 1].astype(float), gain, pulled[: i + 1])
+            found, here = _inverse(total[known]), unit[i][:, None] * turn
+            mean[i, known] = (found @ moment[known][..., None])[..., 0] @ here + path[i] @ turn
+            cov[i, known] = here.T @ found @ here
     lead = data.shape[:-2]
     return Estimate(
         grid,
@@ -120,10 +123,6 @@ def structured_adaptive_filter(
         info={"method": "structured"},
         index=stamps,
     )
-
-
-FADED = 1e-280
-"""Variance, beside that of the noise, below which what has decayed is known no better."""
 
 
 def _inverse(cov: Array) -> Array:
