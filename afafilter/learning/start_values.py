@@ -56,6 +56,26 @@ class Scales:
         vars(found)["peaks"] = self.peaks[n:]
         return found
 
+    def in_turn(self, n: int, skipped: int = 0, **changes: float) -> Scales:
+        """With n peaks, each of what a line and sines at those before leave over.
+
+        The clearest ones; of the last, `skipped` clearer ones are left out. Times that are not
+        regular make side peaks of a strong cycle, larger than a weak one's own.
+        """
+        found = replace(self, **changes)  # type: ignore[arg-type]
+        if self.longest is not None:
+            t, rest = self.longest
+            chosen: list[float] = []
+            columns = [np.ones(len(t)), t - t.mean()]
+            for k in range(n):
+                peaks = _periodogram_peaks(t, rest, self.gap)
+                chosen.append(float(peaks[min(skipped * (k == n - 1), len(peaks) - 1)]))
+                columns += [np.cos(chosen[-1] * t), np.sin(chosen[-1] * t)]
+                X = np.stack(columns, axis=1)
+                rest = self.longest[1] - X @ np.linalg.lstsq(X, self.longest[1], rcond=1e-9)[0]
+            vars(found)["peaks"] = np.array(chosen)
+        return found
+
     def of_component(self, c: int) -> Scales:
         """Those of one component of the observations; times and peaks are common to all."""
         if len(self.each) == 1:

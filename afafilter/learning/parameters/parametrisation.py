@@ -300,6 +300,9 @@ def family_start(
     others = []
     if _has_frequency(family):
         tried = [*map(scales.skipping, range(1, TRIED_PEAKS)), scales.skipping(0, width=0.0)]
+        cycles = sum(name.rpartition(".")[2] == "frequency" for name in family.parameters)
+        if cycles > 1:
+            tried = [scales.in_turn(cycles, k, width=0.0) for k in range(TRIED_PEAKS)] + tried
         others = [family.guess_from(one) for one in tried]
     return family.guess_from(scales), np.sqrt(scales.each[:, 0]), others
 
