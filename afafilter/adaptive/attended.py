@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afafilter._base.checks import Array, ObsMask, all_finite
-from afafilter._base.threads import available_threads
+from afafilter._base.threads import thread_count
 from afafilter._base.unknown import OpenLaw, functional_laws, mark
 from afafilter.adaptive.forms import Isotropic, Modal
 from afafilter.adaptive.geometry import DECAY_FLOOR, Index
@@ -61,7 +61,7 @@ def attended(
     if first != 0.0:
         t, t_query = t - first, t_query - first
     numbers = {**parameters, "beta": np.asarray(options.inverse_temperature)}
-    law, threads, kept = law_of(options.weight, dim), available_threads(), dict[Any, Any]()
+    law, threads, kept = law_of(options.weight, dim), thread_count(), dict[Any, Any]()
 
     def around(q: Array | None, past: Index, causal: bool) -> tuple[AttentionResult, Array]:
         """By the anchors q (P, Tq, c), or by plain weights."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from afafilter._base.checks import Array, choice, positive_int, scalar
-from afafilter._base.threads import available_threads
+from afafilter._base.threads import thread_count
 from afafilter.attention.heads import AttentionResult, Request, attend
 from afafilter.attention.inputs import (
     Inputs,
@@ -155,7 +155,7 @@ def isotropic_attention(
     return_weights : bool
         Also form and return A.
     threads : int, optional
-        Default: all processors this process may use.
+        Default: all processors this process may use, at most `AFAFILTER_NUM_THREADS`.
 
     Returns
     -------
@@ -336,7 +336,7 @@ def _attention(
         None if window is None else positive_int(window, "window"),
         scalar(given.get("window_tolerance", 0.0), "window_tolerance", low=0.0),
         given["return_weights"],
-        available_threads() if threads is None else positive_int(threads, "threads"),
+        thread_count() if threads is None else positive_int(threads, "threads"),
         given.get("prior", "dle"),
         given.get("structure"),
         apart,

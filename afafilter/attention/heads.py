@@ -91,7 +91,7 @@ def attend(request: Request) -> AttentionResult:
     pending = 0
     stacks = prod(lead) > 1 and _shares_weights(request)
     for head in _stacked(request, result) if stacks else _single(request, result):
-        for task in sums.tasks(head, request.threads) if head.is_summable else pairs.tasks(head):
+        for task in sums.tasks(head) if head.is_summable else pairs.tasks(head):
             batch.append(task)
             pending += task.work
         if pending > BATCH_WORK:

@@ -22,7 +22,9 @@ from afafilter.linalg.integrals import exponential_integral
 BAND = 1024
 """Most queries of a block: they share the columns made of far keys."""
 LEAST_BAND = 96
-"""Fewest queries of a block that is made so that every thread has some."""
+"""Fewest queries of a block."""
+BANDS = 8
+"""Blocks where there are queries enough, so that threads have some each."""
 LARGEST = {np.dtype(kind): log(float(np.finfo(kind).max)) for kind in (np.float64, np.float32)}
 """Logarithms of the largest numbers."""
 
@@ -180,9 +182,9 @@ def _longest_row(x: Floats) -> float:
     return sqrt(squares[squares.argmax()])
 
 
-def tasks(head: Head, threads: int) -> Iterator[Task]:
-    """Blocks of rows."""
-    rows = min(max(-(-len(head.t_query) // (2 * threads)), LEAST_BAND), BAND)
+def tasks(head: Head) -> Iterator[Task]:
+    """Blocks of rows, the same for any number of threads: sums are taken block by block."""
+    rows = min(max(-(-len(head.t_query) // BANDS), LEAST_BAND), BAND)
     return head.blocks(rows, head.v.shape[1] + head.q.shape[1], partial(sweep, head))
 
 

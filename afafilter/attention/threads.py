@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
+from threading import Thread
 from typing import Any, NamedTuple
 
 SERIAL_WORK = 6_000_000
@@ -28,15 +29,27 @@ def _blas() -> Any:
 
 def run(tasks: Sequence[Task], threads: int) -> None:
     """Do all tasks, the long ones first; the first exception is raised, the rest left undone."""
-    if threads == 1 or len(tasks) == 1 or sum(task.work for task in tasks) <= SERIAL_WORK:
-        for task in tasks:
-            task.do()
-        return
-    from concurrent.futures import ThreadPoolExecutor
+    todo = sorted(tasks, key=lambda task: -task.work)
+    errors: list[BaseException] = []
+    queue = iter(todo)
 
-    alone = any(task.uses_blas for task in tasks)  # threads of ours and of BLAS would compete
-    with (
-        _blas().limit(limits=1, user_api="blas") if alone else nullcontext(),
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        list(pool.map(lambda task: task.do(), sorted(tasks, key=lambda task: -task.work)))
+    def work() -> None:
+        try:
+            for task in queue:
+                task.do()
+        except BaseException as error:
+            todo.clear()
+            errors.append(error)
+
+    if sum(task.work for task in tasks) <= SERIAL_WORK:
+        threads = 1
+    others = [Thread(target=work) for _ in range(min(threads, len(todo)) - 1)]
+    alone = others and any(task.uses_blas for task in tasks)  # BLAS would compete with them
+    with _blas().limit(limits=1, user_api="blas") if alone else nullcontext():
+        for thread in others:
+            thread.start()
+        work()
+        for thread in others:
+            thread.join()
+    if errors:
+        raise errors[0]
