@@ -101,8 +101,9 @@ def takes_tables(function: F) -> F:
 
 
 def has_steps(model: Any) -> bool:
-    """Whether a model, or that of a fit, moves by steps: a `DiscreteModel`, which needs no t."""
-    return hasattr(getattr(model, "model", model), "time_varying")
+    """Whether a model, or that of a fit or of a switch, moves by steps and needs no t."""
+    model = getattr(model, "model", model)
+    return hasattr(getattr(model, "models", (model,))[0], "time_varying")
 
 
 def chosen_unit(model: Any, time_unit: str | None) -> str:

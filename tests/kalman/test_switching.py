@@ -361,3 +361,5 @@ def test_a_query_between_observations_is_the_exact_mixture():
     discrete = SwitchingModel([m.discretize(t) for m in modes], P)
     with pytest.raises(ValueError, match="query_times need a LinearSDE"):
         imm_filter(discrete, z, query_times=[0.5])
+    alone = imm_filter(discrete, z)
+    np.testing.assert_array_equal(alone.mean, imm_filter(discrete, [0.0, 1.0], z).mean)
