@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 // The build: kernels of each have names of their own (inline namespace), since a module may hold kernels of two.
 #ifndef AFA_LEVEL
@@ -26,6 +27,12 @@ template <class T, int N> struct View {
         int64_t total = 1;
         for (int axis = 0; axis < N; axis++) total *= shape[axis];
         return total;
+    }
+    // What may be written may be read.
+    template <class U, class = std::enable_if_t<std::is_same_v<U, const T> && !std::is_const_v<T>>> operator View<U, N>() const {
+        View<U, N> same{data, {}};
+        for (int axis = 0; axis < N; axis++) same.shape[axis] = shape[axis];
+        return same;
     }
 };
 

@@ -518,7 +518,7 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
                 const int left = static_cast<int>(std::min<int64_t>(N, K - j));
                 const Wide<double> tau = load_some<N>(&lag[j], left), x = model.decay * tau, e = exp(-x);
                 const Wide<double> S = model.growth(tau) + model.var_late + model.var_early * e * e;
-                const Wide<double> log_s = degenerate ? log_early - 2.0 * x : log2<double>(S) * LN_2;
+                const Wide<double> log_s = degenerate ? log_early - 2.0 * x : log(S);
                 const Wide<double> log_weight = model.query_late ? -log_s : -log_s - 2.0 * x;
                 store_some<N>(&variance[j], S, left), store_some<N>(&log_variance[j], log_s, left);
                 for (int l = 0; l < left; l++) E[j + l] = static_cast<T>(e[l]), log_row[j + l] = static_cast<T>(log_weight[l]);
@@ -539,7 +539,7 @@ int64_t pair_up(View<T, 2> log_p, View<T, 2> d2, View<const T, 2> q, View<const 
                 const int left = static_cast<int>(std::min<int64_t>(N, K - j));
                 Wide<double> X = load_some<N>(&variance[j], left);
                 for (int l = 0; l < left; l++) X[l] = std::max(X[l] + static_cast<double>(E[j + l]) / model.scale, DBL_MIN);
-                const Wide<double> log_ratio = log2<double>(X) * LN_2 - load_some<N>(&log_variance[j], left);
+                const Wide<double> log_ratio = log(X) - load_some<N>(&log_variance[j], left);
                 for (int l = 0; l < left; l++) out[j + l] = static_cast<T>(log_ratio[l]);
             }
         }

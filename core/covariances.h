@@ -25,8 +25,7 @@ template <int D> struct Trace {
 };
 
 // Largest change of a row between two roots by columns, relative to the row.
-template <int D> double change(const Scratch<double, D * D>& A, const Scratch<double, D * D>& B, Size<D> d_) {
-    const int d = d_;
+template <int D> double change(const Scratch<double, D * D>& A, const Scratch<double, D * D>& B, Size<D> d) {
     double largest = 0.0;
     for (int i = 0; i < d; i++) {
         double total = 0.0, moved = 0.0;
@@ -157,16 +156,14 @@ inline int64_t filter_covariances(Chain chain, int64_t first, int64_t stop, Out<
     });
 }
 
-template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, const Out<3>& cov, double* start, Size<D> d_) {
+template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, const Out<3>& cov, double* start, Size<D> d) {
     using Cols = Columns<2 * D, D>;
-    using Pack = typename Cols::Pack;
-    constexpr int W = Cols::W;
-    const int d = d_, blocks = (d + W - 1) / W;
+    const int blocks = (d + Cols::W - 1) / Cols::W;
     Cols A(2 * d, d);
     Columns<D, D> Z(d, d), LZ(d, d);
     Scratch<double, 2 * D> v(2 * d);
     Trace<D> trace(d);
-    read_columns(start, Z, d_, d_);
+    read_columns(start, Z, d, d);
     int64_t run = 0;
     bool converged = false;
     for (int64_t k = cov.shape[0] - 2; k >= last; k--) {
@@ -184,33 +181,17 @@ template <int D> void smooth_covariances_of(int64_t last, const Gains& gains, co
         // Z Z^T <- T Z Z^T T^T + D D^T  (Bierman 1977, chapter X)
         const double *T = gains.T.row(s), *noise = gains.D.row(s), *L = gains.root.row(g);
         each<D>(0, d, [&](int c) {
-            in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
-                constexpr int G = decltype(group)::COUNT;
-                Pack x[G] = {};
-                add_columns<G, Cols>(x, T, b, d, c, d, [&](int j) { return Z.at(c, j); });
-                AFA_UNROLL
-                for (int g = 0; g < G; g++) {
-                    A(c, b + g) = x[g];
-                    A(d + c, b + g) = Cols::read(noise + c * d, b + g, d);
-                }
-            });
+            put_product(A, c, T, d, c, d, [&](int j) { return Z.at(c, j); });
+            each<D>(0, blocks, [&](int b) { A(d + c, b) = Cols::read(noise + c * d, b, d); });
         });
-        triangularise(A, v, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
+        triangularise(A, v, d, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
         each<D>(0, d, [&](int c) { each<D>(0, blocks, [&](int b) { Z(c, b) = A(c, b); }); });
         // P = (L Z) (L Z)^T
-        each<D>(0, d, [&](int c) {
-            in_groups<Cols::BLOCKS>(0, blocks, [&](auto group, int b) {
-                constexpr int G = decltype(group)::COUNT;
-                Pack x[G] = {};
-                add_columns<G, Cols>(x, L, b, d, c, d, [&](int j) { return Z.at(c, j); });
-                AFA_UNROLL
-                for (int g = 0; g < G; g++) LZ(c, b + g) = x[g];
-            });
-        });
-        gram(LZ, cov.row(k), d_, d_);
-        converged = has_converged(Z, run, trace, d_);
+        each<D>(0, d, [&](int c) { put_product(LZ, c, L, d, c, d, [&](int j) { return Z.at(c, j); }); });
+        gram(LZ, cov.row(k), d, d);
+        converged = has_converged(Z, run, trace, d);
     }
-    write_columns(Z, 0, 0, start, d_, d_);
+    write_columns(Z, 0, 0, start, d, d);
 }
 
 // cov (N, d, d) of nodes N - 2, ..., last: filtered in, smoothed out.

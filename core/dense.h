@@ -23,15 +23,15 @@ using Unaligned = VecOf<double, W>::unaligned;   // a pack anywhere in memory
 // Least squares in triangular form, R x = s: triangle (d + m, d) holds R^T above and the columns s of m data below.
 template <int D> struct Triangle {
     static constexpr int MOST = 8;   // equations that wait to be rotated in together
-    int d_;
+    Size<D> d_;
     int pending = 0;
-    Scratch<Pack, D * MOST> rows;    // (d, MOST): column c is the left side of equation c
-    Scratch<Pack, D> head, beta, live;
-    Scratch<Pack, 2 * D * MOST> places;   // gap and sign of the exchange with row a of the triangle, (d, 2, MOST)
-    Scratch<char, D> exchanged;           // whether there was one
+    Scratch<Pack, D * MOST> rows{d_ * MOST};   // (d, MOST): column c is the left side of equation c
+    Scratch<Pack, D> head{d_}, beta{d_}, live{d_};
+    Scratch<Pack, 2 * D * MOST> places{2 * d_ * MOST};   // gap and sign of the exchange with row a of the triangle, (d, 2, MOST)
+    Scratch<char, D> exchanged{d_};            // whether there was one
 
-    explicit Triangle(int64_t d) : d_(static_cast<int>(d)), rows(d * MOST), head(d), beta(d), live(d), places(2 * d * MOST), exchanged(d) {}
-    AFA_INLINE int dim() const { return D ? D : d_; }
+    explicit Triangle(int64_t d) : d_(d) {}
+    AFA_INLINE int dim() const { return d_; }
 
     // The left sides that wait become part of R; what the rotation was stays in rows, head, beta.
     AFA_INLINE void factor(Unaligned* triangle, int64_t stride) {
@@ -74,12 +74,23 @@ template <int D> struct Triangle {
             rotate(s[a * stride], right, a);
         });
     }
+    // All that waits becomes part of R, and right(c, path), the right sides of equation c, of the m columns s.
+    template <class Right> AFA_INLINE void flush(Unaligned* triangle, int64_t stride, int64_t m, Right&& right) {
+        if (pending == 0) return;
+        factor(triangle, stride);
+        Pack sides[MOST];
+        for (int64_t path = 0; path < m; path++) {
+            for (int c = 0; c < MOST; c++) sides[c] = c < pending ? right(c, path) : Pack{};
+            apply(triangle + (dim() + path) * dim() * stride, stride, sides);
+        }
+        pending = 0;
+    }
 };
 
 // Estimates with weights 1, all data columns y (n, r, m) at once: triangle (bundles, d + m, d, BUNDLE), zeros at first.
 template <int D>
 void plain_part(const Flow& flow, const Channels& channels, const Queries& queries, bool reversed, const In<3>& y,
-                const Out<3>& triangle, int64_t from, int64_t to) {
+                const Out<4>& triangle) {
     PairRecursion<D> recursion(flow, channels, queries);
     Triangle<D> sum(recursion.dim());
     const int d = recursion.dim();
@@ -87,21 +98,16 @@ void plain_part(const Flow& flow, const Channels& channels, const Queries& queri
     constexpr int64_t STRIDE = BUNDLE / W;
     Scratch<Pack, 0> T(Triangle<D>::MOST * r);
     int64_t seen[Triangle<D>::MOST] = {};
-    Pack right[Triangle<D>::MOST];
-    for (int64_t b = from; b < to; b++)
+    for (int64_t b = 0; b < triangle.shape[0]; b++)
         for (int64_t part = 0; part < STRIDE; part++) {
             Unaligned* here = reinterpret_cast<Unaligned*>(triangle.row(b)) + part;
             recursion.take(b * BUNDLE + part * W);
             const auto flush = [&] {
-                if (sum.pending == 0) return;
-                sum.factor(here, STRIDE);
-                for (int64_t path = 0; path < m; path++) {
-                    for (int c = 0; c < Triangle<D>::MOST; c++) right[c] = Pack{};
-                    for (int c = 0; c < sum.pending; c++)
-                        for (int64_t e = 0; e < r; e++) right[c] += T[c * r + e] * y.data[(seen[c] * r + e) * m + path];
-                    sum.apply(here + (d + path) * d * STRIDE, STRIDE, right);
-                }
-                sum.pending = 0;
+                sum.flush(here, STRIDE, m, [&](int c, int64_t path) {
+                    Pack x = {};
+                    for (int64_t e = 0; e < r; e++) x += T[c * r + e] * y.data[(seen[c] * r + e) * m + path];
+                    return x;
+                });
             };
             const auto equation = [&](int64_t j) {
                 const int rank = static_cast<int>(channels.rank[j]);
@@ -120,8 +126,7 @@ void plain_part(const Flow& flow, const Channels& channels, const Queries& queri
 
 inline void plain_triangles(Flow flow, Channels channels, Queries queries, bool reversed, In<3> y, Out<4> triangle) {
     by_dimension(flow.rate.shape[0], [&](auto D) {
-        const Out<3> flat{triangle.data, {triangle.shape[0], triangle.shape[1], triangle.shape[2] * triangle.shape[3]}};
-        plain_part<decltype(D)::value>(flow, channels, queries, reversed, y, flat, 0, triangle.shape[0]);
+        plain_part<decltype(D)::value>(flow, channels, queries, reversed, y, triangle);
     });
 }
 
@@ -184,7 +189,7 @@ inline void weighted_triangles(In<4> pairs, In<4> y, In<4> root, Out<4> triangle
     by_dimension(d, [&](auto D) {
         using Sum = Triangle<decltype(D)::value>;
         Sum sum(d);
-        Pack right[Sum::MOST], weight[Sum::MOST] = {};
+        Pack weight[Sum::MOST] = {};
         const double *transform[Sum::MOST] = {}, *data[Sum::MOST] = {};
         for (int64_t p = 0; p < y.shape[0]; p++)
             for (int64_t b = 0; b < pairs.shape[0]; b++)
@@ -193,17 +198,11 @@ inline void weighted_triangles(In<4> pairs, In<4> y, In<4> root, Out<4> triangle
                     Unaligned* to = reinterpret_cast<Unaligned*>(triangle.data + at * triangle.shape[2] * BUNDLE) + part;
                     const double* equation = pairs.row(b) + part * W;
                     const auto flush = [&] {
-                        sum.factor(to, STRIDE);
-                        for (int64_t path = 0; path < m; path++) {
-                            for (int c = 0; c < Sum::MOST; c++) right[c] = Pack{};
-                            for (int c = 0; c < sum.pending; c++) {
-                                for (int64_t l = 0; l < r; l++)
-                                    right[c] += data[c][l * m + path] * load<W>(transform[c] + l * BUNDLE);
-                                right[c] *= weight[c];
-                            }
-                            sum.apply(to + (d + path) * d * STRIDE, STRIDE, right);
-                        }
-                        sum.pending = 0;
+                        sum.flush(to, STRIDE, m, [&](int c, int64_t path) {
+                            Pack x = {};
+                            for (int64_t l = 0; l < r; l++) x += data[c][l * m + path] * load<W>(transform[c] + l * BUNDLE);
+                            return Pack(x * weight[c]);
+                        });
                     };
                     for (int64_t j = 0; j < n; j++, equation += numbers * BUNDLE) {
                         const Pack w = load<W>(root.data + (at * n + j) * BUNDLE + part * W);
@@ -217,7 +216,7 @@ inline void weighted_triangles(In<4> pairs, In<4> y, In<4> root, Out<4> triangle
                             if (++sum.pending == Sum::MOST) flush();
                         }
                     }
-                    if (sum.pending > 0) flush();
+                    flush();
                 }
     });
 }

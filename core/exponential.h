@@ -7,8 +7,7 @@
 #include <complex>
 #include <type_traits>
 
-#include "array.h"
-#include "vec.h"
+#include "powers.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
@@ -42,7 +41,7 @@ template <class C> struct Lines {
         constexpr int N = LANES<double>;
         using V = Vec<double, N>;
         for (int64_t k = 0; k < padded; k += N) {
-            const V x = (load<N>(&rates.re[k]) + rate) * dt, size = where_positive(V(faded - x), exp_of(V(-x)), V{});
+            const V x = (load<N>(&rates.re[k]) + rate) * dt, size = where_positive(V(faded - x), exp(V(-x)), V{});
             if constexpr (COMPLEX) {
                 store<N>(&re[k], V(size * load<N>(&turns.re[k])));
                 store<N>(&im[k], V(size * load<N>(&turns.im[k])));

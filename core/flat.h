@@ -49,15 +49,15 @@ struct FlatState {
 // Work space of one observation. E (p, q): delta's share in the prediction; pivot_of (p): direction that a component
 // closed, or -1; pivot_error (q): rounding of T_jj in EPS; row_error (q): that of what observations see of the direction.
 struct FlatWork {
-    DiffuseDirections diffuse, ahead;
-    StateSpace<0, true> space;
-    ObservationSpace<0, 0> observed;
-    Scratch<double, 0> row, left, pivot_error, row_error, inverse, column;
-    Scratch<int64_t, 0> pivot_of;
+    int64_t d, p, q, n;
+    DiffuseDirections diffuse{d, q}, ahead{d, q};
+    StateSpace<0, true> space{d};
+    ObservationSpace<0, 0> observed{d, p};
+    Scratch<double, 0> row{q}, left{n}, pivot_error{q}, row_error{q}, inverse{q * q}, column{d};
+    Scratch<int64_t, 0> pivot_of{p};
     double opening = 0.0;                    // log of the volume (`log_volume`) that directions spanned before the observation
     RoundingMeasures measures;
-    FlatWork(int64_t d, int64_t p, int64_t q, int64_t n)
-        : diffuse(d, q), ahead(d, q), space(d), observed(d, p), row(q), left(n), pivot_error(q), row_error(q), inverse(q * q), column(d), pivot_of(p) {}
+    FlatWork(int64_t d_, int64_t p_, int64_t q_, int64_t n_) : d(d_), p(p_), q(q_), n(n_) {}
 };
 
 // ---------------------------------------------------------------- steps

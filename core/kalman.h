@@ -83,27 +83,25 @@ constexpr const char *GIVEN = "seen(T,p) scale(T) smooth z(paths,T,p) ",
 // which becomes T = B Pi; below the later d columns is D.
 template <int D, bool SMOOTH, class Number = double> struct StateSpace {
     static constexpr int ROWS = SMOOTH ? 2 * D : D;
-    Columns<2 * D, ROWS, Number> A;
-    Columns<1, ROWS, Number> spare;
-    Scratch<Number, 2 * D> v;
-    explicit StateSpace(int64_t d)
-        : A(static_cast<int>(2 * d), static_cast<int>(SMOOTH ? 2 * d : d)), spare(1, static_cast<int>(SMOOTH ? 2 * d : d)),
-          v(2 * d) {}
+    Size<D> d;
+    Columns<2 * D, ROWS, Number> A{2 * d, SMOOTH ? 2 * d : d};
+    Columns<1, ROWS, Number> spare{1, SMOOTH ? 2 * d : d};
+    Scratch<Number, 2 * D> v{2 * d};
+    explicit StateSpace(int64_t d_) : d(d_) {}
 };
 
 // An observation at work. across: columns of H; Y: columns of H L, for rows of H whose noise is independent;
 // scale R = low noise low^T, mix the inverse of low; link: covariance of e_a with later components; seen: 1 or 0.
 template <int D, int P, class Number = double> struct ObservationSpace {
-    Columns<D, P, Number> Y;
-    Columns<D, P, double, Columns<D, P, Number>::W> across;
-    Columns<P, P, Number> link, cov;
-    Scratch<Number, P * P> low, mix;
-    Scratch<Number, P> noise, seen;
-    Scratch<Number, D> phi, gain, row;
-    ObservationSpace(int64_t d_, int64_t p_)
-        : Y(static_cast<int>(d_), static_cast<int>(p_)), across(static_cast<int>(d_), static_cast<int>(p_)),
-          link(static_cast<int>(p_), static_cast<int>(p_)), cov(static_cast<int>(p_), static_cast<int>(p_)), low(p_ * p_),
-          mix(p_ * p_), noise(p_), seen(p_), phi(d_), gain(d_), row(d_) {}
+    Size<D> d;
+    Size<P> p;
+    Columns<D, P, Number> Y{d, p};
+    Columns<D, P, double, Columns<D, P, Number>::W> across{d, p};
+    Columns<P, P, Number> link{p, p}, cov{p, p};
+    Scratch<Number, P * P> low{p * p}, mix{p * p};
+    Scratch<Number, P> noise{p}, seen{p};
+    Scratch<Number, D> phi{d}, gain{d}, row{d};
+    ObservationSpace(int64_t d_, int64_t p_) : d(d_), p(p_) {}
 };
 
 // ---------------------------------------------------------------- predict
@@ -114,9 +112,9 @@ template <int D, int P, class Number = double> struct ObservationSpace {
 // With SMOOTH the later rows become [B, D]: the present state's noise in terms of the next one's and of what
 // is independent of it (Kaminski, Bryson & Schmidt 1971, eq. 24; rows [I, 0] carried along).
 template <int D, bool SMOOTH, class Number, class M>
-AFA_INLINE void predict_root(const M* F, const M* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d_) {
+AFA_INLINE void predict_root(const M* F, const M* root, StateSpace<D, SMOOTH, Number>& space, Size<D> d) {
     return apart_unless_known<D>([&] {
-        const int d = d_, blocks = space.A.blocks();
+        const int blocks = space.A.blocks();
         using Cols = Columns<2 * D, StateSpace<D, SMOOTH, Number>::ROWS, Number>;
         using Pack = typename Cols::Pack;
         constexpr int W = Cols::W;
@@ -139,7 +137,7 @@ AFA_INLINE void predict_root(const M* F, const M* root, StateSpace<D, SMOOTH, Nu
                 }
             });
         });
-        triangularise(A, space.v, d_, Size<2 * D>(2 * d), d_);
+        triangularise(A, space.v, d, Size<2 * D>(2 * d), d);
     });
 }
 
@@ -153,6 +151,12 @@ inline void predict_mean(const double* F, const double* b, double* m, double* co
 
 // ---------------------------------------------------------------- update
 
+inline bool any_seen(const uint8_t* seen, int p) {
+    for (int a = 0; a < p; a++)
+        if (seen[a]) return true;
+    return false;
+}
+
 // z - off - h m
 inline double residual(double z, double off, const double* h, const double* m, int d) {
     double v = z - off;
@@ -162,17 +166,15 @@ inline double residual(double z, double off, const double* h, const double* m, i
 
 // Take up an observation that shows H x, H (p, d) by rows.
 template <int D, int P, class Number>
-AFA_INLINE void set_observation(const double* H, ObservationSpace<D, P, Number>& observed, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_;
+AFA_INLINE void set_observation(const double* H, ObservationSpace<D, P, Number>& observed, Size<D> d, Size<P> p) {
     for (int i = 0; i < d; i++)
         for (int a = 0; a < p; a++) observed.across.set(i, a, H[a * d + i]);
 }
 
 // cov = H P H^T + scale R and Y = H L, after `set_observation`.
 template <int D, int P, class C, class Number>
-AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ObservationSpace<D, P, Number>& observed, Size<D> d_,
-                               Size<P> p_) {
-    const int d = d_, p = p_;
+AFA_INLINE void innovation_cov(const double* R, Number scale, const C& A, ObservationSpace<D, P, Number>& observed, Size<D> d,
+                               Size<P> p) {
     using Shows = Columns<D, P, Number>;
     using Pack = typename Shows::Pack;
     constexpr int W = Shows::W;
@@ -210,8 +212,7 @@ inline void keep_largest_ratio(const double* S, const double* R, double scale, c
 // scale R = low noise low^T (low of unit diagonal; Bierman 1977, section III.4) among the components that are seen
 // (observed.seen); whether any may be correlated. A pivot that is only rounding is 0.
 template <int D, int P, class Number>
-AFA_INLINE bool split_noise(const double* R, Number scale, ObservationSpace<D, P, Number>& observed, Size<P> p_) {
-    const int p = p_;
+AFA_INLINE bool split_noise(const double* R, Number scale, ObservationSpace<D, P, Number>& observed, Size<P> p) {
     auto [low, mix, noise] = std::tie(observed.low, observed.mix, observed.noise);
     const Number zero = spread<Number>(0.0);
     bool correlated = false;
@@ -235,15 +236,13 @@ AFA_INLINE bool split_noise(const double* R, Number scale, ObservationSpace<D, P
 }
 // The same for one series.
 template <int D, int P>
-AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ObservationSpace<D, P>& observed, Size<P> p_) {
-    const int p = p_;
+AFA_INLINE bool split_noise(const double* R, double scale, const uint8_t* seen, ObservationSpace<D, P>& observed, Size<P> p) {
     for (int a = 0; a < p; a++) observed.seen[a] = seen[a] ? 1.0 : 0.0;
-    return split_noise(R, scale, observed, p_);
+    return split_noise(R, scale, observed, p);
 }
 // Y <- rows of H after low^-1, so that their noise is independent.
 template <int D, int P, class Number>
-AFA_INLINE void make_independent(ObservationSpace<D, P, Number>& observed, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_;
+AFA_INLINE void make_independent(ObservationSpace<D, P, Number>& observed, Size<D> d, Size<P> p) {
     for (int a = 1; a < p; a++)
         for (int c = 0; c < a; c++)
             for (int j = 0; j < d; j++)
@@ -252,8 +251,7 @@ AFA_INLINE void make_independent(ObservationSpace<D, P, Number>& observed, Size<
 
 // phi = column a of Y^T, and f = phi^T phi + noise, the variance of component a given those before it.
 template <int D, int P, class Number>
-AFA_INLINE Number innovation_variance(ObservationSpace<D, P, Number>& observed, int a, Size<D> d_) {
-    const int d = d_;
+AFA_INLINE Number innovation_variance(ObservationSpace<D, P, Number>& observed, int a, Size<D> d) {
     Number f = observed.noise[a];
     each<D>(0, d, [&](int j) {
         observed.phi[j] = observed.Y.at(j, a);
@@ -265,8 +263,7 @@ AFA_INLINE Number innovation_variance(ObservationSpace<D, P, Number>& observed, 
 // Condition the first d columns of A, block b of theirs, on one component: with g = L phi, returns g / sqrt(f)
 // and leaves L <- L - shrink g phi^T, shrink = 1 / (f + sqrt(f noise)) (Potter).
 template <class C, class Phi, class Number, class N>
-AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled, Number shrink, N d_) {
-    const int d = d_;
+AFA_INLINE typename C::Pack condition(C& A, int b, const Phi& phi, Number scaled, Number shrink, N d) {
     typename C::Pack moved = {};
     each<C::BLOCKS>(0, d, [&](int j) { moved += phi[j] * A(j, b); });
     const typename C::Pack less = shrink * moved;
@@ -324,15 +321,15 @@ constexpr double KNOWN_EXACTLY = 1e-28;
 // Returns -(n log 2 pi + log|S|) / 2, or NaN where an innovation is known exactly.
 template <bool SMOOTH, int D, int P, class C>
 AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double* W_, double* K, double* V,
-                              ObservationSpace<D, P>& observed, bool correlated, Size<D> d_, Size<P> p_) {
+                              ObservationSpace<D, P>& observed, bool correlated, Size<D> d, Size<P> p) {
     return apart_unless_known<D>([&]() -> double {
-        const int d = d_, p = p_, blocks = A.blocks();
+        const int blocks = A.blocks();
         using Shows = Columns<D, P>;
         constexpr int W = C::W, WP = Shows::W;
         auto& Y = observed.Y;
         auto& phi = observed.phi;
         double half = 0.0;
-        if (correlated) make_independent(observed, d_, p_);
+        if (correlated) make_independent(observed, d, p);
         for (int a = 0; a < p; a++) {
             for (int c = 0; c < p; c++) K[c * p + a] = 0.0;
             if (!seen[a]) {
@@ -342,7 +339,7 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
                 }
                 continue;
             }
-            const double f = innovation_variance(observed, a, d_);
+            const double f = innovation_variance(observed, a, d);
             if (!(f > KNOWN_EXACTLY * S[a * p + a])) return NAN;
             const double width = std::sqrt(f), scaled = 1.0 / width;
             const double shrink = 1.0 / (f + width * std::sqrt(observed.noise[a]));
@@ -352,14 +349,14 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
                     for (int j = 0; j <= c; j++) K[j * p + a] -= observed.link.at(c, a) * K[j * p + c];
             for (int c = 0; c <= a; c++) K[c * p + a] *= scaled;
             each<D>(0, blocks, [&](int b) {
-                const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d_);
+                const typename C::Pack gain = condition(A, b, phi, scaled, shrink, d);
                 each<W>(0, W, [&](int l) {
                     const int i = b * W + l;
                     if (i < d) W_[a * d + i] = lane(gain, l);
                     else if (SMOOTH && i < 2 * d) V[a * d + i - d] = lane(gain, l);
                 });
             });
-            for (int b = a / WP; b * WP < p; b++) observed.link(a, b) = condition(Y, b, phi, scaled, shrink, d_);
+            for (int b = a / WP; b * WP < p; b++) observed.link(a, b) = condition(Y, b, phi, scaled, shrink, d);
             if (__builtin_expect(observed.noise[a] < PRECISE * f, 0)) {
                 for (int i = 0; i < d; i++) observed.gain[i] = W_[a * d + i] * scaled;
                 restore(A, observed, a, std::sqrt(observed.noise[a] / f), 1.0, d, p);
@@ -368,6 +365,16 @@ AFA_INLINE double update_root(const uint8_t* seen, const double* S, C& A, double
         }
         return half;
     });
+}
+
+// The same of an observation that shows H x with noise scale R, S its covariance.
+template <bool SMOOTH, int D, int P>
+AFA_INLINE double observe_root(const double* H, const double* R, double scale, const uint8_t* seen, StateSpace<D, SMOOTH>& space, double* S,
+                               double* W, double* K, ObservationSpace<D, P>& observed) {
+    set_observation(H, observed, observed.d, observed.p);
+    innovation_cov(R, scale, space.A, S, observed, observed.d, observed.p);
+    const bool correlated = split_noise(R, scale, seen, observed, observed.p);
+    return update_root<SMOOTH>(seen, S, space.A, W, K, nullptr, observed, correlated, observed.d, observed.p);
 }
 
 }

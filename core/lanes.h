@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kalman.h"
+#include "powers.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
@@ -126,8 +127,7 @@ template <int D> struct LaneStep {
         for (int64_t& each : step) each = -1;
     }
     // Take up the steps into the nodes at.
-    template <class N> AFA_INLINE void take(const Chain& chain, const Rows& at, N d_) {
-        const int d = d_;
+    template <class N> AFA_INLINE void take(const Chain& chain, const Rows& at, N d) {
         bool same = true;
         for (int l = 0; l < LANES<double>; l++) same &= step[l] == chain.step[at[l]];
         if (same) return;
@@ -141,10 +141,10 @@ template <int D> struct LaneStep {
 template <bool SMOOTH, int D, int P>
 int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes, const In<3>& L0, const In<2>& m0,
                         const Given<1>& given, const Filled<1>& out, const LaneMemory& kept, const Out<4>& roots,
-                        const Out<3>& means, Size<D> d_, Size<P> p_) {
+                        const Out<3>& means, Size<D> d, Size<P> p) {
     const auto& [seen, scale, smooth, z] = given;
     const auto& [mean, cov, innovation, S, loglik] = out;
-    const int d = d_, p = p_, paths = static_cast<int>(tracks.row.shape[0]);
+    const int paths = static_cast<int>(tracks.row.shape[0]);
     const int64_t N = mean.shape[1], T = z.shape[1];
     const LaneVector zero = {}, one = zero + 1.0;
     StateSpace<D, SMOOTH, LaneVector> space(d);
@@ -194,8 +194,8 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
         if (k == start) start = next_start(k + 1);
         const LaneNode node(kept, SMOOTH ? k : 0);
         if (k > 0) {
-            move.take(chain, at, d_);
-            predict_root(&move.F[0], &move.root[0], space, d_);
+            move.take(chain, at, d);
+            predict_root(&move.F[0], &move.root[0], space, d);
             for (int i = 0; i < d; i++) before[i] = x[i];
             for (int i = 0; i < d; i++) {                                      // m <- F m + b
                 LaneVector t = move.b[i];
@@ -214,7 +214,7 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
         if (o >= 0) {
             const int64_t c = chain.cfg[o];
             const double *H = chain.H.row(c), *R = chain.R.row(c), *off = chain.off.row(c);
-            if (c != set_row) set_observation(H, observed, d_, p_);
+            if (c != set_row) set_observation(H, observed, d, p);
             set_row = c;
             LaneVector strength = one;
             for (int l = 0; l < paths; l++)
@@ -229,31 +229,31 @@ int64_t filter_lanes_of(const Chain& chain, const Tracks& tracks, int64_t nodes,
                 observed.seen[a] = there;
                 v[a] = rest[a] = where_positive(there, t, zero);
             }
-            innovation_cov(R, strength, A, observed, d_, p_);
-            if (split_noise(R, strength, observed, p_)) {
-                make_independent(observed, d_, p_);
+            innovation_cov(R, strength, A, observed, d, p);
+            if (split_noise(R, strength, observed, p)) {
+                make_independent(observed, d, p);
                 for (int a = 0; a < p; a++)
                     for (int b = 0; b < a; b++) rest[a] -= observed.low[a * p + b] * rest[b];
             }
             LaneVector total = zero, worst = one;
             each<P>(0, p, [&](int a) AFA_HERE {
-                const LaneVector there = observed.seen[a], f = innovation_variance(observed, a, d_), width = root(f);
+                const LaneVector there = observed.seen[a], f = innovation_variance(observed, a, d), width = root(f);
                 const LaneVector scaled = where_positive(there, LaneVector(1.0 / width), zero);
                 const LaneVector shrink = where_positive(there, LaneVector(1.0 / (f + width * root(observed.noise[a]))), zero);
                 const LaneVector unit = rest[a] * scaled;
                 if (SMOOTH) node.e[a] = unit;
                 each<D>(0, (SMOOTH ? 2 * d : d), [&](int i) {
-                    const LaneVector gain = condition(A, i, observed.phi, scaled, shrink, d_);
+                    const LaneVector gain = condition(A, i, observed.phi, scaled, shrink, d);
                     if (i < d) x[i] += gain * unit, observed.gain[i] = gain * scaled;   // m <- m + W e
                     else node.V[a * d + i - d] = gain;
                 });
-                for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, observed.phi, scaled, shrink, d_) * unit;
+                for (int b = a + 1; b < p; b++) rest[b] -= condition(Y, b, observed.phi, scaled, shrink, d) * unit;
                 const LaneVector vague = where_positive(there, LaneVector(PRECISE * f - observed.noise[a]), -one);
                 if (__builtin_expect(!all_between(vague, -HUGE_VAL, 0.0), 0))
                     restore(A, observed, a, root(LaneVector(observed.noise[a] * scaled * scaled)), where_positive(vague, one, zero), d, p);
                 const LaneVector margin = f - KNOWN_EXACTLY * observed.cov(a, a);
                 worst = where_positive(LaneVector(there * (margin > zero ? zero : one)), -one, worst);
-                total += where_positive(there, LaneVector(LOG_2PI + log_of(f) + unit * unit), zero);
+                total += where_positive(there, LaneVector(LOG_2PI + log(f) + unit * unit), zero);
             });
             worst = where_positive(share, worst, one);
             if (!all_between(worst, 0.0, HUGE_VAL)) return k;
@@ -305,8 +305,8 @@ inline int64_t filter_lanes(Chain chain, Tracks tracks, int64_t nodes, In<3> L0,
 
 template <int D, int P>
 void smooth_lanes_of(const LaneMemory& kept, const Tracks& tracks, int64_t nodes, const Out<3>& mean, const Out<4>& cov,
-                     const Out<4>& roots, const Out<3>& means, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_, paths = static_cast<int>(tracks.row.shape[0]);
+                     const Out<4>& roots, const Out<3>& means, Size<D> d, Size<P> p) {
+    const int paths = static_cast<int>(tracks.row.shape[0]);
     const int64_t N = mean.shape[1], last = *std::min_element(tracks.first.data, tracks.first.data + paths);
     Columns<2 * D, D, LaneVector> A(2 * d, d);
     Columns<D, D, LaneVector> LZ(d, d);
@@ -333,7 +333,7 @@ void smooth_lanes_of(const LaneMemory& kept, const Tracks& tracks, int64_t nodes
                 });
                 each<D>(0, d, [&](int i) { A(c, i) = x[i]; });
             });
-            triangularise(A, scratch, d_, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
+            triangularise(A, scratch, d, Size<2 * D>(2 * d), Size<2 * D>(2 * d));
             each<D>(0, d, [&](int i) {
                 LaneVector t = node.mean[i];
                 each<D>(0, d, [&](int j) { t += node.L[j * d + i] * y[j]; });     // m + L xi

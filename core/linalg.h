@@ -159,9 +159,8 @@ template <class Number> __attribute__((noinline, cold)) void reflect_in_units(En
 // that depends on those above it (|v| within rounding of the whole row) has the pivot 0. width: columns of A;
 // row j is zero from column bandwidth + j + 1 on (bandwidth = width: nothing is). v: width numbers of work space.
 template <class C, class S, class Rows, class Width, class Bandwidth>
-AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Bandwidth bandwidth_) {
+AFA_INLINE void triangularise(C& A, S& v, Rows rows, Width width, Bandwidth bandwidth) {
     using Number = typename C::Number;
-    const int rows = rows_, width = width_, bandwidth = bandwidth_;
     const double tiny = 8 * width * EPS;
     each<C::BLOCKS>(0, rows, [&](int j) AFA_HERE {
         const int end = width < bandwidth + j + 1 ? width : bandwidth + j + 1;
@@ -173,19 +172,17 @@ AFA_INLINE void triangularise(C& A, S& v, Rows rows_, Width width_, Bandwidth ba
 
 // out (columns, n) <- entries row, ..., row + n - 1 of the columns first, first + 1, ... of A.
 template <class C, class M, class N>
-AFA_INLINE void write_columns(const C& A, int first, int row, double* out, M columns_, N n_) {
-    const int columns = columns_, n = n_;
+AFA_INLINE void write_columns(const C& A, int first, int row, double* out, M columns, N n) {
     each<C::BLOCKS>(0, columns, [&](int c) { each<C::BLOCKS>(0, n, [&](int i) { out[c * n + i] = A.at(first + c, row + i); }); });
 }
 // The first columns of A <- those given (columns, n), zeros below.
-template <class C, class M, class N> AFA_INLINE void read_columns(const double* given, C& A, M columns_, N n_) {
-    const int columns = columns_, n = n_, blocks = A.blocks();
+template <class C, class M, class N> AFA_INLINE void read_columns(const double* given, C& A, M columns, N n) {
+    const int blocks = A.blocks();
     each<C::BLOCKS>(0, columns, [&](int c) { each<C::BLOCKS>(0, blocks, [&](int b) { A(c, b) = C::read(given + c * n, b, n); }); });
 }
 
 // P (n, n) = L L^T, L the first `columns` columns of A.
-template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P, N n_, M columns_) {
-    const int n = n_, columns = columns_;
+template <class C, class N, class M> AFA_INLINE void gram(const C& A, double* P, N n, M columns) {
     constexpr int W = C::W;
     each<C::BLOCKS>(0, n, [&](int i) {
         in_groups<C::BLOCKS>(0, (n + W - 1) / W, [&](auto group, int b) {
@@ -220,34 +217,49 @@ AFA_INLINE void add_columns(typename C::Pack (&t)[G], const M* matrix, int b, in
     });
 }
 
+// Column c of out <- M x, M and x as above.
+template <class C, class X>
+AFA_INLINE void put_product(C& out, int c, const double* matrix, int rows, int begin, int columns, X&& x) {
+    in_groups<C::BLOCKS>(0, (rows + C::W - 1) / C::W, [&](auto group, int b) {
+        constexpr int G = decltype(group)::COUNT;
+        typename C::Pack t[G] = {};
+        add_columns<G, C>(t, matrix, b, rows, begin, columns, x);
+        AFA_UNROLL
+        for (int g = 0; g < G; g++) out(c, b + g) = t[g];
+    });
+}
+
 // ---------------------------------------------------------------- matrices by rows, as NumPy keeps them (T: double, or a vector: side by side)
 
+// out_ij = sum_k term(i, k, j): sums in registers where all sizes are known, else by whole rows of out.
+template <class T, class N, class M, class C, class Term> AFA_INLINE void sum_products(T* out, N n, M m, C c, Term&& term) {
+    if constexpr (known<N> > 0 && known<M> > 0 && known<C> > 0)
+        fill<known<N>, known<C>>(out, n, c, [&](int i, int j) AFA_HERE {
+            return sum_of<known<M>, T>(0, m, [&](int k) AFA_HERE { return term(i, k, j); });
+        });
+    else
+        for (int i = 0; i < n; i++) {
+            for (int j = 0; j < c; j++) out[i * c + j] = T{};
+            for (int k = 0; k < m; k++)
+                for (int j = 0; j < c; j++) out[i * c + j] += term(i, k, j);
+        }
+}
 // out (n, c) = a (n, m) b (m, c); out overlaps neither.
-template <class T, class N, class M, class C>
-AFA_INLINE void multiply(const T* a, const T* b, T* out, N n, M m, C c) {
-    for (int i = 0; i < n; i++) {
-        for (int j = 0; j < c; j++) out[i * c + j] = T{};
-        for (int k = 0; k < m; k++)
-            for (int j = 0; j < c; j++) out[i * c + j] += a[i * m + k] * b[k * c + j];
-    }
+template <class T, class N, class M, class C> AFA_INLINE void multiply(const T* a, const T* b, T* out, N n, M m, C c) {
+    sum_products(out, n, m, c, [&](int i, int k, int j) AFA_HERE { return a[i * m + k] * b[k * c + j]; });
+}
+// out (n, c) = a^T b, a (m, n), b (m, c).
+template <class T, class N, class M, class C> AFA_INLINE void t_multiply(const T* a, const T* b, T* out, N n, M m, C c) {
+    sum_products(out, n, m, c, [&](int i, int k, int j) AFA_HERE { return a[k * n + i] * b[k * c + j]; });
 }
 // out (n, c) += scale a (n, m) b^T, b (c, m).
 template <class T, class N, class M, class C>
 AFA_INLINE void add_product_t(const T* a, const T* b, double scale, T* out, N n, M m, C c) {
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < c; j++) {
-            T x = T{};
-            for (int k = 0; k < m; k++) x += a[i * m + k] * b[j * m + k];
-            out[i * c + j] += scale * x;
-        }
-}
-// out (n, c) = a^T b, a (m, n), b (m, c).
-template <class T, class N, class M, class C>
-AFA_INLINE void t_multiply(const T* a, const T* b, T* out, N n, M m, C c) {
-    for (int i = 0; i < n * c; i++) out[i] = T{};
-    for (int k = 0; k < m; k++)
-        for (int i = 0; i < n; i++)
-            for (int j = 0; j < c; j++) out[i * c + j] += a[k * n + i] * b[k * c + j];
+    each<known<N>>(0, n, [&](int i) AFA_HERE {
+        each<known<C>>(0, c, [&](int j) AFA_HERE {
+            out[i * c + j] += scale * sum_of<known<M>, T>(0, m, [&](int k) AFA_HERE { return a[i * m + k] * b[j * m + k]; });
+        });
+    });
 }
 
 // Lower Cholesky factor of s (n, n), which may be `root` itself, and log|s|; the upper triangle of `root` is

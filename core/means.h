@@ -50,8 +50,7 @@ template <class Number> struct Paths {
 
 // out += M x, M by columns (columns, rows); out and x are first columns.
 template <class C, class X, class N, class M>
-AFA_INLINE void add_product(const double* matrix, const X& x, C& out, N rows_, M columns_) {
-    const int rows = rows_, columns = columns_;
+AFA_INLINE void add_product(const double* matrix, const X& x, C& out, N rows, M columns) {
     in_groups<C::BLOCKS>(0, out.blocks(), [&](auto group, int b) {
         constexpr int G = decltype(group)::COUNT;
         typename C::Pack t[G];
@@ -63,13 +62,11 @@ AFA_INLINE void add_product(const double* matrix, const X& x, C& out, N rows_, M
     });
 }
 // x's first column <- 0.
-template <class C, class N> AFA_INLINE void clear(C& x, N n_) {
-    const int n = n_;
+template <class C, class N> AFA_INLINE void clear(C& x, N n) {
     each<C::BLOCKS>(0, (n + C::W - 1) / C::W, [&](int b) { x(0, b) = typename C::Pack{}; });
 }
 // x's components that are not seen <- 0 (their data may be NaN).
-template <class C, class N> AFA_INLINE void drop_unseen(const uint8_t* seen, C& x, N n_) {
-    const int n = n_;
+template <class C, class N> AFA_INLINE void drop_unseen(const uint8_t* seen, C& x, N n) {
     each<C::BLOCKS>(0, n, [&](int a) {
         if (!seen[a]) {
             if constexpr (C::W == 1) x(0, a) = typename C::Pack{};
@@ -80,9 +77,8 @@ template <class C, class N> AFA_INLINE void drop_unseen(const uint8_t* seen, C& 
 
 template <class Number, int D, int P>
 void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Gains& gains, const In<3>& z,
-                     const Flags<2>& seen, const Out<3>& mean, const Out<3>& innovation, const Out<2>& loglik, Size<D> d_,
-                     Size<P> p_) {
-    const int d = d_, p = p_;
+                     const Flags<2>& seen, const Out<3>& mean, const Out<3>& innovation, const Out<2>& loglik, Size<D> d,
+                     Size<P> p) {
     const int64_t N = mean.shape[1], T = z.shape[1];
     Columns<1, D, Number> x(1, d), before(1, d);
     using Shown = Columns<1, P, Number>;
@@ -101,7 +97,7 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
                     before(0, b) = x(0, b);
                     x(0, b) = x.read(chain.b.row(u), b, d) + typename Columns<1, D, Number>::Pack{};
                 });
-                add_product(chain.F.row(u), before, x, d_, d_);
+                add_product(chain.F.row(u), before, x, d, d);
             }
             if (o >= 0) {
                 const int64_t c = chain.cfg[o], g = gains.slot[k];
@@ -122,14 +118,14 @@ void filter_means_of(const Chain& chain, int64_t first, const In<2>& m, const Ga
                 for (int a = 0; a < p; a++)
                     if (!seen.row(o)[a])
                         for (int l = 0; l < paths.count; l++) innovation[(paths.path[l] * T + o) * p + a] = NAN;
-                drop_unseen(seen.row(o), v, p_);
-                clear(e, p_);                                                  // e = K v
-                add_product(gains.K.row(g), v, e, p_, p_);
+                drop_unseen(seen.row(o), v, p);
+                clear(e, p);                                                  // e = K v
+                add_product(gains.K.row(g), v, e, p, p);
                 Number total = {};
                 each<P>(0, p, [&](int a) { total += e.at(0, a) * e.at(0, a); });
                 for (int l = 0; l < paths.count; l++)
                     loglik[paths.path[l] * T + o] = gains.half[g] - 0.5 * lane(total, l);
-                add_product(gains.W.row(g), e, x, d_, p_);                     // m <- m + W e
+                add_product(gains.W.row(g), e, x, d, p);                     // m <- m + W e
             }
             paths.write(x, mean.data, N, k, d);
         }
@@ -148,8 +144,7 @@ inline void filter_means(Chain chain, int64_t first, In<2> m, Gains gains, In<3>
 
 template <class Number, int D, int P>
 void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const In<3>& innovation, const Flags<2>& seen,
-                     const Out<3>& mean, const Out<2>& y, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_;
+                     const Out<3>& mean, const Out<2>& y, Size<D> d, Size<P> p) {
     const int64_t N = mean.shape[1], T = innovation.shape[1];
     Columns<1, D, Number> xi(1, d), before(1, d), x(1, d);
     Columns<1, P, Number> v(1, p), e(1, p);
@@ -160,16 +155,16 @@ void smooth_means_of(const Chain& chain, int64_t last, const Gains& gains, const
             const int64_t s = gains.slot[k + 1], g = gains.slot[k], o = chain.obs[k + 1];
             paths.read(mean.data, N, k, d, x);
             each<D>(0, (d + before.W - 1) / before.W, [&](int b) { before(0, b) = xi(0, b); });
-            clear(xi, d_);
-            add_product(gains.T.row(s), before, xi, d_, d_);                   // xi = T xi+ + V e
+            clear(xi, d);
+            add_product(gains.T.row(s), before, xi, d, d);                   // xi = T xi+ + V e
             if (o >= 0) {
                 paths.read(innovation.data, T, o, p, v);
-                drop_unseen(seen.row(o), v, p_);
-                clear(e, p_);
-                add_product(gains.K.row(s), v, e, p_, p_);
-                add_product(gains.V.row(s), e, xi, d_, p_);
+                drop_unseen(seen.row(o), v, p);
+                clear(e, p);
+                add_product(gains.K.row(s), v, e, p, p);
+                add_product(gains.V.row(s), e, xi, d, p);
             }
-            add_product(gains.root.row(g), xi, x, d_, d_);                     // m + L xi
+            add_product(gains.root.row(g), xi, x, d, d);                     // m + L xi
             paths.write(x, mean.data, N, k, d);
         }
         paths.write(xi, y.data, 1, 0, d);
@@ -192,16 +187,16 @@ inline int64_t filter_series(Chain chain, int64_t first, Out<2> L, Out<2> m, Giv
     const auto& [seen, scale, smooth, z] = given;
     const int64_t bad = filter_covariances(chain, first, out.cov.shape[0], L, seen, scale, smooth, out.cov, out.S, gains);
     if (bad >= 0) return bad;
-    filter_means(chain, first, {m.data, {m.shape[0], m.shape[1]}}, gains, z, seen, out.mean, out.innovation, out.loglik);
+    filter_means(chain, first, m, gains, z, seen, out.mean, out.innovation, out.loglik);
     if (!smooth) return -1;
     const int64_t last = std::max<int64_t>(first - 1, 0);
     smooth_covariances(last, gains, out.cov, Z);
-    smooth_means(chain, last, gains, {out.innovation.data, {z.shape[0], z.shape[1], z.shape[2]}}, seen, out.mean, y);
+    smooth_means(chain, last, gains, out.innovation, seen, out.mean, y);
     return -1;
 }
 
 // `filter_series` of a series without gaps from node 0 on, where root (d, d), by columns, and start (d) are known of the state.
-// What lies between filter and smoother has room here. doubts: as `magnification` says them.
+// What lies between filter and smoother has room here, one block: pieces given back would be paged in anew. doubts: as `magnification` says them.
 inline int64_t filter_whole(Chain chain, In<2> root, In<1> start, bool smooth, In<3> z, Filled<0> out, Out<1> doubts) {
     const int64_t n = z.shape[0], T = z.shape[1], p = z.shape[2], N = out.cov.shape[0], d = out.cov.shape[1];
     const int64_t W = N * p * d, K = N * p * p, L = N * d * d;

@@ -52,48 +52,37 @@ inline double posterior_odds(const Mixture& noise, double log0, double log1, dou
     return one / both;
 }
 
-// (x - H m)^T R^-1 (x - H m) + tr(R^-1 H L L^T H^T) over the seen components; NaN if R is singular there. L: the first d columns of A.
-template <class C>
-inline double expected_distance(const double* H, const double* off, const double* R, const uint8_t* seen, const double* z,
-                                const double* m, const C& A, int d, int p, double* root, double* work) {
-    int n = 0;
-    for (int a = 0; a < p; a++) {
-        if (!seen[a]) continue;
-        double* row = work + n * (d + 1);                                    // [H L, z - off - H m]
-        for (int j = 0; j <= d; j++) row[j] = j < d ? 0.0 : z[a] - off[a];
-        for (int i = 0; i < d; i++) {
-            for (int j = 0; j < d; j++) row[j] += H[a * d + i] * A.at(j, i);
-            row[d] -= H[a * d + i] * m[i];
+// One observation: z of H x + off with noise R, of which some components are seen.
+struct Shown {
+    const double *H, *off, *R, *z;
+    const uint8_t* seen;
+};
+
+// (z - off - H m)^T R^-1 (z - off - H m) + tr(R^-1 H L L^T H^T) over the seen components; NaN if R is singular there. L: the first d columns
+// of A; root, work: room for R and [H L, z - off - H m].
+template <class C> inline double expected_distance(const Shown& at, const double* m, const C& A, int d, int p, double* root, double* work) {
+    int n = 0, entry = 0;
+    for (int a = 0; a < p; a++) n += at.seen[a] != 0;
+    for (int a = 0, row = 0; a < p; a++) {
+        if (!at.seen[a]) continue;
+        for (int j = 0; j < d; j++) {
+            double& x = work[row * (d + 1) + j] = 0.0;
+            for (int i = 0; i < d; i++) x += at.H[a * d + i] * A.at(j, i);
         }
-        root[n * p + n] = 0.0;
-        for (int c = 0, k = 0; c <= a; c++)
-            if (seen[c]) root[n * p + k++] = R[a * p + c];
-        n++;
+        work[row++ * (d + 1) + d] = residual(at.z[a], at.off[a], at.H + a * d, m, d);
+        for (int c = 0; c < p; c++)
+            if (at.seen[c]) root[entry++] = at.R[a * p + c];
     }
+    if (std::isnan(cholesky(root, EPS, root, n))) return NAN;
+    solve_lower(root, work, n, d + 1);
     double total = 0.0;
-    for (int a = 0; a < n; a++) {                                            // Cholesky, and work <- root^-1 work
-        const double whole = root[a * p + a];
-        for (int c = 0; c <= a; c++) {
-            double x = root[a * p + c];
-            for (int k = 0; k < c; k++) x -= root[a * p + k] * root[c * p + k];
-            if (c < a) root[a * p + c] = x / root[c * p + c];
-            else if (x > EPS * whole) root[a * p + a] = std::sqrt(x);
-            else return NAN;
-        }
-        for (int j = 0; j <= d; j++) {
-            double x = work[a * (d + 1) + j];
-            for (int k = 0; k < a; k++) x -= root[a * p + k] * work[k * (d + 1) + j];
-            work[a * (d + 1) + j] = x / root[a * p + a];
-            total += work[a * (d + 1) + j] * work[a * (d + 1) + j];
-        }
-    }
+    for (int i = 0; i < n * (d + 1); i++) total += work[i] * work[i];
     return total;
 }
 
 // m0 and the first d columns of A0 <- the collapsed law; X (2 d + 1 columns of d rows), v: work space.
 template <class C0, class C1, class X_, class S, class D_, class Wide>
-AFA_INLINE void collapse(double r, double* m0, const double* m1, C0& A0, const C1& A1, X_& X, S& v, D_ d_, Wide wide_) {
-    const int d = d_;
+AFA_INLINE void collapse(double r, double* m0, const double* m1, C0& A0, const C1& A1, X_& X, S& v, D_ d, Wide wide_) {
     const double kept = std::sqrt(1.0 - r), moved = std::sqrt(r), apart = std::sqrt(r * (1.0 - r));
     for (int i = 0; i < d; i++) {
         for (int j = 0; j < d; j++) {
@@ -103,204 +92,190 @@ AFA_INLINE void collapse(double r, double* m0, const double* m1, C0& A0, const C
         X.set(2 * d, i, apart * (m0[i] - m1[i]));
         m0[i] += r * (m1[i] - m0[i]);
     }
-    triangularise(X, v, d_, wide_, wide_);
+    triangularise(X, v, d, wide_, wide_);
     for (int j = 0; j < d; j++)
         for (int i = 0; i < d; i++) A0.set(j, i, X.at(j, i));
 }
 
-// ---------------------------------------------------------------- no open directions
+// ---------------------------------------------------------------- branches
 
-// Condition A and m on the seen components, noise covariance times scale; the log-likelihood, or NaN (see update_root).
-template <int D, int P>
-AFA_INLINE double update_branch(const double* R, double scale, const uint8_t* seen, const double* v, StateSpace<D, false>& space,
-                                double* m, double* S, double* W, double* K, ObservationSpace<D, P>& observed, Size<D> d_, Size<P> p_) {
-    const int d = d_, p = p_;
-    innovation_cov(R, scale, space.A, S, observed, d_, p_);
-    const bool correlated = split_noise(R, scale, seen, observed, p_);
-    double loglik = update_root<false>(seen, S, space.A, W, K, nullptr, observed, correlated, d_, p_);
-    for (int a = 0; a < p; a++) {
-        if (!seen[a]) continue;
-        double e = 0.0;
-        for (int c = 0; c <= a; c++)
-            if (seen[c]) e += K[c * p + a] * v[c];
-        loglik -= 0.5 * e * e;
-        for (int i = 0; i < d; i++) m[i] += W[a * d + i] * e;
+// A law at work where no directions are open: mean m, root in the first d columns of `space.A`.
+template <int D, int P> struct Branch {
+    Size<D> d;
+    Size<P> p;
+    StateSpace<D, false> space{d};
+    ObservationSpace<D, P> observed{d, p};
+    Scratch<double, D> state{d}, column{d};
+    Scratch<double, D * P> W{d * p};
+    Scratch<double, P * P> K{p * p}, S{p * p};
+    Branch(int64_t d_, int64_t p_, const double* L, const double* m) : d(d_), p(p_) {
+        read_columns(L, space.A, d, d);
+        std::copy_n(m, d, &state[0]);
     }
-    return loglik;
-}
-
-// Nodes first, first + 1, ... of one series from root L (by columns) and mean m at node first - 1. -1, or a node at which an
-// innovation is known exactly.
-template <int D, int P>
-int64_t filter_mixture_of(const Chain& chain, int64_t first, const Mixture& noise, const double* L, const double* m, const In<2>& z,
-                          const Flags<2>& seen, const MixtureOutput& out, Size<D> d_, Size<P> p_) {
-    constexpr int WIDE = D > 0 ? 2 * D + 1 : 0;
-    const int d = d_, p = p_;
-    const Size<WIDE> wide(2 * d + 1);
-    StateSpace<D, false> one(d), other(d);
-    ObservationSpace<D, P> observed(d, p);
-    Columns<WIDE, D> X(2 * d + 1, d);
-    Scratch<double, WIDE> spare(2 * d + 1);
-    Scratch<double, D> state(d), second(d), moved(d);
-    Scratch<double, D * P> W(d * p);
-    Scratch<double, P * P> K(p * p), S(p * p), root(p * p);
-    Scratch<double, 0> work(p * (d + 1));
-    read_columns(L, one.A, d_, d_);
-    for (int i = 0; i < d; i++) state[i] = m[i];
-    for (int64_t k = first; k < chain.step.shape[0]; k++) {
-        if (k > 0) {
-            const int64_t u = chain.step[k];
-            const double *F = chain.F.row(u), *b = chain.b.row(u);
-            predict_root(F, chain.root.row(u), one, d_);
-            predict_mean(F, b, &state[0], &moved[0], d);
-        }
-        const int64_t o = chain.obs[k];
-        if (o >= 0) {
-            const int64_t c = chain.cfg[o];
-            const double *H = chain.H.row(c), *off = chain.off.row(c), *R = chain.R.row(c);
-            const uint8_t* shows = seen.row(o);
-            double* v = out.innovation.row(o);
-            bool any = false;
-            for (int a = 0; a < p; a++) {
-                any = any || shows[a];
-                v[a] = shows[a] ? residual(z.row(o)[a], off[a], H + a * d, &state[0], d) : NAN;
-            }
-            set_observation(H, observed, d_, p_);
-            innovation_cov(R, 0.0, one.A, out.S.row(o), observed, d_, p_);
-            out.loglik[o] = 0.0, out.outlier[o] = NAN, out.distance[o] = NAN;
-            if (any) {
-                double log1 = 0.0;
-                if (!noise.single()) {
-                    for (int j = 0; j < d; j++)
-                        for (int b = 0; b < one.A.blocks(); b++) other.A(j, b) = one.A(j, b);
-                    for (int i = 0; i < d; i++) second[i] = state[i];
-                    log1 = update_branch(R, noise.scale, shows, v, other, &second[0], &S[0], &W[0], &K[0], observed, d_, p_);
-                }
-                const double log0 = update_branch(R, 1.0, shows, v, one, &state[0], &S[0], &W[0], &K[0], observed, d_, p_);
-                if (std::isnan(log0 + log1)) return k;
-                out.loglik[o] = log0, out.outlier[o] = noise.rate;
-                if (!noise.single()) {
-                    out.distance[o] = expected_distance(H, off, R, shows, z.row(o), &second[0], other.A, d, p, &root[0], &work[0]);
-                    out.outlier[o] = posterior_odds(noise, log0, log1, out.loglik[o]);
-                    collapse(out.outlier[o], &state[0], &second[0], one.A, other.A, X, spare, d_, wide);
-                }
-            }
-        }
-        gram(one.A, out.cov.row(k), d_, d_);
-        for (int i = 0; i < d; i++) out.mean.row(k)[i] = state[i];
+    double* mean() { return &state[0]; }
+    void predict(const double* F, const double* b, const double* root) {
+        predict_root(F, root, space, d);
+        predict_mean(F, b, &state[0], &column[0], d);
     }
-    return -1;
-}
+    void predict(const Chain& chain, int64_t k) {
+        const int64_t u = chain.step[k];
+        predict(chain.F.row(u), chain.b.row(u), chain.root.row(u));
+    }
+    // Innovation v and covariance of the observation with noise scale R.
+    void show(const Shown& at, double scale, double* v, double* cov) {
+        for (int a = 0; a < p; a++) v[a] = residual(at.z[a], at.off[a], at.H + a * d, &state[0], d);
+        set_observation(at.H, observed, d, p);
+        innovation_cov(at.R, scale, space.A, cov, observed, d, p);
+    }
+    // Condition on it; v: as `show` has it. The log-likelihood, or NaN (see update_root).
+    double update(const Shown& at, double scale, const double* v) {
+        double loglik = observe_root<false>(at.H, at.R, scale, at.seen, space, &S[0], &W[0], &K[0], observed);
+        for (int a = 0; a < p; a++) {
+            if (!at.seen[a]) continue;
+            double e = 0.0;
+            for (int c = 0; c <= a; c++)
+                if (at.seen[c]) e += K[c * p + a] * v[c];
+            loglik -= 0.5 * e * e;
+            for (int i = 0; i < d; i++) state[i] += W[a * d + i] * e;
+        }
+        return loglik;
+    }
+    void copy(const Branch& from) {
+        for (int j = 0; j < d; j++)
+            for (int b = 0; b < space.A.blocks(); b++) space.A(j, b) = from.space.A(j, b);
+        for (int i = 0; i < d; i++) state[i] = from.state[i];
+    }
+    void settle() {}
+};
 
-// ---------------------------------------------------------------- while directions are open
-
-// One branch of the flat part, with memory of its own.
+// The same while directions are open (`x`, `work`); `earlier` nodes follow where directions turn and origins move.
 struct FlatBranch {
-    Scratch<double, 0> M, T, s, L, m;
-    FlatState x;
-    FlatWork work;
-    FlatBranch(int d, int p, int q)
-        : M(q * d), T(q * q), s(q), L(d * d), m(d), x{d, p, q, 0, &M[0], &T[0], &s[0], &L[0], &m[0], 1}, work(d, p, q, 1) {}
+    int d, p, q;
+    const In<1>& times;
+    const ComponentSizes& sizes;
+    const MixtureKept& kept;
+    const MixtureOutput& out;
+    Room<2> M{q, d}, T{q, q}, L{d, d}, S{p, p}, E{p, q}, V{p, d}, W{p, d}, K{p, p};
+    Room<1> s{q}, m{d}, v{p}, rotation{(d + q) * (d + q)};
+    Room<1, uint8_t> known{p};
+    FlatState x{d, p, q, 0, M.data, T.data, s.data, L.data, m.data, 1};
+    FlatWork work{d, p, q, 1};
+    StateSpace<0, true>& space = work.space;
+    int64_t earlier = 0;
+    FlatBranch(int64_t d_, int64_t p_, int64_t q_, const In<1>& times_, const ComponentSizes& sizes_, const MixtureKept& kept_,
+               const MixtureOutput& out_)
+        : d(static_cast<int>(d_)), p(static_cast<int>(p_)), q(static_cast<int>(q_)), times(times_), sizes(sizes_), kept(kept_), out(out_) {
+        tell_apart(work.diffuse, sizes.growth);
+    }
+    double* mean() { return m.data; }
+    void take_root() { read_columns(L.data, space.A, Size<0>(d), Size<0>(d)); }
+    void leave_root() { write_columns(space.A, 0, 0, L.data, Size<0>(d), Size<0>(d)); }
+    void predict(const Chain& chain, int64_t k) {
+        earlier = k;
+        predict_flat(chain, chain.step[k], times[k] - times[k - 1], stamp_at(times, k), sizes, x, work);
+    }
+    void show(const Shown& at, double, double* innovation, double* cov) {
+        predict_shown(at.H, at.off, at.R, at.z, x, work, innovation, cov, E.data, known.data);
+        for (int a = 0; a < p; a++) {
+            if (!known[a]) innovation[a] = NAN;
+            for (int c = 0; c < p; c++)
+                if (!known[a] || !known[c]) cov[a * p + c] = a == c ? INFINITY : 0.0;
+        }
+    }
+    double update(const Shown& at, double scale, const double*) {
+        double loglik = 0.0;
+        const double half = update_flat(
+            at.H, at.off, at.R, scale, at.seen, at.z, 0, x, S.data, E.data, v.data, &loglik, 0, W.data, K.data, V.data, work,
+            [&](int a, int b, double c, double back, double sine, double angle_error) {
+                turn_kept(kept.M, kept.tolerance, earlier, a, b, c, back, sine, angle_error);
+            },
+            [&](int64_t, int j, double by) {
+                for (int64_t k = 0; k < earlier; k++)
+                    for (int i = 0; i < d; i++) out.mean.row(k)[i] += kept.M.row(k)[j * d + i] * by;
+            });
+        return std::isnan(half) ? half : loglik;
+    }
     void copy(FlatBranch& from) {
-        const int d = x.d, q = x.q;
         x.count = from.x.count;
-        std::copy_n(from.x.M, q * d, x.M), std::copy_n(from.x.T, q * q, x.T);
-        std::copy_n(from.x.s, q, x.s), std::copy_n(from.x.m, d, x.m);
-        write_columns(from.work.space.A, 0, 0, x.L, Size<0>(x.d), Size<0>(x.d));
-        read_columns(x.L, work.space.A, Size<0>(x.d), Size<0>(x.d));
+        std::copy_n(from.M.data, q * d, M.data), std::copy_n(from.T.data, q * q, T.data);
+        std::copy_n(from.s.data, q, s.data), std::copy_n(from.m.data, d, m.data);
+        from.leave_root(), std::copy_n(from.L.data, d * d, L.data), take_root();
         work.diffuse.copy(from.work.diffuse);
     }
     // What is known of delta goes into m and L: its directions become zero, and T the identity.
-    void settle_delta(double* rotation) {
-        const int d = x.d, q = x.q;
+    void settle() {
         if (x.count > 0) {
             invert_lower(x.T, &work.inverse[0], x.count, q);
-            write_columns(work.space.A, 0, 0, x.L, Size<0>(d), Size<0>(d));
-            integrate_out(x, x.L, &work.inverse[0], rotation);
-            read_columns(x.L, work.space.A, Size<0>(d), Size<0>(d));
+            leave_root();
+            integrate_out(x, x.L, &work.inverse[0], rotation.data);
+            take_root();
         }
         for (int j = 0; j < x.count; j++) {
-            for (int i = 0; i < d; i++) x.M[j * d + i] = 0.0;
-            for (int i = 0; i < q; i++) x.T[j * q + i] = i == j ? 1.0 : 0.0;
-            x.s[j] = 0.0;
+            for (int i = 0; i < d; i++) M.row(j)[i] = 0.0;
+            for (int i = 0; i < q; i++) T.row(j)[i] = i == j ? 1.0 : 0.0;
+            s[j] = 0.0;
         }
+    }
+    // At the end of node k, which is kept: whether nothing of the flat start is left, or no room.
+    bool end_node(int64_t k, bool single) {
+        leave_root();
+        if (x.count == q && (!single || can_collapse(x, x.L, &work.inverse[0]))) {
+            settle(), leave_root();
+            return true;
+        }
+        if (k == kept.M.shape[0]) return true;
+        for (int j = 0; j < q; j++)
+            for (int i = 0; i < d; i++) {
+                kept.M.row(k)[j * d + i] = j < x.count ? x.M[j * d + i] : work.diffuse.direction(j)[i];
+                kept.tolerance.row(k)[j * d + i] = j < x.count ? 0.0 : rounding(work.diffuse, j, i);
+            }
+        std::copy_n(T.data, q * q, kept.T.row(k));
+        std::copy_n(s.data, q, kept.s.row(k));
+        kept.count[k] = x.count;
+        return false;
     }
 };
 
-// Nodes 0, 1, ... while directions are open, as many as `kept` holds. `now` is left as it is after the last of them;
-// done: how many. -1, or a node at which an innovation is known exactly.
-inline int64_t start_mixture(const Chain& chain, const In<1>& times, const ComponentSizes& sizes, const Mixture& noise, const In<2>& z,
-                             const Flags<2>& seen, FlatBranch& now, const MixtureOutput& out, const MixtureKept& kept, int64_t& done) {
-    const int d = now.x.d, p = now.x.p, q = now.x.q;
-    FlatBranch other(d, p, q);
-    tell_apart(now.work.diffuse, sizes.growth), tell_apart(other.work.diffuse, sizes.growth);
-    Columns<0, 0> X(2 * d + 1, d);
-    Scratch<double, 0> spare(2 * d + 1), S(p * p), E(p * q), v(p), W(p * d), K(p * p), V(p * d), root(p * p), work(p * (d + 1));
-    Scratch<double, 0> rotation((d + q) * (d + q));
-    Scratch<uint8_t, 0> known(p);
-    auto turn = [&](int a, int b, double c, double back, double s_, double angle_error) {
-        turn_kept(kept.M, kept.tolerance, done, a, b, c, back, s_, angle_error);
-    };
-    auto shift = [&](int64_t, int j, double by) {
-        for (int64_t k = 0; k < done; k++)
-            for (int i = 0; i < d; i++) out.mean.row(k)[i] += kept.M.row(k)[j * d + i] * by;
-    };
-    for (done = 0; done < chain.step.shape[0]; done++) {
-        const int64_t k = done, o = chain.obs[k];
-        if (k > 0) predict_flat(chain, chain.step[k], times[k] - times[k - 1], stamp_at(times, k), sizes, now.x, now.work);
-        if (o >= 0) {
+// ---------------------------------------------------------------- along the nodes
+
+// Nodes k, k + 1, ... of one series, until end(k) says that k was the last. -1, or a node at which an innovation is known exactly.
+template <int D, int P, class Law, class End>
+int64_t filter_nodes(const Chain& chain, int64_t& k, const Mixture& noise, const In<2>& z, const Flags<2>& seen, Law& now, Law& other,
+                     const MixtureOutput& out, Size<D> d, Size<P> p, End end) {
+    constexpr int WIDE = D > 0 ? 2 * D + 1 : 0;
+    const Size<WIDE> wide(2 * d + 1);
+    Columns<WIDE, D> X(wide, d);
+    Scratch<double, WIDE> spare(wide);
+    Scratch<double, 0> root(p * p), work(p * (d + 1));
+    const bool single = noise.single();
+    for (; k < chain.step.shape[0]; k++) {
+        if (k > 0) now.predict(chain, k);
+        if (const int64_t o = chain.obs[k]; o >= 0) {
             const int64_t c = chain.cfg[o];
-            const double *H = chain.H.row(c), *off = chain.off.row(c), *R = chain.R.row(c), *own = z.row(o);
-            const uint8_t* shows = seen.row(o);
-            bool any = false;
-            for (int a = 0; a < p; a++) any = any || shows[a];
-            double *v_ = out.innovation.row(o), *S_ = out.S.row(o);
-            predict_shown(H, off, R, own, now.x, now.work, v_, S_, &E[0], &known[0]);
-            for (int a = 0; a < p; a++) {
-                if (!shows[a] || !known[a]) v_[a] = NAN;
-                for (int c = 0; c < p; c++)
-                    if (!known[a] || !known[c]) S_[a * p + c] = a == c ? INFINITY : 0.0;
-            }
+            const Shown at{chain.H.row(c), chain.off.row(c), chain.R.row(c), z.row(o), seen.row(o)};
+            double* v = out.innovation.row(o);
+            now.show(at, 0.0, v, out.S.row(o));
+            for (int a = 0; a < p; a++)
+                if (!at.seen[a]) v[a] = NAN;
             out.loglik[o] = 0.0, out.outlier[o] = NAN, out.distance[o] = NAN;
-            if (any) {
-                double log0 = 0.0, log1 = 0.0, half = 0.0;
-                if (!noise.single()) {
-                    other.copy(now);
-                    half = update_flat(H, off, R, noise.scale, shows, own, 0, other.x, &S[0], &E[0], &v[0], &log1, 0, &W[0], &K[0], &V[0],
-                                       other.work, [](int, int, double, double, double, double) {}, [](int64_t, int, double) {});
-                }
-                half += update_flat(H, off, R, 1.0, shows, own, 0, now.x, &S[0], &E[0], &v[0], &log0, 0, &W[0], &K[0], &V[0], now.work,
-                                    turn, shift);
-                if (std::isnan(half)) return k;
+            if (any_seen(at.seen, p)) {
+                double log1 = 0.0;
+                if (!single) other.copy(now), log1 = other.update(at, noise.scale, v);
+                const double log0 = now.update(at, 1.0, v);
+                if (std::isnan(log0 + log1)) return k;
                 out.loglik[o] = log0, out.outlier[o] = noise.rate;
-                if (!noise.single()) {
-                    now.settle_delta(&rotation[0]);
-                    other.settle_delta(&rotation[0]);
-                    out.distance[o] = expected_distance(H, off, R, shows, own, other.x.m, other.work.space.A, d, p, &root[0], &work[0]);
+                if (!single) {
+                    now.settle(), other.settle();
+                    out.distance[o] = expected_distance(at, other.mean(), other.space.A, d, p, &root[0], &work[0]);
                     out.outlier[o] = posterior_odds(noise, log0, log1, out.loglik[o]);
-                    collapse(out.outlier[o], now.x.m, other.x.m, now.work.space.A, other.work.space.A, X, spare, Size<0>(d), Size<0>(2 * d + 1));
+                    collapse(out.outlier[o], now.mean(), other.mean(), now.space.A, other.space.A, X, spare, d, wide);
                 }
             }
         }
-        write_columns(now.work.space.A, 0, 0, now.x.L, Size<0>(d), Size<0>(d));
-        const bool whole = now.x.count == q && (!noise.single() || can_collapse(now.x, now.x.L, &now.work.inverse[0]));
-        if (whole) now.settle_delta(&rotation[0]);
-        gram(now.work.space.A, out.cov.row(k), Size<0>(d), Size<0>(d));
-        for (int i = 0; i < d; i++) out.mean.row(k)[i] = now.x.m[i];
-        if (whole) {
-            write_columns(now.work.space.A, 0, 0, now.x.L, Size<0>(d), Size<0>(d));
-            return -1;
-        }
-        if (k == kept.M.shape[0]) return -1;
-        DiffuseDirections& diffuse = now.work.diffuse;
-        for (int j = 0; j < q; j++)
-            for (int i = 0; i < d; i++) {
-                kept.M.row(k)[j * d + i] = j < now.x.count ? now.x.M[j * d + i] : diffuse.direction(j)[i];
-                kept.tolerance.row(k)[j * d + i] = j < now.x.count ? 0.0 : rounding(diffuse, j, i);
-            }
-        std::copy_n(now.x.T, q * q, kept.T.row(k));
-        std::copy_n(now.x.s, q, kept.s.row(k));
-        kept.count[k] = now.x.count;
+        const bool last = end(k);
+        gram(now.space.A, out.cov.row(k), d, d);
+        for (int i = 0; i < d; i++) out.mean.row(k)[i] = now.mean()[i];
+        if (last) return -1;
     }
     return -1;
 }
@@ -312,23 +287,24 @@ inline void filter_mixture(Chain chain, In<1> times, ComponentSizes sizes, doubl
                            In<2> z, Flags<2> seen, MixtureOutput out, MixtureKept kept, View<int64_t, 1> outcome) {
     const int64_t d = L.shape[0], p = z.shape[1], q = M.shape[0];
     const Mixture noise{rate, scale};
-    const double *root = L.data, *mean = m.data;
-    int64_t first = 0;
-    FlatBranch start(static_cast<int>(d), static_cast<int>(p), static_cast<int>(q));
-    outcome[0] = 0, outcome[1] = -1;
-    if (q > 0) {
-        std::copy_n(M.data, q * d, start.x.M);
-        std::copy_n(m.data, d, start.x.m);
-        begin_diffuse(M.data, start.work.diffuse);
-        read_columns(L.data, start.work.space.A, Size<0>(d), Size<0>(d));
-        int64_t done = 0;
-        outcome[1] = start_mixture(chain, times, sizes, noise, z, seen, start, out, kept, done);
-        const bool still_open = done == chain.step.shape[0];
-        outcome[0] = done + (done == kept.M.shape[0] && !still_open && start.x.count < q ? 1 : 0);
-        if (outcome[1] >= 0 || still_open || outcome[0] > done) return;
-        root = start.x.L, mean = start.x.m, first = done + 1;
-    }
-    outcome[1] = with_sizes(d, p, [&](auto D, auto P) { return filter_mixture_of(chain, first, noise, root, mean, z, seen, out, D, P); });
+    const auto go_on = [&](int64_t first, const double* root, const double* mean) {
+        outcome[1] = with_sizes(d, p, [&](auto D, auto P) {
+            Branch<known<decltype(D)>, known<decltype(P)>> now(d, p, root, mean), other(d, p, root, mean);
+            return filter_nodes(chain, first, noise, z, seen, now, other, out, D, P, [](int64_t) { return false; });
+        });
+    };
+    outcome[0] = 0;
+    if (q == 0) return go_on(0, L.data, m.data);
+    FlatBranch now(d, p, q, times, sizes, kept, out), other(d, p, q, times, sizes, kept, out);
+    std::copy_n(M.data, q * d, now.M.data), std::copy_n(m.data, d, now.m.data), std::copy_n(L.data, d * d, now.L.data);
+    begin_diffuse(M.data, now.work.diffuse);
+    now.take_root();
+    int64_t done = 0;
+    outcome[1] = filter_nodes(chain, done, noise, z, seen, now, other, out, Size<0>(d), Size<0>(p),
+                              [&](int64_t k) { return now.end_node(k, noise.single()); });
+    const bool still_open = done == chain.step.shape[0];
+    outcome[0] = done + (done == kept.M.shape[0] && !still_open && now.x.count < q ? 1 : 0);
+    if (outcome[1] < 0 && !still_open && outcome[0] == done) go_on(done + 1, now.L.data, now.m.data);
 }
 
 }

@@ -19,6 +19,7 @@
 
 #include "array.h"
 #include "linalg.h"
+#include "powers.h"
 
 namespace afa {
 inline namespace AFA_LEVEL {
@@ -57,19 +58,6 @@ struct Queries {
     }
 };
 
-// e^x, |x| <= 700: x = n log 2 + y, e^y by its Taylor series (|y| <= 0.35: 4e-18), 2^n by its exponent.
-AFA_INLINE Pack exponential(Pack x) {
-    typedef Vec<uint64_t, W> Bits;
-    const double magic = 0x1.8p52;
-    const Pack shifted = x * 1.4426950408889634 + magic, n = shifted - magic;
-    const Pack y = x - n * 0x1.62e42fefa38p-1 - n * 0x1.ef35793c7673p-45;
-    Pack p = spread<Pack>(1.0 / 6227020800.0);
-    constexpr double TERMS[] = {479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0};
-    for (double term : TERMS) p = p * y + 1.0 / term;
-    p = (p * y + 1.0) * y + 1.0;
-    const Bits power = reinterpret_cast<Bits>(shifted) << 52;
-    return reinterpret_cast<Pack>(reinterpret_cast<Bits>(p) + power);
-}
 AFA_INLINE Pack clip(Pack x, double low, double high) {
     x = larger(x, spread<Pack>(low));
     return x < high ? x : spread<Pack>(high);
@@ -152,29 +140,25 @@ template <int D> struct PairRecursion {
     const Flow& flow;
     const Channels& channels;
     const Queries& queries;
-    int d_;
-    int r;                                       // most rows of an observation
-    bool partial, whole, level;                  // are there ranks < d, = d; do all coordinates grow alike
-    bool faint = false;                          // may anything be left of an observation by less than e^-300
-    int64_t query[W];                            // of each lane
-    Pack time, longest_lag, from, to;                  // from <= j < to: observations of this side
-    Scratch<Pack, D * D> turn, back, noise;      // E, E^-1, root of V
-    Scratch<Pack, D> growth, factor;             // c tau + exponent, and e^ of it
-    Scratch<Pack, D * D> G, T;                   // the equation: (r, d), (r, r)
-    Scratch<Pack, D * D> H, U, M, L, X, out, kept_G, kept_T;   // work space
-    Scratch<Pack, D> size;
+    Size<D> d_{flow.rate.shape[0]};
+    int r = static_cast<int>(channels.C.shape[1]);             // most rows of an observation
+    bool whole = channels.inverse.shape[0] > 0;                // are there ranks = d,
+    bool partial = false, level = true;                        // < d; do all coordinates grow alike
+    bool faint = false;                                        // may anything be left of an observation by less than e^-300
+    int64_t query[W];                                          // of each lane
+    Pack time, longest_lag, from, to;                          // from <= j < to: observations of this side
+    Scratch<Pack, D * D> turn{d_ * d_}, back{d_ * d_}, noise{d_ * d_};   // E, E^-1, root of V
+    Scratch<Pack, D> growth{d_}, factor{d_};                   // c tau + exponent, and e^ of it
+    Scratch<Pack, D * D> G{d_ * d_}, T{d_ * d_};               // the equation: (r, d), (r, r)
+    Scratch<Pack, D * D> H{d_ * d_}, U{d_ * d_}, M{d_ * d_}, L{d_ * d_}, X{d_ * d_}, out{d_ * d_}, kept_G{d_ * d_}, kept_T{d_ * d_};   // work space
+    Scratch<Pack, D> size{d_};
 
-    PairRecursion(const Flow& f, const Channels& s, const Queries& q)
-        : flow(f), channels(s), queries(q), d_(static_cast<int>(f.rate.shape[0])), r(static_cast<int>(s.C.shape[1])), partial(false),
-          whole(s.inverse.shape[0] > 0), level(true), turn(d_ * d_), back(d_ * d_), noise(d_ * d_), growth(d_),
-          factor(d_), G(d_ * d_), T(d_ * d_), H(d_ * d_), U(d_ * d_), M(d_ * d_), L(d_ * d_), X(d_ * d_),
-          out(d_ * d_), kept_G(d_ * d_), kept_T(d_ * d_), size(d_) {
-        const int d = dim();
-        for (int64_t j = 0; j < s.rank.shape[0]; j++) partial = partial || s.rank[j] < d;
-        for (int k = 1; k < d; k++) level = level && f.rate[k] == f.rate[0] && f.unit_rate[k] == f.unit_rate[0];
+    PairRecursion(const Flow& f, const Channels& s, const Queries& q) : flow(f), channels(s), queries(q) {
+        for (int64_t j = 0; j < s.rank.shape[0]; j++) partial = partial || s.rank[j] < d_;
+        for (int k = 1; k < d_; k++) level = level && f.rate[k] == f.rate[0] && f.unit_rate[k] == f.unit_rate[0];
     }
 
-    AFA_INLINE int dim() const { return D ? D : d_; }
+    AFA_INLINE int dim() const { return d_; }
 
     // Takes the queries first, ..., first + W - 1; those beyond the last see nothing.
     void take(int64_t start) {
@@ -311,7 +295,7 @@ template <int D> struct PairRecursion {
                 continue;
             }
             const Pack bounded = clip(growth[k], low, FLOOR);
-            factor[k] = bounded < -FLOOR ? Pack{} : exponential(bounded);
+            factor[k] = bounded < -FLOOR ? Pack{} : exp(bounded);
         }
     }
 
@@ -324,7 +308,7 @@ template <int D> struct PairRecursion {
         each<D * D>(0, d * d, [&](int i) AFA_HERE { X[i] = M[i], L[i] = noise[i]; });
         append<D, D>(&L[0], d, &X[0], d, d, d, d);
         for (int i = 0; faint && i < d; i++) {
-            const Pack left = growth[i] < -2 * FLOOR ? Pack{} : exponential(clip(growth[i] + FLOOR, -FLOOR, 0.0));
+            const Pack left = growth[i] < -2 * FLOOR ? Pack{} : exp(clip(growth[i] + FLOOR, -FLOOR, 0.0));
             each<D>(0, d, [&](int c) AFA_HERE { M[i * d + c] *= left; });
         }
         invert_lower<D>(&L[0], &G[0], d);
@@ -366,9 +350,9 @@ template <int D> struct PairRecursion {
             each<D>(0, d, [&](int k) AFA_HERE {
                 const Pack x = sum_of<D, Pack>(0, d, [&](int e) AFA_HERE { return C[a * d + e] * back[e * d + k]; });
                 const Pack apart = -growth[k] - top;   // what is e^-600 beside the fastest is not shown
-                U[a * d + k] = level ? x : apart < -2 * FLOOR ? Pack{} : Pack(x * exponential(clip(apart, -2 * FLOOR, 0.0)));
+                U[a * d + k] = level ? x : apart < -2 * FLOOR ? Pack{} : Pack(x * exp(clip(apart, -2 * FLOOR, 0.0)));
             });
-            size[a] = -top < -2 * FLOOR ? Pack{} : exponential(clip(-top, -2 * FLOOR, FLOOR));
+            size[a] = -top < -2 * FLOOR ? Pack{} : exp(clip(-top, -2 * FLOOR, FLOOR));
             // Gram-Schmidt, twice (Golub & Van Loan, section 5.2.7): C E^-1 = H U^T, H lower triangular.
             for (int b = 0; b < rank; b++) H[a * rank + b] = Pack{};
             for (int pass = 0; pass < 2; pass++)

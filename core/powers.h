@@ -106,6 +106,13 @@ AFA_INLINE Wide<double> exp(Wide<double> x) {
     return x < low ? Wide<double>{} : x > high ? spread<Wide<double>>(HUGE_VAL) : value;
 }
 
+// Natural logarithm of positive numbers, also of those that are not normal.
+AFA_INLINE Wide<double> log(Wide<double> x) {
+    if (__builtin_expect(all_between(x, 0x1p-1022, HUGE_VAL), 1)) return log2<double>(x) * LN_2;
+    for (int l = 0; l < LANES<double>; l++) x[l] = std::log(x[l]);
+    return x;
+}
+
 // 1 - e^{-x}, also where x is small.
 AFA_INLINE Wide<double> one_minus_exp(Wide<double> x) {
     // x - x^2/2 + ...: fourteen terms reach the last digit for |x| < 0.35

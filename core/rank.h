@@ -125,19 +125,16 @@ struct DiffuseDirections {
     const double* growth = nullptr;          // (d): see `ComponentSizes`; where nobody says, directions are all alike
     bool oblique = false;                    // whether they need not stay orthonormal in terms of those they have come from
     double steps = 0;                        // k
-    Scratch<double, 0> N, Omega, peak, late; // (q, d), (q, d, d), (q, d): the largest that an entry of N has been, and (q, d)
-    Scratch<double, 0> start;                // (q, q): directions, as rows, in terms of those they have come from
-    Scratch<double, 0> w, noise, below;      // (q): h n, its rounding in EPS, and |h n| where that is all it shows
-    Scratch<double, 0> own;                  // (q): the rounding without that of stamps
-    Scratch<double, 0> hidden;               // (q): the largest |h n| that counted as 0, in standard deviations of the observation
-    Scratch<double, 0> added, turned;        // (q, d): rounding that a step, a rotation adds
-    Scratch<double, 0> size, moved, lift;    // (d, d)
-    Scratch<double, 0> column;               // (d)
-    Scratch<double, 0> grown;                // (q): where directions are scaled, the logarithm of what a step has made of their size
+    Scratch<double, 0> N{q * d}, Omega{q * d * d}, peak{q * d}, late{q * d};   // (q, d), (q, d, d), (q, d): the largest that an entry of N has been, and (q, d)
+    Scratch<double, 0> start{q * q};                           // (q, q): directions, as rows, in terms of those they have come from
+    Scratch<double, 0> w{q}, noise{q}, below{q};               // (q): h n, its rounding in EPS, and |h n| where that is all it shows
+    Scratch<double, 0> own{q};                                 // (q): the rounding without that of stamps
+    Scratch<double, 0> hidden{q};                              // (q): the largest |h n| that counted as 0, in standard deviations of the observation
+    Scratch<double, 0> added{q * d}, turned{q * d};            // (q, d): rounding that a step, a rotation adds
+    Scratch<double, 0> size{d * d}, moved{d * d}, lift{d * d}, column{d};
+    Scratch<double, 0> grown{q};                               // (q): where directions are scaled, the logarithm of what a step has made of their size
 
-    DiffuseDirections(int64_t d_, int64_t q_)
-        : d(static_cast<int>(d_)), q(static_cast<int>(q_)), N(q_ * d_), Omega(q_ * d_ * d_), peak(q_ * d_), late(q_ * d_), start(q_ * q_), w(q_), noise(q_), below(q_), own(q_), hidden(q_),
-          added(q_ * d_), turned(q_ * d_), size(d_ * d_), moved(d_ * d_), lift(d_ * d_), column(d_), grown(q_) {}
+    DiffuseDirections(int64_t d_, int64_t q_) : d(static_cast<int>(d_)), q(static_cast<int>(q_)) {}
     double* direction(int j) { return &N[static_cast<int64_t>(j) * d]; }
     double* error(int j) { return &Omega[static_cast<int64_t>(j) * d * d]; }
     void copy(const DiffuseDirections& from) {
@@ -440,32 +437,42 @@ inline void move_pair(double* u, double* v, int n, double c, double back, double
     }
 }
 
+// The rows of M (count, n) as a basis of the space they span in which `count` columns are those of the identity: Gauss-Jordan with complete
+// pivoting, where sizes (n) are given in units of them and of each row's largest entry. Returns log|the product of the pivots|.
+inline double reduce_rows(double* M, const double* sizes, int count, int n) {
+    double sum = 0.0;
+    for (int k = 0; k < count; k++) {
+        int row = k, column = 0;
+        double most = 0.0;
+        for (int j = k; j < count; j++) {
+            double whole = sizes == nullptr ? 1.0 : 0.0;
+            for (int i = 0; sizes != nullptr && i < n; i++) whole = larger(whole, sizes[i] * std::fabs(M[j * n + i]));
+            for (int i = 0; i < n; i++)
+                if (const double share = (sizes != nullptr ? sizes[i] : 1.0) * std::fabs(M[j * n + i]) / whole; share > most)
+                    most = share, row = j, column = i;
+        }
+        std::swap_ranges(M + k * n, M + (k + 1) * n, M + row * n);
+        sum += std::log(std::fabs(M[k * n + column]));
+        for (int i = 0; i < n; i++)
+            if (i != column) M[k * n + i] /= M[k * n + column];
+        M[k * n + column] = 1.0;
+        for (int j = 0; j < count; j++)
+            if (const double share = M[j * n + column]; j != k && share != 0.0)
+                for (int i = 0; i < n; i++) M[j * n + i] -= share * M[k * n + i];
+    }
+    return sum;
+}
+
 // log of the volume that the directions from `first` on span in those that they have come from, which are orthonormal: 0 as long as
-// all turns were rotations. With C = L U by complete pivoting, L of unit diagonal: |U_11| |I, Y|, Y = U_11^-1 U_12 of moderate size.
+// all turns were rotations. With C = U_11 [I, Y]: |U_11| |[I, Y]|, Y of moderate size.
 inline double log_volume(const DiffuseDirections& diffuse) {
     const int q = diffuse.q, r = q - diffuse.first;
-    if (!diffuse.oblique) return 0.0;
+    if (!diffuse.oblique || r == 0) return 0.0;
     Scratch<double, 0> C(r * q), square(r * r);
     std::copy_n(&diffuse.start[diffuse.first * q], r * q, &C[0]);
-    double sum = 0.0;
-    for (int k = 0; k < r; k++) {
-        int row = k, column = k;
-        for (int i = k; i < r; i++)
-            for (int j = k; j < q; j++)
-                if (std::fabs(C[i * q + j]) > std::fabs(C[row * q + column])) row = i, column = j;
-        for (int j = 0; j < q; j++) std::swap(C[k * q + j], C[row * q + j]);
-        for (int i = 0; i < r; i++) std::swap(C[i * q + k], C[i * q + column]);
-        const double pivot = C[k * q + k];
-        sum += std::log(std::fabs(pivot));
-        for (int j = k; j < q; j++) C[k * q + j] /= pivot;
-        for (int i = 0; i < r; i++) {                                        // Gauss-Jordan: rows above too
-            const double share = C[i * q + k];
-            for (int j = k; i != k && j < q; j++) C[i * q + j] -= share * C[k * q + j];
-        }
-    }
-    for (int i = 0; i < r * r; i++) square[i] = 0.0;
+    const double sum = reduce_rows(&C[0], nullptr, r, q);
     add_product_t(&C[0], &C[0], 1.0, &square[0], r, q, r);                   // I + Y Y^T
-    return r > 0 ? sum + 0.5 * cholesky(&square[0], 0.0, &square[0], r) : 0.0;
+    return sum + 0.5 * cholesky(&square[0], 0.0, &square[0], r);
 }
 
 // How fast direction j may grow: the largest growth of a component in which it is more than rounding.

@@ -11,32 +11,19 @@ inline namespace AFA_LEVEL {
 inline double step_filter(bool moved, In<2> F, In<1> b, In<2> root, In<2> H, In<1> off, In<2> R, In<1> z, Out<2> L, Out<1> m,
                           Out<2> cov, Out<1> v, Out<2> S, Out<1> doubts) {
     const Size<0> d(m.shape[0]), p(z.shape[0]);
-    StateSpace<0, false> space(d);
-    ObservationSpace<0, 0> observed(d, p);
-    Scratch<double, 0> state(d), W(d * p), K(p * p), own(p * p);
+    Branch<0, 0> now(d, p, L.data, m.data);
     Scratch<uint8_t, 0> seen(p);
-    read_columns(L.data, space.A, d, d);
-    for (int i = 0; i < d; i++) state[i] = m[i];
-    if (moved) {
-        predict_root(F.data, root.data, space, d);
-        predict_mean(F.data, b.data, &state[0], &W[0], d);
-    }
-    bool any = false;
-    for (int a = 0; a < p; a++) {
-        seen[a] = z[a] == z[a];
-        any = any || seen[a];
-        v[a] = residual(z[a], off[a], H.data + a * d, &state[0], d);
-    }
-    set_observation(H.data, observed, d, p);
-    innovation_cov(R.data, 1.0, space.A, S.data, observed, d, p);
-    keep_largest_ratio(S.data, R.data, 1.0, &seen[0], static_cast<int>(p), doubts[0]);
+    for (int a = 0; a < p; a++) seen[a] = z[a] == z[a];
+    const Shown at{H.data, off.data, R.data, z.data, &seen[0]};
+    if (moved) now.predict(F.data, b.data, root.data);
+    now.show(at, 1.0, v.data, S.data);
+    keep_largest_ratio(S.data, R.data, 1.0, &seen[0], p, doubts[0]);
     for (int a = 0; a < p; a++)
         if (const double noise = R.row(a)[a]; noise > 0.0 && z[a] * z[a] > doubts[1] * noise) doubts[1] = z[a] * z[a] / noise;
-    const double loglik =
-        any ? update_branch(R.data, 1.0, &seen[0], v.data, space, &state[0], &own[0], &W[0], &K[0], observed, d, p) : 0.0;
-    write_columns(space.A, 0, 0, L.data, d, d);
-    gram(space.A, cov.data, d, d);
-    for (int i = 0; i < d; i++) m[i] = state[i];
+    const double loglik = any_seen(&seen[0], p) ? now.update(at, 1.0, v.data) : 0.0;
+    write_columns(now.space.A, 0, 0, L.data, d, d);
+    gram(now.space.A, cov.data, d, d);
+    std::copy_n(now.mean(), d, m.data);
     return loglik;
 }
 

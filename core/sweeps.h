@@ -41,14 +41,15 @@ struct SweepResult {
 template <int D, int M, class Number> struct Equations {
     static constexpr int MOST = D > 0 ? D + 2 : 8;   // rows that wait to be rotated in together
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0;
-    int d_, m_, pending = 0;
-    Scratch<Number, WIDTH * D> t;
-    Scratch<Number, WIDTH * MOST> rows;   // (d + m, MOST)
+    Size<D> d_;
+    Size<WIDTH> all;
+    int pending = 0;
+    Scratch<Number, WIDTH * D> t{all * d_};
+    Scratch<Number, WIDTH * MOST> rows{all * MOST};   // (d + m, MOST)
 
-    Equations(int64_t d, int64_t m)
-        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), t((d + m) * d), rows((d + m) * MOST) {}
-    AFA_INLINE int dim() const { return D ? D : d_; }
-    AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
+    Equations(int64_t d, int64_t m) : d_(d), all(d + m) {}
+    AFA_INLINE int dim() const { return d_; }
+    AFA_INLINE int width() const { return all; }
     void clear() {
         each<WIDTH>(0, width(), [&](int k) AFA_HERE { each<D>(0, dim(), [&](int i) AFA_HERE { t[k * dim() + i] = Number{}; }); });
         pending = 0;
@@ -72,18 +73,17 @@ template <int D, int M, class Number> struct Equations {
 // What a sweep knows: x = [B | a] (d, d + m), L (d, d), [R | s]; the rest is work space.
 template <int D, int M, class Number> struct Sweep {
     static constexpr int WIDTH = D > 0 && M > 0 ? D + M : 0, MOST = Equations<D, M, Number>::MOST;
-    int d_, m_;
-    Equations<D, M, Number> equations;
-    Scratch<Number, WIDTH * D> x, work;
-    Scratch<Number, D * D> L, root_;
-    Scratch<Number, WIDTH> row;
-    Scratch<Number, D> gain;
+    Size<D> d_;
+    Size<WIDTH> all_;
+    Equations<D, M, Number> equations{d_, all_ - d_};
+    Scratch<Number, WIDTH * D> x{d_ * all_}, work{d_ * all_};
+    Scratch<Number, D * D> L{d_ * d_}, root_{d_ * d_};
+    Scratch<Number, WIDTH> row{all_};
+    Scratch<Number, D> gain{d_};
 
-    Sweep(int64_t d, int64_t m)
-        : d_(static_cast<int>(d)), m_(static_cast<int>(m)), equations(d, m), x(d * (d + m)), work(d * (d + m)), L(d * d),
-          root_(d * d), row(d + m), gain(d) {}
-    AFA_INLINE int dim() const { return D ? D : d_; }
-    AFA_INLINE int width() const { return WIDTH ? WIDTH : d_ + m_; }
+    Sweep(int64_t d, int64_t m) : d_(d), all_(d + m) {}
+    AFA_INLINE int dim() const { return d_; }
+    AFA_INLINE int width() const { return all_; }
 
     // theta is the state: x = theta.
     void start() {

@@ -12,6 +12,8 @@
 #include <immintrin.h>
 #endif
 
+#include "array.h"
+
 // Three things that only a macro can say; AFA_HERE: a lambda's body belongs where it is called. Clang unrolls loops of
 // known length by itself, and would unroll those of unknown length as well if it were told to.
 #define AFA_INLINE inline __attribute__((always_inline))
@@ -124,49 +126,6 @@ template <class V> AFA_INLINE bool any_positive(V x) {
     if constexpr (std::is_same_v<V, double>) return x > 0.0;
     else return !in_all_lanes(~(x > V{}));
 }
-// Natural logarithm of positive numbers, lane by lane, to about an ulp.
-//
-// x = 2^n m, sqrt(1/2) < m <= sqrt(2), s = (m - 1) / (m + 1): log m = 2 (s + s^3 / 3 + s^5 / 5 + ...), |s| < 0.1716.
-template <class V> AFA_INLINE V log_of(V x) {
-    if constexpr (std::is_same_v<V, double>) return std::log(x);
-    else {
-        using Bits = Vec<uint64_t, lanes_of<V>>;
-        constexpr double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45;   // their sum is log 2
-        const Bits bits = reinterpret_cast<Bits>(x), exponent = (bits >> 52) | 0x4330000000000000u;
-        V n = reinterpret_cast<V>(exponent) - (0x1p52 + 1023.0);
-        V m = reinterpret_cast<V>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
-        const V above = m - 1.4142135623730951;
-        m = where_positive(above, V(0.5 * m), m);
-        n = where_positive(above, V(n + 1.0), n);
-        const V f = m - 1.0, s = f / (m + 1.0), w = s * s;
-        V sum = w * (1.0 / 21.0) + 1.0 / 19.0;
-        for (const double c : {17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0}) sum = sum * w + 1.0 / c;
-        const V y = n * LN2_HIGH + (2.0 * s + (2.0 * s * w * sum + n * LN2_LOW));
-        if (__builtin_expect(all_between(x, 0x1p-1022, HUGE_VAL), 1)) return y;
-        for (int l = 0; l < lanes_of<V>; l++) x[l] = std::log(x[l]);
-        return x;
-    }
-}
-
-// e^x, lane by lane, to about an ulp.
-//
-// x = n log 2 + r, |r| <= log(2) / 2: e^x = 2^n (1 + r + r^2 / 2! + ... + r^13 / 13!). 2^n is added to the exponent's bits.
-template <class V> AFA_INLINE V exp_of(V x) {
-    if constexpr (std::is_same_v<V, double>) return std::exp(x);
-    else {
-        using Bits = Vec<uint64_t, lanes_of<V>>;
-        constexpr double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45, WHOLE = 0x1.8p52;
-        const V shifted = x * 1.4426950408889634 + WHOLE, n = shifted - WHOLE, r = (x - n * LN2_HIGH) - n * LN2_LOW;
-        V sum = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
-        for (const double c : {39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0})
-            sum = sum * r + 1.0 / c;
-        const V y = 1.0 + (r + r * r * sum);
-        if (__builtin_expect(all_between(x, -700.0, 700.0), 1))
-            return reinterpret_cast<V>(reinterpret_cast<Bits>(y) + (reinterpret_cast<Bits>(shifted) << 52));
-        for (int l = 0; l < lanes_of<V>; l++) x[l] = std::exp(x[l]);
-        return x;
-    }
-}
 
 // ---------------------------------------------------------------- memory
 
@@ -263,6 +222,10 @@ template <> struct Size<0> {
     constexpr operator int() const { return n; }
 };
 
+// The dimension that a type tells, or 0.
+template <class> constexpr int known = 0;
+template <int N> constexpr int known<Size<N>> = N;
+
 // f(Size<D>, Size<P>) and f(Size<D>): dimensions as template arguments where they have instances of their own.
 template <class F> AFA_INLINE auto with_sizes(int64_t d, int64_t p, F&& f) {
     if constexpr (MANY_INSTANCES) {
@@ -329,6 +292,14 @@ template <class T> struct Scratch<T, 0> {
     ~Scratch() { std::free(block); }
     T& operator[](int64_t i) { return entries[i]; }
     const T& operator[](int64_t i) const { return entries[i]; }
+};
+// A view with memory of its own, zeros at first.
+template <int N, class T = double> struct Room : View<T, N> {
+    Scratch<T, 0> block;
+    template <class... Sizes> explicit Room(Sizes... sizes) : View<T, N>{nullptr, {static_cast<int64_t>(sizes)...}}, block(this->size()) {
+        static_assert(sizeof...(Sizes) == N);
+        this->data = block.entries;
+    }
 };
 
 }

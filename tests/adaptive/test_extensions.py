@@ -31,16 +31,10 @@ BURST = StructuredNoise([0.2, 1.5, 0.3 + 0.2j], [0.05, -2.0, -0.3 + 3j], origin=
 
 MATRICES = {
     "scalar": (np.array([[-0.4]]), np.array([[0.7]])),
-    "oscillator, singular Q": (
-        np.array([[0.0, 1.0], [-4.0, -0.3]]),
-        np.diag([0.0, 0.5]),
-    ),
+    "oscillator, singular Q": (np.array([[0.0, 1.0], [-4.0, -0.3]]), np.diag([0.0, 0.5])),
     "defective": (np.array([[-1.0, 1.0], [0.0, -1.0]]), np.diag([0.0, 1.0])),
     "unstable": (np.array([[0.3, 2.0], [-2.0, 0.3]]), np.eye(2)),
-    "stiff": (
-        np.array([[-1e3, 1.0], [0.0, -0.05]]),
-        np.array([[500.0, 1.0], [1.0, 0.2]]),
-    ),
+    "stiff": (np.array([[-1e3, 1.0], [0.0, -0.05]]), np.array([[500.0, 1.0], [1.0, 0.2]])),
     "integrated": (np.diag([1.0, 1.0], 1), np.diag([0.0, 0.0, 0.4])),
 }
 
@@ -193,10 +187,7 @@ def test_structured_filter_of_modes_that_decay_apart(silent, end):
     noise[silent] = 0.0
     A = S @ np.diag([-5.0, -0.01]) @ np.linalg.inv(S)
     model = LinearSDE(A, Q=S @ np.diag(noise) @ S.T, R=np.diag([1.0, 4.0]), drift=[0.3, -0.1])
-    t, z = (
-        np.array([0.0, 0.1, 0.5, end]),
-        np.random.default_rng(0).standard_normal((4, 2)),
-    )
+    t, z = np.array([0.0, 0.1, 0.5, end]), np.random.default_rng(0).standard_normal((4, 2))
     plain = adaptive_filter(model, t, z, method="dense")
     found = structured_adaptive_filter(model, StructuredNoise([1.0], [0.0]), t, z)
     np.testing.assert_allclose(found.mean, plain.mean, rtol=1e-9)
@@ -279,9 +270,7 @@ def test_gate_mixes_by_evidence():
     np.testing.assert_allclose(gate, [0.0, 0.5, 16 / 17, 1e4 / (1e4 + 1)])
     g = 1e4 / (1e4 + 1)
     np.testing.assert_allclose(
-        out,
-        [[5, 6], [2, 1], [16 / 17 + 3 / 17, 2], [g + 3 * (1 - g), 2 * g]],
-        rtol=1e-12,
+        out, [[5, 6], [2, 1], [16 / 17 + 3 / 17, 2], [g + 3 * (1 - g), 2 * g]], rtol=1e-12
     )
     flat = confidence_gate(
         Estimate(
