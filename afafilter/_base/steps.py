@@ -47,7 +47,12 @@ def asked_times(value: ArrayLike | None, stamps: Array, name: str = "query_times
 
 def times_or_steps(t: ArrayLike | None, z: ArrayLike) -> Array:
     """Checked times; None: the steps 0, 1, 2... of z (..., T, p) or (T,)."""
-    return times(np.arange((np.shape(z) or (0,))[-2:][0]) if t is None else t)
+    if t is not None:
+        return times(t)
+    steps = (*np.shape(z)[-2:], 0)[0]
+    if not steps:
+        raise ValueError(f"z must have shape (..., T, p) or (T,) with T >= 1, got {np.shape(z)}")
+    return np.arange(float(steps))
 
 
 def not_before(t: float, last: float) -> float:

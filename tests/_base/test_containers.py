@@ -450,3 +450,11 @@ def test_a_discrete_model_needs_no_times(function, form):
                 np.testing.assert_allclose(getattr(other, part), getattr(first, part), rtol=1e-12)
             elif isinstance(first, float):
                 assert other == pytest.approx(first, rel=1e-12)
+
+
+@pytest.mark.parametrize("function", [kalman_filter, loglik, diagnose])
+@pytest.mark.parametrize("z", [5.0, [], np.zeros((2, 0, 1))])
+def test_without_times_it_is_z_that_has_no_steps(function, z):
+    model = DiscreteModel([[0.5]], Q=[[1.0]], H=[[1.0]], R=[[0.5]])
+    with pytest.raises(ValueError, match=r"^z must have shape .* with T >= 1, got \("):
+        function(model, z)

@@ -206,7 +206,17 @@ def linear_time_filter(
     >>> linear_time_filter(spiral(), data.t, data.z).mean.shape
     (1, 50, 2)
     """
-    found = linear_time_estimate(**locals())
+    found = linear_time_estimate(
+        model,
+        t,
+        z,
+        two_sided=two_sided,
+        anchor_var=anchor_var,
+        query_times=query_times,
+        method=method,
+        tolerance=tolerance,
+        weights=weights,
+    )
     return Estimate(
         asked_times(query_times, times(t)),
         found.mean,
